@@ -1,0 +1,1 @@
+"""Distributed optimisation methods, one per file; `algorithms.base` has the protocols they speak."""

@@ -1,0 +1,246 @@
+"""The protocols between a method and whatever executes it.
+
+A method is written once, as tensor code on flat vectors, and runs unchanged on the simulated cluster and on real
+processes. It never sees a network, a data set or a clock: it asks an `Oracle` for gradients and answers with messages.
+
+Parameter server (`ParameterServer`, with a `Worker` half): workers pull, compute and push whenever they are ready; the
+server handles one message at a time. Collective (`Collective`): all workers take a local step, what they contribute is
+averaged, and every worker applies the average.
+
+To add a method, subclass one of the two, implement its abstract methods, and write `conf/algorithm/<name>.yaml` with
+the class as `_target_`. Greek letters are spelled as the papers do: `lambda0`, `tau` (staleness), `eta` (learning rate).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Message = dict[str, Tensor]
+"""Named tensors of fixed shapes; an executor packs them into one buffer and sends them as one."""
+
+
+class Batch(NamedTuple):
+    """One worker's samples for one gradient.
+
+    Attributes:
+        number: position of the batch in the run, counted from 0 (seeds dropout).
+        epoch: pass over the training set to which it belongs, counted from 0 (seeds augmentation).
+        ids: int64 vector of sample numbers; may be empty in a collective's last, short step.
+    """
+
+    number: int
+    epoch: int
+    ids: Tensor
+
+
+class Step(NamedTuple):
+    """What an executor tells a method about the update at hand.
+
+    Attributes:
+        lr: learning rate η of this update, warm-up included.
+        decay: η without warm-up, relative to its initial value (1, then 0.1, 0.01 … under the papers' multi-step).
+        staleness: number τ of server updates between the worker's pull and this push (parameter server only).
+        share: this worker's samples relative to an equal cut of the step's samples (collective only).
+    """
+
+    lr: float
+    decay: float = 1.0
+    staleness: int = 0
+    share: float = 1.0
+
+
+class Oracle(Protocol):
+    """What a method may ask about the objective."""
+
+    def gradient(self, w: Tensor, batch: Batch) -> Tensor:
+        """Return the mean gradient over `batch` at the flat weights `w`, a flat vector that the next call overwrites."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one step of a worker costs, for the virtual clock and for counting effective passes.
+
+    Attributes:
+        gradients: gradient evaluations per sample of the batch.
+    """
+
+    gradients: float = 1.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Number of elements of each tensor in a method's messages, in the order in which they are packed."""
+
+    pull: dict[str, int]
+    push: dict[str, int]
+
+
+class Worker(ABC):
+    """The worker half of a parameter-server method."""
+
+    @abstractmethod
+    def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:
+        """Turn the pulled message and a batch into the message to push.
+
+        The returned tensors may be borrowed from the oracle or from `pulled`; they are valid until the next call.
+        """
+
+
+class Stateful(ABC):
+    """A method whose whole state is a set of named tensors."""
+
+    @abstractmethod
+    def state(self) -> Message:
+        """Return every tensor that the next steps depend on, by name; not copies."""
+
+    def load_state(self, state: Message) -> None:
+        """Copy a saved `state()` back in.
+
+        Raises:
+            ValueError: a tensor is missing, unknown or of another shape.
+        """
+        own = self.state()
+        if own.keys() != state.keys():
+            raise ValueError(f"algorithm state has {sorted(state)}; expected {sorted(own)}")
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                raise ValueError(f"algorithm state {name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}")
+            tensor.copy_(state[name])
+
+
+class ParameterServer(Stateful):
+    """The server half of a method on a parameter server; executors call it for one message at a time.
+
+    Attributes:
+        topology: tells the runner which executors can run the method.
+        default_workers: number of workers where the user gives none.
+        max_workers: largest number of workers that makes sense, None for any.
+        cost: what one push costs a worker.
+        w: the flat weights, valid after `start`.
+        workers: number of workers, valid after `start`.
+    """
+
+    topology: ClassVar[str] = "parameter_server"
+    default_workers: ClassVar[int] = 4
+    max_workers: ClassVar[int | None] = None
+    cost: ClassVar[Cost] = Cost()
+
+    w: Tensor
+    workers: int
+
+    @abstractmethod
+    def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
+        """Take over `w` (not a copy) as the initial weights and allocate the method's state for `workers` workers.
+
+        With `compiled`, update rules are fused by `torch.compile`, which may change the last bits.
+        """
+
+    @abstractmethod
+    def layout(self) -> Layout:
+        """Return the shapes of the messages, valid after `start`."""
+
+    @property
+    @abstractmethod
+    def keeps_pulled(self) -> bool:
+        """Whether what `pull` returned stays unchanged until that worker's next pull.
+
+        It does where the server keeps a backup per worker. Otherwise the message may alias the live weights, and who
+        needs it past the next push copies it.
+        """
+
+    @abstractmethod
+    def pull(self, worker: int) -> Message:
+        """Return what `worker` gets when it pulls now."""
+
+    @abstractmethod
+    def push(self, worker: int, message: Message, step: Step) -> None:
+        """Update the weights with what `worker` pushed."""
+
+    @abstractmethod
+    def worker(self, worker: int) -> Worker:
+        """Return the worker half for `worker`; it must not hold on to the server."""
+
+    def solution(self) -> Tensor:
+        """Return the flat weights that are evaluated, saved and hashed."""
+        return self.w
+
+
+class Collective(Stateful):
+    """One worker of a method whose workers step together.
+
+    Every step, each worker calls `local`; where that returns a message, the messages of all workers are combined and,
+    `delay` steps later, handed to `apply`. All workers return a message in the same steps.
+
+    Attributes:
+        combine: how messages are combined; "mean" over the workers.
+        delay: local steps that a combination travels before it is applied; 0 waits for it.
+        replicated: whether all workers hold the same weights and state at all times. A simulation then keeps one copy.
+        topology, default_workers, max_workers, cost, w, workers: as in `ParameterServer`.
+        rank: this worker's number, from 0.
+    """
+
+    topology: ClassVar[str] = "collective"
+    default_workers: ClassVar[int] = 4
+    max_workers: ClassVar[int | None] = None
+    cost: ClassVar[Cost] = Cost()
+    combine: ClassVar[Literal["mean"]] = "mean"
+    replicated: ClassVar[bool] = False
+    delay: int = 0
+
+    w: Tensor
+    rank: int
+    workers: int
+
+    @abstractmethod
+    def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
+        """Take over `w` (not a copy) as this worker's weights and allocate its state; `compiled` as for a server."""
+
+    @abstractmethod
+    def layout(self) -> dict[str, int]:
+        """Return the number of elements of each tensor that `local` contributes, valid after `start`."""
+
+    @abstractmethod
+    def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message | None:
+        """Take this worker's local step and return its contribution, None in a step without communication."""
+
+    @abstractmethod
+    def apply(self, combined: Message, step: Step) -> None:
+        """Apply the combined contributions."""
+
+    def solution(self) -> Tensor:
+        """Return this worker's flat weights; the workers' mean is evaluated, saved and hashed."""
+        return self.w
+
+
+def in_range(name: str, value: float, low: float, high: float = float("inf"), *, open_high: bool = False) -> float:
+    """Check that `low <= value <= high` (`< high` with `open_high`) and return it.
+
+    Raises:
+        ValueError: naming the key, the value and what is allowed.
+    """
+    if not (low <= value <= high) or (open_high and value == high):
+        allowed = f"{low:g} <= {name} {'<' if open_high else '<='} {high:g}" if high != float("inf") else f"{name} >= {low:g}"
+        raise ValueError(f"algorithm.{name}={value}: out of range; allowed: {allowed}")
+    return value
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    """Check that `value` is one of `allowed` and return it.
+
+    Raises:
+        ValueError: naming the key, the value and what is allowed.
+    """
+    if value not in allowed:
+        raise ValueError(f"algorithm.{name}={value}: unknown; allowed: {', '.join(allowed)}")
+    return value
+
+
+def zeros(*shape: int, like: Tensor) -> Tensor:
+    """Return zeros of `shape` with the type and device of `like`."""
+    return torch.zeros(shape, dtype=like.dtype, device=like.device)

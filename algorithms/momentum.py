@@ -1,0 +1,30 @@
+"""The last lines of every first-order update: heavy-ball and Nesterov momentum, then the step.
+
+    v ← μ v + d,    w ← w − η v            heavy ball
+    v ← μ v + d,    w ← w − η (d + μ v)    Nesterov
+
+The operations and their order are those of `torch.optim.SGD`, so that results agree with it to the bit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def descend(w: Tensor, d: Tensor, v: Tensor | None, s: Tensor, *, lr: float, momentum: float, nesterov: bool) -> None:
+    """Step `w` along the direction `d`, all flat and of equal length.
+
+    Args:
+        w: weights, updated in place.
+        d: direction; left as it is.
+        v: velocity, updated in place; None without momentum.
+        s: scratch, written to with Nesterov momentum only; must not be `d`.
+        lr: learning rate η.
+        momentum: μ.
+        nesterov: whether to look ahead by μ v.
+    """
+    if v is not None:
+        v.mul_(momentum).add_(d)
+        d = torch.add(d, v, alpha=momentum, out=s) if nesterov else v
+    w.add_(d, alpha=-lr)

@@ -1,0 +1,74 @@
+"""Synchronous SGD, and sequential SGD as its case of one worker.
+
+    each worker m:    g_m = ∇f_m(w_t) + weight_decay · w_t
+    all together:     w_{t+1} = w_t − η (1/M) Σ_m g_m                                       (eq. 108)
+
+Source: the baselines of Zheng et al., ICML 2017 (section 6, appendix H). The update is `torch.optim.SGD`'s, to the bit,
+with momentum, Nesterov momentum and weight decay too.
+
+Deviation: where the last step of an epoch leaves the workers with shares that differ by one sample, a gradient counts
+by its samples, so that the sum is the mean gradient of all of the step's samples.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from algorithms.base import Batch, Collective, Message, Oracle, Step, in_range, zeros
+from algorithms.momentum import descend
+from algorithms.sweep import Sweep
+
+
+class SSGD(Collective):
+    """Synchronous SGD.
+
+    Args:
+        momentum: heavy-ball coefficient μ in [0, 1), on the averaged gradient.
+        nesterov: use Nesterov's form of momentum.
+        weight_decay: coefficient of the l2 term, added to each worker's gradient.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    replicated: ClassVar[bool] = True
+
+    def __init__(self, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
+        self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
+        self.weight_decay = in_range("weight_decay", weight_decay, 0)
+        self.nesterov = nesterov
+        if nesterov and momentum == 0:
+            raise ValueError("algorithm.nesterov=true: needs momentum; allowed: algorithm.momentum > 0")
+
+    def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
+        """See `Collective.start`."""
+        self.w = w
+        self.rank = rank
+        self.workers = workers
+        self.v = zeros(w.numel(), like=w) if self.momentum else None
+        self.sweep = Sweep(self.update, scratch=1, compiled=compiled)
+
+    def layout(self) -> dict[str, int]:
+        """The gradient."""
+        return {"g": self.w.numel()}
+
+    def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message:
+        """Return g_m."""
+        g = oracle.gradient(self.w, batch)
+        if self.weight_decay:
+            g.add_(self.w, alpha=self.weight_decay)
+        return {"g": g if step.share == 1.0 else g.mul_(step.share)}
+
+    def apply(self, combined: Message, step: Step) -> None:
+        """Descend along the mean gradient."""
+        self.sweep(self.w, combined["g"], self.v, lr=step.lr)
+
+    def update(self, w: Tensor, g: Tensor, v: Tensor | None, s: Tensor, *, lr: float) -> None:
+        """One step on a block; `s` is scratch."""
+        descend(w, g, v, s, lr=lr, momentum=self.momentum, nesterov=self.nesterov)  # eq. 108
+
+    def state(self) -> Message:
+        """`w`, and the velocity `v` with momentum."""
+        return {"w": self.w} | ({} if self.v is None else {"v": self.v})

@@ -1,0 +1,57 @@
+"""One pass over flat vectors for an element-wise update rule.
+
+A rule such as `w ← w − η (g + λ g ⊙ g ⊙ (w − w_bak))` costs what its memory traffic costs: with fresh temporaries
+every operator reads and writes main memory. Two ways around that: run the operators block by block, so that one small
+scratch block stays in the cache, or let `torch.compile` fuse them into a single pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BLOCK = 2**17
+"""Elements a block: its slices of every operand and the scratch fit in a core's cache, and still fill two threads."""
+
+
+class Sweep:
+    """Apply an in-place, element-wise rule to whole vectors.
+
+    Args:
+        rule: called as `rule(*slices, *scratch, **scalars)`; it updates slices in place. Operands that are None are
+            handed through as None.
+        scratch: how many scratch slices the rule takes after its operands.
+        compiled: fuse the rule with `torch.compile` instead of running it block by block. The result may then differ
+            from the block-wise one in the last bits.
+    """
+
+    def __init__(self, rule: Callable[..., None], *, scratch: int, compiled: bool = False) -> None:
+        self.rule = rule
+        self.scratch = scratch
+        self._buffers: list[Tensor] = []
+        self._fused: Callable[..., Any] | None = torch.compile(self._whole, dynamic=False) if compiled else None
+
+    def __call__(self, *vectors: Tensor | None, **scalars: Any) -> None:
+        """Run the rule over `vectors`, flat tensors of equal length on one device (or None)."""
+        if self._fused is not None:
+            self._fused(*vectors, **scalars)
+            return
+        first = next(v for v in vectors if v is not None)
+        if first.is_cuda:
+            # Caches on the device are not ours to block for; one launch per operator is what costs.
+            self._whole(*vectors, **scalars)
+            return
+        n = first.numel()
+        if not self._buffers or self._buffers[0].numel() < min(n, BLOCK):
+            self._buffers = [torch.empty(min(n, BLOCK), dtype=first.dtype) for _ in range(self.scratch)]
+        for low in range(0, n, BLOCK):
+            high = min(low + BLOCK, n)
+            slices = [None if v is None else v[low:high] for v in vectors]
+            self.rule(*slices, *(b[: high - low] for b in self._buffers), **scalars)
+
+    def _whole(self, *vectors: Tensor | None, **scalars: Any) -> None:
+        first = next(v for v in vectors if v is not None)
+        self.rule(*vectors, *(torch.empty_like(first) for _ in range(self.scratch)), **scalars)

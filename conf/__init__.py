@@ -1,0 +1,1 @@
+"""Hydra configuration groups of dcrun: one folder per group, one file per option."""

@@ -1,0 +1,1 @@
+"""Builds runs from their configuration and executes them, on a simulated cluster or on real processes."""

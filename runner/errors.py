@@ -1,0 +1,68 @@
+"""Wrong input: the one exception for it, and the one line that is printed about it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import InstantiationException
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used. Its text is one line; `dcrun` prints it and exits with code 2."""
+
+    def __init__(self, message: str):
+        """Folds `message` into one line."""
+        super().__init__(one_line(message))
+
+    @classmethod
+    def of(cls, key: str, value: object, wrong: str, allowed: str) -> "InputError":
+        """Builds `<key>=<value>: <wrong>; allowed: <allowed>`, the key as the user types it."""
+        return cls(f"{key}={shown(value)}: {wrong}; allowed: {allowed}")
+
+
+def one_line(text: str) -> str:
+    """Joins the lines of `text`, so that one mistake is one line on the terminal."""
+    return "; ".join(part for line in text.splitlines() if (part := " ".join(line.split()).rstrip(";")))
+
+
+def shown(value: object) -> str:
+    """Writes a value as it is typed on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(shown(item) for item in value) + "]"
+    return str(value)
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Turns what goes wrong while a run is built into an `InputError`.
+
+    To be put around the construction of data set, model, algorithm and executors. There a `ValueError` or a missing or
+    unreadable file comes from what the user asked for; later, in training, it would be a defect and keeps its traceback.
+    Hydra wraps what a `_target_` raises into an `InstantiationException`: it is unwrapped.
+
+    Raises:
+        InputError: in place of `ValueError`, `OSError`, or an unknown or missing argument of a `_target_`.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except InstantiationException as exc:
+        cause = exc.__cause__
+        if isinstance(cause, (ValueError, OSError)):
+            raise InputError(str(cause)) from exc
+        if isinstance(cause, TypeError):
+            raise InputError(f"{_target_section(exc)}{cause}") from exc
+        raise
+    except (ValueError, OSError) as exc:
+        raise InputError(str(exc)) from exc
+
+
+def _target_section(exc: InstantiationException) -> str:
+    lines = [line for line in str(exc).splitlines() if line.startswith("full_key: ")]
+    return f"{lines[-1].removeprefix('full_key: ')}: " if lines else ""

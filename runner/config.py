@@ -1,13 +1,14 @@
 """What a run's configuration may hold: schemas of the sections the runner owns, and checks across their keys.
 
 Nothing here imports torch, so help, shell completion and a mistaken command line answer at once. Hydra merges every
-configuration into these schemas, which refuses unknown keys and values of the wrong type; `check` refuses values out of
-range. The sections `algorithm`, `model` and `dataset` are `_target_` configurations whose constructors check themselves.
+configuration into these schemas, which refuse unknown keys and values of the wrong type; `check` refuses values out
+of range. The sections `algorithm`, `model` and `dataset` are `_target_` configurations; their constructors check them.
 
 Before a run is executed `runner.cli` adds a section `names` with the options chosen of each group, as
 `names.algorithm = "dc_asgd_a"`: `runner.run.execute` writes them to `summary.json`.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -25,7 +26,7 @@ GROUPS = ("algorithm", "model", "dataset", "cluster", "schedule", "logger")
 
 @dataclass
 class RunConfig:
-    """How long and on what a run trains, and what it writes when. Passes are effective passes over the training data."""
+    """How long and on what a run trains, and what it writes when, in effective passes over the training data."""
 
     name: str = "dcrun"
     epochs: float = 20.0
@@ -146,7 +147,9 @@ def check(cfg: DictConfig | Mapping[str, Any]) -> None:
     assert isinstance(plain, dict)
     for group in ("algorithm", "model", "dataset"):
         if not isinstance(plain[group], Mapping) or "_target_" not in plain[group]:
-            raise InputError.of(group, plain[group], "is no configuration", f"an option of the group, as {group}=<option>")
+            raise InputError.of(
+                group, plain[group], "is no configuration", f"an option of the group, as {group}=<option>"
+            )
     if plain["seed"] < 0:
         raise InputError.of("seed", plain["seed"], "is negative", "integers from 0")
     _check_run(plain["run"])
@@ -158,7 +161,9 @@ def check(cfg: DictConfig | Mapping[str, Any]) -> None:
 
 def _check_run(run: Mapping[str, Any]) -> None:
     if not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", run["name"]):
-        raise InputError.of("run.name", run["name"], "cannot name a folder", "letters, digits and _ . + - (and / between)")
+        raise InputError.of(
+            "run.name", run["name"], "cannot name a folder", "letters, digits and _ . + - (and / between)"
+        )
     for key in ("batch_size", "eval_batch_size", "keep_checkpoints"):
         _at_least_one(f"run.{key}", run[key])
     for key in ("epochs", "eval_every"):
@@ -191,7 +196,9 @@ def _check_cluster(cluster: Mapping[str, Any]) -> None:
     if compute["speeds"] is not None:
         for speed in compute["speeds"]:
             if not (math.isfinite(speed) and speed > 0):
-                raise InputError.of("cluster.compute.speeds", compute["speeds"], "is no list of speeds", "numbers above 0")
+                raise InputError.of(
+                    "cluster.compute.speeds", compute["speeds"], "is no list of speeds", "numbers above 0"
+                )
         if workers is not None and len(compute["speeds"]) != workers:
             raise InputError.of(
                 "cluster.compute.speeds",
@@ -237,10 +244,10 @@ def _check_schedule(schedule: Mapping[str, Any]) -> None:
     _one_of("schedule.warmup_from", schedule["warmup_from"], ("lr_over_workers", "zero"))
     milestones = schedule["milestones"]
     if milestones and schedule["kind"] == "constant":
-        raise InputError.of("schedule.milestones", milestones, "a constant schedule has none", "with schedule=multistep")
-    rising = all(a < b for a, b in zip(milestones, milestones[1:], strict=False))
+        raise InputError.of("schedule.milestones", milestones, "a constant schedule has none", "schedule=multistep")
+    rising = all(a < b for a, b in itertools.pairwise(milestones))
     if not rising or any(not 0 < milestone < math.inf for milestone in milestones):
-        raise InputError.of("schedule.milestones", milestones, "is no list of milestones", "rising numbers above 0 (passes)")
+        raise InputError.of("schedule.milestones", milestones, "are no milestones", "rising numbers above 0")
 
 
 def _one_of(key: str, value: object, allowed: Iterable[str]) -> None:
@@ -265,4 +272,6 @@ def _not_negative(key: str, value: float) -> None:
 
 def _within(key: str, value: float, low: float, high: float, open_above: bool = False) -> None:
     if not (low <= value < high if open_above else low <= value <= high):
-        raise InputError.of(key, value, "is out of range", f"numbers from {low} to {'below ' if open_above else ''}{high}")
+        raise InputError.of(
+            key, value, "is out of range", f"numbers from {low} to {'below ' if open_above else ''}{high}"
+        )

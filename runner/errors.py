@@ -42,7 +42,7 @@ def building() -> Iterator[None]:
     """Turns what goes wrong while a run is built into an `InputError`.
 
     To be put around the construction of data set, model, algorithm and executors. There a `ValueError` or a missing or
-    unreadable file comes from what the user asked for; later, in training, it would be a defect and keeps its traceback.
+    unreadable file comes from what the user asked for; later, in training, it is a defect and keeps its traceback.
     Hydra wraps what a `_target_` raises into an `InstantiationException`: it is unwrapped.
 
     Raises:

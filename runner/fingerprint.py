@@ -1,0 +1,39 @@
+"""SHA-256 of named tensors: two runs ended with the same weights, to the bit, exactly if these are equal."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+
+def weights_sha256(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
+    """Hashes names, types, shapes and values, in the order of the names.
+
+    Values are taken in logical (row-major) order, so that neither strides (a channels-last weight, a view of a flat
+    vector) nor the device enter. The values themselves count by their bits: 0.0 and -0.0 differ.
+
+    Args:
+        tensors: as `module.named_parameters()` or a state dict; for `buffers_sha256` of a summary, as
+            `module.named_buffers()`.
+
+    Returns:
+        64 hexadecimal digits; of no tensors, the digest of nothing.
+
+    Raises:
+        ValueError: if a name comes twice.
+    """
+    pairs = sorted(tensors.items() if isinstance(tensors, Mapping) else tensors, key=lambda pair: pair[0])
+    digest = hashlib.sha256()
+    previous = None
+    for name, tensor in pairs:
+        if name == previous:
+            raise ValueError(f"two tensors are named {name!r}")
+        previous = name
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode() + b"\n")
+        # Flattened before the view as bytes: a 0-d tensor has none, and .contiguous() alone may keep odd strides of
+        # size-1 axes.
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().data)
+    return digest.hexdigest()

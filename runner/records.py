@@ -1,0 +1,117 @@
+"""What a run writes as JSON: strict documents and lines, still readable after a kill at any point.
+
+A document (`summary.json`) is replaced as a whole: temporary name, flush, rename. A line file (`metrics.jsonl`) only
+grows, and is cut back to the lines that a checkpoint knows of when a run is resumed.
+"""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("dcrun")
+
+
+def plain(value: Any) -> Any:
+    """The value as strict JSON can hold it.
+
+    Args:
+        value: nested mappings, lists, tuples of numbers, strings, None, paths and one-element arrays or tensors.
+
+    Returns:
+        The same built from dict, list, int, float, str, bool and None; NaN and infinities become None.
+
+    Raises:
+        TypeError: for anything else, as a tensor of several elements.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    # Only one-element arrays and tensors: .item() of a long tensor would raise an error that names neither key nor
+    # value.
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        return plain(value.item())
+    raise TypeError(f"cannot be written as JSON: {type(value).__name__} {value!r:.80}")
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """One line of a .jsonl file, newline included (see `plain` for what a row may hold)."""
+    return json.dumps(plain(row), allow_nan=False) + "\n"
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in the folder survive a power failure, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Writes the whole file at once: a reader sees the old content or the new one, never a part.
+
+    Raises:
+        OSError: if it cannot be written; the old file is then as it was, and no temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes a JSON document atomically, indented, in the order of its keys (see `plain` for what it may hold)."""
+    replace(path, (json.dumps(plain(document), indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file; a last line that was cut off by a kill is left out. A missing file has no rows."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    return [json.loads(text) for text in content[: content.rfind(b"\n") + 1].splitlines()]
+
+
+def cut_lines(path: Path, lines: int) -> int:
+    """Cuts a .jsonl file back to its first lines, atomically: a kill leaves the old file or the new one.
+
+    Args:
+        path: the file; one that is missing counts as empty.
+        lines: how many lines to keep, the number that a checkpoint remembers.
+
+    Returns:
+        How many lines the file has now. Fewer than asked for (a power failure can take the last ones) is logged as a
+        warning.
+
+    Raises:
+        ValueError: if `lines` is negative.
+    """
+    if lines < 0:
+        raise ValueError(f"lines={lines}: a file cannot be cut back to fewer than no lines; allowed: 0 or more")
+    content = path.read_bytes() if path.exists() else b""
+    end, kept = 0, 0
+    while kept < lines and (newline := content.find(b"\n", end)) >= 0:
+        end, kept = newline + 1, kept + 1
+    if kept < lines:
+        log.warning("%s has %d whole lines, the checkpoint knows of %d", path, kept, lines)
+    if end < len(content):
+        replace(path, content[:end])
+    return kept

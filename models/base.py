@@ -1,0 +1,83 @@
+"""What the rest of dcrun knows of a network: a chain of named blocks, a loss and a count of errors."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Chain(nn.Module):
+    """A network that runs its blocks one after the other.
+
+    A block takes the tensor that the block before it returned and never changes that tensor in place, so that a chain
+    can be cut between any two blocks. Names may have dots: block ``stage1.0`` owns the parameters ``stage1.0.*``; no
+    prefix is added, so a state dict reads like the list of blocks.
+
+    Args:
+        blocks: (name, module) pairs in the order in which they run.
+    """
+
+    def __init__(self, blocks: Iterable[tuple[str, nn.Module]]) -> None:
+        super().__init__()
+        names: list[str] = []
+        for name, block in blocks:
+            parent: nn.Module = self
+            *path, leaf = name.split(".")
+            for part in path:
+                if part not in parent._modules:
+                    parent.add_module(part, nn.Module())
+                parent = parent.get_submodule(part)
+            if leaf in parent._modules:
+                raise ValueError(f"two blocks are named {name!r}")
+            parent.add_module(leaf, block)
+            names.append(name)
+        self.block_names = tuple(names)
+
+    def blocks(self) -> Iterator[tuple[str, nn.Module]]:
+        """The (name, module) pairs in the order in which they run."""
+        return ((name, self.get_submodule(name)) for name in self.block_names)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Runs all blocks.
+
+        Args:
+            inputs: ``[B, *shape]``, float.
+
+        Returns:
+            The last block's output; for classifiers the logits ``[B, classes]``.
+        """
+        outputs = inputs
+        for _, block in self.blocks():
+            outputs = block(outputs)
+        return outputs
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy in nats, mean over the batch.
+
+        Args:
+            outputs: Logits ``[B, classes]``.
+            targets: Class numbers ``[B]``, int64.
+        """
+        return functional.cross_entropy(outputs, targets)
+
+    def errors(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How many samples of the batch are classified wrongly, a 0-d int64 tensor on the outputs' device.
+
+        Args:
+            outputs: Logits ``[B, classes]``.
+            targets: Class numbers ``[B]``, int64.
+        """
+        return torch.count_nonzero(outputs.argmax(dim=1) != targets)
+
+
+def sizes(key: str, values: Sequence[int], allowed: str) -> tuple[int, ...]:
+    """The values as a tuple of positive whole numbers.
+
+    Raises:
+        ValueError: One of them is no whole number or below one; the message names ``key`` and what is ``allowed``.
+    """
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{key}={list(values)}: {value!r} is not a positive whole number; allowed: {allowed}")
+    return tuple(values)

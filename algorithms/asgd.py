@@ -67,14 +67,9 @@ class ASGD(ParameterServer):
         self.v = zeros(w.numel(), like=w) if self.momentum else None
         self.sweep = Sweep(self.update, scratch=2, compiled=compiled)
 
-    def layout(self) -> Layout:
+    def layout(self, n: int) -> Layout:
         """The weights down, the gradient up."""
-        return Layout(pull={"w": self.w.numel()}, push={"g": self.w.numel()})
-
-    @property
-    def keeps_pulled(self) -> bool:
-        """No: the live weights are sent."""
-        return False
+        return Layout(pull={"w": n}, push={"g": n})
 
     def pull(self, worker: int) -> Message:
         """Send w_t."""

@@ -142,21 +142,19 @@ class ParameterServer(Stateful):
         """
 
     @abstractmethod
-    def layout(self) -> Layout:
-        """Return the shapes of the messages, valid after `start`."""
-
-    @property
-    @abstractmethod
-    def keeps_pulled(self) -> bool:
-        """Whether what `pull` returned stays unchanged until that worker's next pull.
-
-        It does where the server keeps a backup per worker. Otherwise the message may alias the live weights, and who
-        needs it past the next push copies it.
-        """
+    def layout(self, n: int) -> Layout:
+        """Return the shapes of the messages for `n` weights; callable before `start`."""
 
     @abstractmethod
     def pull(self, worker: int) -> Message:
-        """Return what `worker` gets when it pulls now."""
+        """Return what `worker` gets when it pulls now; it may alias the live weights."""
+
+    def sent(self, worker: int) -> Message | None:
+        """Return what the last `pull` of `worker` returned, unchanged, where the server keeps it as a backup.
+
+        With None, the default, an executor that needs the message past the next push copies it.
+        """
+        return None
 
     @abstractmethod
     def push(self, worker: int, message: Message, step: Step) -> None:
@@ -164,7 +162,7 @@ class ParameterServer(Stateful):
 
     @abstractmethod
     def worker(self, worker: int) -> Worker:
-        """Return the worker half for `worker`; it must not hold on to the server."""
+        """Return the worker half for `worker`; callable before `start`, and it must not hold on to the server."""
 
     def solution(self) -> Tensor:
         """Return the flat weights that are evaluated, saved and hashed."""
@@ -202,8 +200,8 @@ class Collective(Stateful):
         """Take over `w` (not a copy) as this worker's weights and allocate its state; `compiled` as for a server."""
 
     @abstractmethod
-    def layout(self) -> dict[str, int]:
-        """Return the number of elements of each tensor that `local` contributes, valid after `start`."""
+    def layout(self, n: int) -> dict[str, int]:
+        """Return the number of elements of each tensor that `local` contributes; callable before `start`."""
 
     @abstractmethod
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message | None:

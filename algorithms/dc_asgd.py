@@ -68,15 +68,9 @@ class DCASGD(ASGD):
         super().start(w, workers, compiled)
         self.bak = w.expand(workers, -1).clone() if self.backup == "server" else None
 
-    def layout(self) -> Layout:
+    def layout(self, n: int) -> Layout:
         """The weights down; the gradient, and with a backup on the worker the pulled weights, up."""
-        n = self.w.numel()
         return Layout(pull={"w": n}, push={"g": n} if self.backup == "server" else {"g": n, "w": n})
-
-    @property
-    def keeps_pulled(self) -> bool:
-        """Yes where the server keeps the backups: what was sent is the backup."""
-        return self.bak is not None
 
     def pull(self, worker: int) -> Message:
         """w_bak(m) ← w_t; send w_t."""
@@ -84,6 +78,10 @@ class DCASGD(ASGD):
             return {"w": self.w}
         self.bak[worker].copy_(self.w)
         return {"w": self.bak[worker]}
+
+    def sent(self, worker: int) -> Message | None:
+        """What was sent is w_bak(m), where the server keeps it."""
+        return None if self.bak is None else {"w": self.bak[worker]}
 
     def operands(self, worker: int, message: Message) -> tuple[Tensor | None, Tensor | None]:
         """Return w_bak(m), and None for MeanSquare."""

@@ -50,9 +50,9 @@ class SSGD(Collective):
         self.v = zeros(w.numel(), like=w) if self.momentum else None
         self.sweep = Sweep(self.update, scratch=1, compiled=compiled)
 
-    def layout(self) -> dict[str, int]:
+    def layout(self, n: int) -> dict[str, int]:
         """The gradient."""
-        return {"g": self.w.numel()}
+        return {"g": n}
 
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message:
         """Return g_m."""

@@ -1,0 +1,108 @@
+"""Which samples make up which batch, and who has it.
+
+An epoch is one seeded permutation of the training set, cut into batches, the last one short. Batches are numbered
+through the run, so a batch is a function of (seed, number). On a parameter server workers lease them one by one
+(`Leases`); collective methods cut each into one share per worker (`shares`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algorithms.base import Batch
+from runner.seeds import derive
+
+
+class Batches:
+    """The batches of a run.
+
+    Args:
+        samples: size n of the training set.
+        size: samples a batch.
+        seed: the run's seed.
+        epochs: effective passes; the run ends with the batch that completes them.
+    """
+
+    def __init__(self, *, samples: int, size: int, seed: int, epochs: float) -> None:
+        self.samples = samples
+        self.size = size
+        self.seed = seed
+        self.per_epoch = math.ceil(samples / size)
+        whole = math.floor(epochs)
+        self.total = whole * self.per_epoch + math.ceil(round((epochs - whole) * samples, 6) / size)
+        self._epoch = -1
+        self._permutation = torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return self.total
+
+    def batch(self, number: int) -> Batch:
+        """Return batch `number` of the run, counted from 0."""
+        epoch, position = divmod(number, self.per_epoch)
+        ids = self._order(epoch)[position * self.size : (position + 1) * self.size]
+        return Batch(number, epoch, ids)
+
+    def shares(self, number: int, workers: int) -> list[Batch]:
+        """Cut batch `number` into shares, one for each worker, whose sizes differ by at most one sample."""
+        batch = self.batch(number)
+        return [batch._replace(ids=ids) for ids in torch.tensor_split(batch.ids, workers)]
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(derive(self.seed, "permutation", epoch))
+            self._permutation = torch.randperm(self.samples, generator=generator)
+            self._epoch = epoch
+        return self._permutation
+
+
+class Leases:
+    """Hand out batches one by one; a lost worker's batch is handed out again.
+
+    A batch is in exactly one place: not handed out yet, held by a worker, returned, or done.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+        self.next = 0
+        self.held: dict[int, int] = {}
+        self.returned: list[int] = []
+
+    def lease(self, worker: int) -> Batch | None:
+        """Return the next batch for `worker`, None when there is none left to hand out."""
+        if self.returned:
+            number = self.returned.pop(0)
+        elif self.next < len(self.batches):
+            number = self.next
+            self.next += 1
+        else:
+            return None
+        self.held[worker] = number
+        return self.batches.batch(number)
+
+    def done(self, worker: int) -> Batch:
+        """Return the batch that `worker` held and mark it as done."""
+        return self.batches.batch(self.held.pop(worker))
+
+    def forfeit(self, worker: int) -> None:
+        """Take back what a lost worker held."""
+        if worker in self.held:
+            self.returned.append(self.held.pop(worker))
+
+    @property
+    def finished(self) -> bool:
+        """Whether every batch is done."""
+        return self.next >= len(self.batches) and not self.held and not self.returned
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the leases as plain values."""
+        return {"next": self.next, "held": dict(self.held), "returned": list(self.returned)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.next = state["next"]
+        self.held = {int(worker): number for worker, number in state["held"].items()}
+        self.returned = list(state["returned"])

@@ -1,0 +1,131 @@
+"""From a composed configuration to the parts of a run: data, network, method, schedule.
+
+Wrong input shows here, as `InputError`, before anything is trained or written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from algorithms.base import Collective, ParameterServer
+from runner.batches import Batches
+from runner.errors import InputError, building
+from runner.evaluate import Evaluator
+from runner.oracle import NetworkOracle
+from runner.replica import Replica
+from runner.schedule import Schedule
+from runner.seeds import derive
+
+
+@dataclass
+class Parts:
+    """What a run is made of; see `load`.
+
+    Attributes:
+        cfg: the composed configuration.
+        workers: number of workers M.
+        device: where this process computes.
+        dataset: see `data.base.Dataset`.
+        oracle: gradients of the network on the training data; its replica holds the initial weights.
+        method: a fresh, unstarted instance of the algorithm.
+        schedule: learning rate.
+        batches: what each update uses; M times the batch size for a collective method.
+    """
+
+    cfg: DictConfig
+    workers: int
+    device: torch.device
+    dataset: Any
+    oracle: NetworkOracle
+    method: ParameterServer | Collective
+    schedule: Schedule
+    batches: Batches
+
+    def another_method(self) -> Any:
+        """Return one more unstarted instance of the algorithm."""
+        return instantiate(self.cfg.algorithm)
+
+    def evaluator(self) -> Evaluator:
+        """Return the evaluator on the test data."""
+        return Evaluator(self.oracle, self.dataset.test, batch_size=self.cfg.run.eval_batch_size)
+
+
+def workers_of(cfg: DictConfig, algorithm: type[ParameterServer] | type[Collective]) -> int:
+    """Return the number of workers: the user's, else the algorithm's own.
+
+    Raises:
+        InputError: more workers than the algorithm can use.
+    """
+    workers = cfg.cluster.workers
+    if workers is None:
+        return algorithm.default_workers
+    if algorithm.max_workers is not None and workers > algorithm.max_workers:
+        what = f"algorithm={cfg.names.algorithm} runs on at most {algorithm.max_workers} worker(s)"
+        raise InputError.of("cluster.workers", workers, what, f"1 to {algorithm.max_workers}, or null")
+    return workers
+
+
+def device_of(cfg: DictConfig, rank: int = 0) -> torch.device:
+    """Return the device that `run.device` names; `auto` and `cuda` spread ranks over the GPUs there are.
+
+    Raises:
+        InputError: a GPU is asked for that is not there, or a precision that the device does not have.
+    """
+    name = cfg.run.device
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name.startswith("cuda") and (not found or (":" in name and int(name.split(":")[1]) >= found)):
+        allowed = "cpu, auto" + "".join(f", cuda:{i}" for i in range(found))
+        raise InputError.of("run.device", name, f"this machine has {found} usable GPUs", allowed)
+    device = torch.device(name if name != "auto" else ("cuda" if found else "cpu"))
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", rank % found)
+    if cfg.run.precision == "tf32" and device.type != "cuda":
+        raise InputError.of("run.precision", "tf32", f"needs a GPU, the run is on {device}", "fp32, bf16")
+    return device
+
+
+def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
+    """Build the parts of a run for one process.
+
+    Args:
+        cfg: the composed configuration, checked by `runner.config.check`.
+        rank: which process this is, to spread processes over GPUs.
+
+    Raises:
+        InputError: naming the key, the value and what is allowed.
+    """
+    algorithm = get_class(cfg.algorithm._target_)
+    workers = workers_of(cfg, algorithm)
+    device = device_of(cfg, rank)
+    if cfg.run.threads is not None:
+        torch.set_num_threads(cfg.run.threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cuda.matmul.allow_tf32 = cfg.run.precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = cfg.run.precision == "tf32"
+    with building():
+        method = instantiate(cfg.algorithm)
+        dataset = instantiate(cfg.dataset)
+    n = len(dataset.train)
+    if cfg.run.batch_size * workers > n:
+        what = f"{workers} workers would need {cfg.run.batch_size * workers} samples at a time, the training set has {n}"
+        raise InputError.of("run.batch_size", cfg.run.batch_size, what, f"1 to {n // workers}")
+    torch.manual_seed(derive(cfg.seed, "weights"))
+    with building():
+        module = instantiate(cfg.model, shape=tuple(dataset.shape), classes=dataset.classes).to(device)
+    dataset.to(device)
+    oracle = NetworkOracle(
+        Replica(module, channels_last=cfg.run.channels_last),
+        dataset.train,
+        seed=cfg.seed,
+        precision=cfg.run.precision,
+    )
+    together = workers if isinstance(method, Collective) else 1
+    batches = Batches(samples=n, size=cfg.run.batch_size * together, seed=cfg.seed, epochs=cfg.run.epochs)
+    options = {key: value for key, value in OmegaConf.to_container(cfg.schedule).items() if key != "kind"}  # type: ignore[union-attr]
+    return Parts(cfg, workers, device, dataset, oracle, method, Schedule(workers=workers, **options), batches)

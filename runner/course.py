@@ -1,0 +1,237 @@
+"""How far a run has come: counts, when to evaluate, save and stop, and what each evaluation writes down.
+
+Every executor drives one `Course` and nothing else of the run's surroundings: it reports finished updates, asks `due`,
+and hands over weights when an evaluation is due.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from runner.activity import Activity
+from runner.evaluate import Evaluator
+from runner.schedule import Rate, Schedule
+
+CHECK_EVERY = 32
+"""Updates between two looks at the loss; a look makes the host wait for the device."""
+
+
+class Log(Protocol):
+    """What the course needs of the run folder's writer."""
+
+    def log(self, row: dict[str, Any], samples_per_second: float | None = None) -> None: ...
+    def progress(
+        self, *, epoch: float, samples: int, train_loss: float | None = None, staleness: float | None = None
+    ) -> None: ...
+
+
+class Executor(Protocol):
+    """What the course needs of whoever drives it."""
+
+    activity: Activity
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+class Stop(Exception):
+    """Raised by the course to end a run early.
+
+    Args:
+        status: "diverged" or "interrupted".
+    """
+
+    def __init__(self, status: str) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Course:
+    """Progress of a run.
+
+    Args:
+        samples: size n of the training set.
+        epochs: effective passes to make.
+        eval_every: effective passes between evaluations.
+        checkpoint_every: effective passes between checkpoints; they are written right after an evaluation or when the
+            run is stopped.
+        schedule: learning rate by effective passes.
+        evaluator: test score of weights; None on a worker that never evaluates.
+        log: writer of rows and live progress.
+        folder: the run folder, for the timeline.
+        save: writes a checkpoint of (update number, state).
+        stopping: returns whether a signal asks the run to stop.
+
+    Attributes:
+        samples_seen: gradient evaluations so far.
+        updates: updates of the weights so far.
+        seconds: virtual or measured seconds so far, evaluation excluded.
+        train_wall: wall seconds spent on training, evaluation and checkpoints excluded, over all resumes.
+    """
+
+    def __init__(
+        self,
+        *,
+        samples: int,
+        epochs: float,
+        eval_every: float,
+        checkpoint_every: float,
+        schedule: Schedule,
+        evaluator: Evaluator,
+        log: Log,
+        folder: Path,
+        save: Callable[[int, dict[str, Any]], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.samples = samples
+        self.epochs = epochs
+        self.eval_every = eval_every
+        self.checkpoint_every = checkpoint_every
+        self.schedule = schedule
+        self.evaluator = evaluator
+        self.log = log
+        self.folder = folder
+        self.save = save
+        self.stopping = stopping
+        self.samples_seen = 0.0
+        self.updates = 0
+        self.seconds = 0.0
+        self.train_wall = 0.0
+        self._next_eval = eval_every
+        self._next_save = checkpoint_every
+        self._train_loss: float | None = None
+        self._wall_mark: float | None = None
+
+    @property
+    def epoch(self) -> float:
+        """Effective passes so far: gradient evaluations / n."""
+        return self.samples_seen / self.samples
+
+    def rate(self) -> Rate:
+        """Return the learning rate of the next update."""
+        return self.schedule.at(self.epoch)
+
+    def start(self) -> None:
+        """Start the wall clock of training."""
+        self._wall_mark = time.perf_counter()
+
+    def pause(self) -> None:
+        """Stop the wall clock of training, as for an evaluation."""
+        if self._wall_mark is not None:
+            self.train_wall += time.perf_counter() - self._wall_mark
+            self._wall_mark = None
+
+    def advance(self, gradients: float, seconds: float, totals: Tensor, staleness: int = 0) -> None:
+        """Count one update of the weights.
+
+        Args:
+            gradients: gradient evaluations (samples) that went into it.
+            seconds: the run's time now.
+            totals: the oracle's running sums of losses, errors and samples.
+            staleness: of this update, for the live display.
+
+        Raises:
+            Stop: the loss is NaN or infinite.
+        """
+        self.samples_seen += gradients
+        self.updates += 1
+        self.seconds = seconds
+        if self.updates % CHECK_EVERY == 0:
+            loss, errors, count = totals.tolist()
+            if not math.isfinite(loss):
+                raise Stop("diverged")
+            if count:
+                self._train_loss = loss / count
+        self.log.progress(
+            epoch=self.epoch, samples=round(self.samples_seen), train_loss=self._train_loss, staleness=staleness
+        )
+
+    def due(self, finished: bool = False) -> bool:
+        """Whether to evaluate or stop now; `finished` says that no update will follow."""
+        return finished or self.epoch >= self._next_eval - 1e-9 or self.stopping()
+
+    def evaluate(
+        self,
+        weights: Tensor,
+        statistics: Tensor,
+        totals: Tensor,
+        executor: Executor,
+        finished: bool = False,
+    ) -> None:
+        """Evaluate, write a row, save a checkpoint, all as far as due; the wall clock of training stands meanwhile.
+
+        Args:
+            weights: flat weights (n,).
+            statistics: flat running batch-norm statistics (k,).
+            totals: sums of losses, errors and samples since the last evaluation; reset to zero here.
+            executor: its activity's staleness goes into the row, its state into the checkpoint.
+            finished: no update will follow.
+
+        Raises:
+            Stop: the loss is NaN or infinite, or a signal asked to stop.
+        """
+        self.pause()
+        if finished or self.epoch >= self._next_eval - 1e-9:
+            while self._next_eval <= self.epoch + 1e-9:
+                self._next_eval += self.eval_every
+            self._row(weights, statistics, totals, executor.activity)
+            if finished or self.epoch >= self._next_save - 1e-9:
+                while self._next_save <= self.epoch + 1e-9:
+                    self._next_save += self.checkpoint_every
+                self._checkpoint(executor)
+        elif self.stopping():
+            self._checkpoint(executor)
+        if self.stopping() and not finished:
+            raise Stop("interrupted")
+        self.start()
+
+    def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, activity: Activity) -> None:
+        score = self.evaluator(weights, statistics)
+        loss, errors, count = totals.tolist()
+        totals.zero_()
+        mean, largest = activity.window()
+        row = {
+            "epoch": self.epoch,
+            "samples": round(self.samples_seen),
+            "updates": self.updates,
+            "seconds": self.seconds,
+            "train_loss": loss / count if count else None,
+            "train_error": 100 * errors / count if count else None,
+            "test_loss": score.loss,
+            "test_error": score.error,
+            "lr": self.schedule.at(self.epoch).lr,
+            "staleness_mean": mean,
+            "staleness_max": largest,
+        }
+        self.log.log(row, samples_per_second=self.samples_seen / self.train_wall if self.train_wall else None)
+        if not math.isfinite(score.loss) or not math.isfinite(loss):
+            raise Stop("diverged")
+
+    def _checkpoint(self, executor: Executor) -> None:
+        executor.activity.flush(self.folder)
+        self.save(self.updates, {"course": self.state_dict(), "executor": executor.state_dict()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts as plain values."""
+        return {
+            "samples_seen": self.samples_seen,
+            "updates": self.updates,
+            "seconds": self.seconds,
+            "train_wall": self.train_wall,
+            "next_eval": self._next_eval,
+            "next_save": self._next_save,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.samples_seen = state["samples_seen"]
+        self.updates = state["updates"]
+        self.seconds = state["seconds"]
+        self.train_wall = state["train_wall"]
+        self._next_eval = state["next_eval"]
+        self._next_save = state["next_save"]

@@ -1,0 +1,102 @@
+"""What a run will cost, from a few measured steps: `run.estimate=true`."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from algorithms.base import ParameterServer, Step
+from runner.build import Parts
+
+STEPS = 5
+"""Steps that are timed, after two that are not; the median counts."""
+
+
+def show(parts: Parts) -> int:
+    """Print parameters, memory and expected wall time of the run that `parts` describe; train nothing.
+
+    Memory counts weight vectors, gradients, the method's state and the data, not activations. Time is that of gradients,
+    server updates and evaluations one after the other, as a simulation runs them, or shared among the workers as processes
+    with a core of their own would.
+
+    Returns:
+        The exit code, 0.
+    """
+    cfg, oracle, method, workers = parts.cfg, parts.oracle, parts.method, parts.workers
+    n = oracle.replica.weights.numel()
+    simulated = cfg.cluster.kind == "simulated"
+    server = isinstance(method, ParameterServer)
+    w = oracle.replica.weights.clone()
+    step = Step(lr=0.0)
+    if isinstance(method, ParameterServer):
+        method.start(w, workers, cfg.run.compile)
+        half = method.worker(0)
+        pulled = {name: tensor.clone() for name, tensor in method.pull(0).items()}
+        gradient = _median(parts, lambda: half.work(oracle, pulled, parts.batches.batch(0)))
+        message = half.work(oracle, pulled, parts.batches.batch(0))
+        message = {name: tensor.clone() for name, tensor in message.items()}
+        update = _median(parts, lambda: method.push(0, message, step))
+        layout = method.layout(n)
+        copies = 0 if method.sent(0) else workers * sum(layout.pull.values())
+        traffic = sum(layout.pull.values()) + sum(layout.push.values())
+    else:
+        method.start(w, 0, workers, cfg.run.compile)
+        share = parts.batches.shares(0, workers)[0]
+        gradient = _median(parts, lambda: method.local(oracle, share, step))
+        combined = {name: torch.zeros(size, device=w.device) for name, size in method.layout(n).items()}
+        update = _median(parts, lambda: method.apply(combined, step))
+        copies = 0 if method.replicated else (workers - 1) * sum(tensor.numel() for tensor in method.state().values())
+        traffic = 2 * sum(method.layout(n).values())
+    vectors = 2 * n + copies + sum(tensor.numel() for tensor in method.state().values())
+    data = sum(s.inputs.nbytes + s.targets.nbytes for s in (parts.dataset.train, parts.dataset.test))
+    evaluation = _evaluation(parts)
+    gradients = len(parts.batches) * (1 if server else workers)
+    updates = len(parts.batches)
+    evaluations = max(1, round(cfg.run.epochs / cfg.run.eval_every))
+    side_by_side = 1 if simulated else workers
+    seconds = gradients * gradient / side_by_side + updates * update + evaluations * evaluation
+
+    table = Table(title="estimate", show_header=False)
+    table.add_row("parameters", f"{n:,}")
+    table.add_row("weight vectors and method state", f"{4 * vectors / 2**20:.1f} MiB")
+    table.add_row("data", f"{data / 2**20:.1f} MiB")
+    table.add_row("a worker's messages, both ways", f"{4 * traffic / 2**20:.2f} MiB")
+    table.add_row("one gradient", f"{1e3 * gradient:.2f} ms")
+    table.add_row("one update", f"{1e3 * update:.3f} ms")
+    table.add_row("one evaluation", f"{evaluation:.2f} s")
+    table.add_row("gradients, updates, evaluations", f"{gradients:,}, {updates:,}, {evaluations:,}")
+    where = "one process" if simulated else f"{workers} processes, each with {torch.get_num_threads()} thread(s) of its own"
+    table.add_row("expected wall time", f"{_duration(seconds)} ({where}, {parts.device})")
+    Console().print(table)
+    return 0
+
+
+def _median(parts: Parts, call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(STEPS + 2):
+        begin = time.perf_counter()
+        call()
+        if parts.device.type == "cuda":
+            torch.cuda.synchronize(parts.device)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[2:])
+
+
+def _evaluation(parts: Parts) -> float:
+    test, size = parts.dataset.test, min(parts.cfg.run.eval_batch_size, len(parts.dataset.test))
+    ids = torch.arange(size)
+    parts.oracle.replica.module.eval()
+    with torch.no_grad():
+        batch = _median(parts, lambda: parts.oracle.loss(*test.batch(ids)))
+    return batch * len(test) / size
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

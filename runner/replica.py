@@ -1,0 +1,127 @@
+"""A network whose weights are one flat vector.
+
+A replica's parameters are views of one contiguous buffer, their gradients of another, so that a pull, a push, a
+checkpoint or an all-reduce is one tensor, and an update rule is element-wise code on vectors. Batch-norm layers write
+the statistics of the last training batch (mean and unbiased variance) into a third flat vector; the running averages
+belong to whoever owns the weights, see `running_average`.
+
+With `channels_last`, a convolution's weight is a permuted view of its piece of the buffer. `module.to(...)` after
+flattening would silently break the aliasing; `check_aliasing` finds that out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+BATCH_NORM_MOMENTUM = 0.1
+"""Weight of a new batch in the running statistics, PyTorch's default."""
+
+
+class Replica:
+    """Flatten `module` in place.
+
+    Args:
+        module: a network with float32 parameters, already on its device.
+        channels_last: store convolution weights in channels-last order.
+
+    Attributes:
+        module: the network.
+        weights: flat parameters, (n,).
+        gradient: flat gradients, (n,).
+        statistics: flat batch-norm statistics of the last training batch, means and unbiased variances, (k,).
+    """
+
+    def __init__(self, module: nn.Module, *, channels_last: bool = False) -> None:
+        self.module = module
+        self.channels_last = channels_last
+        parameters = list(module.parameters())
+        device = parameters[0].device
+        n = sum(p.numel() for p in parameters)
+        self.weights = torch.empty(n, device=device)
+        self.gradient = torch.zeros(n, device=device)
+        for p, low in zip(parameters, _offsets(parameters), strict=True):
+            with torch.no_grad():
+                view = self._view(self.weights, low, p)
+                view.copy_(p)
+                p.data = view
+                p.grad = self._view(self.gradient, low, p)
+        norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+        buffers = [(m, name) for m in norms for name in ("running_mean", "running_var") if m.track_running_stats]
+        self.statistics = torch.empty(sum(getattr(m, name).numel() for m, name in buffers), device=device)
+        low = 0
+        for m, name in buffers:
+            buffer = getattr(m, name)
+            piece = self.statistics[low : low + buffer.numel()]
+            piece.copy_(buffer)
+            setattr(m, name, piece)
+            low += buffer.numel()
+        for m in norms:
+            m.momentum = 1.0  # running statistics = those of the last batch
+
+    def _view(self, flat: Tensor, low: int, p: Tensor) -> Tensor:
+        piece = flat[low : low + p.numel()]
+        if self.channels_last and p.dim() == 4:
+            out, channels, height, width = p.shape
+            return piece.view(out, height, width, channels).permute(0, 3, 1, 2)
+        return piece.view(p.shape)
+
+    def check_aliasing(self) -> None:
+        """Raise RuntimeError if a parameter or gradient no longer lives in the flat buffers."""
+        base = self.weights.untyped_storage().data_ptr(), self.gradient.untyped_storage().data_ptr()
+        for name, p in self.module.named_parameters():
+            assert p.grad is not None
+            if (p.untyped_storage().data_ptr(), p.grad.untyped_storage().data_ptr()) != base:
+                raise RuntimeError(f"parameter {name} left the flat buffer")
+
+    def named_weights(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield name and value, in logical order and shape, of each parameter as it stands in a flat vector (n,)."""
+        parameters = dict(self.module.named_parameters())
+        for (name, p), low in zip(parameters.items(), _offsets(list(parameters.values())), strict=True):
+            yield name, self._view(flat, low, p)
+
+    def named_statistics(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield name and value of each running statistic as it stands in a flat vector (k,)."""
+        low = 0
+        for name, m in self.module.named_modules():
+            if isinstance(m, _BatchNorm) and m.track_running_stats:
+                for buffer in ("running_mean", "running_var"):
+                    size = getattr(m, buffer).numel()
+                    yield f"{name}.{buffer}" if name else buffer, flat[low : low + size]
+                    low += size
+
+    def initial_statistics(self) -> Tensor:
+        """Return the flat running statistics of an untrained network: means 0, variances 1."""
+        flat = torch.empty_like(self.statistics)
+        for name, piece in self.named_statistics(flat):
+            piece.fill_(float(name.endswith("running_var")))
+        return flat
+
+    def state_dict(self, weights: Tensor, statistics: Tensor, updates: int) -> dict[str, Tensor]:
+        """Return an ordinary, contiguous state dict of the network for flat weights and statistics.
+
+        `updates` fills the `num_batches_tracked` of batch-norm layers.
+        """
+        values = dict(self.named_weights(weights)) | dict(self.named_statistics(statistics))
+        result = {}
+        for name, tensor in self.module.state_dict().items():
+            value = values.get(name)
+            if value is None:
+                value = torch.full_like(tensor, updates) if name.endswith("num_batches_tracked") else tensor
+            result[name] = value.detach().to("cpu").contiguous().clone()
+        return result
+
+
+def running_average(running: Tensor, batch: Tensor) -> None:
+    """Take a batch's flat statistics into the running ones, in place: r ← 0.9 r + 0.1 b."""
+    running.mul_(1 - BATCH_NORM_MOMENTUM).add_(batch, alpha=BATCH_NORM_MOMENTUM)
+
+
+def _offsets(parameters: list[nn.Parameter]) -> Iterator[int]:
+    low = 0
+    for p in parameters:
+        yield low
+        low += p.numel()

@@ -1,0 +1,196 @@
+"""Execute a composed configuration: build its parts, choose an executor, train, and leave the result behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import Tensor
+
+from algorithms.base import Collective, ParameterServer
+from runner import build, checkpoint, estimate, machine
+from runner.activity import Activity
+from runner.clock import Clock
+from runner.course import Course, Stop
+from runner.errors import InputError
+from runner.fingerprint import weights_sha256
+from runner.progress import show_result
+from runner.records import read_lines
+from runner.signals import StopSignals
+from runner.simulated_collective import SimulatedCollective
+from runner.simulated_server import SimulatedServer
+from runner.tracking import METRICS, SUMMARY, Tracker
+
+log = logging.getLogger("dcrun")
+
+
+class Executor(Protocol):
+    """Runs a method to the end of its batches."""
+
+    activity: Activity
+
+    def run(self) -> None: ...
+    def weights(self) -> Tensor: ...
+    def running_statistics(self) -> Tensor: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def execute(cfg: DictConfig, folder: Path | None) -> int:
+    """Run what `cfg` describes.
+
+    Args:
+        cfg: the composed configuration, with the section `names` (the options chosen of each group).
+        folder: the run folder; None on a process that torchrun started and that is not rank 0.
+
+    Returns:
+        The exit code: 0 completed or diverged, 3 a dead or stuck peer, 130 or 143 stopped by a signal.
+
+    Raises:
+        InputError: wrong input.
+    """
+    if cfg.run.estimate:
+        return estimate.show(build.load(cfg))
+    if folder is not None and cfg.run.resume and _completed(cfg, folder):
+        return 0
+    if cfg.cluster.kind == "processes":
+        from runner import processes
+
+        return processes.execute(cfg, folder)
+    assert folder is not None
+    parts = build.load(cfg)
+    return conduct(parts, folder, virtual=True, make=lambda course: simulated(parts, course))
+
+
+def simulated(parts: build.Parts, course: Course) -> Executor:
+    """Return the executor that simulates the method's topology."""
+    cluster = parts.cfg.cluster
+    clock = Clock(cluster.compute, cluster.stragglers, cluster.network, workers=parts.workers, seed=parts.cfg.seed)
+    common: dict[str, Any] = {
+        "workers": parts.workers,
+        "oracle": parts.oracle,
+        "batches": parts.batches,
+        "clock": clock,
+        "course": course,
+        "activity": Activity(parts.workers),
+        "compiled": parts.cfg.run.compile,
+    }
+    if isinstance(parts.method, ParameterServer):
+        return SimulatedServer(parts.method, **common)
+    assert isinstance(parts.method, Collective)
+    copies = 0 if parts.method.replicated else parts.workers - 1
+    return SimulatedCollective([parts.method, *(parts.another_method() for _ in range(copies))], **common)
+
+
+def conduct(
+    parts: build.Parts,
+    folder: Path,
+    *,
+    virtual: bool,
+    make: Callable[[Course], Executor],
+    lost: Callable[[], int] = lambda: 0,
+) -> int:
+    """Train with the executor that `make` returns, and write the run folder.
+
+    Args:
+        parts: the parts of the run.
+        folder: the run folder.
+        virtual: whether seconds are virtual.
+        make: builds the executor for a course.
+        lost: returns the number of workers lost.
+
+    Returns:
+        The exit code.
+    """
+    cfg = parts.cfg
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    resumed = _checkpoint(folder) if cfg.run.resume else None
+    if resumed is None:
+        checkpoint.clear(folder)
+    with StopSignals() as stop, Tracker(folder, plain, epochs=cfg.run.epochs, virtual=virtual) as tracker:
+
+        def save(updates: int, state: dict[str, Any]) -> None:
+            checkpoint.save(folder, updates, {**state, "tracker": tracker.state_dict()}, cfg.run.keep_checkpoints)
+
+        course = Course(
+            samples=len(parts.dataset.train),
+            epochs=cfg.run.epochs,
+            eval_every=cfg.run.eval_every,
+            checkpoint_every=cfg.run.checkpoint_every or cfg.run.eval_every,
+            schedule=parts.schedule,
+            evaluator=parts.evaluator(),
+            log=tracker,
+            folder=folder,
+            save=save,
+            stopping=lambda: bool(stop),
+        )
+        executor = make(course)
+        if resumed is not None:
+            course.load_state_dict(resumed["course"])
+            executor.load_state_dict(resumed["executor"])
+        executor.activity.flush(folder)
+        tracker.start(_facts(parts), None if resumed is None else resumed["tracker"])
+        status = "completed"
+        try:
+            executor.run()
+        except Stop as reason:
+            status = reason.status
+            course.pause()
+        tracker.finish(status, workers_lost=lost(), **_results(parts, course, executor, folder))
+    return (stop.exit_code or 0) if status == "interrupted" else 0
+
+
+def _completed(cfg: DictConfig, folder: Path) -> bool:
+    """Show the result of a run that has already come to its end."""
+    path = folder / SUMMARY
+    summary = json.loads(path.read_text()) if path.exists() else {}
+    if summary.get("status") not in ("completed", "diverged"):
+        return False
+    curve = [row.get("test_error") for row in read_lines(folder / METRICS)]
+    show_result(Console(), summary, folder, lr=cfg.schedule.lr, curve=curve)
+    return True
+
+
+def _checkpoint(folder: Path) -> dict[str, Any]:
+    found = checkpoint.newest_intact(folder)
+    if found is None:
+        raise InputError.of("run.resume", str(folder), "holds no intact checkpoint", "the folder of a stopped run")
+    state, path = found
+    log.info("resuming from %s", path.name)
+    return state
+
+
+def _facts(parts: build.Parts) -> dict[str, Any]:
+    cfg = parts.cfg
+    return {
+        **{group: cfg.names[group] for group in ("algorithm", "model", "dataset", "cluster")},
+        "workers": parts.workers,
+        "seed": cfg.seed,
+        "parameters": parts.oracle.replica.weights.numel(),
+        "dataset_fingerprint": parts.dataset.fingerprint,
+        **machine.facts(parts.device),
+    }
+
+
+def _results(parts: build.Parts, course: Course, executor: Executor, folder: Path) -> dict[str, Any]:
+    replica = parts.oracle.replica
+    weights, statistics = executor.weights(), executor.running_statistics()
+    save_file(replica.state_dict(weights, statistics, course.updates), folder / "weights.safetensors")
+    executor.activity.write(folder, course.seconds)
+    return {
+        "epochs": course.epoch,
+        "samples": round(course.samples_seen),
+        "updates": course.updates,
+        "seconds": course.seconds,
+        "samples_per_second": course.samples_seen / course.train_wall if course.train_wall else None,
+        "train_wall_seconds": course.train_wall,
+        "peak_memory_bytes": machine.peak_memory_bytes(parts.device),
+        "weights_sha256": weights_sha256(replica.named_weights(weights)),
+        "buffers_sha256": weights_sha256(replica.named_statistics(statistics)),
+    }

@@ -1,0 +1,11 @@
+"""Every stream of randomness in a run is derived from the run's seed and a name, never drawn from a shared generator."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def derive(seed: int, *parts: int | str) -> int:
+    """Return a 63-bit seed for the stream named by `parts`, for example `derive(seed, "permutation", epoch)`."""
+    text = "/".join(str(part) for part in (seed, *parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1

@@ -13,6 +13,7 @@ import torch
 
 _ROOT = Path(__file__).resolve().parent.parent
 _CODE = ("algorithms", "models", "data", "runner", "conf", "pyproject.toml")
+_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
 
 def facts(device: torch.device | str) -> dict[str, Any]:
@@ -84,8 +85,10 @@ def git_commit(root: Path = _ROOT) -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    # Read only: without this, `status` takes the index's lock, and a `git commit` of the user's at that moment fails.
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    # Not the repository that a surrounding git hook names.
+    environment = {key: value for key, value in os.environ.items() if key not in _HOOK}
+    # Without this, `status` takes the index's lock, and a `git commit` of the user's at that moment fails.
+    environment["GIT_OPTIONAL_LOCKS"] = "0"
     try:
         answer = subprocess.run(
             ["git", "-C", str(root), *arguments],

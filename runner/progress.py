@@ -174,9 +174,9 @@ def row_line(
     parts = [(0, f"epoch {_cell(row.get('epoch'), '.2f', len(f'{epochs:.2f}'))}/{epochs:g}")]
     for rank, key, label, form, size, suffix in (
         (1, "test_error", "test error", ".2f", 6, " %"),
-        (8, "test_loss", "loss", ".4f", 6, ""),
+        (8, "test_loss", "test loss", ".4f", 6, ""),
         (7, "train_error", "train error", ".2f", 6, " %"),
-        (2, "train_loss", "loss" if "train_error" in row else "train loss", ".4f", 6, ""),
+        (2, "train_loss", "train loss", ".4f", 6, ""),
         (6, "lr", "lr", ".4g", 7, ""),
         (5, "staleness_mean", "staleness", ".1f", 4, ""),
         (9, "staleness_max", "max", ".0f", 3, ""),

@@ -227,6 +227,8 @@ def show_result(
             table.add_row(label, Text(value))
     table.add_row("status", Text(status, style=_COLORS.get(status, "")))
     console.print(table)
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())  # shorter to copy
     hint = _hint(status, summary, folder, lr)
     for text in filter(None, (hint, f"run folder: {folder}")):
         console.print(Text(text), soft_wrap=True, highlight=False)

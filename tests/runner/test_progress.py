@@ -201,7 +201,7 @@ def test_a_diverged_run_gets_a_hint_and_an_interrupted_one_its_command():
     show_result(target, {**SUMMARY, **empty, "status": "diverged"}, Path("outputs/a"), lr=0.5)
     assert "smaller schedule.lr (it is 0.5), or a warm-up: schedule.warmup_epochs=5" in written(target)
     assert "best - %, final - %" in written(target)
-    show_result(target, {**SUMMARY, "status": "interrupted"}, Path("outputs/a"))
+    show_result(target, {**SUMMARY, "status": "interrupted"}, Path("outputs/a").absolute())
     assert "dcrun run.resume=outputs/a" in written(target)
 
 

@@ -1,0 +1,173 @@
+"""What a dataset is to the rest of the project: two splits of samples held on one device, answering `batch(ids)`.
+
+Samples are kept as decoded (uint8 images, or float32 vectors), and normalised when a batch is cut, on their device.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+DEFAULT_ROOT = "data-sets"
+
+
+class Augmentation(Protocol):
+    """Random change of a batch of images; a pure function of (seed, epoch, sample id)."""
+
+    def __call__(self, images: Tensor, ids: Tensor, *, seed: int, epoch: int) -> Tensor:
+        """Changed copies of `images` [B, channels, height, width], the samples numbered `ids` [B]."""
+        ...
+
+
+class Split:
+    """Samples of one split: `inputs` [n, *shape] (uint8 or float32) and `targets` [n] (int64), on one device.
+
+    Args:
+        inputs: uint8 images [n, channels, height, width], or float32 samples of any shape.
+        targets: class numbers [n], int64.
+        mean: per channel, on the scale where `white` is 1; None leaves the values as they are.
+        std: per channel, as `mean`.
+        white: raw value that counts as 1 (255 for bytes, 16 for scikit-learn's digits).
+        augment: applied to the raw images of batches that are drawn with a seed.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        white: float = 255.0,
+        augment: Augmentation | None = None,
+    ) -> None:
+        if len(inputs) != len(targets):
+            raise ValueError(f"dataset: {len(inputs)} inputs and {len(targets)} targets; allowed: as many of each")
+        self.inputs = inputs.contiguous()
+        self.targets = targets.to(torch.int64)
+        self.augment = augment
+        self._shift: Tensor | None = None
+        self._scale: Tensor | None = None
+        if mean is not None and std is not None:
+            per_channel = (-1,) + (1,) * (inputs.dim() - 2)
+            self._shift = (torch.tensor(mean, dtype=torch.float64) * white).float().view(per_channel)
+            self._scale = (1 / (torch.tensor(std, dtype=torch.float64) * white)).float().view(per_channel)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that holds the samples, and on which batches are made."""
+        return self.inputs.device
+
+    def batch(self, ids: Tensor, *, seed: int | None = None, epoch: int = 0) -> tuple[Tensor, Tensor]:
+        """Cuts a batch.
+
+        Args:
+            ids: sample numbers [B], int64, on any device.
+            seed: None leaves the samples as they are (evaluation); a number augments them, where the dataset does so,
+                as a pure function of (seed, epoch, sample id): a sample looks the same in any batch, on any device.
+            epoch: which pass over the data this is, counted from 0.
+
+        Returns:
+            Normalised float32 inputs [B, *shape] and int64 targets [B], on the split's device.
+        """
+        ids = ids.to(self.inputs.device, non_blocking=True)
+        inputs = self.inputs.index_select(0, ids)
+        if seed is not None and self.augment is not None:
+            inputs = self.augment(inputs, ids, seed=seed, epoch=epoch)
+        inputs = inputs.to(torch.float32)  # always a fresh tensor here, so that the next line may work in place
+        if self._shift is not None and self._scale is not None:
+            inputs.sub_(self._shift).mul_(self._scale)
+        return inputs, self.targets.index_select(0, ids)
+
+    def to(self, device: torch.device | str) -> None:
+        """Moves the samples to `device`, in place."""
+        self.inputs = self.inputs.to(device)
+        self.targets = self.targets.to(device)
+        if self._shift is not None and self._scale is not None:
+            self._shift, self._scale = self._shift.to(device), self._scale.to(device)
+
+
+class Dataset:
+    """A training and a test split, with what a model must know to fit them.
+
+    Attributes:
+        name: the config option's name (`cifar10`).
+        shape: shape of one sample, as (channels, height, width).
+        classes: number of classes.
+        train: training split.
+        test: test split.
+        fingerprint: sha256 (hex) of the decoded samples and targets in use, in their order, after any limit.
+    """
+
+    def __init__(self, *, name: str, classes: int, train: Split, test: Split) -> None:
+        self.name = name
+        self.shape = tuple(train.inputs.shape[1:])
+        self.classes = classes
+        self.train = train
+        self.test = test
+        digest = hashlib.sha256(f"{classes}".encode())
+        for split in (train, test):
+            for tensor in (split.inputs, split.targets):
+                digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+                digest.update(tensor.numpy().data)
+        self.fingerprint = digest.hexdigest()
+
+    def to(self, device: torch.device | str) -> None:
+        """Moves both splits to `device`, in place."""
+        self.train.to(device)
+        self.test.to(device)
+
+
+def limited(inputs: Tensor, targets: Tensor, limit: object, key: str) -> tuple[Tensor, Tensor]:
+    """The first `limit` samples, taken in turn from each class (counts differ by at most one where a class has enough).
+
+    Depends on the order of the data alone, never on a seed, and keeps that order.
+
+    Raises:
+        ValueError: `limit` is no whole number between 1 and the number of samples, nor None.
+    """
+    if limit is None:
+        return inputs, targets
+    count = check_count(key, limit, most=len(targets), none=True)
+    order = torch.argsort(targets, stable=True)
+    counts = torch.bincount(targets)
+    starts = torch.cumsum(counts, 0) - counts
+    turn = torch.empty_like(targets)  # a sample's place among those of its class
+    turn[order] = torch.arange(len(targets)) - starts[targets[order]]
+    chosen = torch.argsort(turn * len(counts) + targets)[:count].sort().values
+    return inputs[chosen], targets[chosen]
+
+
+def check_count(key: str, value: object, *, least: int = 1, most: int | None = None, none: bool = False) -> int:
+    """`value` as an int, or a ValueError that says what `key` may be."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least and (most is None or value <= most):
+        return value
+    allowed = f"whole numbers from {least}" if most is None else f"whole numbers from {least} to {most}"
+    raise ValueError(f"{key}={value}: is not one of those allowed; allowed: {allowed}{', or null' if none else ''}")
+
+
+def check_flag(key: str, value: object) -> bool:
+    """`value` as a bool, or a ValueError."""
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{key}={value}: is neither true nor false; allowed: true, false")
+
+
+def locate(root: object) -> tuple[Path, str]:
+    """Where `dataset.root` points, and how to call it in messages.
+
+    None means the folder that the environment variable DCRUN_DATA names, else `data-sets` in the current folder.
+    """
+    if root is None:
+        place = os.environ.get("DCRUN_DATA") or DEFAULT_ROOT
+        return Path(place).expanduser(), f"dataset.root=null (here {place})"
+    if not isinstance(root, str | os.PathLike) or not str(root):
+        raise ValueError(f"dataset.root={root}: is no path; allowed: a folder or file, or null")
+    return Path(root).expanduser(), f"dataset.root={root}"

@@ -1,0 +1,75 @@
+"""The half of image decoding that runs in worker processes: JPEG or PNG in, uint8 arrays out. Does not import torch."""
+
+import io
+import signal
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+Encoded = bytes | str  # the file's content, or its path
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+def ignore_interrupts() -> None:
+    """Leaves Ctrl-C to the parent process, which stops this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def decode(files: list[tuple[str, Encoded]], channels: int, size: int | None) -> np.ndarray:
+    """Decodes images.
+
+    Args:
+        files: (name for messages, content or path) of each.
+        channels: 1 for grey, 3 for RGB.
+        size: None takes images as they are; a number resizes the shorter side to it (bicubic) and cuts out the middle
+            square.
+
+    Returns:
+        uint8 array [len(files), channels, height, width].
+
+    Raises:
+        ValueError: a file is no intact JPEG or PNG, or its size differs from the first one's.
+    """
+    images: list[np.ndarray] = []
+    for name, file in files:
+        image = _decoded(name, file, channels, size)
+        if images and image.shape != images[0].shape:
+            raise sizes_differ(name, image.shape, files[0][0], images[0].shape)
+        images.append(image)
+    return np.stack(images)
+
+
+def sizes_differ(name: str, shape: tuple[int, ...], first: str, expected: tuple[int, ...]) -> ValueError:
+    """The error for an image whose size is not that of the others."""
+    found, wanted = (f"{width}x{height}" for _, height, width in (shape, expected))
+    return ValueError(f"{name} is {found} pixels and {first} is {wanted}; expected: images of one size")
+
+
+def _decoded(name: str, file: Encoded, channels: int, size: int | None) -> np.ndarray:
+    try:
+        with Image.open(Path(file) if isinstance(file, str) else io.BytesIO(file), formats=("JPEG", "PNG")) as image:
+            pixels = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
+            if size is not None:
+                pixels = _square(pixels, size)
+            array = np.asarray(pixels)
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        Image.DecompressionBombError,
+    ) as error:  # Pillow raises any of them
+        found = "empty" if file == b"" else str(error).splitlines()[0].split(": <_io")[0] if str(error) else "damaged"
+        raise ValueError(f"{name} is no intact JPEG or PNG ({found})") from None
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))

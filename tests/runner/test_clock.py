@@ -94,6 +94,7 @@ def test_stragglers_come_as_often_and_last_as_long_as_asked():
     assert 1.0 <= extra[hit].min() < 1.05
     assert 2.95 < extra[hit].max() <= 3.0
     assert extra[hit].mean() == pytest.approx(2.0, abs=0.1)
+    assert draw(plain, 1)[hit].mean() == pytest.approx(2.0, abs=0.02), "fast and slow tasks are hit alike"
 
 
 def test_only_the_named_workers_straggle():

@@ -40,15 +40,46 @@ class Executor(Protocol):
 
 
 class Stop(Exception):
-    """Raised by the course to end a run early.
+    """Raised to end a run early.
 
     Args:
         status: "diverged" or "interrupted".
+
+    Attributes:
+        code: the exit code, 0 unless a peer is at fault; a signal's code is the signal's.
     """
+
+    code = 0
 
     def __init__(self, status: str) -> None:
         super().__init__(status)
         self.status = status
+
+
+class PeerLost(Stop):
+    """A process that the run cannot do without is dead or stuck.
+
+    Args:
+        message: names it, and how far the run had come.
+    """
+
+    code = 3
+
+    def __init__(self, message: str) -> None:
+        super().__init__("interrupted")
+        self.message = message
+
+
+class Silent:
+    """The log of a rank that owns no run folder."""
+
+    def log(self, row: dict[str, Any], samples_per_second: float | None = None) -> None:
+        """Write nothing."""
+
+    def progress(
+        self, *, epoch: float, samples: int, train_loss: float | None = None, staleness: float | None = None
+    ) -> None:
+        """Show nothing."""
 
 
 class Course:
@@ -61,7 +92,7 @@ class Course:
         checkpoint_every: effective passes between checkpoints; they are written right after an evaluation or when the
             run is stopped.
         schedule: learning rate by effective passes.
-        evaluator: test score of weights; None on a worker that never evaluates.
+        evaluator: test score of weights; None on a rank that only counts, like the arguments after it.
         log: writer of rows and live progress.
         folder: the run folder, for the timeline.
         save: writes a checkpoint of (update number, state).
@@ -82,11 +113,11 @@ class Course:
         eval_every: float,
         checkpoint_every: float,
         schedule: Schedule,
-        evaluator: Evaluator,
-        log: Log,
-        folder: Path,
-        save: Callable[[int, dict[str, Any]], None],
-        stopping: Callable[[], bool],
+        evaluator: Evaluator | None = None,
+        log: Log | None = None,
+        folder: Path | None = None,
+        save: Callable[[int, dict[str, Any]], object] = lambda updates, state: None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.samples = samples
         self.epochs = epochs
@@ -94,7 +125,7 @@ class Course:
         self.checkpoint_every = checkpoint_every
         self.schedule = schedule
         self.evaluator = evaluator
-        self.log = log
+        self.log = log or Silent()
         self.folder = folder
         self.save = save
         self.stopping = stopping
@@ -126,13 +157,17 @@ class Course:
             self.train_wall += time.perf_counter() - self._wall_mark
             self._wall_mark = None
 
-    def advance(self, gradients: float, seconds: float, totals: Tensor, staleness: int = 0) -> None:
+    def wall(self) -> float:
+        """Return wall seconds of training so far, evaluation and checkpoints excluded."""
+        return self.train_wall + (0.0 if self._wall_mark is None else time.perf_counter() - self._wall_mark)
+
+    def advance(self, gradients: float, seconds: float, totals: Tensor | None, staleness: int = 0) -> None:
         """Count one update of the weights.
 
         Args:
             gradients: gradient evaluations (samples) that went into it.
             seconds: the run's time now.
-            totals: the oracle's running sums of losses, errors and samples.
+            totals: the oracle's running sums of losses, errors and samples; None where the caller looks at the loss.
             staleness: of this update, for the live display.
 
         Raises:
@@ -141,7 +176,7 @@ class Course:
         self.samples_seen += gradients
         self.updates += 1
         self.seconds = seconds
-        if self.updates % CHECK_EVERY == 0:
+        if totals is not None and self.updates % CHECK_EVERY == 0:
             loss, errors, count = totals.tolist()
             if not math.isfinite(loss):
                 raise Stop("diverged")
@@ -153,7 +188,16 @@ class Course:
 
     def due(self, finished: bool = False) -> bool:
         """Whether to evaluate or stop now; `finished` says that no update will follow."""
-        return finished or self.epoch >= self._next_eval - 1e-9 or self.stopping()
+        return finished or self.evaluation_due() or self.stopping()
+
+    def evaluation_due(self) -> bool:
+        """Whether the counts say to evaluate now."""
+        return self.epoch >= self._next_eval - 1e-9
+
+    def skip_evaluation(self) -> None:
+        """Count an evaluation that another rank makes."""
+        while self.evaluation_due():
+            self._next_eval += self.eval_every
 
     def evaluate(
         self,
@@ -176,9 +220,8 @@ class Course:
             Stop: the loss is NaN or infinite, or a signal asked to stop.
         """
         self.pause()
-        if finished or self.epoch >= self._next_eval - 1e-9:
-            while self._next_eval <= self.epoch + 1e-9:
-                self._next_eval += self.eval_every
+        if finished or self.evaluation_due():
+            self.skip_evaluation()
             self._row(weights, statistics, totals, executor.activity)
             if finished or self.epoch >= self._next_save - 1e-9:
                 while self._next_save <= self.epoch + 1e-9:
@@ -191,6 +234,7 @@ class Course:
         self.start()
 
     def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, activity: Activity) -> None:
+        assert self.evaluator is not None
         score = self.evaluator(weights, statistics)
         loss, errors, count = totals.tolist()
         totals.zero_()
@@ -213,6 +257,7 @@ class Course:
             raise Stop("diverged")
 
     def _checkpoint(self, executor: Executor) -> None:
+        assert self.folder is not None
         executor.activity.flush(self.folder)
         self.save(self.updates, {"course": self.state_dict(), "executor": executor.state_dict()})
 

@@ -17,7 +17,7 @@ from algorithms.base import Collective, ParameterServer
 from runner import build, checkpoint, estimate, machine
 from runner.activity import Activity
 from runner.clock import Clock
-from runner.course import Course, Stop
+from runner.course import Course, PeerLost, Stop
 from runner.errors import InputError
 from runner.fingerprint import weights_sha256
 from runner.progress import show_result
@@ -95,6 +95,7 @@ def conduct(
     virtual: bool,
     make: Callable[[Course], Executor],
     lost: Callable[[], int] = lambda: 0,
+    share: Callable[[dict[str, Any] | None], object] = lambda state: None,
 ) -> int:
     """Train with the executor that `make` returns, and write the run folder.
 
@@ -104,6 +105,7 @@ def conduct(
         virtual: whether seconds are virtual.
         make: builds the executor for a course.
         lost: returns the number of workers lost.
+        share: gives the checkpoint that the run goes on from (None for a fresh run) to the other ranks.
 
     Returns:
         The exit code.
@@ -131,19 +133,22 @@ def conduct(
             stopping=lambda: bool(stop),
         )
         executor = make(course)
+        share(resumed)
         if resumed is not None:
             course.load_state_dict(resumed["course"])
             executor.load_state_dict(resumed["executor"])
         executor.activity.flush(folder)
         tracker.start(_facts(parts), None if resumed is None else resumed["tracker"])
-        status = "completed"
+        status, code = "completed", 0
         try:
             executor.run()
         except Stop as reason:
-            status = reason.status
+            status, code = reason.status, reason.code
             course.pause()
+            if isinstance(reason, PeerLost):
+                log.error("%s; continue with run.resume=%s", reason.message, folder)
         tracker.finish(status, workers_lost=lost(), **_results(parts, course, executor, folder))
-    return (stop.exit_code or 0) if status == "interrupted" else 0
+    return code or (stop.exit_code or 0 if status == "interrupted" else 0)
 
 
 def _completed(cfg: DictConfig, folder: Path) -> bool:

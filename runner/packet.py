@@ -1,0 +1,44 @@
+"""A message as one buffer of bytes: a header, then the method's tensors, so that it is sent as one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from algorithms.base import Message
+
+HEADER = 4
+"""int64 words of the header."""
+NUMBERS = 4
+"""float64 words after the header."""
+BATCH, STOP = 0, 1
+"""What a reply to a worker asks for: compute on a batch, or end."""
+
+
+class Packet:
+    """A reusable buffer for messages of one layout.
+
+    Args:
+        fields: number of float32 elements of each tensor, in order.
+        pinned: allocate page-locked memory, for copies to and from a GPU.
+
+    Attributes:
+        buffer: uint8 vector, what is sent.
+        header: int64 view (4,): kind, batch number, two spare words.
+        numbers: float64 view (4,): sums of losses, errors and samples, seconds of computing.
+        tensors: float32 views by name.
+    """
+
+    def __init__(self, fields: dict[str, int], *, pinned: bool = False) -> None:
+        words = 8 * (HEADER + NUMBERS)
+        self.buffer = torch.zeros(words + 4 * sum(fields.values()), dtype=torch.uint8, pin_memory=pinned)
+        self.header = self.buffer[: 8 * HEADER].view(torch.int64)
+        self.numbers = self.buffer[8 * HEADER : words].view(torch.float64)
+        body = self.buffer[words:].view(torch.float32)
+        self.tensors: Message = dict(zip(fields, body.split(list(fields.values())), strict=True))
+
+    def fill(self, message: Message) -> None:
+        """Copy a message's tensors in; fields that `message` lacks stay as they are."""
+        for name, tensor in message.items():
+            self.tensors[name].copy_(tensor)
+

@@ -1,0 +1,234 @@
+"""One worker of a collective method on a process of its own.
+
+Contributions are packed into one vector and averaged by an all-reduce, which for methods with a `delay` travels while
+the next local steps run. Two more elements of that vector let all ranks agree to stop: a signal arrived, or a loss is not
+finite. At evaluations rank 0 gathers what it needs and the others wait for it, so no clock runs meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from algorithms.base import Collective, Message, Step
+from runner.activity import Activity
+from runner.batches import Batches
+from runner.course import CHECK_EVERY, Course, PeerLost, Stop
+from runner.links import Meeting, is_peers_fault
+from runner.oracle import NetworkOracle
+from runner.replica import running_average
+
+FLAGS = 2
+"""Elements after the contribution: asked to stop, loss not finite."""
+
+
+class Travelling(NamedTuple):
+    """An all-reduce on its way, to be applied after local step `due`; without `work` it has arrived."""
+
+    due: int
+    work: dist.Work | None
+    vector: Tensor
+
+    def arrived(self) -> Tensor:
+        """Wait for the sum."""
+        if self.work is not None:
+            self.work.wait()
+        return self.vector
+
+
+class ProcessCollective:
+    """Run one rank of a collective method; rank 0 owns the run folder.
+
+    Args:
+        method: this rank's instance; started here, on the replica's weights.
+        meeting: rank, number of ranks and store.
+        oracle: gradients.
+        batches: the run's batches of M times the batch size, cut into shares.
+        course: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
+        activity: what each worker did when, kept on rank 0.
+        compiled: fuse the update rule.
+    """
+
+    def __init__(
+        self,
+        method: Collective,
+        *,
+        meeting: Meeting,
+        oracle: NetworkOracle,
+        batches: Batches,
+        course: Course,
+        activity: Activity,
+        compiled: bool = False,
+    ) -> None:
+        self.method = method
+        self.meeting = meeting
+        self.oracle = oracle
+        self.batches = batches
+        self.course = course
+        self.activity = activity
+        replica = oracle.replica
+        method.start(replica.weights, meeting.rank, meeting.world, compiled)
+        self.statistics = replica.initial_statistics()
+        self.layout = method.layout(replica.weights.numel())
+        self.step = 0
+        self.sent = 0
+        self.travelling: deque[Travelling] = deque()
+        # What rank 0 gathered for an evaluation; ranks other than 0 never look at it.
+        self._gathered: dict[str, Any] = {"weights": method.solution(), "statistics": [self.statistics]}
+
+    def run(self) -> None:
+        """Run to the end of the batches.
+
+        Raises:
+            Stop: the run diverged or was asked to stop.
+            PeerLost: another rank is gone.
+        """
+        try:
+            self._run()
+        except RuntimeError as error:
+            if not is_peers_fault(error):
+                raise
+            what = f"rank {self.meeting.rank} lost a peer in step {self.step}: {str(error).splitlines()[0]}"
+            raise PeerLost(what) from error
+
+    def _run(self) -> None:
+        course = self.course
+        course.start()
+        while self.step < len(self.batches):
+            stop = self._step()
+            self.step += 1
+            finished = self.step == len(self.batches)
+            if finished or stop or course.evaluation_due():
+                self._evaluate(finished)
+            if stop and not finished:
+                raise Stop(stop)
+        course.pause()
+
+    def _step(self) -> str | None:
+        """Take one step; return the status with which all ranks stop now, if they do."""
+        shares = self.batches.shares(self.step, self.meeting.world)
+        batch = shares[self.meeting.rank]
+        samples = sum(len(other.ids) for other in shares)
+        rate = self.course.rate()
+        step = Step(lr=rate.lr, decay=rate.decay)
+        share = 1.0 if samples == self.meeting.world * len(batch.ids) else len(batch.ids) * self.meeting.world / samples
+        begin = self.course.wall()
+        message = self.method.local(self.oracle, batch, step._replace(share=share))
+        if len(batch.ids):
+            running_average(self.statistics, self.oracle.replica.statistics)
+        computed = self.course.wall()
+        self.activity.span(self.meeting.rank, "compute", begin, computed)
+        if message is not None:
+            self._send(message)
+        stop = None
+        while self.travelling and self.travelling[0].due == self.step:
+            stop = self._receive(self.travelling.popleft(), step)
+        now = self.course.wall()
+        self.activity.span(self.meeting.rank, "transfer", computed, now)
+        self.course.advance(samples * self.method.cost.gradients, now, None)
+        return stop
+
+    def _send(self, message: Message) -> None:
+        flags = torch.zeros(FLAGS, device=self.oracle.device)
+        flags[0] = float(self.course.stopping())
+        flags[1] = (~torch.isfinite(self.oracle.totals[0])).float()
+        vector = torch.cat([*(message[name].reshape(-1) for name in self.layout), flags])
+        work = dist.all_reduce(vector, async_op=True)
+        assert work is not None
+        self.travelling.append(Travelling(self.step + self.method.delay, work, vector))
+
+    def _receive(self, travelling: Travelling, step: Step) -> str | None:
+        vector = travelling.arrived()
+        combined = dict(zip(self.layout, vector[:-FLAGS].split(list(self.layout.values())), strict=True))
+        for tensor in combined.values():
+            tensor.div_(self.meeting.world)
+        self.method.apply(combined, step)
+        self.sent += 1
+        # Reading the flags makes the host wait for a GPU, so there not every time.
+        if self.oracle.device.type != "cpu" and self.sent % CHECK_EVERY:
+            return None
+        stopping, infinite = vector[-FLAGS:].tolist()
+        return "diverged" if infinite else "interrupted" if stopping else None
+
+    def _evaluate(self, finished: bool) -> None:
+        """Gather at rank 0, evaluate and save there, wait for it elsewhere."""
+        course = self.course
+        course.pause()
+        totals = self.oracle.take_totals()
+        dist.all_reduce(totals)
+        self._gathered = {
+            "weights": self._weights(),
+            "statistics": self._rows(self.statistics),
+            "methods": self._states(),
+            "travelling": [[t.due, t.arrived()] for t in self.travelling],
+        }
+        key = f"evaluated/{self.step}"
+        if self.meeting.rank == 0:
+            self.oracle.totals.copy_(totals)
+            verdict = "stop"
+            try:
+                course.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished)
+                verdict = "go on"
+            finally:
+                self.meeting.store.set(key, verdict)
+        else:
+            course.skip_evaluation()
+            self.meeting.store.wait([key])
+            if self.meeting.store.get(key) != b"go on":
+                raise Stop("interrupted")
+        course.start()
+
+    def _rows(self, vector: Tensor) -> list[Tensor]:
+        """Return every rank's vector."""
+        rows = [torch.empty_like(vector) for _ in range(self.meeting.world)]
+        dist.all_gather(rows, vector.contiguous())
+        return rows
+
+    def _weights(self) -> Tensor:
+        if self.method.replicated:
+            return self.method.solution()
+        mean = self.method.solution().clone()
+        dist.all_reduce(mean)
+        return mean.div_(self.meeting.world)
+
+    def _states(self) -> list[Message]:
+        own = self.method.state()
+        if self.method.replicated:
+            return [own]
+        columns = {name: self._rows(tensor) for name, tensor in own.items()}
+        return [{name: rows[rank] for name, rows in columns.items()} for rank in range(self.meeting.world)]
+
+    def weights(self) -> Tensor:
+        """Return the flat weights of the solution as gathered at the last evaluation: the workers' mean."""
+        return self._gathered["weights"]
+
+    def running_statistics(self) -> Tensor:
+        """Return the workers' mean running batch-norm statistics as gathered at the last evaluation."""
+        return torch.stack(self._gathered["statistics"]).mean(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on, of all ranks, as gathered at the last evaluation."""
+        return {
+            "methods": self._gathered["methods"],
+            "statistics": self._gathered["statistics"],
+            "travelling": self._gathered["travelling"],
+            "totals": self.oracle.totals,
+            "step": self.step,
+            "activity": self.activity.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore this rank's part of what `state_dict` returned on rank 0."""
+        rank = self.meeting.rank
+        self.method.load_state(state["methods"][0 if self.method.replicated else rank])
+        self.statistics.copy_(state["statistics"][rank])
+        if rank == 0:
+            self.oracle.totals.copy_(state["totals"])
+            self.activity.load_state_dict(state["activity"])
+        self.step = state["step"]
+        device = self.oracle.device
+        self.travelling = deque(Travelling(due, None, vector.to(device)) for due, vector in state["travelling"])

@@ -1,0 +1,192 @@
+"""The ranks of a run on real processes: what each of them does.
+
+With a parameter server rank 0 is the server and rank m ≥ 1 is worker m − 1; collective methods have as many ranks as
+workers. Rank 0 owns the run folder. Spawned ranks are started and watched by `runner.launch`, which is no rank itself;
+under `torchrun` every rank starts here by itself.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from hydra.utils import get_class
+from omegaconf import DictConfig
+
+from algorithms.base import Collective, ParameterServer
+from runner import build, links
+from runner.activity import Activity
+from runner.course import Course, Stop
+from runner.errors import InputError
+from runner.launch import launch
+from runner.process_collective import ProcessCollective
+from runner.process_server import ProcessServer, serve_worker
+from runner.run import Executor, conduct
+
+READY = "rank 0 is ready"
+
+
+def execute(cfg: DictConfig, folder: Path | None) -> int:
+    """Run `cfg` on processes: spawn them, or join those that `torchrun` started.
+
+    Returns:
+        The exit code of the run.
+
+    Raises:
+        InputError: wrong input, as a number of workers that does not fit `torchrun`'s.
+    """
+    algorithm = get_class(cfg.algorithm._target_)
+    servers = 1 if issubclass(algorithm, ParameterServer) else 0
+    if links.expected():
+        meeting = links.under_torchrun(cfg.cluster.timeout)
+        _fit(cfg, meeting.world - servers)
+        build.workers_of(cfg, algorithm)
+        return run_rank(cfg, folder, meeting, lost=list)
+    assert folder is not None
+    cfg.cluster.workers = build.workers_of(cfg, algorithm)
+    return launch(cfg, folder, server=bool(servers), world=cfg.cluster.workers + servers)
+
+
+def _fit(cfg: DictConfig, workers: int) -> None:
+    """Take the number of workers from the world's size.
+
+    Raises:
+        InputError: another number was given, or there is no worker.
+    """
+    given = cfg.cluster.workers
+    if workers < 1:
+        raise InputError(f"torchrun started {workers + 1} process; allowed: 2 or more (a server and its workers)")
+    if given is not None and given != workers:
+        raise InputError.of("cluster.workers", given, f"torchrun started {workers} workers", f"{workers}, or null")
+    cfg.cluster.workers = workers
+
+
+def run_rank(cfg: DictConfig, folder: Path | None, meeting: links.Meeting, lost: Callable[[], list[int]]) -> int:
+    """Do what this rank has to do, to the end of the run.
+
+    Args:
+        cfg: the composed configuration, `cluster.workers` set.
+        folder: the run folder, for rank 0.
+        meeting: where the ranks meet.
+        lost: returns the workers that whoever watches found dead or stuck since the last call.
+
+    Returns:
+        The exit code.
+    """
+    parameter_server = issubclass(get_class(cfg.algorithm._target_), ParameterServer)
+    if meeting.rank:
+        # Ctrl-C reaches every process of a terminal; rank 0 decides what to do about it and tells the others.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if meeting.local:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # Rank 0 first: it decodes the data into the cache that the others open.
+        meeting.store.wait([READY])
+    parts = build.load(cfg, rank=max(0, meeting.rank - 1) if parameter_server else meeting.rank)
+    if meeting.rank == 0:
+        meeting.store.set(READY, "yes")
+    return _serve(parts, folder, meeting, lost) if parameter_server else _collect(parts, folder, meeting)
+
+
+def _serve(
+    parts: build.Parts, folder: Path | None, meeting: links.Meeting, lost: Callable[[], list[int]]
+) -> int:
+    method = parts.method
+    assert isinstance(method, ParameterServer)
+    if meeting.rank:
+        worker = meeting.rank - 1
+        layout = method.layout(parts.oracle.replica.weights.numel())
+        link = links.Link(meeting, worker)
+        serve_worker(
+            method.worker(worker),
+            link,
+            pull=layout.pull,
+            push=layout.push,
+            oracle=parts.oracle,
+            batches=parts.batches,
+        )
+        return 0
+    assert folder is not None
+    servers: list[ProcessServer] = []
+
+    def make(course: Course) -> Executor:
+        server = ProcessServer(
+            method,
+            links=[links.Link(meeting, worker) for worker in range(parts.workers)],
+            replica=parts.oracle.replica,
+            batches=parts.batches,
+            course=course,
+            activity=Activity(parts.workers),
+            lost=lost,
+            compiled=parts.cfg.run.compile,
+        )
+        servers.append(server)
+        return server
+
+    return conduct(parts, folder, virtual=False, make=make, lost=lambda: servers[0].workers_lost)
+
+
+def _collect(parts: build.Parts, folder: Path | None, meeting: links.Meeting) -> int:
+    method = parts.method
+    assert isinstance(method, Collective)
+    links.join_group(meeting, parts.device)
+
+    def make(course: Course) -> ProcessCollective:
+        return ProcessCollective(
+            method,
+            meeting=meeting,
+            oracle=parts.oracle,
+            batches=parts.batches,
+            course=course,
+            activity=Activity(parts.workers),
+            compiled=parts.cfg.run.compile,
+        )
+
+    try:
+        if meeting.rank == 0:
+            assert folder is not None
+            return conduct(parts, folder, virtual=False, make=make, share=lambda state: _share(state, parts.device))
+        return _follow(parts, make)
+    finally:
+        dist.destroy_process_group()
+
+
+def _follow(parts: build.Parts, make: Callable[[Course], ProcessCollective]) -> int:
+    """Run a rank other than 0, which writes nothing."""
+    cfg = parts.cfg
+    course = Course(
+        samples=len(parts.dataset.train),
+        epochs=cfg.run.epochs,
+        eval_every=cfg.run.eval_every,
+        checkpoint_every=cfg.run.checkpoint_every or cfg.run.eval_every,
+        schedule=parts.schedule,
+    )
+    executor = make(course)
+    resumed = _share(None, parts.device)
+    if resumed:
+        course.load_state_dict(resumed["course"])
+        executor.load_state_dict(resumed["executor"])
+    try:
+        executor.run()
+    except Stop as stop:
+        return stop.code
+    return 0
+
+
+def _share(state: dict[str, Any] | None, device: torch.device) -> dict[str, Any]:
+    """Send rank 0's checkpoint to all ranks; tensors and plain values only, empty where there is none."""
+    file = io.BytesIO()
+    if dist.get_rank() == 0:
+        torch.save(state or {}, file)
+    size = torch.tensor([len(file.getbuffer())], device=device)
+    dist.broadcast(size, 0)
+    content = torch.zeros(int(size), dtype=torch.uint8)
+    if dist.get_rank() == 0:
+        content.copy_(torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8))
+    content = content.to(device)
+    dist.broadcast(content, 0)
+    return torch.load(io.BytesIO(content.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)

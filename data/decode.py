@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 Encoded = bytes | str  # the file's content, or its path
 
@@ -54,14 +54,10 @@ def _decoded(name: str, file: Encoded, channels: int, size: int | None) -> np.nd
             if size is not None:
                 pixels = _square(pixels, size)
             array = np.asarray(pixels)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        Image.DecompressionBombError,
-    ) as error:  # Pillow raises any of them
-        found = "empty" if file == b"" else str(error).splitlines()[0].split(": <_io")[0] if str(error) else "damaged"
+    except UnidentifiedImageError:  # its message holds an address, not a name
+        raise ValueError(f"{name} is no intact JPEG or PNG (of another format, damaged or empty)") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # Pillow raises any
+        found = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{name} is no intact JPEG or PNG ({found})") from None
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 

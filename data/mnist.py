@@ -114,7 +114,9 @@ def _idx(raw: Path, name: str, item: tuple[int, ...], label: str) -> Tensor:
     dimensions = 1 + len(item)
     header = 4 + 4 * dimensions
     expected = f"{dimensions}-dimensional unsigned bytes" + (f" of {item[0]}x{item[1]} pixels" if item else "")
-    if len(content) < header or bytes(content[:4]) != bytes((0, 0, 8, dimensions)):
+    if len(content) < header:
+        raise ValueError(f"{label}: {path} holds {len(content)} bytes; expected: an idx file of {expected}")
+    if bytes(content[:4]) != bytes((0, 0, 8, dimensions)):
         raise ValueError(f"{label}: {path} starts with {bytes(content[:4]).hex()}; expected: an idx file of {expected}")
     sizes = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
     if tuple(sizes[1:]) != item:

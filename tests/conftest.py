@@ -1,0 +1,28 @@
+"""What tests of several parts share: real data where there are some, and a cache folder of their own."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps the tests, and the processes they start, out of the user's cache of decoded datasets."""
+    folder = tmp_path_factory.mktemp("dcrun-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DCRUN_CACHE", str(folder))
+        patch.delenv("DCRUN_DATA", raising=False)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with `MNIST/raw` and `cifar10-jpeg.tar.gz`: DCRUN_TEST_DATA, else ../shared/data beside the repository."""
+    folder = Path(os.environ.get("DCRUN_TEST_DATA") or REPOSITORY.parent / "shared" / "data").resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} does not exist (set DCRUN_TEST_DATA to a folder with MNIST/raw)")
+    return folder

@@ -1,0 +1,171 @@
+import hashlib
+import pickle
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from data.cifar import CIFAR10, CIFAR100
+
+
+def tree(root: Path, classes: int = 10, size: int = 32) -> Path:
+    for split in ("train", "test"):
+        for group in range(classes):
+            place = root / split / f"{group:03}"
+            place.mkdir(parents=True)
+            Image.new("RGB", (size, size), (group, 0, 0)).save(place / "0.png")
+    return root
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten tiny pickled batches, which torchvision is told are the published ones."""
+    folder = tmp_path / "sets" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    known = {}
+    for name in ["data_batch_1", "data_batch_2", "test_batch"]:
+        random = np.random.default_rng(len(known))
+        entry = {"data": random.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": [i % 10 for i in range(20)]}
+        (folder / name).write_bytes(pickle.dumps(entry))
+        known[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    kind = torchvision.datasets.CIFAR10
+    monkeypatch.setattr(kind, "train_list", [[name, known[name]] for name in list(known)[:2]])
+    monkeypatch.setattr(kind, "test_list", [["test_batch", known["test_batch"]]])
+    meta = hashlib.md5((folder / "batches.meta").read_bytes()).hexdigest()
+    monkeypatch.setattr(kind, "meta", {"filename": "batches.meta", "key": "label_names", "md5": meta})
+    return folder
+
+
+def test_published_files(published: Path):
+    data = CIFAR10(root=str(published.parent))
+    assert (data.name, data.shape, data.classes, len(data.train), len(data.test)) == (
+        "cifar10",
+        (3, 32, 32),
+        10,
+        40,
+        20,
+    )
+    batch = pickle.loads((published / "data_batch_2").read_bytes())
+    assert torch.equal(data.train.inputs[21].flatten(), torch.from_numpy(batch["data"][1]))
+    assert data.train.targets[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+    assert CIFAR10(root=str(published)).fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_published_archive(published: Path, tmp_path: Path, beside: bool):
+    expected = CIFAR10(root=str(published)).fingerprint
+    path = tmp_path / "packed" / "cifar-10-python.tar.gz"
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(published, published.name)
+    assert CIFAR10(root=str(path.parent if beside else path)).fingerprint == expected
+
+
+def test_foreign_pickle_is_never_opened(published: Path, tmp_path: Path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "opened",))
+
+    (published / "data_batch_1").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(
+        ValueError, match=r"dataset.root=.*: cifar-10-batches-py lacks a file, .*md5 differs.*; expected:"
+    ):
+        CIFAR10(root=str(published.parent))
+    assert not (tmp_path / "opened").exists()
+
+
+def test_missing_batch_is_named(published: Path):
+    (published / "test_batch").unlink()
+    with pytest.raises(ValueError, match=r"dataset.root=.*lacks a file"):
+        CIFAR10(root=str(published))
+
+
+def test_images_in_folders(tmp_path: Path):
+    data = CIFAR10(root=str(tree(tmp_path / "set")))
+    assert len(data.train) == 10
+    assert data.train.inputs[:, 0, 5, 5].tolist() == list(range(10))
+    assert data.train.targets.tolist() == list(range(10))
+    assert CIFAR100(root=str(tree(tmp_path / "hundred", classes=100))).classes == 100
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "size", "message"),
+    [
+        (CIFAR10, 9, 32, "found 9 classes; expected: 10, as in CIFAR-10"),
+        (CIFAR100, 10, 32, "found 10 classes; expected: 100, as in CIFAR-100"),
+        (CIFAR10, 10, 28, "images are 28x28 pixels; expected: 32x32"),
+    ],
+)
+def test_other_data_are_refused(tmp_path: Path, kind: type, classes: int, size: int, message: str):
+    with pytest.raises(ValueError, match=f"dataset.root=.*: {message}"):
+        kind(root=str(tree(tmp_path / "set", classes, size)))
+
+
+def test_nothing_there_is_named(tmp_path: Path):
+    with pytest.raises(
+        FileNotFoundError, match=r"dataset.root=/nowhere: does not exist; expected: cifar-10-batches-py, "
+    ):
+        CIFAR10(root="/nowhere")
+    with pytest.raises(FileNotFoundError, match=r"holds nothing of the kind; .*cifar-100-python.tar.gz"):
+        CIFAR100(root=str(tmp_path))
+
+
+def test_failed_download_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("<urlopen error no route>\nmore")
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
+    with pytest.raises(ValueError, match=r"^dataset.download=true: could not fetch CIFAR-10 into .*: .*no route>$"):
+        CIFAR10(root=str(tmp_path), download=True)
+
+
+def test_download_fetches_only_what_is_missing(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+    kind = torchvision.datasets.CIFAR10
+
+    def fetch(self: torchvision.datasets.CIFAR10) -> None:
+        calls.append(self.root)
+        target = Path(self.root) / "cifar-10-batches-py"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(published)
+
+    monkeypatch.setattr(kind, "download", fetch)
+    new = tmp_path / "new" / "folder"
+    assert len(CIFAR10(root=str(new), download=True).train) == 40
+    fetched = len(calls)
+    assert fetched > 0
+    CIFAR10(root=str(new), download=True)
+    assert len(calls) == fetched
+
+
+def test_augments_training_batches_unless_told_not_to(tmp_path: Path):
+    root = str(tree(tmp_path / "set"))
+    ids = torch.arange(10)
+    on, off = CIFAR10(root=root), CIFAR10(root=root, augment=False)
+    assert not torch.equal(on.train.batch(ids, seed=0)[0], on.train.batch(ids)[0])
+    assert torch.equal(off.train.batch(ids, seed=0)[0], off.train.batch(ids)[0])
+
+
+def test_all_of_cifar10_from_jpegs(shared_data: Path):
+    path = shared_data / "cifar10-jpeg.tar.gz"
+    if not path.is_file():
+        pytest.skip(f"no real data: {path} does not exist")
+    data = CIFAR10(root=str(path))
+    assert (len(data.train), len(data.test)) == (50_000, 10_000)
+    assert torch.bincount(data.train.targets).tolist() == [5000] * 10
+    sample, _ = data.train.batch(torch.arange(0, 50_000, 10))
+    assert sample.mean((0, 2, 3)).abs().max() < 0.03
+    assert (sample.std((0, 2, 3)) - 1).abs().max() < 0.03
+    started = time.perf_counter()
+    small = CIFAR10(root=str(path), limit_train=5000, limit_test=1000)
+    assert time.perf_counter() - started < 3  # far less than decoding; below one second on an idle machine
+    assert torch.bincount(small.train.targets).tolist() == [500] * 10
+    assert torch.bincount(small.test.targets).tolist() == [100] * 10
+    assert small.fingerprint != data.fingerprint

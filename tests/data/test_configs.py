@@ -1,0 +1,51 @@
+"""Every option of conf/dataset builds what its name says, and has exactly the keys of its constructor."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from data.base import Dataset
+
+FOLDER = Path(__file__).resolve().parents[2] / "conf" / "dataset"
+OPTIONS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def config(option: str) -> DictConfig:
+    loaded = OmegaConf.load(FOLDER / f"{option}.yaml")
+    assert isinstance(loaded, DictConfig)
+    return loaded
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_keys_and_defaults_are_the_constructors(option: str):
+    values = OmegaConf.to_container(config(option))
+    assert isinstance(values, dict)
+    parameters = inspect.signature(get_class(values.pop("_target_"))).parameters
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters.values())
+    defaults = {n: list(p.default) if isinstance(p.default, tuple) else p.default for n, p in parameters.items()}
+    assert values == defaults
+
+
+@pytest.mark.parametrize("option", ["digits", "synthetic"])
+def test_embedded_ones_build(option: str):
+    data = instantiate(config(option))
+    assert isinstance(data, Dataset)
+    assert data.name == option
+
+
+@pytest.mark.parametrize("option", sorted(set(OPTIONS) - {"digits", "synthetic"}))
+def test_others_say_what_they_miss(option: str, tmp_path: Path):
+    values = config(option)
+    values.root = str(tmp_path / "nowhere")
+    with pytest.raises(Exception, match=r"dataset.root=.*nowhere: .*expected: ") as error:
+        instantiate(values)
+    assert isinstance(error.value.__cause__ or error.value, FileNotFoundError)
+
+
+def test_lists_from_a_config_are_taken():
+    values = config("synthetic")
+    values.shape = [22]
+    assert instantiate(values).shape == (22,)

@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from data.synthetic import Synthetic
+
+
+def test_vectors():
+    data = Synthetic(shape=[22], classes=2, train=300, test=100)
+    assert (data.name, data.shape, data.classes, len(data.train), len(data.test)) == ("synthetic", (22,), 2, 300, 100)
+    assert data.train.inputs.dtype == torch.float32
+    assert torch.bincount(data.train.targets).tolist() == [150, 150]
+
+
+def test_images_are_bytes():
+    data = Synthetic(shape=[3, 32, 32], classes=10, train=50, test=10)
+    assert data.train.inputs.dtype == torch.uint8
+    batch, _ = data.train.batch(torch.arange(50))
+    assert batch.shape == (50, 3, 32, 32)
+    assert abs(batch.mean().item()) < 0.2
+    assert 1.2 < batch.std().item() < 1.6  # means and noise of one each
+
+
+def test_seed_decides():
+    make = {"shape": [5], "classes": 3, "train": 30, "test": 9}
+    assert Synthetic(**make).fingerprint == Synthetic(**make).fingerprint
+    assert Synthetic(**make).fingerprint != Synthetic(**make, seed=1).fingerprint
+
+
+@pytest.mark.parametrize("shape", [[22], [1, 8, 8], [3, 4]])
+def test_nearest_class_mean_generalises(shape: list[int]):
+    data = Synthetic(shape=shape, classes=4, train=400, test=200)
+    train, labels = data.train.batch(torch.arange(400))
+    test, targets = data.test.batch(torch.arange(200))
+    means = torch.stack([train[labels == c].mean(0).flatten() for c in range(4)])
+    guesses = torch.cdist(test.flatten(1), means).argmin(1)
+    assert (guesses == targets).float().mean() > 0.85
+
+
+def test_noise_makes_it_harder():
+    clean = Synthetic(shape=[6], noise=0, train=20, test=10)
+    assert torch.equal(clean.train.inputs[:10], clean.train.inputs[10:])
+    noisy = Synthetic(shape=[6], noise=3.0, train=5000, test=10)
+    within = noisy.train.inputs[noisy.train.targets == 1].std(0)
+    assert (within - 3).abs().max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shape": []}, r"dataset.shape=\[\]: is no list of sizes"),
+        ({"shape": "3"}, "dataset.shape=3: is no list of sizes"),
+        ({"shape": [3, 0]}, "dataset.shape=0: .*whole numbers from 1"),
+        ({"classes": 1}, "dataset.classes=1: .*whole numbers from 2"),
+        ({"train": 5}, "dataset.train=5: .*whole numbers from 10"),
+        ({"noise": -1}, "dataset.noise=-1: .*numbers from 0"),
+        ({"noise": float("nan")}, "dataset.noise=nan: "),
+        ({"seed": -1}, "dataset.seed=-1: "),
+        ({"limit_test": 501}, "dataset.limit_test=501: .*from 1 to 500, or null"),
+    ],
+)
+def test_wrong_options_are_named(options: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        Synthetic(**options)

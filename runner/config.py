@@ -18,6 +18,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from runner import mistakes
 from runner.errors import InputError
 
 GROUPS = ("algorithm", "model", "dataset", "cluster", "schedule", "logger")
@@ -145,6 +146,7 @@ def check(cfg: DictConfig | Mapping[str, Any]) -> None:
     """
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
     assert isinstance(plain, dict)
+    _refuse_unknown(plain, OmegaConf.structured(Config))
     for group in ("algorithm", "model", "dataset"):
         if not isinstance(plain[group], Mapping) or "_target_" not in plain[group]:
             raise InputError.of(
@@ -157,6 +159,15 @@ def check(cfg: DictConfig | Mapping[str, Any]) -> None:
     _check_schedule(plain["schedule"])
     _one_of("logger.kind", plain["logger"]["kind"], ("none", "wandb"))
     _one_of("logger.mode", plain["logger"]["mode"], ("offline", "online", "disabled"))
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: DictConfig, prefix: str = "") -> None:
+    """Finds what `+key=value` appended: a schema alone cannot refuse it."""
+    for key, value in given.items():
+        if key not in known and prefix + key != "names":
+            raise mistakes.unknown_key(prefix + key, value, mistakes.flat_keys(known, prefix))
+        if isinstance(value, Mapping) and isinstance(known.get(key), DictConfig):
+            _refuse_unknown(value, known[key], f"{prefix}{key}.")
 
 
 def _check_run(run: Mapping[str, Any]) -> None:

@@ -1,0 +1,85 @@
+"""Composes a command line and checks it, before Hydra creates a folder for it."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from runner import config, mistakes
+from runner.errors import InputError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+VERSION_BASE = "1.3"
+
+
+class Composer:
+    """Turns `key=value` arguments into checked configurations; to be had from `composer()`."""
+
+    def __init__(self, loader: ConfigLoader):
+        """Keeps what knows the options of each group."""
+        self.loader = loader
+
+    def one(self, overrides: Sequence[str]) -> DictConfig:
+        """Composes and checks a single run.
+
+        Returns:
+            the configuration, with Hydra's own under `hydra`.
+
+        Raises:
+            InputError: one line about what is wrong.
+        """
+        mistakes.parse(overrides, self.loader)
+        try:
+            cfg = self._compose(list(overrides))
+            HydraConfig.instance().set_config(cfg)
+            if missing := sorted(OmegaConf.missing_keys(without_hydra(cfg))):
+                raise InputError(f"{missing[0]}=???: needs a value; give {missing[0]}=<value>")
+            config.check(without_hydra(cfg))
+        except InputError:
+            raise
+        # ValueError: what Hydra raises for `group=null`.
+        except (HydraException, OmegaConfBaseException, ValueError) as exc:
+            raise mistakes.explain(exc, overrides, self._compose, self.loader) from exc
+        return cfg
+
+    def sweep(self, overrides: Sequence[str]) -> list[DictConfig]:
+        """Composes and checks every job of a sweep: all combinations of the values given.
+
+        Raises:
+            InputError: one line about what is wrong.
+        """
+        parsed = mistakes.parse(overrides, self.loader)
+        own = [str(override.input_line) for override in parsed if override.is_hydra_override()]
+        try:
+            batches = BasicSweeper.split_arguments([o for o in parsed if not o.is_hydra_override()], None)
+        except HydraException as exc:
+            raise InputError(str(exc)) from exc
+        return [self.one([*own, *job]) for batch in batches for job in batch]
+
+    @staticmethod
+    def _compose(overrides: list[str]) -> DictConfig:
+        return compose("config", overrides, return_hydra_config=True)
+
+
+@contextmanager
+def composer() -> Iterator[Composer]:
+    """Gives a `Composer` over `conf/`. Inside it Hydra is in use: `hydra.main` works only after it."""
+    with initialize_config_dir(str(CONF), job_name="dcrun", version_base=VERSION_BASE):
+        yield Composer(GlobalHydra.instance().config_loader())
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """Returns a copy of a composed configuration without Hydra's own part: what a run gets to see."""
+    job = copy.deepcopy(cfg)
+    with open_dict(job):
+        job.pop("hydra", None)
+    return job

@@ -1,0 +1,182 @@
+"""Runs the jobs of a sweep one after the other, each in a fresh process.
+
+A fresh process per job: nothing of one job (CUDA context, random generators, threads, a crash) reaches the next, and a
+job of a sweep gives the same bits as the same run on its own.
+"""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+from rich.console import Console
+from rich.table import Table
+
+_OF_THE_SWEEP = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One finished job of a sweep."""
+
+    number: int
+    overrides: tuple[str, ...]
+    folder: Path
+    code: int
+
+    @property
+    def label(self) -> str:
+        """What sets the job apart: its overrides."""
+        return " ".join(self.overrides) or "(no overrides)"
+
+    @property
+    def ending(self) -> str:
+        """How the process ended."""
+        return f"signal {signal.Signals(-self.code).name}" if self.code < 0 else f"exit code {self.code}"
+
+    def summary(self) -> dict[str, Any]:
+        """Reads the job's `summary.json`; empty when it did not get so far."""
+        path = self.folder / "summary.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+class FreshProcessLauncher(Launcher):
+    """Hydra launcher: `python -m runner.cli <overrides> hydra.run.dir=<sweep folder>/<number>` per job."""
+
+    jobs: ClassVar[list[Job]] = []
+    stopped_by: ClassVar[int | None] = None
+
+    def __init__(self) -> None:
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keeps what Hydra hands over; the task function runs in the jobs' own processes."""
+        self.config, self.hydra_context = config, hydra_context
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs the jobs; one that fails is named, and the others run on.
+
+        Args:
+            job_overrides: the overrides of each job.
+            initial_job_idx: number of the first.
+
+        Returns:
+            the exit code of each job as its return value. They are also kept in `FreshProcessLauncher.jobs`.
+        """
+        assert self.config is not None
+        console = _console()
+        common = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
+        total = initial_job_idx + len(job_overrides)
+        returns = []
+        with self._signals_forwarded():
+            for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+                if FreshProcessLauncher.stopped_by is not None:
+                    break
+                folder = self._folder(number, overrides)
+                title = f"job {number} ({number + 1} of {total}): {' '.join(overrides)}"
+                console.rule(title, align="left", style="dim")
+                sys.stdout.flush()
+                arguments = [*common, *overrides, *self._wandb_group(overrides), f"hydra.run.dir={quoted(str(folder))}"]
+                job = Job(number, tuple(overrides), folder, self._run(arguments))
+                FreshProcessLauncher.jobs.append(job)
+                if job.code != 0:
+                    print(f"dcrun: job {number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
+                returns.append(JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=job.code))
+        return returns
+
+    def _run(self, arguments: Sequence[str]) -> int:
+        """Runs a job to its end and returns its exit code, negative if a signal ended it."""
+        # Its own session: a Ctrl-C in the terminal reaches the job once, through us, however it was sent.
+        command = [sys.executable, "-m", "runner.cli", *arguments]
+        self.process = subprocess.Popen(command, start_new_session=True)
+        return self.process.wait()
+
+    @contextmanager
+    def _signals_forwarded(self) -> Iterator[None]:
+        """Passes a request to stop on to the running job, which saves its state; the sweep ends with it."""
+
+        def forward(number: int, frame: FrameType | None) -> None:
+            FreshProcessLauncher.stopped_by = number
+            if self.process is not None:
+                self.process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, forward) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _folder(self, number: int, overrides: Sequence[str]) -> Path:
+        assert self.config is not None
+        assert self.hydra_context is not None
+        job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(job):
+            job.hydra.job.id = str(number)
+            job.hydra.job.num = number
+        HydraConfig.instance().set_config(job)
+        return Path(str(self.config.hydra.sweep.dir)) / str(job.hydra.sweep.subdir)
+
+    def _wandb_group(self, overrides: Sequence[str]) -> list[str]:
+        """One group per sweep, named as its folder, unless the user named one."""
+        assert self.config is not None
+        if self.config.logger.group is not None or any(o.startswith("logger.group=") for o in overrides):
+            return []
+        return [f"logger.group={quoted(Path(str(self.config.hydra.sweep.dir)).name)}"]
+
+
+def register() -> None:
+    """Makes the launcher known to Hydra; `conf/hydra/launcher/fresh_process.yaml` names it."""
+    plugins = Plugins.instance()
+    plugins.register(FreshProcessLauncher)
+    # Hydra instantiates only what lies in a package hydra_plugins; the launcher of this project lies in this project.
+    known = Plugins.is_in_toplevel_plugins_module
+    own = f"{FreshProcessLauncher.__module__}.{FreshProcessLauncher.__name__}"
+    plugins.is_in_toplevel_plugins_module = lambda name: name == own or known(name)
+
+
+def quoted(value: str) -> str:
+    """Quotes a value so that Hydra's grammar takes it as it is."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def print_table(jobs: Sequence[Job], folder: Path) -> None:
+    """Prints a row per job, from their `summary.json`."""
+    table = Table(title=f"sweep in {folder}", title_justify="left")
+    for column in ("job", "overrides", "status", "test error %", "best %", "seconds"):
+        table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
+    for job in jobs:
+        summary = job.summary()
+        status = str(summary.get("status", "failed"))
+        table.add_row(
+            str(job.number),
+            job.label,
+            status if job.code == 0 else f"{status}, {job.ending}",
+            *(_number(summary.get(key)) for key in ("final_test_error", "best_test_error", "seconds")),
+        )
+    _console().print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=120)

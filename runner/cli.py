@@ -78,7 +78,7 @@ def _dispatch(arguments: list[str]) -> int:
         stored = resume.stored_config(folder, cfg, parsed)
         return _joined(cfg, stored, folder if _rank() == 0 else None, resume.stored_choices(folder))
     if cfg.run.resume:
-        raise InputError.of("run.resume", cfg.run.resume, "names no run", "a run folder")
+        raise InputError.of("run.resume", cfg.run.resume, "names no run", "a run folder; true in a sweep")
     if _world_size() > 1 and cfg.cluster.kind != "processes":
         raise InputError.of("cluster.kind", cfg.cluster.kind, "torchrun started several processes", "cluster=processes")
     if _rank() > 0:
@@ -119,8 +119,9 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     if _world_size() > 1:
         raise InputError("--multirun: torchrun started several processes; allowed: a sweep without torchrun")
     for job in jobs:
-        if job.run.resume:
-            raise InputError.of("run.resume", job.run.resume, "a sweep continues no run", "null")
+        if isinstance(job.run.resume, str):
+            allowed = "run.resume=true, which finds the jobs' earlier runs"
+            raise InputError.of("run.resume", job.run.resume, "a sweep is no single run", allowed)
     folder = Path(str(jobs[0].hydra.sweep.dir))
     folders.check_sweep_folder(folder, "hydra.sweep.dir")
     launched = launcher.FreshProcessLauncher

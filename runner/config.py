@@ -161,7 +161,7 @@ def check(cfg: DictConfig | Mapping[str, Any]) -> None:
     _one_of("logger.mode", plain["logger"]["mode"], ("offline", "online", "disabled"))
 
 
-def _refuse_unknown(given: Mapping[str, Any], known: DictConfig, prefix: str = "") -> None:
+def _refuse_unknown(given: Mapping[Any, Any], known: DictConfig, prefix: str = "") -> None:
     """Finds what `+key=value` appended: a schema alone cannot refuse it."""
     for key, value in given.items():
         if key not in known and prefix + key != "names":

@@ -1,5 +1,6 @@
 """Wrong input: the one exception for it, and the one line that is printed about it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,7 +58,7 @@ def building() -> Iterator[None]:
         if isinstance(cause, (ValueError, OSError)):
             raise InputError(str(cause)) from exc
         if isinstance(cause, TypeError):
-            raise InputError(f"{_target_section(exc)}{cause}") from exc
+            raise _wrong_argument(_target_section(exc), str(cause)) from exc
         raise
     except (ValueError, OSError) as exc:
         raise InputError(str(exc)) from exc
@@ -65,4 +66,10 @@ def building() -> Iterator[None]:
 
 def _target_section(exc: InstantiationException) -> str:
     lines = [line for line in str(exc).splitlines() if line.startswith("full_key: ")]
-    return f"{lines[-1].removeprefix('full_key: ')}: " if lines else ""
+    return lines[-1].removeprefix("full_key: ") if lines else ""
+
+
+def _wrong_argument(section: str, cause: str) -> InputError:
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", cause):
+        return InputError(f"{section}.{unknown[1]}: unknown key; dcrun --cfg job -p {section} lists those there are")
+    return InputError(f"{section}: {cause}")

@@ -25,6 +25,9 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.table import Table
 
+from runner.composing import without_hydra
+from runner.resume import Earlier, may_accompany
+
 _OF_THE_SWEEP = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
 
 
@@ -63,6 +66,7 @@ class FreshProcessLauncher(Launcher):
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
         self.process: subprocess.Popen[bytes] | None = None
+        self.earlier: Earlier | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps what Hydra hands over; the task function runs in the jobs' own processes."""
@@ -80,31 +84,46 @@ class FreshProcessLauncher(Launcher):
         """
         assert self.config is not None
         console = _console()
-        common = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
         total = initial_job_idx + len(job_overrides)
         returns = []
         with self._signals_forwarded():
             for number, overrides in enumerate(job_overrides, start=initial_job_idx):
                 if FreshProcessLauncher.stopped_by is not None:
                     break
-                folder = self._folder(number, overrides)
                 title = f"job {number} ({number + 1} of {total}): {' '.join(overrides)}"
                 console.rule(title, align="left", style="dim")
                 sys.stdout.flush()
-                arguments = [*common, *overrides, *self._wandb_group(overrides), f"hydra.run.dir={quoted(str(folder))}"]
-                job = Job(number, tuple(overrides), folder, self._run(arguments))
+                job = self._run(number, tuple(overrides))
                 FreshProcessLauncher.jobs.append(job)
                 if job.code != 0:
                     print(f"dcrun: job {number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
                 returns.append(JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=job.code))
         return returns
 
-    def _run(self, arguments: Sequence[str]) -> int:
-        """Runs a job to its end and returns its exit code, negative if a signal ended it."""
+    def _run(self, number: int, overrides: tuple[str, ...]) -> Job:
+        """Runs a job to its end, from its beginning or, with `run.resume=true`, from where an earlier one stopped."""
+        config = self._job_config(number, overrides)
+        assert self.config is not None
+        folder = Path(str(self.config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+        own = [override for override in overrides if not override.startswith("run.resume=")]
+        if config.run.resume and (found := self._earlier(folder.parent.parent).of(without_hydra(config))):
+            folder, finished = found
+            if finished:
+                print(f"finished before, in {folder}", flush=True)
+                return Job(number, overrides, folder, 0)
+            arguments = [f"run.resume={quoted(str(folder))}", *(o for o in own if may_accompany(o.partition("=")[0]))]
+        else:
+            common = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
+            arguments = [*common, *own, *self._wandb_group(own), f"hydra.run.dir={quoted(str(folder))}"]
         # Its own session: a Ctrl-C in the terminal reaches the job once, through us, however it was sent.
         command = [sys.executable, "-m", "runner.cli", *arguments]
         self.process = subprocess.Popen(command, start_new_session=True)
-        return self.process.wait()
+        return Job(number, overrides, folder, self.process.wait())
+
+    def _earlier(self, outputs: Path) -> Earlier:
+        if self.earlier is None:
+            self.earlier = Earlier(outputs)
+        return self.earlier
 
     @contextmanager
     def _signals_forwarded(self) -> Iterator[None]:
@@ -123,7 +142,7 @@ class FreshProcessLauncher(Launcher):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _folder(self, number: int, overrides: Sequence[str]) -> Path:
+    def _job_config(self, number: int, overrides: Sequence[str]) -> DictConfig:
         assert self.config is not None
         assert self.hydra_context is not None
         job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -131,7 +150,7 @@ class FreshProcessLauncher(Launcher):
             job.hydra.job.id = str(number)
             job.hydra.job.num = number
         HydraConfig.instance().set_config(job)
-        return Path(str(self.config.hydra.sweep.dir)) / str(job.hydra.sweep.subdir)
+        return job
 
     def _wandb_group(self, overrides: Sequence[str]) -> list[str]:
         """One group per sweep, named as its folder, unless the user named one."""
@@ -148,7 +167,7 @@ def register() -> None:
     # Hydra instantiates only what lies in a package hydra_plugins; the launcher of this project lies in this project.
     known = Plugins.is_in_toplevel_plugins_module
     own = f"{FreshProcessLauncher.__module__}.{FreshProcessLauncher.__name__}"
-    plugins.is_in_toplevel_plugins_module = lambda name: name == own or known(name)
+    plugins.is_in_toplevel_plugins_module = lambda clazz: clazz == own or known(clazz)
 
 
 def quoted(value: str) -> str:
@@ -162,12 +181,13 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
     table = Table(title=f"sweep in {folder}", title_justify="left")
     for column in ("job", "overrides", "status", "test error %", "best %", "seconds"):
         table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
+    varying = {override for job in jobs for override in job.overrides if any(override not in j.overrides for j in jobs)}
     for job in jobs:
         summary = job.summary()
         status = str(summary.get("status", "failed"))
         table.add_row(
             str(job.number),
-            job.label,
+            " ".join(o for o in job.overrides if o in varying) or job.label,
             status if job.code == 0 else f"{status}, {job.ending}",
             *(_number(summary.get(key)) for key in ("final_test_error", "best_test_error", "seconds")),
         )

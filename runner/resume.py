@@ -1,7 +1,9 @@
-"""Finds what is needed to continue a stopped run in its own folder."""
+"""Finds what is needed to continue a stopped run in its own folder, and the earlier runs of a sweep's jobs."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +13,11 @@ from runner.errors import InputError
 
 ALLOWED = ("run.resume", "run.threads", "logger")
 """Keys that may change when a run is continued; all others would make it another run."""
+
+
+def may_accompany(key: str) -> bool:
+    """Tells whether a key may stand beside `run.resume=<folder>`."""
+    return key in ALLOWED or key.startswith("logger.")
 
 
 def run_folder(resume: str) -> Path:
@@ -47,7 +54,7 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
     assert isinstance(cfg, DictConfig)
     for override in overrides:
         key = override.key_or_group
-        if key not in ALLOWED and not key.startswith("logger."):
+        if not may_accompany(key):
             wrong = "cannot change when a run is continued (run.resume)"
             allowed = "run.resume, run.threads, logger, logger.<key>"
             raise InputError(f"{override.input_line}: {wrong}; allowed: {allowed}")
@@ -64,3 +71,39 @@ def stored_choices(folder: Path) -> dict[str, str]:
         return dict(OmegaConf.load(path).hydra.runtime.choices)
     except Exception as exc:
         raise InputError(f"run.resume={folder}: its .hydra/hydra.yaml cannot be used: {exc}") from exc
+
+
+class Earlier:
+    """The runs below `outputs/<name>`, which `run.resume=true` matches the jobs of a sweep with."""
+
+    def __init__(self, outputs: Path):
+        """Reads the configurations of all runs below `outputs`, the newest first."""
+        paths = [*outputs.glob("*/.hydra/config.yaml"), *outputs.glob("*/*/.hydra/config.yaml")]
+        paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        self._runs = [(path.parent.parent, _identity(OmegaConf.load(path))) for path in paths]
+
+    def of(self, job: DictConfig) -> tuple[Path, bool] | None:
+        """Looks for a run that was composed as `job` is and came to its end or left a checkpoint.
+
+        Returns:
+            its folder and whether it came to its end; a finished one rather than a stopped one.
+        """
+        identity = _identity(job)
+        same = [folder for folder, other in self._runs if other == identity]
+        for folder in same:
+            if _status(folder) in ("completed", "diverged"):
+                return folder, True
+        return next(((folder, False) for folder in same if any(folder.glob("checkpoints/*"))), None)
+
+
+def _identity(cfg: Any) -> Any:
+    """What makes two runs the same: their configuration but for the keys that may change when one is continued."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    run = {key: value for key, value in plain.get("run", {}).items() if not may_accompany(f"run.{key}")}
+    return {**{key: value for key, value in plain.items() if not may_accompany(str(key))}, "run": run}
+
+
+def _status(folder: Path) -> str | None:
+    path = folder / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("status") if path.is_file() else None

@@ -135,7 +135,7 @@ def default_config() -> DictConfig:
     return OmegaConf.structured(Config)
 
 
-def check(cfg: DictConfig | Mapping[str, Any]) -> None:
+def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
     """Refuses values out of range and keys that contradict each other.
 
     Args:

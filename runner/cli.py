@@ -66,8 +66,7 @@ def _dispatch(arguments: list[str]) -> int:
         jobs = compose.sweep(args.overrides) if args.multirun else [compose.one(args.overrides)]
         cfg = jobs[0]
         if args.help:
-            print(_help(cfg, compose.loader))
-            return 0
+            return _show(_help(cfg, compose.loader))
         parsed = mistakes.parse(args.overrides, compose.loader)
     if shows:
         return _hydra(args)
@@ -96,6 +95,15 @@ def _help(cfg: DictConfig, loader: ConfigLoader) -> str:
     return string.Template(cfg.hydra.help.template).substitute(APP_CONFIG_GROUPS="\n".join(lines))
 
 
+def _show(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # `dcrun --help | head`: nothing more can be said there, also not when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
 def _single(args: argparse.Namespace, cfg: DictConfig) -> int:
     """Lets Hydra create the run folder and executes the run in it."""
     planned = Path(str(cfg.hydra.run.dir))
@@ -107,7 +115,7 @@ def _single(args: argparse.Namespace, cfg: DictConfig) -> int:
         own = HydraConfig.get()
         folder = Path(own.runtime.output_dir)
         codes.append(_execute(job, folder, own.runtime.choices))
-        if codes[-1] == 2 or job.run.estimate:
+        if codes[-1] in (2, 130) or job.run.estimate:
             folders.discard(folder, existing)
 
     code = _hydra(args, task)

@@ -241,12 +241,15 @@ def test_unexpected_error_is_one_line_with_its_traceback_in_the_log(
     assert "Traceback (most recent call last)" in Path("outputs/a/dcrun.log").read_text()
 
 
-def test_interrupted_outside_the_run_is_130(executed: Executed):
+def test_interrupted_before_it_began_is_130_and_leaves_nothing(executed: Executed, tmp_path: Path):
     def interrupt(cfg: object, folder: Path | None) -> int:
+        assert folder is not None
+        (folder / "summary.json").unlink()
         raise KeyboardInterrupt
 
     executed.behave = interrupt
     assert cli.main([]) == 130
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_finished_run_is_not_overwritten(executed: Executed, capfd: pytest.CaptureFixture[str]):

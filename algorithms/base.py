@@ -5,7 +5,7 @@ processes. It never sees a network, a data set or a clock: it asks an `Oracle` f
 
 Parameter server (`ParameterServer`, with a `Worker` half): workers pull, compute and push whenever they are ready; the
 server handles one message at a time. Collective (`Collective`): all workers take a local step, what they contribute is
-averaged, and every worker applies the average.
+combined (averaged or gathered), and every worker applies the combination.
 
 To add a method, subclass one of the two, implement its abstract methods, and write `conf/algorithm/<name>.yaml` with
 the class as `_target_`. Greek letters are spelled as the papers do: `lambda0`, `tau` (staleness), `eta` (learning rate).
@@ -14,6 +14,7 @@ the class as `_target_`. Greek letters are spelled as the papers do: `lambda0`, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
@@ -54,11 +55,32 @@ class Step(NamedTuple):
     share: float = 1.0
 
 
+class Layer(NamedTuple):
+    """A module that owns weights, and its piece `w[low:high]` of the flat vector.
+
+    Attributes:
+        name: the module's path in the network, as in its state dict.
+        low: first element of the piece.
+        high: one past the last.
+    """
+
+    name: str
+    low: int
+    high: int
+
+
 class Oracle(Protocol):
     """What a method may ask about the objective."""
 
     def gradient(self, w: Tensor, batch: Batch) -> Tensor:
         """Return the mean gradient over `batch` at the flat weights `w`, a flat vector that the next call overwrites."""
+        ...
+
+    def gradient_and_norms(self, w: Tensor, batch: Batch, samples: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return `gradient`, and for each layer the mean norm of a single sample's gradient, (layers,).
+
+        The mean is over the batch's first `samples`, by default all; zero for an empty batch.
+        """
         ...
 
 
@@ -81,6 +103,18 @@ class Layout:
     push: dict[str, int]
 
 
+class Rhythm(NamedTuple):
+    """When the workers of a collective method communicate.
+
+    Attributes:
+        period: local steps from one contribution to the next.
+        delay: local steps that a combination travels.
+    """
+
+    period: int
+    delay: int
+
+
 class Worker(ABC):
     """The worker half of a parameter-server method."""
 
@@ -93,7 +127,21 @@ class Worker(ABC):
 
 
 class Stateful(ABC):
-    """A method whose whole state is a set of named tensors."""
+    """A method whose whole state is a set of named tensors.
+
+    Attributes:
+        per_sample: whether the method asks the oracle for norms of single samples' gradients; networks with layers
+            that cannot tell them are then refused before the run.
+    """
+
+    per_sample: ClassVar[bool] = False
+
+    def prepare(self, layers: Sequence[Layer]) -> None:  # noqa: B027 (most methods look at no layers)
+        """Learn which piece of the flat vector belongs to which layer; called once, before everything else.
+
+        Raises:
+            ValueError: the method was told something about a layer that does not exist.
+        """
 
     @abstractmethod
     def state(self) -> Message:
@@ -110,7 +158,9 @@ class Stateful(ABC):
             raise ValueError(f"algorithm state has {sorted(state)}; expected {sorted(own)}")
         for name, tensor in own.items():
             if tensor.shape != state[name].shape:
-                raise ValueError(f"algorithm state {name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}")
+                raise ValueError(
+                    f"algorithm state {name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+                )
             tensor.copy_(state[name])
 
 
@@ -176,7 +226,8 @@ class Collective(Stateful):
     `delay` steps later, handed to `apply`. All workers return a message in the same steps.
 
     Attributes:
-        combine: how messages are combined; "mean" over the workers.
+        combine: how messages are combined: "mean" over the workers; "gather" stacks them by rank, each tensor (M, size).
+        period: local steps from one contribution to the next.
         delay: local steps that a combination travels before it is applied; 0 waits for it.
         replicated: whether all workers hold the same weights and state at all times. A simulation then keeps one copy.
         topology, default_workers, max_workers, cost, w, workers: as in `ParameterServer`.
@@ -187,8 +238,9 @@ class Collective(Stateful):
     default_workers: ClassVar[int] = 4
     max_workers: ClassVar[int | None] = None
     cost: ClassVar[Cost] = Cost()
-    combine: ClassVar[Literal["mean"]] = "mean"
+    combine: ClassVar[Literal["mean", "gather"]] = "mean"
     replicated: ClassVar[bool] = False
+    period: int = 1
     delay: int = 0
 
     w: Tensor
@@ -215,6 +267,10 @@ class Collective(Stateful):
         """Return this worker's flat weights; the workers' mean is evaluated, saved and hashed."""
         return self.w
 
+    def compared(self) -> dict[str, Rhythm]:
+        """Return, by name, the rhythms to set side by side where the cost of communication is told; callable always."""
+        return {type(self).__name__: Rhythm(self.period, self.delay)}
+
 
 def in_range(name: str, value: float, low: float, high: float = float("inf"), *, open_high: bool = False) -> float:
     """Check that `low <= value <= high` (`< high` with `open_high`) and return it.
@@ -223,7 +279,9 @@ def in_range(name: str, value: float, low: float, high: float = float("inf"), *,
         ValueError: naming the key, the value and what is allowed.
     """
     if not (low <= value <= high) or (open_high and value == high):
-        allowed = f"{low:g} <= {name} {'<' if open_high else '<='} {high:g}" if high != float("inf") else f"{name} >= {low:g}"
+        allowed = (
+            f"{low:g} <= {name} {'<' if open_high else '<='} {high:g}" if high != float("inf") else f"{name} >= {low:g}"
+        )
         raise ValueError(f"algorithm.{name}={value}: out of range; allowed: {allowed}")
     return value
 

@@ -1,0 +1,74 @@
+"""DaSGD, Local SGD with delayed averaging: the average travels while d further local steps run.
+
+    where (k+1) mod τ = d:   x_{k+1}^(m) = ξ (x_k^(m) − η g(x_k^(m)))
+                                           + (1−ξ) (1/M) Σ_j [x_{k−d}^(j) − η g(x_{k−d}^(j))]           (eq. 4)
+    otherwise:               x_{k+1}^(m) = x_k^(m) − η g(x_k^(m))
+
+Source: "Squeezing SGD parallelization performance in distributed training using delayed averaging", ICLR 2022
+submission. With d=0 and ξ=0 it is Local SGD, to the bit; ξ=1 never uses the average.
+
+The average is that of the weights after the step that ends a period, so the first one is merged at k+1 = τ+d: at
+k+1 = d there is nothing to average yet. An average that is still travelling when the run ends is not merged. Momentum
+buffers, weight decay and what is evaluated: as in `LocalSGD`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from algorithms.base import Message, Rhythm, Step, in_range
+from algorithms.local_sgd import LocalSGD, whole
+from algorithms.sweep import Sweep
+
+
+class DaSGD(LocalSGD):
+    """DaSGD.
+
+    Args:
+        tau: τ, local steps from one averaging to the next, at least 1.
+        delay: d, local steps that an average travels, 0 <= d < τ; it hides communication that takes no longer than d
+            steps of computing (section 3.3), see `run.advise`.
+        xi: ξ in [0, 1], the weight of the worker's own weights when it merges an average.
+        momentum: see `LocalSGD`.
+        nesterov: see `LocalSGD`.
+        weight_decay: see `LocalSGD`.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        tau: int = 4,
+        delay: int = 1,
+        xi: float = 0.25,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(tau=tau, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+        if not 0 <= whole("delay", delay) < tau:
+            raise ValueError(f"algorithm.delay={delay}: out of range; allowed: 0 <= delay < tau (algorithm.tau={tau})")
+        self.delay = delay
+        self.xi = in_range("xi", xi, 0, 1)
+
+    def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
+        """See `Collective.start`."""
+        super().start(w, rank, workers, compiled)
+        self.merging = Sweep(self.merge, scratch=0, compiled=compiled)
+
+    def apply(self, combined: Message, step: Step) -> None:
+        """Merge the average that was sent d steps ago."""
+        if self.xi == 0:
+            self.w.copy_(combined["x"])
+        else:
+            self.merging(self.w, combined["x"])
+
+    def merge(self, w: Tensor, mean: Tensor) -> None:
+        """Eq. 4, first case, on a block; the local step has been taken."""
+        w.mul_(self.xi).add_(mean, alpha=1 - self.xi)
+
+    def compared(self) -> dict[str, Rhythm]:
+        """Mini-batch SGD, Local SGD with this τ, and DaSGD with this τ and d."""
+        return super().compared() | {"DaSGD": Rhythm(self.period, self.delay)}

@@ -273,12 +273,12 @@ class Collective(Stateful):
 
 
 def in_range(name: str, value: float, low: float, high: float = float("inf"), *, open_high: bool = False) -> float:
-    """Check that `low <= value <= high` (`< high` with `open_high`) and return it.
+    """Check that `low <= value <= high` (`< high` with `open_high`), value finite, and return it.
 
     Raises:
         ValueError: naming the key, the value and what is allowed.
     """
-    if not (low <= value <= high) or (open_high and value == high):
+    if not (low <= value <= high) or value == float("inf") or (open_high and value == high):
         allowed = (
             f"{low:g} <= {name} {'<' if open_high else '<='} {high:g}" if high != float("inf") else f"{name} >= {low:g}"
         )

@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from algorithms.asgd import ASGD
+from algorithms.base import Batch, ParameterServer, Step, in_range, one_of, zeros
+from algorithms.dc_asgd import DCASGDAdaptive
+from algorithms.ssgd import SSGD
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 1])
+def test_a_value_in_a_closed_range_comes_back(value: float):
+    assert in_range("m", value, 0, 1) == value
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf")])
+def test_a_value_out_of_range_names_key_value_and_range(value: float):
+    with pytest.raises(ValueError, match=rf"^algorithm\.m={value}: out of range; allowed: 0 <= m <= 1$"):
+        in_range("m", value, 0, 1)
+
+
+def test_an_open_range_ends_before_its_upper_end():
+    assert in_range("m", 0.999, 0, 1, open_high=True) == 0.999
+    with pytest.raises(ValueError, match=r"^algorithm\.m=1: out of range; allowed: 0 <= m < 1$"):
+        in_range("m", 1, 0, 1, open_high=True)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_a_range_without_end_takes_finite_numbers_only(value: float):
+    assert in_range("lambda0", 1e9, 0) == 1e9
+    with pytest.raises(ValueError, match=rf"^algorithm\.lambda0={value}: out of range; allowed: lambda0 >= 0$"):
+        in_range("lambda0", value, 0)
+
+
+def test_a_choice_is_one_of_those_allowed():
+    assert one_of("backup", "worker", ("server", "worker")) == "worker"
+    with pytest.raises(ValueError, match=r"^algorithm\.backup=disk: unknown; allowed: server, worker$"):
+        one_of("backup", "disk", ("server", "worker"))
+
+
+def test_zeros_take_type_and_device():
+    made = zeros(2, 3, like=torch.ones(1, dtype=torch.float64))
+    assert torch.equal(made, torch.zeros(2, 3, dtype=torch.float64))
+    assert made.dtype == torch.float64
+
+
+def started(method: ParameterServer | SSGD, n: int = 5) -> ParameterServer | SSGD:
+    if isinstance(method, ParameterServer):
+        method.start(torch.arange(float(n)), 2)
+    else:
+        method.start(torch.arange(float(n)), 0, 2)
+    return method
+
+
+def test_a_saved_state_is_copied_into_the_tensors_that_are_there():
+    method = started(DCASGDAdaptive(lambda0=1.0, m=0.5, momentum=0.5))
+    assert isinstance(method, DCASGDAdaptive)
+    saved = {name: torch.randn_like(tensor) for name, tensor in method.state().items()}
+    assert set(saved) == {"w", "v", "bak", "ms"}
+    addresses = {name: tensor.data_ptr() for name, tensor in method.state().items()}
+    method.load_state(saved)
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in method.state().items())
+    assert {name: tensor.data_ptr() for name, tensor in method.state().items()} == addresses
+    assert torch.equal(method.solution(), saved["w"])
+
+
+def test_a_state_of_another_method_or_size_is_refused():
+    plain, momentum = started(ASGD()), started(ASGD(momentum=0.9))
+    with pytest.raises(ValueError, match=r"algorithm state has \['v', 'w'\]; expected \['w'\]"):
+        plain.load_state(momentum.state())
+    with pytest.raises(ValueError, match=r"algorithm state w has shape \(6,\), not \(5,\)"):
+        plain.load_state(started(ASGD(), 6).state())
+
+
+def test_what_executors_say_by_default():
+    assert Step(lr=0.5) == (0.5, 1.0, 0, 1.0)
+    assert ASGD().sent(0) is None
+    assert ASGD.topology == "parameter_server"
+    assert SSGD.topology == "collective"
+    assert Batch(3, 1, torch.tensor([7]))._replace(number=4).epoch == 1

@@ -1,0 +1,234 @@
+"""Short runs inside the test's own process: composed as a command line is, driven by the real executors."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor, nn
+
+from runner import build, config, launcher
+from runner.composing import composer, without_hydra
+from runner.course import Course, Stop
+from runner.evaluate import Score
+from runner.fingerprint import weights_sha256
+from runner.run import execute, simulated
+from runner.seeds import derive
+
+SMALL = ("logger=none", "run.threads=1", "run.device=cpu")
+"""What every run in a test wants: no wandb, results that do not depend on the machine's cores."""
+
+
+def compose(*overrides: str) -> DictConfig:
+    """Compose and check a command line of group options (`algorithm=sgd`) and keys (`run.epochs=2`)."""
+    given = [*SMALL, *overrides]
+    groups = dict(item.split("=", 1) for item in given if item.split("=", 1)[0] in config.GROUPS)
+    cfg = copy.deepcopy(_composed(tuple(sorted(groups.items()))))
+    cfg.merge_with(OmegaConf.from_dotlist([item for item in given if item.split("=", 1)[0] not in groups]))
+    config.check(cfg)
+    return cfg
+
+
+@functools.cache
+def _composed(groups: tuple[tuple[str, str], ...]) -> DictConfig:
+    config.register()
+    launcher.register()
+    OmegaConf.register_new_resolver("random_hex", lambda: "0", use_cache=True, replace=True)
+    with composer() as compose_one:
+        full = compose_one.one([f"{group}={option}" for group, option in groups])
+        cfg = without_hydra(full)
+        with open_dict(cfg):
+            cfg["names"] = {group: full.hydra.runtime.choices.get(group) for group in config.GROUPS}
+    return cfg
+
+
+class Notes:
+    """A course's log that keeps everything."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.updates: list[dict[str, Any]] = []
+
+    def log(self, row: dict[str, Any], samples_per_second: float | None = None) -> None:
+        self.rows.append(row)
+
+    def progress(self, **live: Any) -> None:
+        self.updates.append(live)
+
+
+class Trial:
+    """A simulated run in memory: nothing is written but the timeline.
+
+    Args:
+        overrides: see `compose`.
+        folder: for the timeline.
+        stop_after: updates after which a signal is pretended to have come.
+
+    Attributes:
+        saved: the checkpoints as (update, state); states alias live tensors unless copied.
+    """
+
+    def __init__(self, *overrides: str, folder: Path, stop_after: int | None = None) -> None:
+        self.parts = build.load(compose(*overrides))
+        self.notes = Notes()
+        self.saved: list[tuple[int, dict[str, Any]]] = []
+        run = self.parts.cfg.run
+        self.course = Course(
+            samples=len(self.parts.dataset.train),
+            epochs=run.epochs,
+            eval_every=run.eval_every,
+            checkpoint_every=run.checkpoint_every or run.eval_every,
+            schedule=self.parts.schedule,
+            evaluator=self.parts.evaluator(),
+            log=self.notes,
+            folder=folder,
+            save=lambda updates, state: self.saved.append((updates, copy.deepcopy(state))),
+            stopping=lambda: stop_after is not None and self.course.updates >= stop_after,
+        )
+        self.executor = simulated(self.parts, self.course)
+
+    def run(self) -> Trial:
+        """Run to the end."""
+        self.executor.run()
+        return self
+
+    def stopped(self) -> dict[str, Any]:
+        """Run until the pretended signal and return the state that was saved then."""
+        try:
+            self.executor.run()
+        except Stop as stop:
+            assert stop.status == "interrupted"
+            return self.saved[-1][1]
+        raise AssertionError("the run came to its end before the signal")
+
+    def resume(self, state: dict[str, Any]) -> Trial:
+        """Take over a saved state."""
+        self.course.load_state_dict(state["course"])
+        self.executor.load_state_dict(state["executor"])
+        return self
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the solution's parameters by name."""
+        named = self.parts.oracle.replica.named_weights(self.executor.weights())
+        return {name: value.clone() for name, value in named}
+
+    @property
+    def sha256(self) -> str:
+        """The solution's `weights_sha256`."""
+        return weights_sha256(self.weights.items())
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The method's own state tensors (of the first worker where each has its own)."""
+        state = self.executor.state_dict()
+        return state["method"] if "method" in state else state["methods"][0]
+
+
+def train(*overrides: str, folder: Path) -> Trial:
+    """Run what `overrides` describe to its end."""
+    return Trial(*overrides, folder=folder).run()
+
+
+def conduct(folder: Path, *overrides: str) -> tuple[int, dict[str, Any]]:
+    """Run with a run folder, simulated or on processes; return the exit code and `summary.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code = execute(compose(*overrides), folder)
+    return code, json.loads((folder / "summary.json").read_text())
+
+
+def reference_sgd(cfg: DictConfig, **options: Any) -> tuple[nn.Module, Callable[[int, Callable[[int], float]], None]]:
+    """Return a plain PyTorch network and the loop that trains it: `train(epochs, lr_of_update)`.
+
+    Built without the runner's own classes; only names of random streams are taken from it.
+    """
+    dataset = instantiate(cfg.dataset)
+    torch.manual_seed(derive(cfg.seed, "weights"))
+    network = instantiate(cfg.model, shape=dataset.shape, classes=dataset.classes)
+    if cfg.run.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0, foreach=False, **options)
+
+    def loop(epochs: int, lr: Callable[[int], float]) -> None:
+        network.train()
+        update = 0
+        for epoch in range(epochs):
+            generator = torch.Generator().manual_seed(derive(cfg.seed, "permutation", epoch))
+            for ids in torch.randperm(len(dataset.train), generator=generator).split(cfg.run.batch_size):
+                inputs, targets = dataset.train.batch(ids, seed=cfg.seed, epoch=epoch)
+                if cfg.run.channels_last and inputs.dim() == 4:
+                    inputs = inputs.to(memory_format=torch.channels_last)
+                optimizer.param_groups[0]["lr"] = lr(update)
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(network(inputs), targets).backward()
+                optimizer.step()
+                update += 1
+
+    return network, loop
+
+
+class QuadraticOracle:
+    """The objective w²/2 in one dimension for executors, with the interface of `runner.oracle.NetworkOracle`.
+
+    Its gradient is w itself, so that a run can be worked out with pencil and paper; in float64.
+    """
+
+    class Replica:
+        """One weight and no batch-norm statistics."""
+
+        def __init__(self, start: float) -> None:
+            self.weights = torch.tensor([start], dtype=torch.float64)
+            self.gradient = torch.zeros(1, dtype=torch.float64)
+            self.statistics = torch.empty(0)
+
+        def initial_statistics(self) -> Tensor:
+            return torch.empty(0)
+
+    def __init__(self, start: float) -> None:
+        self.replica = self.Replica(start)
+        self.totals = torch.zeros(3, dtype=torch.float64)
+        self.device = torch.device("cpu")
+        self.asked: list[tuple[float, list[int]]] = []
+
+    def gradient(self, w: Tensor, batch: Any) -> Tensor:
+        """Return w; notes at which weights and for which samples it was asked."""
+        self.asked.append((float(w), batch.ids.tolist()))
+        self.totals[2] += len(batch.ids)
+        return self.replica.gradient.copy_(w)
+
+    def take_totals(self) -> Tensor:
+        """See `NetworkOracle.take_totals`."""
+        totals = self.totals.clone()
+        self.totals.zero_()
+        return totals
+
+
+def course(schedule: Any, *, samples: int, epochs: float, folder: Path, log: Any = None) -> Course:
+    """Return a course for executors without a network: one evaluation, at the end, of nothing."""
+    return Course(
+        samples=samples,
+        epochs=epochs,
+        eval_every=epochs,
+        checkpoint_every=epochs,
+        schedule=schedule,
+        evaluator=lambda weights, statistics: Score(0.0, 0.0),  # type: ignore[arg-type]
+        log=log,
+        folder=folder,
+    )
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether two sets of named tensors are the same to the bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def blocks(vectors: Sequence[Tensor]) -> list[Tensor]:
+    """Return independent copies of vectors."""
+    return [v.clone() for v in vectors]

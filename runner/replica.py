@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from algorithms.base import Layer
+
 BATCH_NORM_MOMENTUM = 0.1
 """Weight of a new batch in the running statistics, PyTorch's default."""
 
@@ -33,6 +35,7 @@ class Replica:
         weights: flat parameters, (n,).
         gradient: flat gradients, (n,).
         statistics: flat batch-norm statistics of the last training batch, means and unbiased variances, (k,).
+        layers: the modules that own weights, in the order of their pieces, which are contiguous and cover the vector.
     """
 
     def __init__(self, module: nn.Module, *, channels_last: bool = False) -> None:
@@ -41,6 +44,7 @@ class Replica:
         parameters = list(module.parameters())
         device = parameters[0].device
         n = sum(p.numel() for p in parameters)
+        self.layers = _layers(module)
         self.weights = torch.empty(n, device=device)
         self.gradient = torch.zeros(n, device=device)
         for p, low in zip(parameters, _offsets(parameters), strict=True):
@@ -118,6 +122,19 @@ class Replica:
 def running_average(running: Tensor, batch: Tensor) -> None:
     """Take a batch's flat statistics into the running ones, in place: r ← 0.9 r + 0.1 b."""
     running.mul_(1 - BATCH_NORM_MOMENTUM).add_(batch, alpha=BATCH_NORM_MOMENTUM)
+
+
+def _layers(module: nn.Module) -> tuple[Layer, ...]:
+    """A weight that several modules share belongs to the first of them."""
+    layers, seen, low = [], set(), 0
+    for name, part in module.named_modules():
+        own = [p for p in part.parameters(recurse=False) if id(p) not in seen]
+        seen.update(id(p) for p in own)
+        high = low + sum(p.numel() for p in own)
+        if own:
+            layers.append(Layer(name or "network", low, high))
+        low = high
+    return tuple(layers)
 
 
 def _offsets(parameters: list[nn.Parameter]) -> Iterator[int]:

@@ -1,0 +1,71 @@
+"""CLARS, complete layer-wise adaptive rate scaling: LARS with the mean norm of single samples' gradients.
+
+    γ_k = γ_scale · η · ‖(w_t)_k‖ / ((1/B) Σ_{i∈I_t} ‖∇_k f_i(w_t)‖)                        (eq. 4.7)
+
+in the step of mNAG (eq. 4.6): LARS times ‖mean ∇_k f_i‖ / mean ‖∇_k f_i‖ ≤ 1 (eq. 4.8), which is small where samples
+disagree and so takes the place of the warm-up.
+
+Source: Huo, PhD thesis 2020, section 4.3. Where it contradicts itself: algorithm 8 squares the norms, section 4.4.4
+turns the ratio of squares M_k upside down; eq. 4.7 rules, as 4.8 repeats it. Section 4.4.4 estimates the norms on
+|J| = 512 samples: here with `samples`, on the batch's first |J|, which a random batch makes a random subset. M workers
+take the first ⌈|J|/M⌉ of their shares, and each mean counts by its share's samples.
+
+Under batch norm f_i depends on the whole batch. ∇_k f_i then means what sample i's activations and output gradients
+contribute to layer k's gradient, times B: these contributions average to the batch gradient exactly.
+Layers, ‖w_k‖ = 0 and weight decay as in LARS.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from algorithms.base import Batch, Message, Oracle, Step, in_range
+from algorithms.lars import LARS
+
+
+class CLARS(LARS):
+    """CLARS.
+
+    Args:
+        eta: η > 0.
+        momentum: β in [0, 1).
+        weight_decay: coefficient λ of the l2 term.
+        samples: |J|, on how many samples of a step norms are averaged; None for all.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    per_sample: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        eta: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        samples: int | None = None,
+    ) -> None:
+        super().__init__(eta=eta, momentum=momentum, weight_decay=weight_decay)
+        if samples is not None and (isinstance(samples, bool) or samples != int(samples)):
+            raise ValueError(f"algorithm.samples={samples}: not a whole number; allowed: integers from 1, or null")
+        self.samples = None if samples is None else int(in_range("samples", samples, 1))
+
+    def layout(self, n: int) -> dict[str, int]:
+        """The gradient, and the layers' mean per-sample norms."""
+        return {"g": n, "norms": len(self.layers)}
+
+    def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message:
+        """Return this worker's mean gradient and mean per-sample norms."""
+        own = None if self.samples is None else -(-self.samples // self.workers)
+        g, norms = oracle.gradient_and_norms(self.w, batch, own)
+        if step.share != 1.0:
+            g.mul_(step.share)
+            norms.mul_(step.share)
+        return {"g": g, "norms": norms}
+
+    def gradient_norms(self, combined: Message) -> Tensor:
+        """Return (1/B) Σ ‖∇_k f_i‖, (layers,)."""
+        return combined["norms"]  # eq. 4.7

@@ -1,0 +1,51 @@
+"""LARS, layer-wise adaptive rate scaling: each layer's learning rate follows its weights and its gradient.
+
+    γ_k = γ_scale · η · ‖(w_t)_k‖ / ‖(1/B) Σ_{i∈I_t} ∇_k f_i(w_t)‖                          (eq. 4.3)
+
+in the step of mNAG (eq. 4.6). γ_scale is the schedule's learning rate, γ_base · B / B_base under linear scaling, B the
+batch size times the number of workers; the norm is of the mean gradient over all of them. Every module that owns
+weights is a layer, batch norm too; its weight and bias count together.
+
+Source: Huo, PhD thesis 2020, section 4.2, after You et al. 2017, "Large batch training of convolutional networks".
+
+Where the thesis is silent: η ‖w_k‖ / ‖ḡ_k‖ is 1, and so γ_k = γ_scale, while ‖w_k‖ = 0 or ‖ḡ_k‖ = 0, as in the
+published implementations. With weight decay λ the denominator is ‖ḡ_k‖ + λ ‖w_k‖, You et al.'s form, and the step is
+along ḡ_k + λ w_k.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from algorithms.base import Message, in_range
+from algorithms.nag import NAG
+
+
+class LARS(NAG):
+    """LARS.
+
+    Args:
+        eta: η > 0, the trust coefficient.
+        momentum: β in [0, 1).
+        weight_decay: coefficient λ of the l2 term.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, *, eta: float = 0.001, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+        super().__init__(momentum=momentum, weight_decay=weight_decay)
+        self.eta = in_range("eta", eta, 0)
+        if eta == 0:
+            raise ValueError("algorithm.eta=0: nothing would be learned; allowed: eta > 0")
+
+    def factors(self, combined: Message) -> Tensor:
+        """Return η ‖w_k‖ / ‖ḡ_k‖."""
+        weights, gradients = self.norms(self.w), self.gradient_norms(combined)
+        factors = self.eta * weights / gradients.add(weights, alpha=self.weight_decay)  # eq. 4.3
+        return torch.where((weights > 0) & (gradients > 0), factors, 1.0)
+
+    def gradient_norms(self, combined: Message) -> Tensor:
+        """Return ‖ḡ_k‖, (layers,)."""
+        return self.norms(combined["g"])

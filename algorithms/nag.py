@@ -1,0 +1,110 @@
+"""Mini-batch Nesterov's accelerated gradient, mNAG, with a learning rate for each layer.
+
+    v_{t+1} = w_t − Σ_k γ_k U_k (1/B) Σ_{i∈I_t} ∇_k f_i(w_t)                               (eq. 4.6)
+    w_{t+1} = v_{t+1} + β (v_{t+1} − v_t)
+
+With one γ for all layers this is eq. 4.2. B is the batch size times the number of workers, which average their
+gradients every step. U_k picks the weights of layer k; a layer is a module that owns weights.
+
+Source: Huo, PhD thesis 2020, sections 4.2 and 4.3.1. The thesis does not give v_0; here v_0 = w_0. While γ_k stays the
+same this is `torch.optim.SGD` with Nesterov momentum, to rounding; when it changes torch rescales the whole velocity
+with it, eq. 4.6 only what is added from then on.
+
+Deviations: the thesis mentions no weight decay. Here `weight_decay · w` is added to the mean gradient, which is the
+same as adding it to each worker's. Shares that differ by a sample count by their samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from algorithms.base import Batch, Collective, Layer, Message, Oracle, Step, in_range
+from algorithms.sweep import Sweep
+
+
+class NAG(Collective):
+    """mNAG; base of the methods with layer-wise learning rates.
+
+    Args:
+        momentum: β in [0, 1).
+        weight_decay: coefficient of the l2 term.
+        layer_scale: γ_k as a multiple of the schedule's learning rate for the layers named, 1 for all others.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    default_workers: ClassVar[int] = 1
+    replicated: ClassVar[bool] = True
+
+    def __init__(
+        self, *, momentum: float = 0.9, weight_decay: float = 0.0, layer_scale: Mapping[str, float] | None = None
+    ) -> None:
+        self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
+        self.weight_decay = in_range("weight_decay", weight_decay, 0)
+        self.layer_scale = {str(k): in_range(f"layer_scale.{k}", v, 0) for k, v in (layer_scale or {}).items()}
+        self.layers: Sequence[Layer] = ()
+
+    def prepare(self, layers: Sequence[Layer]) -> None:
+        """See `Collective.prepare`."""
+        self.layers = tuple(layers)
+        names = [layer.name for layer in layers]
+        for name, value in self.layer_scale.items():
+            if name not in names:
+                raise ValueError(f"algorithm.layer_scale.{name}={value}: no such layer; allowed: {', '.join(names)}")
+
+    def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
+        """See `Collective.start`."""
+        self.w = w
+        self.rank = rank
+        self.workers = workers
+        self.v = w.clone()
+        self.sweep = Sweep(self.update, scratch=1, compiled=compiled)
+
+    def layout(self, n: int) -> dict[str, int]:
+        """The gradient."""
+        return {"g": n}
+
+    def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message:
+        """Return this worker's mean gradient."""
+        g = oracle.gradient(self.w, batch)
+        return {"g": g if step.share == 1.0 else g.mul_(step.share)}
+
+    def apply(self, combined: Message, step: Step) -> None:
+        """Take the step of eq. 4.6; overwrites the combined gradient."""
+        g = combined["g"]
+        factors = self.factors(combined)
+        if self.weight_decay:
+            g.add_(self.w, alpha=self.weight_decay)
+        if factors is not None:
+            torch._foreach_mul_(self.pieces(g), list(factors.unbind()))
+        self.sweep(self.w, g, self.v, lr=step.lr)
+
+    def factors(self, combined: Message) -> Tensor | None:
+        """Return γ_k relative to the schedule's learning rate, (layers,); None where it is 1 throughout."""
+        if not self.layer_scale:
+            return None
+        return self.w.new_tensor([self.layer_scale.get(layer.name, 1.0) for layer in self.layers])
+
+    def pieces(self, flat: Tensor) -> list[Tensor]:
+        """Cut a flat vector into its layers."""
+        return list(flat.split([layer.high - layer.low for layer in self.layers]))
+
+    def norms(self, flat: Tensor) -> Tensor:
+        """Return the Euclidean norm of each layer's piece, (layers,)."""
+        return torch.stack(torch._foreach_norm(self.pieces(flat)))
+
+    def update(self, w: Tensor, g: Tensor, v: Tensor, s: Tensor, *, lr: float) -> None:
+        """One step on a block; `s` is scratch."""
+        torch.add(w, g, alpha=-lr, out=s)  # v_{t+1}
+        torch.sub(s, v, out=v)
+        torch.add(s, v, alpha=self.momentum, out=w)
+        v.copy_(s)
+
+    def state(self) -> Message:
+        """`w` and `v`."""
+        return {"w": self.w, "v": self.v}

@@ -1,0 +1,197 @@
+"""Norms of single samples' gradients, layer by layer, taken from a training step as it happens.
+
+A layer's gradient is a sum over samples of what each sample's input to the layer and gradient at its output contribute.
+While `recording`, forward hooks catch the inputs and hooks on the outputs the gradients, and the squared norm of every
+contribution is computed before back-propagation moves on: no second pass, and no per-sample gradient is kept.
+
+Without batch norm the contributions are the samples' gradients (divided by the batch size, for a mean loss). With batch
+norm in training mode a sample's loss depends on the whole batch; contributions remain defined, and still sum to the
+batch's gradient. Gram matrices for layers with few positions: Goodfellow 2015, "Efficient per-example gradient
+computations"; for convolutions Bu et al. 2022, "Scalable and efficient training of large convolutional neural networks
+with differential privacy".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from algorithms.base import Layer
+
+BLOCK = 2**21
+"""Elements of temporaries at a time; samples are taken in blocks of so many."""
+
+
+class SampleNorms:
+    """Record squared norms of contributions to the gradients of a network's layers.
+
+    Args:
+        network: the network; called once per recording.
+        layers: its layers.
+
+    Raises:
+        ValueError: a layer is of a kind whose contributions are not known.
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[Layer]) -> None:
+        modules = dict(network.named_modules())
+        self.modules = [modules.get(layer.name, network) for layer in layers]
+        for layer, module in zip(layers, self.modules, strict=True):
+            if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | _BatchNorm):
+                kind = type(module).__name__
+                what = f"no norms of single samples' gradients are known for layer {layer.name} ({kind})"
+                raise ValueError(f"model: {what}; allowed: linear, convolution and batch-norm layers")
+
+    @contextmanager
+    def recording(self, squares: Tensor) -> Iterator[None]:
+        """Fill `squares` in the forward and backward pass made inside.
+
+        Args:
+            squares: (layers, samples), zeros; gets the squared norms for the first samples of the batch.
+        """
+        handles = [
+            module.register_forward_hook(_Catch(row), with_kwargs=False)
+            for module, row in zip(self.modules, squares, strict=True)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class _Catch:
+    """A forward hook that puts one on the output's gradient."""
+
+    def __init__(self, row: Tensor) -> None:
+        self.row = row
+        self.calls = 0
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        self.calls += 1
+        if self.calls > 1:
+            raise ValueError(
+                f"{type(module).__name__} runs twice in a forward pass: its norms per sample are not known"
+            )
+        inputs, row = args[0].detach(), self.row
+
+        def note(gradient: Tensor) -> None:
+            with torch.no_grad():
+                row.copy_(squared_norms(module, inputs, gradient, len(row)))
+
+        output.register_hook(note)
+
+
+def squared_norms(module: nn.Module, inputs: Tensor, gradients: Tensor, samples: int) -> Tensor:
+    """Return the squared norms of the first samples' contributions to the gradient of a module's weights.
+
+    Args:
+        module: linear, 1-d or 2-d convolution, or batch norm.
+        inputs: what it was given, [B, ...].
+        gradients: of the loss with respect to what it returned, [B, ...].
+        samples: how many of the B samples.
+
+    Returns:
+        (samples,) float32.
+    """
+    gradients = gradients[:samples].float()
+    if isinstance(module, _BatchNorm):
+        parts = _normalised(module, inputs, gradients)
+        return sum((part.square().sum(1) for part in parts), gradients.new_zeros(len(gradients)))
+    assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+    result = gradients.new_empty(len(gradients))
+    size = _block(module, inputs, gradients)
+    for low in range(0, len(gradients), size):
+        block = slice(low, min(low + size, samples))
+        outputs, columns = _columns(module, inputs[block], gradients[block])
+        squares = _squares(outputs, columns)
+        if module.bias is not None:
+            squares = squares + outputs.sum(3).square().sum((1, 2))
+        result[block] = squares
+    return result
+
+
+def contributions(module: nn.Module, inputs: Tensor, gradients: Tensor) -> list[Tensor]:
+    """Return each sample's contribution to the gradients of a module's weight and, where it has one, bias.
+
+    All at once, so for small batches; the arguments are those of `squared_norms`.
+
+    Returns:
+        [B, *weight.shape], and [B, *bias.shape].
+    """
+    gradients = gradients.float()
+    if isinstance(module, _BatchNorm):
+        return _normalised(module, inputs, gradients)
+    assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+    outputs, columns = _columns(module, inputs, gradients)
+    parts = [(outputs @ columns.transpose(2, 3)).reshape(len(gradients), *module.weight.shape)]
+    if module.bias is not None:
+        parts.append(outputs.sum(3).reshape(len(gradients), -1))
+    return parts
+
+
+def _normalised(module: _BatchNorm, inputs: Tensor, gradients: Tensor) -> list[Tensor]:
+    """The weight multiplies the normalised input, the bias is added; sum over positions."""
+    inputs = inputs.float()
+    if module.training or module.running_mean is None or module.running_var is None:
+        axes = [axis for axis in range(inputs.dim()) if axis != 1]
+        variance, mean = torch.var_mean(inputs, axes, correction=0)
+    else:
+        mean, variance = module.running_mean, module.running_var
+    scale = (variance + module.eps).rsqrt()
+    positions = gradients.flatten(2) if gradients.dim() > 2 else gradients.unsqueeze(2)
+    values = inputs[: len(gradients)].reshape(positions.shape)
+    bias = positions.sum(2)
+    # Σ g (x − mean) scale, without the normalised input ever being there.
+    weight = ((positions * values).sum(2) - bias * mean) * scale
+    return [weight, bias]
+
+
+def _columns(module: nn.Linear | nn.Conv1d | nn.Conv2d, inputs: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """Write a layer as matrix products over groups and positions.
+
+    Returns:
+        output gradients [B, groups, out, positions] and inputs [B, groups, in, positions]: a sample's contribution to
+        the weight is the product of the first with the second's transpose.
+    """
+    inputs, samples = inputs.float(), len(inputs)
+    if isinstance(module, nn.Linear):
+        outputs = gradients.reshape(samples, 1, -1, module.out_features)
+        return outputs.transpose(2, 3), inputs.reshape(samples, 1, -1, module.in_features).transpose(2, 3)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    inputs = functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+    kernel, dilation, stride = tuple(module.kernel_size), tuple(module.dilation), tuple(module.stride)
+    if isinstance(module, nn.Conv1d):
+        inputs = inputs.unsqueeze(2)
+        kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
+    columns = functional.unfold(inputs, kernel, dilation=dilation, stride=stride)
+    outputs = gradients.reshape(samples, module.groups, module.out_channels // module.groups, -1)
+    return outputs, columns.reshape(samples, module.groups, -1, columns.shape[2])
+
+
+def _squares(outputs: Tensor, columns: Tensor) -> Tensor:
+    """Return ‖outputs columnsᵀ‖² per sample, by way of the product or of Gram matrices, whichever is less work."""
+    if _by_grams(outputs.shape[2], columns.shape[2], outputs.shape[3]):
+        grams = (outputs.transpose(2, 3) @ outputs).mul_(columns.transpose(2, 3) @ columns)
+        return grams.sum((1, 2, 3)).clamp_(min=0)
+    return (outputs @ columns.transpose(2, 3)).square_().sum((1, 2, 3))
+
+
+def _by_grams(rows: int, columns: int, positions: int) -> bool:
+    return positions * (rows + columns) < rows * columns
+
+
+def _block(module: nn.Linear | nn.Conv1d | nn.Conv2d, inputs: Tensor, gradients: Tensor) -> int:
+    """How many samples' temporaries fit."""
+    groups = 1 if isinstance(module, nn.Linear) else module.groups
+    out = module.weight.shape[0] // groups
+    width = module.weight[0].numel()
+    positions = gradients[0].numel() // (out * groups)
+    product = 2 * positions**2 if _by_grams(out, width, positions) else out * width
+    return max(1, BLOCK // (groups * (positions * width + product) + math.prod(inputs.shape[1:])))

@@ -1,0 +1,157 @@
+"""Real processes with empty gradients: round trips per second, relative to a bare gloo send/receive loop.
+
+One process is the server, the others are workers. The bare loop sends and receives buffers of the same size over groups
+of the same kind (two ranks each, gloo on the loopback interface), a thread for each worker on the server's side, and
+nothing else. dcrun's side is a whole run of `asgd` on ResNet-20 whose gradients are ready-made zeros.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from sidebyside import Row, in_turn, main, ratios
+from subject import parts, run
+
+from algorithms.base import Batch, ParameterServer
+from runner.activity import Activity
+from runner.build import Parts
+from runner.links import Link, Meeting, at_file
+from runner.oracle import NetworkOracle
+from runner.packet import Packet
+from runner.process_server import ProcessServer, push_fields, serve_worker
+
+TRIPS = 200
+"""Round trips that a side makes in a round, over all workers."""
+ROUNDS = 15
+TIMEOUT = 60.0
+
+
+class EmptyGradients(NetworkOracle):
+    """Answers with a gradient of zeros at once."""
+
+    def gradient(self, w: torch.Tensor, batch: Batch) -> torch.Tensor:  # type: ignore[override]
+        return self.replica.gradient
+
+
+def subject(workers: int) -> Parts:
+    """A run of TRIPS gradients."""
+    overrides = ["algorithm=asgd", "model=resnet20", f"cluster.workers={workers}", "run.threads=1", "run.epochs=1"]
+    data = ["dataset=synthetic", "dataset.shape=[3,32,32]", "dataset.test=10", f"dataset.train={TRIPS}"]
+    return parts([*overrides, *data, "run.batch_size=1"])
+
+
+def packets(given: Parts) -> tuple[Packet, Packet]:
+    """Buffers for a pull and a push, of the size that dcrun sends."""
+    assert isinstance(given.method, ParameterServer)
+    layout = given.method.layout(given.oracle.replica.weights.numel())
+    return Packet(layout.pull), Packet(push_fields(layout.push, given.oracle.replica.statistics.numel()))
+
+
+def fresh(meeting: Meeting, label: str) -> Meeting:
+    """The same meeting, where links can be made anew."""
+    return Meeting(meeting.rank, meeting.world, dist.PrefixStore(label, meeting.store), meeting.local, meeting.timeout)
+
+
+def work(rank: int, workers: int, path: str) -> None:
+    """Be a worker: both sides in turn, as often as the server measures them."""
+    given = subject(workers)
+    meeting = at_file(path, rank, workers + 1, TIMEOUT)
+    assert isinstance(given.method, ParameterServer)
+    pull, push = packets(given)
+    layout = given.method.layout(given.oracle.replica.weights.numel())
+    oracle = EmptyGradients(given.oracle.replica, given.dataset.train, seed=0)
+    for turn in range(ROUNDS + 1):
+        link = Link(fresh(meeting, f"bare{turn}"), rank - 1)
+        for _ in range(TRIPS // workers):
+            link.receive(pull.buffer)
+            link.send(push.buffer).wait()
+        link = Link(fresh(meeting, f"dcrun{turn}"), rank - 1)
+        half = given.method.worker(rank - 1)
+        serve_worker(half, link, pull=layout.pull, push=layout.push, oracle=oracle, batches=given.batches)
+
+
+class Server:
+    """The server's side of both."""
+
+    def __init__(self, workers: int, path: str) -> None:
+        self.workers = workers
+        self.given = subject(workers)
+        self.meeting = at_file(path, 0, workers + 1, TIMEOUT)
+        self.turns = {"bare": 0, "dcrun": 0}
+
+    def links(self, label: str) -> list[Link]:
+        """New links to all workers: receiving threads of the last run still listen on the old ones."""
+        meeting = fresh(self.meeting, f"{label}{self.turns[label]}")
+        self.turns[label] += 1
+        return [Link(meeting, worker) for worker in range(self.workers)]
+
+    def bare(self) -> float:
+        """Round trips per second of a loop that only sends and receives."""
+
+        def loop(link: Link) -> None:
+            pull, push = packets(self.given)
+            for _ in range(TRIPS // self.workers):
+                link.send(pull.buffer).wait()
+                link.receive(push.buffer)
+
+        threads = [threading.Thread(target=loop, args=(link,)) for link in self.links("bare")]
+        begin = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return TRIPS / (time.perf_counter() - begin)
+
+    def dcrun(self) -> float:
+        """Round trips per second of a whole run."""
+        given, method = self.given, self.given.method
+        assert isinstance(method, ParameterServer)
+        links = self.links("dcrun")
+        summary = run(
+            given,
+            lambda course: ProcessServer(
+                method,
+                links=links,
+                replica=given.oracle.replica,
+                batches=given.batches,
+                course=course,
+                activity=Activity(self.workers),
+            ),
+        )
+        return summary["samples_per_second"]  # a sample per round trip
+
+
+def compare(workers: int) -> Row:
+    """Both sides with so many workers."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="dcrun-bench-") as folder:
+        path = str(Path(folder) / "store")
+        processes = [context.Process(target=work, args=(rank, workers, path)) for rank in range(1, workers + 1)]
+        for process in processes:
+            process.start()
+        try:
+            server = Server(workers, path)
+            base, speeds = in_turn([server.bare, server.dcrun], rounds=ROUNDS, seconds=float("inf"))
+            for process in processes:
+                process.join(TIMEOUT)
+        finally:
+            for process in processes:
+                process.kill()
+    what = f"processes, empty gradients, {workers} worker{'s' if workers > 1 else ''} / bare gloo loop"
+    return Row(what, 0.7, ratios(speeds, base), note=f"bare loop {max(base):.0f} round trips/s at best")
+
+
+def measure() -> list[Row]:
+    """One worker, where the server waits for every message, and four, where messages wait for the server."""
+    torch.set_num_threads(1)
+    return [compare(1), compare(4)]
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,105 @@
+"""What every benchmark here shares: two sides measured in turn, and rows that say whether a target is reached.
+
+The machine may be shared and its clock may drift, so a speed alone means little. Both sides of a ratio run in turn
+(A B A B …) in one process, each round gives one ratio, and the median of those counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+Side = Callable[[], float]
+"""Runs one side for a while and returns its speed, larger is better."""
+
+
+@dataclass
+class Row:
+    """One result.
+
+    Attributes:
+        what: what was measured, and relative to what.
+        target: what it has to be.
+        values: one for each round; the median counts.
+        at_least: whether the target is a lower bound, else an upper one.
+        unit: of values and target; "x" is a ratio.
+        note: more to know: the speed behind a ratio, or why nothing could be measured.
+    """
+
+    what: str
+    target: float
+    values: list[float]
+    at_least: bool = True
+    unit: str = "x"
+    note: str = ""
+    value: float | None = field(init=False)
+    reached: bool | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.value = statistics.median(self.values) if self.values else None
+        if self.value is None:
+            self.reached = None
+        else:
+            self.reached = self.value >= self.target if self.at_least else self.value <= self.target
+
+
+def in_turn(sides: Sequence[Side], *, rounds: int, seconds: float) -> list[list[float]]:
+    """Run all sides once unmeasured, then in turn; returns the speeds of each side.
+
+    Args:
+        sides: what to compare.
+        rounds: how often each is run, at most.
+        seconds: after that long no further round begins, if there have been three.
+    """
+    for side in sides:
+        side()
+    speeds: list[list[float]] = [[] for _ in sides]
+    begin = time.perf_counter()
+    for done in range(rounds):
+        if done >= 3 and time.perf_counter() - begin > seconds:
+            break
+        for side, found in zip(sides, speeds, strict=True):
+            found.append(side())
+    return speeds
+
+
+def ratios(speeds: Sequence[float], base: Sequence[float]) -> list[float]:
+    """The ratio of two sides in each round."""
+    return [a / b for a, b in zip(speeds, base, strict=True)]
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """Print rows as a table."""
+    table = Table(show_edge=False)
+    for name in ("what", "median", "target", "reached", "min - max", "rounds", "note"):
+        table.add_column(name, justify="right" if name in ("median", "min - max", "rounds") else "left")
+    for row in rows:
+        if row.value is None:
+            table.add_row(row.what, "-", "", "not measured", "", "0", row.note)
+            continue
+        bound = "≥" if row.at_least else "≤"
+        reached = "[green]yes[/]" if row.reached else "[red]no[/]"
+        spread = f"{min(row.values):.2f} - {max(row.values):.2f}"
+        cells = f"{row.value:.2f} {row.unit}", f"{bound} {row.target:g}", reached, spread, str(len(row.values))
+        table.add_row(row.what, *cells, row.note)
+    console.print(table)
+
+
+def main(measure: Callable[[], list[Row]]) -> None:
+    """The command line of a single benchmark: measure, then print the table or write it to a file."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", type=Path, help="write the rows to this file instead of printing a table")
+    path = parser.parse_args().json
+    rows = measure()
+    if path is None:
+        show(rows, Console())
+    else:
+        path.write_text(json.dumps([asdict(row) for row in rows], indent=2, allow_nan=False) + "\n")

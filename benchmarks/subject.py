@@ -1,0 +1,48 @@
+"""The real code under measurement: runs composed as on the command line, driven part by part."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf, open_dict
+
+from runner import build, config, launcher
+from runner.composing import composer, without_hydra
+from runner.course import Course
+from runner.run import Executor, conduct, simulated
+from runner.tracking import SUMMARY
+
+
+def parts(overrides: Sequence[str]) -> build.Parts:
+    """Build the parts of the run that `dcrun <overrides>` would make."""
+    config.register()
+    launcher.register()
+    OmegaConf.register_new_resolver("random_hex", lambda: "0", replace=True)
+    with composer() as compose:
+        composed = compose.one(["logger=none", *overrides])
+        cfg = without_hydra(composed)
+        with open_dict(cfg):
+            cfg["names"] = {group: composed.hydra.runtime.choices.get(group) for group in config.GROUPS}
+    return build.load(cfg)
+
+
+def run(given: build.Parts, make: Callable[[Course], Executor] | None = None) -> dict[str, Any]:
+    """Make a whole run, run folder and progress included, and return its `summary.json`.
+
+    Args:
+        given: the parts; used again for further runs, the method and the weights begin anew or go on, as they like.
+        make: builds the executor, by default the simulated one.
+    """
+    with tempfile.TemporaryDirectory(prefix="dcrun-bench-") as name, contextlib.redirect_stdout(io.StringIO()):
+        folder = Path(name)
+        code = conduct(given, folder, virtual=True, make=make or (lambda course: simulated(given, course)))
+        summary = json.loads((folder / SUMMARY).read_text())
+    if code or summary["status"] not in ("completed", "diverged"):
+        raise RuntimeError(f"the measured run ended with exit code {code}, {summary['status']}")
+    return summary

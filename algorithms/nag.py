@@ -46,7 +46,7 @@ class NAG(Collective):
     ) -> None:
         self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.layer_scale = {str(k): in_range(f"layer_scale.{k}", v, 0) for k, v in (layer_scale or {}).items()}
+        self.layer_scale = _scales(layer_scale)
         self.layers: Sequence[Layer] = ()
 
     def prepare(self, layers: Sequence[Layer]) -> None:
@@ -81,7 +81,8 @@ class NAG(Collective):
         if self.weight_decay:
             g.add_(self.w, alpha=self.weight_decay)
         if factors is not None:
-            torch._foreach_mul_(self.pieces(g), list(factors.unbind()))
+            for piece, factor in zip(self.pieces(g), factors.unbind(), strict=True):
+                piece.mul_(factor)
         self.sweep(self.w, g, self.v, lr=step.lr)
 
     def factors(self, combined: Message) -> Tensor | None:
@@ -96,7 +97,7 @@ class NAG(Collective):
 
     def norms(self, flat: Tensor) -> Tensor:
         """Return the Euclidean norm of each layer's piece, (layers,)."""
-        return torch.stack(torch._foreach_norm(self.pieces(flat)))
+        return torch.stack([torch.linalg.vector_norm(piece) for piece in self.pieces(flat)])
 
     def update(self, w: Tensor, g: Tensor, v: Tensor, s: Tensor, *, lr: float) -> None:
         """One step on a block; `s` is scratch."""
@@ -108,3 +109,15 @@ class NAG(Collective):
     def state(self) -> Message:
         """`w` and `v`."""
         return {"w": self.w, "v": self.v}
+
+
+def _scales(given: Mapping[str, float] | None) -> dict[str, float]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"algorithm.layer_scale={given}: names no layers; allowed: {{<layer>:<number>}}, or null")
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"algorithm.layer_scale.{name}={value}: not a number; allowed: numbers from 0")
+        in_range(f"layer_scale.{name}", value, 0)
+    return {str(name): float(value) for name, value in given.items()}

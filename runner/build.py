@@ -6,6 +6,7 @@ Wrong input shows here, as `InputError`, before anything is trained or written.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import Collective, ParameterServer
 from runner.batches import Batches
+from runner.course import Observer
+from runner.diagnostics import VarianceFactors, spread
 from runner.errors import InputError, building
 from runner.evaluate import Evaluator
 from runner.oracle import NetworkOracle
@@ -48,7 +51,22 @@ class Parts:
 
     def another_method(self) -> Any:
         """Return one more unstarted instance of the algorithm."""
-        return instantiate(self.cfg.algorithm)
+        method = instantiate(self.cfg.algorithm)
+        method.prepare(self.oracle.replica.layers)
+        return method
+
+    def observers(self, folder: Path, lines: int) -> list[Observer]:
+        """Return what `run.diagnostics` asks for.
+
+        Args:
+            folder: the run folder.
+            lines: evaluations made before, as a checkpoint knows.
+        """
+        run = self.cfg.run
+        if not run.diagnostics:
+            return []
+        ids = spread(len(self.dataset.train), run.diagnostic_samples)
+        return [VarianceFactors(self.oracle, ids, folder, lines, batch_size=run.eval_batch_size)]
 
     def evaluator(self) -> Evaluator:
         """Return the evaluator on the test data."""
@@ -124,7 +142,12 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         dataset.train,
         seed=cfg.seed,
         precision=cfg.run.precision,
+        micro_batch=cfg.run.micro_batch,
     )
+    with building():
+        method.prepare(oracle.replica.layers)
+        if method.per_sample or cfg.run.diagnostics:
+            oracle.sample_norms  # noqa: B018 (refuses a network with layers that cannot tell them)
     together = workers if isinstance(method, Collective) else 1
     batches = Batches(samples=n, size=cfg.run.batch_size * together, seed=cfg.seed, epochs=cfg.run.epochs)
     options = {key: value for key, value in OmegaConf.to_container(cfg.schedule).items() if key != "kind"}  # type: ignore[union-attr]

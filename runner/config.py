@@ -23,6 +23,8 @@ from runner.errors import InputError
 
 GROUPS = ("algorithm", "model", "dataset", "cluster", "schedule", "logger")
 """Config groups a run needs one option of."""
+DIAGNOSTICS = ("variance_factor",)
+"""What `run.diagnostics` may list."""
 
 
 @dataclass
@@ -43,6 +45,10 @@ class RunConfig:
     keep_checkpoints: int = 2
     resume: Any = None
     estimate: bool = False
+    micro_batch: int | None = None
+    target_loss: float | None = None
+    diagnostics: list[str] = field(default_factory=list)
+    diagnostic_samples: int = 1024
 
 
 @dataclass
@@ -183,6 +189,14 @@ def _check_run(run: Mapping[str, Any]) -> None:
         _positive("run.checkpoint_every", run["checkpoint_every"])
     if run["threads"] is not None:
         _at_least_one("run.threads", run["threads"])
+    if run["micro_batch"] is not None and not 1 <= run["micro_batch"] <= run["batch_size"]:
+        allowed = f"integers from 1 to run.batch_size={run['batch_size']}, or null"
+        raise InputError.of("run.micro_batch", run["micro_batch"], "is no part of a batch", allowed)
+    if run["target_loss"] is not None:
+        _positive("run.target_loss", run["target_loss"], also="null")
+    for name in run["diagnostics"]:
+        _one_of("run.diagnostics", name, DIAGNOSTICS)
+    _at_least_one("run.diagnostic_samples", run["diagnostic_samples"])
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", run["device"]):
         raise InputError.of("run.device", run["device"], "is no device", "auto, cpu, cuda, cuda:<number>")
     _one_of("run.precision", run["precision"], ("fp32", "tf32", "bf16"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,14 @@ class Log(Protocol):
     ) -> None: ...
 
 
+class Observer(Protocol):
+    """Looks at what was evaluated, after the row is logged."""
+
+    def __call__(self, row: dict[str, Any], weights: Tensor, statistics: Tensor) -> None:
+        """Look at the row, and the flat weights and running statistics that it is about."""
+        ...
+
+
 class Executor(Protocol):
     """What the course needs of whoever drives it."""
 
@@ -43,7 +51,7 @@ class Stop(Exception):
     """Raised to end a run early.
 
     Args:
-        status: "diverged" or "interrupted".
+        status: "diverged", "interrupted", or "completed" before the last batch.
 
     Attributes:
         code: the exit code, 0 unless a peer is at fault; a signal's code is the signal's.
@@ -97,11 +105,14 @@ class Course:
         folder: the run folder, for the timeline.
         save: writes a checkpoint of (update number, state).
         stopping: returns whether a signal asks the run to stop.
+        observers: called at every evaluation.
+        target_loss: training loss at which the run is complete.
 
     Attributes:
         samples_seen: gradient evaluations so far.
         updates: updates of the weights so far.
         seconds: virtual or measured seconds so far, evaluation excluded.
+        epochs_to_target: effective passes when `target_loss` was reached, None until then.
         train_wall: wall seconds spent on training, evaluation and checkpoints excluded, over all resumes.
     """
 
@@ -118,6 +129,8 @@ class Course:
         folder: Path | None = None,
         save: Callable[[int, dict[str, Any]], object] = lambda updates, state: None,
         stopping: Callable[[], bool] = lambda: False,
+        observers: Sequence[Observer] = (),
+        target_loss: float | None = None,
     ) -> None:
         self.samples = samples
         self.epochs = epochs
@@ -129,6 +142,9 @@ class Course:
         self.folder = folder
         self.save = save
         self.stopping = stopping
+        self.observers = observers
+        self.target_loss = target_loss
+        self.epochs_to_target: float | None = None
         self.samples_seen = 0.0
         self.updates = 0
         self.seconds = 0.0
@@ -255,6 +271,11 @@ class Course:
         self.log.log(row, samples_per_second=self.samples_seen / self.train_wall if self.train_wall else None)
         if not math.isfinite(score.loss) or not math.isfinite(loss):
             raise Stop("diverged")
+        for observer in self.observers:
+            observer(row, weights, statistics)
+        if self.target_loss is not None and count and loss / count <= self.target_loss:
+            self.epochs_to_target = self.epoch
+            raise Stop("completed")
 
     def _checkpoint(self, executor: Executor) -> None:
         assert self.folder is not None

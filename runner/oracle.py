@@ -22,11 +22,19 @@ class Sample(Protocol):
     """A batch as methods hand it back; see `algorithms.base.Batch`."""
 
     @property
-    def number(self) -> int: ...
+    def number(self) -> int:
+        """Position in the run."""
+        ...
+
     @property
-    def epoch(self) -> int: ...
+    def epoch(self) -> int:
+        """Pass over the training set."""
+        ...
+
     @property
-    def ids(self) -> Tensor: ...
+    def ids(self) -> Tensor:
+        """Sample numbers."""
+        ...
 
 
 class NetworkOracle:
@@ -156,7 +164,7 @@ class NetworkOracle:
 
     def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean loss and number of errors of the replica as it stands, 0-d tensors on the device."""
-        module = self.replica.module
+        module: Any = self.replica.module
         if self.replica.channels_last and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self._autocast():

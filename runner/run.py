@@ -131,6 +131,8 @@ def conduct(
             folder=folder,
             save=save,
             stopping=lambda: bool(stop),
+            observers=parts.observers(folder, 0 if resumed is None else resumed["tracker"]["rows"]),
+            target_loss=cfg.run.target_loss,
         )
         executor = make(course)
         share(resumed)
@@ -188,7 +190,8 @@ def _results(parts: build.Parts, course: Course, executor: Executor, folder: Pat
     weights, statistics = executor.weights(), executor.running_statistics()
     save_file(replica.state_dict(weights, statistics, course.updates), folder / "weights.safetensors")
     executor.activity.write(folder, course.seconds)
-    return {
+    reached = {} if course.target_loss is None else {"epochs_to_target": course.epochs_to_target}
+    return reached | {
         "epochs": course.epoch,
         "samples": round(course.samples_seen),
         "updates": course.updates,

@@ -23,6 +23,13 @@ from runner.errors import InputError
 
 GROUPS = ("algorithm", "model", "dataset", "cluster", "schedule", "logger")
 """Config groups a run needs one option of."""
+SCHEDULES = {
+    "constant": (),
+    "multistep": (),
+    "one_cycle": ("lr_start", "lr_end", "rise"),
+    "polynomial": ("lr_end", "power"),
+}
+"""Kinds of schedules, and the keys that one kind needs and others lack; those that have any end with the run."""
 DIAGNOSTICS = ("variance_factor",)
 """What `run.diagnostics` may list."""
 
@@ -32,7 +39,7 @@ class RunConfig:
     """How long and on what a run trains, and what it writes when, in effective passes over the training data."""
 
     name: str = "dcrun"
-    epochs: float = 20.0
+    epochs: float = 10.0
     batch_size: int = 32
     device: str = "auto"
     precision: str = "fp32"
@@ -45,6 +52,8 @@ class RunConfig:
     keep_checkpoints: int = 2
     resume: Any = None
     estimate: bool = False
+    advise: bool = False
+    plot_schedule: str | None = None
     micro_batch: int | None = None
     target_loss: float | None = None
     diagnostics: list[str] = field(default_factory=list)
@@ -53,10 +62,10 @@ class RunConfig:
 
 @dataclass
 class ComputeConfig:
-    """Virtual seconds that a worker needs for the gradient of one full batch."""
+    """Seconds that a worker needs for the gradient of one full batch: virtual ones, or real ones by sleeping."""
 
     distribution: str = "uniform"
-    seconds: float = 1.0
+    seconds: float | None = 1.0
     jitter: float = 0.1
     sigma: float = 0.25
     cv_task: float = 0.5
@@ -85,11 +94,13 @@ class NetworkConfig:
 
 @dataclass
 class ClusterConfig:
-    """Who computes: virtual workers on a virtual clock, or real processes."""
+    """Who computes: virtual workers on a virtual clock or on a recorded one, or real processes."""
 
     kind: str = "simulated"
     workers: int | None = None
     timeout: float = 60.0
+    record: bool | None = None
+    trace: str | None = None
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     stragglers: StragglersConfig = field(default_factory=StragglersConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -103,6 +114,11 @@ class ScheduleConfig:
     lr: float = 0.1
     milestones: list[float] = field(default_factory=list)
     gamma: float = 0.1
+    lr_start: float | None = None
+    lr_end: float | None = None
+    rise: float | None = None
+    power: float | None = None
+    base_batch: int | None = None
     warmup_epochs: float = 0.0
     warmup_from: str = "lr_over_workers"
 
@@ -162,7 +178,7 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
         raise InputError.of("seed", plain["seed"], "is negative", "integers from 0")
     _check_run(plain["run"])
     _check_cluster(plain["cluster"])
-    _check_schedule(plain["schedule"])
+    _check_schedule(plain["schedule"], plain["run"]["epochs"])
     _one_of("logger.kind", plain["logger"]["kind"], ("none", "wandb"))
     _one_of("logger.mode", plain["logger"]["mode"], ("offline", "online", "disabled"))
 
@@ -200,21 +216,38 @@ def _check_run(run: Mapping[str, Any]) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", run["device"]):
         raise InputError.of("run.device", run["device"], "is no device", "auto, cpu, cuda, cuda:<number>")
     _one_of("run.precision", run["precision"], ("fp32", "tf32", "bf16"))
+    if run["plot_schedule"] is not None and not re.fullmatch(r".+\.(png|svg|pdf)", run["plot_schedule"]):
+        raise InputError.of(
+            "run.plot_schedule", run["plot_schedule"], "is no picture", "a file ending in .png, .svg or .pdf, or null"
+        )
+    if run["plot_schedule"] is not None and run["estimate"] + run["advise"]:
+        raise InputError.of("run.plot_schedule", run["plot_schedule"], "asks for a second answer", "one at a time")
+    if run["estimate"] and run["advise"]:
+        raise InputError.of("run.advise", True, "asks for a second answer", "run.estimate=true or run.advise=true")
     if not (run["resume"] is None or isinstance(run["resume"], (bool, str))):
         raise InputError.of("run.resume", run["resume"], "is no run folder", "a run folder, true (in a sweep), null")
 
 
 def _check_cluster(cluster: Mapping[str, Any]) -> None:
-    _one_of("cluster.kind", cluster["kind"], ("simulated", "processes"))
+    _one_of("cluster.kind", cluster["kind"], ("simulated", "processes", "replay"))
     workers = cluster["workers"]
     if workers is not None:
         _at_least_one("cluster.workers", workers)
     _positive("cluster.timeout", cluster["timeout"])
-    if cluster["kind"] == "processes":
-        _refuse_simulation(cluster)
+    if cluster["trace"] is None and cluster["kind"] == "replay":
+        raise InputError.of("cluster.trace", None, "a replay needs a trace", "a run folder with a trace.jsonl")
+    if cluster["trace"] is not None and cluster["kind"] != "replay":
+        raise InputError.of("cluster.trace", cluster["trace"], "would do nothing", "with cluster=replay only")
+    if cluster["kind"] == "replay":
+        _refuse_times(cluster)
     compute, stragglers, network = cluster["compute"], cluster["stragglers"], cluster["network"]
     _one_of("cluster.compute.distribution", compute["distribution"], ("constant", "uniform", "lognormal", "gamma"))
-    _positive("cluster.compute.seconds", compute["seconds"])
+    if compute["seconds"] is not None:
+        _positive("cluster.compute.seconds", compute["seconds"])
+    elif cluster["kind"] == "simulated":
+        raise InputError.of("cluster.compute.seconds", None, "a virtual worker takes no time of its own", "numbers above 0")
+    elif cluster["kind"] == "processes":
+        _refuse_changed(compute, "compute", ("distribution", "jitter", "sigma", "cv_task", "cv_machine"))
     _within("cluster.compute.jitter", compute["jitter"], 0, 1, open_above=True)
     for key in ("sigma", "cv_task", "cv_machine"):
         _not_negative(f"cluster.compute.{key}", compute[key])
@@ -246,33 +279,59 @@ def _check_cluster(cluster: Mapping[str, Any]) -> None:
     _one_of("cluster.network.allreduce", network["allreduce"], ("ring", "linear"))
 
 
-def _refuse_simulation(cluster: Mapping[str, Any]) -> None:
-    """Real processes take the time they take: a simulated delay given to them would do nothing."""
+def _refuse_times(cluster: Mapping[str, Any]) -> None:
+    """A replay takes the times of its trace: a delay given to it would do nothing."""
+    if cluster["record"]:
+        raise InputError.of("cluster.record", True, "a replay has a trace already", "false, or null")
+    for section in ("compute", "stragglers", "network"):
+        _refuse_changed(cluster[section], section, cluster[section])
+
+
+def _refuse_changed(values: Mapping[str, Any], section: str, keys: Iterable[str]) -> None:
+    """Finds delays that were given where nothing would take them up."""
     defaults = OmegaConf.to_container(OmegaConf.structured(ClusterConfig))
     assert isinstance(defaults, dict)
-    for section in ("compute", "stragglers", "network"):
-        for key, default in defaults[section].items():
-            if cluster[section][key] != default:
-                raise InputError.of(
-                    f"cluster.{section}.{key}",
-                    cluster[section][key],
-                    "real processes take the time they take",
-                    "with cluster=simulated only",
-                )
+    for key in keys:
+        if values[key] not in (defaults[section][key], None):
+            replay = "with cluster=simulated or cluster=processes; a replay takes its trace's times"
+            allowed = "with a number of cluster.compute.seconds" if section == "compute" else replay
+            raise InputError.of(f"cluster.{section}.{key}", values[key], "would do nothing", allowed)
 
 
-def _check_schedule(schedule: Mapping[str, Any]) -> None:
-    _one_of("schedule.kind", schedule["kind"], ("constant", "multistep"))
+def _check_schedule(schedule: Mapping[str, Any], epochs: float) -> None:
+    kind = schedule["kind"]
+    _one_of("schedule.kind", kind, tuple(SCHEDULES))
     _positive("schedule.lr", schedule["lr"])
     _positive("schedule.gamma", schedule["gamma"])
     _not_negative("schedule.warmup_epochs", schedule["warmup_epochs"])
     _one_of("schedule.warmup_from", schedule["warmup_from"], ("lr_over_workers", "zero"))
+    if schedule["base_batch"] is not None:
+        _at_least_one("schedule.base_batch", schedule["base_batch"])
     milestones = schedule["milestones"]
-    if milestones and schedule["kind"] == "constant":
-        raise InputError.of("schedule.milestones", milestones, "a constant schedule has none", "schedule=multistep")
+    if milestones and kind != "multistep":
+        raise InputError.of("schedule.milestones", milestones, f"a {kind} schedule has none", "schedule=multistep")
     rising = all(a < b for a, b in itertools.pairwise(milestones))
     if not rising or any(not 0 < milestone < math.inf for milestone in milestones):
         raise InputError.of("schedule.milestones", milestones, "are no milestones", "rising numbers above 0")
+    for key in ("lr_start", "lr_end", "rise", "power"):
+        if schedule[key] is not None and key not in SCHEDULES[kind]:
+            allowed = " or ".join(f"schedule={other}" for other, keys in SCHEDULES.items() if key in keys)
+            raise InputError.of(f"schedule.{key}", schedule[key], f"a {kind} schedule has none", f"null, or {allowed}")
+        if schedule[key] is None and key in SCHEDULES[kind]:
+            raise InputError.of(f"schedule.{key}", None, f"{kind} needs it", f"a number; schedule={kind} sets it")
+    for key in {"lr_start", "lr_end"} & set(SCHEDULES[kind]):
+        _within(f"schedule.{key}", schedule[key], 0, schedule["lr"])
+    if "rise" in SCHEDULES[kind]:
+        _within("schedule.rise", schedule["rise"], 0, 1, open_above=True)
+    if "power" in SCHEDULES[kind]:
+        _positive("schedule.power", schedule["power"])
+    if SCHEDULES[kind] and schedule["warmup_epochs"] >= epochs:
+        raise InputError.of(
+            "schedule.warmup_epochs",
+            schedule["warmup_epochs"],
+            f"leaves nothing of run.epochs={epochs:g} for the {kind} schedule",
+            f"numbers from 0 to below {epochs:g}",
+        )
 
 
 def _one_of(key: str, value: object, allowed: Iterable[str]) -> None:

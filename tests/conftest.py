@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import runner  # noqa: F401  (before torch: sets how its threads wait)
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -55,12 +57,14 @@ class Notes:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.updates: list[dict[str, Any]] = []
+        self.on_update: Callable[[], None] = lambda: None
 
     def log(self, row: dict[str, Any], samples_per_second: float | None = None) -> None:
         self.rows.append(row)
 
     def progress(self, **live: Any) -> None:
         self.updates.append(live)
+        self.on_update()
 
 
 class Trial:
@@ -70,13 +74,18 @@ class Trial:
         overrides: see `compose`.
         folder: for the timeline.
         stop_after: updates after which a signal is pretended to have come.
+        oracle: another objective in the network's place; nothing is evaluated then.
 
     Attributes:
-        saved: the checkpoints as (update, state); states alias live tensors unless copied.
+        saved: the checkpoints as (update, state), as copies.
     """
 
-    def __init__(self, *overrides: str, folder: Path, stop_after: int | None = None) -> None:
+    def __init__(self, *overrides: str, folder: Path, stop_after: int | None = None, oracle: Any = None) -> None:
         self.parts = build.load(compose(*overrides))
+        evaluator: Any = self.parts.evaluator()
+        if oracle is not None:
+            self.parts = dataclasses.replace(self.parts, oracle=oracle)
+            evaluator = _nothing
         self.notes = Notes()
         self.saved: list[tuple[int, dict[str, Any]]] = []
         run = self.parts.cfg.run
@@ -86,7 +95,7 @@ class Trial:
             eval_every=run.eval_every,
             checkpoint_every=run.checkpoint_every or run.eval_every,
             schedule=self.parts.schedule,
-            evaluator=self.parts.evaluator(),
+            evaluator=evaluator,
             log=self.notes,
             folder=folder,
             save=lambda updates, state: self.saved.append((updates, copy.deepcopy(state))),
@@ -101,12 +110,9 @@ class Trial:
 
     def stopped(self) -> dict[str, Any]:
         """Run until the pretended signal and return the state that was saved then."""
-        try:
+        with pytest.raises(Stop, match="interrupted"):
             self.executor.run()
-        except Stop as stop:
-            assert stop.status == "interrupted"
-            return self.saved[-1][1]
-        raise AssertionError("the run came to its end before the signal")
+        return self.saved[-1][1]
 
     def resume(self, state: dict[str, Any]) -> Trial:
         """Take over a saved state."""
@@ -210,25 +216,10 @@ class QuadraticOracle:
         return totals
 
 
-def course(schedule: Any, *, samples: int, epochs: float, folder: Path, log: Any = None) -> Course:
-    """Return a course for executors without a network: one evaluation, at the end, of nothing."""
-    return Course(
-        samples=samples,
-        epochs=epochs,
-        eval_every=epochs,
-        checkpoint_every=epochs,
-        schedule=schedule,
-        evaluator=lambda weights, statistics: Score(0.0, 0.0),  # type: ignore[arg-type]
-        log=log,
-        folder=folder,
-    )
+def _nothing(weights: Tensor, statistics: Tensor) -> Score:
+    return Score(0.0, 0.0)
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     """Whether two sets of named tensors are the same to the bit."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def blocks(vectors: Sequence[Tensor]) -> list[Tensor]:
-    """Return independent copies of vectors."""
-    return [v.clone() for v in vectors]

@@ -208,7 +208,7 @@ def test_lambda_grows_when_the_learning_rate_drops_but_not_while_it_warms_up():
         (
             "dc_asgd_c",
             {"lambda_schedule": "up"},
-            r"algorithm\.lambda_schedule=up: unknown; allowed: constant, inverse_lr",
+            r"algorithm\.lambda_schedule=up: unknown; allowed: constant",
         ),
         ("dc_asgd_abs", {"backup": "disk"}, r"algorithm\.backup=disk: unknown; allowed: server, worker"),
         ("dc_asgd_a", {"m": 1.0}, r"algorithm\.m=1\.0: out of range; allowed: 0 <= m < 1"),

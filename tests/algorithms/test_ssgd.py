@@ -1,4 +1,6 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +14,9 @@ from tests.trial import equal, train
 RUN = ("dataset.limit_train=70", "dataset.limit_test=50", "run.epochs=2", "schedule.lr=0.05")
 
 
-class Asked:
-    """An oracle that answers with the same gradient and remembers at which weights it was asked."""
-
-    def __init__(self, g: Tensor) -> None:
-        self.g = g
-        self.weights: list[Tensor] = []
-
-    def gradient(self, w: Tensor, batch: Batch) -> Tensor:
-        self.weights.append(w.clone())
-        return self.g.clone()
+def answering(g: Tensor) -> Any:
+    """An oracle whose gradient is the same everywhere."""
+    return SimpleNamespace(gradient=lambda w, batch: g.clone())
 
 
 def test_one_step_of_three_workers_is_the_papers():
@@ -32,7 +27,7 @@ def test_one_step_of_three_workers_is_the_papers():
     for rank, g in enumerate(gs):
         method = SSGD(weight_decay=0.1)
         method.start(torch.from_numpy(w.copy()), rank, 3)
-        messages.append(method.local(Asked(torch.from_numpy(g)), batch, Step(lr=0.5))["g"])
+        messages.append(method.local(answering(torch.from_numpy(g)), batch, Step(lr=0.5))["g"])
         workers.append(method)
     combined = {"g": torch.stack(messages).mean(0)}
     for method in workers:
@@ -57,7 +52,7 @@ def test_momentum_is_on_the_averaged_gradient():
 def test_a_smaller_share_counts_by_its_samples():
     method = SSGD()
     method.start(torch.zeros(3), 0, 2)
-    message = method.local(Asked(torch.ones(3)), Batch(0, 0, torch.arange(1)), Step(lr=1.0, share=0.4))
+    message = method.local(answering(torch.ones(3)), Batch(0, 0, torch.arange(1)), Step(lr=1.0, share=0.4))
     assert torch.equal(message["g"], torch.full((3,), 0.4))
 
 

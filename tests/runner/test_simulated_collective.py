@@ -1,0 +1,122 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trial import QuadraticOracle, Trial, equal, train
+
+# Twelve samples, three workers with batches of two: two steps.
+QUADRATIC = (
+    "algorithm=ssgd",
+    "model=linear",
+    "dataset.limit_train=12",
+    "run.batch_size=2",
+    "run.epochs=1",
+    "schedule.lr=0.5",
+    "algorithm.weight_decay=0",
+    "cluster.compute.distribution=constant",
+    "cluster.workers=3",
+    "cluster.compute.seconds=4",
+    "cluster.compute.speeds=[1,2,4]",
+)
+
+
+def played(*overrides: str, folder: Path, start: float = 16.0, **given: Any) -> tuple[Trial, list[float]]:
+    trial = Trial(*QUADRATIC, *overrides, folder=folder, oracle=QuadraticOracle(start), **given)
+    seconds: list[float] = []
+    trial.notes.on_update = lambda: seconds.append(trial.course.seconds)
+    return trial, seconds
+
+
+def test_all_wait_for_the_slowest(tmp_path: Path):
+    trial, seconds = played(folder=tmp_path)
+    trial.run()
+    assert seconds == [4.0, 8.0]
+    assert float(trial.executor.weights()) == 4.0, "16, 8, 4: the mean gradient of three equal ones is w"
+    workers = trial.executor.activity.report(8.0)["workers"]
+    assert [worker["utilization"] for worker in workers] == [1.0, 0.5, 0.25]
+    assert [worker["waiting"] for worker in workers] == [0.0, 0.5, 0.75]
+    assert trial.course.samples_seen == 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [
+        # 2 (M - 1) = 4 rounds of a latency and a third of the 4 bytes.
+        ("ring", 4 * 0.5 + 4 * (4 / 3) / 8),
+        # A latency and three times the bytes (DaSGD, section 3.3).
+        ("linear", 0.5 + 3 * 4 / 8),
+    ],
+)
+def test_an_all_reduce_follows_the_slowest(kind: str, seconds: float, tmp_path: Path):
+    network = (f"cluster.network.allreduce={kind}", "cluster.network.latency=0.5", "cluster.network.bandwidth=8")
+    trial, seen = played(*network, folder=tmp_path)
+    trial.run()
+    assert seen == pytest.approx([4.0 + seconds, 8.0 + 2 * seconds])
+    workers = trial.executor.activity.report(seen[-1])["workers"]
+    assert [worker["transferring"] for worker in workers] == pytest.approx([2 * seconds / seen[-1]] * 3)
+
+
+def test_one_worker_talks_to_nobody(tmp_path: Path):
+    alone = ("cluster.workers=1", "cluster.compute.speeds=null", "cluster.network.latency=9")
+    trial, seconds = played(*alone, "run.epochs=0.5", folder=tmp_path)
+    trial.run()
+    assert seconds == [4.0, 8.0, 12.0]
+
+
+def test_a_short_last_step_counts_every_sample_once(tmp_path: Path):
+    """13 samples: the third step has one sample for worker 0 and none for the others, and takes half its time."""
+    trial, seconds = played("dataset.limit_train=13", folder=tmp_path)
+    trial.run()
+    assert seconds == [4.0, 8.0, 10.0]
+    assert trial.course.samples_seen == 13
+    sizes = [len(ids) for _, ids in trial.parts.oracle.asked]  # type: ignore[attr-defined]
+    assert sizes == [2, 2, 2, 2, 2, 2, 1, 0, 0]
+    # The gradient of one sample of one counts three times in the mean over three workers, an empty share not at all;
+    # this oracle gives w for an empty share too, but its share is 0.
+    assert float(trial.executor.weights()) == 2.0
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 4])
+def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not(stop_after: int, tmp_path: Path):
+    overrides = ("run.epochs=3", "algorithm.momentum=0.5")
+    expected, _ = played(*overrides, folder=tmp_path)
+    expected.run()
+    stopped, _ = played(*overrides, folder=tmp_path, stop_after=stop_after)
+    state = stopped.stopped()
+    assert state["course"]["updates"] == stop_after
+    continued, _ = played(*overrides, folder=tmp_path)
+    continued.resume(state).run()
+    assert equal(continued.state, expected.state)
+    assert continued.course.seconds == expected.course.seconds
+
+
+def test_running_statistics_are_the_mean_of_the_workers_own(tmp_path: Path):
+    overrides = ("algorithm=ssgd", "model=resnet8", "dataset.limit_train=64", "run.epochs=2", "run.batch_size=16")
+    trial = Trial(*overrides, "cluster.workers=2", folder=tmp_path)
+    replica = trial.parts.oracle.replica
+    own = [replica.initial_statistics() for _ in range(2)]
+    asked: list[torch.Tensor] = []
+    gradient = trial.parts.oracle.gradient
+
+    def watched(w: torch.Tensor, batch: Any) -> torch.Tensor:
+        g = gradient(w, batch)
+        asked.append(replica.statistics.clone())
+        return g
+
+    trial.parts.oracle.gradient = watched
+    trial.run()
+    assert len(asked) == 8
+    for number, statistics in enumerate(asked):
+        own[number % 2].mul_(0.9).add_(statistics, alpha=0.1)
+    torch.testing.assert_close(trial.executor.running_statistics(), (own[0] + own[1]) / 2)
+
+
+def test_same_seed_same_bits(tmp_path: Path):
+    overrides = ("algorithm=ssgd", "model=mlp", "dataset.limit_train=128", "run.epochs=2", "run.batch_size=8")
+    first, second = (train(*overrides, folder=tmp_path) for _ in range(2))
+    assert first.sha256 == second.sha256
+    assert first.notes.rows == second.notes.rows
+    # Virtual time changes no weight of a method whose workers step together.
+    assert train(*overrides, "cluster.compute.distribution=gamma", folder=tmp_path).sha256 == first.sha256

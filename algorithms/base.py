@@ -44,7 +44,8 @@ class Step(NamedTuple):
 
     Attributes:
         lr: learning rate η of this update, warm-up included.
-        decay: η without warm-up, relative to its initial value (1, then 0.1, 0.01 … under the papers' multi-step).
+        decay: η without warm-up, relative to the value it falls from (1, then 0.1, 0.01 … under the papers' multi-step; 1
+            while a one-cycle rises); always above 0.
         staleness: number τ of server updates between the worker's pull and this push (parameter server only).
         share: this worker's samples relative to an equal cut of the step's samples (collective only).
     """

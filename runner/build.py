@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import Collective, ParameterServer
 from runner.batches import Batches
+from runner.clock import Clock
 from runner.course import Observer
 from runner.diagnostics import VarianceFactors, spread
 from runner.errors import InputError, building
@@ -68,6 +69,11 @@ class Parts:
         ids = spread(len(self.dataset.train), run.diagnostic_samples)
         return [VarianceFactors(self.oracle, ids, folder, lines, batch_size=run.eval_batch_size)]
 
+    def clock(self) -> Clock:
+        """Return the clock of the run's cluster."""
+        cluster = self.cfg.cluster
+        return Clock(cluster.compute, cluster.stragglers, cluster.network, workers=self.workers, seed=self.cfg.seed)
+
     def evaluator(self) -> Evaluator:
         """Return the evaluator on the test data."""
         return Evaluator(self.oracle, self.dataset.test, batch_size=self.cfg.run.eval_batch_size)
@@ -82,9 +88,10 @@ def workers_of(cfg: DictConfig, algorithm: type[ParameterServer] | type[Collecti
     workers = cfg.cluster.workers
     if workers is None:
         return algorithm.default_workers
-    if algorithm.max_workers is not None and workers > algorithm.max_workers:
-        what = f"algorithm={cfg.names.algorithm} runs on at most {algorithm.max_workers} worker(s)"
-        raise InputError.of("cluster.workers", workers, what, f"1 to {algorithm.max_workers}, or null")
+    most = algorithm.max_workers
+    if most is not None and workers > most:
+        what = f"algorithm={cfg.names.algorithm} runs on " + ("one worker" if most == 1 else f"at most {most} workers")
+        raise InputError.of("cluster.workers", workers, what, "1, or null" if most == 1 else f"1 to {most}, or null")
     return workers
 
 
@@ -131,7 +138,9 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         dataset = instantiate(cfg.dataset)
     n = len(dataset.train)
     if cfg.run.batch_size * workers > n:
-        what = f"{workers} workers would need {cfg.run.batch_size * workers} samples at a time, the training set has {n}"
+        what = (
+            f"{workers} workers would need {cfg.run.batch_size * workers} samples at a time, the training set has {n}"
+        )
         raise InputError.of("run.batch_size", cfg.run.batch_size, what, f"1 to {n // workers}")
     torch.manual_seed(derive(cfg.seed, "weights"))
     with building():
@@ -150,5 +159,11 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
             oracle.sample_norms  # noqa: B018 (refuses a network with layers that cannot tell them)
     together = workers if isinstance(method, Collective) else 1
     batches = Batches(samples=n, size=cfg.run.batch_size * together, seed=cfg.seed, epochs=cfg.run.epochs)
-    options = {key: value for key, value in OmegaConf.to_container(cfg.schedule).items() if key != "kind"}  # type: ignore[union-attr]
-    return Parts(cfg, workers, device, dataset, oracle, method, Schedule(workers=workers, **options), batches)
+    schedule = schedule_of(cfg, workers, batches.size)
+    return Parts(cfg, workers, device, dataset, oracle, method, schedule, batches)
+
+
+def schedule_of(cfg: DictConfig, workers: int, batch: int) -> Schedule:
+    """Return the learning-rate schedule of a run with `workers` workers and `batch` samples an update."""
+    options: Any = OmegaConf.to_container(cfg.schedule)
+    return Schedule(workers=workers, epochs=cfg.run.epochs, batch=batch, **options)

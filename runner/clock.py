@@ -31,7 +31,8 @@ class Clock:
     """Draws computing times and computes transfer times, all in virtual seconds.
 
     Args:
-        compute: The computing model; ``speeds`` are relative, one per worker: 2 is twice as fast.
+        compute: The computing model; ``speeds`` are relative, one per worker: 2 is twice as fast. ``seconds`` null is
+            for real workers, which take the time they take (see `sleep_seconds`).
         stragglers: With ``probability`` a task of one of ``workers`` (null: of any) that takes t takes u·t longer, u
             uniform in the range ``extra``.
         network: ``latency`` seconds and ``bandwidth`` bytes per second (null: infinite) of every link, the
@@ -42,6 +43,7 @@ class Clock:
 
     Attributes:
         server_seconds: As in ``network``.
+        measured: Whether computing takes the time it really takes.
 
     Raises:
         ValueError: A value is out of its range; the message names the key, the value and what is allowed.
@@ -65,7 +67,9 @@ class Clock:
     def _read_compute(self, compute: ComputeConfig) -> None:
         self._distribution = compute.distribution
         _one_of("cluster.compute.distribution", compute.distribution, ("constant", "uniform", "lognormal", "gamma"))
-        self._seconds = _number("cluster.compute.seconds", compute.seconds, "above 0", low=0.0, open_low=True)
+        self.measured = compute.seconds is None
+        seconds = 1.0 if compute.seconds is None else compute.seconds
+        self._seconds = _number("cluster.compute.seconds", seconds, "above 0", low=0.0, open_low=True)
         self._jitter = _number("cluster.compute.jitter", compute.jitter, "a share from 0 to 1", low=0.0, high=1.0)
         self._sigma = _number("cluster.compute.sigma", compute.sigma, "at least 0", low=0.0)
         self._cv_task = _number("cluster.compute.cv_task", compute.cv_task, "at least 0", low=0.0)
@@ -121,11 +125,33 @@ class Clock:
             gradients: Gradient evaluations per sample.
         """
         seconds = self._task_seconds(worker, task) * share * gradients / self._speeds[worker]
+        return seconds + self._lateness(worker, task) * seconds
+
+    def sleep_seconds(self, worker: int, task: int, took: float, share: float = 1.0, gradients: float = 1.0) -> float:
+        """How much longer a real worker has to take for a task, to be as slow as this clock says.
+
+        With `cluster.compute.seconds` as many as `compute_seconds` has, if it did not take longer anyway. Without, it
+        takes its own time, multiplied by how much slower it is than the fastest by `speeds`, and a straggler's delay.
+
+        Args:
+            worker: From 0 to workers - 1.
+            task: How many-th task of this worker.
+            took: Seconds that it really took.
+            share: Samples of the task's batch as a share of a full batch.
+            gradients: Gradient evaluations per sample.
+        """
+        if self.measured:
+            slower = max(self._speeds) / self._speeds[worker]
+            return took * slower * (1.0 + self._lateness(worker, task)) - took
+        return max(0.0, self.compute_seconds(worker, task, share, gradients) - took)
+
+    def _lateness(self, worker: int, task: int) -> float:
+        """u where the task is a straggler's: it takes u times as long in addition."""
         if self._probability and worker in self._prone:
             generator = self._at(STRAGGLER, worker, task)
             if generator.random() < self._probability:
-                seconds += generator.uniform(*self._extra) * seconds
-        return seconds
+                return generator.uniform(*self._extra)
+        return 0.0
 
     def transfer_seconds(self, nbytes: int) -> float:
         """How long one message of ``nbytes`` travels: latency + bytes / bandwidth."""
@@ -143,6 +169,21 @@ class Clock:
             steps = 2 * (workers - 1)
             return steps * self._latency + steps / workers * nbytes / self._bandwidth
         return self._latency + workers * nbytes / self._bandwidth
+
+    def allgather_seconds(self, nbytes: int, workers: int) -> float:
+        """How long ``workers`` need until each has the vectors of ``nbytes`` of all; 0 for a single one.
+
+        ``ring``: M-1 steps, each with one latency and all the bytes of one worker. ``linear``: as an all-reduce.
+        """
+        if workers == 1:
+            return 0.0
+        if self._allreduce == "ring":
+            return (workers - 1) * (self._latency + nbytes / self._bandwidth)
+        return self._latency + workers * nbytes / self._bandwidth
+
+    def combining_seconds(self, combine: str, nbytes: int, workers: int) -> float:
+        """How long a combination of ``nbytes`` from each worker takes: "mean" an all-reduce, "gather" an all-gather."""
+        return (self.allgather_seconds if combine == "gather" else self.allreduce_seconds)(nbytes, workers)
 
     def _task_seconds(self, worker: int, task: int) -> float:
         if self._distribution == "uniform":

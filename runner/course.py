@@ -44,6 +44,7 @@ class Executor(Protocol):
 
     activity: Activity
 
+    def columns(self) -> dict[str, float]: ...
     def state_dict(self) -> dict[str, Any]: ...
 
 
@@ -107,6 +108,7 @@ class Course:
         stopping: returns whether a signal asks the run to stop.
         observers: called at every evaluation.
         target_loss: training loss at which the run is complete.
+        sign: told the number of updates after each of them.
 
     Attributes:
         samples_seen: gradient evaluations so far.
@@ -131,6 +133,7 @@ class Course:
         stopping: Callable[[], bool] = lambda: False,
         observers: Sequence[Observer] = (),
         target_loss: float | None = None,
+        sign: Callable[[int], None] = lambda updates: None,
     ) -> None:
         self.samples = samples
         self.epochs = epochs
@@ -144,6 +147,7 @@ class Course:
         self.stopping = stopping
         self.observers = observers
         self.target_loss = target_loss
+        self.sign = sign
         self.epochs_to_target: float | None = None
         self.samples_seen = 0.0
         self.updates = 0
@@ -192,6 +196,7 @@ class Course:
         self.samples_seen += gradients
         self.updates += 1
         self.seconds = seconds
+        self.sign(self.updates)
         if totals is not None and self.updates % CHECK_EVERY == 0:
             loss, errors, count = totals.tolist()
             if not math.isfinite(loss):
@@ -229,7 +234,7 @@ class Course:
             weights: flat weights (n,).
             statistics: flat running batch-norm statistics (k,).
             totals: sums of losses, errors and samples since the last evaluation; reset to zero here.
-            executor: its activity's staleness goes into the row, its state into the checkpoint.
+            executor: its activity's staleness and its columns go into the row, its state into the checkpoint.
             finished: no update will follow.
 
         Raises:
@@ -238,7 +243,7 @@ class Course:
         self.pause()
         if finished or self.evaluation_due():
             self.skip_evaluation()
-            self._row(weights, statistics, totals, executor.activity)
+            self._row(weights, statistics, totals, executor)
             if finished or self.epoch >= self._next_save - 1e-9:
                 while self._next_save <= self.epoch + 1e-9:
                     self._next_save += self.checkpoint_every
@@ -249,12 +254,12 @@ class Course:
             raise Stop("interrupted")
         self.start()
 
-    def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, activity: Activity) -> None:
+    def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, executor: Executor) -> None:
         assert self.evaluator is not None
         score = self.evaluator(weights, statistics)
         loss, errors, count = totals.tolist()
         totals.zero_()
-        mean, largest = activity.window()
+        mean, largest = executor.activity.window()
         row = {
             "epoch": self.epoch,
             "samples": round(self.samples_seen),
@@ -267,6 +272,7 @@ class Course:
             "lr": self.schedule.at(self.epoch).lr,
             "staleness_mean": mean,
             "staleness_max": largest,
+            **executor.columns(),
         }
         self.log.log(row, samples_per_second=self.samples_seen / self.train_wall if self.train_wall else None)
         if not math.isfinite(score.loss) or not math.isfinite(loss):

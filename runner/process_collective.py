@@ -1,12 +1,13 @@
 """One worker of a collective method on a process of its own.
 
-Contributions are packed into one vector and averaged by an all-reduce, which for methods with a `delay` travels while
-the next local steps run. Two more elements of that vector let all ranks agree to stop: a signal arrived, or a loss is not
-finite. At evaluations rank 0 gathers what it needs and the others wait for it, so no clock runs meanwhile.
+Contributions are packed into one vector and combined by one all-reduce or all-gather, which for methods with a `delay`
+travels while the next local steps run. Two more elements of that vector let all ranks agree to stop: a signal arrived, or
+a loss is not finite. At evaluations rank 0 gathers what it needs and the others wait for it, so no clock runs meanwhile.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -17,27 +18,24 @@ from torch import Tensor
 from algorithms.base import Collective, Message, Step
 from runner.activity import Activity
 from runner.batches import Batches
+from runner.clock import Clock
+from runner.communication import Communication, disagreement
+from runner.courier import Courier, Parcel
 from runner.course import CHECK_EVERY, Course, PeerLost, Stop
 from runner.links import Meeting, is_peers_fault
 from runner.oracle import NetworkOracle
 from runner.replica import running_average
 
+FLOAT_BYTES = 4
 FLAGS = 2
 """Elements after the contribution: asked to stop, loss not finite."""
 
 
 class Travelling(NamedTuple):
-    """An all-reduce on its way, to be applied after local step `due`; without `work` it has arrived."""
+    """A combination on its way, to be applied after local step `due`."""
 
     due: int
-    work: dist.Work | None
-    vector: Tensor
-
-    def arrived(self) -> Tensor:
-        """Wait for the sum."""
-        if self.work is not None:
-            self.work.wait()
-        return self.vector
+    parcel: Parcel
 
 
 class ProcessCollective:
@@ -50,6 +48,7 @@ class ProcessCollective:
         batches: the run's batches of M times the batch size, cut into shares.
         course: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
         activity: what each worker did when, kept on rank 0.
+        clock: the delays of computing and network that this run acts with real sleeps.
         compiled: fuse the update rule.
     """
 
@@ -62,6 +61,7 @@ class ProcessCollective:
         batches: Batches,
         course: Course,
         activity: Activity,
+        clock: Clock,
         compiled: bool = False,
     ) -> None:
         self.method = method
@@ -77,8 +77,17 @@ class ProcessCollective:
         self.step = 0
         self.sent = 0
         self.travelling: deque[Travelling] = deque()
+        self.communication = Communication()
+        self.clock = clock
+        nbytes = FLOAT_BYTES * sum(self.layout.values())
+        slowed = clock.combining_seconds(method.combine, nbytes, meeting.world)
+        self.courier = Courier(method.combine, meeting.world, background=bool(method.delay), slowed=slowed)
         # What rank 0 gathered for an evaluation; ranks other than 0 never look at it.
-        self._gathered: dict[str, Any] = {"weights": method.solution(), "statistics": [self.statistics]}
+        self._gathered: dict[str, Any] = {
+            "weights": method.solution(),
+            "statistics": [self.statistics],
+            "columns": {},
+        }
 
     def run(self) -> None:
         """Run to the end of the batches.
@@ -121,6 +130,11 @@ class ProcessCollective:
         if len(batch.ids):
             running_average(self.statistics, self.oracle.replica.statistics)
         computed = self.course.wall()
+        load = len(batch.ids) * self.meeting.world / self.batches.size
+        time.sleep(
+            self.clock.sleep_seconds(self.meeting.rank, self.step, computed - begin, load, self.method.cost.gradients)
+        )
+        computed = self.course.wall()
         self.activity.span(self.meeting.rank, "compute", begin, computed)
         if message is not None:
             self._send(message)
@@ -137,21 +151,26 @@ class ProcessCollective:
         flags[0] = float(self.course.stopping())
         flags[1] = (~torch.isfinite(self.oracle.totals[0])).float()
         vector = torch.cat([*(message[name].reshape(-1) for name in self.layout), flags])
-        work = dist.all_reduce(vector, async_op=True)
-        assert work is not None
-        self.travelling.append(Travelling(self.step + self.method.delay, work, vector))
+        self.travelling.append(Travelling(self.step + self.method.delay, self.courier.send(vector)))
 
     def _receive(self, travelling: Travelling, step: Step) -> str | None:
-        vector = travelling.arrived()
-        combined = dict(zip(self.layout, vector[:-FLAGS].split(list(self.layout.values())), strict=True))
-        for tensor in combined.values():
-            tensor.div_(self.meeting.world)
+        parcel = travelling.parcel
+        begin = time.perf_counter()
+        vectors = parcel.arrived()
+        seconds = parcel.seconds()
+        waited = time.perf_counter() - begin
+        self.communication.add(seconds, max(0.0, seconds - waited) if self.method.delay else 0.0)
+        pieces = vectors[:, :-FLAGS].split(list(self.layout.values()), dim=1)
+        if self.method.combine == "gather":
+            combined = dict(zip(self.layout, pieces, strict=True))
+        else:
+            combined = {name: piece[0].div_(self.meeting.world) for name, piece in zip(self.layout, pieces, strict=True)}
         self.method.apply(combined, step)
         self.sent += 1
         # Reading the flags makes the host wait for a GPU, so there not every time.
         if self.oracle.device.type != "cpu" and self.sent % CHECK_EVERY:
             return None
-        stopping, infinite = vector[-FLAGS:].tolist()
+        stopping, infinite = vectors[:, -FLAGS:].sum(0).tolist()
         return "diverged" if infinite else "interrupted" if stopping else None
 
     def _evaluate(self, finished: bool) -> None:
@@ -160,19 +179,25 @@ class ProcessCollective:
         course.pause()
         totals = self.oracle.take_totals()
         dist.all_reduce(totals)
+        weights = self._weights()
         self._gathered = {
-            "weights": self._weights(),
+            "weights": weights,
             "statistics": self._rows(self.statistics),
             "methods": self._states(),
-            "travelling": [[t.due, t.arrived()] for t in self.travelling],
+            "travelling": [[t.due, t.parcel.arrived()] for t in self.travelling],
+            "columns": self._columns(weights),
         }
         key = f"evaluated/{self.step}"
         if self.meeting.rank == 0:
             self.oracle.totals.copy_(totals)
+            # The evaluation puts the mean into the replica, where this rank's own weights live.
+            own = None if self.method.replicated else self.method.w.clone()
             verdict = "stop"
             try:
                 course.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished)
                 verdict = "go on"
+                if own is not None:
+                    self.method.w.copy_(own)
             finally:
                 self.meeting.store.set(key, verdict)
         else:
@@ -187,6 +212,19 @@ class ProcessCollective:
         rows = [torch.empty_like(vector) for _ in range(self.meeting.world)]
         dist.all_gather(rows, vector.contiguous())
         return rows
+
+    def _columns(self, mean: Tensor) -> dict[str, float]:
+        if self.method.replicated or self.meeting.world == 1:
+            return {}
+        distance = torch.linalg.vector_norm(self.method.solution() - mean)
+        return disagreement(torch.cat(self._rows(distance[None]))) | self.communication.columns()
+
+    def columns(self) -> dict[str, float]:
+        """Return, as gathered at the last evaluation, how far the ranks' weights are apart, and rank 0's communication.
+
+        A combination's seconds are those from rank 0's sending it to its arrival there: slower ranks' delay is in them.
+        """
+        return self._gathered["columns"]
 
     def _weights(self) -> Tensor:
         if self.method.replicated:
@@ -217,6 +255,7 @@ class ProcessCollective:
             "statistics": self._gathered["statistics"],
             "travelling": self._gathered["travelling"],
             "totals": self.oracle.totals,
+            "communication": self.communication.state_dict(),
             "step": self.step,
             "activity": self.activity.state_dict(),
         }
@@ -231,4 +270,5 @@ class ProcessCollective:
             self.activity.load_state_dict(state["activity"])
         self.step = state["step"]
         device = self.oracle.device
-        self.travelling = deque(Travelling(due, None, vector.to(device)) for due, vector in state["travelling"])
+        self.communication.load_state_dict(state["communication"])
+        self.travelling = deque(Travelling(due, Parcel(vectors.to(device), None)) for due, vectors in state["travelling"])

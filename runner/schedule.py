@@ -1,8 +1,11 @@
 """The learning rate as a function of effective passes.
 
-Constant and multi-step (the papers' "divided by 10 after epochs 80 and 120"), each optionally after a linear warm-up
-that the DC-ASGD papers do not mention but that their learning rate needs when weights are random and gradients stale.
-Milestones and warm-up both count from the run's start.
+Four kinds, each optionally after a linear warm-up: constant, multi-step (the papers' "divided by 10 after epochs 80 and
+120"), one-cycle (linear up, linear down, as in DaSGD's experiments) and polynomial decay (as for LARS). Milestones and
+warm-up count from the run's start; one-cycle and polynomial span the rest, from the end of the warm-up to the run's end.
+
+With `base_batch` every rate is multiplied by B / base_batch, B being the samples of an update: the linear scaling rule of
+Goyal et al. 2017, γ_base · B / B_base in the thesis on LARS and CLARS.
 """
 
 from __future__ import annotations
@@ -11,12 +14,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
+DECAY_FLOOR = 1e-9
+"""Methods divide by the decay; a rate may end at 0."""
+
+
 class Rate(NamedTuple):
     """A learning rate.
 
     Attributes:
         lr: the rate η, warm-up included.
-        decay: η without warm-up relative to its initial value.
+        decay: η without warm-up relative to the value that it falls from: 1 until it begins to fall, always above 0.
     """
 
     lr: float
@@ -27,12 +34,21 @@ class Schedule:
     """Learning-rate schedule driven by effective passes.
 
     Args:
-        lr: initial (after warm-up: peak) learning rate.
-        milestones: effective passes after which the rate is multiplied by `gamma`; empty for a constant rate.
-        gamma: factor at each milestone.
-        warmup_epochs: effective passes of linear warm-up; 0 for none.
-        warmup_from: "lr_over_workers" starts the warm-up at lr/M, "zero" at 0.
+        lr: the rate after warm-up; the peak of a one-cycle.
         workers: number of workers M.
+        kind: "constant", "multistep", "one_cycle" or "polynomial"; None takes "multistep", which without milestones is
+            constant.
+        epochs: effective passes of the run, which one-cycle and polynomial end with.
+        batch: samples B of an update, for `base_batch`.
+        milestones: multi-step: effective passes after which the rate is multiplied by `gamma`.
+        gamma: multi-step: factor at each milestone.
+        lr_start: one-cycle: the rate it starts from.
+        lr_end: one-cycle and polynomial: the rate they end with.
+        rise: one-cycle: the share of its passes in which the rate rises.
+        power: polynomial: lr_end + (lr − lr_end) (1 − t)^power, t from 0 to 1.
+        base_batch: B_base, for which the rates are meant; None leaves them as they are.
+        warmup_epochs: effective passes of linear warm-up; 0 for none.
+        warmup_from: "lr_over_workers" starts the warm-up at 1/M of the rate it leads to, "zero" at 0.
     """
 
     def __init__(
@@ -40,21 +56,65 @@ class Schedule:
         *,
         lr: float,
         workers: int,
+        kind: str | None = None,
+        epochs: float | None = None,
+        batch: int | None = None,
         milestones: Sequence[float] = (),
         gamma: float = 0.1,
+        lr_start: float | None = None,
+        lr_end: float | None = None,
+        rise: float | None = None,
+        power: float | None = None,
+        base_batch: int | None = None,
         warmup_epochs: float = 0.0,
         warmup_from: str = "lr_over_workers",
     ) -> None:
-        self.lr = lr
+        self.kind = kind or "multistep"
+        self.scale = 1.0 if base_batch is None or batch is None else batch / base_batch
+        self.lr = lr * self.scale
+        self.epochs = epochs
         self.milestones = sorted(milestones)
         self.gamma = gamma
+        self.first = 1.0 if lr_start is None else lr_start / lr
+        self.last = 0.0 if lr_end is None else lr_end / lr
+        self.rise = 0.0 if rise is None else rise
+        self.power = 1.0 if power is None else power
         self.warmup_epochs = warmup_epochs
         self.warmup_start = 1 / workers if warmup_from == "lr_over_workers" else 0.0
 
     def at(self, epoch: float) -> Rate:
         """Return the rate of an update made after `epoch` effective passes."""
-        decay = self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+        shape, decay = self._shape(epoch)
+        decay = max(decay, DECAY_FLOOR)
         warmup = 1.0
         if epoch < self.warmup_epochs:
             warmup = self.warmup_start + (1 - self.warmup_start) * epoch / self.warmup_epochs
-        return Rate(self.lr * decay * warmup, decay)
+        return Rate(self.lr * shape * warmup, decay)
+
+    def corners(self) -> list[float]:
+        """Return the effective passes, rising, at which the rate bends, jumps, begins or ends."""
+        end = self.epochs if self.epochs is not None else max([self.warmup_epochs, *self.milestones])
+        points = {0.0, end, min(self.warmup_epochs, end)}
+        if self.kind == "one_cycle":
+            points.add(self.warmup_epochs + self.rise * (end - self.warmup_epochs))
+        points.update(milestone for milestone in self.milestones if milestone < end)
+        return sorted(points)
+
+    def _shape(self, epoch: float) -> tuple[float, float]:
+        """Return the rate without warm-up, and its decay, both relative to `lr`."""
+        if self.kind == "one_cycle":
+            t = self._position(epoch)
+            if t < self.rise:
+                return self.first + (1 - self.first) * t / self.rise, 1.0
+            fall = 1 + (self.last - 1) * (t - self.rise) / (1 - self.rise)
+            return fall, fall
+        if self.kind == "polynomial":
+            fall = self.last + (1 - self.last) * (1 - self._position(epoch)) ** self.power
+            return fall, fall
+        decay = 1.0 if self.kind == "constant" else self.gamma ** sum(epoch >= step for step in self.milestones)
+        return decay, decay
+
+    def _position(self, epoch: float) -> float:
+        """Return how far, from 0 to 1, the passes after the warm-up have come."""
+        assert self.epochs is not None
+        return min(max(0.0, (epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)), 1.0)

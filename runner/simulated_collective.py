@@ -1,8 +1,9 @@
 """The workers of a collective method in one process, on a virtual clock.
 
-Every worker takes its local step; where that yields a contribution, all wait for the slowest, the all-reduce takes the
-time that the network model says, and the mean is applied at once or, for methods with a `delay`, that many local steps
-later, travelling meanwhile. Where all workers hold equal weights at all times (`replicated`) one copy serves them all.
+Every worker takes its local step; where that yields a contribution, the contributions of all are combined from the time
+of the slowest on, for as long as the network model says, and the combination is applied at once or, for methods with a
+`delay`, that many local steps later, travelling meanwhile. Where all workers hold equal weights at all times
+(`replicated`) one copy serves them all.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from algorithms.base import Batch, Collective, Message, Step
 from runner.activity import Activity
 from runner.batches import Batches
 from runner.clock import Clock
+from runner.communication import Communication, disagreement
 from runner.course import Course
 from runner.oracle import NetworkOracle
 from runner.replica import running_average
@@ -24,9 +27,10 @@ FLOAT_BYTES = 4
 
 
 class Travelling(NamedTuple):
-    """A combination on its way: applied after local step `due`, there at virtual second `arrival`."""
+    """A combination on its way from virtual second `begin` to `arrival`, to be applied after local step `due`."""
 
     due: int
+    begin: float
     arrival: float
     combined: Message
 
@@ -70,10 +74,13 @@ class SimulatedCollective:
             method.start(replica.weights if len(methods) == 1 else replica.weights.clone(), rank, workers, compiled)
         self.statistics = replica.initial_statistics().repeat(workers, 1)
         layout = methods[0].layout(replica.weights.numel())
-        self.allreduce_seconds = clock.allreduce_seconds(FLOAT_BYTES * sum(layout.values()), workers)
+        nbytes = FLOAT_BYTES * sum(layout.values())
+        self.transfer_seconds = clock.combining_seconds(methods[0].combine, nbytes, workers)
         self.now = [0.0] * workers
         self.step = 0
         self.travelling: deque[Travelling] = deque()
+        self.communication = Communication()
+        self._stacks: Message = {}
 
     def run(self) -> None:
         """Run to the end of the batches.
@@ -102,7 +109,8 @@ class SimulatedCollective:
             message = method.local(self.oracle, batch, step._replace(share=share))
             if len(batch.ids):
                 running_average(self.statistics[rank], self.oracle.replica.statistics)
-            combined = self._add(combined, message)
+            if message is not None:
+                combined = self._combine(combined, rank, message)
             begin = self.now[rank]
             load = len(batch.ids) * self.workers / self.batches.size
             self.now[rank] += self.clock.compute_seconds(rank, self.step, load, method.cost.gradients)
@@ -113,38 +121,61 @@ class SimulatedCollective:
             self._receive(self.travelling.popleft(), step)
         self.course.advance(samples * self.methods[0].cost.gradients, max(self.now), self.oracle.totals)
 
-    def _add(self, total: Message | None, message: Message | None) -> Message | None:
-        """Sum contributions in the order of the ranks; a single worker's is handed on as it is."""
-        if message is None or self.workers == 1:
-            return message
-        if total is None:
-            return {name: tensor.clone() for name, tensor in message.items()}
+    def _combine(self, combined: Message | None, rank: int, message: Message) -> Message:
+        """Take one worker's contribution, in the order of the ranks; it may be borrowed, so it is copied."""
+        if self.methods[0].combine == "gather":
+            if combined is None:
+                combined = self._stack(message)
+            for name, tensor in message.items():
+                combined[name][rank].copy_(tensor)
+            return combined
+        if combined is None:
+            # A single worker's contribution that is applied at once is handed on as it is.
+            alone = self.workers == 1 and not self.methods[0].delay
+            return message if alone else {name: tensor.clone() for name, tensor in message.items()}
         for name, tensor in message.items():
-            total[name].add_(tensor)
-        return total
+            combined[name].add_(tensor)
+        return combined
+
+    def _stack(self, message: Message) -> Message:
+        """Return room for all workers' contributions, the same each time unless an earlier one still travels."""
+        if self._stacks and not self.methods[0].delay:
+            return self._stacks
+        self._stacks = {name: tensor.new_empty(self.workers, tensor.numel()) for name, tensor in message.items()}
+        return self._stacks
 
     def _send(self, combined: Message) -> None:
-        if self.workers > 1:
+        if self.workers > 1 and self.methods[0].combine == "mean":
             for tensor in combined.values():
                 tensor.div_(self.workers)
-        begin = max(self.now)
-        if not self.methods[0].delay:
-            for rank, now in enumerate(self.now):
-                self.activity.span(rank, "wait", now, begin)
-                self.activity.span(rank, "transfer", begin, begin + self.allreduce_seconds)
-            self.now = [begin + self.allreduce_seconds] * self.workers
-        elif self.workers == 1:
-            combined = {name: tensor.clone() for name, tensor in combined.items()}
-        arrival = begin + self.allreduce_seconds
-        self.travelling.append(Travelling(self.step + self.methods[0].delay, arrival, combined))
+        # One network: a combination waits for the slowest worker and for the combination before it.
+        begin = max([*self.now, *(earlier.arrival for earlier in self.travelling)])
+        arrival = begin + self.transfer_seconds
+        self.travelling.append(Travelling(self.step + self.methods[0].delay, begin, arrival, combined))
 
     def _receive(self, travelling: Travelling, step: Step) -> None:
+        begin, arrival = travelling.begin, travelling.arrival
+        hidden = 0.0
         for rank, now in enumerate(self.now):
-            if travelling.arrival > now:
-                self.activity.span(rank, "wait", now, travelling.arrival)
-                self.now[rank] = travelling.arrival
+            # What a worker computed while the combination travelled hid that much of it.
+            seen = min(max(now, begin), arrival)
+            hidden += seen - begin
+            if now < begin:
+                self.activity.span(rank, "wait", now, begin)
+            if seen < arrival:
+                self.activity.span(rank, "transfer", seen, arrival)
+            self.now[rank] = max(now, arrival)
+        self.communication.add(self.transfer_seconds, hidden / self.workers)
         for method in self.methods:
             method.apply(travelling.combined, step)
+
+    def columns(self) -> dict[str, float]:
+        """Return, for workers with weights of their own, how far they are apart and what their communication took."""
+        if len(self.methods) == 1:
+            return {}
+        mean = self.weights()
+        distances = [torch.linalg.vector_norm(method.solution() - mean) for method in self.methods]
+        return disagreement(torch.stack(distances)) | self.communication.columns()
 
     def weights(self) -> Tensor:
         """Return the flat weights of the solution: the workers' mean."""
@@ -168,6 +199,7 @@ class SimulatedCollective:
             "now": self.now,
             "step": self.step,
             "travelling": [list(item) for item in self.travelling],
+            "communication": self.communication.state_dict(),
             "activity": self.activity.state_dict(),
         }
 
@@ -181,8 +213,9 @@ class SimulatedCollective:
         self.step = state["step"]
         device = self.statistics.device
         self.travelling = deque(
-            Travelling(due, arrival, {name: tensor.to(device) for name, tensor in combined.items()})
-            for due, arrival, combined in state["travelling"]
+            Travelling(due, begin, arrival, {name: tensor.to(device) for name, tensor in combined.items()})
+            for due, begin, arrival, combined in state["travelling"]
         )
+        self.communication.load_state_dict(state["communication"])
         self.activity.load_state_dict(state["activity"])
 

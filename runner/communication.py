@@ -1,0 +1,38 @@
+"""What the workers of a collective method cost and gain by communicating rarely: columns of `metrics.jsonl`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+
+class Communication:
+    """Seconds, virtual or measured, that combinations travelled, and how many of them computing hid."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._hidden = 0.0
+
+    def add(self, seconds: float, hidden: float) -> None:
+        """Count a combination that travelled for `seconds`, `hidden` of them (the workers' mean) while they computed."""
+        self._seconds += seconds
+        self._hidden += hidden
+
+    def columns(self) -> dict[str, float]:
+        """Return both sums since the run's start."""
+        return {"communication_seconds": self._seconds, "hidden_seconds": self._hidden}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums as plain values."""
+        return self.columns()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._seconds = state["communication_seconds"]
+        self._hidden = state["hidden_seconds"]
+
+
+def disagreement(distances: Tensor) -> dict[str, float]:
+    """Return mean and maximum of ‖x_m − mean_j x_j‖ over the workers, from the M distances."""
+    return {"disagreement_mean": float(distances.mean()), "disagreement_max": float(distances.max())}

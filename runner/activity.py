@@ -67,6 +67,30 @@ class Activity:
         if len(self._pending) >= BUFFERED_LINES and self._folder is not None:
             self.flush(self._folder)
 
+    def round_trip(self, worker: int, begin: float, arrived: float, handled: float, compute: float) -> float:
+        """Notes what became of a reply that left the server at `begin`: the push that arrived and was handled.
+
+        Half of the time until it arrived that was not spent computing went by on the way there, half on the way back.
+
+        Args:
+            worker: From 0 to workers - 1.
+            begin: Seconds since the run's start, as those below; the run's clock may stand in between.
+            arrived: When the push was there.
+            handled: When the server had taken it in.
+            compute: How many seconds the worker computed.
+
+        Returns:
+            How many of these seconds went by on the run's clock.
+        """
+        arrived = min(max(arrived, begin), handled)
+        compute = min(compute, arrived - begin)
+        half = (arrived - begin - compute) / 2
+        self.span(worker, "transfer", begin, begin + half)
+        self.span(worker, "compute", begin + half, begin + half + compute)
+        self.span(worker, "transfer", begin + half + compute, arrived)
+        self.span(worker, "wait", arrived, handled)
+        return compute
+
     def staleness(self, worker: int, value: int) -> None:
         """Notes how many updates the server made between the pull and the push of a gradient."""
         self._histogram[value] += 1

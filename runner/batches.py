@@ -63,6 +63,12 @@ class Leases:
     """Hand out batches one by one; a lost worker's batch is handed out again.
 
     A batch is in exactly one place: not handed out yet, held by a worker, returned, or done.
+
+    Attributes:
+        held: batch number by worker, in the order in which they were handed out.
+        returned: what lost workers held, to be handed out before anything else.
+        idle: workers that asked when there was nothing to hand out.
+        gone: workers that were lost.
     """
 
     def __init__(self, batches: Batches) -> None:
@@ -70,6 +76,8 @@ class Leases:
         self.next = 0
         self.held: dict[int, int] = {}
         self.returned: list[int] = []
+        self.idle: set[int] = set()
+        self.gone: set[int] = set()
 
     def lease(self, worker: int) -> Batch | None:
         """Return the next batch for `worker`, None when there is none left to hand out."""
@@ -79,7 +87,9 @@ class Leases:
             number = self.next
             self.next += 1
         else:
+            self.idle.add(worker)
             return None
+        self.idle.discard(worker)
         self.held[worker] = number
         return self.batches.batch(number)
 
@@ -87,10 +97,20 @@ class Leases:
         """Return the batch that `worker` held and mark it as done."""
         return self.batches.batch(self.held.pop(worker))
 
-    def forfeit(self, worker: int) -> None:
-        """Take back what a lost worker held."""
+    def forfeit(self, worker: int) -> list[int]:
+        """Take back what a lost worker held, and return the idle workers that are to lease now because of it."""
+        self.gone.add(worker)
+        self.idle.discard(worker)
         if worker in self.held:
             self.returned.append(self.held.pop(worker))
+        return sorted(self.idle)[: len(self.returned)]
+
+    def restart(self) -> None:
+        """Take everything back: all workers, lost ones too, begin anew."""
+        self.returned += self.held.values()
+        self.held.clear()
+        self.idle.clear()
+        self.gone.clear()
 
     @property
     def finished(self) -> bool:
@@ -99,10 +119,18 @@ class Leases:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the leases as plain values."""
-        return {"next": self.next, "held": dict(self.held), "returned": list(self.returned)}
+        return {
+            "next": self.next,
+            "held": dict(self.held),
+            "returned": list(self.returned),
+            "idle": sorted(self.idle),
+            "gone": sorted(self.gone),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.next = state["next"]
         self.held = {int(worker): number for worker, number in state["held"].items()}
         self.returned = list(state["returned"])
+        self.idle = set(state["idle"])
+        self.gone = set(state["gone"])

@@ -245,7 +245,9 @@ def _check_cluster(cluster: Mapping[str, Any]) -> None:
     if compute["seconds"] is not None:
         _positive("cluster.compute.seconds", compute["seconds"])
     elif cluster["kind"] == "simulated":
-        raise InputError.of("cluster.compute.seconds", None, "a virtual worker takes no time of its own", "numbers above 0")
+        raise InputError.of(
+            "cluster.compute.seconds", None, "a virtual worker takes no time of its own", "numbers above 0"
+        )
     elif cluster["kind"] == "processes":
         _refuse_changed(compute, "compute", ("distribution", "jitter", "sigma", "cv_task", "cv_machine"))
     _within("cluster.compute.jitter", compute["jitter"], 0, 1, open_above=True)

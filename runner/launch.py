@@ -2,7 +2,7 @@
 
 The launching process is no rank. It lists who is who in `dcrun.log`, tells the server of workers that died or stopped
 giving signs of life, ends everyone when the run cannot go on, and leaves no orphan: a rank whose launcher is gone ends
-itself. Ranks are forked from a small server process that has imported torch once.
+with it. Ranks are forked from a small server process that has imported torch once.
 """
 
 from __future__ import annotations
@@ -13,29 +13,24 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import tempfile
-import threading
 import time
 from multiprocessing import connection
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner.outcome import guarded, log_to
+from runner.rank import DEAD_PEER, Signs, be
 from runner.records import write_document
 from runner.tracking import SUMMARY
 
 log = logging.getLogger("dcrun")
 
-DEAD_PEER = 3
-"""Exit code of a run that a dead or stuck peer stopped."""
-BEAT = 0.5
-"""Seconds between two signs of life."""
+PATIENCE = 0.8
+"""Share of `cluster.timeout` for which a rank may be silent; the rest is for ending the others."""
 FAREWELL = 5.0
-"""Seconds that ranks get to end by themselves once rank 0 has."""
+"""Seconds that ranks get to end by themselves, at most."""
 
 
 class Ranks:
@@ -50,18 +45,19 @@ class Ranks:
 
     def __init__(self, cfg: DictConfig, folder: Path, *, server: bool, world: int) -> None:
         self.server = server
-        self.timeout = cfg.cluster.timeout
+        self.patience = PATIENCE * cfg.cluster.timeout
+        self.farewell = min(FAREWELL, (1 - PATIENCE) * cfg.cluster.timeout)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["runner.processes"])
         self.meeting_place = Path(tempfile.mkdtemp(prefix="dcrun-"))
-        self.beats: Any = context.Array("d", [0.0] * world, lock=False)
+        self.signs = Signs(context, world, cfg.cluster.timeout)
         theirs, self.pipe = context.Pipe(duplex=False)
         plain = OmegaConf.to_container(cfg, resolve=True)
         path = str(self.meeting_place / "store")
         self.processes = [
             context.Process(
-                target=_rank,
-                args=(rank, world, path, plain, folder, self.beats, theirs if rank == 0 else None),
+                target=be,
+                args=(rank, world, path, plain, folder, self.signs, theirs if rank == 0 else None),
                 name=self.name(rank),
             )
             for rank in range(world)
@@ -76,9 +72,9 @@ class Ranks:
 
     def start(self) -> None:
         """Start all ranks and list them in the log."""
-        for process in self.processes:
+        for rank, process in enumerate(self.processes):
             process.start()
-            log.info("%s pid %s", process.name, process.pid)
+            log.info("%s is rank %d, pid %s", process.name, rank, process.pid)
 
     def watch(self) -> tuple[int, str | None]:
         """Wait for rank 0 to end.
@@ -86,48 +82,62 @@ class Ranks:
         Returns:
             The exit code, and a line about the peer at fault if there is one.
         """
+        looked = time.monotonic()
         while True:
             running = [p.sentinel for rank, p in enumerate(self.processes) if rank not in self.lost]
-            connection.wait(running, timeout=BEAT)
+            connection.wait(running, timeout=self.signs.every)
+            now = time.monotonic()
+            if now - looked > self.patience / 2:
+                # This process itself was stopped, maybe with all others (Ctrl-Z): their silence says nothing.
+                self.signs.forgive()
+            looked = now
             code = self.processes[0].exitcode
             if code is not None:
-                if code < 0:
-                    return DEAD_PEER, f"{self.name(0)} was killed by signal {-code}"
-                return code, None
+                return (DEAD_PEER, self._fault(0)) if code < 0 else (code, None)
             for rank in range(1, len(self.processes)):
                 fault = None if rank in self.lost else self._fault(rank)
                 if fault is None:
                     continue
-                if not self.server:
-                    # Rank 0 notices by itself when a transfer breaks, and can say in which step; not if it is stuck there.
-                    self.processes[0].join(BEAT)
-                    return self.processes[0].exitcode or DEAD_PEER, fault
-                self._lose(rank, fault)
+                if self.server and self.signs.joined:
+                    self._lose(rank, fault)
+                    continue
+                code = self.processes[rank].exitcode
+                self.processes[rank].kill()
+                if not self.signs.joined and code in (1, 2):
+                    return code, None  # it has said itself what was wrong
+                # The broken connection wakes rank 0, which saves what it can.
+                self.processes[0].join(self.farewell)
+                return DEAD_PEER, fault
             fault = self._fault(0)
             if fault is not None:
                 return DEAD_PEER, fault
 
     def _fault(self, rank: int) -> str | None:
-        """Return what is wrong with a rank, if anything."""
-        process, beat = self.processes[rank], self.beats[rank]
-        if process.exitcode is not None:
-            # Without a server ranks end together, some a little before rank 0.
-            if process.exitcode == 0 and (not self.server or beat < 0):
+        """Return what is wrong with a rank, if anything: who, what, and how far it had come."""
+        process, code = self.processes[rank], self.processes[rank].exitcode
+        if code is not None:
+            # Without a server ranks end together, some a little before rank 0, which then finds out by itself.
+            if (code == 0 and (not self.server or self.signs.ended(rank))) or (code == DEAD_PEER and rank):
                 return None
-            return f"{process.name} (pid {process.pid}) died: exit code {process.exitcode}"
-        if beat > 0 and time.time() - beat > self.timeout:
-            return f"{process.name} (pid {process.pid}) is stuck: no sign of life for {self.timeout:g} s"
-        return None
+            what = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"died with exit code {code}"
+        elif (silence := self.signs.silence(rank)) > self.patience:
+            what = f"is stuck: no sign of life for {silence:.1f} s"
+        else:
+            return None
+        step, ago = self.signs.last(rank)
+        thing = "message" if self.server else "step"
+        last = f"its last {thing} was number {step}, {ago:.1f} s ago" if step else f"before its first {thing}"
+        return f"{self.name(rank)} (rank {rank}, pid {process.pid}) {what}; {last}"
 
     def _lose(self, rank: int, fault: str) -> None:
         self.lost.add(rank)
-        log.warning("%s lost: %s", self.name(rank), fault)
+        log.info("%s", fault)
         self.processes[rank].kill()
-        self.pipe.send(rank - 1)
+        self.pipe.send((rank - 1, fault))
 
     def end(self) -> None:
         """End whoever is still there; nothing of the run stays behind."""
-        deadline = time.monotonic() + FAREWELL
+        deadline = time.monotonic() + self.farewell
         for process in self.processes:
             if process.pid is None:
                 continue
@@ -159,8 +169,7 @@ def launch(cfg: DictConfig, folder: Path, *, server: bool, world: int) -> int:
         ranks.start()
         code, fault = ranks.watch()
         if fault is not None:
-            line = f"{fault}; the run stopped; continue with run.resume={folder}"
-            log.error(line)
+            log.error("%s; the run stopped, continue it with run.resume=%s", fault, folder)
             _interrupted(folder, fault)
         return code
     finally:
@@ -173,47 +182,5 @@ def _interrupted(folder: Path, fault: str) -> None:
     """Write down why a run ended that could not do so itself."""
     path = folder / SUMMARY
     summary = json.loads(path.read_text()) if path.exists() else {}
-    if summary.get("status") == "running":
+    if summary.get("status") in ("running", "interrupted"):
         write_document(folder / SUMMARY, {**summary, "status": "interrupted", "error": fault})
-
-
-def _rank(
-    rank: int, world: int, path: str, plain: dict[str, Any], folder: Path, beats: Any, pipe: Connection | None
-) -> None:
-    """Be a rank: the target of a spawned process."""
-    from runner import links, processes
-
-    cfg = OmegaConf.create(plain)
-    launcher = os.getppid()
-    beats[rank] = time.time()
-    threading.Thread(target=_live, args=(rank, beats, launcher), daemon=True, name="signs of life").start()
-    log_to(folder)
-
-    def lost() -> list[int]:
-        found = []
-        while pipe is not None and pipe.poll():
-            found.append(pipe.recv())
-        return found
-
-    def run() -> int:
-        meeting = links.at_file(path, rank, world, cfg.cluster.timeout)
-        return processes.run_rank(cfg, folder if rank == 0 else None, meeting, lost)
-
-    code = guarded(run, folder, f"rank {rank}")
-    beats[rank] = -1.0
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Not sys.exit: a receiving thread may sit in a transfer from a dead worker for ever.
-    os._exit(code)
-
-
-def _live(rank: int, beats: Any, launcher: int) -> None:
-    """Give signs of life, and end this process when its launcher is gone."""
-    while True:
-        time.sleep(BEAT)
-        if beats[rank] < 0:
-            return
-        if os.getppid() != launcher:
-            os._exit(DEAD_PEER)
-        beats[rank] = time.time()

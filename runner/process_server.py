@@ -9,6 +9,8 @@ The weights, and the backups of methods that keep them, lie in CPU memory, also 
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import logging
 import queue
 import threading
@@ -20,19 +22,24 @@ import torch
 from torch import Tensor
 from torch.distributed import Work
 
-from algorithms.base import ParameterServer, Step, Worker
+from algorithms.base import Layout, ParameterServer, Step, Worker
 from runner.activity import Activity
 from runner.batches import Batches, Leases
+from runner.clock import Clock
 from runner.course import Course, PeerLost
+from runner.events import FLOAT_BYTES
 from runner.links import Link
 from runner.oracle import NetworkOracle
 from runner.packet import BATCH, STOP, Packet
 from runner.replica import Replica, running_average
+from runner.trace import Recorder
 
 log = logging.getLogger("dcrun")
 
 POLL = 0.5
 """Seconds between two looks at who was lost while no message comes."""
+FAREWELL = datetime.timedelta(seconds=5)
+"""How long a worker is given to take the message that the run is over."""
 STATISTICS = "batch statistics"
 """Field of a push that carries the batch-norm statistics of its batch."""
 
@@ -48,7 +55,6 @@ class Connection:
         self.handled = threading.Semaphore(1)
         self.version = 0
         self.replied = 0.0
-        self.idle = True
         self.alive = True
 
 
@@ -62,7 +68,9 @@ class ProcessServer:
         batches: the run's batches, leased one by one.
         course: counts, evaluation, checkpoints.
         activity: what each worker did when.
-        lost: returns the numbers of workers that were found dead or stuck since it was called last.
+        lost: returns the workers that were found dead or stuck since it was called last, and what happened to each.
+        clock: delays that are acted with real sleeps.
+        recorder: writes down the order of messages; None where nobody asked for it.
         compiled: fuse the server's update rule.
     """
 
@@ -75,14 +83,19 @@ class ProcessServer:
         batches: Batches,
         course: Course,
         activity: Activity,
-        lost: Callable[[], list[int]] = list,
+        lost: Callable[[], list[tuple[int, str]]] = list,
+        clock: Clock,
+        recorder: Recorder | None = None,
         compiled: bool = False,
     ) -> None:
         self.server = server
         self.course = course
         self.activity = activity
         self.lost = lost
+        self.server_seconds = clock.server_seconds
+        self.recorder = recorder
         self.workers_lost = 0
+        self._resumed = False
         server.start(replica.weights.to("cpu", copy=True), len(links), compiled)
         self.statistics = replica.initial_statistics().to("cpu")
         self.totals = torch.zeros(3, dtype=torch.float64)
@@ -105,12 +118,19 @@ class ProcessServer:
         course = self.course
         course.start()
         try:
+            if self.recorder is not None:
+                self.recorder.begin()
+                if self._resumed:
+                    self.recorder.resumed(version=course.updates, time=course.wall())
             for worker in range(len(self.connections)):
+                self._occupied()
                 self._reply(worker)
             while not self.leases.finished:
                 self._next()
         finally:
             course.pause()
+            if self.recorder is not None:
+                self.recorder.flush()
             self._stop()
 
     def _receive(self, worker: int) -> None:
@@ -126,8 +146,8 @@ class ProcessServer:
 
     def _next(self) -> None:
         """Handle the next message, or whatever else has come up."""
-        for worker in self.lost():
-            self._drop(worker)
+        for worker, fault in self.lost():
+            self._drop(worker, fault)
         try:
             worker, arrived, error = self.arrivals.get(timeout=POLL)
         except queue.Empty:
@@ -135,15 +155,44 @@ class ProcessServer:
                 self._evaluate(False)
             return
         if error is not None:
-            self._drop(worker)
+            self._drop(worker, f"its connection broke: {error.splitlines()[0]}")
         elif self.connections[worker].alive:
-            self._push(worker, arrived)
-            self._reply(worker)
+            self._handle(worker, arrived)
             finished = self.leases.finished
             if self.course.due(finished):
                 self._evaluate(finished)
 
-    def _push(self, worker: int, arrived: float) -> None:
+    def _handle(self, worker: int, arrived: float) -> None:
+        """Take in a push and answer it."""
+        connection, begin = self.connections[worker], time.perf_counter()
+        pulled, version, batch = connection.version, self.course.updates, self.leases.held[worker]
+        compute = float(connection.inbox.numbers[3])
+        clipped = compute
+        try:
+            self._occupied()
+            clipped = self._push(worker, arrived, compute)
+            self._reply(worker)
+        finally:
+            # Also what made the loss infinite is part of the record.
+            if self.recorder is not None:
+                self.recorder.push(
+                    worker,
+                    pulled=pulled,
+                    version=version,
+                    batch=batch,
+                    time=self.course.seconds,
+                    compute=clipped,
+                    waited=begin - arrived,
+                    served=time.perf_counter() - begin,
+                )
+
+    def _occupied(self) -> None:
+        """Act the time for which a message occupies the server."""
+        if self.server_seconds:
+            time.sleep(self.server_seconds)
+
+    def _push(self, worker: int, arrived: float, compute: float) -> float:
+        """Return how many seconds of the run's clock, which stands at evaluations, went by while it was computed."""
         connection, packet = self.connections[worker], self.connections[worker].inbox
         batch = self.leases.done(worker)
         staleness = self.course.updates - connection.version
@@ -153,29 +202,19 @@ class ProcessServer:
         if self.statistics.numel():
             running_average(self.statistics, packet.tensors[STATISTICS])
         self.totals.add_(packet.numbers[:3])
-        seconds = float(packet.numbers[3])
         connection.handled.release()
         now = self.course.wall()
-        self._note(worker, now - (time.perf_counter() - arrived), now, seconds)
+        seconds = self.activity.round_trip(
+            worker, connection.replied, now - (time.perf_counter() - arrived), now, compute
+        )
         self.activity.staleness(worker, staleness)
         self.course.advance(len(batch.ids) * self.server.cost.gradients, now, self.totals, staleness)
-
-    def _note(self, worker: int, arrived: float, now: float, seconds: float) -> None:
-        """Note the spans of a round trip: half of what was not computing went by on the way there, half on the way back."""
-        begin = self.connections[worker].replied
-        arrived = min(max(arrived, begin), now)
-        seconds = min(seconds, arrived - begin)
-        half = (arrived - begin - seconds) / 2
-        self.activity.span(worker, "transfer", begin, begin + half)
-        self.activity.span(worker, "compute", begin + half, begin + half + seconds)
-        self.activity.span(worker, "transfer", begin + half + seconds, arrived)
-        self.activity.span(worker, "wait", arrived, now)
+        return seconds
 
     def _reply(self, worker: int) -> None:
         """Answer with fresh weights and a batch; without a batch left the worker idles."""
         connection = self.connections[worker]
         batch = self.leases.lease(worker)
-        connection.idle = batch is None
         if batch is None:
             return
         if connection.sending is not None:
@@ -187,34 +226,50 @@ class ProcessServer:
         connection.replied = self.course.wall()
         try:
             connection.sending = connection.link.send(connection.outbox.buffer)
-        except RuntimeError:
-            self._drop(worker)
+        except RuntimeError as error:
+            self._broken(worker, error)
 
-    def _drop(self, worker: int) -> None:
+    def _broken(self, worker: int, error: RuntimeError) -> None:
+        """Have a worker dropped in its turn: a message that is being handled is finished first."""
+        self.arrivals.put((worker, time.perf_counter(), str(error)))
+
+    def _drop(self, worker: int, fault: str) -> None:
         """Go on without a worker: its batch goes to an idle one, or to whoever pulls next."""
         connection = self.connections[worker]
         if not connection.alive:
             return
         connection.alive = False
         self.workers_lost += 1
-        self.leases.forfeit(worker)
-        log.warning("worker %d lost after update %d; going on with the others", worker, self.course.updates)
+        updates = self.course.updates
+        if self.recorder is not None:
+            self.recorder.lost(worker, version=updates, time=self.course.wall())
+        held = self.leases.held.get(worker)
+        waking = self.leases.forfeit(worker)
         if not any(other.alive for other in self.connections):
-            raise PeerLost(f"all workers are lost; the last one was worker {worker}, after update {self.course.updates}")
-        for other, candidate in enumerate(self.connections):
-            if candidate.alive and candidate.idle and self.leases.returned:
-                self._reply(other)
+            raise PeerLost(f"all workers are lost; the last one was worker {worker} ({fault}), after update {updates}")
+        batch = "it held no batch" if held is None else f"its batch {held} is handed out again"
+        log.warning("worker %d lost after update %d (%s); %s", worker, updates, fault, batch)
+        for other in waking:
+            self._reply(other)
 
     def _evaluate(self, finished: bool) -> None:
         self.course.evaluate(self.server.solution(), self.statistics, self.totals, self, finished)
 
     def _stop(self) -> None:
-        for connection in self.connections:
-            if connection.alive and connection.idle:
+        """Tell who waits for work that there is none; the others notice that the server is gone."""
+        for worker in self.leases.idle:
+            connection = self.connections[worker]
+            try:
                 if connection.sending is not None:
-                    connection.sending.wait()
+                    connection.sending.wait(FAREWELL)
                 connection.outbox.header[0] = STOP
-                connection.link.send(connection.outbox.buffer).wait()
+                connection.link.send(connection.outbox.buffer).wait(FAREWELL)
+            except RuntimeError as error:
+                log.info("worker %d could not be told to stop: %s", worker, str(error).splitlines()[0])
+
+    def columns(self) -> dict[str, float]:
+        """Return what goes into a row besides the course's own columns: nothing."""
+        return {}
 
     def weights(self) -> Tensor:
         """Return the flat weights of the solution, in CPU memory."""
@@ -232,6 +287,8 @@ class ProcessServer:
             "totals": self.totals,
             "leases": self.leases.state_dict(),
             "activity": self.activity.state_dict(),
+            "workers_lost": self.workers_lost,
+            "trace": None if self.recorder is None else self.recorder.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -240,9 +297,12 @@ class ProcessServer:
         self.statistics.copy_(state["statistics"])
         self.totals.copy_(state["totals"])
         self.leases.load_state_dict(state["leases"])
-        for worker in list(self.leases.held):
-            self.leases.forfeit(worker)
+        self.leases.restart()
         self.activity.load_state_dict(state["activity"])
+        self.workers_lost = state["workers_lost"]
+        if self.recorder is not None and state["trace"] is not None:
+            self.recorder.load_state_dict(state["trace"])
+        self._resumed = True
 
 
 def push_fields(push: dict[str, int], statistics: int) -> dict[str, int]:
@@ -251,20 +311,43 @@ def push_fields(push: dict[str, int], statistics: int) -> dict[str, int]:
 
 
 def serve_worker(
-    half: Worker, link: Link, *, pull: dict[str, int], push: dict[str, int], oracle: NetworkOracle, batches: Batches
+    half: Worker,
+    link: Link,
+    *,
+    worker: int,
+    layout: Layout,
+    oracle: NetworkOracle,
+    batches: Batches,
+    clock: Clock,
+    gradients: float,
+    sign: Callable[[int], None],
 ) -> None:
     """Work for a server until it says stop: receive weights and a batch number, compute, push.
+
+    Args:
+        half: the method's worker half.
+        link: to the server.
+        worker: its number, from 0.
+        layout: of the messages.
+        oracle: gradients.
+        batches: the run's batches.
+        clock: delays that are acted with real sleeps.
+        gradients: gradient evaluations per sample of a batch.
+        sign: told the number of messages pushed so far.
 
     Raises:
         RuntimeError: the server is gone.
     """
     replica = oracle.replica
-    inbox = Packet(pull, pinned=oracle.device.type == "cuda")
-    outbox = Packet(push_fields(push, replica.statistics.numel()), pinned=oracle.device.type == "cuda")
-    while True:
+    inbox = Packet(layout.pull, pinned=oracle.device.type == "cuda")
+    outbox = Packet(push_fields(layout.push, replica.statistics.numel()), pinned=oracle.device.type == "cuda")
+    down, up = (clock.transfer_seconds(FLOAT_BYTES * sum(part.values())) for part in (layout.pull, layout.push))
+    for task in itertools.count():
         link.receive(inbox.buffer)
         if int(inbox.header[0]) == STOP:
             return
+        if down:
+            time.sleep(down)
         begin = time.perf_counter()
         batch = batches.batch(int(inbox.header[1]))
         message = half.work(oracle, inbox.tensors, batch)
@@ -273,5 +356,11 @@ def serve_worker(
             outbox.tensors[STATISTICS].copy_(replica.statistics)
         outbox.numbers[:3].copy_(oracle.totals)
         oracle.totals.zero_()
+        took = time.perf_counter() - begin
+        if longer := clock.sleep_seconds(worker, task, took, len(batch.ids) / batches.size, gradients):
+            time.sleep(longer)
         outbox.numbers[3] = time.perf_counter() - begin
+        if up:
+            time.sleep(up)
         link.send(outbox.buffer).wait()
+        sign(task + 1)

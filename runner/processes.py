@@ -7,6 +7,7 @@ under `torchrun` every rank starts here by itself.
 
 from __future__ import annotations
 
+import functools
 import io
 import signal
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from runner.launch import launch
 from runner.process_collective import ProcessCollective
 from runner.process_server import ProcessServer, serve_worker
 from runner.run import Executor, conduct
+from runner.trace import Recorder
 
 READY = "rank 0 is ready"
 
@@ -66,14 +68,25 @@ def _fit(cfg: DictConfig, workers: int) -> None:
     cfg.cluster.workers = workers
 
 
-def run_rank(cfg: DictConfig, folder: Path | None, meeting: links.Meeting, lost: Callable[[], list[int]]) -> int:
+Lost = Callable[[], list[tuple[int, str]]]
+"""Returns the workers that whoever watches found dead or stuck since the last call, and what happened to each."""
+
+
+def run_rank(
+    cfg: DictConfig,
+    folder: Path | None,
+    meeting: links.Meeting,
+    lost: Lost = list,
+    sign: Callable[[int], None] = lambda step: None,
+) -> int:
     """Do what this rank has to do, to the end of the run.
 
     Args:
         cfg: the composed configuration, `cluster.workers` set.
         folder: the run folder, for rank 0.
         meeting: where the ranks meet.
-        lost: returns the workers that whoever watches found dead or stuck since the last call.
+        lost: see `Lost`; asked by a server from when all workers have joined.
+        sign: told, step by step, how far this rank has come.
 
     Returns:
         The exit code.
@@ -89,25 +102,26 @@ def run_rank(cfg: DictConfig, folder: Path | None, meeting: links.Meeting, lost:
     parts = build.load(cfg, rank=max(0, meeting.rank - 1) if parameter_server else meeting.rank)
     if meeting.rank == 0:
         meeting.store.set(READY, "yes")
-    return _serve(parts, folder, meeting, lost) if parameter_server else _collect(parts, folder, meeting)
+    return _serve(parts, folder, meeting, lost, sign) if parameter_server else _collect(parts, folder, meeting, sign)
 
 
 def _serve(
-    parts: build.Parts, folder: Path | None, meeting: links.Meeting, lost: Callable[[], list[int]]
+    parts: build.Parts, folder: Path | None, meeting: links.Meeting, lost: Lost, sign: Callable[[int], None]
 ) -> int:
     method = parts.method
     assert isinstance(method, ParameterServer)
     if meeting.rank:
         worker = meeting.rank - 1
-        layout = method.layout(parts.oracle.replica.weights.numel())
-        link = links.Link(meeting, worker)
         serve_worker(
             method.worker(worker),
-            link,
-            pull=layout.pull,
-            push=layout.push,
+            links.Link(meeting, worker),
+            worker=worker,
+            layout=method.layout(parts.oracle.replica.weights.numel()),
             oracle=parts.oracle,
             batches=parts.batches,
+            clock=parts.clock(),
+            gradients=method.cost.gradients,
+            sign=sign,
         )
         return 0
     assert folder is not None
@@ -122,15 +136,17 @@ def _serve(
             course=course,
             activity=Activity(parts.workers),
             lost=lost,
+            clock=parts.clock(),
+            recorder=Recorder.of(parts, folder),
             compiled=parts.cfg.run.compile,
         )
         servers.append(server)
         return server
 
-    return conduct(parts, folder, virtual=False, make=make, lost=lambda: servers[0].workers_lost)
+    return conduct(parts, folder, virtual=False, make=make, lost=lambda: servers[0].workers_lost, sign=sign)
 
 
-def _collect(parts: build.Parts, folder: Path | None, meeting: links.Meeting) -> int:
+def _collect(parts: build.Parts, folder: Path | None, meeting: links.Meeting, sign: Callable[[int], None]) -> int:
     method = parts.method
     assert isinstance(method, Collective)
     links.join_group(meeting, parts.device)
@@ -143,19 +159,21 @@ def _collect(parts: build.Parts, folder: Path | None, meeting: links.Meeting) ->
             batches=parts.batches,
             course=course,
             activity=Activity(parts.workers),
+            clock=parts.clock(),
             compiled=parts.cfg.run.compile,
         )
 
     try:
         if meeting.rank == 0:
             assert folder is not None
-            return conduct(parts, folder, virtual=False, make=make, share=lambda state: _share(state, parts.device))
-        return _follow(parts, make)
+            share = functools.partial(_share, device=parts.device)
+            return conduct(parts, folder, virtual=False, make=make, share=share, sign=sign, watched=meeting.local)
+        return _follow(parts, make, sign)
     finally:
         dist.destroy_process_group()
 
 
-def _follow(parts: build.Parts, make: Callable[[Course], ProcessCollective]) -> int:
+def _follow(parts: build.Parts, make: Callable[[Course], ProcessCollective], sign: Callable[[int], None]) -> int:
     """Run a rank other than 0, which writes nothing."""
     cfg = parts.cfg
     course = Course(
@@ -164,6 +182,7 @@ def _follow(parts: build.Parts, make: Callable[[Course], ProcessCollective]) -> 
         eval_every=cfg.run.eval_every,
         checkpoint_every=cfg.run.checkpoint_every or cfg.run.eval_every,
         schedule=parts.schedule,
+        sign=sign,
     )
     executor = make(course)
     resumed = _share(None, parts.device)

@@ -14,17 +14,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from algorithms.base import Collective, ParameterServer
-from runner import build, checkpoint, estimate, machine
+from runner import advise, build, checkpoint, estimate, machine, plot_schedule
 from runner.activity import Activity
-from runner.clock import Clock
 from runner.course import Course, PeerLost, Stop
 from runner.errors import InputError
+from runner.events import ClockEvents, Events, TraceEvents
 from runner.fingerprint import weights_sha256
 from runner.progress import show_result
 from runner.records import read_lines
 from runner.signals import StopSignals
 from runner.simulated_collective import SimulatedCollective
 from runner.simulated_server import SimulatedServer
+from runner.trace import Recorder, Trace
 from runner.tracking import METRICS, SUMMARY, Tracker
 
 log = logging.getLogger("dcrun")
@@ -38,6 +39,7 @@ class Executor(Protocol):
     def run(self) -> None: ...
     def weights(self) -> Tensor: ...
     def running_statistics(self) -> Tensor: ...
+    def columns(self) -> dict[str, float]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -55,6 +57,10 @@ def execute(cfg: DictConfig, folder: Path | None) -> int:
     Raises:
         InputError: wrong input.
     """
+    if cfg.run.plot_schedule:
+        return plot_schedule.show(cfg)
+    if cfg.run.advise:
+        return advise.show(build.load(cfg))
     if cfg.run.estimate:
         return estimate.show(build.load(cfg))
     if folder is not None and cfg.run.resume and _completed(cfg, folder):
@@ -64,28 +70,54 @@ def execute(cfg: DictConfig, folder: Path | None) -> int:
 
         return processes.execute(cfg, folder)
     assert folder is not None
+    if cfg.cluster.kind == "replay":
+        from runner import replay
+
+        return replay.execute(cfg, folder)
     parts = build.load(cfg)
-    return conduct(parts, folder, virtual=True, make=lambda course: simulated(parts, course))
+    return conduct(parts, folder, virtual=True, make=lambda course: simulated(parts, course, folder))
 
 
-def simulated(parts: build.Parts, course: Course) -> Executor:
-    """Return the executor that simulates the method's topology."""
-    cluster = parts.cfg.cluster
-    clock = Clock(cluster.compute, cluster.stragglers, cluster.network, workers=parts.workers, seed=parts.cfg.seed)
+def simulated(parts: build.Parts, course: Course, folder: Path | None = None, trace: Trace | None = None) -> Executor:
+    """Return the executor that simulates the method's topology; `folder` and `trace` as of `simulated_server`."""
     common: dict[str, Any] = {
         "workers": parts.workers,
         "oracle": parts.oracle,
         "batches": parts.batches,
-        "clock": clock,
         "course": course,
         "activity": Activity(parts.workers),
         "compiled": parts.cfg.run.compile,
     }
     if isinstance(parts.method, ParameterServer):
-        return SimulatedServer(parts.method, **common)
+        return simulated_server(parts, common, folder, trace)
     assert isinstance(parts.method, Collective)
     copies = 0 if parts.method.replicated else parts.workers - 1
-    return SimulatedCollective([parts.method, *(parts.another_method() for _ in range(copies))], **common)
+    return SimulatedCollective(
+        [parts.method, *(parts.another_method() for _ in range(copies))], clock=parts.clock(), **common
+    )
+
+
+def simulated_server(
+    parts: build.Parts, common: dict[str, Any], folder: Path | None, trace: Trace | None
+) -> SimulatedServer:
+    """Return the executor of a simulated parameter server, driven by a clock or by a trace.
+
+    Args:
+        parts: the parts of the run.
+        common: arguments of every simulation.
+        folder: the run folder, for what is recorded; None to record nothing.
+        trace: what to replay; None to simulate on a clock.
+    """
+    method, workers = parts.method, parts.workers
+    assert isinstance(method, ParameterServer)
+    events: Events
+    if trace is not None:
+        events = TraceEvents(trace.records, common["activity"], workers=workers)
+    else:
+        layout = method.layout(parts.oracle.replica.weights.numel())
+        gradients = method.cost.gradients
+        events = ClockEvents(parts.clock(), common["activity"], layout=layout, gradients=gradients, workers=workers)
+    return SimulatedServer(method, events=events, recorder=folder and Recorder.of(parts, folder), **common)
 
 
 def conduct(
@@ -96,6 +128,8 @@ def conduct(
     make: Callable[[Course], Executor],
     lost: Callable[[], int] = lambda: 0,
     share: Callable[[dict[str, Any] | None], object] = lambda state: None,
+    sign: Callable[[int], None] = lambda updates: None,
+    watched: bool = False,
 ) -> int:
     """Train with the executor that `make` returns, and write the run folder.
 
@@ -106,6 +140,8 @@ def conduct(
         make: builds the executor for a course.
         lost: returns the number of workers lost.
         share: gives the checkpoint that the run goes on from (None for a fresh run) to the other ranks.
+        sign: told the number of updates after each of them.
+        watched: whether a launcher says which peer was lost, and why; it knows better than a broken connection.
 
     Returns:
         The exit code.
@@ -133,6 +169,7 @@ def conduct(
             stopping=lambda: bool(stop),
             observers=parts.observers(folder, 0 if resumed is None else resumed["tracker"]["rows"]),
             target_loss=cfg.run.target_loss,
+            sign=sign,
         )
         executor = make(course)
         share(resumed)
@@ -142,14 +179,17 @@ def conduct(
         executor.activity.flush(folder)
         tracker.start(_facts(parts), None if resumed is None else resumed["tracker"])
         status, code = "completed", 0
+        extra: dict[str, Any] = {}
         try:
             executor.run()
         except Stop as reason:
             status, code = reason.status, reason.code
             course.pause()
             if isinstance(reason, PeerLost):
-                log.error("%s; continue with run.resume=%s", reason.message, folder)
-        tracker.finish(status, workers_lost=lost(), **_results(parts, course, executor, folder))
+                level = logging.INFO if watched else logging.ERROR
+                log.log(level, "%s; the run stopped, continue it with run.resume=%s", reason.message, folder)
+                extra["error"] = reason.message
+        tracker.finish(status, workers_lost=lost(), **_results(parts, course, executor, folder), **extra)
     return code or (stop.exit_code or 0 if status == "interrupted" else 0)
 
 
@@ -201,4 +241,5 @@ def _results(parts: build.Parts, course: Course, executor: Executor, folder: Pat
         "peak_memory_bytes": machine.peak_memory_bytes(parts.device),
         "weights_sha256": weights_sha256(replica.named_weights(weights)),
         "buffers_sha256": weights_sha256(replica.named_statistics(statistics)),
+        **executor.columns(),
     }

@@ -1,9 +1,9 @@
-"""A parameter server and its workers in one process, on a virtual clock.
+"""A parameter server and its workers in one process.
 
-Every message is an event with a time. A worker computes on what it pulled, its push travels to the server, which
-handles one message at a time in order of arrival (ties: by worker), and answers with a fresh pull. Since a gradient
-depends only on what was pulled and on the leased batch, it is evaluated when its push is handled: no gradient is ever in
-flight, and a server that keeps backups needs no further copy of the weights.
+Which message the server handles next, and when, is told by a source of events: a virtual clock, or the trace of a
+recorded run (`runner.events`). Since a gradient depends only on what was pulled and on the leased batch, it is evaluated
+when its push is handled: no gradient is ever in flight, and a server that keeps backups needs no further copy of the
+weights.
 
 A push and the pull that follows it are one message and its answer, as in a request with a reply; the papers' algorithms
 pull right after they push too.
@@ -11,7 +11,6 @@ pull right after they push too.
 
 from __future__ import annotations
 
-import heapq
 from typing import Any
 
 import torch
@@ -19,12 +18,12 @@ import torch
 from algorithms.base import Message, ParameterServer, Step
 from runner.activity import Activity
 from runner.batches import Batches, Leases
-from runner.clock import Clock
 from runner.course import Course
+from runner.errors import InputError
+from runner.events import Event, Events
 from runner.oracle import NetworkOracle
 from runner.replica import running_average
-
-FLOAT_BYTES = 4
+from runner.trace import LOST, RESUMED, Record, Recorder
 
 
 class SimulatedServer:
@@ -35,9 +34,10 @@ class SimulatedServer:
         workers: number of workers M.
         oracle: gradients.
         batches: the run's batches, leased one by one.
-        clock: virtual durations.
+        events: says which message is handled next.
         course: counts, evaluation, checkpoints.
         activity: what each worker did when.
+        recorder: writes down the order of messages; None where nobody asked for it.
         compiled: fuse the server's update rule.
     """
 
@@ -48,75 +48,93 @@ class SimulatedServer:
         workers: int,
         oracle: NetworkOracle,
         batches: Batches,
-        clock: Clock,
+        events: Events,
         course: Course,
         activity: Activity,
+        recorder: Recorder | None = None,
         compiled: bool = False,
     ) -> None:
         self.server = server
         self.oracle = oracle
         self.batches = batches
-        self.clock = clock
+        self.events = events
         self.course = course
         self.activity = activity
+        self.recorder = recorder
         replica = oracle.replica
         server.start(replica.weights.clone(), workers, compiled)
         self.halves = [server.worker(m) for m in range(workers)]
         self.statistics = replica.initial_statistics()
         self.leases = Leases(batches)
-        n = replica.weights.numel()
-        layout = server.layout(n)
-        self.pull_seconds = clock.transfer_seconds(FLOAT_BYTES * sum(layout.pull.values()))
-        self.push_seconds = clock.transfer_seconds(FLOAT_BYTES * sum(layout.push.values()))
+        layout = server.layout(replica.weights.numel())
         # What each worker pulled last, where the server does not keep it itself.
         self.copies: list[Message] = [
             {} if server.sent(m) else {name: server.w.new_zeros(size) for name, size in layout.pull.items()}
             for m in range(workers)
         ]
         self.version = [0] * workers
-        self.tasks = [0] * workers
-        self.free = 0.0
-        self.events: list[tuple[float, int]] = []
+        self.workers_lost = 0
         self._resumed = False
 
     def run(self) -> None:
-        """Run to the end of the batches.
+        """Run to the end of the batches, or of the events.
 
         Raises:
             Stop: the run diverged or was asked to stop.
+            InputError: the trace that is replayed is not what this run makes of it.
         """
         course = self.course
         course.start()
+        if self.recorder is not None:
+            self.recorder.begin()
         if not self._resumed:
             for worker in range(len(self.halves)):
-                self._pull(worker, handled=self._handle(self.clock.transfer_seconds(0)))
-        while self.events:
-            arrival, worker = heapq.heappop(self.events)
-            handled = self._handle(arrival)
-            self.activity.span(worker, "wait", arrival, handled)
-            self._push(worker, handled)
-            self._pull(worker, handled)
-            finished = not self.events
-            if course.due(finished):
-                course.evaluate(self.weights(), self.statistics, self.oracle.totals, self, finished)
-        course.pause()
+                self._pull(worker, self.events.begin())
+        try:
+            while not self._finished:
+                self._handle(self.events.next())
+                finished = self._finished
+                if course.due(finished):
+                    course.evaluate(self.weights(), self.statistics, self.oracle.totals, self, finished)
+        finally:
+            course.pause()
+            if self.recorder is not None:
+                self.recorder.flush()
 
-    def _handle(self, arrival: float) -> float:
-        self.free = max(arrival, self.free) + self.clock.server_seconds
-        return self.free
+    @property
+    def _finished(self) -> bool:
+        return self.leases.finished or self.events.over
 
-    def _push(self, worker: int, handled: float) -> None:
+    def _handle(self, event: Event) -> None:
+        if event.kind == LOST:
+            self._drop(event)
+        elif event.kind == RESUMED:
+            self.leases.restart()
+            for worker in range(len(self.halves)):
+                self._pull(worker, event.time)
+        else:
+            self._push(event)
+            self._pull(event.worker, event.time)
+
+    def _push(self, event: Event) -> None:
+        worker, course = event.worker, self.course
+        if event.record is not None:
+            self._compare(event.record)
         batch = self.leases.done(worker)
         message = self.halves[worker].work(self.oracle, self.server.sent(worker) or self.copies[worker], batch)
-        staleness = self.course.updates - self.version[worker]
-        rate = self.course.rate()
+        staleness = course.updates - self.version[worker]
+        if self.recorder is not None:
+            self.recorder.push(
+                worker, pulled=self.version[worker], version=course.updates, batch=batch.number, time=event.time
+            )
+        rate = course.rate()
         self.server.push(worker, message, Step(lr=rate.lr, decay=rate.decay, staleness=staleness))
         running_average(self.statistics, self.oracle.replica.statistics)
         self.activity.staleness(worker, staleness)
         gradients = len(batch.ids) * self.server.cost.gradients
-        self.course.advance(gradients, handled, self.oracle.totals, staleness)
+        course.advance(gradients, event.time, self.oracle.totals, staleness)
 
-    def _pull(self, worker: int, handled: float) -> None:
+    def _pull(self, worker: int, now: float) -> None:
         batch = self.leases.lease(worker)
         if batch is None:
             return
@@ -124,15 +142,32 @@ class SimulatedServer:
         for name, copy in self.copies[worker].items():
             copy.copy_(message[name])
         self.version[worker] = self.course.updates
-        begin = handled + self.pull_seconds
-        share = len(batch.ids) / self.batches.size
-        end = begin + self.clock.compute_seconds(worker, self.tasks[worker], share, self.server.cost.gradients)
-        self.tasks[worker] += 1
-        arrival = end + self.push_seconds
-        self.activity.span(worker, "transfer", handled, begin)
-        self.activity.span(worker, "compute", begin, end)
-        self.activity.span(worker, "transfer", end, arrival)
-        heapq.heappush(self.events, (arrival, worker))
+        self.events.pulled(worker, len(batch.ids) / self.batches.size, now)
+
+    def _drop(self, event: Event) -> None:
+        """Go on without a worker: its batch goes to an idle one, or to whoever pulls next."""
+        self.workers_lost += 1
+        if self.recorder is not None:
+            self.recorder.lost(event.worker, version=self.course.updates, time=event.time)
+        for idle in self.leases.forfeit(event.worker):
+            self._pull(idle, event.time)
+
+    def _compare(self, record: Record) -> None:
+        """Refuse a trace that this run cannot have made: it would not be what it claims to repeat."""
+        worker = record.worker
+        held = self.leases.held.get(worker)
+        mine = (self.version[worker], self.course.updates, held)
+        recorded = (record.pulled, record.version, record.batch)
+        if held is None or mine != recorded:
+            names = "(version pulled, version at push, batch)"
+            what = (
+                f"worker {worker}'s push after update {self.course.updates} was {names} = {recorded}, here it is {mine}"
+            )
+            raise InputError(f"cluster.trace: {what}; allowed: the trace of such a run, unchanged")
+
+    def columns(self) -> dict[str, float]:
+        """Return what goes into a row besides the course's own columns: nothing."""
+        return {}
 
     def weights(self) -> torch.Tensor:
         """Return the flat weights of the solution."""
@@ -151,9 +186,9 @@ class SimulatedServer:
             "totals": self.oracle.totals,
             "leases": self.leases.state_dict(),
             "version": self.version,
-            "tasks": self.tasks,
-            "free": self.free,
-            "events": self.events,
+            "events": self.events.state_dict(),
+            "workers_lost": self.workers_lost,
+            "trace": None if self.recorder is None else self.recorder.state_dict(),
             "activity": self.activity.state_dict(),
         }
 
@@ -167,8 +202,9 @@ class SimulatedServer:
         self.oracle.totals.copy_(state["totals"])
         self.leases.load_state_dict(state["leases"])
         self.version = list(state["version"])
-        self.tasks = list(state["tasks"])
-        self.free = state["free"]
-        self.events = [(arrival, worker) for arrival, worker in state["events"]]
+        self.events.load_state_dict(state["events"])
+        self.workers_lost = state["workers_lost"]
+        if self.recorder is not None and state["trace"] is not None:
+            self.recorder.load_state_dict(state["trace"])
         self.activity.load_state_dict(state["activity"])
         self._resumed = True

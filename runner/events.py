@@ -1,0 +1,168 @@
+"""Two sources of what happens when on a simulated parameter server: a virtual clock, and a recorded trace.
+
+A source answers one question, which message the server handles next, and notes what the workers did meanwhile. What is
+computed, and when a worker pulls, is the executor's: it is the same for both.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any, NamedTuple, Protocol
+
+from algorithms.base import Layout
+from runner.activity import Activity
+from runner.clock import Clock
+from runner.trace import PUSH, Record
+
+FLOAT_BYTES = 4
+
+
+class Event(NamedTuple):
+    """Something the server has to handle.
+
+    Attributes:
+        kind: `PUSH`: a gradient of a worker; `LOST`: it is gone; `RESUMED`: all workers begin anew.
+        worker: its number, from 0.
+        time: the run's seconds when the server has handled it.
+        record: what a trace says about it, to be compared; None on a clock.
+    """
+
+    kind: str
+    worker: int
+    time: float
+    record: Record | None = None
+
+
+class Events(Protocol):
+    """Says what the server handles next."""
+
+    def begin(self) -> float:
+        """Return when the server has handled the next of the first pulls, called once for each worker."""
+        ...
+
+    def pulled(self, worker: int, share: float, now: float) -> None:
+        """Note that a worker got weights and a batch, `share` of a full one, at the run's second `now`."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether there are no more events."""
+        ...
+
+    def next(self) -> Event:
+        """Return the next event."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class ClockEvents:
+    """Events on a virtual clock: a worker computes on what it pulled, its push travels, the server takes one at a time.
+
+    Args:
+        clock: virtual durations.
+        activity: what each worker did when.
+        layout: sizes of the messages.
+        gradients: gradient evaluations per sample of a batch.
+        workers: number of workers M.
+    """
+
+    def __init__(self, clock: Clock, activity: Activity, *, layout: Layout, gradients: float, workers: int) -> None:
+        self.clock = clock
+        self.activity = activity
+        self.gradients = gradients
+        self.pull_seconds = clock.transfer_seconds(FLOAT_BYTES * sum(layout.pull.values()))
+        self.push_seconds = clock.transfer_seconds(FLOAT_BYTES * sum(layout.push.values()))
+        self.tasks = [0] * workers
+        self.free = 0.0
+        self.heap: list[tuple[float, int]] = []
+
+    def begin(self) -> float:
+        """See `Events.begin`: a request is a message without tensors."""
+        return self._handle(self.clock.transfer_seconds(0))
+
+    def pulled(self, worker: int, share: float, now: float) -> None:
+        """See `Events.pulled`."""
+        begin = now + self.pull_seconds
+        end = begin + self.clock.compute_seconds(worker, self.tasks[worker], share, self.gradients)
+        self.tasks[worker] += 1
+        arrival = end + self.push_seconds
+        self.activity.span(worker, "transfer", now, begin)
+        self.activity.span(worker, "compute", begin, end)
+        self.activity.span(worker, "transfer", end, arrival)
+        heapq.heappush(self.heap, (arrival, worker))
+
+    @property
+    def over(self) -> bool:
+        """See `Events.over`."""
+        return not self.heap
+
+    def next(self) -> Event:
+        """See `Events.next`; ties go to the worker with the smaller number."""
+        arrival, worker = heapq.heappop(self.heap)
+        handled = self._handle(arrival)
+        self.activity.span(worker, "wait", arrival, handled)
+        return Event(PUSH, worker, handled)
+
+    def _handle(self, arrival: float) -> float:
+        self.free = max(arrival, self.free) + self.clock.server_seconds
+        return self.free
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the rest of the events depends on."""
+        return {"tasks": list(self.tasks), "free": self.free, "heap": list(self.heap)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.tasks = list(state["tasks"])
+        self.free = state["free"]
+        self.heap = [(arrival, worker) for arrival, worker in state["heap"]]
+
+
+class TraceEvents:
+    """The events of a recorded run, at the times at which they happened there.
+
+    Args:
+        records: of the trace.
+        activity: what each worker did when.
+        workers: number of workers M.
+    """
+
+    def __init__(self, records: list[Record], activity: Activity, *, workers: int) -> None:
+        self.records = records
+        self.activity = activity
+        self.position = 0
+        self.replied = [0.0] * workers
+
+    def begin(self) -> float:
+        """See `Events.begin`."""
+        return 0.0
+
+    def pulled(self, worker: int, share: float, now: float) -> None:
+        """See `Events.pulled`."""
+        self.replied[worker] = now
+
+    @property
+    def over(self) -> bool:
+        """See `Events.over`."""
+        return self.position == len(self.records)
+
+    def next(self) -> Event:
+        """See `Events.next`."""
+        record = self.records[self.position]
+        self.position += 1
+        if record.kind == PUSH:
+            self.activity.round_trip(
+                record.worker, self.replied[record.worker], record.time - record.waited, record.time, record.compute
+            )
+        return Event(record.kind, record.worker, record.time, record)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the rest of the events depends on."""
+        return {"position": self.position, "replied": list(self.replied)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.position = state["position"]
+        self.replied = list(state["replied"])

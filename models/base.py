@@ -76,6 +76,24 @@ class Chain(nn.Module):
         return torch.count_nonzero(outputs.argmax(dim=1) != targets)
 
 
+def check_images(model: str, shape: Sequence[int], smallest: int) -> None:
+    """Refuses shapes that are no images (channels, height, width), or smaller ones than a network can halve.
+
+    Args:
+        model: how the network is called in messages, as ``resnet20``.
+        shape: Shape of an input.
+        smallest: Pixels that height and width must have at least.
+
+    Raises:
+        ValueError: The message names the model, the shape and what is allowed.
+    """
+    if len(shape) != 3 or shape[0] < 1 or min(shape[1:]) < smallest:
+        raise ValueError(
+            f"model={model}: cannot take inputs of shape {tuple(shape)}; "
+            f"allowed: images (channels, height, width) of at least {smallest}x{smallest}"
+        )
+
+
 def sizes(key: str, values: Sequence[int], allowed: str) -> tuple[int, ...]:
     """The values as a tuple of positive whole numbers.
 

@@ -7,21 +7,22 @@ from torch import nn
 
 from models.base import Chain, sizes
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+SIGMOID_GAIN = 4.0  # the sigmoid's slope at zero is 1/4
 
 
 class MLP(Chain):
     """Fully connected layers with an activation after each but the last.
 
     The blocks are ``flatten``, ``hidden1`` ... ``hiddenN`` and ``classifier``; their parameters
-    ``hidden1.linear.weight`` and so on. Initial weights are PyTorch's default for linear layers, from torch's global
-    generator.
+    ``hidden1.linear.weight`` and so on. Initial weights come from torch's global generator: PyTorch's default for
+    linear layers, except with sigmoids, see `initialise_for_sigmoids`.
 
     Args:
         shape: Shape of an input; it is flattened.
         classes: Number of classes.
         widths: Units of the hidden layers, first to last; none makes a linear model.
-        activation: ``relu`` or ``tanh``.
+        activation: ``relu``, ``tanh`` or ``sigmoid``.
 
     Raises:
         ValueError: A width is no positive whole number, or the activation is unknown.
@@ -38,6 +39,21 @@ class MLP(Chain):
         sizes("classes", [classes], "a positive number of classes")
         hidden = sizes("model.widths", tuple(widths), "a list of positive whole numbers, as [100]")
         super().__init__(_blocks(features, classes, hidden, ACTIVATIONS[activation]))
+        if activation == "sigmoid":
+            initialise_for_sigmoids(self)
+
+
+def initialise_for_sigmoids(net: nn.Module) -> None:
+    """Draws the weights of linear and convolutional layers as deep networks of sigmoids need them, and zeroes biases.
+
+    Weights are uniform with four times the limit of Glorot and Bengio (2010, eq. 16), as they advise for sigmoids. With
+    PyTorch's default, which has no gain, networks of five layers stay at the loss of guessing for many epochs.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight, gain=SIGMOID_GAIN)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def _blocks(

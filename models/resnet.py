@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.base import Chain, sizes
+from models.base import Chain, check_images, sizes
 
 WIDTHS = (16, 32, 64)
 STEM_WIDTH = 16
@@ -45,17 +45,20 @@ class ResNet(Chain):
             raise ValueError(
                 f"model.depth={depth}: no such residual network; allowed: 6n + 2, as 8, 20, 32, 44, 56, 110, 164"
             )
-        if len(shape) != 3 or min(shape[1:]) < SMALLEST or shape[0] < 1:
-            raise ValueError(
-                f"model=resnet{depth}: cannot take inputs of shape {tuple(shape)}; "
-                f"allowed: images (channels, height, width) of at least {SMALLEST}x{SMALLEST}"
-            )
+        check_images(f"resnet{depth}" if batch_norm else f"resnet{depth}_nobn", shape, SMALLEST)
         sizes("classes", [classes], "a positive number of classes")
         super().__init__(_blocks(shape[0], classes, (depth - 2) // 6, batch_norm))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = module.out_channels * math.prod(module.kernel_size)
-                nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+        initialise_convolutions(self)
+
+
+def initialise_convolutions(net: nn.Module) -> None:
+    """Draws the weights of all convolutions from N(0, sqrt(2 / (k*k*out))), and sets their biases to zero."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.out_channels * math.prod(module.kernel_size)
+            nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def _blocks(channels: int, classes: int, per_stage: int, batch_norm: bool) -> Iterator[tuple[str, nn.Module]]:

@@ -8,27 +8,24 @@ from omegaconf import OmegaConf
 from models.base import Chain
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
+SMALL = {"linear", "mlp", "resnet8", "resnet8_nobn", "resnet20", "mobilenet_v2", "googlenet"}
 
 
 def test_all_models_have_a_config():
     depths = {f"resnet{depth}" for depth in (8, 20, 32, 44, 56, 110, 164)}
-    assert {path.stem for path in CONFIGS} >= depths | {"mlp", "linear"}
+    small = {f"resnet{depth}" for depth in (18, 50, 101, 152)} | {"resnet8_nobn", "resnext29", "vgg11_bn", "vgg16_bn"}
+    others = {"googlenet", "densenet121", "mobilenet_v2", "dpn92", "fcn5", "cnn5", "mlp", "linear"}
+    large = {f"imagenet_{name}" for name in ("resnet18", "resnet50", "densenet121", "mobilenet_v2")}
+    assert {path.stem for path in CONFIGS} == depths | small | others | large
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem in SMALL], ids=lambda path: path.stem)
 def test_config_builds_a_chain_for_the_dataset(path):
     net = instantiate(OmegaConf.load(path), shape=(1, 8, 8), classes=10)
     assert isinstance(net, Chain)
     outputs = net(torch.rand(2, 1, 8, 8))
     assert outputs.shape == (2, 10)
     assert len({name for name, _ in net.blocks()}) == len(net.block_names)
-    if path.stem.startswith("resnet"):
-        header = path.read_text().splitlines()[0]
-        assert header.startswith(f"# ResNet-{path.stem.removeprefix('resnet')} ")
-        count = sum(
-            weight.numel() for weight in instantiate(OmegaConf.load(path), shape=(3, 32, 32), classes=10).parameters()
-        )
-        assert f"{count:,} parameters" in path.read_text()
 
 
 def test_unknown_options_are_refused():

@@ -15,7 +15,7 @@ def test_parameter_counts():
     assert parameters(MLP(shape=(5,), classes=3, widths=[])) == 6 * 3
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
 def test_forward_by_hand(activation):
     torch.manual_seed(0)
     net = MLP(shape=(2, 3, 4), classes=5, widths=[7, 6], activation=activation)
@@ -28,6 +28,18 @@ def test_forward_by_hand(activation):
     assert [name for name, _ in net.blocks()] == ["flatten", "hidden1", "hidden2", "classifier"]
 
 
+def test_sigmoid_networks_start_with_gain():
+    torch.manual_seed(0)
+    fcn5 = MLP(shape=(1, 28, 28), classes=10, widths=[256] * 4, activation="sigmoid")
+    assert parameters(fcn5) == 785 * 256 + 3 * 257 * 256 + 257 * 10
+    for name, weight in fcn5.named_parameters():
+        if name.endswith("bias"):
+            assert not weight.any(), name
+        else:
+            limit = 4 * (6 / sum(weight.shape)) ** 0.5
+            assert 0.98 * limit < weight.abs().max() <= limit, name
+
+
 @pytest.mark.parametrize("widths", [[0], [100, -1], [2.5], "100", 100, None, [True]])
 def test_wrong_widths_are_refused(widths):
     with pytest.raises(ValueError, match=r"^model\.widths=.*; allowed: a list of positive whole numbers"):
@@ -35,5 +47,5 @@ def test_wrong_widths_are_refused(widths):
 
 
 def test_unknown_activation_is_refused():
-    with pytest.raises(ValueError, match=r"^model\.activation=gelu: unknown; allowed: relu, tanh$"):
+    with pytest.raises(ValueError, match=r"^model\.activation=gelu: unknown; allowed: relu, tanh, sigmoid$"):
         MLP(shape=(4,), classes=2, activation="gelu")

@@ -152,6 +152,11 @@ def test_shapes_that_do_not_fit_are_refused(shape):
     )
 
 
+def test_without_batch_norm_it_is_refused_by_that_name():
+    with pytest.raises(ValueError, match=r"^model=resnet8_nobn: cannot take inputs of shape \(22,\); allowed: images"):
+        ResNet(shape=(22,), classes=10, depth=8, batch_norm=False)
+
+
 @pytest.mark.parametrize("depth", [2, 18, 21, 20.0, True])
 def test_depths_that_do_not_exist_are_refused(depth):
     with pytest.raises(ValueError, match=f"^model.depth={depth}: .*; allowed: 6n \\+ 2"):

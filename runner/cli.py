@@ -13,7 +13,6 @@ import os
 import secrets
 import string
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,12 +22,11 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from runner import config, folders, launcher, mistakes, resume
+from runner import config, folders, launcher, mistakes, outcome, resume
 from runner.composing import CONF, VERSION_BASE, composer, without_hydra
-from runner.errors import InputError, building, one_line
+from runner.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as exc:
         # Under torchrun each rank finds the same mistake; one line is enough.
         if _rank() == 0:
-            _report(exc)
+            outcome.report(exc)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -115,7 +113,7 @@ def _single(args: argparse.Namespace, cfg: DictConfig) -> int:
         own = HydraConfig.get()
         folder = Path(own.runtime.output_dir)
         codes.append(_execute(job, folder, own.runtime.choices))
-        if codes[-1] in (2, 130) or job.run.estimate:
+        if codes[-1] in (2, 130) or job.run.estimate or job.run.advise or job.run.plot_schedule:
             folders.discard(folder, existing)
 
     code = _hydra(args, task)
@@ -158,26 +156,16 @@ def _joined(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapp
 
 
 def _execute(cfg: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -> int:
-    """Runs `runner.run.execute` and turns what it raises into an exit code and one line."""
+    """Runs `runner.run.execute`, with what it raises turned into an exit code and one line."""
     with open_dict(cfg):
         cfg["names"] = {group: choices.get(group) for group in (*config.GROUPS, "experiment")}
-    try:
+
+    def call() -> int:
         from runner import run
 
-        try:
-            return run.execute(cfg, folder)
-        except InstantiationException:
-            with building():
-                raise
-            raise
-    except InputError as exc:
-        _report(exc)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except Exception as exc:  # noqa: BLE001 - the last resort: whatever it is, it is logged and ends in exit code 1
-        _report_unexpected(exc, folder)
-        return 1
+        return run.execute(cfg, folder)
+
+    return outcome.guarded(call, folder, who=f"rank {_rank()}" if _world_size() > 1 else "")
 
 
 def _hydra(args: argparse.Namespace, task: Callable[[DictConfig], None] | None = None) -> int:
@@ -233,25 +221,6 @@ def _world_size() -> int:
     """How many processes torchrun started, 1 without it."""
     joined = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
     return int(os.environ["WORLD_SIZE"]) if joined else 1
-
-
-def _report(exc: InputError) -> None:
-    print(f"dcrun: {exc}", file=sys.stderr)
-    _trace(exc)
-
-
-def _report_unexpected(exc: Exception, folder: Path | None) -> None:
-    # At level INFO it goes to dcrun.log alone; the terminal gets one line.
-    log.info("%s", "".join(traceback.format_exception(exc)))
-    where = f"traceback in {folder / 'dcrun.log'}" if folder is not None else "HYDRA_FULL_ERROR=1 shows the traceback"
-    rank = f"rank {_rank()}: " if _world_size() > 1 else ""
-    print(f"dcrun: {rank}{type(exc).__name__}: {one_line(str(exc))} ({where})", file=sys.stderr)
-    _trace(exc)
-
-
-def _trace(exc: Exception) -> None:
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        traceback.print_exception(exc)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def guarded(call: Callable[[], int], folder: Path | None, who: str = "") -> int:
         return WRONG_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort: logged, and ends in exit code 1
         # At level INFO it goes to dcrun.log alone; the terminal gets one line.
         log.info("%s", "".join(traceback.format_exception(error)))
         where = f"traceback in {folder / 'dcrun.log'}" if folder else "HYDRA_FULL_ERROR=1 shows the traceback"

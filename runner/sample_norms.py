@@ -138,19 +138,26 @@ def contributions(module: nn.Module, inputs: Tensor, gradients: Tensor) -> list[
 
 def _normalised(module: _BatchNorm, inputs: Tensor, gradients: Tensor) -> list[Tensor]:
     """The weight multiplies the normalised input, the bias is added; sum over positions."""
-    inputs = inputs.float()
-    if module.training or module.running_mean is None or module.running_var is None:
-        axes = [axis for axis in range(inputs.dim()) if axis != 1]
-        variance, mean = torch.var_mean(inputs, axes, correction=0)
-    else:
-        mean, variance = module.running_mean, module.running_var
-    scale = (variance + module.eps).rsqrt()
-    positions = gradients.flatten(2) if gradients.dim() > 2 else gradients.unsqueeze(2)
-    values = inputs[: len(gradients)].reshape(positions.shape)
-    bias = positions.sum(2)
+    mean, variance = _moments(module, inputs)
+    positions = tuple(range(2, inputs.dim()))
+    products = gradients * inputs[: len(gradients)]
+    bias = gradients.sum(positions) if positions else gradients
     # Σ g (x − mean) scale, without the normalised input ever being there.
-    weight = ((positions * values).sum(2) - bias * mean) * scale
+    weight = ((products.sum(positions) if positions else products) - bias * mean) * (variance + module.eps).rsqrt()
     return [weight, bias]
+
+
+def _moments(module: _BatchNorm, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance with which the module has just normalised its input."""
+    mean, variance = module.running_mean, module.running_var
+    if mean is not None and variance is not None:
+        if not module.training:
+            return mean, variance
+        if module.momentum == 1:
+            count = inputs.numel() // inputs.shape[1]
+            return mean, variance * ((count - 1) / count)
+    variance, mean = torch.var_mean(inputs.float(), [a for a in range(inputs.dim()) if a != 1], correction=0)
+    return mean, variance
 
 
 def _columns(module: nn.Linear | nn.Conv1d | nn.Conv2d, inputs: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:

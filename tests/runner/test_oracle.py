@@ -144,3 +144,57 @@ def test_images_reach_the_network_in_its_memory_format(channels_last: bool):
     asked = NetworkOracle(Replica(module, channels_last=channels_last), DIGITS.train, seed=0)
     asked.loss(torch.randn(5, 3, 4, 4), torch.zeros(5, dtype=torch.int64))
     assert seen == [channels_last]
+
+
+@pytest.mark.parametrize("size", [1, 7, 20, 64])
+def test_pieces_of_a_batch_have_the_gradient_of_the_whole(size: int):
+    def network() -> Chain:
+        torch.manual_seed(0)
+        return ResNet(depth=8, shape=(1, 8, 8), classes=10, batch_norm=False)
+
+    whole, pieces = oracle(network(), CROPPED), oracle(network(), CROPPED, micro_batch=size)
+    ids = batch(*range(60), epoch=1)
+    expected = whole.gradient(whole.replica.weights, ids)
+    got = pieces.gradient(pieces.replica.weights, ids)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(pieces.totals, whole.totals, rtol=1e-6, atol=0)
+    assert torch.equal(got, expected) == (size >= 60)
+
+
+def test_batch_norm_sees_pieces_and_reports_their_mean_statistics():
+    pieces, alone = oracle(micro_batch=8), oracle()
+    w = alone.replica.weights
+    pieces.gradient(w, batch(*range(20)))
+    # 20 samples in pieces of at most 8: 7, 7, 6.
+    gradient, statistics = torch.zeros_like(w), torch.zeros_like(alone.replica.statistics)
+    for ids in (range(7), range(7, 14), range(14, 20)):
+        gradient += alone.gradient(w, batch(*ids)) * (len(ids) / 20)
+        statistics += alone.replica.statistics * (len(ids) / 20)
+    torch.testing.assert_close(pieces.replica.gradient, gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(pieces.replica.statistics, statistics, rtol=1e-5, atol=1e-6)
+
+
+def test_pieces_bound_the_memory():
+    def most_held(micro_batch: int | None) -> int:
+        """Largest number of bytes kept for back-propagation at any time."""
+        held, most = 0, 0
+
+        class Kept:
+            def __init__(self, tensor: torch.Tensor) -> None:
+                nonlocal held, most
+                self.tensor, self.bytes = tensor, tensor.nbytes
+                held += self.bytes
+                most = max(most, held)
+
+            def __del__(self) -> None:
+                nonlocal held
+                held -= self.bytes
+
+        asked = oracle(micro_batch=micro_batch)
+        with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+            asked.gradient(asked.replica.weights, batch(*range(64)))
+        return most
+
+    # Weights are kept for back-propagation too, whatever the batch.
+    weights = most_held(2) - 2 * (most_held(4) - most_held(2)) // 2
+    assert most_held(8) - weights < 1.1 * (most_held(None) - weights) / 8

@@ -1,0 +1,153 @@
+"""What every method must pass: parametrised over the files of `conf/algorithm`, so that a new one is covered at once."""
+
+import inspect
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from algorithms.base import Collective, ParameterServer
+from runner import checkpoint
+from runner.composing import CONF
+from tests.trial import Trial, compose, conduct, equal, train
+
+NAMES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
+every = pytest.mark.parametrize("name", NAMES)
+
+CHANCE = 90.0
+"""Test error of a guess among ten digits, in percent."""
+RATES = (0.1, 3.0, 30.0)
+"""Learning rates that are tried in turn: of the usual size, and for methods whose steps are relative to the weights."""
+IN_A_HURRY = ("dc_asgd_a", "ssgd", "sgd")
+"""Methods that run on processes in the short suite too, one of each kind."""
+
+
+def configured(name: str) -> DictConfig:
+    return compose(f"algorithm={name}").algorithm
+
+
+def kind(name: str) -> Any:
+    return get_class(configured(name)._target_)
+
+
+def workers(name: str, most: int) -> str:
+    limit = kind(name).max_workers
+    return f"cluster.workers={most if limit is None else min(most, limit)}"
+
+
+@every
+def test_it_says_how_it_communicates_and_what_a_step_costs(name: str):
+    method = kind(name)
+    assert issubclass(method, ParameterServer | Collective)
+    assert method.cost.gradients > 0
+    assert 1 <= method.default_workers <= (method.max_workers or 1000)
+    assert inspect.getdoc(inspect.getmodule(method)), "the file says what the method does and where it is from"
+
+
+@every
+def test_its_configuration_says_all_there_is_to_set(name: str):
+    given = {key for key in configured(name) if key != "_target_"}
+    taken = inspect.signature(kind(name).__init__).parameters
+    assert given == set(taken) - {"self"}
+    kinds = {parameter.kind for key, parameter in taken.items() if key != "self"}
+    assert kinds <= {inspect.Parameter.KEYWORD_ONLY}
+
+
+@every
+def test_values_that_make_no_sense_are_refused(name: str):
+    cfg = configured(name)
+    wrong = []
+    for key, value in cfg.items():
+        if isinstance(value, bool) or key == "_target_":
+            continue
+        if isinstance(value, int | float):
+            wrong += [(key, -1), (key, math.nan), (key, math.inf)]
+        elif isinstance(value, str):
+            wrong.append((key, "nonsense"))
+    assert wrong
+    for key, value in wrong:
+        options = {**OmegaConf.to_container(cfg), key: value}  # type: ignore[dict-item]
+        del options["_target_"]
+        with pytest.raises(ValueError, match=rf"^algorithm\.{key}=.*; allowed: "):
+            kind(name)(**options)
+
+
+@every
+def test_an_unknown_option_is_refused(name: str):
+    with pytest.raises(Exception, match="unexpected keyword argument 'lambda9'"):
+        instantiate(configured(name), lambda9=1)
+
+
+@pytest.mark.parametrize("network", ["mlp", "resnet8"])
+@every
+def test_it_learns_digits(name: str, network: str, tmp_path: Path):
+    size = ("dataset.limit_train=600", "dataset.limit_test=200", "run.batch_size=16", "run.epochs=4")
+    errors = []
+    for lr in RATES:
+        run = train(f"algorithm={name}", f"model={network}", *size, f"schedule.lr={lr}", folder=tmp_path)
+        errors.append(run.notes.rows[-1]["test_error"])
+        if errors[-1] < CHANCE / 2:
+            break
+    assert min(errors) < CHANCE / 2, f"test errors {errors} at learning rates {RATES}"
+
+
+SHORT = ("model=resnet8", "dataset.limit_train=104", "dataset.limit_test=20", "run.batch_size=8", "run.epochs=2")
+"""Thirteen batches of eight an epoch, so that four workers end it with unequal shares."""
+
+
+@every
+def test_the_same_seed_gives_the_same_bits(name: str, tmp_path: Path):
+    first = train(f"algorithm={name}", *SHORT, folder=tmp_path)
+    second = train(f"algorithm={name}", *SHORT, folder=tmp_path)
+    assert first.sha256 == second.sha256
+    assert equal(first.state, second.state)
+    assert first.notes.rows == second.notes.rows
+    other = train(f"algorithm={name}", *SHORT, "seed=1", "run.epochs=0.5", folder=tmp_path)
+    assert other.sha256 != first.sha256
+    assert first.course.epoch == 2
+
+
+@pytest.mark.parametrize("stop_after", [1, 5])
+@every
+def test_a_run_that_was_stopped_and_continued_ends_with_the_same_bits(name: str, stop_after: int, tmp_path: Path):
+    overrides = (f"algorithm={name}", *SHORT, "run.checkpoint_every=100")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    expected = train(*overrides, folder=tmp_path / "a")
+    stopped = Trial(*overrides, folder=tmp_path / "b", stop_after=stop_after)
+    state = stopped.stopped()
+    assert state["course"]["updates"] == stop_after < expected.course.updates
+    checkpoint.save(tmp_path / "b", stop_after, state, keep=1)
+    found = checkpoint.newest_intact(tmp_path / "b")
+    assert found is not None
+    continued = Trial(*overrides, folder=tmp_path / "b").resume(found[0]).run()
+    assert continued.sha256 == expected.sha256
+    assert equal(continued.state, expected.state)
+    assert stopped.notes.rows + continued.notes.rows == expected.notes.rows
+    assert torch.equal(continued.executor.running_statistics(), expected.executor.running_statistics())
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in IN_A_HURRY else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
+def test_it_runs_on_processes_and_learns(name: str, tmp_path: Path):
+    size = ("model=mlp", "dataset.limit_train=600", "dataset.limit_test=200", "run.batch_size=16", "run.epochs=4")
+    errors = []
+    for lr in RATES:
+        folder = tmp_path / str(lr)
+        overrides = (f"algorithm={name}", "cluster=processes", workers(name, 2), *size, f"schedule.lr={lr}")
+        code, summary = conduct(folder, *overrides)
+        assert code == 0
+        assert summary["status"] == "completed"
+        assert summary["workers_lost"] == 0
+        assert summary["epochs"] == 4
+        errors.append(summary["final_test_error"])
+        shutil.rmtree(folder)
+        if errors[-1] < CHANCE / 2:
+            break
+    assert min(errors) < CHANCE / 2, f"test errors {errors} at learning rates {RATES}"

@@ -30,7 +30,7 @@ class VarianceFactors:
 
         M_k = (1/n) Σ_i ‖∇_k f_i(w)‖² / ‖(1/n) Σ_i ∇_k f_i(w)‖²
 
-    1 where all samples agree, n or more where they cancel out; infinite (written as null) where the mean is zero.
+    1 where all samples agree, n or more where they cancel out; written as null where the mean is zero.
     Source: Huo, PhD thesis 2020, section 4.4.3 and figure 12, which takes all training samples; here a fixed part of
     them, without augmentation. Batch norm uses its running statistics, so that f_i depends on sample i alone.
 

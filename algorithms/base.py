@@ -8,7 +8,8 @@ server handles one message at a time. Collective (`Collective`): all workers tak
 combined (averaged or gathered), and every worker applies the combination.
 
 To add a method, subclass one of the two, implement its abstract methods, and write `conf/algorithm/<name>.yaml` with
-the class as `_target_`. Greek letters are spelled as the papers do: `lambda0`, `tau` (staleness), `eta` (learning rate).
+the class as `_target_`. Greek letters are spelled as the papers do: `lambda0`, `tau` (staleness), `eta` (learning
+rate).
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Step(NamedTuple):
 
     Attributes:
         lr: learning rate η of this update, warm-up included.
-        decay: η without warm-up, relative to the value it falls from (1, then 0.1, 0.01 … under the papers' multi-step; 1
-            while a one-cycle rises); always above 0.
+        decay: η without warm-up, relative to the value it falls from (1, then 0.1, 0.01 … under the papers'
+            multi-step; 1 while a one-cycle rises); always above 0.
         staleness: number τ of server updates between the worker's pull and this push (parameter server only).
         share: this worker's samples relative to an equal cut of the step's samples (collective only).
     """
@@ -74,7 +75,7 @@ class Oracle(Protocol):
     """What a method may ask about the objective."""
 
     def gradient(self, w: Tensor, batch: Batch) -> Tensor:
-        """Return the mean gradient over `batch` at the flat weights `w`, a flat vector that the next call overwrites."""
+        """Return the mean gradient over `batch` at the flat weights `w`, a flat vector that the next call reuses."""
         ...
 
     def gradient_and_norms(self, w: Tensor, batch: Batch, samples: int | None = None) -> tuple[Tensor, Tensor]:
@@ -227,7 +228,7 @@ class Collective(Stateful):
     `delay` steps later, handed to `apply`. All workers return a message in the same steps.
 
     Attributes:
-        combine: how messages are combined: "mean" over the workers; "gather" stacks them by rank, each tensor (M, size).
+        combine: how messages are combined: "mean" over the workers; "gather" stacks them by rank, to (M, size).
         period: local steps from one contribution to the next.
         delay: local steps that a combination travels before it is applied; 0 waits for it.
         replicated: whether all workers hold the same weights and state at all times. A simulation then keeps one copy.

@@ -11,9 +11,9 @@ M η, to rounding, and one worker is sequential SGD, to the bit.
 The paper asks for an order in which ‖w̃ − w_t‖ grows: smallest gradients first. Here w̃ − w_t = −η s is kept as the sum
 s of the compensated gradients, which spares the rounding of w̃.
 
-Decided here, where the paper is silent: weight decay is wd · w_t in each of the M small steps, outside the λ g ⊙ g term;
-momentum is heavy-ball on the mean s/M of the compensated gradients, with rate η̂. Where the last step of an epoch leaves
-the workers with shares that differ by one sample, a gradient counts by its samples, as in `SSGD`.
+Decided here, where the paper is silent: weight decay is wd · w_t in each of the M small steps, outside the λ g ⊙ g
+term; momentum is heavy-ball on the mean s/M of the compensated gradients, with rate η̂. Where the last step of an epoch
+leaves the workers with shares that differ by one sample, a gradient counts by its samples, as in `SSGD`.
 """
 
 from __future__ import annotations

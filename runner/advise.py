@@ -1,8 +1,9 @@
 """What communication costs a collective method, and which delay would hide it: `run.advise=true`.
 
-The model is that of DaSGD (ICLR 2022 submission, section 3.3): a step of computing takes t_p, a combination t_c. Workers
-that communicate every τ steps and let a combination travel for d steps need τ t_p + max(0, t_c − d t_p) for τ steps, so a
-delay of d steps hides all communication where d t_p >= t_c. Where computing times vary, the slowest worker counts.
+The model is that of delayed averaging (ICLR 2022 submission, section 3.3): a step of computing takes t_p, a
+combination t_c. Workers that communicate every τ steps and let a combination travel for d steps need
+τ t_p + max(0, t_c − d t_p) for τ steps, so a delay of d steps hides all communication where d t_p >= t_c. Where
+computing times vary, the slowest worker counts.
 """
 
 from __future__ import annotations

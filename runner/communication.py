@@ -15,7 +15,7 @@ class Communication:
         self._hidden = 0.0
 
     def add(self, seconds: float, hidden: float) -> None:
-        """Count a combination that travelled for `seconds`, `hidden` of them (the workers' mean) while they computed."""
+        """Count a combination that travelled for `seconds`, `hidden` of them (workers' mean) while they computed."""
         self._seconds += seconds
         self._hidden += hidden
 

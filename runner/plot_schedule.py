@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from hydra.utils import get_class
@@ -57,7 +58,7 @@ def curve(schedule: Schedule) -> tuple[list[float], list[float]]:
     corners = schedule.corners()
     whole = corners[-1] - corners[0]
     epochs: list[float] = []
-    for low, high in zip(corners, corners[1:], strict=False):
+    for low, high in itertools.pairwise(corners):
         steps = max(2, round(POINTS * (high - low) / whole))
         epochs += [low + (high - low) * i / steps for i in range(steps)]
         # Just before a corner, where a jump still has its old rate.

@@ -1,8 +1,9 @@
 """One worker of a collective method on a process of its own.
 
 Contributions are packed into one vector and combined by one all-reduce or all-gather, which for methods with a `delay`
-travels while the next local steps run. Two more elements of that vector let all ranks agree to stop: a signal arrived, or
-a loss is not finite. At evaluations rank 0 gathers what it needs and the others wait for it, so no clock runs meanwhile.
+travels while the next local steps run. Two more elements of that vector let all ranks agree to stop: a signal arrived,
+or a loss is not finite. At evaluations rank 0 gathers what it needs and the others wait for it, so no clock runs
+meanwhile.
 """
 
 from __future__ import annotations
@@ -164,7 +165,9 @@ class ProcessCollective:
         if self.method.combine == "gather":
             combined = dict(zip(self.layout, pieces, strict=True))
         else:
-            combined = {name: piece[0].div_(self.meeting.world) for name, piece in zip(self.layout, pieces, strict=True)}
+            combined = {
+                name: piece[0].div_(self.meeting.world) for name, piece in zip(self.layout, pieces, strict=True)
+            }
         self.method.apply(combined, step)
         self.sent += 1
         # Reading the flags makes the host wait for a GPU, so there not every time.
@@ -271,4 +274,6 @@ class ProcessCollective:
         self.step = state["step"]
         device = self.oracle.device
         self.communication.load_state_dict(state["communication"])
-        self.travelling = deque(Travelling(due, Parcel(vectors.to(device), None)) for due, vectors in state["travelling"])
+        self.travelling = deque(
+            Travelling(due, Parcel(vectors.to(device), None)) for due, vectors in state["travelling"]
+        )

@@ -1,18 +1,17 @@
 """The learning rate as a function of effective passes.
 
 Four kinds, each optionally after a linear warm-up: constant, multi-step (the papers' "divided by 10 after epochs 80 and
-120"), one-cycle (linear up, linear down, as in DaSGD's experiments) and polynomial decay (as for LARS). Milestones and
-warm-up count from the run's start; one-cycle and polynomial span the rest, from the end of the warm-up to the run's end.
+120"), one-cycle (linear up, linear down) and polynomial decay. Milestones and warm-up count from the run's start;
+one-cycle and polynomial span the rest, from the end of the warm-up to the run's end.
 
-With `base_batch` every rate is multiplied by B / base_batch, B being the samples of an update: the linear scaling rule of
-Goyal et al. 2017, γ_base · B / B_base in the thesis on LARS and CLARS.
+With `base_batch` every rate is multiplied by B / base_batch, B being the samples of an update: the linear scaling rule
+(Goyal et al. 2017; γ_base · B / B_base in Huo's thesis, section 4.4).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
-
 
 DECAY_FLOOR = 1e-9
 """Methods divide by the decay; a rate may end at 0."""

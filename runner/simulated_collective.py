@@ -218,4 +218,3 @@ class SimulatedCollective:
         )
         self.communication.load_state_dict(state["communication"])
         self.activity.load_state_dict(state["activity"])
-

@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
+from algorithms.base import Layer
 from runner import build, config, launcher
 from runner.composing import composer, without_hydra
 from runner.course import Course, Stop
@@ -193,6 +194,7 @@ class QuadraticOracle:
             self.weights = torch.tensor([start], dtype=torch.float64)
             self.gradient = torch.zeros(1, dtype=torch.float64)
             self.statistics = torch.empty(0)
+            self.layers = (Layer("network", 0, 1),)
 
         def initial_statistics(self) -> Tensor:
             return torch.empty(0)

@@ -1,4 +1,4 @@
-"""What every method must pass: parametrised over the files of `conf/algorithm`, so that a new one is covered at once."""
+"""What every method must pass: parametrised over the files of `conf/algorithm`, so a new one is covered at once."""
 
 import inspect
 import math

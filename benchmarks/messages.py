@@ -24,7 +24,8 @@ from runner.build import Parts
 from runner.links import Link, Meeting, at_file
 from runner.oracle import NetworkOracle
 from runner.packet import Packet
-from runner.process_server import ProcessServer, push_fields, serve_worker
+from runner.process_server import ProcessServer
+from runner.process_worker import push_fields, serve_worker
 
 TRIPS = 200
 """Round trips that a side makes in a round, over all workers."""
@@ -41,7 +42,14 @@ class EmptyGradients(NetworkOracle):
 
 def subject(workers: int) -> Parts:
     """A run of TRIPS gradients."""
-    overrides = ["algorithm=asgd", "model=resnet20", f"cluster.workers={workers}", "run.threads=1", "run.epochs=1"]
+    overrides = [
+        "algorithm=asgd",
+        "model=resnet20",
+        f"cluster.workers={workers}",
+        "cluster=processes",
+        "run.threads=1",
+        "run.epochs=1",
+    ]
     data = ["dataset=synthetic", "dataset.shape=[3,32,32]", "dataset.test=10", f"dataset.train={TRIPS}"]
     return parts([*overrides, *data, "run.batch_size=1"])
 
@@ -73,7 +81,9 @@ def work(rank: int, workers: int, path: str) -> None:
             link.send(push.buffer).wait()
         link = Link(fresh(meeting, f"dcrun{turn}"), rank - 1)
         half = given.method.worker(rank - 1)
-        serve_worker(half, link, pull=layout.pull, push=layout.push, oracle=oracle, batches=given.batches)
+        clock, gradients = given.clock(), given.method.cost.gradients
+        about = {"worker": rank - 1, "layout": layout, "clock": clock, "gradients": gradients}
+        serve_worker(half, link, oracle=oracle, batches=given.batches, **about)
 
 
 class Server:
@@ -122,6 +132,7 @@ class Server:
                 batches=given.batches,
                 course=course,
                 activity=Activity(self.workers),
+                clock=given.clock(),
             ),
         )
         return summary["samples_per_second"]  # a sample per round trip

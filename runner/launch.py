@@ -17,7 +17,6 @@ import tempfile
 import time
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 

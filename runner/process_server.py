@@ -10,7 +10,6 @@ The weights, and the backups of methods that keep them, lie in CPU memory, also 
 from __future__ import annotations
 
 import datetime
-import itertools
 import logging
 import queue
 import threading
@@ -22,17 +21,16 @@ import torch
 from torch import Tensor
 from torch.distributed import Work
 
-from algorithms.base import Layout, ParameterServer, Step, Worker
+from algorithms.base import ParameterServer, Step
 from runner.activity import Activity
 from runner.batches import Batches, Leases
 from runner.clock import Clock
 from runner.course import Course, PeerLost
-from runner.events import FLOAT_BYTES
 from runner.links import Link
-from runner.oracle import NetworkOracle
 from runner.packet import BATCH, STOP, Packet
+from runner.process_worker import STATISTICS, push_fields
+from runner.recorder import Recorder
 from runner.replica import Replica, running_average
-from runner.trace import Recorder
 
 log = logging.getLogger("dcrun")
 
@@ -40,8 +38,6 @@ POLL = 0.5
 """Seconds between two looks at who was lost while no message comes."""
 FAREWELL = datetime.timedelta(seconds=5)
 """How long a worker is given to take the message that the run is over."""
-STATISTICS = "batch statistics"
-"""Field of a push that carries the batch-norm statistics of its batch."""
 
 
 class Connection:
@@ -303,64 +299,3 @@ class ProcessServer:
         if self.recorder is not None and state["trace"] is not None:
             self.recorder.load_state_dict(state["trace"])
         self._resumed = True
-
-
-def push_fields(push: dict[str, int], statistics: int) -> dict[str, int]:
-    """Return the fields of a worker's packet: the method's, and the batch-norm statistics where the network has any."""
-    return push | ({STATISTICS: statistics} if statistics else {})
-
-
-def serve_worker(
-    half: Worker,
-    link: Link,
-    *,
-    worker: int,
-    layout: Layout,
-    oracle: NetworkOracle,
-    batches: Batches,
-    clock: Clock,
-    gradients: float,
-    sign: Callable[[int], None],
-) -> None:
-    """Work for a server until it says stop: receive weights and a batch number, compute, push.
-
-    Args:
-        half: the method's worker half.
-        link: to the server.
-        worker: its number, from 0.
-        layout: of the messages.
-        oracle: gradients.
-        batches: the run's batches.
-        clock: delays that are acted with real sleeps.
-        gradients: gradient evaluations per sample of a batch.
-        sign: told the number of messages pushed so far.
-
-    Raises:
-        RuntimeError: the server is gone.
-    """
-    replica = oracle.replica
-    inbox = Packet(layout.pull, pinned=oracle.device.type == "cuda")
-    outbox = Packet(push_fields(layout.push, replica.statistics.numel()), pinned=oracle.device.type == "cuda")
-    down, up = (clock.transfer_seconds(FLOAT_BYTES * sum(part.values())) for part in (layout.pull, layout.push))
-    for task in itertools.count():
-        link.receive(inbox.buffer)
-        if int(inbox.header[0]) == STOP:
-            return
-        if down:
-            time.sleep(down)
-        begin = time.perf_counter()
-        batch = batches.batch(int(inbox.header[1]))
-        message = half.work(oracle, inbox.tensors, batch)
-        outbox.fill(message)
-        if replica.statistics.numel():
-            outbox.tensors[STATISTICS].copy_(replica.statistics)
-        outbox.numbers[:3].copy_(oracle.totals)
-        oracle.totals.zero_()
-        took = time.perf_counter() - begin
-        if longer := clock.sleep_seconds(worker, task, took, len(batch.ids) / batches.size, gradients):
-            time.sleep(longer)
-        outbox.numbers[3] = time.perf_counter() - begin
-        if up:
-            time.sleep(up)
-        link.send(outbox.buffer).wait()
-        sign(task + 1)

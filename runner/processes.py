@@ -26,9 +26,10 @@ from runner.course import Course, Stop
 from runner.errors import InputError
 from runner.launch import launch
 from runner.process_collective import ProcessCollective
-from runner.process_server import ProcessServer, serve_worker
+from runner.process_server import ProcessServer
+from runner.process_worker import serve_worker
+from runner.recorder import Recorder
 from runner.run import Executor, conduct
-from runner.trace import Recorder
 
 READY = "rank 0 is ready"
 

@@ -21,11 +21,12 @@ from runner.errors import InputError
 from runner.events import ClockEvents, Events, TraceEvents
 from runner.fingerprint import weights_sha256
 from runner.progress import show_result
+from runner.recorder import Recorder
 from runner.records import read_lines
 from runner.signals import StopSignals
 from runner.simulated_collective import SimulatedCollective
 from runner.simulated_server import SimulatedServer
-from runner.trace import Recorder, Trace
+from runner.trace import Trace
 from runner.tracking import METRICS, SUMMARY, Tracker
 
 log = logging.getLogger("dcrun")

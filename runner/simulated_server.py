@@ -1,9 +1,9 @@
 """A parameter server and its workers in one process.
 
 Which message the server handles next, and when, is told by a source of events: a virtual clock, or the trace of a
-recorded run (`runner.events`). Since a gradient depends only on what was pulled and on the leased batch, it is evaluated
-when its push is handled: no gradient is ever in flight, and a server that keeps backups needs no further copy of the
-weights.
+recorded run (`runner.events`). Since a gradient depends only on what was pulled and on the leased batch, it is
+evaluated when its push is handled: no gradient is ever in flight, and a server that keeps backups needs no further copy
+of the weights.
 
 A push and the pull that follows it are one message and its answer, as in a request with a reply; the papers' algorithms
 pull right after they push too.
@@ -22,8 +22,9 @@ from runner.course import Course
 from runner.errors import InputError
 from runner.events import Event, Events
 from runner.oracle import NetworkOracle
+from runner.recorder import Recorder
 from runner.replica import running_average
-from runner.trace import LOST, RESUMED, Record, Recorder
+from runner.trace import LOST, RESUMED, Record
 
 
 class SimulatedServer:

@@ -3,12 +3,13 @@
 `trace.jsonl` begins with a line about the run: what a replay must have in common with it, and on what its bits depend.
 Then comes a line for each message, as the server had handled and answered it:
 
-    {"worker": 2, "pulled": 5, "version": 8, "batch": 9, "time": 0.71, "compute": 0.04, "waited": 0.001, "served": 0.002}
+    {"worker": 2, "pulled": 5, "version": 8, "batch": 9, "time": 0.71, "compute": 0.04, "waited": 0.01, "served": 0.002}
 
 Worker 2 pushed the gradient on batch 9 at the weights after update 5; it became update 9. The times are the run's
 seconds: when it was handled, how long the worker computed, how long the push lay at the server, and how long the server
-was busy with it and the answer. A push is followed by the same worker's next pull, so pulls need no line. `{"lost": 3, ...}`
-says that worker 3 was given up, `{"resumed": ...}` that the run was stopped and continued: all workers began anew.
+was busy with it and the answer. A push is followed by the same worker's next pull, so pulls need no line.
+`{"lost": 3, ...}` says that worker 3 was given up, `{"resumed": ...}` that the run was stopped and continued: all
+workers began anew. `runner.recorder` writes traces.
 """
 
 from __future__ import annotations
@@ -16,24 +17,19 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from algorithms.base import ParameterServer
 from runner import machine
 from runner.build import Parts
 from runner.errors import InputError
-from runner.records import cut_lines, line
 
 log = logging.getLogger("dcrun")
 
 FILE = "trace.jsonl"
 VERSION = 1
-BUFFERED = 256
-"""Messages between two writes to the file."""
 PUSH, LOST, RESUMED = "push", "lost", "resumed"
 MUST_AGREE = {
     "workers": "cluster.workers",
@@ -45,8 +41,6 @@ MUST_AGREE = {
 """What a replay must have in common with its trace, and the key that says it."""
 BITS = ("isa", "cpu", "torch", "threads", "device", "precision", "channels_last", "compile")
 """What may differ, but then the last bits do."""
-NUMBERS = ("pulled", "version", "batch")
-TIMES = ("time", "compute", "waited", "served")
 
 
 class Record(NamedTuple):
@@ -95,101 +89,6 @@ def facts(parts: Parts) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": parts.device.type,
     }
-
-
-class Recorder:
-    """Writes a trace. A trace that cannot be written is given up with a warning: the run goes on.
-
-    Args:
-        folder: the run folder.
-        about: the first line, as of `facts`.
-    """
-
-    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        self.path = folder / FILE
-        self.about = about
-        self.lines: int | None = None
-        self._pending: list[str] = []
-        self._failed = False
-
-    @classmethod
-    def of(cls, parts: Parts, folder: Path) -> Recorder | None:
-        """Return what writes a run's trace; None where `cluster.record` says no: by default on all but real processes.
-
-        Raises:
-            InputError: `cluster.record` asks for the trace of a method without a parameter server.
-        """
-        cluster = parts.cfg.cluster
-        if cluster.record and not isinstance(parts.method, ParameterServer):
-            wrong = f"algorithm={parts.cfg.names.algorithm} has no parameter server, whose messages a trace tells of"
-            raise InputError.of("cluster.record", True, wrong, "false, or null")
-        wanted = cluster.kind == "processes" if cluster.record is None else cluster.record
-        return cls(folder, facts(parts)) if wanted else None
-
-    def begin(self) -> None:
-        """Begin the file; one that is continued (`load_state_dict`) says so instead."""
-        if self.lines is None:
-            cut_lines(self.path, 0)
-            self.lines = 0
-            self._pending.append(line(self.about))
-            self.flush()
-
-    def push(
-        self,
-        worker: int,
-        *,
-        pulled: int,
-        version: int,
-        batch: int,
-        time: float,
-        compute: float = 0.0,
-        waited: float = 0.0,
-        served: float = 0.0,
-    ) -> None:
-        """Note a message that was handled; see `Record`."""
-        self._pending.append(
-            f'{{"worker": {worker}, "pulled": {pulled}, "version": {version}, "batch": {batch}, "time": {time!r}, '
-            f'"compute": {compute!r}, "waited": {waited!r}, "served": {served!r}}}\n'
-        )
-        if len(self._pending) >= BUFFERED:
-            self.flush()
-
-    def lost(self, worker: int, *, version: int, time: float) -> None:
-        """Note that a worker was given up."""
-        self._pending.append(line({"lost": worker, "version": version, "time": time}))
-        self.flush()
-
-    def resumed(self, *, version: int, time: float) -> None:
-        """Note that all workers begin anew, here and now."""
-        machine_now = {key: self.about[key] for key in BITS}
-        self._pending.append(line({"resumed": machine_now, "version": version, "time": time}))
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what is buffered."""
-        if self.lines is None or self._failed:
-            self._pending.clear()
-            return
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.writelines(self._pending)
-        except OSError as error:
-            self._failed = True
-            log.warning("%s could not be written (%s); the run goes on, unrecorded", self.path, error.strerror or error)
-        self.lines += len(self._pending)
-        self._pending.clear()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Flush, and return how many lines there are."""
-        self.flush()
-        return {"lines": self.lines}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Cut the file back to what `state_dict` knew of; it goes on from there."""
-        self.lines = cut_lines(self.path, state["lines"])
-        self._failed = self.lines < state["lines"]
-        if self._failed:
-            log.warning("%s is incomplete; the run goes on, unrecorded", self.path)
 
 
 class Trace:
@@ -280,14 +179,37 @@ def _record(row: Any, number: int, about: dict[str, Any]) -> Record:
         if not isinstance(row["resumed"], dict) or set(BITS) - row["resumed"].keys():
             raise ValueError(f"line {number} is no message")
         about.setdefault("continued", []).append(row["resumed"])
-    kind = RESUMED if "resumed" in row else LOST if "lost" in row else PUSH
-    worker = {PUSH: row.get("worker"), LOST: row.get("lost"), RESUMED: -1}[kind]
-    counts = {key: row.get(key) for key in (NUMBERS if kind == PUSH else ("version",))}
-    times = {key: row.get(key) for key in (TIMES if kind == PUSH else ("time",))}
-    whole = all(type(value) is int and value >= 0 for value in counts.values())
-    finite = all(type(value) in (int, float) and math.isfinite(value) for value in times.values())
-    if type(worker) is not int or not -1 <= worker < about["workers"] or (worker < 0 and kind != RESUMED):
-        raise ValueError(f"line {number} is of worker {worker}, the trace of workers 0 to {about['workers'] - 1}")
-    if not whole or not finite:
-        raise ValueError(f"line {number} is no message")
-    return Record(kind, worker, **counts, **times)
+    if "lost" in row:
+        return Record(
+            LOST,
+            _whole(row, "lost", number, about["workers"]),
+            _whole(row, "version", number),
+            _time(row, "time", number),
+        )
+    if "resumed" in row:
+        return Record(RESUMED, -1, _whole(row, "version", number), _time(row, "time", number))
+    return Record(
+        PUSH,
+        _whole(row, "worker", number, about["workers"]),
+        version=_whole(row, "version", number),
+        time=_time(row, "time", number),
+        pulled=_whole(row, "pulled", number),
+        batch=_whole(row, "batch", number),
+        compute=_time(row, "compute", number),
+        waited=_time(row, "waited", number),
+        served=_time(row, "served", number),
+    )
+
+
+def _whole(row: dict[str, Any], key: str, number: int, below: float = math.inf) -> int:
+    value = row.get(key)
+    if type(value) is not int or not 0 <= value < below:
+        raise ValueError(f"line {number} is no message: its {key} is {value!r}")
+    return value
+
+
+def _time(row: dict[str, Any], key: str, number: int) -> float:
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"line {number} is no message: its {key} is {value!r}")
+    return float(value)

@@ -36,7 +36,8 @@ def test_every_option_composes_and_is_valid(group: str, option: str):
     if group == "experiment":
         pytest.skip("experiments are composed by their own tests")
     with composer() as compose:
-        cfg = compose.one([f"{group}={option}"])
+        needed = ["cluster.trace=outputs/recorded"] if option == "replay" else []
+        cfg = compose.one([f"{group}={option}", *needed])
     assert cfg.hydra.runtime.choices[group] == option
 
 
@@ -122,9 +123,17 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
         ({"schedule__milestones": [1.0]}, "schedule.milestones=[1]: a constant schedule has none"),
         ({"schedule__kind": "multistep", "schedule__milestones": [2.0, 1.0]}, "schedule.milestones=[2,1]: are no"),
         (
-            {"cluster__kind": "processes", "cluster__network__latency": 0.1},
-            "cluster.network.latency=0.1: real",
+            {"cluster__kind": "replay", "cluster__trace": "a", "cluster__network__latency": 0.1},
+            "cluster.network.latency=0.1: would do nothing; allowed: with cluster=simulated or",
         ),
+        (
+            {"cluster__kind": "processes", "cluster__compute__seconds": None, "cluster__compute__jitter": 0.2},
+            "cluster.compute.jitter=0.2: would do nothing; allowed: with a number of cluster.compute.seconds",
+        ),
+        ({"cluster__compute__seconds": None}, "cluster.compute.seconds=null: a virtual worker takes no time"),
+        ({"cluster__kind": "replay"}, "cluster.trace=null: a replay needs a trace"),
+        ({"cluster__trace": "a"}, "cluster.trace=a: would do nothing; allowed: with cluster=replay only"),
+        ({"cluster__kind": "replay", "cluster__trace": "a", "cluster__record": True}, "cluster.record=true: a replay"),
         ({"algorithm": None}, "algorithm=null: is no configuration"),
     ],
 )

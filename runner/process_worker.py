@@ -1,0 +1,79 @@
+"""A worker of a parameter-server method on a process of its own."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+from algorithms.base import Layout, Worker
+from runner.batches import Batches
+from runner.clock import Clock
+from runner.events import FLOAT_BYTES
+from runner.links import Link
+from runner.oracle import NetworkOracle
+from runner.packet import STOP, Packet
+
+STATISTICS = "batch statistics"
+"""Field of a push that carries the batch-norm statistics of its batch."""
+
+
+def push_fields(push: dict[str, int], statistics: int) -> dict[str, int]:
+    """Return the fields of a worker's packet: the method's, and the batch-norm statistics where the network has any."""
+    return push | ({STATISTICS: statistics} if statistics else {})
+
+
+def serve_worker(
+    half: Worker,
+    link: Link,
+    *,
+    worker: int,
+    layout: Layout,
+    oracle: NetworkOracle,
+    batches: Batches,
+    clock: Clock,
+    gradients: float,
+    sign: Callable[[int], None] = lambda pushes: None,
+) -> None:
+    """Work for a server until it says stop: receive weights and a batch number, compute, push.
+
+    Args:
+        half: the method's worker half.
+        link: to the server.
+        worker: its number, from 0.
+        layout: of the messages.
+        oracle: gradients.
+        batches: the run's batches.
+        clock: delays that are acted with real sleeps.
+        gradients: gradient evaluations per sample of a batch.
+        sign: told the number of messages pushed so far.
+
+    Raises:
+        RuntimeError: the server is gone.
+    """
+    replica = oracle.replica
+    inbox = Packet(layout.pull, pinned=oracle.device.type == "cuda")
+    outbox = Packet(push_fields(layout.push, replica.statistics.numel()), pinned=oracle.device.type == "cuda")
+    down, up = (clock.transfer_seconds(FLOAT_BYTES * sum(part.values())) for part in (layout.pull, layout.push))
+    for task in itertools.count():
+        link.receive(inbox.buffer)
+        if int(inbox.header[0]) == STOP:
+            return
+        if down:
+            time.sleep(down)
+        begin = time.perf_counter()
+        batch = batches.batch(int(inbox.header[1]))
+        message = half.work(oracle, inbox.tensors, batch)
+        outbox.fill(message)
+        if replica.statistics.numel():
+            outbox.tensors[STATISTICS].copy_(replica.statistics)
+        outbox.numbers[:3].copy_(oracle.totals)
+        oracle.totals.zero_()
+        took = time.perf_counter() - begin
+        if longer := clock.sleep_seconds(worker, task, took, len(batch.ids) / batches.size, gradients):
+            time.sleep(longer)
+        outbox.numbers[3] = time.perf_counter() - begin
+        if up:
+            time.sleep(up)
+        link.send(outbox.buffer).wait()
+        sign(task + 1)

@@ -45,7 +45,7 @@ def played(
         f"cluster.workers={workers}",
         *overrides,
         folder=folder,
-        oracle=Pulling(start, list(targets)),
+        oracle=Pulling(16.0, list(targets)),
         **given,
     )
     trial.run()

@@ -67,14 +67,13 @@ def test_momentum_is_on_the_mean_compensated_gradient():
 def test_lambda_grows_as_the_rate_decays():
     gs = np.array([[1.0, 2.0], [3.0, 4.0]])
     results = []
-    for options, step in (
-        ({"lambda0": 2.0, "lambda_schedule": "inverse_lr"}, Step(lr=0.01, decay=0.1)),
-        ({"lambda0": 20.0}, Step(lr=0.01, decay=0.1)),
-        ({"lambda0": 2.0}, Step(lr=0.01, decay=0.1)),
+    for method in (
+        DCSSGD(lambda0=2.0, lambda_schedule="inverse_lr"),
+        DCSSGD(lambda0=20.0),
+        DCSSGD(lambda0=2.0),
     ):
-        method = DCSSGD(**options)
         method.start(torch.zeros(2, dtype=torch.float64), 0, 2)
-        method.apply(combined(gs), step)
+        method.apply(combined(gs), Step(lr=0.01, decay=0.1))
         results.append(method.solution())
     torch.testing.assert_close(results[0], results[1])
     assert not torch.equal(results[0], results[2])

@@ -120,3 +120,112 @@ def test_same_seed_same_bits(tmp_path: Path):
     assert first.notes.rows == second.notes.rows
     # Virtual time changes no weight of a method whose workers step together.
     assert train(*overrides, "cluster.compute.distribution=gamma", folder=tmp_path).sha256 == first.sha256
+
+
+DELAYED = (
+    "algorithm=dasgd",
+    "algorithm.weight_decay=0",
+    "algorithm.tau=4",
+    "model=linear",
+    "dataset.limit_train=48",
+    "run.batch_size=2",
+    "run.epochs=1",
+    "cluster.workers=3",
+    "cluster.compute.distribution=constant",
+    "cluster.network.allreduce=linear",
+    "cluster.network.bandwidth=1",
+)
+"""Eight steps of three workers, a second each; twelve bytes of one weight travel at a byte a second."""
+
+
+def delayed(*overrides: str, folder: Path, **given: Any) -> tuple[Trial, list[float]]:
+    trial = Trial(*DELAYED, *overrides, folder=folder, oracle=QuadraticOracle(16.0), **given)
+    seconds: list[float] = []
+    trial.notes.on_update = lambda: seconds.append(trial.course.seconds)
+    return trial, seconds
+
+
+@pytest.mark.parametrize(
+    ("bandwidth", "delay", "seconds", "hidden"),
+    [
+        # Sent at 4, there at 4.8, before the step that merges it ends at 5.
+        (15.0, 1, [1, 2, 3, 4, 5, 6, 7, 8], 0.8),
+        # There at 5.5: half a second is waited, a second is hidden; the second one is sent at 8.5 and never merged.
+        (8.0, 1, [1, 2, 3, 4, 5.5, 6.5, 7.5, 8.5], 1.0),
+        (8.0, 2, [1, 2, 3, 4, 5, 6, 7, 8], 1.5),
+        # Without delay every one is waited for.
+        (8.0, 0, [1, 2, 3, 5.5, 6.5, 7.5, 8.5, 11], 0.0),
+    ],
+)
+def test_a_combination_travels_while_local_steps_run(
+    bandwidth: float, delay: int, seconds: list[float], hidden: float, tmp_path: Path
+):
+    trial, seen = delayed(f"cluster.network.bandwidth={bandwidth}", f"algorithm.delay={delay}", folder=tmp_path)
+    trial.run()
+    assert seen == pytest.approx(seconds)
+    row = trial.notes.rows[-1]
+    assert row["hidden_seconds"] == pytest.approx(hidden)
+    merged = 1 if delay else 2
+    assert row["communication_seconds"] == pytest.approx(merged * 12 / bandwidth)
+    for worker in trial.executor.activity.report(seen[-1])["workers"]:
+        exposed = row["communication_seconds"] - row["hidden_seconds"]
+        assert worker["transferring"] * seen[-1] == pytest.approx(exposed)
+        assert worker["utilization"] * seen[-1] == pytest.approx(8.0)
+        assert worker["waiting"] == 0.0
+
+
+def test_a_slow_worker_is_waited_for_only_where_its_average_is_missing(tmp_path: Path):
+    """Worker 0 needs 2 s a step, the others 1 s: it sends at 8, and only the step that merges waits for that."""
+    trial, seen = delayed("cluster.compute.speeds=[0.5,1,1]", "cluster.network.bandwidth=12", folder=tmp_path)
+    trial.run()
+    # The fast ones are at 5 when they need what is there at 9; the slow one is at 10 then.
+    assert seen == pytest.approx([2, 4, 6, 8, 10, 12, 14, 16])
+    fast = trial.executor.activity.report(16.0)["workers"][1]
+    assert fast["waiting"] * 16 == pytest.approx(3.0)
+    assert fast["transferring"] * 16 == pytest.approx(1.0)
+    # The slow worker hid the whole second, the others none of it.
+    assert trial.notes.rows[-1]["hidden_seconds"] == pytest.approx(1 / 3)
+
+
+def test_disagreement_is_the_distance_from_the_mean(tmp_path: Path):
+    trial = Trial("algorithm=dasgd", "model=mlp", "run.epochs=1", "cluster.workers=3", folder=tmp_path).run()
+    weights = torch.stack([method.solution() for method in trial.executor.methods])  # type: ignore[attr-defined]
+    distances = (weights - weights.mean(0)).norm(dim=1)
+    row = trial.notes.rows[-1]
+    assert row["disagreement_mean"] == pytest.approx(float(distances.mean()), rel=1e-4)
+    assert row["disagreement_max"] == pytest.approx(float(distances.max()), rel=1e-4)
+    assert 0 < row["disagreement_mean"] < row["disagreement_max"]
+
+
+def test_methods_with_equal_weights_have_no_disagreement_column(tmp_path: Path):
+    trial, _ = played(folder=tmp_path)
+    trial.run()
+    assert not {"disagreement_mean", "hidden_seconds"} & trial.notes.rows[-1].keys()
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+@pytest.mark.parametrize("stop_after", range(1, 9))
+def test_a_run_stopped_while_an_average_travels_goes_on_as_if_it_had_not(stop_after: int, delay: int, tmp_path: Path):
+    overrides = (
+        *("algorithm=dasgd", "algorithm.tau=4", f"algorithm.delay={delay}", "algorithm.momentum=0.9", "model=mlp"),
+        *("dataset.limit_train=60", "run.batch_size=5", "cluster.workers=3", "run.epochs=3", "run.eval_every=0.5"),
+        *("cluster.network.bandwidth=40000", "cluster.compute.distribution=gamma"),
+    )
+    expected = train(*overrides, folder=tmp_path)
+    stopped = Trial(*overrides, folder=tmp_path, stop_after=stop_after)
+    state = stopped.stopped()
+    travels = any(k <= stop_after < k + delay for k in (4, 8))
+    assert bool(state["executor"]["travelling"]) == travels
+    continued = Trial(*overrides, folder=tmp_path).resume(state).run()
+    assert continued.sha256 == expected.sha256
+    assert continued.course.seconds == expected.course.seconds
+    assert continued.notes.rows[-1] == expected.notes.rows[-1]
+
+
+def test_a_gathering_follows_the_slowest(tmp_path: Path):
+    """Three workers send 8 bytes, a gradient and its norm: in a ring twice, one latency each."""
+    network = ("cluster.network.latency=0.5", "cluster.network.bandwidth=8")
+    trial, seen = played("algorithm=dc_ssgd", "algorithm.lambda0=0", "schedule.lr=0.1", *network, folder=tmp_path)
+    trial.run()
+    assert seen == pytest.approx([4 + 3.0, 8 + 6.0])
+    assert float(trial.executor.weights()) == pytest.approx(16 * 0.7**2)

@@ -11,7 +11,7 @@ import os
 import tarfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -83,7 +83,7 @@ def archive(path: Path, label: str) -> Iterator[tarfile.TarFile]:
     with tar:
         try:
             tar.getmembers()
-            _verify_end(tar)
+            verify_end(tar)
         except _DAMAGE as error:
             raise ValueError(
                 f"{label}: truncated or damaged archive ({_line(error)}); expected: an intact one"
@@ -130,7 +130,7 @@ def _line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
 
 
-def _verify_end(tar: tarfile.TarFile) -> None:
+def verify_end(tar: tarfile.TarFile) -> None:
     """A compressed file carries its checksum behind the last member, a plain one ends in blocks of zeros.
 
     tarfile looks at neither: it takes a damaged header or a file cut between two members for the end.
@@ -170,19 +170,32 @@ def _tree(files: Iterable[_Found], label: str) -> Tree:
     for found in files:
         split, group, _ = found[0].split("/")
         splits[split][group].append(found)
+    test, classes = check_splits(splits, label)
+    return Tree(*(_ordered(splits[split], classes) for split in (TRAIN, test)), classes=classes)
+
+
+def check_splits(splits: Mapping[str, Collection[str]], label: str) -> tuple[str, list[str]]:
+    """The name of the test split, and the classes in alphabetical order.
+
+    Args:
+        splits: classes that have images, by split.
+        label: how messages call the source.
+
+    Raises:
+        ValueError: a split is missing, or a class in one of them.
+    """
     test = next((split for split in TEST if split in splits), TEST[0])
     for split in (TRAIN, test):
         if split not in splits:
             others = ", ".join(sorted(splits)) or "no images at all"
             raise ValueError(f"{label}: no images of split '{split}' (found: {others}); expected: {LAYOUT}")
-    classes = sorted(splits[TRAIN])
     for split, other in ((test, TRAIN), (TRAIN, test)):
         if missing := sorted(set(splits[other]) - set(splits[split])):
             raise ValueError(
                 f"{label}: split '{split}' has no images of class '{missing[0]}', which '{other}' has "
                 f"({len(missing)} missing in all); expected: the same classes in both splits"
             )
-    return Tree(*(_ordered(splits[split], classes) for split in (TRAIN, test)), classes=classes)
+    return test, sorted(splits[TRAIN])
 
 
 def _ordered(groups: dict[str, list[_Found]], classes: list[str]) -> list[ImageFile]:

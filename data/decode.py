@@ -1,7 +1,10 @@
 """The half of image decoding that runs in worker processes: JPEG or PNG in, uint8 arrays out. Does not import torch."""
 
 import io
+import multiprocessing
+import os
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,19 @@ _MODES = {1: "L", 3: "RGB"}
 def ignore_interrupts() -> None:
     """Leaves Ctrl-C to the parent process, which stops this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def follow_parent() -> None:
+    """Leaves Ctrl-C to the parent process, and ends this one with it, be it killed."""
+    ignore_interrupts()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # the main thread waits for work that nobody will send
 
 
 def decode(files: list[tuple[str, Encoded]], channels: int, size: int | None) -> np.ndarray:
@@ -48,18 +64,31 @@ def sizes_differ(name: str, shape: tuple[int, ...], first: str, expected: tuple[
 
 
 def _decoded(name: str, file: Encoded, channels: int, size: int | None) -> np.ndarray:
+    pixels = image(name, file, channels)
+    array = np.asarray(pixels if size is None else _square(pixels, size))
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def image(name: str, file: Encoded, channels: int) -> Image.Image:
+    """Decodes one JPEG or PNG.
+
+    Args:
+        name: for messages.
+        file: content or path.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        ValueError: it is no intact JPEG or PNG.
+    """
     try:
-        with Image.open(Path(file) if isinstance(file, str) else io.BytesIO(file), formats=("JPEG", "PNG")) as image:
-            pixels = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
-            if size is not None:
-                pixels = _square(pixels, size)
-            array = np.asarray(pixels)
+        with Image.open(Path(file) if isinstance(file, str) else io.BytesIO(file), formats=("JPEG", "PNG")) as opened:
+            opened.load()
+            return opened if opened.mode == _MODES[channels] else opened.convert(_MODES[channels])
     except UnidentifiedImageError:  # its message holds an address, not a name
         raise ValueError(f"{name} is no intact JPEG or PNG (of another format, damaged or empty)") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # Pillow raises any
         found = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{name} is no intact JPEG or PNG ({found})") from None
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

@@ -15,6 +15,15 @@ OPTIONS = sorted(
 )
 
 
+ONE_CYCLE = {
+    "schedule__kind": "one_cycle",
+    "schedule__lr": 0.01,
+    "schedule__lr_start": 1e-4,
+    "schedule__lr_end": 1e-4,
+    "schedule__rise": 0.3,
+}
+
+
 def whole(**values: Any) -> DictConfig:
     """Returns a valid configuration with values set by their dotted keys (`__` for a dot)."""
     cfg = config.default_config()
@@ -93,6 +102,9 @@ def test_yaml_defaults_are_those_of_the_schemas():
         ("schedule.gamma", 0.0, 0.1),
         ("schedule.warmup_epochs", -1.0, 0.0),
         ("schedule.warmup_from", "half", "zero"),
+        ("schedule.base_batch", 0, 128),
+        ("run.plot_schedule", "lr", "a/lr.svg"),
+        ("run.plot_schedule", "lr.jpeg", "lr.pdf"),
         ("logger.kind", "tensorboard", "none"),
         ("logger.mode", "on", "online"),
     ],
@@ -135,6 +147,23 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
         ({"cluster__trace": "a"}, "cluster.trace=a: would do nothing; allowed: with cluster=replay only"),
         ({"cluster__kind": "replay", "cluster__trace": "a", "cluster__record": True}, "cluster.record=true: a replay"),
         ({"algorithm": None}, "algorithm=null: is no configuration"),
+        ({"schedule__power": 2.0}, "schedule.power=2: a constant schedule has none; allowed: null, or schedule=poly"),
+        ({"schedule__kind": "one_cycle"}, "schedule.lr_start=null: one_cycle needs it"),
+        ({**ONE_CYCLE, "schedule__lr_start": 0.02}, "schedule.lr_start=0.02: is out of range"),
+        ({**ONE_CYCLE, "schedule__lr_end": -1.0}, "schedule.lr_end=-1: is out of range"),
+        ({**ONE_CYCLE, "schedule__rise": 1.0}, "schedule.rise=1: is out of range"),
+        ({**ONE_CYCLE, "schedule__power": 1.0}, "schedule.power=1: a one_cycle schedule has none"),
+        ({**ONE_CYCLE, "schedule__milestones": [1.0]}, "schedule.milestones=[1]: a one_cycle schedule has none"),
+        (
+            {**ONE_CYCLE, "run__epochs": 5.0, "schedule__warmup_epochs": 5.0},
+            "schedule.warmup_epochs=5: leaves nothing of run.epochs=5 for the one_cycle schedule; allowed: numbers",
+        ),
+        (
+            {"schedule__kind": "polynomial", "schedule__lr_end": 0.0, "schedule__power": 0.0},
+            "schedule.power=0: is out of range",
+        ),
+        ({"run__advise": True, "run__estimate": True}, "run.advise=true: asks for a second answer"),
+        ({"run__advise": True, "run__plot_schedule": "lr.png"}, "run.plot_schedule=lr.png: asks for a second answer"),
     ],
 )
 def test_keys_that_contradict_each_other(values: dict[str, Any], line: str):

@@ -115,8 +115,11 @@ class Ranks:
         """Return what is wrong with a rank, if anything: who, what, and how far it had come."""
         process, code = self.processes[rank], self.processes[rank].exitcode
         if code is not None:
+            # Rank 0 answers for the run whenever it ends by itself, also between two looks of `watch`.
+            if rank == 0 and code >= 0:
+                return None
             # Without a server ranks end together, some a little before rank 0, which then finds out by itself.
-            if (code == 0 and (not self.server or self.signs.ended(rank))) or (code == DEAD_PEER and rank):
+            if (code == 0 and (not self.server or self.signs.ended(rank))) or code == DEAD_PEER:
                 return None
             what = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"died with exit code {code}"
         elif (silence := self.signs.silence(rank)) > self.patience:

@@ -6,6 +6,11 @@ import copy
 import dataclasses
 import functools
 import json
+import multiprocessing
+import multiprocessing.process
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +156,43 @@ def conduct(folder: Path, *overrides: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads((folder / "summary.json").read_text())
 
 
+def when(condition: Callable[[], bool], act: Callable[[], object], seconds: float = 60.0) -> threading.Thread:
+    """Act, in a thread of its own, as soon as a condition holds; the test has the main thread for the run."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if condition():
+                act()
+                return
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def rows(folder: Path) -> int:
+    """How many evaluations a run has written down so far."""
+    path = folder / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def dcrun(*arguments: str) -> multiprocessing.process.BaseProcess:
+    """Start the command in a process of its own, forked from one that has imported torch."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["runner.processes"])
+    process = context.Process(target=_command, args=(list(arguments),))
+    process.start()
+    return process
+
+
+def _command(arguments: list[str]) -> None:
+    from runner import cli
+
+    sys.exit(cli.main(arguments))
+
+
 def reference_sgd(cfg: DictConfig, **options: Any) -> tuple[nn.Module, Callable[[int, Callable[[int], float]], None]]:
     """Return a plain PyTorch network and the loop that trains it: `train(epochs, lr_of_update)`.
 
@@ -186,6 +228,8 @@ class QuadraticOracle:
 
     Its gradient is w itself, so that a run can be worked out with pencil and paper; in float64.
     """
+
+    streams = False
 
     class Replica:
         """One weight and no batch-norm statistics."""

@@ -53,3 +53,16 @@ def test_an_evaluation_is_no_training():
     assert torch.equal(statistics, kept)
     assert not asked.totals.any()
     assert torch.equal(weights, asked.replica.weights)
+
+
+def test_the_five_best_guesses_are_scored_where_asked_for():
+    asked = oracle()
+    weights, statistics = asked.replica.weights.clone(), asked.replica.initial_statistics()
+    score = Evaluator(asked, DIGITS.test, batch_size=16, top5=True)(weights, statistics)
+    inputs, targets = DIGITS.test.batch(torch.arange(50))
+    with torch.no_grad():
+        outputs = network().eval()(inputs)
+    ranks = (outputs > outputs.gather(1, targets[:, None])).sum(1)
+    assert score.error_top5 == pytest.approx(100 * float((ranks >= 5).double().mean()))
+    assert 0 < score.error_top5 < score.error
+    assert Evaluator(asked, DIGITS.test, batch_size=16)(weights, statistics) == score._replace(error_top5=None)

@@ -2,7 +2,6 @@
 
 import queue
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +190,9 @@ def lost(how: str, stage: Stage, worker: int) -> None:
 
 
 @pytest.fixture(params=["link", "launcher"])
-def how(request: pytest.FixtureRequest) -> Iterator[str]:
+def how(request: pytest.FixtureRequest) -> str:
     """Who notices a lost worker."""
-    yield request.param
+    return request.param
 
 
 def test_a_lost_workers_batch_is_done_by_another(how: str, tmp_path: Path):

@@ -1,0 +1,191 @@
+"""Runs on processes that lose a part of themselves. Gradients take some time, so that no run ends before its accident."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.trial import SMALL, conduct, dcrun, rows, when
+
+RUN = (
+    "cluster=processes",
+    "cluster.workers=2",
+    "cluster.timeout=20",
+    "cluster.compute.seconds=0.02",
+    "cluster.compute.distribution=constant",
+    "model=mlp",
+    "dataset.limit_train=60",
+    "dataset.limit_test=20",
+    "run.batch_size=4",
+    "run.eval_every=1",
+)
+LONG = (*RUN, "run.epochs=1000")
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    with caplog.at_level(logging.INFO, "dcrun"):
+        yield
+
+
+def pids() -> dict[str, int]:
+    """The ranks that this process has started, by name."""
+    return {child.name: child.pid for child in multiprocessing.active_children() if child.pid is not None}
+
+
+def kill(name: str, number: signal.Signals = signal.SIGKILL) -> None:
+    os.kill(pids()[name], number)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class Watched:
+    """Remembers the ranks of a run, and does something to it after its first evaluation."""
+
+    def __init__(self, folder: Path, *acts: tuple[str, signal.Signals]) -> None:
+        self.pids: dict[str, int] = {}
+        self.acts = acts
+        self.thread = when(lambda: rows(folder) > 0, self._act)
+
+    def _act(self) -> None:
+        self.pids = pids()
+        for name, number in self.acts:
+            os.kill(self.pids.get(name, os.getpid()), number)
+
+    def none_left(self) -> bool:
+        self.thread.join(30)
+        assert self.pids
+        return not any(alive(pid) for pid in self.pids.values())
+
+
+def test_a_killed_worker_is_named_and_the_others_finish(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    watched = Watched(tmp_path, ("worker 1", signal.SIGKILL))
+    code, summary = conduct(tmp_path, "algorithm=dc_asgd_a", *RUN, "run.epochs=6")
+    assert watched.none_left()
+    assert (code, summary["status"], summary["workers_lost"]) == (0, "completed", 1)
+    assert summary["epochs"] == 6
+    assert summary["samples"] == 360
+    assert set(watched.pids) == {"server", "worker 0", "worker 1"}
+    for name, pid in watched.pids.items():
+        assert any(name in line and f"pid {pid}" in line for line in caplog.messages), f"{name} is not listed"
+    assert any("worker 1" in line and "SIGKILL" in line for line in caplog.messages)
+
+
+def test_without_workers_the_run_is_interrupted_and_can_go_on(tmp_path: Path):
+    watched = Watched(tmp_path, ("worker 0", signal.SIGKILL), ("worker 1", signal.SIGKILL))
+    code, summary = conduct(tmp_path, "algorithm=asgd", *LONG)
+    assert watched.none_left()
+    assert (code, summary["status"], summary["workers_lost"]) == (3, "interrupted", 2)
+    assert list(tmp_path.glob("checkpoints/step-*.pt"))
+
+
+def test_a_killed_server_ends_the_run_and_leaves_no_orphan(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    watched = Watched(tmp_path, ("server", signal.SIGKILL))
+    code, summary = conduct(tmp_path, "algorithm=asgd", *LONG)
+    assert watched.none_left()
+    assert (code, summary["status"]) == (3, "interrupted")
+    assert "server" in summary["error"]
+    assert any("run.resume=" in line for line in caplog.messages)
+
+
+def test_a_killed_peer_of_a_collective_ends_the_run_and_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    watched = Watched(tmp_path, ("worker 1", signal.SIGKILL))
+    code, summary = conduct(tmp_path, "algorithm=ssgd", *LONG)
+    assert watched.none_left()
+    assert (code, summary["status"]) == (3, "interrupted")
+    assert any("worker 1" in line and "SIGKILL" in line for line in caplog.messages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["asgd", "ssgd"])
+def test_a_stuck_worker_is_noticed_within_the_timeout(algorithm: str, tmp_path: Path):
+    begun = []
+
+    def stop() -> None:
+        begun.append(time.monotonic())
+        kill("worker 1", signal.SIGSTOP)
+
+    thread = when(lambda: rows(tmp_path) > 0, stop)
+    epochs = ("run.epochs=15",) if algorithm == "asgd" else ("run.epochs=1000",)
+    code, summary = conduct(tmp_path, f"algorithm={algorithm}", *RUN, *epochs, "cluster.timeout=4")
+    thread.join(30)
+    if algorithm == "asgd":
+        assert (code, summary["status"], summary["workers_lost"]) == (0, "completed", 1)
+    else:
+        assert time.monotonic() - begun[0] < 20
+        assert (code, summary["status"]) == (3, "interrupted")
+    assert not pids()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "number", "code"),
+    [
+        ("dc_asgd_a", signal.SIGTERM, 143),
+        ("ssgd", signal.SIGTERM, 143),
+        pytest.param("ssgd", signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_saves_and_stops(algorithm: str, number: signal.Signals, code: int, tmp_path: Path):
+    def stop() -> None:
+        if number == signal.SIGINT:
+            # A terminal sends it to all.
+            for pid in pids().values():
+                os.kill(pid, number)
+        os.kill(os.getpid(), number)
+
+    thread = when(lambda: rows(tmp_path) > 0, stop)
+    overrides = (f"algorithm={algorithm}", *RUN)
+    got, summary = conduct(tmp_path, *overrides, "run.epochs=1000")
+    thread.join(30)
+    assert (got, summary["status"]) == (code, "interrupted")
+    assert not pids()
+    newest = max(tmp_path.glob("checkpoints/step-*.pt"))
+    assert int(newest.stem.split("-")[1]) == summary["updates"]
+
+
+def test_a_stopped_collective_goes_on_to_the_same_bits(tmp_path: Path):
+    overrides = ("algorithm=ssgd", "algorithm.momentum=0.9", *RUN)
+    thread = when(lambda: rows(tmp_path) > 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    code, stopped = conduct(tmp_path, *overrides, "run.epochs=4")
+    thread.join(30)
+    assert (code, stopped["status"]) == (143, "interrupted")
+    assert 0 < stopped["updates"] < 32
+    code, resumed = conduct(tmp_path, *overrides, "run.epochs=4", f"run.resume={tmp_path}")
+    assert (code, resumed["status"]) == (0, "completed")
+    simulated = conduct(tmp_path / "simulated", "algorithm=ssgd", "algorithm.momentum=0.9", *simulation())[1]
+    assert resumed["weights_sha256"] == simulated["weights_sha256"]
+
+
+def simulation() -> list[str]:
+    kept = [item for item in RUN if not item.startswith("cluster")]
+    return [*kept, "cluster.workers=2", "run.epochs=4"]
+
+
+@pytest.mark.slow
+def test_ranks_end_with_the_launcher(tmp_path: Path):
+    folder = tmp_path / "run"
+    process = dcrun(*SMALL, "algorithm=asgd", *LONG, f"hydra.run.dir={folder}")
+    deadline = time.monotonic() + 60
+    while rows(folder) < 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    listed = [line for line in (folder / "dcrun.log").read_text().splitlines() if " pid " in line]
+    ranks = [int(line.rsplit(" ", 1)[1]) for line in listed]
+    assert len(ranks) == 3
+    assert all(alive(pid) for pid in ranks)
+    process.kill()
+    process.join(30)
+    deadline = time.monotonic() + 15
+    while any(alive(pid) for pid in ranks) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(pid) for pid in ranks)

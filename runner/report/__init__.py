@@ -1,0 +1,1 @@
+"""From run folders to evidence: the command `dcreport`. It imports neither torch nor wandb."""

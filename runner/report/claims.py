@@ -1,0 +1,136 @@
+"""Claims of a paper, judged by runs: paired by seed, with a confidence interval.
+
+A claim compares metrics of cells, or a metric and a number:
+
+    final_test_error[dc_asgd_a, M=8] < final_test_error[asgd, M=8]
+    seconds[asgd, M=8] < 0.9 * seconds[ssgd, M=8]
+    abs(final_test_error[dc_asgd_c, M=4] - final_test_error[sgd, M=1]) < 0.5
+"""
+
+import math
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from runner.report import metrics
+from runner.report.collect import Run
+from runner.report.published import Claim
+
+CONFIDENCE = 0.95
+_SIDE = r"(?:([\d.]+) ?\* ?)?(\w+(?:\([\d.]+\))?)\[([^\]]+)\]"
+_COMPARED = re.compile(rf"{_SIDE} (<=|<|>=|>) (?:{_SIDE}|([\d.]+))")
+_CLOSE = re.compile(rf"abs\({_SIDE} - {_SIDE}\) < ([\d.]+)")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What runs say about a claim.
+
+    Attributes:
+        claim: the claim.
+        word: `holds`, `fails`, `undecided`, `not measured`.
+        because: the mean difference (left minus right), its interval, and the seeds; or what is missing.
+    """
+
+    claim: Claim
+    word: str
+    because: str
+
+
+@dataclass(frozen=True)
+class _Term:
+    factor: float
+    metric: str
+    cell: str
+
+    def by_seed(self, cells: Mapping[str, Sequence[Run]]) -> dict[int, float]:
+        values = {}
+        for run in cells.get(self.cell, ()):
+            value = metrics.measured(run, self.metric)
+            if run.seed is not None and value is not None:
+                values[run.seed] = self.factor * value
+        return values
+
+
+def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
+    """Weighs a claim.
+
+    The difference of the two sides is taken per seed that both have; its two-sided 95 % interval is Student's t. A
+    claim holds if the whole interval is on its side, fails if the whole interval is on the other. One seed decides
+    nothing. Seeds measure the spread over initial weights and sampling, not over test sets.
+
+    Args:
+        claim: the claim.
+        cells: the runs of each cell, by the cell's name.
+
+    Raises:
+        ValueError: for a claim that cannot be read.
+    """
+    if close := _CLOSE.fullmatch(claim.text):
+        left, right, bound = _term(close.groups()[:3]), _term(close.groups()[3:6]), float(close[7])
+        return _weigh(claim, left, right, cells, lambda low, high: _inside(low, high, bound))
+    if not (found := _COMPARED.fullmatch(claim.text)):
+        raise ValueError(f"claim={claim.text}: cannot be read; allowed: metric[cell] < metric[cell]")
+    left, sign = _term(found.groups()[:3]), found[4]
+    right = float(found[8]) if found[8] else _term(found.groups()[4:7])
+    below = sign.startswith("<")
+    return _weigh(claim, left, right, cells, lambda low, high: _beyond(low, high) if below else _beyond(-high, -low))
+
+
+def interval(differences: Sequence[float]) -> tuple[float, float]:
+    """Student's 95 % confidence interval of the mean of at least two differences."""
+    if statistics.stdev(differences) == 0:
+        return differences[0], differences[0]
+    bounds = stats.ttest_1samp(differences, 0.0).confidence_interval(CONFIDENCE)
+    return float(bounds.low), float(bounds.high)
+
+
+def _weigh(
+    claim: Claim,
+    left: _Term,
+    right: _Term | float,
+    cells: Mapping[str, Sequence[Run]],
+    word: Callable[[float, float], str],
+) -> Verdict:
+    ours = left.by_seed(cells)
+    theirs = right.by_seed(cells) if isinstance(right, _Term) else dict.fromkeys(ours, right)
+    sides = (left, right) if isinstance(right, _Term) else (left,)
+    missing = [side for side, values in zip(sides, (ours, theirs), strict=False) if not values]
+    if missing:
+        return Verdict(claim, "not measured", "no " + " and no ".join(f"{s.metric} of {s.cell}" for s in missing))
+    seeds = sorted(set(ours) & set(theirs))
+    if not seeds:
+        return Verdict(claim, "not measured", "the two sides have no seed in common")
+    differences = [ours[seed] - theirs[seed] for seed in seeds]
+    mean = statistics.fmean(differences)
+    if len(seeds) == 1:
+        return Verdict(claim, "undecided", f"difference {_signed(mean)}, seed {seeds[0]} alone")
+    low, high = interval(differences)
+    because = f"difference {_signed(mean)}, 95 % interval {_signed(low)} to {_signed(high)}, {len(seeds)} seeds"
+    return Verdict(claim, word(low, high), because)
+
+
+def _beyond(low: float, high: float) -> str:
+    return "holds" if high < 0 else "fails" if low > 0 else "undecided"
+
+
+def _inside(low: float, high: float, bound: float) -> str:
+    if -bound < low and high < bound:
+        return "holds"
+    return "fails" if low > bound or high < -bound else "undecided"
+
+
+def _term(parts: Sequence[str | None]) -> _Term:
+    factor, metric, cell = parts
+    assert metric is not None
+    assert cell is not None
+    return _Term(float(factor or 1), metric, cell)
+
+
+def _signed(value: float) -> str:
+    if value == 0 or math.isclose(value, 0, abs_tol=5e-7):
+        return "0"
+    return f"{value:+.2f}" if abs(value) >= 0.1 else f"{value:+.2g}"

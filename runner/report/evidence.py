@@ -1,0 +1,186 @@
+"""Which runs measure a paper's table or figure, and what they say: mean and spread of each cell, deviations, claims."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runner.report import metrics
+from runner.report.claims import Verdict, judge
+from runner.report.collect import Run
+from runner.report.published import Cell, Exhibit
+from runner.report.settings import setting, shown
+
+_ENDED = ("completed", "diverged")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell as it was measured.
+
+    Attributes:
+        cell: what the paper says.
+        runs: one per seed.
+        values: the metric by seed; runs that have none are left out.
+    """
+
+    cell: Cell
+    runs: list[Run]
+    values: Mapping[int, float]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the seeds."""
+        return statistics.fmean(self.values.values()) if self.values else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds, None of fewer than two."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus published."""
+        return None if self.mean is None or self.cell.published is None else self.mean - self.cell.published
+
+
+@dataclass(frozen=True)
+class Block:
+    """An exhibit as measured under one setting.
+
+    Attributes:
+        exhibit: the table or figure.
+        cells: the measured cells by their name; those without runs are absent.
+        scale: `paper`, `quick`, or None for runs that no experiment started.
+        deviations: where the runs' setting differs from the paper's, in words.
+        verdicts: of the exhibit's claims.
+    """
+
+    exhibit: Exhibit
+    cells: Mapping[str, Measured]
+    scale: str | None
+    deviations: list[str]
+    verdicts: list[Verdict]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs it rests on."""
+        return [run for measured in self.cells.values() for run in measured.runs]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the runs."""
+        return sorted({run.seed for run in self.runs if run.seed is not None})
+
+    def orders(self) -> list[str]:
+        """The columns of each row, best first, as measured and as published, where at least two can be compared."""
+        lines = []
+        for row in self.exhibit.rows:
+            known = [m for m in self.cells.values() if m.cell.row == row and m.difference is not None]
+            if len(known) < 2:
+                continue
+            better = -1.0 if "accuracy" in self.exhibit.metric else 1.0
+            ours = [m.cell.column for m in sorted(known, key=lambda m: better * (m.mean or 0.0))]
+            paper = [m.cell.column for m in sorted(known, key=lambda m: better * (m.cell.published or 0.0))]
+            same = "the paper's order" if ours == paper else f"the paper's order is {', '.join(paper)}"
+            lines.append(f"{row}, best first: {', '.join(ours)}; {same}")
+        return lines
+
+
+def weigh(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
+    """Sorts the runs that belong to an exhibit into its cells, apart for each setting they were run under.
+
+    Args:
+        exhibit: the table or figure.
+        runs: all runs; those that do not belong are passed over.
+
+    Returns:
+        a block per setting, the one with most cells first. A setting under which too little was measured to compare
+        is passed over: fewer than two cells of a table, than half of the curves of a figure.
+    """
+    mine = [run for run in runs if _matches(run, exhibit.match) and any(_matches(run, c.match) for c in exhibit.cells)]
+    everywhere = set.intersection(*(set(setting(run)) for run in mine)) if mine else set()
+    groups: dict[str, list[Run]] = {}
+    for run in mine:
+        groups.setdefault(json.dumps(_background(run, exhibit, everywhere), default=str), []).append(run)
+    blocks = [_block(exhibit, group, everywhere) for group in groups.values()]
+    least = min(len(exhibit.cells), 2 if exhibit.kind == "table" else -(-len(exhibit.cells) // 2))
+    told = [block for block in blocks if len(block.cells) >= max(1, least)]
+    return sorted(told, key=lambda block: -len(block.cells))
+
+
+def _background(run: Run, exhibit: Exhibit, everywhere: set[str]) -> dict[str, Any]:
+    """The setting that all cells share: what tells cells apart, and what only some methods have, is left out."""
+    own = setting(run)
+    apart = exhibit.picked | _alias(exhibit.picked) | set(exhibit.varying) | {"algorithm"}
+    return {"scale": run.config.get("scale")} | {k: own[k] for k in sorted(everywhere) if k not in apart}
+
+
+def _alias(keys: frozenset[str]) -> set[str]:
+    return {"cluster.workers"} if "workers" in keys or "algorithm" in keys else set()
+
+
+def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
+    cells = {}
+    for cell in exhibit.cells:
+        chosen = _one_per_seed([run for run in runs if _matches(run, cell.match)])
+        if chosen:
+            found = ((run.seed, metrics.measured(run, exhibit.metric)) for run in chosen)
+            values = {seed: value for seed, value in found if seed is not None and value is not None}
+            cells[cell.id] = Measured(cell, chosen, values)
+    by_cell = {name: measured.runs for name, measured in cells.items()}
+    verdicts = [judge(claim, by_cell) for claim in exhibit.claims]
+    return Block(exhibit, cells, runs[0].config.get("scale"), _deviations(exhibit, cells), verdicts)
+
+
+def _one_per_seed(runs: list[Run]) -> list[Run]:
+    """The best founded run of each seed: ended rather than stopped, further rather than shorter, later in order."""
+    best: dict[int | None, Run] = {}
+    for run in runs:
+        if run.rows and (run.seed not in best or _weight(run) >= _weight(best[run.seed])):
+            best[run.seed] = run
+    return [best[seed] for seed in sorted(best, key=lambda seed: -1 if seed is None else seed)]
+
+
+def _weight(run: Run) -> tuple[bool, float]:
+    return run.status in _ENDED, run.number("samples") or 0.0
+
+
+def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
+    lines = []
+    for key, paper in exhibit.setting.items():
+        values: dict[str, list[str]] = {}
+        for name, measured in cells.items():
+            for run in measured.runs:
+                if key in run.flat or run.value(key) is not None:
+                    own = run.value(key)
+                    if not _same(own, paper):
+                        values.setdefault(shown(own), []).append(name)
+        for own, names in values.items():
+            where = "" if len(set(names)) == len(cells) else f" ({'; '.join(dict.fromkeys(names))})"
+            lines.append(f"{key}={own} instead of {shown(paper)}{where}")
+    statuses = {m: run.status for m, c in cells.items() for run in c.runs if run.status != "completed"}
+    lines += [f"{name}: a run is {status}" for name, status in statuses.items()]
+    return lines
+
+
+def _matches(run: Run, wanted: Mapping[str, Any]) -> bool:
+    return all(_fits(run.value(key), value) for key, value in wanted.items())
+
+
+def _fits(own: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping) and "any" in wanted:
+        return any(_same(own, value) for value in wanted["any"])
+    return _same(own, wanted)
+
+
+def _same(own: Any, wanted: Any) -> bool:
+    if isinstance(own, list) and isinstance(wanted, list):
+        return len(own) == len(wanted) and all(map(_same, own, wanted))
+    if isinstance(own, bool) or isinstance(wanted, bool):
+        return own is wanted
+    if isinstance(own, int | float) and isinstance(wanted, int | float):
+        return math.isclose(own, wanted, rel_tol=1e-9)
+    return own == wanted

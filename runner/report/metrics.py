@@ -1,0 +1,92 @@
+"""Numbers of a run that tables show and claims compare."""
+
+import re
+
+from runner.report.collect import Run, finite
+
+_TO_REACH = re.compile(r"(epochs|seconds)_to\(([\d.]+)\)")
+
+# Name and digits of what is shown often; others are shown under their own name with four significant digits.
+_SHOWN = {
+    "final_test_error": ("test error, %", 2),
+    "best_test_error": ("best test error, %", 2),
+    "final_train_error": ("training error, %", 2),
+    "final_train_loss": ("training loss", 4),
+    "final_accuracy": ("validation accuracy", 4),
+    "best_accuracy": ("best validation accuracy", 4),
+    "final_test_loss": ("test loss", 4),
+    "seconds": ("seconds", 1),
+    "seconds_per_epoch": ("seconds per effective pass", 2),
+    "samples_per_virtual_second": ("samples per second of the run's clock", 1),
+    "epoch": ("effective passes", 1),
+    "test_error": ("test error, %", 2),
+    "train_error": ("training error, %", 2),
+    "test_loss": ("test loss", 4),
+    "train_loss": ("training loss", 4),
+    "accuracy": ("validation accuracy", 4),
+}
+
+
+def measured(run: Run, metric: str) -> float | None:
+    """A metric of a run.
+
+    Args:
+        run: the run.
+        metric: a number of the summary; `final_<column>` or `lowest_<column>` of the metrics; `final_accuracy`,
+            `best_accuracy` (a fraction, from the test error); `seconds_per_epoch`; `samples_per_virtual_second`
+            (of the run's own clock); `epochs_to(E)` and `seconds_to(E)`: until the test error is E percent.
+
+    Returns:
+        the number; None where the run has none (`*_to`: where it never came so far).
+    """
+    if (number := run.number(metric)) is not None:
+        return number
+    if reach := _TO_REACH.fullmatch(metric):
+        return reached(run, "test_error", float(reach[2]), "epoch" if reach[1] == "epochs" else "seconds")
+    if metric in ("final_accuracy", "best_accuracy"):
+        error = run.number(metric.replace("accuracy", "test_error"))
+        return None if error is None else (100 - error) / 100
+    seconds = _last(run, "seconds")
+    if metric == "seconds_per_epoch":
+        epochs = _last(run, "epoch")
+        return seconds / epochs if seconds is not None and epochs else None
+    if metric == "samples_per_virtual_second":
+        samples = _last(run, "samples")
+        return samples / seconds if samples is not None and seconds else None
+    how, _, column = metric.partition("_")
+    if how == "final":
+        return _last(run, column)
+    if how == "lowest":
+        return min((value for value in run.curve(column) if value is not None), default=None)
+    return None
+
+
+def reached(run: Run, column: str, target: float, along: str) -> float | None:
+    """Where a falling column first is at a target or below; None if it never is."""
+    for value, place in zip(run.curve(column), run.curve(along), strict=True):
+        if value is not None and value <= target:
+            return place
+    return None
+
+
+def name(metric: str) -> str:
+    """A metric in words, with its unit."""
+    return _SHOWN.get(metric, (metric.replace("_", " "), 4))[0]
+
+
+def text(metric: str, value: float | None) -> str:
+    """A value with the digits that its metric deserves; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.{_SHOWN[metric][1]}f}" if metric in _SHOWN else f"{value:.4g}"
+
+
+def column(run: Run, key: str) -> list[float | None]:
+    """A column of the metrics, `accuracy` included (a fraction, from the test error)."""
+    if key == "accuracy":
+        return [None if error is None else (100 - error) / 100 for error in run.curve("test_error")]
+    return run.curve(key)
+
+
+def _last(run: Run, column: str) -> float | None:
+    return finite(run.rows[-1].get(column)) if run.rows else None

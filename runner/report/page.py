@@ -1,0 +1,229 @@
+"""The page: one HTML file that needs nothing else, with all runs, their curves, and the papers' tables beside them."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from runner.report import metrics, ran
+from runner.report.collect import Run, finite
+from runner.report.evidence import Block
+from runner.report.panels import figures
+from runner.report.published import Exhibit
+from runner.report.settings import by_seed, differing, label, setting, shown
+
+_COLUMNS = ("name", "status", "algorithm", "model", "dataset", "workers", "seed", "epochs", "final_test_error",
+            "best_test_error", "final_train_loss", "seconds", "samples_per_second")  # fmt: skip
+# What a run that has not ended says only in its metrics.
+_FROM_ROWS = {"epochs": "final_epoch", "final_test_error": "final_test_error", "best_test_error": "lowest_test_error",
+              "final_train_loss": "final_train_loss", "seconds": "final_seconds"}  # fmt: skip
+_OWN_KEYS = 14
+_POINTS = 400
+_SPANS = 240
+_AXES = ("epoch", "seconds", "updates", "samples")
+_WORDS = {
+    "final_test_error": "test error, %",
+    "best_test_error": "best test error, %",
+    "workers": "M",
+    "samples_per_second": "samples/s",
+    "epoch": "effective passes",
+    "test_error": "test error, %",
+    "train_error": "training error, %",
+    "train_loss": "training loss",
+}
+
+
+def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]], title: str) -> str:
+    """Builds the page.
+
+    Args:
+        runs: all runs.
+        evidence: the exhibits and what was measured of them.
+        title: the page's.
+    """
+    environment = Environment(loader=PackageLoader("runner.report"), autoescape=True, trim_blocks=True)
+    drawn: list[dict[str, Any]] = []
+    exhibits = [_exhibit(exhibit, blocks, drawn) for exhibit, blocks in evidence if blocks]
+    unmeasured = [
+        {"title": e.title, "source": f"{e.paper}, {e.source}", "command": f"dcrun experiment={e.id}"}
+        for e, blocks in evidence
+        if not blocks
+    ]
+    data = {**_payload(runs), "figures": drawn}
+    part = environment.get_template
+    return part("report.html.j2").render(
+        title=title,
+        runs=runs,
+        statuses=Counter(run.status for run in runs).most_common(),
+        exhibits=exhibits,
+        unmeasured=unmeasured,
+        quick=any(block.scale == "quick" for _, blocks in evidence for block in blocks),
+        data=Markup(_script_json(data)),
+        plotly=Markup(get_plotlyjs()),
+        css=Markup(part("report.css").render()),
+        script=Markup(part("plots.js").render() + part("runs.js").render()),
+    )
+
+
+def table(block: Block) -> dict[str, Any]:
+    """An exhibit's table as text: measured mean ± spread, the published value, the difference."""
+    exhibit = block.exhibit
+    columns = [c for c in exhibit.columns if any(cell.column == c for cell in exhibit.cells)]
+    rows = []
+    for row in exhibit.rows:
+        cells = []
+        for column in columns:
+            cell = next((c for c in exhibit.cells if c.row == row and c.column == column), None)
+            cells.append(None if cell is None else _cell(block, cell.id, cell.published))
+        if any(cell is not None for cell in cells):
+            rows.append({"name": row, "cells": cells})
+    return {"columns": columns, "rows": rows}
+
+
+def _cell(block: Block, name: str, published: float | None) -> dict[str, str]:
+    metric = block.exhibit.metric
+    text = {"measured": "–", "published": "", "difference": ""}
+    if published is not None:
+        text["published"] = metrics.text(metric, published)
+    measured = block.cells.get(name)
+    if measured is not None and measured.mean is not None:
+        spread = f" ± {metrics.text(metric, measured.spread)}" if measured.spread is not None else ""
+        text["measured"] = f"{metrics.text(metric, measured.mean)}{spread}"
+        if measured.difference is not None:
+            value = metrics.text(metric, abs(measured.difference))
+            text["difference"] = f"{'−' if measured.difference < 0 else '+'}{value}"
+    elif measured is not None:
+        text["measured"] = ", ".join(sorted({run.status for run in measured.runs}))
+    return text
+
+
+def _exhibit(exhibit: Exhibit, blocks: list[Block], drawn: list[dict[str, Any]]) -> dict[str, Any]:
+    shown_blocks = []
+    for block in blocks:
+        made = figures(block)
+        first = len(drawn)
+        drawn.extend(_rounded(asdict(figure)) for figure in made)
+        shown_blocks.append(
+            {
+                "heading": ran.heading(block),
+                "table": None if made else table(block),
+                "figures": range(first, len(drawn)),
+                "claims": [
+                    {**asdict(verdict.claim), "word": verdict.word, "because": verdict.because}
+                    for verdict in block.verdicts
+                ],
+                "orders": [] if made else block.orders(),
+                "ran": ran.facts(block.runs),
+                "deviations": block.deviations,
+                "commands": ran.commands(block.runs),
+            }
+        )
+    anchor = exhibit.id.replace("/", "-")
+    return {**{key: getattr(exhibit, key) for key in ("title", "paper", "source", "note")},
+            "anchor": anchor, "blocks": shown_blocks}  # fmt: skip
+
+
+def _payload(runs: Sequence[Run]) -> dict[str, Any]:
+    apart = [key for key in differing(runs) if key not in ("algorithm", "model", "dataset", "cluster.workers")]
+    own = [key for key in apart if key != "cluster"][:_OWN_KEYS]
+    group_of = {id(run): number for number, group in enumerate(by_seed(runs)) for run in group}
+    quantities = dict.fromkeys(key for run in runs for row in run.rows[:1] + run.rows[-1:] for key in row)
+    numbers = [key for key in quantities if key not in _AXES]
+    errors = [error for run in runs if (error := metrics.measured(run, "lowest_test_error")) is not None]
+    return {
+        "runs": [_run(run, apart, own, group_of[id(run)]) for run in runs],
+        "columns": [*_COLUMNS, *own],
+        "metrics": [key for key in numbers if any(finite(row.get(key)) is not None for r in runs for row in r.rows)],
+        "axes": [key for key in _AXES if key in quantities] or ["epoch"],
+        "words": _WORDS,
+        "target": min(99, math.ceil(min(errors) * 1.25)) if errors else None,
+    }
+
+
+def _run(run: Run, apart: Sequence[str], own: Sequence[str], group: int) -> dict[str, Any]:
+    settings = setting(run)
+    fields = {key: _field(run, key) for key in _COLUMNS}
+    fields |= {key: shown(settings[key]) if key in settings else None for key in own}
+    for key in own:
+        if finite(settings.get(key)) is not None:
+            fields[key] = settings[key]
+    short = label(run, apart)
+    name = short if run.seed is None else f"{short} seed={run.seed}"
+    words = [run.name, name, *run.overrides, *(f"{key}={shown(value)}" for key, value in fields.items())]
+    return {
+        "label": name,
+        "short": short,
+        "group": group,
+        "fields": {**fields, "clock": run.summary.get("clock")},
+        "search": " ".join(words).lower(),
+        "curve": _curve(run),
+        "problems": run.problems,
+        "facts": _facts(run),
+        **_activity(run),
+    }
+
+
+def _field(run: Run, key: str) -> Any:
+    if key == "name":
+        return run.name
+    if key == "status":
+        return run.status
+    value = run.value(key)
+    if value is None and key in _FROM_ROWS:
+        value = metrics.measured(run, _FROM_ROWS[key])
+    return value if isinstance(value, str) or finite(value) is not None else None
+
+
+def _curve(run: Run) -> dict[str, list[float | None]]:
+    """The metrics as columns, thinned to what a screen can show, with the digits that one can see."""
+    step = max(1, math.ceil(len(run.rows) / _POINTS))
+    rows = run.rows[::step] + (run.rows[-1:] if len(run.rows) % step != 1 and step > 1 else [])
+    keys = dict.fromkeys(key for row in rows[:1] + rows[-1:] for key in row)
+    columns = {key: [_short(row.get(key)) for row in rows] for key in keys}
+    return {key: column for key, column in columns.items() if any(value is not None for value in column)}
+
+
+def _activity(run: Run) -> dict[str, Any]:
+    histogram = run.workers().get("staleness")
+    pairs = histogram.items() if isinstance(histogram, dict) else ()
+    counts = [[int(key), count] for key, count in pairs if str(key).isdigit() and finite(count) is not None]
+    spans = [[s["worker"], str(s.get("what")), _short(s["start"]), _short(s["end"])] for s in run.timeline(_SPANS)]
+    return {"staleness": counts, "timeline": spans}
+
+
+def _facts(run: Run) -> list[list[Any]]:
+    head = [["folder", run.name], ["command", f"dcrun {' '.join(run.overrides)}"]]
+    summary = [[key, _text(value)] for key, value in run.summary.items() if value is not None]
+    return head + summary + [[key, shown(value)] for key, value in run.flat.items()]
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, str) or finite(value) is not None:
+        return value
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {shown(item)}" for key, item in value.items() if item is not None)
+    return shown(value)
+
+
+def _short(value: Any) -> float | None:
+    number = finite(value)
+    return number if number is None or isinstance(number, int) else float(f"{number:.5g}")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return _short(value) if isinstance(value, float) else value
+
+
+def _script_json(data: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(data, separators=(",", ":"), default=str).replace("<", "\\u003c").replace("\u2028", "\\u2028")

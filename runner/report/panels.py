@@ -1,0 +1,94 @@
+"""The curves of a paper's figure, from our runs: what both kinds of figures, on the page and as files, draw."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runner.report import metrics
+from runner.report.collect import Run
+from runner.report.evidence import Block
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean over the seeds.
+
+    Attributes:
+        name: the method.
+        index: its number in the exhibit: the same colour in every panel.
+        x: places along the horizontal axis.
+        y: means; None where no run has a value.
+        spread: standard deviations over the seeds; empty of one seed.
+        published: the paper's end point, if it gives one.
+    """
+
+    name: str
+    index: int
+    x: list[float]
+    y: list[float | None]
+    spread: list[float]
+    published: float | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    title: str
+    y: str
+    curves: list[Curve]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels side by side, for one quantity."""
+
+    name: str
+    title: str
+    x: str
+    panels: list[Panel]
+
+
+def figures(block: Block) -> list[Figure]:
+    """Draws an exhibit: a figure per quantity, a panel per row with curves enough to compare."""
+    exhibit = block.exhibit
+    if exhibit.kind != "curves":
+        return []
+    clocks = {str(run.summary.get("clock")) for run in block.runs} & {"virtual", "measured"}
+    made = []
+    for quantity in exhibit.y:
+        ends = exhibit.metric.partition("_")[2] == quantity
+        panels = []
+        for row in exhibit.rows:
+            curves = [
+                mean_curve(measured.runs, exhibit.x, quantity, name, index, measured.cell.published if ends else None)
+                for index, name in enumerate(exhibit.columns)
+                if (measured := block.cells.get(f"{name}, {row}")) is not None
+            ]
+            curves = [curve for curve in curves if curve.x]
+            if len(curves) > (len(exhibit.columns) > 1):
+                panels.append(Panel(row, metrics.name(quantity), curves))
+        along = " and ".join(sorted(clocks)) + " seconds" if exhibit.x == "seconds" else metrics.name(exhibit.x)
+        if panels:
+            name = f"{exhibit.folder}-{exhibit.name}-{block.scale or 'own'}-{quantity}"
+            made.append(Figure(name, exhibit.title, along, panels))
+    return made
+
+
+def mean_curve(
+    runs: Sequence[Run], along: str, quantity: str, name: str, index: int, published: float | None = None
+) -> Curve:
+    """Averages runs row by row, as far as all of them went."""
+    columns = [(run.curve(along), metrics.column(run, quantity)) for run in runs if run.rows]
+    length = min((len(values) for values, _ in columns), default=0)
+    x, y, spread = [], [], []
+    for place in range(length):
+        places = [values[place] for values, _ in columns]
+        known = [values[place] for _, values in columns]
+        values = [value for value in known if value is not None]
+        if None in places or not values:
+            continue
+        x.append(statistics.fmean(value for value in places if value is not None))
+        y.append(statistics.fmean(values))
+        spread.append(statistics.stdev(values) if len(values) > 1 else 0.0)
+    return Curve(name, index, x, y, spread if len(columns) > 1 else [], published)

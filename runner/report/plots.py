@@ -1,0 +1,81 @@
+"""Figures as files: PNG for documents, SVG for print."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib.figure import Figure as Canvas
+
+from runner.report.panels import Figure
+
+# Colours that the colour-blind can tell apart (Okabe and Ito), as on the page.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7b4fd0", "#6b6b6b")
+DASHES = ("-", "--", ":", "-.")
+_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "svg.hashsalt": "dcrun",
+    "svg.fonttype": "none",
+}
+
+
+def save(figure: Figure, folder: Path) -> Path:
+    """Draws a figure as `<name>.png` and `<name>.svg`.
+
+    The same runs give the same bytes with the same version of Matplotlib.
+
+    Args:
+        figure: what to draw; dots mark the published end points.
+        folder: where to; it is made if need be.
+
+    Returns:
+        the PNG file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_STYLE):
+        columns = min(3, len(figure.panels))
+        lines = -(-len(figure.panels) // columns)
+        canvas = Canvas(figsize=(1.6 + 4.2 * columns, 1.0 + 3.2 * lines), layout="constrained")
+        axes = canvas.subplots(lines, columns, squeeze=False).flatten()
+        names: dict[str, object] = {}
+        for axis, panel in zip(axes, figure.panels, strict=False):
+            for curve in panel.curves:
+                color = COLORS[curve.index % len(COLORS)]
+                dash = DASHES[curve.index // len(COLORS) % len(DASHES)]
+                y = [float("nan") if value is None else value for value in curve.y]
+                marker = "o" if len(y) == 1 else None
+                (line,) = axis.plot(curve.x, y, color=color, linestyle=dash, marker=marker, linewidth=1.6)
+                if curve.spread:
+                    low = [value - s for value, s in zip(y, curve.spread, strict=True)]
+                    high = [value + s for value, s in zip(y, curve.spread, strict=True)]
+                    axis.fill_between(curve.x, low, high, color=color, alpha=0.15, linewidth=0)
+                if curve.published is not None:
+                    axis.plot(curve.x[-1:], [curve.published], "*", color=color, markersize=11, markeredgecolor="black")
+                    names["published end point"] = axis.plot([], [], "*", color="white", markeredgecolor="black")[0]
+                names.setdefault(_literal(curve.name), line)
+            axis.set_title(_literal(panel.title), fontsize=10)
+            axis.set_xlabel(_literal(figure.x))
+            axis.set_ylabel(_literal(panel.y))
+        for axis in axes[len(figure.panels) :]:
+            axis.set_visible(False)
+        ordered = sorted(names, key="published end point".__eq__)
+        canvas.legend([names[name] for name in ordered], ordered, loc="outside right upper", frameon=False)  # type: ignore[arg-type]
+        path = folder / f"{figure.name}.png"
+        canvas.savefig(path, dpi=110, metadata={"Software": None})
+        canvas.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    return path
+
+
+def save_all(figures: Sequence[Figure], folder: Path) -> list[Path]:
+    """Draws figures; see `save`."""
+    return [save(figure, folder) for figure in figures]
+
+
+def _literal(text: str) -> str:
+    """Text that Matplotlib does not take for a formula."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,155 @@
+"""What the papers report, from the `published.yaml` files beside the experiments.
+
+    paper: Zheng et al., ICML 2017
+    exhibits:
+      table1:
+        title: ...                       # what it shows
+        source: table 1                  # where in the paper
+        kind: table                      # table | curves | layers
+        metric: final_test_error         # what the cells hold (see `runner.report.metrics`)
+        match: {model: resnet20}         # which runs can belong to it
+        setting: {run.epochs: 160}       # the paper's; a run's deviations are listed
+        rows: {"M=4": {workers: 4}}      # what picks the runs of a row, of a column
+        columns: {asgd: {algorithm: asgd}}
+        values: {"M=4": {asgd: 9.27}}    # published; null: a cell without a number. Only these cells exist
+        claims:
+          - {claim: "final_test_error[asgd, M=4] > 9", source: section 6}
+
+Curves have besides `x` (a column of the metrics), `y` (a list of them; a panel for each and row), and may say
+`same_as: table1` to take over what they do not say themselves.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "conf" / "experiment"
+KINDS = ("table", "curves", "layers")
+_KEYS = frozenset(
+    {"title", "source", "kind", "metric", "match", "setting", "rows", "columns", "values", "claims", "x", "y"}
+    | {"same_as", "note", "axes", "varying"}
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table, or a curve of a figure.
+
+    Attributes:
+        row: name of its row.
+        column: name of its column.
+        match: settings that its runs have; what the column says goes before what the row says.
+        published: the paper's number, None where it gives none.
+    """
+
+    row: str
+    column: str
+    match: Mapping[str, Any]
+    published: float | None
+
+    @property
+    def id(self) -> str:
+        """How claims name it."""
+        return f"{self.column}, {self.row}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something a paper states that runs can bear out: `final_test_error[a] < final_test_error[b]`, and where."""
+
+    text: str
+    source: str
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A table or figure of a paper."""
+
+    paper: str
+    folder: str
+    name: str
+    title: str
+    source: str
+    kind: str
+    metric: str
+    match: Mapping[str, Any]
+    setting: Mapping[str, Any]
+    rows: list[str]
+    columns: list[str]
+    cells: list[Cell]
+    claims: list[Claim]
+    x: str = "epoch"
+    y: list[str] = field(default_factory=lambda: ["test_error"])
+    note: str = ""
+    axes: Mapping[str, str] = field(default_factory=dict)
+    varying: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """As `dcrun experiment=` takes it."""
+        return f"{self.folder}/{self.name}"
+
+    @property
+    def picked(self) -> frozenset[str]:
+        """The settings that tell cells apart."""
+        return frozenset(key for cell in self.cells for key in cell.match)
+
+
+def load(folder: Path = EXPERIMENTS) -> list[Exhibit]:
+    """Reads all `published.yaml` below a folder.
+
+    Raises:
+        ValueError: naming the file and what is wrong in it.
+    """
+    exhibits = []
+    for path in sorted(folder.glob("*/published.yaml")):
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        own = document.get("exhibits", {})
+        for name, given in own.items():
+            inherited = own.get(given.get("same_as"), {})
+            exhibits.append(_exhibit(path, str(document["paper"]), str(name), {**inherited, **given}))
+    return exhibits
+
+
+def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibit:
+    where = f"{path}: {name}"
+    if unknown := sorted(set(given) - _KEYS):
+        raise ValueError(f"{where}: unknown key {unknown[0]}; allowed: {', '.join(sorted(_KEYS))}")
+    for key in ("title", "source", "rows", "columns", "values"):
+        if key not in given:
+            raise ValueError(f"{where}: lacks {key}")
+    kind = given.get("kind", "table")
+    if kind not in KINDS:
+        raise ValueError(f"{where}: kind={kind}: is no such kind; allowed: {', '.join(KINDS)}")
+    rows, columns = given["rows"], given["columns"]
+    cells = []
+    for row, line in given["values"].items():
+        for column, value in line.items():
+            if row not in rows or column not in columns:
+                raise ValueError(f"{where}: values: {column}, {row} is no cell; allowed: the rows and columns above")
+            cells.append(Cell(row, column, {**(rows[row] or {}), **(columns[column] or {})}, value))
+    claims = [Claim(c["claim"], str(c.get("source", "")), c.get("words", "")) for c in given.get("claims") or ()]
+    return Exhibit(
+        paper,
+        path.parent.name,
+        name,
+        given["title"],
+        str(given["source"]),
+        kind,
+        given.get("metric", "final_test_error"),
+        given.get("match", {}),
+        given.get("setting", {}),
+        list(rows),
+        list(columns),
+        cells,
+        claims,
+        given.get("x", "epoch"),
+        given.get("y", ["test_error"]),
+        given.get("note", ""),
+        given.get("axes", {}),
+        given.get("varying", []),
+    )

@@ -1,0 +1,90 @@
+"""What ran, in words: data, seeds, length, machine, commit, and the commands to repeat it."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from runner.report import metrics
+from runner.report.collect import Run
+from runner.report.evidence import Block
+from runner.report.settings import by_seed, shown
+
+
+def heading(block: Block) -> str:
+    """Scale, seeds and length of a block in one line."""
+    scale = f"{block.scale} scale" if block.scale else "own setting"
+    seeds = ", ".join(map(str, block.seeds)) or "unknown"
+    epochs = _range(metrics.measured(run, "final_epoch") for run in block.runs)
+    many = "seeds" if len(block.seeds) > 1 else "seed"
+    return f"{scale[0].upper()}{scale[1:]}: {epochs} effective passes, {many} {seeds}"
+
+
+def facts(runs: Sequence[Run]) -> list[str]:
+    """What ran on what: a line each for data, machine, clock and code."""
+    lines = [f"data: {_some(_data(run) for run in runs)}"]
+    lines.append(f"seconds: {_some(_clock(run) for run in runs)}")
+    lines.append(f"machine: {_some(_machine(run) for run in runs)}")
+    lines.append(f"commit: {_some(_commit(run) for run in runs)}")
+    versions = (run.summary.get("versions") for run in runs)
+    lines.append(f"torch: {_some(str((v if isinstance(v, dict) else {}).get('torch', 'unknown')) for v in versions)}")
+    walls = [wall for run in runs if (wall := run.number("wall_seconds")) is not None]
+    if walls:
+        lines.append(f"time: {len(walls)} runs, {sum(walls) / 3600:.2f} hours together")
+    return lines
+
+
+def commands(runs: Sequence[Run]) -> list[str]:
+    """The command lines that repeat runs, those that differ in the seed alone as one."""
+    lines = []
+    for group in by_seed(runs):
+        own = [o for o in group[0].overrides if not o.startswith(("seed=", "hydra.", "run.resume="))]
+        seeds = sorted({run.seed for run in group if run.seed is not None})
+        multirun = "-m " if len(seeds) > 1 else ""
+        lines.append(f"dcrun {multirun}{' '.join([*own, f'seed={chr(44).join(map(str, seeds))}'])}")
+    return list(dict.fromkeys(lines))
+
+
+def _data(run: Run) -> str:
+    parts = [str(run.value("dataset") or "unknown")]
+    if isinstance(root := run.value("dataset.root"), str):
+        parts.append(f"from {PurePath(root).name}")
+    if (limit := run.value("dataset.limit_train")) is not None:
+        parts.append(f"{shown(limit)} training samples")
+    if (limit := run.value("dataset.limit_test")) is not None:
+        parts.append(f"{shown(limit)} test samples")
+    if isinstance(augment := run.value("dataset.augment"), bool):
+        parts.append("padding-crop and flip" if augment else "no augmentation")
+    return ", ".join(parts)
+
+
+def _clock(run: Run) -> str:
+    clock = run.summary.get("clock")
+    if clock == "virtual":
+        return "virtual, of a simulated cluster"
+    return "measured, on processes" if clock == "measured" else "unknown"
+
+
+def _commit(run: Run) -> str:
+    commit, dash, state = str(run.summary.get("git_commit") or "unknown").partition("-")
+    return f"{commit[:12]}{dash}{state}"
+
+
+def _machine(run: Run) -> str:
+    summary = run.summary
+    device = str(summary.get("device_name") or summary.get("device") or "unknown")
+    cores = f", {summary['cores']} cores" if summary.get("cores") is not None else ""
+    threads = f", {summary['threads']} threads" if summary.get("threads") is not None else ""
+    precision = run.value("run.precision")
+    return f"{device}{cores}{threads}{f', {precision}' if precision else ''}"
+
+
+def _some(values: Iterable[str], most: int = 4) -> str:
+    distinct = list(dict.fromkeys(values))
+    return "; ".join(distinct[:most]) + (f"; and {len(distinct) - most} more" if len(distinct) > most else "")
+
+
+def _range(values: Iterable[Any]) -> str:
+    known = sorted({value for value in values if value is not None})
+    if not known:
+        return "unknown"
+    return f"{known[0]:g}" if len(known) == 1 else f"{known[0]:g} to {known[-1]:g}"

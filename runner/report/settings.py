@@ -1,0 +1,82 @@
+"""What runs have in common and what sets them apart: their settings, but for what cannot change a result."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from runner.report.collect import Run
+
+_NO_SETTING = ("names.", "logger.", "hydra.")
+_NO_SETTINGS = frozenset({
+    "seed", "scale", "seeds", "experiment", "run.name", "run.resume", "run.threads", "run.device", "run.estimate",
+    "run.checkpoint_every", "run.keep_checkpoints", "run.eval_every", "run.eval_batch_size", "run.diagnostics",
+    "run.diagnostic_samples", "dataset.root", "dataset.download", "dataset.workers", "cluster.timeout",
+})  # fmt: skip
+GROUPS = ("algorithm", "model", "dataset", "cluster")
+
+
+def setting(run: Run) -> dict[str, Any]:
+    """What a run was set to do: groups' options, number of workers, and every key that can change the result.
+
+    Left out are the seed and what only says where, how fast, or how closely watched the run was.
+    """
+    chosen = {group: run.value(group) for group in GROUPS if isinstance(run.value(group), str)}
+    workers = {"cluster.workers": run.value("workers")}
+    keys = {key: value for key, value in run.flat.items() if _matters(key)}
+    return {**chosen, **keys, **{key: value for key, value in workers.items() if value is not None}}
+
+
+def _matters(key: str) -> bool:
+    return key not in _NO_SETTINGS and not key.startswith(_NO_SETTING) and not key.endswith("_target_")
+
+
+def by_seed(runs: Iterable[Run], varying: Sequence[str] = ()) -> list[list[Run]]:
+    """Groups runs that differ in nothing but the seed (and the keys named), in order of first appearance."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        own = {key: value for key, value in setting(run).items() if key not in varying}
+        groups.setdefault(json.dumps(own, sort_keys=True, default=str), []).append(run)
+    return list(groups.values())
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The settings whose values are not the same in all runs that have them, in the order of the configuration."""
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        for key, value in setting(run).items():
+            values.setdefault(key, set()).add(json.dumps(value, default=str))
+    return [key for key, seen in values.items() if len(seen) > 1]
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(shown(item) for item in value) + "]"
+    return str(value)
+
+
+_IN_A_NAME = 4
+
+
+def label(run: Run, apart: Sequence[str]) -> str:
+    """A short name: the method, M, and what else sets the run apart, as far as a name should go.
+
+    Args:
+        run: the run to name.
+        apart: keys that set the runs shown together apart.
+    """
+    parts = [str(run.value("algorithm") or run.name)]
+    if (workers := run.value("workers")) is not None:
+        parts.append(f"M={workers}")
+    own = setting(run)
+    told = [key for key in apart if key in own and key not in ("algorithm", "cluster.workers")]
+    # Methods' own keys first: they are what is usually compared.
+    for key in sorted(told, key=lambda key: not key.startswith("algorithm."))[:_IN_A_NAME]:
+        parts.append(str(own[key]) if key in GROUPS else f"{key.rpartition('.')[2]}={shown(own[key])}")
+    return " ".join(parts)

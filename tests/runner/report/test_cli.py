@@ -1,0 +1,156 @@
+import json
+import re
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from runner.report.cli import main
+
+MakeRun = Callable[..., Path]
+EVIL = "<img src=x onerror=alert(1)>|*a*"
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+def page_data(page: str) -> dict:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert found is not None
+    return json.loads(found[1])
+
+
+@pytest.fixture
+def runs(make_run: MakeRun, tmp_path: Path) -> Path:
+    for seed in (0, 1):
+        for workers in (4, 8):
+            make_run(f"asgd{workers}/{seed}", [60.0, 31.0 + seed], workers=workers, seed=seed)
+            make_run(f"ssgd{workers}/{seed}", [60.0, 30.0 + seed], algorithm="ssgd", workers=workers, seed=seed)
+        make_run(f"sgd/{seed}", [60.0, 29.0 + seed], algorithm="sgd", workers=1, seed=seed)
+    make_run("other", [50.0, 45.0], model="mlp", dataset="digits")
+    broken = make_run("broken", [50.0])
+    (broken / "summary.json").write_text('{"status": "comp')
+    make_run("running", [50.0], status="running", model="mlp", dataset="digits", summary={"final_test_error": None})
+    return tmp_path / "runs"
+
+
+def test_a_page_with_everything_in_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(runs)]) == 0
+    page = (runs / "report.html").read_text()
+    out, err = capsys.readouterr()
+    assert out == f"13 runs -> {runs / 'report.html'}\n"
+    assert "broken: summary.json:" in err
+    data = page_data(page)
+    assert len(data["runs"]) == 13
+    assert {run["fields"]["status"] for run in data["runs"]} == {"completed", "running", "broken"}
+    assert data["runs"][0]["curve"]["test_error"] == [60.0, 31.0]
+    # The paper's table stands beside.
+    assert "ResNet-20 on CIFAR-10" in page
+    assert "paper 9.27" in page
+    assert "<strong>31.50 ± 0.71</strong>" in page
+    assert "experiment=dc_asgd_icml2017/table2" in page
+
+
+def test_it_needs_nothing_from_elsewhere(runs: Path) -> None:
+    main([str(runs)])
+    tags = Tags()
+    tags.feed((runs / "report.html").read_text())
+    for tag, attributes in tags.seen:
+        assert tag != "link" or (attributes["href"] or "").startswith("data:"), attributes
+        assert "src" not in attributes, (tag, attributes)
+
+
+def test_a_second_time_its_own_files_are_no_runs(runs: Path) -> None:
+    main([str(runs), "--out", str(runs / "report")])
+    assert main([str(runs), "--out", str(runs / "report")]) == 0
+    assert len(page_data((runs / "report" / "report.html").read_text())["runs"]) == 13
+
+
+def test_markdown_and_figures(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    assert main([str(runs), "--out", str(out)]) == 0
+    text = (out / "report.md").read_text()
+    assert "| M=8 |  | 31.50 ± 0.71 (paper 10.26, +21.24) | 30.50 ± 0.71 (paper 10.10, +20.40) |" in text
+    assert "`final_test_error[SSGD, M=8] <= final_test_error[ASGD, M=8]` | table 1 | **holds**" in text
+    assert "M=8, best first: SSGD, ASGD; the paper's order" in text
+    assert "commit: 0123456789ab-dirty" in text
+    assert "dcrun -m algorithm=asgd seed=0,1" in text
+    for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
+        assert (out / link).stat().st_size > 5000
+        assert (out / link).with_suffix(".svg").read_text().startswith("<?xml")
+    assert "figures/dc_asgd_icml2017-figure2-own-test_error.png" in text
+    assert "mlp on digits" in text
+    assert "broken" in text
+
+
+def test_results_put_remarks_where_they_belong(runs: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.md"
+    notes.write_text("# Notes\n\nAt the top.\n\n## dc_asgd_icml2017/table1\n\nOf the table.\n\n## Later\n\nThe end.\n")
+    results = tmp_path / "RESULTS.md"
+    arguments = [str(runs), "--results", str(results), "--notes", str(notes), "--figures", str(tmp_path / "figs")]
+    assert main(arguments) == 0
+    text = results.read_text()
+    places = [text.index(part) for part in ("At the top.", "table 1. ", "Of the table.", "### Own", "## Later")]
+    assert places == sorted(places)
+    assert "](figs/" in text
+    assert not (runs / "report.html").exists()
+    main(arguments)
+    assert results.read_text() == text
+
+
+def test_names_are_text(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [50.0], algorithm=EVIL, config={"algorithm.note": "</script><script>alert(1)</script>"})
+    make_run("b", [50.0], algorithm="asgd", summary={"git_commit": EVIL, "device_name": EVIL})
+    make_run("c", [50.0], workers=8)
+    out = tmp_path / "report"
+    assert main([str(tmp_path / "runs"), "--out", str(out), "--title", EVIL]) == 0
+    page = (out / "report.html").read_text()
+    tags = Tags()
+    tags.feed(page)
+    assert "img" not in {tag for tag, _ in tags.seen}
+    assert sum(tag == "script" for tag, _ in tags.seen) == 3
+    assert page_data(page)["runs"][0]["fields"]["algorithm"] == EVIL
+    text = (out / "report.md").read_text()
+    assert "<img" not in re.sub(r"^```$.*?^```$", "", text, flags=re.S | re.M)
+    assert r"\|\*a\*" in text
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(None, "no such folder"), ("empty", "no run folders below")],
+)
+def test_wrong_input_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: str | None, message: str
+) -> None:
+    folder = tmp_path / "x"
+    if make:
+        folder.mkdir()
+    assert main([str(folder)]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_an_unwritable_place_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main([str(runs), "--out", str(tmp_path / "file")]) == 2
+    assert "file: cannot be used: File exists" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_take_less_than_20_seconds(make_run: MakeRun, tmp_path: Path) -> None:
+    for number in range(1000):
+        errors: list[float | None] = [90.0 / (k + number % 7 + 1) for k in range(200)]
+        make_run(f"{number // 100}/{number}", errors, workers=4 + 4 * (number % 2), seed=number // 2)
+    start = time.perf_counter()
+    assert main([str(tmp_path / "runs")]) == 0
+    assert time.perf_counter() - start < 20
+    assert (tmp_path / "runs" / "report.html").stat().st_size < 60e6

@@ -1,0 +1,107 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runner.report.collect import collect
+from runner.report.evidence import weigh
+from runner.report.published import Cell, Claim, Exhibit
+
+MakeRun = Callable[..., Path]
+
+TABLE = Exhibit(
+    paper="A paper", folder="paper", name="table1", title="Test error", source="table 1", kind="table",
+    metric="final_test_error", match={"model": "resnet20", "dataset": "cifar10"},
+    setting={"run.epochs": 160, "dataset.limit_train": None, "schedule.lr": 0.5},
+    rows=["M=4", "M=8"], columns=["ASGD", "DC"],
+    cells=[
+        Cell("M=4", "ASGD", {"workers": 4, "algorithm": "asgd"}, 9.0),
+        Cell("M=4", "DC", {"workers": 4, "algorithm": "dc_asgd_a", "algorithm.lambda0": 2}, 8.0),
+        Cell("M=8", "ASGD", {"workers": 8, "algorithm": "asgd"}, None),
+    ],
+    claims=[Claim("final_test_error[DC, M=4] < final_test_error[ASGD, M=4]", "table 1")],
+)  # fmt: skip
+
+
+def dc(make_run: MakeRun, name: str, errors: list[float], **kwargs: object) -> None:
+    make_run(name, errors, algorithm="dc_asgd_a", config={"algorithm.lambda0": 2.0}, **kwargs)
+
+
+def test_cells_hold_mean_and_spread_beside_the_paper(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, (plain, compensated) in enumerate([(12.0, 10.0), (13.0, 11.1), (14.0, 11.9)]):
+        make_run(f"a{seed}", [50.0, plain], seed=seed)
+        dc(make_run, f"b{seed}", [50.0, compensated], seed=seed)
+    (block,) = weigh(TABLE, collect([tmp_path]))
+    cell = block.cells["ASGD, M=4"]
+    assert (cell.mean, cell.spread, cell.difference) == (13.0, 1.0, 4.0)
+    assert "ASGD, M=8" not in block.cells
+    assert block.seeds == [0, 1, 2]
+    assert [verdict.word for verdict in block.verdicts] == ["holds"]
+    assert block.deviations == ["run.epochs=2 instead of 160", "dataset.limit_train=1000 instead of null"]
+    assert block.orders() == ["M=4, best first: DC, ASGD; the paper's order"]
+
+
+def test_another_order_than_the_papers_is_said(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [12.0])
+    dc(make_run, "b", [13.0])
+    (block,) = weigh(TABLE, collect([tmp_path]))
+    assert block.orders() == ["M=4, best first: ASGD, DC; the paper's order is DC, ASGD"]
+
+
+def test_settings_are_not_mixed(make_run: MakeRun, tmp_path: Path) -> None:
+    for name, config in (("short", {}), ("long", {"run.epochs": 160.0}), ("quick", {"scale": "quick"})):
+        make_run(f"{name}/a", [12.0], config=config)
+        make_run(f"{name}/b", [13.0], workers=8, config=config)
+    blocks = weigh(TABLE, collect([tmp_path]))
+    assert len(blocks) == 3
+    assert all(set(block.cells) == {"ASGD, M=4", "ASGD, M=8"} for block in blocks)
+    assert sorted(block.scale or "" for block in blocks) == ["", "", "quick"]
+
+
+def test_where_data_lie_and_on_what_is_no_setting(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [12.0], config={"dataset.root": "/here", "run.device": "cuda", "run.threads": 1})
+    make_run("b", [13.0], workers=8, config={"dataset.root": "/there", "run.device": "cpu", "run.threads": 2})
+    assert len(weigh(TABLE, collect([tmp_path]))) == 1
+
+
+def test_runs_of_other_models_and_lambdas_do_not_belong(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [12.0], model="resnet8")
+    make_run("b", [12.0], algorithm="dc_asgd_a", config={"algorithm.lambda0": 5.0})
+    make_run("c", [12.0])
+    assert weigh(TABLE, collect([tmp_path])) == []
+    make_run("d", [12.0], workers=8)
+    (block,) = weigh(TABLE, collect([tmp_path]))
+    assert sorted(run.name for run in block.runs) == ["runs/c", "runs/d"]
+
+
+def test_of_the_same_seed_the_ended_run_counts(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a-ended", [12.0])
+    make_run("b-stopped", [30.0, 20.0, 10.0], status="interrupted", config={"run.epochs": 1.0})
+    make_run("c", [12.0], workers=8)
+    (block,) = weigh(TABLE, collect([tmp_path]))
+    assert block.cells["ASGD, M=4"].values == {0: 12.0}
+
+
+def test_a_run_that_did_not_complete_is_told(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [90.0], status="diverged")
+    make_run("b", [12.0], workers=8)
+    (block,) = weigh(TABLE, collect([tmp_path]))
+    assert "ASGD, M=4: a run is diverged" in block.deviations
+
+
+def test_a_figure_needs_half_of_its_curves(make_run: MakeRun, tmp_path: Path) -> None:
+    figure = replace(TABLE, kind="curves")
+    make_run("a", [12.0])
+    assert weigh(figure, collect([tmp_path])) == []
+    make_run("b", [12.0], workers=8)
+    assert len(weigh(figure, collect([tmp_path]))) == 1
+
+
+@pytest.mark.parametrize("errors", [[], [None]])
+def test_a_run_without_a_number_is_no_number(make_run: MakeRun, tmp_path: Path, errors: list[float | None]) -> None:
+    make_run("a", errors)
+    make_run("b", [12.0], workers=8, config={"run.epochs": float(len(errors))})
+    make_run("c", [12.0], algorithm="dc_asgd_a", config={"algorithm.lambda0": 2.0, "run.epochs": float(len(errors))})
+    (block,) = weigh(TABLE, collect([tmp_path]))
+    assert "ASGD, M=4" not in block.cells or block.cells["ASGD, M=4"].mean is None

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from runner.report.claims import judge
+from runner.report.published import load
+
+EXHIBIT = {
+    "title": "Errors",
+    "source": "table 1",
+    "rows": {"M=1": {"workers": 1}, "M=4": {"workers": 4}},
+    "columns": {"SGD": {"algorithm": "sgd", "workers": 1}, "ASGD": {"algorithm": "asgd"}},
+    "values": {"M=4": {"SGD": 8.65, "ASGD": 9.27}},
+}
+
+
+def write(folder: Path, exhibits: object) -> Path:
+    (folder / "a_paper").mkdir()
+    document = {"paper": "A paper", "exhibits": exhibits}
+    (folder / "a_paper" / "published.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return folder
+
+
+def test_only_cells_with_a_value_exist_and_columns_go_before_rows(tmp_path: Path) -> None:
+    (exhibit,) = load(write(tmp_path, {"table1": EXHIBIT}))
+    assert exhibit.id == "a_paper/table1"
+    assert [(cell.id, cell.published) for cell in exhibit.cells] == [("SGD, M=4", 8.65), ("ASGD, M=4", 9.27)]
+    assert [cell.match["workers"] for cell in exhibit.cells] == [1, 4]
+
+
+def test_a_figure_takes_over_what_it_does_not_say(tmp_path: Path) -> None:
+    figure = {"same_as": "table1", "kind": "curves", "source": "figure 2", "title": "Curves"}
+    table, curves = load(write(tmp_path, {"table1": EXHIBIT, "figure2": figure}))
+    assert (curves.kind, curves.source, curves.cells) == ("curves", "figure 2", table.cells)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, "unknown key colour"),
+        ({"kind": "pie"}, "kind=pie: is no such kind; allowed: table, curves"),
+        ({"values": {"M=9": {"SGD": 1}}}, "SGD, M=9 is no cell"),
+        ({"rows": None, "title": None}, "lacks"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    wrong = {key: value for key, value in {**EXHIBIT, **change}.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        load(write(tmp_path, {"table1": wrong}))
+
+
+@pytest.mark.parametrize("exhibit", load(), ids=lambda exhibit: exhibit.id)
+def test_the_papers_claims_name_cells_that_are_there(exhibit) -> None:
+    names = {cell.id for cell in exhibit.cells}
+    assert names
+    for claim in exhibit.claims:
+        assert judge(claim, {}).word == "not measured"
+        inside = [part.partition("]")[0] for part in claim.text.split("[")[1:]]
+        assert inside, claim.text
+        assert set(inside) <= names, claim.text

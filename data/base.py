@@ -65,6 +65,11 @@ class Split:
         """The device that holds the samples, and on which batches are made."""
         return self.inputs.device
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of inputs and targets, in bytes."""
+        return self.inputs.nbytes + self.targets.nbytes
+
     def batch(self, ids: Tensor, *, seed: int | None = None, epoch: int = 0) -> tuple[Tensor, Tensor]:
         """Cuts a batch.
 
@@ -103,8 +108,11 @@ class Dataset:
         classes: number of classes.
         train: training split.
         test: test split.
+        top5: whether evaluations report the error among the first five guesses too.
         fingerprint: sha256 (hex) of the decoded samples and targets in use, in their order, after any limit.
     """
+
+    top5 = False
 
     def __init__(self, *, name: str, classes: int, train: Split, test: Split) -> None:
         self.name = name

@@ -66,14 +66,18 @@ class Chain(nn.Module):
         """
         return functional.cross_entropy(outputs, targets)
 
-    def errors(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def errors(self, outputs: Tensor, targets: Tensor, guesses: int = 1) -> Tensor:
         """How many samples of the batch are classified wrongly, a 0-d int64 tensor on the outputs' device.
 
         Args:
             outputs: Logits ``[B, classes]``.
             targets: Class numbers ``[B]``, int64.
+            guesses: A sample counts as right if its class has one of so many largest logits.
         """
-        return torch.count_nonzero(outputs.argmax(dim=1) != targets)
+        if guesses == 1:
+            return torch.count_nonzero(outputs.argmax(dim=1) != targets)
+        best = outputs.topk(min(guesses, outputs.shape[1]), dim=1).indices
+        return len(targets) - torch.count_nonzero(best == targets[:, None])
 
 
 def check_images(model: str, shape: Sequence[int], smallest: int) -> None:

@@ -76,7 +76,8 @@ class Parts:
 
     def evaluator(self) -> Evaluator:
         """Return the evaluator on the test data."""
-        return Evaluator(self.oracle, self.dataset.test, batch_size=self.cfg.run.eval_batch_size)
+        size, top5 = self.cfg.run.eval_batch_size, self.dataset.top5
+        return Evaluator(self.oracle, self.dataset.test, batch_size=size, top5=top5)
 
 
 def workers_of(cfg: DictConfig, algorithm: type[ParameterServer] | type[Collective]) -> int:

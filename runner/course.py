@@ -269,6 +269,7 @@ class Course:
             "train_error": 100 * errors / count if count else None,
             "test_loss": score.loss,
             "test_error": score.error,
+            **({} if score.error_top5 is None else {"test_error_top5": score.error_top5}),
             "lr": self.schedule.at(self.epoch).lr,
             "staleness_mean": mean,
             "staleness_max": largest,

@@ -53,7 +53,7 @@ def show(parts: Parts) -> int:
         copies = 0 if method.replicated else (workers - 1) * sum(tensor.numel() for tensor in method.state().values())
         traffic = 2 * sum(method.layout(n).values())
     vectors = 2 * n + copies + sum(tensor.numel() for tensor in method.state().values())
-    data = sum(s.inputs.nbytes + s.targets.nbytes for s in (parts.dataset.train, parts.dataset.test))
+    data = parts.dataset.train.nbytes + parts.dataset.test.nbytes
     evaluation = _evaluation(parts)
     gradients = len(parts.batches) * (1 if server else workers)
     updates = len(parts.batches)

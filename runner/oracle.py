@@ -53,6 +53,7 @@ class NetworkOracle:
 
     Attributes:
         totals: (3,) float64 on the device: sum of losses, errors and samples since `take_totals`.
+        streams: whether the split decodes samples as they are used, and wants to know of batches ahead.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class NetworkOracle:
     ) -> None:
         self.replica = replica
         self.split = split
+        self.streams = hasattr(split, "expect")
         self.seed = seed
         self.device = replica.weights.device
         self.precision = precision
@@ -119,7 +121,7 @@ class NetworkOracle:
         if self._has_dropout:
             torch.manual_seed(derive(self.seed, "dropout", batch.number))
         replica.module.train()
-        pieces = batch.ids.tensor_split(1 if self.micro_batch is None else math.ceil(size / self.micro_batch))
+        pieces = self._pieces(batch.ids)
         statistics = torch.zeros_like(replica.statistics) if len(pieces) > 1 else None
         low = 0
         for ids in pieces:
@@ -136,6 +138,15 @@ class NetworkOracle:
         if statistics is not None:
             replica.statistics.copy_(statistics)
         return replica.gradient
+
+    def _pieces(self, ids: Tensor) -> tuple[Tensor, ...]:
+        return ids.tensor_split(1 if self.micro_batch is None else math.ceil(ids.numel() / self.micro_batch))
+
+    def expect(self, batch: Sample) -> None:
+        """Say that a gradient on `batch` will be asked for soon; of use where `streams`."""
+        if self.streams and batch.ids.numel():
+            for ids in self._pieces(batch.ids):
+                self.split.expect(ids, seed=self.seed, epoch=batch.epoch)
 
     def backward(
         self, inputs: Tensor, targets: Tensor, weight: float, squares: Tensor | None = None
@@ -165,12 +176,16 @@ class NetworkOracle:
     def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean loss and number of errors of the replica as it stands, 0-d tensors on the device."""
         module: Any = self.replica.module
+        outputs = self.outputs(inputs)
+        return module.loss(outputs, targets), module.errors(outputs, targets)
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Return the outputs of the replica as it stands, float32."""
         if self.replica.channels_last and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self._autocast():
-            outputs = module(inputs)
-        outputs = outputs.float()
-        return module.loss(outputs, targets), module.errors(outputs, targets)
+            outputs = self.replica.module(inputs)
+        return outputs.float()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":

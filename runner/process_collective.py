@@ -122,6 +122,9 @@ class ProcessCollective:
         """Take one step; return the status with which all ranks stop now, if they do."""
         shares = self.batches.shares(self.step, self.meeting.world)
         batch = shares[self.meeting.rank]
+        if self.oracle.streams and self.step + 1 < len(self.batches):
+            self.oracle.expect(batch)
+            self.oracle.expect(self.batches.shares(self.step + 1, self.meeting.world)[self.meeting.rank])
         samples = sum(len(other.ids) for other in shares)
         rate = self.course.rate()
         step = Step(lr=rate.lr, decay=rate.decay)

@@ -91,7 +91,12 @@ class SimulatedCollective:
         course = self.course
         course.start()
         while self.step < len(self.batches):
-            self._step(self.batches.shares(self.step, self.workers))
+            shares = self.batches.shares(self.step, self.workers)
+            if self.oracle.streams:
+                following = self.batches.shares(min(self.step + 1, len(self.batches) - 1), self.workers)
+                for batch in (*shares, *following):
+                    self.oracle.expect(batch)
+            self._step(shares)
             self.step += 1
             finished = self.step == len(self.batches)
             if course.due(finished):

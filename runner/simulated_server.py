@@ -139,6 +139,8 @@ class SimulatedServer:
         batch = self.leases.lease(worker)
         if batch is None:
             return
+        if self.oracle.streams:
+            self.oracle.expect(batch)
         message = self.server.pull(worker)
         for name, copy in self.copies[worker].items():
             copy.copy_(message[name])

@@ -48,3 +48,10 @@ def test_loss_and_errors_by_hand():
     torch.testing.assert_close(chain().loss(outputs, targets), by_hand)
     errors = chain().errors(outputs, targets)
     assert (errors.item(), errors.dtype, errors.shape) == (2, torch.int64, ())
+
+
+def test_errors_among_several_guesses():
+    outputs = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).repeat(4, 1)
+    wrong = [chain().errors(outputs, torch.arange(4), guesses=guesses) for guesses in (1, 2, 3, 4, 5)]
+    assert [errors.item() for errors in wrong] == [3, 2, 1, 0, 0]
+    assert (wrong[1].dtype, wrong[1].shape) == (torch.int64, ())

@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from algorithms.base import Batch, Message, Oracle, Step, in_range
+from algorithms.base import Batch, Message, Oracle, Step
 from algorithms.lars import LARS
 
 
@@ -49,9 +49,9 @@ class CLARS(LARS):
         samples: int | None = None,
     ) -> None:
         super().__init__(eta=eta, momentum=momentum, weight_decay=weight_decay)
-        if samples is not None and (isinstance(samples, bool) or samples != int(samples)):
-            raise ValueError(f"algorithm.samples={samples}: not a whole number; allowed: integers from 1, or null")
-        self.samples = None if samples is None else int(in_range("samples", samples, 1))
+        if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
+            raise ValueError(f"algorithm.samples={samples}: no number of samples; allowed: integers from 1, or null")
+        self.samples = samples
 
     def layout(self, n: int) -> dict[str, int]:
         """The gradient, and the layers' mean per-sample norms."""

@@ -141,7 +141,7 @@ def test_contributions_sum_to_the_batchs_gradient(module: Any, shape: tuple[int,
     for part, p in zip(parts, module.parameters(), strict=True):
         assert part.shape == (B, *p.shape)
         torch.testing.assert_close(part.sum(0), p.grad, rtol=1e-4, atol=1e-5)
-    squares = sum(part.flatten(1).square().sum(1) for part in parts)
+    squares = torch.stack([part.flatten(1).square().sum(1) for part in parts]).sum(0)
     torch.testing.assert_close(squared_norms(module, inputs, direction, B), squares, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(squared_norms(module, inputs, direction, 5), squares[:5], rtol=1e-4, atol=1e-5)
 

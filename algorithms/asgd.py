@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Batch, Layout, Message, Oracle, ParameterServer, Step, Worker, in_range, one_of, zeros
-from algorithms.momentum import descend
+from algorithms.momentum import descend, looks_ahead
 from algorithms.sweep import Sweep
 
 
@@ -56,9 +56,7 @@ class ASGD(ParameterServer):
         self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
         self.staleness = one_of("staleness", staleness, ("plain", "aware"))
-        self.nesterov = nesterov
-        if nesterov and momentum == 0:
-            raise ValueError("algorithm.nesterov=true: needs momentum; allowed: algorithm.momentum > 0")
+        self.nesterov = looks_ahead(nesterov, momentum)
 
     def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
         """See `ParameterServer.start`."""

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Batch, Collective, Message, Oracle, Step, in_range, one_of, zeros
-from algorithms.momentum import descend
+from algorithms.momentum import descend, looks_ahead
 from algorithms.sweep import Sweep
 
 
@@ -59,9 +59,7 @@ class DCSSGD(Collective):
         self.lambda_schedule = one_of("lambda_schedule", lambda_schedule, ("constant", "inverse_lr"))
         self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.nesterov = nesterov
-        if nesterov and momentum == 0:
-            raise ValueError("algorithm.nesterov=true: needs momentum; allowed: algorithm.momentum > 0")
+        self.nesterov = looks_ahead(nesterov, momentum)
 
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
         """See `Collective.start`."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from algorithms.base import Batch, Collective, Message, Oracle, Rhythm, Step, in_range, zeros
-from algorithms.momentum import descend
+from algorithms.momentum import descend, looks_ahead
 from algorithms.sweep import Sweep
 
 
@@ -39,9 +39,7 @@ class LocalSGD(Collective):
         self.period = int(in_range("tau", whole("tau", tau), 1))
         self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.nesterov = nesterov
-        if nesterov and momentum == 0:
-            raise ValueError("algorithm.nesterov=true: needs momentum; allowed: algorithm.momentum > 0")
+        self.nesterov = looks_ahead(nesterov, momentum)
 
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
         """See `Collective.start`."""

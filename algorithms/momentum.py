@@ -11,6 +11,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from algorithms.base import flag
+
+
+def looks_ahead(nesterov: bool, momentum: float) -> bool:
+    """Check that Nesterov's form is asked for with momentum only, and return `nesterov`.
+
+    Raises:
+        ValueError: naming the key, the value and what is allowed.
+    """
+    if flag("nesterov", nesterov) and momentum == 0:
+        raise ValueError("algorithm.nesterov=true: needs momentum; allowed: algorithm.momentum > 0")
+    return nesterov
+
 
 def descend(w: Tensor, d: Tensor, v: Tensor | None, s: Tensor, *, lr: float, momentum: float, nesterov: bool) -> None:
     """Step `w` along the direction `d`, all flat and of equal length.

@@ -17,7 +17,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from algorithms.base import Batch, Collective, Message, Oracle, Step, in_range, zeros
-from algorithms.momentum import descend
+from algorithms.momentum import descend, looks_ahead
 from algorithms.sweep import Sweep
 
 
@@ -38,9 +38,7 @@ class SSGD(Collective):
     def __init__(self, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
         self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.nesterov = nesterov
-        if nesterov and momentum == 0:
-            raise ValueError("algorithm.nesterov=true: needs momentum; allowed: algorithm.momentum > 0")
+        self.nesterov = looks_ahead(nesterov, momentum)
 
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
         """See `Collective.start`."""

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Step
-from algorithms.dc_asgd import DCASGDAdaptive
+from algorithms.dc_asgd import DCASGDAdaptive, DCASGDConstant
 from algorithms.sweep import BLOCK, Sweep
 
 
@@ -66,3 +66,17 @@ def test_compiled_agrees_with_uncompiled_to_rounding():
     assert (methods[0].w - start).abs().max() > 0.1
     for name, tensor in methods[0].state().items():
         torch.testing.assert_close(methods[1].state()[name], tensor, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_new_learning_rate_compiles_nothing():
+    methods = DCASGDConstant(lambda0=2.0, momentum=0.9), DCASGDAdaptive(lambda0=2.0, m=0.9, weight_decay=1e-2)
+    for method in methods:
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        method.start(torch.zeros(100), 1, compiled=True)
+        for updates in range(12):
+            before = method.w.clone()
+            method.push(0, {"g": torch.ones(100)}, Step(lr=0.1 / (1 + updates)))
+            assert not torch.equal(method.w, before)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1

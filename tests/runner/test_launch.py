@@ -1,4 +1,4 @@
-"""Runs on processes that lose a part of themselves. Gradients take some time, so that no run ends before its accident."""
+"""Runs on processes that lose a part of themselves; gradients take some time, so no run ends before its accident."""
 
 import logging
 import multiprocessing

@@ -1,0 +1,101 @@
+import re
+
+import pytest
+import torch
+
+from runner import build
+from runner.errors import InputError
+from tests.trial import compose
+
+
+def load(*overrides: str) -> build.Parts:
+    return build.load(compose("dataset.limit_train=100", "dataset.limit_test=20", *overrides))
+
+
+def test_parts_fit_each_other():
+    parts = load("algorithm=dc_asgd_a", "model=resnet8", "run.batch_size=8", "run.epochs=1.5", "schedule.lr=0.3")
+    assert parts.workers == 4
+    assert parts.oracle.split is parts.dataset.train
+    assert len(parts.dataset.train) == parts.batches.samples == 100
+    assert len(parts.batches) == 13 + 7
+    assert parts.schedule.at(0).lr == 0.3
+    assert parts.oracle.replica.channels_last
+    parts.oracle.replica.check_aliasing()
+
+
+def test_a_collective_steps_with_all_workers_batches():
+    parts = load("algorithm=ssgd", "model=linear", "run.batch_size=8", "cluster.workers=3")
+    assert parts.batches.size == 24
+    assert load("algorithm=asgd", "model=linear", "run.batch_size=8", "cluster.workers=3").batches.size == 8
+
+
+def test_the_schedule_knows_the_workers():
+    options = ("schedule.warmup_epochs=2", "schedule.lr=0.4", "run.batch_size=8")
+    assert load("algorithm=asgd", "model=linear", "cluster.workers=4", *options).schedule.at(0).lr == pytest.approx(0.1)
+    assert load("algorithm=asgd", "model=linear", "cluster.workers=2", *options).schedule.at(0).lr == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("algorithm", "workers"), [("sgd", 1), ("ssgd", 4), ("asgd", 4)])
+def test_without_a_number_of_workers_the_algorithm_has_its_own(algorithm: str, workers: int):
+    assert load(f"algorithm={algorithm}", "model=linear", "run.batch_size=8").workers == workers
+
+
+def test_another_instance_of_the_method_is_another():
+    parts = load("algorithm=ssgd", "model=linear", "run.batch_size=8")
+    other = parts.another_method()
+    assert type(other) is type(parts.method)
+    assert other is not parts.method
+
+
+WRONG = [
+    (
+        ["algorithm=sgd", "cluster.workers=4"],
+        "cluster.workers=4: algorithm=sgd runs on one worker; allowed: 1, or null",
+    ),
+    (
+        ["algorithm=asgd", "run.batch_size=26"],
+        "run.batch_size=26: 4 workers would need 104 samples at a time, the training set has 100; allowed: 1 to 25",
+    ),
+    (["algorithm=sgd", "run.batch_size=101"], "run.batch_size=101: .* allowed: 1 to 100"),
+    (["algorithm=dc_asgd_c", "algorithm.lambda0=-1"], "algorithm.lambda0=-1: out of range; allowed: lambda0 >= 0"),
+    (["algorithm=dc_asgd_a", "algorithm.m=1"], "algorithm.m=1: out of range; allowed: 0 <= m < 1"),
+    (["algorithm=dc_asgd_a", "algorithm.m=much"], "algorithm.m=much: is no number; allowed: 0 <= m < 1"),
+    (["algorithm=dc_asgd_a", "algorithm.m=true"], "algorithm.m=True: is no number; allowed: 0 <= m < 1"),
+    (
+        ["algorithm=asgd", "algorithm.nesterov=maybe"],
+        "algorithm.nesterov=maybe: is neither true nor false; allowed: true",
+    ),
+    (["dataset.limit_train=-3"], "dataset.limit_train=-3: "),
+    (
+        ["dataset=synthetic", "dataset.shape=[22]", "model=resnet20", "run.batch_size=8"],
+        "model=resnet20: cannot take .*shape",
+    ),
+    (["run.precision=tf32"], "run.precision=tf32: needs a GPU, the run is on cpu; allowed: fp32, bf16"),
+    (["dataset=mnist", "dataset.root=/nowhere", "model=mlp"], "dataset.root=/nowhere"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), WRONG, ids=[" ".join(overrides) for overrides, _ in WRONG])
+def test_what_does_not_fit_is_said_in_one_line(overrides: list[str], message: str):
+    cfg = compose(*(["dataset.limit_train=100"] if "mnist" not in overrides[0] else []), *overrides)
+    with pytest.raises(InputError, match="^" + message.replace("(", r"\(")) as error:
+        build.load(cfg)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there_is_refused(device: str):
+    with pytest.raises(
+        InputError, match=re.escape(f"run.device={device}: this machine has 0 usable GPUs; allowed: cpu")
+    ):
+        load(f"run.device={device}")
+
+
+def test_a_number_of_threads_is_set():
+    before = torch.get_num_threads()
+    try:
+        load("run.threads=2", "model=linear", "run.batch_size=8")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

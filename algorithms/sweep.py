@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-BLOCK = 2**17
-"""Elements a block: its slices of every operand and the scratch fit in a core's cache, and still fill two threads."""
+BLOCK = 2**19
+"""Elements a block: its slices of every operand and the scratch stay in the last cache, and threads seldom meet."""
 
 
 class Sweep:
@@ -32,12 +33,12 @@ class Sweep:
         self.rule = rule
         self.scratch = scratch
         self._buffers: list[Tensor] = []
-        self._fused: Callable[..., Any] | None = torch.compile(self._whole, dynamic=False) if compiled else None
+        self._fused = torch.compile(self._traced, dynamic=False) if compiled else None
 
     def __call__(self, *vectors: Tensor | None, **scalars: Any) -> None:
         """Run the rule over `vectors`, flat tensors of equal length on one device (or None)."""
         if self._fused is not None:
-            self._fused(*vectors, **scalars)
+            self._fused(*vectors, **{name: torch.tensor(value) for name, value in scalars.items()})
             return
         first = next(v for v in vectors if v is not None)
         if first.is_cuda:
@@ -55,3 +56,22 @@ class Sweep:
     def _whole(self, *vectors: Tensor | None, **scalars: Any) -> None:
         first = next(v for v in vectors if v is not None)
         self.rule(*vectors, *(torch.empty_like(first) for _ in range(self.scratch)), **scalars)
+
+    def _traced(self, *vectors: Tensor | None, **scalars: Tensor) -> None:
+        with _Factors():
+            self._whole(*vectors, **scalars)
+
+
+class _Factors(TorchFunctionMode):
+    """Let a rule's `alpha=` and `value=` be tensors of no dimension.
+
+    A number would become a constant of the compiled code, which would then be compiled anew for every learning rate.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        for name in ("alpha", "value"):
+            if isinstance(kwargs.get(name), Tensor):
+                first, second, *others = args
+                args = (first, second * kwargs.pop(name), *others)
+        return func(*args, **kwargs)

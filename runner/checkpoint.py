@@ -116,6 +116,11 @@ def newest_intact(folder: Path) -> tuple[dict[str, Any], Path] | None:
     return None
 
 
+def exists(folder: Path) -> bool:
+    """Tells whether a run folder has checkpoints, whole or damaged."""
+    return bool(_listing(folder))
+
+
 def clear(folder: Path) -> None:
     """Removes the checkpoints of an earlier run in the same folder, so that a new run is never resumed from them."""
     for _, path in _listing(folder):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from runner import checkpoint
 from runner.rank import DEAD_PEER, Signs, be
 from runner.records import write_document
 from runner.tracking import SUMMARY
@@ -171,13 +172,18 @@ def launch(cfg: DictConfig, folder: Path, *, server: bool, world: int) -> int:
         ranks.start()
         code, fault = ranks.watch()
         if fault is not None:
-            log.error("%s; the run stopped, continue it with run.resume=%s", fault, folder)
+            log.error("%s; the run stopped, %s", fault, way_on(folder))
             _interrupted(folder, fault)
         return code
     finally:
         ranks.end()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def way_on(folder: Path) -> str:
+    """Return what the user of a stopped run can do."""
+    return f"continue it with run.resume={folder}" if checkpoint.exists(folder) else "before its first checkpoint"
 
 
 def _interrupted(folder: Path, fault: str) -> None:

@@ -20,6 +20,7 @@ from runner.course import Course, PeerLost, Stop
 from runner.errors import InputError
 from runner.events import ClockEvents, Events, TraceEvents
 from runner.fingerprint import weights_sha256
+from runner.launch import way_on
 from runner.progress import show_result
 from runner.recorder import Recorder
 from runner.records import read_lines
@@ -188,7 +189,7 @@ def conduct(
             course.pause()
             if isinstance(reason, PeerLost):
                 level = logging.INFO if watched else logging.ERROR
-                log.log(level, "%s; the run stopped, continue it with run.resume=%s", reason.message, folder)
+                log.log(level, "%s; the run stopped, %s", reason.message, way_on(folder))
                 extra["error"] = reason.message
         tracker.finish(status, workers_lost=lost(), **_results(parts, course, executor, folder), **extra)
     return code or (stop.exit_code or 0 if status == "interrupted" else 0)

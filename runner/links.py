@@ -5,6 +5,8 @@ store. The parameter server has one two-rank gloo group for each worker: a worke
 large message, breaks its own link and no other. Collective methods share one group of all ranks.
 """
 
+# torch's type stubs know neither the stores that torch.distributed hands on nor what a gloo group can do.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import datetime

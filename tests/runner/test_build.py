@@ -63,7 +63,7 @@ WRONG = [
     (["algorithm=dc_asgd_a", "algorithm.m=true"], "algorithm.m=True: is no number; allowed: 0 <= m < 1"),
     (
         ["algorithm=asgd", "algorithm.nesterov=maybe"],
-        "algorithm.nesterov=maybe: is neither true nor false; allowed: true",
+        "algorithm.nesterov=maybe: is neither true nor false",
     ),
     (["dataset.limit_train=-3"], "dataset.limit_train=-3: "),
     (

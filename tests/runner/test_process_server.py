@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from algorithms.base import Layout
 from runner import build
 from runner.activity import Activity
 from runner.course import Course, PeerLost, Stop
@@ -60,7 +61,8 @@ class Stage:
     def __init__(self, folder: Path, *overrides: str, start: float, workers: int, state: Any = None) -> None:
         parts = build.load(compose(*QUADRATIC, f"cluster.workers={workers}", *overrides))
         self.oracle = QuadraticOracle(start)
-        self.layout = parts.method.layout(1)
+        method: Any = parts.method
+        self.layout: Layout = method.layout(1)
         self.wires = [Wire() for _ in range(workers)]
         self.found: list[tuple[int, str]] = []
         self.notes = Notes()
@@ -82,7 +84,6 @@ class Stage:
             save=lambda updates, saved: self.saved.append(saved),
             stopping=lambda: self.stop,
         )
-        method: Any = parts.method
         self.server = ProcessServer(
             method,
             links=links,

@@ -84,11 +84,12 @@ def test_gradients_are_those_of_the_network_as_it_was(channels_last: bool):
 
 def test_statistics_are_the_batches_mean_and_unbiased_variance():
     torch.manual_seed(0)
-    replica = Replica(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 3), nn.BatchNorm1d(3)))
+    linear = nn.Linear(4, 3)
+    replica = Replica(nn.Sequential(linear, nn.BatchNorm1d(3), nn.Linear(3, 3), nn.BatchNorm1d(3)))
     first, second = torch.randn(8, 4), torch.randn(5, 4)
     replica.module(first)
     replica.module(second)  # each batch's own, not an average
-    seen = replica.module[0](second)
+    seen = linear(second)
     names = [name for name, _ in replica.named_statistics(replica.statistics)]
     assert names == ["1.running_mean", "1.running_var", "3.running_mean", "3.running_var"]
     values = dict(replica.named_statistics(replica.statistics))

@@ -94,7 +94,7 @@ def seconds(*overrides: str, folder: Path) -> list[float]:
 
 
 def test_the_server_handles_one_message_at_a_time(tmp_path: Path):
-    """Pulls handled at 0.25 and 0.5; pushes arrive at 1.25 and 1.5 and are handled 0.25 later, the second after both."""
+    """Pulls handled at 0.25 and 0.5; pushes arrive at 1.25 and 1.5; each takes 0.25, one after the other."""
     busy = ("cluster.workers=2", "dataset.limit_train=10", "run.epochs=0.4", "cluster.network.server_seconds=0.25")
     assert seconds(*busy, folder=tmp_path) == [1.5, 1.75, 2.75, 3.0]
 

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from sidebyside import Row, in_turn, main, ratios
 from subject import parts, run
+from torch.distributed.distributed_c10d import PrefixStore
 
 from algorithms.base import Batch, ParameterServer
 from runner.activity import Activity
@@ -63,7 +63,7 @@ def packets(given: Parts) -> tuple[Packet, Packet]:
 
 def fresh(meeting: Meeting, label: str) -> Meeting:
     """The same meeting, where links can be made anew."""
-    return Meeting(meeting.rank, meeting.world, dist.PrefixStore(label, meeting.store), meeting.local, meeting.timeout)
+    return Meeting(meeting.rank, meeting.world, PrefixStore(label, meeting.store), meeting.local, meeting.timeout)
 
 
 def work(rank: int, workers: int, path: str) -> None:

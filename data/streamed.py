@@ -7,7 +7,7 @@ import multiprocessing
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol
 
@@ -33,14 +33,16 @@ class Places(Protocol):
 class Decoders:
     """Processes that decode; they start with the first images.
 
+    In a process that another one started, as a worker of a run on processes is, they are threads: such a process can be
+    killed at any time, and would leave its own processes behind. Pillow decodes and resizes without Python's lock.
+
     Args:
         workers: how many; with 0 the calling process decodes by itself.
     """
 
     def __init__(self, workers: int) -> None:
-        # A daemon may have no children.
-        self.workers = 0 if multiprocessing.current_process().daemon else workers
-        self._pool: ProcessPoolExecutor | None = None
+        self.workers = workers
+        self._pool: Executor | None = None
 
     def submit(self, places: list[Place], size: int, keys: list[int] | None) -> list["Future[np.ndarray]"]:
         """Starts to decode; the results follow one another in the order of `places`. See `data.crops.squares`."""
@@ -49,8 +51,11 @@ class Decoders:
             done.set_result(squares(places, size, keys))
             return [done]
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")  # a fork would copy the locks of PyTorch's threads
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=follow_parent)
+            if multiprocessing.parent_process() is None:
+                context = multiprocessing.get_context("spawn")  # a fork would copy the locks of PyTorch's threads
+                self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=follow_parent)
+            else:
+                self._pool = ThreadPoolExecutor(self.workers)
             weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
         each = min(TASK, -(-len(places) // self.workers))
         return [

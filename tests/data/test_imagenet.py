@@ -1,5 +1,7 @@
+import multiprocessing
 import pickle
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,15 @@ def test_what_is_expected_is_decoded_ahead_once(parallel: ImageNet, monkeypatch:
     split.expect(ids, seed=1, epoch=5)
     assert calls == [3] * 6
     split.batch(ids, seed=1, epoch=5)
+
+
+def test_processes_that_were_started_decode_by_threads(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    here, _ = ImageNet(root=str(folder), size=32, workers=0).train.batch(torch.tensor([4, 5]), seed=1)
+    monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
+    data = ImageNet(root=str(folder), size=32, workers=2)
+    data.train.expect(torch.tensor([4, 5]), seed=1)
+    assert isinstance(data.train.decoders._pool, ThreadPoolExecutor)
+    assert torch.equal(data.train.batch(torch.tensor([4, 5]), seed=1)[0], here)
 
 
 def test_memory_does_not_hold_images(folder: Path):

@@ -25,10 +25,15 @@ CHECK_EVERY = 32
 class Log(Protocol):
     """What the course needs of the run folder's writer."""
 
-    def log(self, row: dict[str, Any], samples_per_second: float | None = None) -> None: ...
+    def log(self, row: dict[str, Any], samples_per_second: float | None = None) -> None:
+        """Write down an evaluation."""
+        ...
+
     def progress(
         self, *, epoch: float, samples: int, train_loss: float | None = None, staleness: float | None = None
-    ) -> None: ...
+    ) -> None:
+        """Show how far the run has come; called for every update."""
+        ...
 
 
 class Observer(Protocol):
@@ -44,8 +49,13 @@ class Executor(Protocol):
 
     activity: Activity
 
-    def columns(self) -> dict[str, float]: ...
-    def state_dict(self) -> dict[str, Any]: ...
+    def columns(self) -> dict[str, float]:
+        """Return what the executor adds to a row."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on."""
+        ...
 
 
 class Stop(Exception):
@@ -198,7 +208,7 @@ class Course:
         self.seconds = seconds
         self.sign(self.updates)
         if totals is not None and self.updates % CHECK_EVERY == 0:
-            loss, errors, count = totals.tolist()
+            loss, _, count = totals.tolist()
             if not math.isfinite(loss):
                 raise Stop("diverged")
             if count:

@@ -19,8 +19,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 PATIENCE = 10
-"""A single transfer may take this many times `cluster.timeout`: the other side may be evaluating. Peers that are dead or
-stuck are noticed earlier, by whoever started them."""
+"""A single transfer may take this many times `cluster.timeout`: the other side may be evaluating. Peers that are dead
+or stuck are noticed earlier, by whoever started them."""
 
 
 @dataclass

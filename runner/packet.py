@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from algorithms.base import Message
 
@@ -41,4 +40,3 @@ class Packet:
         """Copy a message's tensors in; fields that `message` lacks stay as they are."""
         for name, tensor in message.items():
             self.tensors[name].copy_(tensor)
-

@@ -1,4 +1,4 @@
-"""Every stream of randomness in a run is derived from the run's seed and a name, never drawn from a shared generator."""
+"""Every stream of randomness in a run is derived from the run's seed and a name, never shared."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """What each worker did when, and how stale its pushes were: `timeline.jsonl` and `workers.json` of a run folder."""
 
 import math
+import statistics
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,47 @@ class Activity:
             "timeline_lines": self._lines + len(self._pending),
             "timeline_dropped": self._dropped,
         }
+
+    def slowest(self, seconds: float) -> dict[str, Any]:
+        """Who is slow, for `summary.json`; empty with a single worker.
+
+        Args:
+            seconds: The run's length.
+
+        Returns:
+            ``slowest``: the ``worker`` that computed longest on a gradient, its ``seconds_per_gradient``, how many
+            ``times_median`` of all workers that is, and its own ``waiting_share`` of all the time in which workers did
+            not compute: a worker for which the others wait has next to none of it. ``staleness_by_worker``: the mean
+            of each, null without pushes.
+        """
+        counts = [max(count, 1) for count in self._gradients]
+        means = [kinds["compute"] / count for kinds, count in zip(self._seconds, counts, strict=True)]
+        if self._workers == 1 or not any(means):
+            return {}
+        slow = max(range(self._workers), key=means.__getitem__)
+        idle = [max(0.0, seconds - self._share(m, "compute", seconds) * seconds) for m in range(self._workers)]
+        typical = statistics.median(means)
+        staleness = [
+            total / pushes if pushes else None for total, pushes in zip(self._staleness, self._pushes, strict=True)
+        ]
+        return {
+            "slowest": {
+                "worker": slow,
+                "seconds_per_gradient": means[slow],
+                "times_median": means[slow] / typical if typical else None,
+                "waiting_share": idle[slow] / sum(idle) if sum(idle) else 0.0,
+            },
+            "staleness_by_worker": staleness,
+        }
+
+    def totals(self, worker: int) -> list[float]:
+        """What `adopt` needs to know of a worker: its seconds of each kind, and its gradients."""
+        return [*self._seconds[worker].values(), float(self._gradients[worker])]
+
+    def adopt(self, worker: int, totals: Sequence[float]) -> None:
+        """Takes over the `totals` of a worker that another process notes; its spans stay there."""
+        self._seconds[worker] = dict(zip(KINDS, totals[:-1], strict=True))
+        self._gradients[worker] = int(totals[-1])
 
     def _row(self, worker: int, seconds: float) -> dict[str, Any]:
         pushes = self._pushes[worker]

@@ -186,6 +186,9 @@ class ProcessCollective:
         totals = self.oracle.take_totals()
         dist.all_reduce(totals)
         weights = self._weights()
+        own_totals = torch.tensor(self.activity.totals(self.meeting.rank), dtype=torch.float64)
+        for rank, row in enumerate(self._rows(own_totals.to(self.oracle.device))):
+            self.activity.adopt(rank, row.tolist())
         self._gathered = {
             "weights": weights,
             "statistics": self._rows(self.statistics),
@@ -273,7 +276,7 @@ class ProcessCollective:
         self.statistics.copy_(state["statistics"][rank])
         if rank == 0:
             self.oracle.totals.copy_(state["totals"])
-            self.activity.load_state_dict(state["activity"])
+        self.activity.load_state_dict(state["activity"])
         self.step = state["step"]
         device = self.oracle.device
         self.communication.load_state_dict(state["communication"])

@@ -218,6 +218,8 @@ def show_result(
         "wall time": f"{_cell(summary.get('wall_seconds'), ',.1f', 0)} s",
         "speed": f"{_cell(summary.get('samples_per_second'), ',.0f', 0)} samples/s",
         "lost workers": str(summary.get("workers_lost") or ""),
+        "slowest": slowest_line(summary),
+        "staleness": staleness_line(summary.get("staleness_by_worker") or ()),
     }
     table = Table(show_header=False, title=None)
     table.add_column(style="bold")
@@ -232,6 +234,25 @@ def show_result(
     hint = _hint(status, summary, folder, lr)
     for text in filter(None, (hint, f"run folder: {folder}")):
         console.print(Text(text), soft_wrap=True, highlight=False)
+
+
+def slowest_line(summary: Mapping[str, Any]) -> str:
+    """Name the slowest worker and its share of the waiting; nothing where a summary does not tell."""
+    slowest = summary.get("slowest")
+    if not slowest:
+        return ""
+    seconds = f"{_cell(slowest['seconds_per_gradient'], '.3g', 0)} {seconds_unit(summary.get('clock') == 'virtual')}"
+    times = f"{_cell(slowest['times_median'], '.2f', 0)} x the median"
+    share = f"{_cell(100 * slowest['waiting_share'], '.0f', 0)} % of all waiting"
+    return f"worker {slowest['worker']}: {seconds} a gradient, {times}; {share} is its own"
+
+
+def staleness_line(values: Sequence[float | None]) -> str:
+    """Mean staleness of each worker, of the extreme ones where there are many; nothing where nobody pushed."""
+    known = [(value, worker) for worker, value in enumerate(values) if value is not None]
+    if len(known) > 8:
+        known = [min(known), max(known)]
+    return ", ".join(f"worker {worker}: {value:.1f}" for value, worker in known)
 
 
 def sparkline(values: Sequence[Any], width: int = 40) -> str:

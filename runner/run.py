@@ -38,12 +38,29 @@ class Executor(Protocol):
 
     activity: Activity
 
-    def run(self) -> None: ...
-    def weights(self) -> Tensor: ...
-    def running_statistics(self) -> Tensor: ...
-    def columns(self) -> dict[str, float]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def run(self) -> None:
+        """Run to the end; raises `runner.course.Stop` to end earlier."""
+        ...
+
+    def weights(self) -> Tensor:
+        """Return the flat weights of the solution."""
+        ...
+
+    def running_statistics(self) -> Tensor:
+        """Return the flat running batch-norm statistics that belong to the solution."""
+        ...
+
+    def columns(self) -> dict[str, float]:
+        """Return what the executor adds to a row of metrics."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; `run` then continues."""
+        ...
 
 
 def execute(cfg: DictConfig, folder: Path | None) -> int:
@@ -243,5 +260,6 @@ def _results(parts: build.Parts, course: Course, executor: Executor, folder: Pat
         "peak_memory_bytes": machine.peak_memory_bytes(parts.device),
         "weights_sha256": weights_sha256(replica.named_weights(weights)),
         "buffers_sha256": weights_sha256(replica.named_statistics(statistics)),
+        **executor.activity.slowest(course.seconds),
         **executor.columns(),
     }

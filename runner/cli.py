@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from runner import config, folders, launcher, mistakes, outcome, resume
+from runner import cells, config, folders, launcher, mistakes, outcome, resume
 from runner.composing import CONF, VERSION_BASE, composer, without_hydra
 from runner.errors import InputError
 
@@ -55,13 +55,14 @@ def _dispatch(arguments: list[str]) -> int:
     args = _parse(arguments)
     config.register()
     launcher.register()
+    cells.register()
     # Cached per configuration: all that ask for a run's folder get the same one.
     OmegaConf.register_new_resolver("random_hex", lambda: secrets.token_hex(3), use_cache=True, replace=True)
     shows = args.hydra_help or args.cfg or args.info
     if args.shell_completion or (shows and not args.overrides):
         return _hydra(args)
     with composer() as compose:
-        jobs = compose.sweep(args.overrides) if args.multirun else [compose.one(args.overrides)]
+        jobs = compose.jobs(args.overrides, multirun=bool(args.multirun))
         cfg = jobs[0]
         if args.help:
             return _show(_help(cfg, compose.loader))

@@ -1,6 +1,7 @@
 """Composes a command line and checks it, before Hydra creates a folder for it."""
 
 import copy
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config, mistakes
+from runner import cells, config, mistakes
 from runner.errors import InputError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -65,6 +66,30 @@ class Composer:
             raise InputError(str(exc)) from exc
         return [self.one([*own, *job]) for batch in batches for job in batch]
 
+    def jobs(self, overrides: Sequence[str], *, multirun: bool) -> list[DictConfig]:
+        """Composes and checks what a command line asks for.
+
+        Args:
+            overrides: the arguments as typed.
+            multirun: whether `--multirun` was given.
+
+        Returns:
+            the configuration of a run, of all jobs of a sweep, or of a job of each cell of an experiment.
+
+        Raises:
+            InputError: one line about what is wrong.
+        """
+        parsed = mistakes.parse(overrides, self.loader)
+        if any(o.key_or_group == "experiment" and isinstance(o.value(), str) for o in parsed):
+            base = self.one([str(o.input_line) for o in parsed if not o.is_sweep_override()])
+            if cells.uses_cells(base) and (multirun or str(base.hydra.mode).endswith("MULTIRUN")):
+                own = [str(o.input_line) for o in parsed if o.is_hydra_override()]
+                typed = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
+                jobs = [self.one([*own, *job]) for job in cells.one_per_cell(cells.jobs(base, typed))]
+                _find_data(jobs)
+                return jobs
+        return self.sweep(overrides) if multirun else [self.one(overrides)]
+
     @staticmethod
     def _compose(overrides: list[str]) -> DictConfig:
         return compose("config", overrides, return_hydra_config=True)
@@ -75,6 +100,18 @@ def composer() -> Iterator[Composer]:
     """Gives a `Composer` over `conf/`. Inside it Hydra is in use: `hydra.main` works only after it."""
     with initialize_config_dir(str(CONF), job_name="dcrun", version_base=VERSION_BASE):
         yield Composer(GlobalHydra.instance().config_loader())
+
+
+def _find_data(jobs: Sequence[DictConfig]) -> None:
+    """Says at once that an experiment's data are not there, rather than once per job."""
+    for dataset in (job.dataset for job in jobs):
+        if "root" not in dataset or dataset.get("download"):
+            continue
+        root = Path(dataset.root or os.environ.get("DCRUN_DATA") or "data-sets")
+        if not root.exists():
+            wrong = f"this experiment needs its data set, and there is no {root}"
+            allowed = "where the data lie" + (", or dataset.download=true" if "download" in dataset else "")
+            raise InputError.of("dataset.root", dataset.root, wrong, allowed)
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:

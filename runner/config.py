@@ -138,6 +138,8 @@ class Config:
     """A whole run."""
 
     seed: int = 0
+    scale: str | None = None
+    seeds: int | None = None
     algorithm: Any = None
     model: Any = None
     dataset: Any = None
@@ -176,6 +178,8 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
             )
     if plain["seed"] < 0:
         raise InputError.of("seed", plain["seed"], "is negative", "integers from 0")
+    if plain["seeds"] is not None:
+        _at_least_one("seeds", plain["seeds"])
     _check_run(plain["run"])
     _check_cluster(plain["cluster"])
     _check_schedule(plain["schedule"], plain["run"]["epochs"])

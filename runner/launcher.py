@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep one after the other, each in a fresh process.
+"""Runs the jobs of a sweep, each in a fresh process: one after the other, or several at a time.
 
 A fresh process per job: nothing of one job (CUDA context, random generators, threads, a crash) reaches the next, and a
 job of a sweep gives the same bits as the same run on its own.
@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runner.composing import without_hydra
+from runner.errors import InputError
 from runner.resume import Earlier, may_accompany
 
 _OF_THE_SWEEP = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
@@ -56,16 +58,33 @@ class Job:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A job of a sweep that is to run."""
+
+    number: int
+    overrides: tuple[str, ...]
+    folder: Path
+    command: tuple[str, ...]
+
+
 class FreshProcessLauncher(Launcher):
-    """Hydra launcher: `python -m runner.cli <overrides> hydra.run.dir=<sweep folder>/<number>` per job."""
+    """Hydra launcher: `python -m runner.cli <overrides> hydra.run.dir=<sweep folder>/<number>` per job.
+
+    Args:
+        n_jobs: how many run at a time. What several write to the terminal goes to `<sweep folder>/<number>.txt`.
+    """
 
     jobs: ClassVar[list[Job]] = []
     stopped_by: ClassVar[int | None] = None
 
-    def __init__(self) -> None:
+    def __init__(self, n_jobs: int = 1) -> None:
+        if n_jobs < 1:
+            raise InputError.of("hydra.launcher.n_jobs", n_jobs, "is too small", "integers from 1")
+        self.n_jobs = n_jobs
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
-        self.process: subprocess.Popen[bytes] | None = None
+        self.processes: set[subprocess.Popen[bytes]] = set()
         self.earlier: Earlier | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -83,25 +102,17 @@ class FreshProcessLauncher(Launcher):
             the exit code of each job as its return value. They are also kept in `FreshProcessLauncher.jobs`.
         """
         assert self.config is not None
-        console = _console()
         total = initial_job_idx + len(job_overrides)
-        returns = []
-        with self._signals_forwarded():
-            for number, overrides in enumerate(job_overrides, start=initial_job_idx):
-                if FreshProcessLauncher.stopped_by is not None:
-                    break
-                title = f"job {number} ({number + 1} of {total}): {' '.join(overrides)}"
-                console.rule(title, align="left", style="dim")
-                sys.stdout.flush()
-                job = self._run(number, tuple(overrides))
-                FreshProcessLauncher.jobs.append(job)
-                if job.code != 0:
-                    print(f"dcrun: job {number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
-                returns.append(JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=job.code))
-        return returns
+        planned: list[Planned | Job] = []
+        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+            planned.append(self._plan(number, tuple(overrides)))
+        with self._signals_forwarded(), ThreadPoolExecutor(self.n_jobs) as pool:
+            finished = [job for job in pool.map(lambda plan: self._run(plan, total), planned) if job is not None]
+        FreshProcessLauncher.jobs += finished
+        return [JobReturn(overrides=j.overrides, status=JobStatus.COMPLETED, _return_value=j.code) for j in finished]
 
-    def _run(self, number: int, overrides: tuple[str, ...]) -> Job:
-        """Runs a job to its end, from its beginning or, with `run.resume=true`, from where an earlier one stopped."""
+    def _plan(self, number: int, overrides: tuple[str, ...]) -> "Planned | Job":
+        """Says how to run a job: from its beginning or, with `run.resume=true`, from where an earlier one stopped."""
         config = self._job_config(number, overrides)
         assert self.config is not None
         folder = Path(str(self.config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
@@ -109,16 +120,38 @@ class FreshProcessLauncher(Launcher):
         if config.run.resume and (found := self._earlier(folder.parent.parent).of(without_hydra(config))):
             folder, finished = found
             if finished:
-                print(f"finished before, in {folder}", flush=True)
                 return Job(number, overrides, folder, 0)
             arguments = [f"run.resume={quoted(str(folder))}", *(o for o in own if may_accompany(o.partition("=")[0]))]
         else:
             common = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
-            arguments = [*common, *own, *self._wandb_group(own), f"hydra.run.dir={quoted(str(folder))}"]
-        # Its own session: a Ctrl-C in the terminal reaches the job once, through us, however it was sent.
-        command = [sys.executable, "-m", "runner.cli", *arguments]
-        self.process = subprocess.Popen(command, start_new_session=True)
-        return Job(number, overrides, folder, self.process.wait())
+            # An experiment's file makes every command with it a sweep; a job is one run of it.
+            own += ["hydra.mode=RUN", "run.resume=null", f"hydra.run.dir={quoted(str(folder))}"]
+            arguments = [*common, *self._wandb_group(own), *own]
+        return Planned(number, overrides, folder, (sys.executable, "-m", "runner.cli", *arguments))
+
+    def _run(self, plan: "Planned | Job", total: int) -> Job | None:
+        """Runs a job to its end; None if the sweep was stopped before."""
+        if FreshProcessLauncher.stopped_by is not None:
+            return None
+        title = f"job {plan.number} ({plan.number + 1} of {total}): {' '.join(plan.overrides)}"
+        _console().rule(title, align="left", style="dim")
+        if isinstance(plan, Job):
+            print(f"finished before, in {plan.folder}", flush=True)
+            return plan
+        sys.stdout.flush()
+        with ExitStack() as stack:
+            told = None
+            if self.n_jobs > 1:
+                plan.folder.parent.mkdir(parents=True, exist_ok=True)
+                told = stack.enter_context(open(plan.folder.with_name(f"{plan.number}.txt"), "wb"))
+            # Its own session: a Ctrl-C in the terminal reaches the job once, through us, however it was sent.
+            process = subprocess.Popen(plan.command, start_new_session=True, stdout=told, stderr=told)
+            self.processes.add(process)
+            job = Job(plan.number, plan.overrides, plan.folder, process.wait())
+            self.processes.discard(process)
+        if job.code != 0:
+            print(f"dcrun: job {job.number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
+        return job
 
     def _earlier(self, outputs: Path) -> Earlier:
         if self.earlier is None:
@@ -127,12 +160,12 @@ class FreshProcessLauncher(Launcher):
 
     @contextmanager
     def _signals_forwarded(self) -> Iterator[None]:
-        """Passes a request to stop on to the running job, which saves its state; the sweep ends with it."""
+        """Passes a request to stop on to the running jobs, which save their state; the sweep ends with them."""
 
         def forward(number: int, frame: FrameType | None) -> None:
             FreshProcessLauncher.stopped_by = number
-            if self.process is not None:
-                self.process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+            for process in list(self.processes):
+                process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, forward) for number in numbers}
@@ -166,8 +199,8 @@ def register() -> None:
     plugins.register(FreshProcessLauncher)
     # Hydra instantiates only what lies in a package hydra_plugins; the launcher of this project lies in this project.
     known = Plugins.is_in_toplevel_plugins_module
-    own = f"{FreshProcessLauncher.__module__}.{FreshProcessLauncher.__name__}"
-    plugins.is_in_toplevel_plugins_module = lambda clazz: clazz == own or known(clazz)
+    own = (f"{FreshProcessLauncher.__module__}.{FreshProcessLauncher.__name__}", "runner.cells.CellSweeper")
+    plugins.is_in_toplevel_plugins_module = lambda clazz: clazz in own or known(clazz)
 
 
 def quoted(value: str) -> str:

@@ -12,9 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from algorithms.base import Layout
 from runner.activity import Activity
 from runner.clock import Clock
-from runner.trace import PUSH, Record
-
-FLOAT_BYTES = 4
+from runner.trace import FLOAT_BYTES, PUSH, Record
 
 
 class Event(NamedTuple):

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from algorithms.base import Layout, Worker
 from runner.batches import Batches
 from runner.clock import Clock
-from runner.events import FLOAT_BYTES
 from runner.links import Link
 from runner.oracle import NetworkOracle
 from runner.packet import STOP, Packet
+from runner.trace import FLOAT_BYTES
 
 STATISTICS = "batch statistics"
 """Field of a push that carries the batch-norm statistics of its batch."""

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from algorithms.base import Layout, ParameterServer
 from runner import machine
 from runner.build import Parts
 from runner.errors import InputError
@@ -30,6 +31,7 @@ log = logging.getLogger("dcrun")
 
 FILE = "trace.jsonl"
 VERSION = 1
+FLOAT_BYTES = 4
 PUSH, LOST, RESUMED = "push", "lost", "resumed"
 MUST_AGREE = {
     "workers": "cluster.workers",
@@ -41,6 +43,8 @@ MUST_AGREE = {
 """What a replay must have in common with its trace, and the key that says it."""
 BITS = ("isa", "cpu", "torch", "threads", "device", "precision", "channels_last", "compile")
 """What may differ, but then the last bits do."""
+SIZES = ("pull_bytes", "push_bytes", "gradients")
+"""What the times depend on besides."""
 
 
 class Record(NamedTuple):
@@ -71,7 +75,8 @@ class Record(NamedTuple):
 
 def facts(parts: Parts) -> dict[str, Any]:
     """Return what identifies a run for a replay: the content of a trace's first line."""
-    cfg = parts.cfg
+    cfg, method, n = parts.cfg, parts.method, parts.oracle.replica.weights.numel()
+    sizes = method.layout(n) if isinstance(method, ParameterServer) else Layout({}, {})
     return {
         "trace": VERSION,
         **{group: cfg.names[group] for group in ("algorithm", "model", "dataset", "cluster")},
@@ -81,7 +86,10 @@ def facts(parts: Parts) -> dict[str, Any]:
         "epochs": float(cfg.run.epochs),
         "samples": len(parts.dataset.train),
         "dataset_fingerprint": parts.dataset.fingerprint,
-        "parameters": parts.oracle.replica.weights.numel(),
+        "parameters": n,
+        "pull_bytes": FLOAT_BYTES * sum(sizes.pull.values()),
+        "push_bytes": FLOAT_BYTES * sum(sizes.push.values()),
+        "gradients": method.cost.gradients,
         **{key: cfg.run[key] for key in ("precision", "channels_last", "compile")},
         "cpu": machine.cpu_model(),
         "isa": torch.backends.cpu.get_cpu_capability(),
@@ -130,7 +138,7 @@ class Trace:
             about = json.loads(lines[0]) if lines else None
             if not isinstance(about, dict) or about.get("trace") != VERSION:
                 raise ValueError(f"line 1 does not begin a trace of version {VERSION}")
-            missing = [key for key in (*MUST_AGREE, *BITS) if key not in about]
+            missing = [key for key in (*MUST_AGREE, *BITS, *SIZES) if key not in about]
             if missing:
                 raise ValueError(f"line 1 lacks {', '.join(missing)}")
             records = [_record(json.loads(text), number, about) for number, text in enumerate(lines[1:], start=2)]

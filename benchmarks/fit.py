@@ -1,0 +1,83 @@
+"""How well a fitted clock foretells a run: simulated over measured seconds per epoch, the median of some recordings.
+
+    python benchmarks/fit.py [--recordings 5]
+
+Each recording is a run on processes; `dcrun-fit` is applied to it alone, and the printed arguments drive a simulation of
+the same run. Within 15 % is the aim.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from injection import host
+from rich.console import Console
+from rich.table import Table
+
+from runner.fit import fit, overrides
+from runner.trace import Trace
+
+COMMON = ("algorithm=asgd", "run.epochs=2", "dataset=digits")
+SETTINGS = {
+    "resnet20, 4 workers on this machine": ("model=resnet20", "cluster.workers=4"),
+    "mlp, 4 workers, gamma delays acted": (
+        "model=mlp",
+        "cluster.workers=4",
+        "cluster.compute.seconds=0.05",
+        "cluster.compute.distribution=gamma",
+        "cluster.network.latency=0.005",
+    ),
+    "mlp, 4 workers, one slow, stragglers acted": (
+        "model=mlp",
+        "cluster.workers=4",
+        "cluster.compute.seconds=0.02",
+        "cluster.compute.speeds=[1,1,1,0.4]",
+        "cluster.stragglers.probability=0.2",
+        "cluster.stragglers.extra=[0,5]",
+    ),
+}
+AIM = 0.15
+
+
+def main() -> int:
+    """Record, fit, simulate; the exit code is 1 if a median is further off than the aim."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--recordings", type=int, default=5)
+    arguments = parser.parse_args()
+    table = Table(title="simulated seconds per epoch, of a clock fitted to a recording")
+    for column in ("run", "measured s", "simulated s", "ratio: median", "from", "to"):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    off = False
+    with tempfile.TemporaryDirectory(prefix="dcrun-fit-") as name, host(Path(name)) as machine:
+        for label, setting in SETTINGS.items():
+            measured, simulated = [], []
+            for number in range(arguments.recordings):
+                folder = Path(name) / f"{len(label)}-{number}"
+                run = machine.start(folder, *COMMON, *setting, "cluster=processes")
+                if run.end() != 0:
+                    raise RuntimeError(run.log)
+                measured.append(run.summary["seconds"] / run.summary["epochs"])
+                model = next(item for item in setting if item.startswith("model="))
+                fitted = overrides(fit([Trace.read(str(folder))]))
+                run = machine.start(folder.with_name(f"{folder.name}-again"), *COMMON, model, *fitted)
+                if run.end() != 0:
+                    raise RuntimeError(run.log)
+                simulated.append(run.summary["seconds"] / run.summary["epochs"])
+                print(
+                    f"{label} {number + 1}: measured {measured[-1]:.3f} s, simulated {simulated[-1]:.3f} s", flush=True
+                )
+            ratios = [s / m for s, m in zip(simulated, measured, strict=True)]
+            middle = statistics.median(ratios)
+            off |= abs(middle - 1) > AIM
+            seconds = (f"{statistics.median(values):.3f}" for values in (measured, simulated))
+            table.add_row(label, *seconds, f"{middle:.3f}", f"{min(ratios):.3f}", f"{max(ratios):.3f}")
+    Console(width=120).print(table)
+    return int(off)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -117,7 +117,7 @@ def show(parts: Parts) -> int:
         what = f"algorithm={cfg.names.algorithm} uses a parameter server"
         raise InputError.of("run.advise", True, what, "with algorithms that combine: they have no server")
     advice = measured(parts) if cfg.cluster.kind == "processes" else modelled(parts)
-    source = "measured" if cfg.cluster.kind == "processes" else "modelled"
+    source = "measured, a worker alone" if cfg.cluster.kind == "processes" else "modelled"
     step, combination, delay = advice.step_seconds(workers), advice.combination_seconds(workers), advice.delay(workers)
 
     console = Console()
@@ -125,23 +125,25 @@ def show(parts: Parts) -> int:
     facts.add_row("weights", f"{parts.oracle.replica.weights.numel():,}")
     facts.add_row("a worker's contribution", f"{advice.nbytes / 2**20:.2f} MiB")
     facts.add_row("t_p, one step of computing", f"{step:.4g} s ({source})")
-    facts.add_row(f"t_c, one combination of {workers} workers", f"{combination:.4g} s ({source})")
-    facts.add_row("smallest delay with d t_p >= t_c", f"{delay} (periods of more than {delay} steps)")
+    facts.add_row(f"t_c, one combination of {workers} workers", f"{combination:.4g} s ({source.split(',')[0]})")
+    facts.add_row("smallest delay with d t_p >= t_c", f"{delay} step(s), in periods of at least {delay + 1}")
     facts.add_row("the method as configured", f"every {method.period} step(s), {method.delay} step(s) late")
     console.print(facts)
 
     compared = method.compared()
-    table = Table(title="throughput, samples/s (share of what it would be without communication)")
+    table = Table(title="throughput, samples/s and share of what it would be without communication")
     for column in ("workers", "t_c [s]", "delay", *(f"{name}\n{_rhythm(rhythm)}" for name, rhythm in compared.items())):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for m in _rows(parts):
         cells = []
         for rhythm in compared.values():
             samples = advice.throughput(m, rhythm)
             ideal = m * advice.batch_size / step
-            cells.append(f"{samples:,.1f} ({100 * samples / ideal:.0f} %)")
+            cells.append(f"{samples:,.{0 if samples >= 1000 else 1}f} {100 * samples / ideal:3.0f} %")
         table.add_row(str(m), f"{advice.combination_seconds(m):.4g}", str(advice.delay(m)), *cells)
     console.print(table)
+    if workers > 1 and not combination:
+        console.print("This network takes no time: cluster.network.bandwidth and .latency set what it takes.")
     return 0
 
 
@@ -186,4 +188,4 @@ def _rows(parts: Parts) -> Iterable[int]:
 
 def _rhythm(rhythm: Rhythm) -> str:
     every = "every step" if rhythm.period == 1 else f"every {rhythm.period} steps"
-    return every + (f", {rhythm.delay} late" if rhythm.delay else "")
+    return every + (f"\n{rhythm.delay} late" if rhythm.delay else "")

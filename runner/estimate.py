@@ -20,9 +20,9 @@ STEPS = 5
 def show(parts: Parts) -> int:
     """Print parameters, memory and expected wall time of the run that `parts` describe; train nothing.
 
-    Memory counts weight vectors, gradients, the method's state and the data, not activations. Time is that of gradients,
-    server updates and evaluations one after the other, as a simulation runs them, or shared among the workers as processes
-    with a core of their own would.
+    Memory counts weight vectors, gradients, the method's state and the data, not activations. Time is that of
+    gradients, server updates and evaluations one after the other, as a simulation runs them, or shared among the
+    workers as processes with a core of their own would.
 
     Returns:
         The exit code, 0.
@@ -48,7 +48,8 @@ def show(parts: Parts) -> int:
         method.start(w, 0, workers, cfg.run.compile)
         share = parts.batches.shares(0, workers)[0]
         gradient = _median(parts, lambda: method.local(oracle, share, step))
-        combined = {name: torch.zeros(size, device=w.device) for name, size in method.layout(n).items()}
+        stacked = (workers,) if method.combine == "gather" else ()
+        combined = {name: torch.zeros(*stacked, size, device=w.device) for name, size in method.layout(n).items()}
         update = _median(parts, lambda: method.apply(combined, step))
         copies = 0 if method.replicated else (workers - 1) * sum(tensor.numel() for tensor in method.state().values())
         traffic = 2 * sum(method.layout(n).values())
@@ -70,7 +71,8 @@ def show(parts: Parts) -> int:
     table.add_row("one update", f"{1e3 * update:.3f} ms")
     table.add_row("one evaluation", f"{evaluation:.2f} s")
     table.add_row("gradients, updates, evaluations", f"{gradients:,}, {updates:,}, {evaluations:,}")
-    where = "one process" if simulated else f"{workers} processes, each with {torch.get_num_threads()} thread(s) of its own"
+    threads = torch.get_num_threads()
+    where = "one process" if simulated else f"{workers} processes, each with {threads} thread(s) of its own"
     table.add_row("expected wall time", f"{_duration(seconds)} ({where}, {parts.device})")
     Console().print(table)
     return 0

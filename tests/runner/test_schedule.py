@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from runner.schedule import Schedule
@@ -61,7 +63,10 @@ def test_polynomial_decays_with_its_power(power: float, half: float):
 
 @pytest.mark.parametrize("kind", ["one_cycle", "polynomial"])
 def test_they_span_what_the_warm_up_leaves(kind: str):
-    shape = {"one_cycle": {"lr_start": 0.1, "lr_end": 0.1, "rise": 0.3}, "polynomial": {"lr_end": 0.0, "power": 2.0}}
+    shape: dict[str, Any] = {
+        "one_cycle": {"lr_start": 0.1, "lr_end": 0.1, "rise": 0.3},
+        "polynomial": {"lr_end": 0.0, "power": 2.0},
+    }
     plain = Schedule(kind=kind, lr=1.0, workers=4, epochs=20, **shape[kind])
     warmed = Schedule(kind=kind, lr=1.0, workers=4, epochs=25, warmup_epochs=5, **shape[kind])
     for epoch in (0, 3, 6, 12, 20):
@@ -72,7 +77,7 @@ def test_they_span_what_the_warm_up_leaves(kind: str):
 
 
 def test_linear_scaling_multiplies_every_rate_by_the_batch():
-    options = {"kind": "polynomial", "lr": 0.1, "lr_end": 0.01, "power": 2.0, "workers": 1, "epochs": 20}
+    options: dict[str, Any] = {"kind": "polynomial", "lr": 0.1, "lr_end": 0.01, "power": 2, "workers": 1, "epochs": 20}
     plain, scaled = Schedule(**options, batch=1024), Schedule(**options, batch=1024, base_batch=128)
     for epoch in (0, 7, 20):
         assert scaled.at(epoch).lr == pytest.approx(8 * plain.at(epoch).lr)

@@ -2,7 +2,7 @@
 
 One process is the server, the others are workers. The bare loop sends and receives buffers of the same size over groups
 of the same kind (two ranks each, gloo on the loopback interface), a thread for each worker on the server's side, and
-nothing else. dcrun's side is a whole run of `asgd` on ResNet-20 whose gradients are ready-made zeros.
+nothing else. dcrun's side is a whole run of `asgd` on ResNet-20, its trace recorded, whose gradients are ready-made zeros.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from runner.oracle import NetworkOracle
 from runner.packet import Packet
 from runner.process_server import ProcessServer
 from runner.process_worker import push_fields, serve_worker
+from runner.recorder import Recorder
 
 TRIPS = 200
 """Round trips that a side makes in a round, over all workers."""
@@ -44,6 +45,7 @@ def subject(workers: int) -> Parts:
     """A run of TRIPS gradients."""
     overrides = [
         "algorithm=asgd",
+        "algorithm.weight_decay=0",
         "model=resnet20",
         f"cluster.workers={workers}",
         "cluster=processes",
@@ -133,6 +135,7 @@ class Server:
                 course=course,
                 activity=Activity(self.workers),
                 clock=given.clock(),
+                recorder=Recorder.of(given, course.folder) if course.folder else None,
             ),
         )
         return summary["samples_per_second"]  # a sample per round trip

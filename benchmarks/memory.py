@@ -54,7 +54,16 @@ def measure() -> list[Row]:
         except subprocess.CalledProcessError as error:
             rows.append(Row(what, workers + 6, [], note=error.stderr.strip().splitlines()[-1]))
             continue
-        rows.append(Row(what, workers + 6, [float(output.stdout)], at_least=False, unit="vectors", note="M + 6"))
+        rows.append(
+            Row(
+                what,
+                workers + 6,
+                [float(output.stdout)],
+                at_least=False,
+                unit="vectors",
+                note="at most M + 6 vectors for M workers",
+            )
+        )
     return rows
 
 

@@ -2,7 +2,7 @@
 
 One process is the server, the others are workers. The bare loop sends and receives buffers of the same size over groups
 of the same kind (two ranks each, gloo on the loopback interface), a thread for each worker on the server's side, and
-nothing else. dcrun's side is a whole run of `asgd` on ResNet-20, its trace recorded, whose gradients are ready-made zeros.
+nothing else. dcrun's side is a whole run of `asgd` on ResNet-20, trace included, whose gradients are ready-made zeros.
 """
 
 from __future__ import annotations
@@ -158,7 +158,12 @@ def compare(workers: int) -> Row:
             for process in processes:
                 process.kill()
     what = f"processes, empty gradients, {workers} worker{'s' if workers > 1 else ''} / bare gloo loop"
-    return Row(what, 0.7, ratios(speeds, base), note=f"bare loop {max(base):.0f} round trips/s at best")
+    return Row(
+        what,
+        0.7,
+        ratios(speeds, base),
+        note=f"bare gloo loop, {workers} worker(s): {max(base):.0f} round trips/s at best",
+    )
 
 
 def measure() -> list[Row]:

@@ -77,20 +77,24 @@ def ratios(speeds: Sequence[float], base: Sequence[float]) -> list[float]:
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
-    """Print rows as a table."""
+    """Print rows as a table, and their notes below it."""
     table = Table(show_edge=False)
-    for name in ("what", "median", "target", "reached", "min - max", "rounds", "note"):
+    for name in ("what", "median", "target", "reached", "min - max", "rounds"):
         table.add_column(name, justify="right" if name in ("median", "min - max", "rounds") else "left")
     for row in rows:
         if row.value is None:
-            table.add_row(row.what, "-", "", "not measured", "", "0", row.note)
+            table.add_row(row.what, "-", f"{row.target:g}", "not measured", "", "0")
             continue
         bound = "≥" if row.at_least else "≤"
         reached = "[green]yes[/]" if row.reached else "[red]no[/]"
         spread = f"{min(row.values):.2f} - {max(row.values):.2f}"
-        cells = f"{row.value:.2f} {row.unit}", f"{bound} {row.target:g}", reached, spread, str(len(row.values))
-        table.add_row(row.what, *cells, row.note)
+        unit = "" if row.unit == "vectors" else f" {row.unit}"
+        table.add_row(
+            row.what, f"{row.value:.2f}{unit}", f"{bound} {row.target:g}", reached, spread, str(len(row.values))
+        )
     console.print(table)
+    for note in dict.fromkeys(row.note for row in rows if row.note):
+        console.print(f"  [dim]{note}[/]", soft_wrap=True, highlight=False)
 
 
 def main(measure: Callable[[], list[Row]]) -> None:

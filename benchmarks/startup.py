@@ -24,7 +24,7 @@ def measure() -> list[Row]:
     help_, nothing = ["-m", "runner.cli", "--help"], ["-c", "pass"]
     seconds(*help_)
     pairs = [(seconds(*nothing), seconds(*help_)) for _ in range(ROUNDS)]
-    note = f"python -c pass {statistics.median(pair[0] for pair in pairs):.2f} s"
+    note = f"python -c pass: {statistics.median(pair[0] for pair in pairs):.2f} s"
     return [Row("dcrun --help", 1.0, [pair[1] for pair in pairs], at_least=False, unit="s", note=note)]
 
 

@@ -71,7 +71,7 @@ def measure() -> list[Row]:
     """SGD and simulated DC-ASGD-a, each relative to the bare loop."""
     sgd, simulated = subject("algorithm=sgd"), subject("algorithm=dc_asgd_a", "cluster.workers=8")
     base, a, b = in_turn([bare(sgd), through(sgd), through(simulated)], rounds=ROUNDS, seconds=SECONDS)
-    note = f"bare loop {max(base):.0f} samples/s at best"
+    note = f"bare PyTorch loop: {max(base):.0f} samples/s at best"
     return [
         Row("sgd through dcrun / bare PyTorch loop", 0.95, ratios(a, base), note=note),
         Row("simulated dc_asgd_a, 8 workers / bare PyTorch loop", 0.92, ratios(b, base), note=note),

@@ -64,7 +64,7 @@ def measure() -> list[Row]:
             note = str(error).strip().splitlines()[0]
             rows += [Row(f"dc_asgd_{form} push, {mode} / copy", 1.3, [], note=note) for form in "ca"]
             continue
-        note = f"copy {max(base + again) / 1e9:.0f} GB/s at best"
+        note = f"copy beside the {mode} updates: {max(base + again) / 1e9:.0f} GB/s at best"
         rows.append(Row(f"dc_asgd_c push, {mode} / copy", targets[0], ratios(c, base), note=note))
         rows.append(Row(f"dc_asgd_a push, {mode} / copy", targets[1], ratios(d, again), note=note))
     return rows

@@ -130,7 +130,10 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
             allowed = "run.resume=true, which finds the jobs' earlier runs"
             raise InputError.of("run.resume", job.run.resume, "a sweep is no single run", allowed)
     folder = Path(str(jobs[0].hydra.sweep.dir))
-    folders.check_sweep_folder(folder, "hydra.sweep.dir")
+    if all(job.run.resume for job in jobs):
+        folders.check_writable(folder, "hydra.sweep.dir")  # the same sweep again, over what it left
+    else:
+        folders.check_sweep_folder(folder, "hydra.sweep.dir")
     launched = launcher.FreshProcessLauncher
     launched.jobs.clear()
     launched.stopped_by = None

@@ -1,11 +1,19 @@
 """The folder of a run before and after it: never over a finished run, nothing left by a mistake."""
 
+import fcntl
+import itertools
 import json
+import logging
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from runner.errors import InputError
+
+log = logging.getLogger("dcrun")
 
 
 def check_run_folder(folder: Path, key: str) -> None:
@@ -48,6 +56,47 @@ def check_writable(folder: Path, key: str) -> None:
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise InputError.of(key, folder, f"cannot be written ({reason})", "a folder you may write to") from exc
+
+
+def free_folder(folder: Path) -> Path:
+    """Returns the folder itself or, where it exists, the first of `<folder>-2`, `-3` and so on that does not."""
+    names = (folder if n == 1 else folder.with_name(f"{folder.name}-{n}") for n in itertools.count(1))
+    return next(path for path in names if not path.exists())
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Keeps other processes from writing the same run; the system lets go of it when this one ends.
+
+    Raises:
+        InputError: another process writes it now.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not _lock(descriptor):
+            raise InputError.of("run.resume", folder, "is being written by a process that runs", "a run that stopped")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_written(folder: Path) -> bool:
+    """Tells whether a process writes this run now."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return not _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as exc:  # a file system without locks
+        log.info("the run folder cannot be locked: %s", exc)
+    return True
 
 
 def nearest_existing(folder: Path) -> Path:

@@ -28,6 +28,7 @@ from rich.table import Table
 
 from runner.composing import without_hydra
 from runner.errors import InputError
+from runner.folders import free_folder
 from runner.resume import Earlier, may_accompany
 
 _OF_THE_SWEEP = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
@@ -124,6 +125,8 @@ class FreshProcessLauncher(Launcher):
             arguments = [f"run.resume={quoted(str(folder))}", *(o for o in own if may_accompany(o.partition("=")[0]))]
         else:
             common = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
+            if config.run.resume:
+                folder = free_folder(folder)  # that of a failed job stays as it is
             # An experiment's file makes every command with it a sweep; a job is one run of it.
             own += ["hydra.mode=RUN", "run.resume=null", f"hydra.run.dir={quoted(str(folder))}"]
             arguments = [*common, *self._wandb_group(own), *own]

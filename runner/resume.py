@@ -1,6 +1,7 @@
 """Finds what is needed to continue a stopped run in its own folder, and the earlier runs of a sweep's jobs."""
 
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from runner import folders
 from runner.config import Config
 from runner.errors import InputError
+
+log = logging.getLogger("dcrun")
 
 ALLOWED = ("run.resume", "run.threads", "logger")
 """Keys that may change when a run is continued; all others would make it another run."""
@@ -80,10 +84,12 @@ class Earlier:
         """Reads the configurations of all runs below `outputs`, the newest first."""
         paths = [*outputs.glob("*/.hydra/config.yaml"), *outputs.glob("*/*/.hydra/config.yaml")]
         paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        self._runs = [(path.parent.parent, _identity(OmegaConf.load(path))) for path in paths]
+        self._runs = [(path.parent.parent, identity) for path in paths if (identity := _stored_identity(path))]
 
     def of(self, job: DictConfig) -> tuple[Path, bool] | None:
-        """Looks for a run that was composed as `job` is and came to its end or left a checkpoint.
+        """Looks for a run that was composed as `job` is and came to its end, or was stopped and left a checkpoint.
+
+        One that failed is not continued: it would fail again. Nor is one that some process is writing now.
 
         Returns:
             its folder and whether it came to its end; a finished one rather than a stopped one.
@@ -93,7 +99,8 @@ class Earlier:
         for folder in same:
             if _status(folder) in ("completed", "diverged"):
                 return folder, True
-        return next(((folder, False) for folder in same if any(folder.glob("checkpoints/*"))), None)
+        stopped = (folder for folder in same if _status(folder) in ("interrupted", "running"))
+        return next(((folder, False) for folder in stopped if _can_continue(folder)), None)
 
 
 def _identity(cfg: Any) -> Any:
@@ -102,6 +109,20 @@ def _identity(cfg: Any) -> Any:
     assert isinstance(plain, dict)
     run = {key: value for key, value in plain.get("run", {}).items() if not may_accompany(f"run.{key}")}
     return {**{key: value for key, value in plain.items() if not may_accompany(str(key))}, "run": run}
+
+
+def _stored_identity(path: Path) -> Any:
+    """As `_identity`, of a file; None of one that is no configuration of a run."""
+    try:
+        cfg = OmegaConf.load(path)
+        return _identity(cfg) if isinstance(cfg, DictConfig) and "run" in cfg else None
+    except Exception as exc:  # noqa: BLE001 (whatever somebody else's file makes of its reader)
+        log.info("%s cannot be read, and is no earlier run: %s", path, exc)
+        return None
+
+
+def _can_continue(folder: Path) -> bool:
+    return any(folder.glob("checkpoints/*")) and not folders.is_written(folder)
 
 
 def _status(folder: Path) -> str | None:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from algorithms.base import Collective, ParameterServer
-from runner import advise, build, checkpoint, estimate, machine, plot_schedule
+from runner import advise, build, checkpoint, estimate, folders, machine, plot_schedule
 from runner.activity import Activity
 from runner.course import Course, PeerLost, Stop
 from runner.errors import InputError
@@ -170,7 +170,11 @@ def conduct(
     resumed = _checkpoint(folder) if cfg.run.resume else None
     if resumed is None:
         checkpoint.clear(folder)
-    with StopSignals() as stop, Tracker(folder, plain, epochs=cfg.run.epochs, virtual=virtual) as tracker:
+    with (
+        folders.writing(folder),
+        StopSignals() as stop,
+        Tracker(folder, plain, epochs=cfg.run.epochs, virtual=virtual) as tracker,
+    ):
 
         def save(updates: int, state: dict[str, Any]) -> None:
             checkpoint.save(folder, updates, {**state, "tracker": tracker.state_dict()}, cfg.run.keep_checkpoints)

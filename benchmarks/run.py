@@ -49,11 +49,12 @@ def main() -> int:
             continue
         rows[name] = json.loads(path.read_text())
         path.unlink()
-    document = {"date": folder.name, "seconds": time.perf_counter() - begin, **_machine(), "benchmarks": rows}
-    (folder / "results.json").write_text(json.dumps(document, indent=2) + "\n")
+        # After each, so that what was measured stays if the rest is interrupted.
+        document = {"date": folder.name, "seconds": time.perf_counter() - begin, **_machine(), "benchmarks": rows}
+        (folder / "results.json").write_text(json.dumps(document, indent=2) + "\n")
     console.print()
     show([_row(row) for found in rows.values() for row in found], console)
-    console.print(f"\n{document['seconds']:.0f} s; every round in {folder / 'results.json'}")
+    console.print(f"\n{time.perf_counter() - begin:.0f} s; every round in {folder / 'results.json'}")
     if failed:
         console.print(f"[red]not measured: {', '.join(failed)}[/]")
     return 1 if failed else 0

@@ -209,9 +209,8 @@ def _check_run(run: Mapping[str, Any]) -> None:
         _positive("run.checkpoint_every", run["checkpoint_every"])
     if run["threads"] is not None:
         _at_least_one("run.threads", run["threads"])
-    if run["micro_batch"] is not None and not 1 <= run["micro_batch"] <= run["batch_size"]:
-        allowed = f"integers from 1 to run.batch_size={run['batch_size']}, or null"
-        raise InputError.of("run.micro_batch", run["micro_batch"], "is no part of a batch", allowed)
+    if run["micro_batch"] is not None:
+        _at_least_one("run.micro_batch", run["micro_batch"])
     if run["target_loss"] is not None:
         _positive("run.target_loss", run["target_loss"], also="null")
     for name in run["diagnostics"]:

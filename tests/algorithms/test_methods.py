@@ -23,8 +23,8 @@ CHANCE = 90.0
 """Test error of a guess among ten digits, in percent."""
 RATES = (0.1, 3.0, 30.0)
 """Learning rates that are tried in turn: of the usual size, and for methods whose steps are relative to the weights."""
-IN_A_HURRY = ("dc_asgd_a", "ssgd", "sgd")
-"""Methods that run on processes in the short suite too, one of each kind."""
+IN_A_HURRY = ("dc_asgd_a", "local_sgd")
+"""Methods that run on processes in the short suite too, one of each kind (others do so in tests of the executors)."""
 
 
 def configured(name: str) -> DictConfig:

@@ -51,12 +51,13 @@ def alive(pid: int) -> bool:
 
 
 class Watched:
-    """Remembers the ranks of a run, and does something to it after its first evaluation."""
+    """Remembers the ranks of a run, and does something to it after its first checkpoint."""
 
     def __init__(self, folder: Path, *acts: tuple[str, signal.Signals]) -> None:
         self.pids: dict[str, int] = {}
         self.acts = acts
-        self.thread = when(lambda: rows(folder) > 0, self._act)
+        # The second row comes after the first one's checkpoint.
+        self.thread = when(lambda: rows(folder) > 1, self._act)
 
     def _act(self) -> None:
         self.pids = pids()
@@ -82,6 +83,7 @@ def test_a_killed_worker_is_named_and_the_others_finish(tmp_path: Path, caplog: 
     assert any("worker 1" in line and "SIGKILL" in line for line in caplog.messages)
 
 
+@pytest.mark.slow
 def test_without_workers_the_run_is_interrupted_and_can_go_on(tmp_path: Path):
     watched = Watched(tmp_path, ("worker 0", signal.SIGKILL), ("worker 1", signal.SIGKILL))
     code, summary = conduct(tmp_path, "algorithm=asgd", *LONG)
@@ -132,7 +134,7 @@ def test_a_stuck_worker_is_noticed_within_the_timeout(algorithm: str, tmp_path: 
     ("algorithm", "number", "code"),
     [
         ("dc_asgd_a", signal.SIGTERM, 143),
-        ("ssgd", signal.SIGTERM, 143),
+        pytest.param("ssgd", signal.SIGTERM, 143, marks=pytest.mark.slow),
         pytest.param("ssgd", signal.SIGINT, 130, marks=pytest.mark.slow),
     ],
 )

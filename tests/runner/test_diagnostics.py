@@ -59,7 +59,9 @@ def test_a_run_writes_a_line_for_each_evaluation(tmp_path: Path):
 
 def test_looking_does_not_change_the_run(tmp_path: Path):
     _, plain = conduct(tmp_path / "plain", *RUN, "algorithm=dc_asgd_a", "run.batch_size=16", "model=resnet8")
-    _, watched = conduct(tmp_path / "watched", *RUN, "algorithm=dc_asgd_a", "run.batch_size=16", "model=resnet8", *ASKED)
+    _, watched = conduct(
+        tmp_path / "watched", *RUN, "algorithm=dc_asgd_a", "run.batch_size=16", "model=resnet8", *ASKED
+    )
     assert watched["weights_sha256"] == plain["weights_sha256"]
     assert not (tmp_path / "plain" / "layers.jsonl").exists()
 

@@ -31,7 +31,8 @@ def measure() -> list[Row]:
         values.append(seconds(*help_))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    note = f"dcrun --help: {statistics.median(cpu):.2f} s of processor time; python -c pass: {statistics.median(idle):.2f} s"
+    note = f"dcrun --help: {statistics.median(cpu):.2f} s of processor time"
+    note += f"; python -c pass: {statistics.median(idle):.2f} s"
     return [Row("dcrun --help", 1.0, values, at_least=False, unit="s", note=note)]
 
 

@@ -110,6 +110,8 @@ class SimulatedServer:
         if event.kind == LOST:
             self._drop(event)
         elif event.kind == RESUMED:
+            if self.recorder is not None:
+                self.recorder.resumed(version=self.course.updates, time=event.time)
             self.leases.restart()
             for worker in range(len(self.halves)):
                 self._pull(worker, event.time)

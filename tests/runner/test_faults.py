@@ -1,0 +1,27 @@
+"""Ranks killed and stopped, checkpoints damaged, a full disk: one of each; `benchmarks/faults.py` makes hundreds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import faults
+import pytest
+from faults import KINDS, Bench
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc (Linux)")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    made = Bench(tmp_path_factory.mktemp("faults"), seed=1)
+    yield made
+    made.host.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_is_survived(bench: Bench, kind: str):
+    result: faults.Try = getattr(bench, kind)()
+    assert result.survived, result.why
+    assert result.lost == 0
+    if result.seconds is not None:
+        # A stopped peer is told from a slow one by its silence, for most of cluster.timeout (5 s).
+        assert result.seconds < (5 if "stuck" in kind else 3)

@@ -1,0 +1,165 @@
+"""Runs on real processes, recorded, and executed again in one process: the same weights, bit for bit."""
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from injection import Host, Run, host, sockets, until
+
+DATA = ("dataset=synthetic", "dataset.train=480", "dataset.test=50", "run.batch_size=16", "run.epochs=2")
+RECORD = (*DATA, "cluster=processes", "cluster.timeout=20")
+REPLAY = (*DATA, "cluster=replay")
+METHODS = ("asgd", "dc_asgd_c", "dc_asgd_a", "dc_asgd_abs")
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc (Linux)")
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with host(tmp_path_factory.mktemp("host")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def recorded(machine: Host, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of `asgd` with three workers."""
+    folder = tmp_path_factory.mktemp("runs") / "recorded"
+    run = machine.start(folder, *RECORD, "algorithm=asgd", "model=mlp", "cluster.workers=3")
+    assert run.end() == 0
+    return run
+
+
+def replay(machine: Host, run: Run, folder: Path, *overrides: str) -> Run:
+    again = machine.start(folder, *REPLAY, f"cluster.trace={run.folder}", *overrides)
+    again.end()
+    return again
+
+
+@pytest.mark.parametrize(("method", "workers"), [*((m, 4) for m in METHODS), ("asgd", 2), ("dc_asgd_a", 8)])
+def test_every_method_ends_with_the_same_weights(machine: Host, tmp_path: Path, method: str, workers: int):
+    # A convolution with batch norm: its statistics are averaged in order of arrival.
+    given = (f"algorithm={method}", "model=resnet8", "dataset.shape=[3,8,8]", "dataset.train=160", "run.epochs=1")
+    run = machine.start(tmp_path / "run", *RECORD, *given, f"cluster.workers={workers}")
+    assert run.end() == 0
+    again = replay(machine, run, tmp_path / "again", *given)
+    assert again.code == 0
+    for key in ("weights_sha256", "buffers_sha256", "updates", "workers", "final_test_error", "final_train_loss"):
+        assert again.summary[key] == run.summary[key]
+    assert (again.folder / "metrics.jsonl").read_text() == (run.folder / "metrics.jsonl").read_text()
+
+
+def test_the_replay_says_that_the_weights_are_the_same(machine: Host, recorded: Run, tmp_path: Path):
+    replay(machine, recorded, tmp_path / "again", "algorithm=asgd", "model=mlp")
+    line = f"weights: bit for bit those of the recorded run in {recorded.folder}"
+    assert line in machine.output.read_text()
+
+
+def test_another_method_has_the_same_delays(machine: Host, recorded: Run, tmp_path: Path):
+    other = replay(machine, recorded, tmp_path / "other", "algorithm=dc_asgd_a", "model=mlp")
+    assert other.code == 0
+    assert other.summary["weights_sha256"] != recorded.summary["weights_sha256"]
+    assert other.summary["staleness_by_worker"] == recorded.summary["staleness_by_worker"]
+    assert other.summary["seconds"] == recorded.summary["seconds"]
+
+
+def test_a_replay_can_be_replayed(machine: Host, recorded: Run, tmp_path: Path):
+    once = replay(machine, recorded, tmp_path / "once", "algorithm=dc_asgd_a", "model=mlp")
+    twice = replay(machine, once, tmp_path / "twice", "algorithm=asgd", "model=mlp")
+    assert twice.summary["weights_sha256"] == recorded.summary["weights_sha256"]
+
+
+def test_a_worker_that_was_lost_is_lost_again(machine: Host, tmp_path: Path):
+    given = ("algorithm=dc_asgd_c", "model=mlp")
+    run = machine.start(
+        tmp_path / "run", *RECORD, *given, "cluster.workers=3", "cluster.compute.seconds=0.03"
+    ).training()
+    time.sleep(0.2)
+    os.kill(run.ranks["worker 1"], signal.SIGKILL)
+    assert run.end() == 0
+    assert run.summary["workers_lost"] == 1
+    again = replay(machine, run, tmp_path / "again", *given)
+    assert again.summary["weights_sha256"] == run.summary["weights_sha256"]
+    assert again.summary["workers_lost"] == 1
+
+
+def test_a_run_that_was_stopped_and_continued_is_replayed_as_one(machine: Host, tmp_path: Path):
+    given = ("algorithm=dc_asgd_a", "model=mlp", "run.eval_every=0.5")
+    slow = ("cluster.workers=3", "cluster.compute.seconds=0.03")
+    run = machine.start(tmp_path / "run", *RECORD, *given, *slow)
+    until(lambda: "checkpoint step" in run.log, "a checkpoint")
+    os.kill(run.ranks["server"], signal.SIGTERM)
+    assert run.end() == 143
+    assert run.summary["status"] == "interrupted"
+    part = replay(machine, run, tmp_path / "part", *given)
+    assert part.summary["weights_sha256"] == run.summary["weights_sha256"]
+    assert "the trace is of a part of a run" in part.log
+    assert machine.start(run.folder, *RECORD, *given, *slow, resume=True).end() == 0
+    whole = replay(machine, run, tmp_path / "whole", *given)
+    assert whole.summary["weights_sha256"] == run.summary["weights_sha256"]
+    assert whole.summary["epochs"] == 2
+
+
+def test_a_stopped_replay_goes_on(machine: Host, recorded: Run, tmp_path: Path):
+    given = (*REPLAY, f"cluster.trace={recorded.folder}", "algorithm=asgd", "model=mlp", "run.eval_every=0.1")
+    again = machine.start(tmp_path / "again", *given)
+    assert again.end() == 0
+    for path in sorted((again.folder / "checkpoints").glob("*"))[-1:]:
+        path.unlink()
+    (again.folder / "summary.json").unlink()
+    resumed = machine.start(again.folder, *given, resume=True)
+    assert resumed.end() == 0
+    assert resumed.summary["weights_sha256"] == recorded.summary["weights_sha256"]
+
+
+def test_a_simulated_run_can_record(machine: Host, tmp_path: Path):
+    given = (*DATA, "algorithm=dc_asgd_a", "model=mlp", "run.eval_every=0.5")
+    run = machine.start(tmp_path / "run", *given, "cluster.record=true", "cluster.compute.distribution=gamma")
+    assert run.end() == 0
+    again = replay(machine, run, tmp_path / "again", *given)
+    assert again.summary["weights_sha256"] == run.summary["weights_sha256"]
+    assert again.summary["seconds"] == run.summary["seconds"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (("algorithm=ssgd",), "algorithm=ssgd: has no parameter server"),
+        (("algorithm=asgd", "cluster.workers=4"), "cluster.workers=4: the trace in .* was recorded with 3; allowed: 3"),
+        (("algorithm=asgd", "run.batch_size=8"), "run.batch_size=8: .*; allowed: 16"),
+        (("algorithm=asgd", "dataset.train=500"), "dataset=synthetic: its training samples are 500, the trace has 480"),
+        (("algorithm=asgd", "dataset.noise=2"), "dataset=synthetic: its content"),
+    ],
+)
+def test_a_trace_that_does_not_fit_is_refused(
+    machine: Host, recorded: Run, tmp_path: Path, overrides: tuple[str, ...], line: str
+):
+    assert replay(machine, recorded, tmp_path / "again", "model=mlp", *overrides).code == 2
+
+    assert re.search(f"dcrun: {line}", machine.output.read_text())
+
+
+def test_a_trace_of_other_messages_is_refused(machine: Host, recorded: Run, tmp_path: Path):
+    lines = recorded.lines
+    lines[5]["worker"], lines[6]["worker"] = lines[6]["worker"], (lines[6]["worker"] + 1) % 3
+
+    (tmp_path / "trace.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = machine.start(
+        tmp_path / "run", *REPLAY, "algorithm=asgd", "model=mlp", f"cluster.trace={tmp_path / 'trace.jsonl'}"
+    )
+    assert run.end() == 2
+    assert "allowed: the trace of such a run, unchanged" in machine.output.read_text()
+
+
+def test_all_sockets_are_on_the_loopback_interface(machine: Host, tmp_path: Path):
+    for method in ("asgd", "ssgd"):
+        slow = ("cluster.workers=2", "cluster.compute.seconds=0.1")
+        run = machine.start(tmp_path / method, *RECORD, f"algorithm={method}", "model=mlp", *slow).training()
+        found = [connection for pid in run.ranks.values() for connection in sockets(pid)]
+        assert any(connection.listening for connection in found)
+        assert {connection.address for connection in found} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+        assert run.end() == 0

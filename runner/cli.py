@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     args = _parse(arguments)
+    args.overrides += resume.recorded_overrides(args.overrides)
     config.register()
     launcher.register()
     cells.register()

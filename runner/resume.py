@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ log = logging.getLogger("dcrun")
 
 ALLOWED = ("run.resume", "run.threads", "logger")
 """Keys that may change when a run is continued; all others would make it another run."""
+NOT_REPEATED = ("run.name", "run.resume", "run.estimate")
+"""Keys of a recorded run that its replay does not take over."""
 
 
 def may_accompany(key: str) -> bool:
@@ -75,6 +77,37 @@ def stored_choices(folder: Path) -> dict[str, str]:
         return dict(OmegaConf.load(path).hydra.runtime.choices)
     except Exception as exc:
         raise InputError(f"run.resume={folder}: its .hydra/hydra.yaml cannot be used: {exc}") from exc
+
+
+def recorded_overrides(given: Sequence[str]) -> list[str]:
+    """Returns what to add to a command line with `cluster=replay`, so that it is the recorded run's.
+
+    Args:
+        given: the command line; what it sets itself is not taken from the recording, nor the keys of a group that it
+            chooses.
+
+    Returns:
+        the recorded run's overrides but for those of cluster, logger, run folder and name; none where the trace lies in
+        no run folder.
+    """
+    own = {(parts := text.lstrip("+~").partition("="))[0]: parts[2] for text in given}
+    place = Path(own.get("cluster.trace", "").strip("'\""))
+    folder = place if place.is_dir() else place.parent
+    path = folder / ".hydra" / "overrides.yaml"
+    if own.get("cluster") != "replay" or not own.get("cluster.trace") or not path.is_file():
+        return []
+    try:
+        recorded = [str(text) for text in OmegaConf.load(path)]
+    except Exception as exc:
+        raise InputError(f"cluster.trace={place}: its .hydra/overrides.yaml cannot be used: {exc}") from exc
+    keys = [text.lstrip("+~").partition("=")[0] for text in recorded]
+    taken = [
+        text
+        for text, key in zip(recorded, keys, strict=True)
+        if key not in own and key.split(".")[0] not in (*own, "cluster", "logger", "hydra") and key not in NOT_REPEATED
+    ]
+    # An experiment's file makes every command with it a sweep; the recording is one run of it.
+    return [*taken, "hydra.mode=RUN"] if any(text.startswith("experiment=") for text in taken) else taken
 
 
 class Earlier:

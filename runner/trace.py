@@ -25,7 +25,7 @@ import torch
 from algorithms.base import Layout, ParameterServer
 from runner import machine
 from runner.build import Parts
-from runner.errors import InputError
+from runner.errors import InputError, shown
 
 log = logging.getLogger("dcrun")
 
@@ -158,8 +158,10 @@ class Trace:
                 value = mine[name] if key != "dataset" else parts.cfg.names.dataset
                 what = {"samples": "training samples", "dataset_fingerprint": "content"}.get(name)
                 differs = f"its {what} are {mine[name]}, the trace has {self.about[name]}"
-                wrong = differs if what else f"the trace in {self.path} was recorded with {self.about[name]}"
-                allowed = f"the data of the recording ({self.about.get('dataset')})" if what else str(self.about[name])
+                wrong = differs if what else f"the trace in {self.path} was recorded with {shown(self.about[name])}"
+                allowed = (
+                    f"the data of the recording ({self.about.get('dataset')})" if what else shown(self.about[name])
+                )
                 raise InputError.of(key, value, wrong, allowed)
         for about in [self.about, *self._machines()]:
             differing = [key for key in BITS if mine[key] != about[key]]

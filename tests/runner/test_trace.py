@@ -147,7 +147,7 @@ RUN = ("model=linear", "algorithm=asgd", "run.epochs=1", "dataset.limit_train=12
     [
         ("cluster.workers=3", "cluster.workers=3: the trace in .* was recorded with 2; allowed: 2"),
         ("run.batch_size=16", "run.batch_size=16: .*; allowed: 32"),
-        ("run.epochs=2", "run.epochs=2: .*; allowed: 1.0"),
+        ("run.epochs=2", "run.epochs=2: .*; allowed: 1$"),
         ("dataset.limit_train=96", "dataset=digits: its training samples are 9[0-9], the trace has 12[0-9]"),
         ("dataset.limit_test=50", "dataset=digits: its content are .*"),
     ],

@@ -31,8 +31,9 @@ def test_a_rule_never_sees_more_than_a_block_and_fitting_scratch():
         assert s.data_ptr() != q.data_ptr()
 
     sweep = Sweep(watching, scratch=2)
-    sweep(torch.zeros(BLOCK + 5))
-    assert seen == [(BLOCK, BLOCK, BLOCK), (5, 5, 5)]
+    block = BLOCK * torch.get_num_threads()
+    sweep(torch.zeros(block + 5))
+    assert seen == [(block, block, block), (5, 5, 5)]
 
 
 def test_a_longer_vector_after_a_short_one_gets_longer_scratch():

@@ -13,7 +13,7 @@ QUADRATIC = (
     "dataset.limit_train=12",
     "run.batch_size=2",
     "run.epochs=1",
-    "schedule.lr=0.5",
+    "schedule.lr=0.25",
     "algorithm.weight_decay=0",
     "cluster.compute.distribution=constant",
     "cluster.workers=3",
@@ -33,7 +33,7 @@ def test_all_wait_for_the_slowest(tmp_path: Path):
     trial, seconds = played(folder=tmp_path)
     trial.run()
     assert seconds == [4.0, 8.0]
-    assert float(trial.executor.weights()) == 4.0, "16, 8, 4: the mean gradient of three equal ones is w"
+    assert float(trial.executor.weights()) == 9.0, "16, 12, 9: the mean gradient of three equal ones is w"
     workers = trial.executor.activity.report(8.0)["workers"]
     assert [worker["utilization"] for worker in workers] == [1.0, 0.5, 0.25]
     assert [worker["waiting"] for worker in workers] == [0.0, 0.5, 0.75]
@@ -75,7 +75,7 @@ def test_a_short_last_step_counts_every_sample_once(tmp_path: Path):
     assert sizes == [2, 2, 2, 2, 2, 2, 1, 0, 0]
     # The gradient of one sample of one counts three times in the mean over three workers, an empty share not at all;
     # this oracle gives w for an empty share too, but its share is 0.
-    assert float(trial.executor.weights()) == 2.0
+    assert float(trial.executor.weights()) == 6.75
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 4])

@@ -20,7 +20,7 @@ from runner.report.collect import Run
 from runner.report.published import Claim
 
 CONFIDENCE = 0.95
-_SIDE = r"(?:([\d.]+) ?\* ?)?(\w+(?:\([\d.]+\))?)\[([^\]]+)\]"
+_SIDE = r"(?:([\d.]+) ?\* ?)?(\w+(?:\([\w.]+\))?)\[([^\]]+)\]"
 _COMPARED = re.compile(rf"{_SIDE} (<=|<|>=|>) (?:{_SIDE}|([\d.]+))")
 _CLOSE = re.compile(rf"abs\({_SIDE} - {_SIDE}\) < ([\d.]+)")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from runner.report import metrics
 from runner.report.claims import Verdict, judge
-from runner.report.collect import Run
+from runner.report.collect import Run, finite
 from runner.report.published import Cell, Exhibit
-from runner.report.settings import setting, shown
+from runner.report.settings import by_seed, setting, shown
 
 _ENDED = ("completed", "diverged")
 
@@ -56,6 +56,7 @@ class Block:
         scale: `paper`, `quick`, or None for runs that no experiment started.
         deviations: where the runs' setting differs from the paper's, in words.
         verdicts: of the exhibit's claims.
+        tuned: which value of the tuned settings each cell shows, in words.
     """
 
     exhibit: Exhibit
@@ -63,6 +64,7 @@ class Block:
     scale: str | None
     deviations: list[str]
     verdicts: list[Verdict]
+    tuned: list[str]
 
     @property
     def runs(self) -> list[Run]:
@@ -77,13 +79,17 @@ class Block:
     def orders(self) -> list[str]:
         """The columns of each row, best first, as measured and as published, where at least two can be compared."""
         lines = []
+        sign = -1.0 if "accuracy" in self.exhibit.metric else 1.0
+        if all(cell.published is None for cell in self.exhibit.cells):
+            found = [m for m in self.cells.values() if m.mean is not None]
+            best = min(found, key=lambda m: sign * (m.mean or 0.0), default=None)
+            return [] if best is None else [f"best cell: {best.cell.id}"]
         for row in self.exhibit.rows:
             known = [m for m in self.cells.values() if m.cell.row == row and m.difference is not None]
             if len(known) < 2:
                 continue
-            better = -1.0 if "accuracy" in self.exhibit.metric else 1.0
-            ours = [m.cell.column for m in sorted(known, key=lambda m: better * (m.mean or 0.0))]
-            paper = [m.cell.column for m in sorted(known, key=lambda m: better * (m.cell.published or 0.0))]
+            ours = [m.cell.column for m in sorted(known, key=lambda m: sign * (m.mean or 0.0))]
+            paper = [m.cell.column for m in sorted(known, key=lambda m: sign * (m.cell.published or 0.0))]
             same = "the paper's order" if ours == paper else f"the paper's order is {', '.join(paper)}"
             lines.append(f"{row}, best first: {', '.join(ours)}; {same}")
         return lines
@@ -114,7 +120,7 @@ def weigh(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
 def _background(run: Run, exhibit: Exhibit, everywhere: set[str]) -> dict[str, Any]:
     """The setting that all cells share: what tells cells apart, and what only some methods have, is left out."""
     own = setting(run)
-    apart = exhibit.picked | _alias(exhibit.picked) | set(exhibit.varying) | {"algorithm"}
+    apart = exhibit.picked | _alias(exhibit.picked) | set(exhibit.tuned) | {"algorithm"}
     return {"scale": run.config.get("scale")} | {k: own[k] for k in sorted(everywhere) if k not in apart}
 
 
@@ -124,15 +130,21 @@ def _alias(keys: frozenset[str]) -> set[str]:
 
 def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
     cells = {}
+    chosen_values = []
     for cell in exhibit.cells:
-        chosen = _one_per_seed([run for run in runs if _matches(run, cell.match)])
-        if chosen:
+        tried = by_seed([run for run in runs if _matches(run, cell.match)], apart=exhibit.tuned)
+        groups = [group for group in map(_one_per_seed, tried) if group]
+        if groups:
+            chosen = min(groups, key=lambda group: _worth(group, exhibit.metric))
+            if exhibit.tuned and len(groups) > 1:
+                best = ", ".join(f"{key}={shown(chosen[0].value(key))}" for key in exhibit.tuned)
+                chosen_values.append(f"{cell.id}: {best}, the best of {len(groups)}")
             found = ((run.seed, metrics.measured(run, exhibit.metric)) for run in chosen)
             values = {seed: value for seed, value in found if seed is not None and value is not None}
             cells[cell.id] = Measured(cell, chosen, values)
     by_cell = {name: measured.runs for name, measured in cells.items()}
     verdicts = [judge(claim, by_cell) for claim in exhibit.claims]
-    return Block(exhibit, cells, runs[0].config.get("scale"), _deviations(exhibit, cells), verdicts)
+    return Block(exhibit, cells, runs[0].config.get("scale"), _deviations(exhibit, cells), verdicts, chosen_values)
 
 
 def _one_per_seed(runs: list[Run]) -> list[Run]:
@@ -146,6 +158,14 @@ def _one_per_seed(runs: list[Run]) -> list[Run]:
 
 def _weight(run: Run) -> tuple[bool, float]:
     return run.status in _ENDED, run.number("samples") or 0.0
+
+
+def _worth(runs: list[Run], metric: str) -> tuple[int, float]:
+    """Sorts the values tried of tuned settings: the better mean first, those without any last."""
+    values = [value for run in runs if (value := metrics.measured(run, metric)) is not None]
+    if not values:
+        return 1, 0.0
+    return 0, statistics.fmean(values) * (-1.0 if "accuracy" in metric else 1.0)
 
 
 def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
@@ -167,12 +187,15 @@ def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
 
 
 def _matches(run: Run, wanted: Mapping[str, Any]) -> bool:
-    return all(_fits(run.value(key), value) for key, value in wanted.items())
+    return all(_fits(run, run.value(key), value) for key, value in wanted.items())
 
 
-def _fits(own: Any, wanted: Any) -> bool:
+def _fits(run: Run, own: Any, wanted: Any) -> bool:
     if isinstance(wanted, Mapping) and "any" in wanted:
         return any(_same(own, value) for value in wanted["any"])
+    if isinstance(wanted, Mapping):
+        other = finite(run.value(wanted["of"]))
+        return other is not None and _same(own, wanted["times"] * other)
     return _same(own, wanted)
 
 

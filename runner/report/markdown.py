@@ -108,6 +108,7 @@ def _block(block: Block, drawn: list[dict[str, str]], earlier: list[tuple[set[in
         "verdicts": [(v.claim.words, v.claim.text, v.claim.source, v.word, v.because) for v in told],
         "facts": ran.facts(block.runs),
         "deviations": block.deviations,
+        "tuned": block.tuned,
         "commands": ran.commands(block.runs),
     }
 

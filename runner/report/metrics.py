@@ -4,6 +4,7 @@ import re
 
 from runner.report.collect import Run, finite
 
+_EARLY = re.compile(r"early_(\w+)\(([\w.]+)\)")
 _TO_REACH = re.compile(r"(epochs|seconds)_to\(([\d.]+)\)")
 
 # Name and digits of what is shown often; others are shown under their own name with four significant digits.
@@ -34,7 +35,8 @@ def measured(run: Run, metric: str) -> float | None:
         run: the run.
         metric: a number of the summary; `final_<column>` or `lowest_<column>` of the metrics; `final_accuracy`,
             `best_accuracy` (a fraction, from the test error); `seconds_per_epoch`; `samples_per_virtual_second`
-            (of the run's own clock); `epochs_to(E)` and `seconds_to(E)`: until the test error is E percent.
+            (of the run's own clock); `early_<quantity>(<layer>)`: of a layer at the first evaluation;
+            `epochs_to(E)` and `seconds_to(E)`: until the test error is E percent.
 
     Returns:
         the number; None where the run has none (`*_to`: where it never came so far).
@@ -43,6 +45,9 @@ def measured(run: Run, metric: str) -> float | None:
         return number
     if reach := _TO_REACH.fullmatch(metric):
         return reached(run, "test_error", float(reach[2]), "epoch" if reach[1] == "epochs" else "seconds")
+    if early := _EARLY.fullmatch(metric):
+        first = next(iter(run.layers(early[1])), {})
+        return finite(first.get(early[1], {}).get(early[2]))
     if metric in ("final_accuracy", "best_accuracy"):
         error = run.number(metric.replace("accuracy", "test_error"))
         return None if error is None else (100 - error) / 100

@@ -23,6 +23,7 @@ _COLUMNS = ("name", "status", "algorithm", "model", "dataset", "workers", "seed"
 # What a run that has not ended says only in its metrics.
 _FROM_ROWS = {"epochs": "final_epoch", "final_test_error": "final_test_error", "best_test_error": "lowest_test_error",
               "final_train_loss": "final_train_loss", "seconds": "final_seconds"}  # fmt: skip
+_WITHOUT = {"completed": "not reached"}  # a run that went to its end and has no such number
 _OWN_KEYS = 14
 _POINTS = 400
 _SPANS = 240
@@ -51,7 +52,7 @@ def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]],
     drawn: list[dict[str, Any]] = []
     exhibits = [_exhibit(exhibit, blocks, drawn) for exhibit, blocks in evidence if blocks]
     unmeasured = [
-        {"title": e.title, "source": f"{e.paper}, {e.source}", "command": f"dcrun experiment={e.id}"}
+        {"title": e.title, "source": f"{e.paper}, {e.source}", "command": e.command}
         for e, blocks in evidence
         if not blocks
     ]
@@ -99,7 +100,7 @@ def _cell(block: Block, name: str, published: float | None) -> dict[str, str]:
             value = metrics.text(metric, abs(measured.difference))
             text["difference"] = f"{'−' if measured.difference < 0 else '+'}{value}"
     elif measured is not None:
-        text["measured"] = ", ".join(sorted({run.status for run in measured.runs}))
+        text["measured"] = ", ".join(sorted({_WITHOUT.get(run.status, run.status) for run in measured.runs}))
     return text
 
 
@@ -121,6 +122,7 @@ def _exhibit(exhibit: Exhibit, blocks: list[Block], drawn: list[dict[str, Any]])
                 "orders": [] if made else block.orders(),
                 "ran": ran.facts(block.runs),
                 "deviations": block.deviations,
+                "tuned": block.tuned,
                 "commands": ran.commands(block.runs),
             }
         )

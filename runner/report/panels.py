@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.report import metrics
-from runner.report.collect import Run
+from runner.report.collect import Run, finite
 from runner.report.evidence import Block
+
+Column = tuple[list[float | None], list[float | None]]
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,14 @@ class Figure:
     title: str
     x: str
     panels: list[Panel]
+    log_y: bool = False
 
 
 def figures(block: Block) -> list[Figure]:
     """Draws an exhibit: a figure per quantity, a panel per row with curves enough to compare."""
     exhibit = block.exhibit
+    if exhibit.kind == "layers":
+        return [_of_layers(block, quantity) for quantity in exhibit.y]
     if exhibit.kind != "curves":
         return []
     clocks = {str(run.summary.get("clock")) for run in block.runs} & {"virtual", "measured"}
@@ -75,11 +80,32 @@ def figures(block: Block) -> list[Figure]:
     return made
 
 
+def _of_layers(block: Block, quantity: str) -> Figure:
+    """A panel per network, a curve per layer, the mean over the seeds."""
+    panels = []
+    for measured in block.cells.values():
+        series = [run.layers(quantity) for run in measured.runs]
+        names = list(dict.fromkeys(name for rows in series for row in rows[:1] for name in row[quantity]))
+        curves = []
+        for index, name in enumerate(names):
+            columns = [
+                ([finite(r.get("epoch")) for r in s], [finite(r[quantity].get(name)) for r in s]) for s in series
+            ]
+            curves.append(_mean(columns, name, index, None))
+        panels.append(Panel(measured.cell.row, metrics.name(quantity), [curve for curve in curves if curve.x]))
+    name = f"{block.exhibit.folder}-{block.exhibit.name}-{block.scale or 'own'}-{quantity}"
+    return Figure(name, block.exhibit.title, metrics.name("epoch"), [p for p in panels if p.curves], log_y=True)
+
+
 def mean_curve(
     runs: Sequence[Run], along: str, quantity: str, name: str, index: int, published: float | None = None
 ) -> Curve:
     """Averages runs row by row, as far as all of them went."""
     columns = [(run.curve(along), metrics.column(run, quantity)) for run in runs if run.rows]
+    return _mean(columns, name, index, published)
+
+
+def _mean(columns: Sequence[Column], name: str, index: int, published: float | None) -> Curve:
     length = min((len(values) for values, _ in columns), default=0)
     x, y, spread = [], [], []
     for place in range(length):

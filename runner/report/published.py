@@ -12,11 +12,14 @@
         rows: {"M=4": {workers: 4}}      # what picks the runs of a row, of a column
         columns: {asgd: {algorithm: asgd}}
         values: {"M=4": {asgd: 9.27}}    # published; null: a cell without a number. Only these cells exist
+        tuned: [schedule.lr]             # settings that each cell may have its own best value of
         claims:
           - {claim: "final_test_error[asgd, M=4] > 9", source: section 6}
 
-Curves have besides `x` (a column of the metrics), `y` (a list of them; a panel for each and row), and may say
-`same_as: table1` to take over what they do not say themselves.
+A setting is picked by a value, by `{any: [values]}`, or by `{of: other setting, times: 2}`. In place of `values` there
+may be `cells`, which says for each what picks its runs. Curves have besides `x` (a column of the metrics) and `y` (a
+list of them; a figure for each, a panel for each row); layers are curves of a quantity of `layers.jsonl`.
+`same_as: table1` takes over what is not said; `experiment` names the file where the exhibit is a part of one.
 """
 
 from collections.abc import Mapping
@@ -30,7 +33,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "conf" / "experiment"
 KINDS = ("table", "curves", "layers")
 _KEYS = frozenset(
     {"title", "source", "kind", "metric", "match", "setting", "rows", "columns", "values", "claims", "x", "y"}
-    | {"same_as", "note", "axes", "varying"}
+    | {"same_as", "note", "tuned", "cells", "experiment"}
 )
 
 
@@ -85,13 +88,18 @@ class Exhibit:
     x: str = "epoch"
     y: list[str] = field(default_factory=lambda: ["test_error"])
     note: str = ""
-    axes: Mapping[str, str] = field(default_factory=dict)
-    varying: list[str] = field(default_factory=list)
+    tuned: list[str] = field(default_factory=list)
+    experiment: str = ""
 
     @property
     def id(self) -> str:
-        """As `dcrun experiment=` takes it."""
+        """Its name, which remarks in Markdown go by."""
         return f"{self.folder}/{self.name}"
+
+    @property
+    def command(self) -> str:
+        """What measures it."""
+        return f"dcrun experiment={self.folder}/{self.experiment or self.name}"
 
     @property
     def picked(self) -> frozenset[str]:
@@ -120,18 +128,24 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
     if unknown := sorted(set(given) - _KEYS):
         raise ValueError(f"{where}: unknown key {unknown[0]}; allowed: {', '.join(sorted(_KEYS))}")
     for key in ("title", "source", "rows", "columns", "values"):
-        if key not in given:
+        if key not in given and not (key == "values" and "cells" in given):
             raise ValueError(f"{where}: lacks {key}")
     kind = given.get("kind", "table")
     if kind not in KINDS:
         raise ValueError(f"{where}: kind={kind}: is no such kind; allowed: {', '.join(KINDS)}")
     rows, columns = given["rows"], given["columns"]
     cells = []
-    for row, line in given["values"].items():
+
+    def match(row: str, column: str) -> dict[str, Any]:
+        return {**(rows[row] or {}), **(columns[column] or {}), **own.get(row, {}).get(column, {})}
+
+    own = given.get("cells", {})
+    values = given.get("values") or {row: dict.fromkeys(line) for row, line in own.items()}
+    for row, line in values.items():
         for column, value in line.items():
             if row not in rows or column not in columns:
                 raise ValueError(f"{where}: values: {column}, {row} is no cell; allowed: the rows and columns above")
-            cells.append(Cell(row, column, {**(rows[row] or {}), **(columns[column] or {})}, value))
+            cells.append(Cell(row, column, match(row, column), value))
     claims = [Claim(c["claim"], str(c.get("source", "")), c.get("words", "")) for c in given.get("claims") or ()]
     return Exhibit(
         paper,
@@ -150,6 +164,6 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
         given.get("x", "epoch"),
         given.get("y", ["test_error"]),
         given.get("note", ""),
-        given.get("axes", {}),
-        given.get("varying", []),
+        given.get("tuned", []),
+        given.get("experiment", ""),
     )

@@ -30,11 +30,16 @@ def _matters(key: str) -> bool:
     return key not in _NO_SETTINGS and not key.startswith(_NO_SETTING) and not key.endswith("_target_")
 
 
-def by_seed(runs: Iterable[Run], varying: Sequence[str] = ()) -> list[list[Run]]:
-    """Groups runs that differ in nothing but the seed (and the keys named), in order of first appearance."""
+def by_seed(runs: Iterable[Run], apart: Sequence[str] | None = None) -> list[list[Run]]:
+    """Groups runs that differ in nothing but the seed, in order of first appearance.
+
+    Args:
+        runs: the runs.
+        apart: the settings that keep runs apart; all by default.
+    """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        own = {key: value for key, value in setting(run).items() if key not in varying}
+        own = {key: value for key, value in setting(run).items() if apart is None or key in apart}
         groups.setdefault(json.dumps(own, sort_keys=True, default=str), []).append(run)
     return list(groups.values())
 

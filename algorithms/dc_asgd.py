@@ -169,9 +169,10 @@ class DCASGDAdaptive(DCASGD):
     ) -> Tensor:
         """g + λ_t ⊙ g ⊙ g ⊙ (w − w_bak), after MeanSquare took in g."""
         assert bak is not None and ms is not None
-        ms.mul_(self.m).addcmul_(g, g, value=1 - self.m)  # eq. 14
+        torch.mul(g, g, out=q)
+        ms.lerp_(q, 1 - self.m)  # eq. 14
+        torch.sub(w, bak, out=s).mul_(q)
         torch.add(ms, EPSILON, out=q).sqrt_()
-        torch.sub(w, bak, out=s).mul_(g).mul_(g)
         return torch.addcdiv(g, s, q, value=lambda_t, out=s)  # eq. 10
 
     def state(self) -> Message:

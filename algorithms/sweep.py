@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-BLOCK = 2**19
-"""Elements a block: its slices of every operand and the scratch stay in the last cache, and threads seldom meet."""
+BLOCK = 2**18
+"""Elements a block and thread: slices and scratch stay in the last cache, and threads seldom wait for each other."""
 
 
 class Sweep:
@@ -46,10 +46,11 @@ class Sweep:
             self._whole(*vectors, **scalars)
             return
         n = first.numel()
-        if not self._buffers or self._buffers[0].numel() < min(n, BLOCK):
-            self._buffers = [torch.empty(min(n, BLOCK), dtype=first.dtype) for _ in range(self.scratch)]
-        for low in range(0, n, BLOCK):
-            high = min(low + BLOCK, n)
+        block = max(1, min(n, BLOCK * torch.get_num_threads()))
+        if not self._buffers or self._buffers[0].numel() < block:
+            self._buffers = [torch.empty(block, dtype=first.dtype) for _ in range(self.scratch)]
+        for low in range(0, n, block):
+            high = min(low + block, n)
             slices = [None if v is None else v[low:high] for v in vectors]
             self.rule(*slices, *(b[: high - low] for b in self._buffers), **scalars)
 

@@ -14,11 +14,8 @@ buffers, weight decay and what is evaluated: as in `LocalSGD`.
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from algorithms.base import Message, Rhythm, Step, in_range
 from algorithms.local_sgd import LocalSGD, whole
-from algorithms.sweep import Sweep
 
 
 class DaSGD(LocalSGD):
@@ -53,21 +50,13 @@ class DaSGD(LocalSGD):
         self.delay = delay
         self.xi = in_range("xi", xi, 0, 1)
 
-    def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
-        """See `Collective.start`."""
-        super().start(w, rank, workers, compiled)
-        self.merging = Sweep(self.merge, scratch=0, compiled=compiled)
-
     def apply(self, combined: Message, step: Step) -> None:
-        """Merge the average that was sent d steps ago."""
+        """Merge the average that was sent d steps ago: eq. 4, first case; the local step has been taken."""
         if self.xi == 0:
             self.w.copy_(combined["x"])
         else:
-            self.merging(self.w, combined["x"])
-
-    def merge(self, w: Tensor, mean: Tensor) -> None:
-        """Eq. 4, first case, on a block; the local step has been taken."""
-        w.mul_(self.xi).add_(mean, alpha=1 - self.xi)
+            # One operator, one pass over memory: block by block as in `Sweep` would only cost more.
+            self.w.lerp_(combined["x"], 1 - self.xi)
 
     def compared(self) -> dict[str, Rhythm]:
         """Mini-batch SGD, Local SGD with this τ, and DaSGD with this τ and d."""

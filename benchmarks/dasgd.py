@@ -43,7 +43,7 @@ ACTED = (
 """Steps that are mostly slept, which a busy machine disturbs less."""
 COMPUTING = (
     *("model=resnet20", "dataset=synthetic", "dataset.shape=[3,32,32]", "dataset.train=2048"),
-    *("dataset.test=64", "run.batch_size=32", "run.epochs=2", "run.eval_every=2", "run.device=cpu"),
+    *("dataset.test=64", "run.batch_size=32", "run.epochs=1", "run.eval_every=1", "run.device=cpu"),
     *("cluster=processes", "cluster.workers=2", "cluster.network.allreduce=linear"),
 )
 

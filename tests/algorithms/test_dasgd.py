@@ -3,7 +3,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 from algorithms.dasgd import DaSGD
@@ -139,17 +138,6 @@ def test_without_delay_and_local_share_it_is_local_sgd_to_the_bit(tmp_path: Path
     assert equal(same.weights, local.weights)
     assert same.notes.rows == local.notes.rows
     assert not equal(late.weights, local.weights)
-
-
-def test_compiled_merges_alike():
-    plain, fused = DaSGD(xi=0.25), DaSGD(xi=0.25)
-    mean = torch.linspace(-1, 1, 1000)
-    for method, compiled in ((plain, False), (fused, True)):
-        method.start(torch.linspace(3, 7, 1000), 0, 2, compiled)
-        if compiled:
-            method.merging._fused = method.merging._whole  # what torch.compile is given, without the compiler's minute
-        method.apply({"x": mean}, None)  # type: ignore[arg-type]
-    assert torch.equal(plain.w, fused.w)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from subject import parts, run
 from runner.machine import peak_memory_bytes
 
 WORKERS = (4, 8)
-WIDTHS = "[2048,2048,2048]"
+WIDTHS = "[3072,3072,3072]"
 
 
 def resident_bytes() -> int:

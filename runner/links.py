@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import socket
 from dataclasses import dataclass
 
@@ -119,6 +120,11 @@ def join_group(meeting: Meeting, device: torch.device) -> None:
 def is_peers_fault(error: RuntimeError) -> bool:
     """Whether an error of a transfer says that the other side is gone or silent; gloo has no type of its own for it."""
     return isinstance(error, dist.DistError) or "gloo/" in str(error) or "onnection" in str(error)
+
+
+def reason(error: object) -> str:
+    """Return what an error of a transfer says, without gloo's source files and advice."""
+    return re.sub(r"^\[[^\]]*\] *", "", str(error).strip().splitlines()[0]).split(". This is typically")[0]
 
 
 def loopback() -> str:

@@ -23,7 +23,7 @@ from runner.clock import Clock
 from runner.communication import Communication, disagreement
 from runner.courier import Courier, Parcel
 from runner.course import CHECK_EVERY, Course, PeerLost, Stop
-from runner.links import Meeting, is_peers_fault
+from runner.links import Meeting, is_peers_fault, reason
 from runner.oracle import NetworkOracle
 from runner.replica import running_average
 
@@ -102,7 +102,7 @@ class ProcessCollective:
         except RuntimeError as error:
             if not is_peers_fault(error):
                 raise
-            what = f"rank {self.meeting.rank} lost a peer in step {self.step}: {str(error).splitlines()[0]}"
+            what = f"rank {self.meeting.rank} lost a peer in step {self.step}: {reason(error)}"
             raise PeerLost(what) from error
 
     def _run(self) -> None:

@@ -26,7 +26,7 @@ from runner.activity import Activity
 from runner.batches import Batches, Leases
 from runner.clock import Clock
 from runner.course import Course, PeerLost
-from runner.links import Link
+from runner.links import Link, reason
 from runner.packet import BATCH, STOP, Packet
 from runner.process_worker import STATISTICS, push_fields
 from runner.recorder import Recorder
@@ -151,7 +151,7 @@ class ProcessServer:
                 self._evaluate(False)
             return
         if error is not None:
-            self._drop(worker, f"its connection broke: {error.splitlines()[0]}")
+            self._drop(worker, f"its connection broke: {reason(error)}")
         elif self.connections[worker].alive:
             self._handle(worker, arrived)
             finished = self.leases.finished
@@ -261,7 +261,7 @@ class ProcessServer:
                 connection.outbox.header[0] = STOP
                 connection.link.send(connection.outbox.buffer).wait(FAREWELL)
             except RuntimeError as error:
-                log.info("worker %d could not be told to stop: %s", worker, str(error).splitlines()[0])
+                log.info("worker %d could not be told to stop: %s", worker, reason(error))
 
     def columns(self) -> dict[str, float]:
         """Return what goes into a row besides the course's own columns: nothing."""

@@ -130,7 +130,7 @@ def be(
             if rank == 0 or not links.is_peers_fault(error):
                 raise
             # Whose fault it is, the launcher says.
-            log.info("rank %d: %s", rank, error)
+            log.info("rank %d: %s", rank, links.reason(error))
             return DEAD_PEER
 
     code = guarded(run, folder, f"rank {rank}")

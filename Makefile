@@ -4,13 +4,18 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 LINTED := .venv/.linted
 
-.PHONY: run test test-all bench lint format install clean
+.PHONY: run test test-browser test-all bench lint format install clean
 
 run: $(INSTALLED)
 	$(BIN)/dcrun algorithm=dc_asgd_a model=resnet20
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not browser"
+
+# Needs chromium (apt-get install chromium, or DCRUN_CHROMIUM=<path>); without it the tests are skipped and say so.
+test-browser: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,browser]"
+	$(BIN)/python -m pytest -m "browser and not slow" tests/runner/report
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest

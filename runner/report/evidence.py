@@ -120,8 +120,15 @@ def weigh(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
 def _background(run: Run, exhibit: Exhibit, everywhere: set[str]) -> dict[str, Any]:
     """The setting that all cells share: what tells cells apart, and what only some methods have, is left out."""
     own = setting(run)
-    apart = exhibit.picked | _alias(exhibit.picked) | set(exhibit.tuned) | {"algorithm"}
-    return {"scale": run.config.get("scale")} | {k: own[k] for k in sorted(everywhere) if k not in apart}
+    apart = exhibit.picked | _alias(exhibit.picked) | set(exhibit.tuned) | set(exhibit.differ) | {"algorithm"}
+    shared = {key for key in everywhere if key not in apart and not _of_picked(key, exhibit.picked)}
+    return {"scale": run.config.get("scale")} | {key: own[key] for key in sorted(shared)}
+
+
+def _of_picked(key: str, picked: frozenset[str]) -> bool:
+    """Tells whether a key is of a model or dataset that cells differ in; how much of the data counts all the same."""
+    group, _, rest = key.partition(".")
+    return group in ("model", "dataset") and group in picked and not rest.startswith("limit_")
 
 
 def _alias(keys: frozenset[str]) -> set[str]:
@@ -173,7 +180,9 @@ def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
     for key, paper in exhibit.setting.items():
         values: dict[str, list[str]] = {}
         for name, measured in cells.items():
-            for run in measured.runs:
+            # What picks the cell is not its deviation; one of several values that do can be.
+            picked = key in measured.cell.match and not isinstance(measured.cell.match[key], Mapping)
+            for run in () if picked else measured.runs:
                 if key in run.flat or run.value(key) is not None:
                     own = run.value(key)
                     if not _same(own, paper):

@@ -13,6 +13,7 @@
         columns: {asgd: {algorithm: asgd}}
         values: {"M=4": {asgd: 9.27}}    # published; null: a cell without a number. Only these cells exist
         tuned: [schedule.lr]             # settings that each cell may have its own best value of
+        differ: [run.epochs]             # settings that cells may differ in besides
         claims:
           - {claim: "final_test_error[asgd, M=4] > 9", source: section 6}
 
@@ -33,7 +34,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "conf" / "experiment"
 KINDS = ("table", "curves", "layers")
 _KEYS = frozenset(
     {"title", "source", "kind", "metric", "match", "setting", "rows", "columns", "values", "claims", "x", "y"}
-    | {"same_as", "note", "tuned", "cells", "experiment"}
+    | {"same_as", "note", "tuned", "differ", "cells", "experiment"}
 )
 
 
@@ -89,6 +90,7 @@ class Exhibit:
     y: list[str] = field(default_factory=lambda: ["test_error"])
     note: str = ""
     tuned: list[str] = field(default_factory=list)
+    differ: list[str] = field(default_factory=list)
     experiment: str = ""
 
     @property
@@ -165,5 +167,6 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
         given.get("y", ["test_error"]),
         given.get("note", ""),
         given.get("tuned", []),
+        given.get("differ", []),
         given.get("experiment", ""),
     )

@@ -7,6 +7,7 @@ nothing else. dcrun's side is a whole run of `asgd` on ResNet-20, trace included
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import tempfile
 import threading
@@ -30,7 +31,7 @@ from runner.recorder import Recorder
 
 TRIPS = 200
 """Round trips that a side makes in a round, over all workers."""
-ROUNDS = 15
+ROUNDS, SECONDS = 15, 60.0
 TIMEOUT = 60.0
 
 
@@ -69,14 +70,14 @@ def fresh(meeting: Meeting, label: str) -> Meeting:
 
 
 def work(rank: int, workers: int, path: str) -> None:
-    """Be a worker: both sides in turn, as often as the server measures them."""
+    """Be a worker: both sides in turn, until the server has measured enough and ends this process."""
     given = subject(workers)
     meeting = at_file(path, rank, workers + 1, TIMEOUT)
     assert isinstance(given.method, ParameterServer)
     pull, push = packets(given)
     layout = given.method.layout(given.oracle.replica.weights.numel())
     oracle = EmptyGradients(given.oracle.replica, given.dataset.train, seed=0)
-    for turn in range(ROUNDS + 1):
+    for turn in itertools.count():
         link = Link(fresh(meeting, f"bare{turn}"), rank - 1)
         for _ in range(TRIPS // workers):
             link.receive(pull.buffer)
@@ -151,9 +152,7 @@ def compare(workers: int) -> Row:
             process.start()
         try:
             server = Server(workers, path)
-            base, speeds = in_turn([server.bare, server.dcrun], rounds=ROUNDS, seconds=float("inf"))
-            for process in processes:
-                process.join(TIMEOUT)
+            base, speeds = in_turn([server.bare, server.dcrun], rounds=ROUNDS, seconds=SECONDS)
         finally:
             for process in processes:
                 process.kill()

@@ -156,7 +156,7 @@ def conduct(folder: Path, *overrides: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads((folder / "summary.json").read_text())
 
 
-def when(condition: Callable[[], bool], act: Callable[[], object], seconds: float = 60.0) -> threading.Thread:
+def when(condition: Callable[[], bool], act: Callable[[], object], seconds: float = 300.0) -> threading.Thread:
     """Act, in a thread of its own, as soon as a condition holds; the test has the main thread for the run."""
 
     def watch() -> None:

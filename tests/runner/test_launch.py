@@ -15,7 +15,7 @@ from tests.trial import SMALL, conduct, dcrun, rows, when
 RUN = (
     "cluster=processes",
     "cluster.workers=2",
-    "cluster.timeout=20",
+    "cluster.timeout=60",
     "cluster.compute.seconds=0.02",
     "cluster.compute.distribution=constant",
     "model=mlp",

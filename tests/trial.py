@@ -8,6 +8,8 @@ import functools
 import json
 import multiprocessing
 import multiprocessing.process
+import os
+import signal
 import sys
 import threading
 import time
@@ -170,6 +172,12 @@ def when(condition: Callable[[], bool], act: Callable[[], object], seconds: floa
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     return thread
+
+
+def interrupt(number: signal.Signals) -> None:
+    """Send this process a signal, provided that a run is there to take it: after its end it would end the tests."""
+    if signal.getsignal(number) not in (signal.SIG_DFL, signal.default_int_handler):
+        os.kill(os.getpid(), number)
 
 
 def rows(folder: Path) -> int:

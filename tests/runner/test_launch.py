@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trial import SMALL, conduct, dcrun, rows, when
+from tests.trial import SMALL, conduct, dcrun, interrupt, rows, when
 
 RUN = (
     "cluster=processes",
@@ -62,7 +62,7 @@ class Watched:
     def _act(self) -> None:
         self.pids = pids()
         for name, number in self.acts:
-            os.kill(self.pids.get(name, os.getpid()), number)
+            os.kill(self.pids[name], number)
 
     def none_left(self) -> bool:
         self.thread.join(30)
@@ -144,7 +144,7 @@ def test_a_signal_saves_and_stops(algorithm: str, number: signal.Signals, code: 
             # A terminal sends it to all.
             for pid in pids().values():
                 os.kill(pid, number)
-        os.kill(os.getpid(), number)
+        interrupt(number)
 
     thread = when(lambda: rows(tmp_path) > 0, stop)
     overrides = (f"algorithm={algorithm}", *RUN)
@@ -158,7 +158,7 @@ def test_a_signal_saves_and_stops(algorithm: str, number: signal.Signals, code: 
 
 def test_a_stopped_collective_goes_on_to_the_same_bits(tmp_path: Path):
     overrides = ("algorithm=ssgd", "algorithm.momentum=0.9", *RUN)
-    thread = when(lambda: rows(tmp_path) > 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    thread = when(lambda: rows(tmp_path) > 0, lambda: interrupt(signal.SIGTERM))
     code, stopped = conduct(tmp_path, *overrides, "run.epochs=4")
     thread.join(30)
     assert (code, stopped["status"]) == (143, "interrupted")

@@ -10,7 +10,7 @@ import pytest
 
 from runner import cli
 from runner.errors import InputError
-from tests.trial import SMALL, conduct, dcrun, rows, when
+from tests.trial import SMALL, conduct, dcrun, interrupt, rows, when
 
 RUN = (
     "algorithm=dc_asgd_a",
@@ -57,7 +57,7 @@ def expect(folder: Path, whole: Path) -> None:
 
 def stopped(folder: Path, number: signal.Signals, *overrides: str) -> int:
     """Run in this process, send it a signal after the second evaluation, and return the exit code."""
-    thread = when(lambda: rows(folder) > 1, lambda: os.kill(os.getpid(), number))
+    thread = when(lambda: rows(folder) > 1, lambda: interrupt(number))
     code, _ = conduct(folder, *RUN, *overrides)
     thread.join(30)
     return code

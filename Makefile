@@ -4,10 +4,14 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 LINTED := .venv/.linted
 
-.PHONY: run test test-browser test-all bench lint format install clean
+.PHONY: run results test test-browser test-all bench lint format install clean
 
 run: $(INSTALLED)
 	$(BIN)/dcrun algorithm=dc_asgd_a model=resnet20
+
+# RESULTS.md from docs/runs/ and the remarks in docs/notes.md (## <paper>/<table>: remarks on that table).
+results: $(INSTALLED)
+	$(BIN)/dcreport docs/runs --results RESULTS.md --notes docs/notes.md --figures docs/figures
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow and not browser"

@@ -23,7 +23,7 @@ class Measured:
     Attributes:
         cell: what the paper says.
         runs: one per seed.
-        values: the metric by seed; runs that have none are left out.
+        values: the metric by seed; runs that have none, or have not ended, are left out.
     """
 
     cell: Cell
@@ -146,10 +146,11 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
             if exhibit.tuned and len(groups) > 1:
                 best = ", ".join(f"{key}={shown(chosen[0].value(key))}" for key in exhibit.tuned)
                 chosen_values.append(f"{cell.id}: {best}, the best of {len(groups)}")
-            found = ((run.seed, metrics.measured(run, exhibit.metric)) for run in chosen)
+            # What a run has after half of its length is no measurement of the cell; its curve is drawn.
+            found = ((run.seed, metrics.measured(run, exhibit.metric)) for run in chosen if run.status in _ENDED)
             values = {seed: value for seed, value in found if seed is not None and value is not None}
             cells[cell.id] = Measured(cell, chosen, values)
-    by_cell = {name: measured.runs for name, measured in cells.items()}
+    by_cell = {name: [r for r in measured.runs if r.status in _ENDED] for name, measured in cells.items()}
     verdicts = [judge(claim, by_cell) for claim in exhibit.claims]
     return Block(exhibit, cells, runs[0].config.get("scale"), _deviations(exhibit, cells), verdicts, chosen_values)
 

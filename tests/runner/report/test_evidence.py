@@ -105,3 +105,13 @@ def test_a_run_without_a_number_is_no_number(make_run: MakeRun, tmp_path: Path, 
     make_run("c", [12.0], algorithm="dc_asgd_a", config={"algorithm.lambda0": 2.0, "run.epochs": float(len(errors))})
     (block,) = weigh(TABLE, collect([tmp_path]))
     assert "ASGD, M=4" not in block.cells or block.cells["ASGD, M=4"].mean is None
+
+
+def test_a_run_that_has_not_ended_is_no_measurement(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make_run(f"a{seed}", [12.0], status="running", seed=seed)
+        dc(make_run, f"b{seed}", [10.0], seed=seed)
+    (block,) = weigh(TABLE, collect([tmp_path]))
+    assert block.cells["ASGD, M=4"].mean is None
+    assert [verdict.word for verdict in block.verdicts] == ["not measured"]
+    assert "ASGD, M=4: a run is running" in block.deviations

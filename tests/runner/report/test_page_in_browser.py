@@ -61,7 +61,7 @@ def browser() -> Iterator:
 
 @pytest.fixture
 def report(make_run: MakeRun, tmp_path: Path) -> Path:
-    number = 0
+    number, folder = 0, tmp_path
     for algorithm, worse in (("sgd", 0.0), ("asgd", 4.0), ("ssgd", 3.0), ("dc_asgd_c", 2.0), ("dc_asgd_a", 1.0)):
         for workers in (1,) if algorithm == "sgd" else (4, 8):
             for seed in (0, 1, 2):

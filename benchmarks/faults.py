@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import datetime
 import json
-import os
 import random
 import resource
 import shutil
@@ -26,21 +25,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from injection import Hang, Host, Run, alive, catch_in_transfer, until
+from injection import Hang, Host, Run, TooLate, alive, catch_in_transfer, until
 from rich.console import Console
 from rich.table import Table
 
 DATA = ("dataset=synthetic", "dataset.train=1440", "dataset.test=100", "run.epochs=2", "run.batch_size=32")
 BATCHES = 90
 COMMON = (*DATA, "model=mlp", "cluster=processes", "cluster.workers=3", "cluster.timeout=5")
-ASYNC = (*COMMON, "algorithm=asgd", "cluster.compute.seconds=0.03")
+ASYNC = (*COMMON, "algorithm=asgd", "cluster.compute.seconds=0.08")
 SAVING = ("run.eval_every=0.25", "run.keep_checkpoints=3")
 SYNC = (*COMMON, "algorithm=ssgd", *SAVING)
-"""Without real sleeps: 30 steps, each followed by an all-reduce."""
+"""30 steps, each followed by an all-reduce."""
 LARGE = ("model.widths=[3000,2000]", "run.batch_size=96", "run.epochs=2")
 """Messages of 25 MB: more than the sockets between two processes hold."""
 LARGE_BATCHES = 30
-now = datetime.datetime.now
 
 
 class Try(NamedTuple):
@@ -63,6 +61,12 @@ def used(run: Run, batches: int) -> int:
     """Return how many batches a whole run never used, or used twice, by its trace."""
     numbers = [line["batch"] for line in run.lines if "batch" in line]
     return len(numbers) - len(set(numbers)) + len(set(range(batches)) - set(numbers))
+
+
+def alive_at_end(run: Run, worker: str, since: datetime.datetime) -> bool:
+    """Whether a run took no notice of a fault because it was over: its result came within a second of it."""
+    written = datetime.datetime.fromtimestamp((run.folder / "summary.json").stat().st_mtime)
+    return run.noticed(f"{worker} lost", since) is None and (written - since).total_seconds() < 1
 
 
 class Bench:
@@ -96,27 +100,26 @@ class Bench:
         """Let some time pass."""
         time.sleep(self.random.uniform(0.05, 0.6))
 
-    def worker_lost(self, hurt: Callable[[Run, str], None], *overrides: str, batches: int = BATCHES) -> Try:
+    def worker_lost(
+        self, hurt: Callable[[Run, str], datetime.datetime], *overrides: str, batches: int = BATCHES
+    ) -> Try:
         """A worker of an asynchronous run is hurt; the others have to finish its work."""
         run = self.start(*overrides).training()
         worker = f"worker {self.random.randrange(3)}"
-        hurt(run, worker)
-        since = now()
+        since = hurt(run, worker)
         code = run.end()
+        if code == 0 and not run.summary["workers_lost"] and alive_at_end(run, worker, since):
+            raise TooLate("the run ended meanwhile")
         seconds = run.noticed(f"{worker} lost", since)
         lost = used(run, batches) + self.replayed(run, *overrides)
         good = code == 0 and run.summary["workers_lost"] == 1 and seconds is not None and not run.orphans()
         return Try(good, lost, seconds, "" if good else run.log[-1500:])
 
-    def stopped(self, hurt: Callable[[Run, int], None], who: str, what: str, *overrides: str) -> Try:
+    def stopped(self, number: signal.Signals, who: str, what: str, *overrides: str) -> Try:
         """A rank is hurt that the run cannot do without; it has to stop, and to be continued."""
-        run = self.start(*overrides)
-        until(lambda: "checkpoint step" in run.log, "a first checkpoint")
+        run = self.start(*overrides).saved()
         self.moment()
-        if run.code is not None:
-            return self.stopped(hurt, who, what, *overrides)  # it was too quick for us
-        hurt(run, run.ranks[who])
-        since = now()
+        since = run.signal(who, number)
         code = run.end()
         seconds = run.noticed(what, since)
         orphans = run.orphans()
@@ -133,24 +136,30 @@ class Bench:
             self.reference = whole.summary["weights_sha256"]
         return int(run.summary["weights_sha256"] != self.reference)
 
+    def make(self, kind: str) -> Try:
+        """Make one fault; again where the run was over before it could be hurt."""
+        for _ in range(10):
+            with contextlib.suppress(TooLate):
+                return getattr(self, kind)()
+        raise Hang(f"{kind}: ten runs were over before they could be hurt")
+
     # Kinds of faults. Each is one try.
 
     def killed_computing(self) -> Try:
         """SIGKILL while workers compute."""
 
-        def hurt(run: Run, worker: str) -> None:
+        def hurt(run: Run, worker: str) -> datetime.datetime:
             self.moment()
-            os.kill(run.ranks[worker], signal.SIGKILL)
+            return run.signal(worker, signal.SIGKILL)
 
         return self.worker_lost(hurt, *ASYNC)
 
     def killed_idle(self) -> Try:
         """SIGKILL of a worker that has nothing to do any more: the others are slow with the last batches."""
-        run = self.start(*ASYNC, "cluster.compute.speeds=[1,1,0.005]", "run.epochs=0.3").training()
-        time.sleep(1.5)  # 13 of 14 batches take the two fast workers a part of that, the slow one six seconds
+        run = self.start(*ASYNC, "cluster.compute.speeds=[1,1,0.01]", "run.epochs=0.3").training()
+        time.sleep(3.0)  # 13 of 14 batches take the two fast workers a sixth of that, the slow one eight seconds
         worker = f"worker {self.random.randrange(2)}"
-        os.kill(run.ranks[worker], signal.SIGKILL)
-        since = now()
+        since = run.signal(worker, signal.SIGKILL)
         code = run.end()
         seconds = run.noticed(f"{worker} lost.*it held no batch", since)
         good = code == 0 and seconds is not None and run.summary["workers_lost"] == 1
@@ -159,56 +168,53 @@ class Bench:
     def killed_pushing(self) -> Try:
         """SIGKILL in the middle of a large message to the server."""
 
-        def hurt(run: Run, worker: str) -> None:
-            server = run.ranks["server"]
-            catch_in_transfer(run.ranks[worker], server)
-            os.kill(run.ranks[worker], signal.SIGKILL)
-            os.kill(server, signal.SIGCONT)
+        def hurt(run: Run, worker: str) -> datetime.datetime:
+            catch_in_transfer(run.ranks[worker], run.ranks["server"])
+            since = run.signal(worker, signal.SIGKILL)
+            run.signal("server", signal.SIGCONT)
+            return since
 
         return self.worker_lost(hurt, *ASYNC, *LARGE, batches=LARGE_BATCHES)
 
     def killed_pulling(self) -> Try:
         """SIGKILL in the middle of a large message from the server."""
 
-        def hurt(run: Run, worker: str) -> None:
+        def hurt(run: Run, worker: str) -> datetime.datetime:
             catch_in_transfer(run.ranks["server"], run.ranks[worker])
-            os.kill(run.ranks[worker], signal.SIGKILL)
+            return run.signal(worker, signal.SIGKILL)
 
         return self.worker_lost(hurt, *ASYNC, *LARGE, batches=LARGE_BATCHES)
 
     def stuck_worker(self) -> Try:
         """SIGSTOP of a worker."""
 
-        def hurt(run: Run, worker: str) -> None:
+        def hurt(run: Run, worker: str) -> datetime.datetime:
             self.moment()
-            os.kill(run.ranks[worker], signal.SIGSTOP)
+            return run.signal(worker, signal.SIGSTOP)
 
         return self.worker_lost(hurt, *ASYNC)
 
     def killed_server(self) -> Try:
         """SIGKILL of the parameter server."""
-        return self.stopped(
-            lambda run, pid: os.kill(pid, signal.SIGKILL), "server", "server .*SIGKILL", *ASYNC, *SAVING
-        )
+        return self.stopped(signal.SIGKILL, "server", "server .*SIGKILL", *ASYNC, *SAVING)
 
     def stuck_server(self) -> Try:
         """SIGSTOP of the parameter server."""
-        return self.stopped(lambda run, pid: os.kill(pid, signal.SIGSTOP), "server", "server .*stuck", *ASYNC, *SAVING)
+        return self.stopped(signal.SIGSTOP, "server", "server .*stuck", *ASYNC, *SAVING)
 
     def killed_collective(self) -> Try:
         """SIGKILL of a rank of a collective run."""
         who = f"worker {self.random.randrange(3)}"
-        return self.stopped(lambda run, pid: os.kill(pid, signal.SIGKILL), who, f"{who} .*SIGKILL", *SYNC, *SLOW)
+        return self.stopped(signal.SIGKILL, who, f"{who} .*SIGKILL", *SYNC, *SLOW)
 
     def stuck_collective(self) -> Try:
         """SIGSTOP of a rank of a collective run."""
         who = f"worker {self.random.randrange(3)}"
-        return self.stopped(lambda run, pid: os.kill(pid, signal.SIGSTOP), who, f"{who} .*stuck", *SYNC, *SLOW)
+        return self.stopped(signal.SIGSTOP, who, f"{who} .*stuck", *SYNC, *SLOW)
 
     def killed_launcher(self) -> Try:
         """SIGKILL of the launching process: nothing else may stay."""
-        run = self.start(*ASYNC, *SAVING)
-        until(lambda: "checkpoint step" in run.log, "a first checkpoint")
+        run = self.start(*ASYNC, *SAVING).saved()
         self.moment()
         ranks = run.ranks
         since = time.monotonic()
@@ -226,9 +232,8 @@ class Bench:
 
     def damaged_checkpoint(self) -> Try:
         """The newest checkpoint of a stopped run is cut, or a bit of it flipped."""
-        run = self.start(*ASYNC, *SAVING)
-        until(lambda: run.log.count("checkpoint step") >= 2, "two checkpoints")
-        os.kill(run.ranks["server"], signal.SIGKILL)
+        run = self.start(*ASYNC, *SAVING).saved(2)
+        run.signal("server", signal.SIGKILL)
         run.end()
         newest = max((run.folder / "checkpoints").glob("step-*.pt"))
         content = bytearray(newest.read_bytes())
@@ -245,12 +250,11 @@ class Bench:
     def killed_saving(self) -> Try:
         """SIGKILL of the server while it writes a checkpoint: the temporary file is there, or just renamed."""
         saving = ("run.eval_every=0.05", "run.keep_checkpoints=2")
-        run = self.start(*ASYNC, *saving)
-        until(lambda: "checkpoint step" in run.log, "a first checkpoint")
-        server, place = run.ranks["server"], run.folder / "checkpoints"
+        run = self.start(*ASYNC, *saving).saved()
+        place = run.folder / "checkpoints"
         with contextlib.suppress(Hang):
             until(lambda: any(place.glob(".step-*.tmp")), "a checkpoint being written", 1.0, every=0.0005)
-        os.kill(server, signal.SIGKILL)
+        run.signal("server", signal.SIGKILL)
         run.end()
         announced = [line.split()[-1] for line in run.log.splitlines() if "INFO dcrun: checkpoint step" in line]
         kept = all((place / name).exists() for name in announced[-2:])
@@ -261,14 +265,16 @@ class Bench:
     def full_disk(self) -> Try:
         """After a first checkpoint no file of the server may grow beyond a limit, and then it is killed."""
         wide = (*ASYNC, *SAVING, "model.widths=[400]")
-        run = self.start(*wide)
-        until(lambda: "checkpoint step" in run.log, "a first checkpoint")
-        server, limit = run.ranks["server"], self.random.choice([500, 60_000])
-        resource.prlimit(server, resource.RLIMIT_FSIZE, (limit, limit))
+        run = self.start(*wide).saved()
+        limit = self.random.choice([500, 60_000])
+        try:
+            resource.prlimit(run.ranks["server"], resource.RLIMIT_FSIZE, (limit, limit))
+        except ProcessLookupError as error:
+            raise TooLate("the server has ended") from error
         if limit == 60_000:
             # The rest fits, checkpoints (120 kB) do not: the run says so and goes on.
-            until(lambda: "could not be written" in run.log, "a warning")
-            os.kill(server, signal.SIGKILL)
+            until(lambda: "could not be written" in run.log or run.code is not None, "a warning")
+            run.signal("server", signal.SIGKILL)
         code = run.end()  # where nothing fits any more it fails by itself
         left = list((run.folder / "checkpoints").glob(".step-*.tmp"))
         good = code != 0 and not left and self.again(run, *wide) == 0
@@ -294,7 +300,7 @@ class Bench:
         return Try(told or same, int(not told and not same), None, replay.log[-1500:])
 
 
-SLOW = ("cluster.compute.seconds=0.03",)
+SLOW = ("cluster.compute.seconds=0.1",)
 KINDS: dict[str, str] = {
     "killed_computing": "worker killed, computing",
     "killed_idle": "worker killed, idle",
@@ -337,7 +343,7 @@ def main() -> int:
         tries = []
         for number in range(arguments.tries):
             try:
-                tries.append(getattr(bench, name)())
+                tries.append(bench.make(name))
             except Hang as hang:
                 hangs += 1
                 tries.append(Try(False, 0, None, f"hang: {hang}"))

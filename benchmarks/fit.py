@@ -2,8 +2,8 @@
 
     python benchmarks/fit.py [--recordings 5]
 
-Each recording is a run on processes; `dcrun-fit` is applied to it alone, and the printed arguments drive a simulation of
-the same run. Within 15 % is the aim.
+Each recording is a run on processes; `dcrun-fit` is applied to it alone, and the printed arguments drive a simulation
+of the same run. Within 15 % is the aim.
 """
 
 from __future__ import annotations

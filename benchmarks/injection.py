@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-LIMIT = 120.0
+LIMIT = 300.0
 """Seconds after which something that should have happened counts as a hang."""
 
 
@@ -41,6 +41,10 @@ def until(condition: Callable[[], Any], what: str, limit: float = LIMIT, every: 
             raise Hang(f"waited {limit:g} s for {what}")
         time.sleep(every)
     return value
+
+
+class TooLate(Exception):
+    """The run was over before it could be hurt: a busy machine; to be tried again."""
 
 
 class Run:
@@ -74,6 +78,29 @@ class Run:
         until(lambda: self.code is not None or (self.folder / "timeline.jsonl").exists(), "training to begin")
         if self.code is not None:
             raise RuntimeError(f"the run ended early with {self.code}: {self.log[-2000:]}")
+        return self
+
+    def signal(self, name: str, number: signal.Signals) -> datetime.datetime:
+        """Send a signal to a rank, and return when.
+
+        Raises:
+            TooLate: it is gone.
+        """
+        try:
+            os.kill(self.ranks[name], number)
+        except ProcessLookupError as error:
+            raise TooLate(f"{name} has ended") from error
+        return datetime.datetime.now()
+
+    def saved(self, count: int = 1) -> Run:
+        """Wait until `count` checkpoints were announced.
+
+        Raises:
+            TooLate: the run is over.
+        """
+        until(lambda: self.code is not None or self.log.count("dcrun: checkpoint step") >= count, "checkpoints")
+        if self.code is not None:
+            raise TooLate("the run has ended")
         return self
 
     @property
@@ -214,22 +241,25 @@ def travelling(sender: int, receiver: int) -> int:
     return sum(connection.sending for connection in sockets(sender) if connection.peer in ports)
 
 
-def catch_in_transfer(sender: int, receiver: int, limit: float = LIMIT) -> None:
+def catch_in_transfer(sender: int, receiver: int) -> None:
     """Stop `receiver` (SIGSTOP) in the middle of a message from `sender`: more than its sockets hold is on the way.
 
     Raises:
-        Hang: it could not be caught.
+        TooLate: one of the two has ended before.
     """
 
     def caught() -> bool:
-        os.kill(receiver, signal.SIGSTOP)
-        time.sleep(0.05)
-        if travelling(sender, receiver) > 100_000:
-            return True
-        os.kill(receiver, signal.SIGCONT)
+        try:
+            os.kill(receiver, signal.SIGSTOP)
+            time.sleep(0.05)
+            if travelling(sender, receiver) > 100_000:
+                return True
+            os.kill(receiver, signal.SIGCONT)
+        except (ProcessLookupError, FileNotFoundError) as error:
+            raise TooLate("a rank has ended") from error
         return False
 
-    until(caught, "a message on its way", limit, every=0.02)
+    until(caught, "a message on its way", every=0.02)
 
 
 def main() -> int:

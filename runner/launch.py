@@ -84,7 +84,7 @@ class Ranks:
         """
         looked = time.monotonic()
         while True:
-            running = [p.sentinel for rank, p in enumerate(self.processes) if rank not in self.lost]
+            running = [process.sentinel for process in self.processes if process.exitcode is None]
             connection.wait(running, timeout=self.signs.every)
             now = time.monotonic()
             if now - looked > self.patience / 2:

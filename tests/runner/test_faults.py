@@ -19,7 +19,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_is_survived(bench: Bench, kind: str):
-    result: faults.Try = getattr(bench, kind)()
+    result: faults.Try = bench.make(kind)
     assert result.survived, result.why
     assert result.lost == 0
     if result.seconds is not None:

@@ -1,7 +1,6 @@
 """Runs on real processes, recorded, and executed again in one process: the same weights, bit for bit."""
 
 import json
-import os
 import re
 import signal
 import time
@@ -76,10 +75,10 @@ def test_a_replay_can_be_replayed(machine: Host, recorded: Run, tmp_path: Path):
 def test_a_worker_that_was_lost_is_lost_again(machine: Host, tmp_path: Path):
     given = ("algorithm=dc_asgd_c", "model=mlp")
     run = machine.start(
-        tmp_path / "run", *RECORD, *given, "cluster.workers=3", "cluster.compute.seconds=0.03"
+        tmp_path / "run", *RECORD, *given, "cluster.workers=3", "cluster.compute.seconds=0.15"
     ).training()
-    time.sleep(0.2)
-    os.kill(run.ranks["worker 1"], signal.SIGKILL)
+    time.sleep(0.3)
+    run.signal("worker 1", signal.SIGKILL)
     assert run.end() == 0
     assert run.summary["workers_lost"] == 1
     again = replay(machine, run, tmp_path / "again", *given)
@@ -89,10 +88,10 @@ def test_a_worker_that_was_lost_is_lost_again(machine: Host, tmp_path: Path):
 
 def test_a_run_that_was_stopped_and_continued_is_replayed_as_one(machine: Host, tmp_path: Path):
     given = ("algorithm=dc_asgd_a", "model=mlp", "run.eval_every=0.5")
-    slow = ("cluster.workers=3", "cluster.compute.seconds=0.03")
+    slow = ("cluster.workers=3", "cluster.compute.seconds=0.15")
     run = machine.start(tmp_path / "run", *RECORD, *given, *slow)
     until(lambda: "checkpoint step" in run.log, "a checkpoint")
-    os.kill(run.ranks["server"], signal.SIGTERM)
+    run.signal("server", signal.SIGTERM)
     assert run.end() == 143
     assert run.summary["status"] == "interrupted"
     part = replay(machine, run, tmp_path / "part", *given)

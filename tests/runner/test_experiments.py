@@ -27,7 +27,15 @@ EXPERIMENTS = sorted(
 )
 EXHIBITS = published.load()
 # A cell of each that runs fast; what a table's cells need is the data, shrunk by these overrides.
-TINY = ("run.epochs=0.25", "schedule.milestones=[]", "run.eval_every=1", "run.threads=1", "logger=none", "seeds=1")
+TINY = (
+    "run.epochs=0.25",
+    "schedule.warmup_epochs=0.1",
+    "schedule.milestones=[]",
+    "run.eval_every=1",
+    "run.threads=1",
+    "logger=none",
+    "seeds=1",
+)
 
 
 @pytest.fixture(scope="module")

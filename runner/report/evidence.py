@@ -104,7 +104,7 @@ def weigh(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
 
     Returns:
         a block per setting, the one with most cells first. A setting under which too little was measured to compare
-        is passed over: fewer than two cells of a table, than half of the curves of a figure.
+        is passed over: fewer than two or a fifth of the cells of a table, than half of the curves of a figure.
     """
     mine = [run for run in runs if _matches(run, exhibit.match) and any(_matches(run, c.match) for c in exhibit.cells)]
     everywhere = set.intersection(*(set(setting(run)) for run in mine)) if mine else set()
@@ -112,7 +112,8 @@ def weigh(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
     for run in mine:
         groups.setdefault(json.dumps(_background(run, exhibit, everywhere), default=str), []).append(run)
     blocks = [_block(exhibit, group, everywhere) for group in groups.values()]
-    least = min(len(exhibit.cells), 2 if exhibit.kind == "table" else -(-len(exhibit.cells) // 2))
+    part = -(-len(exhibit.cells) // (5 if exhibit.kind == "table" else 2))
+    least = min(len(exhibit.cells), max(2, part) if exhibit.kind == "table" else part)
     told = [block for block in blocks if len(block.cells) >= max(1, least)]
     return sorted(told, key=lambda block: -len(block.cells))
 

@@ -66,7 +66,11 @@ def save(figure: Figure, folder: Path) -> Path:
         for axis in axes[len(figure.panels) :]:
             axis.set_visible(False)
         ordered = sorted(names, key="published end point".__eq__)
-        canvas.legend([names[name] for name in ordered], ordered, loc="outside right upper", frameon=False)  # type: ignore[arg-type]
+        # As many columns as there is room for: below the axes a long name takes nothing from them.
+        room = max(1, min(4, int(canvas.get_figwidth() * 11 // (max(map(len, ordered)) + 8))))
+        canvas.set_figheight(canvas.get_figheight() + 0.22 * -(-len(ordered) // room))
+        lines = [names[name] for name in ordered]
+        canvas.legend(lines, ordered, loc="outside lower center", ncols=room, frameon=False)  # type: ignore[arg-type]
         path = folder / f"{figure.name}.png"
         canvas.savefig(path, dpi=110, metadata={"Software": None})
         canvas.savefig(path.with_suffix(".svg"), metadata={"Date": None})

@@ -83,15 +83,16 @@ def figures(block: Block) -> list[Figure]:
 def _of_layers(block: Block, quantity: str) -> Figure:
     """A panel per network, a curve per layer, the mean over the seeds."""
     panels = []
+    numbers: dict[str, int] = {}  # a layer's colour is the same in every panel that has a layer of its name
     for measured in block.cells.values():
         series = [run.layers(quantity) for run in measured.runs]
         names = list(dict.fromkeys(name for rows in series for row in rows[:1] for name in row[quantity]))
         curves = []
-        for index, name in enumerate(names):
+        for name in names:
             columns = [
                 ([finite(r.get("epoch")) for r in s], [finite(r[quantity].get(name)) for r in s]) for s in series
             ]
-            curves.append(_mean(columns, name, index, None))
+            curves.append(_mean(columns, name, numbers.setdefault(name, len(numbers)), None))
         panels.append(Panel(measured.cell.row, metrics.name(quantity), [curve for curve in curves if curve.x]))
     name = f"{block.exhibit.folder}-{block.exhibit.name}-{block.scale or 'own'}-{quantity}"
     return Figure(name, block.exhibit.title, metrics.name("epoch"), [p for p in panels if p.curves], log_y=True)

@@ -35,7 +35,7 @@ def test_linear_scaling_takes_the_batch_of_all_workers(tmp_path: Path, capsys: p
 def test_a_jump_is_drawn_upright():
     epochs, rates = plot_schedule.curve(Schedule(lr=1.0, workers=1, epochs=10, milestones=[5]))
     assert epochs == sorted(epochs)
-    jump = rates.index(pytest.approx(0.1))
+    jump = next(i for i, rate in enumerate(rates) if rate == pytest.approx(0.1))
     assert epochs[jump] - epochs[jump - 1] < 1e-6
 
 

@@ -17,7 +17,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made.host.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = ("killed_computing", "killed_server", "killed_collective", "damaged_checkpoint")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in KINDS])
 def test_a_fault_is_survived(bench: Bench, kind: str):
     result: faults.Try = bench.make(kind)
     assert result.survived, result.why

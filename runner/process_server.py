@@ -48,7 +48,7 @@ class Connection:
         self.outbox = Packet(pull)
         self.inbox = Packet(push)
         self.sending: Work | None = None
-        self.handled = threading.Semaphore(1)
+        self.owing = threading.Semaphore(0)
         self.version = 0
         self.replied = 0.0
         self.alive = True
@@ -132,7 +132,8 @@ class ProcessServer:
     def _receive(self, worker: int) -> None:
         connection = self.connections[worker]
         while True:
-            connection.handled.acquire()
+            # Only while the worker owes a message: a thread that sits in a transfer when Python ends can abort the process.
+            connection.owing.acquire()
             try:
                 connection.link.receive(connection.inbox.buffer)
             except RuntimeError as error:
@@ -198,7 +199,6 @@ class ProcessServer:
         if self.statistics.numel():
             running_average(self.statistics, packet.tensors[STATISTICS])
         self.totals.add_(packet.numbers[:3])
-        connection.handled.release()
         now = self.course.wall()
         seconds = self.activity.round_trip(
             worker, connection.replied, now - (time.perf_counter() - arrived), now, compute
@@ -224,6 +224,7 @@ class ProcessServer:
             connection.sending = connection.link.send(connection.outbox.buffer)
         except RuntimeError as error:
             self._broken(worker, error)
+        connection.owing.release()
 
     def _broken(self, worker: int, error: RuntimeError) -> None:
         """Have a worker dropped in its turn: a message that is being handled is finished first."""

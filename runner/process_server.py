@@ -132,7 +132,7 @@ class ProcessServer:
     def _receive(self, worker: int) -> None:
         connection = self.connections[worker]
         while True:
-            # Only while the worker owes a message: a thread that sits in a transfer when Python ends can abort the process.
+            # Only while the worker owes a message: a thread in a transfer when Python ends can abort the process.
             connection.owing.acquire()
             try:
                 connection.link.receive(connection.inbox.buffer)

@@ -105,7 +105,7 @@ class Replica:
         return flat
 
     def state_dict(self, weights: Tensor, statistics: Tensor, updates: int) -> dict[str, Tensor]:
-        """Return an ordinary, contiguous state dict of the network for flat weights and statistics.
+        """Return an ordinary, contiguous state dict of the network for flat weights and statistics; views where it can.
 
         `updates` fills the `num_batches_tracked` of batch-norm layers.
         """
@@ -115,7 +115,7 @@ class Replica:
             value = values.get(name)
             if value is None:
                 value = torch.full_like(tensor, updates) if name.endswith("num_batches_tracked") else tensor
-            result[name] = value.detach().to("cpu").contiguous().clone()
+            result[name] = value.detach().to("cpu").contiguous()
         return result
 
 

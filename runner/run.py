@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from algorithms.base import Collective, ParameterServer
@@ -251,7 +251,9 @@ def _facts(parts: build.Parts) -> dict[str, Any]:
 def _results(parts: build.Parts, course: Course, executor: Executor, folder: Path) -> dict[str, Any]:
     replica = parts.oracle.replica
     weights, statistics = executor.weights(), executor.running_statistics()
-    save_file(replica.state_dict(weights, statistics, course.updates), folder / "weights.safetensors")
+    # As arrays, which may be views of one vector: the torch form of save_file wants a copy of each tensor.
+    state = replica.state_dict(weights, statistics, course.updates)
+    save_file({name: tensor.numpy() for name, tensor in state.items()}, folder / "weights.safetensors")
     executor.activity.write(folder, course.seconds)
     reached = {} if course.target_loss is None else {"epochs_to_target": course.epochs_to_target}
     return reached | {

@@ -34,8 +34,9 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def pids() -> dict[str, int]:
-    """The ranks that this process has started, by name."""
-    return {child.name: child.pid for child in multiprocessing.active_children() if child.pid is not None}
+    """The ranks that this process has started, by name; other tests may have left processes that decode images."""
+    children = multiprocessing.active_children()
+    return {child.name: child.pid for child in children if child.pid and child.name.startswith(("server", "worker"))}
 
 
 def kill(name: str, number: signal.Signals = signal.SIGKILL) -> None:

@@ -135,5 +135,3 @@ def test_the_state_dict_loads_into_a_fresh_network_and_gives_equal_outputs(chann
     assert fresh.loss(outputs, targets).item() == pytest.approx(run.notes.rows[-1]["test_loss"], rel=1e-5)
     assert {int(value) for name, value in state.items() if name.endswith("num_batches_tracked")} == {4}
     assert all(value.is_contiguous() for value in state.values())
-    storages = [value.untyped_storage().data_ptr() for value in state.values()]
-    assert len(set(storages)) == len(storages), "safetensors refuses tensors that share memory"

@@ -8,14 +8,16 @@ scratch block stays in the cache, or let `torch.compile` fuse them into a single
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-BLOCK = 2**18
-"""Elements a block and thread: slices and scratch stay in the last cache, and threads seldom wait for each other."""
+BLOCK = 2**16
+"""Elements a block and thread: slices and scratch stay in a core's own cache, and an operator takes its threads several
+times as long as waiting for each other does."""
 
 
 class Sweep:
@@ -45,14 +47,13 @@ class Sweep:
             # Caches on the device are not ours to block for; one launch per operator is what costs.
             self._whole(*vectors, **scalars)
             return
-        n = first.numel()
-        block = max(1, min(n, BLOCK * torch.get_num_threads()))
+        block = max(1, min(first.numel(), BLOCK * torch.get_num_threads()))
         if not self._buffers or self._buffers[0].numel() < block:
             self._buffers = [torch.empty(block, dtype=first.dtype) for _ in range(self.scratch)]
-        for low in range(0, n, block):
-            high = min(low + block, n)
-            slices = [None if v is None else v[low:high] for v in vectors]
-            self.rule(*slices, *(b[: high - low] for b in self._buffers), **scalars)
+        # Splitting a vector at once costs a fraction of slicing it block by block.
+        blocks = [repeat(None) if v is None else v.split(block) for v in vectors]
+        for length, *slices in zip((len(part) for part in first.split(block)), *blocks, strict=False):
+            self.rule(*slices, *(b[:length] for b in self._buffers), **scalars)
 
     def _whole(self, *vectors: Tensor | None, **scalars: Any) -> None:
         first = next(v for v in vectors if v is not None)

@@ -32,22 +32,27 @@ def _shifted(values: Tensor, bits: int) -> Tensor:
     return (values >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def hashed(ids: Tensor, *, seed: int, epoch: int) -> Tensor:
+def _mixed(bits: Tensor) -> Tensor:
+    """`_mix` of every element."""
+    bits = (bits ^ _shifted(bits, 30)).mul_(_signed(_FIRST))
+    bits = (bits ^ _shifted(bits, 27)).mul_(_signed(_SECOND))
+    return bits ^ _shifted(bits, 31)
+
+
+def hashed(ids: Tensor, *, seed: int, epoch: int | Tensor) -> Tensor:
     """64 random bits per sample.
 
     Args:
         ids: sample numbers, int64, any shape, any device.
         seed: any Python int; its low 64 bits count.
-        epoch: any Python int, likewise.
+        epoch: any Python int, likewise; or the same as a 0-d int64 tensor on the device of `ids`.
 
     Returns:
         int64 of the shape of `ids`, on its device: splitmix64's output number `id` of the stream (seed, epoch).
     """
-    stream = _mix((_mix((seed + _GAMMA) & _MASK) + epoch + _GAMMA) & _MASK)
-    bits = ids * _signed(_GAMMA) + _signed(stream)
-    bits = (bits ^ _shifted(bits, 30)).mul_(_signed(_FIRST))
-    bits = (bits ^ _shifted(bits, 27)).mul_(_signed(_SECOND))
-    return bits ^ _shifted(bits, 31)
+    start = _mix((seed + _GAMMA) & _MASK) + _GAMMA
+    stream = _mixed(epoch + _signed(start)) if isinstance(epoch, Tensor) else _signed(_mix((start + epoch) & _MASK))
+    return _mixed(ids * _signed(_GAMMA) + stream)
 
 
 class PadCrop:
@@ -62,7 +67,7 @@ class PadCrop:
         self.pad = pad
         self.flip = flip
 
-    def __call__(self, images: Tensor, ids: Tensor, *, seed: int, epoch: int) -> Tensor:
+    def __call__(self, images: Tensor, ids: Tensor, *, seed: int, epoch: int | Tensor) -> Tensor:
         """Changed copies of `images` [B, channels, height, width] (any dtype), the samples numbered `ids` [B]."""
         batch, channels, height, width = images.shape
         places = 2 * self.pad + 1

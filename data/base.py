@@ -16,9 +16,13 @@ DEFAULT_ROOT = "data-sets"
 
 
 class Augmentation(Protocol):
-    """Random change of a batch of images; a pure function of (seed, epoch, sample id)."""
+    """Random change of a batch of images; a pure function of (seed, epoch, sample id).
 
-    def __call__(self, images: Tensor, ids: Tensor, *, seed: int, epoch: int) -> Tensor:
+    The epoch is a 0-d int64 tensor on the images' device where the training step is captured as a CUDA graph: a number
+    would stay there as it was when the step was captured.
+    """
+
+    def __call__(self, images: Tensor, ids: Tensor, *, seed: int, epoch: int | Tensor) -> Tensor:
         """Changed copies of `images` [B, channels, height, width], the samples numbered `ids` [B]."""
         ...
 
@@ -70,14 +74,14 @@ class Split:
         """Memory of inputs and targets, in bytes."""
         return self.inputs.nbytes + self.targets.nbytes
 
-    def batch(self, ids: Tensor, *, seed: int | None = None, epoch: int = 0) -> tuple[Tensor, Tensor]:
-        """Cuts a batch.
+    def batch(self, ids: Tensor, *, seed: int | None = None, epoch: int | Tensor = 0) -> tuple[Tensor, Tensor]:
+        """Cuts a batch, without the host waiting for the device.
 
         Args:
             ids: sample numbers [B], int64, on any device.
             seed: None leaves the samples as they are (evaluation); a number augments them, where the dataset does so,
                 as a pure function of (seed, epoch, sample id): a sample looks the same in any batch, on any device.
-            epoch: which pass over the data this is, counted from 0.
+            epoch: which pass over the data this is, counted from 0; a number, or a 0-d int64 tensor on the split's device.
 
         Returns:
             Normalised float32 inputs [B, *shape] and int64 targets [B], on the split's device.

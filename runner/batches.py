@@ -16,6 +16,9 @@ from torch import Tensor
 from algorithms.base import Batch
 from runner.seeds import derive
 
+EPOCHS_KEPT = 2
+"""Orders of the samples that are kept, those drawn last."""
+
 
 class Batches:
     """The batches of a run.
@@ -25,17 +28,20 @@ class Batches:
         size: samples a batch.
         seed: the run's seed.
         epochs: effective passes; the run ends with the batch that completes them.
+        device: where sample numbers are; an epoch's go there at once, so that no batch makes the host wait.
     """
 
-    def __init__(self, *, samples: int, size: int, seed: int, epochs: float) -> None:
+    def __init__(
+        self, *, samples: int, size: int, seed: int, epochs: float, device: torch.device | str = "cpu"
+    ) -> None:
         self.samples = samples
         self.size = size
         self.seed = seed
         self.per_epoch = math.ceil(samples / size)
         whole = math.floor(epochs)
         self.total = whole * self.per_epoch + math.ceil(round((epochs - whole) * samples, 6) / size)
-        self._epoch = -1
-        self._permutation = torch.empty(0, dtype=torch.int64)
+        self.device = torch.device(device)
+        self._orders: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return self.total
@@ -52,11 +58,14 @@ class Batches:
         return [batch._replace(ids=ids) for ids in torch.tensor_split(batch.ids, workers)]
 
     def _order(self, epoch: int) -> Tensor:
-        if epoch != self._epoch:
+        if epoch not in self._orders:
             generator = torch.Generator().manual_seed(derive(self.seed, "permutation", epoch))
-            self._permutation = torch.randperm(self.samples, generator=generator)
-            self._epoch = epoch
-        return self._permutation
+            order = torch.randperm(self.samples, generator=generator)
+            if self.device.type == "cuda":
+                order = order.pin_memory().to(self.device, non_blocking=True)
+            # Where an epoch ends, some workers still hold batches of it while others have begun the next.
+            self._orders = dict([*self._orders.items(), (epoch, order)][-EPOCHS_KEPT:])
+        return self._orders[epoch]
 
 
 class Leases:

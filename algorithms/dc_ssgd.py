@@ -82,9 +82,11 @@ class DCSSGD(Collective):
 
     def apply(self, combined: Message, step: Step) -> None:
         """Apply all gradients, smallest first."""
-        order = torch.argsort(combined["norm"].flatten(), stable=True).tolist()
+        order = torch.argsort(combined["norm"].flatten(), stable=True)
         lambda_t = self.lambda0 if self.lambda_schedule == "constant" else self.lambda0 / step.decay
-        self.sweep(self.w, self.v, *(combined["g"][j] for j in order), eta=step.lr, lambda_t=lambda_t)
+        # On a GPU reading the order would make the host wait; sorting the gradients there costs one pass over them.
+        gradients = combined["g"][order] if order.is_cuda else [combined["g"][j] for j in order.tolist()]
+        self.sweep(self.w, self.v, *gradients, eta=step.lr, lambda_t=lambda_t)
 
     def update(self, w: Tensor, v: Tensor | None, *rest: Tensor, eta: float, lambda_t: float) -> None:
         """All M small steps on a block; `rest` are the ordered gradients and two blocks of scratch."""

@@ -63,6 +63,8 @@ class NAG(Collective):
         self.rank = rank
         self.workers = workers
         self.v = w.clone()
+        scales = [self.layer_scale.get(layer.name, 1.0) for layer in self.layers]
+        self.scales = w.new_tensor(scales) if self.layer_scale else None
         self.sweep = Sweep(self.update, scratch=1, compiled=compiled)
 
     def layout(self, n: int) -> dict[str, int]:
@@ -87,9 +89,7 @@ class NAG(Collective):
 
     def factors(self, combined: Message) -> Tensor | None:
         """Return γ_k relative to the schedule's learning rate, (layers,); None where it is 1 throughout."""
-        if not self.layer_scale:
-            return None
-        return self.w.new_tensor([self.layer_scale.get(layer.name, 1.0) for layer in self.layers])
+        return self.scales
 
     def pieces(self, flat: Tensor) -> list[Tensor]:
         """Cut a flat vector into its layers."""

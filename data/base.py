@@ -81,7 +81,7 @@ class Split:
             ids: sample numbers [B], int64, on any device.
             seed: None leaves the samples as they are (evaluation); a number augments them, where the dataset does so,
                 as a pure function of (seed, epoch, sample id): a sample looks the same in any batch, on any device.
-            epoch: which pass over the data this is, counted from 0; a number, or a 0-d int64 tensor on the split's device.
+            epoch: which pass over the data this is, counted from 0; a number, or a 0-d int64 tensor on that device.
 
         Returns:
             Normalised float32 inputs [B, *shape] and int64 targets [B], on the split's device.

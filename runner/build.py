@@ -5,6 +5,7 @@ Wrong input shows here, as `InputError`, before anything is trained or written.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import Collective, ParameterServer
 from runner.batches import Batches
+from runner.capture import CudaGraphs
 from runner.clock import Clock
 from runner.course import Observer
 from runner.diagnostics import VarianceFactors, spread
@@ -115,6 +117,18 @@ def device_of(cfg: DictConfig, rank: int = 0) -> torch.device:
     return device
 
 
+def _arithmetic(cfg: DictConfig) -> None:
+    """Set for this process whether kernels may use TF32, and whether all they do must repeat bit for bit."""
+    torch.backends.cuda.matmul.allow_tf32 = cfg.run.precision == "tf32"
+    # Convolutions have a switch of their own, which is on by default.
+    torch.backends.cudnn.allow_tf32 = cfg.run.precision == "tf32"
+    if cfg.run.deterministic:
+        # cuBLAS reads it when CUDA starts, which is later than here.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(cfg.run.deterministic)
+    torch.backends.cudnn.deterministic = cfg.run.deterministic
+
+
 def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     """Build the parts of a run for one process.
 
@@ -127,13 +141,12 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     """
     algorithm = get_class(cfg.algorithm._target_)
     workers = workers_of(cfg, algorithm)
+    _arithmetic(cfg)
     device = device_of(cfg, rank)
     if cfg.run.threads is not None:
         torch.set_num_threads(cfg.run.threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.backends.cuda.matmul.allow_tf32 = cfg.run.precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = cfg.run.precision == "tf32"
     with building():
         method = instantiate(cfg.algorithm)
         dataset = instantiate(cfg.dataset)
@@ -147,19 +160,29 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     with building():
         module = instantiate(cfg.model, shape=tuple(dataset.shape), classes=dataset.classes).to(device)
     dataset.to(device)
+    on_gpu = device.type == "cuda"
     oracle = NetworkOracle(
         Replica(module, channels_last=cfg.run.channels_last),
         dataset.train,
         seed=cfg.seed,
         precision=cfg.run.precision,
+        # On a CPU the network's operators take most of the time; there only the update is compiled.
+        compiled=cfg.run.batch_size if cfg.run.compile and on_gpu else None,
         micro_batch=cfg.run.micro_batch,
+        graphs=CudaGraphs(device) if cfg.run.capture == "auto" and on_gpu else None,
     )
     with building():
         method.prepare(oracle.replica.layers)
         if method.per_sample or cfg.run.diagnostics:
             oracle.sample_norms  # noqa: B018 (refuses a network with layers that cannot tell them)
     together = workers if isinstance(method, Collective) else 1
-    batches = Batches(samples=n, size=cfg.run.batch_size * together, seed=cfg.seed, epochs=cfg.run.epochs)
+    batches = Batches(
+        samples=n,
+        size=cfg.run.batch_size * together,
+        seed=cfg.seed,
+        epochs=cfg.run.epochs,
+        device="cpu" if oracle.streams else device,
+    )
     schedule = schedule_of(cfg, workers, batches.size)
     return Parts(cfg, workers, device, dataset, oracle, method, schedule, batches)
 

@@ -45,6 +45,8 @@ class RunConfig:
     precision: str = "fp32"
     threads: int | None = None
     compile: bool = False
+    capture: Any = "auto"
+    deterministic: bool = False
     channels_last: bool = True
     eval_every: float = 1.0
     eval_batch_size: int = 256
@@ -219,6 +221,8 @@ def _check_run(run: Mapping[str, Any]) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", run["device"]):
         raise InputError.of("run.device", run["device"], "is no device", "auto, cpu, cuda, cuda:<number>")
     _one_of("run.precision", run["precision"], ("fp32", "tf32", "bf16"))
+    if run["capture"] != "auto" and run["capture"] is not False:
+        raise InputError.of("run.capture", run["capture"], "is no such choice", "auto, false")
     if run["plot_schedule"] is not None and not re.fullmatch(r".+\.(png|svg|pdf)", run["plot_schedule"]):
         raise InputError.of(
             "run.plot_schedule", run["plot_schedule"], "is no picture", "a file ending in .png, .svg or .pdf, or null"

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from runner.activity import Activity
 from runner.evaluate import Evaluator
+from runner.glance import Glance
 from runner.schedule import Rate, Schedule
 
 CHECK_EVERY = 32
-"""Updates between two looks at the loss; a look makes the host wait for the device."""
+"""Updates between two looks at the loss, which a GPU may have computed some updates before."""
 
 
 class Log(Protocol):
@@ -167,6 +168,7 @@ class Course:
         self._next_save = checkpoint_every
         self._train_loss: float | None = None
         self._wall_mark: float | None = None
+        self._glance = Glance()
 
     @property
     def epoch(self) -> float:
@@ -201,21 +203,28 @@ class Course:
             staleness: of this update, for the live display.
 
         Raises:
-            Stop: the loss is NaN or infinite.
+            Stop: the loss is NaN or infinite. On a GPU only an evaluation finds that out: what was seen of the loss
+                before would depend on how far the GPU had come, and the result with it.
         """
         self.samples_seen += gradients
         self.updates += 1
         self.seconds = seconds
         self.sign(self.updates)
         if totals is not None and self.updates % CHECK_EVERY == 0:
-            loss, _, count = totals.tolist()
-            if not math.isfinite(loss):
-                raise Stop("diverged")
-            if count:
-                self._train_loss = loss / count
+            self._look(totals)
         self.log.progress(
             epoch=self.epoch, samples=round(self.samples_seen), train_loss=self._train_loss, staleness=staleness
         )
+
+    def _look(self, totals: Tensor) -> None:
+        numbers = self._glance(totals) if totals.is_cuda else totals.tolist()
+        if numbers is None:
+            return
+        loss, _, count = numbers
+        if not math.isfinite(loss) and not totals.is_cuda:
+            raise Stop("diverged")
+        if count:
+            self._train_loss = loss / count
 
     def due(self, finished: bool = False) -> bool:
         """Whether to evaluate or stop now; `finished` says that no update will follow."""

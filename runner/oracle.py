@@ -6,6 +6,7 @@ It also counts what training reports (loss, errors, samples), on the device, so 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, Protocol
@@ -13,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from runner.capture import CapturedSteps, Graphs
+from runner.errors import InputError
 from runner.replica import Replica
 from runner.sample_norms import SampleNorms
 from runner.seeds import derive
@@ -45,11 +48,13 @@ class NetworkOracle:
         split: training samples, `batch(ids, seed=, epoch=)`.
         seed: the run's seed, for augmentation and dropout.
         precision: "fp32", "tf32" or "bf16" (autocast; weights and gradients stay float32).
-        compiled: compile forward and loss with `torch.compile`.
+        compiled: compile forward and loss with `torch.compile` for batches of so many samples; another rounding. Other
+            batches, such as an epoch's last, are not worth a compilation of their own.
         micro_batch: largest number of samples at a time. A larger batch is cut into pieces that differ by at most one
             sample, and their gradients are accumulated: without batch norm the gradient of the whole, to rounding, in
             the memory of a piece. Batch norm normalises each piece by itself; the batch's statistics are then the
             pieces' means and unbiased variances, averaged by samples. None for a batch in one piece.
+        graphs: capture whole steps with these; None makes each step as it is.
 
     Attributes:
         totals: (3,) float64 on the device: sum of losses, errors and samples since `take_totals`.
@@ -63,8 +68,9 @@ class NetworkOracle:
         *,
         seed: int,
         precision: str = "fp32",
-        compiled: bool = False,
+        compiled: int | None = None,
         micro_batch: int | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
         self.replica = replica
         self.split = split
@@ -74,8 +80,16 @@ class NetworkOracle:
         self.precision = precision
         self.micro_batch = micro_batch
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
-        self._forward = torch.compile(self.loss, dynamic=False) if compiled else self.loss
+        self._compiled_size = compiled
+        self._compiled = self.loss if compiled is None else torch.compile(self.loss, dynamic=False)
         self._has_dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in replica.module.modules())
+        self.steps: CapturedSteps | None = None
+        if graphs is not None:
+            self.steps = CapturedSteps(self._step, graphs=graphs, kept=self._kept, device=self.device)
+            if self._has_dropout:
+                self.steps.refuse("the network drops units, at random anew for each batch")
+            if self.streams:
+                self.steps.refuse("samples are decoded on the CPU as they are used")
 
     def gradient(self, w: Tensor, batch: Sample) -> Tensor:
         """Return the mean gradient over the batch at the flat weights `w`, as a flat vector that the next call reuses.
@@ -110,14 +124,53 @@ class NetworkOracle:
         return SampleNorms(self.replica.module, self.replica.layers)
 
     def _backward(self, w: Tensor, batch: Sample, squares: Tensor | None) -> Tensor:
-        """Fill the flat gradient, piece by piece, and `squares` with squared norms of contributions."""
+        """Fill the flat gradient, and `squares` with squared norms of contributions."""
         replica = self.replica
         if w.data_ptr() != replica.weights.data_ptr():
-            replica.weights.copy_(w)
-        replica.gradient.zero_()
+            replica.weights.copy_(w, non_blocking=True)
         size = batch.ids.numel()
         if size == 0:
-            return replica.gradient
+            return replica.gradient.zero_()
+        try:
+            if self.steps is not None and self._whole(size, squares):
+                self.steps(batch.ids, batch.epoch)
+            else:
+                self._accumulate(batch, squares)
+        except RuntimeError as error:
+            if torch.are_deterministic_algorithms_enabled() and "deterministic" in str(error):
+                what = str(error).split(" does not have")[0] + " is not repeatable on this device"
+                raise InputError.of("run.deterministic", True, what, "false") from error
+            raise
+        return replica.gradient
+
+    def _whole(self, size: int, squares: Tensor | None) -> bool:
+        """Whether a batch of so many samples is one step without records; if not, steps are captured no more."""
+        assert self.steps is not None
+        if squares is not None:
+            self.steps.refuse("norms of single samples' gradients are recorded")
+            return False
+        if self.micro_batch is not None and size > self.micro_batch:
+            self.steps.refuse("batches are cut into pieces (run.micro_batch)")
+            return False
+        return self.steps.refused is None or size in self.steps.captured
+
+    def _step(self, ids: Tensor, epoch: int | Tensor) -> None:
+        """Fill the flat gradient, the batch statistics and the totals, by operators on the device alone."""
+        self.replica.module.train()
+        inputs, targets = self.split.batch(ids, seed=self.seed, epoch=epoch)
+        loss, errors = self._forward(len(inputs))(inputs, targets)
+        self.replica.backpropagate(loss)
+        self._count(loss.detach(), errors, len(inputs))
+
+    def _kept(self) -> list[Tensor]:
+        """Return what steps change besides the gradient."""
+        return [self.totals, self.replica.statistics, *self.replica.module.buffers()]
+
+    def _accumulate(self, batch: Sample, squares: Tensor | None) -> None:
+        """Fill the flat gradient, piece by piece, and `squares` with squared norms of contributions."""
+        replica = self.replica
+        replica.gradient.zero_()
+        size = batch.ids.numel()
         if self._has_dropout:
             torch.manual_seed(derive(self.seed, "dropout", batch.number))
         replica.module.train()
@@ -128,16 +181,21 @@ class NetworkOracle:
             inputs, targets = self.split.batch(ids, seed=self.seed, epoch=batch.epoch)
             recorded = None if squares is None or low >= squares.shape[1] else squares[:, low : low + len(ids)]
             loss, errors = self.backward(inputs, targets, len(ids) / size, recorded)
-            with torch.no_grad():
-                self.totals[0] += loss * len(ids)
-                self.totals[1] += errors
-                self.totals[2] += len(ids)
+            self._count(loss, errors, len(ids))
             if statistics is not None:
                 statistics.add_(replica.statistics, alpha=len(ids) / size)
             low += len(ids)
         if statistics is not None:
             replica.statistics.copy_(statistics)
-        return replica.gradient
+
+    def _count(self, loss: Tensor, errors: Tensor, samples: int) -> None:
+        with torch.no_grad():
+            self.totals[0] += loss * samples
+            self.totals[1] += errors
+            self.totals[2] += samples
+
+    def _forward(self, samples: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        return self._compiled if samples == self._compiled_size else self.loss
 
     def _pieces(self, ids: Tensor) -> tuple[Tensor, ...]:
         return ids.tensor_split(1 if self.micro_batch is None else math.ceil(ids.numel() / self.micro_batch))
@@ -163,7 +221,8 @@ class NetworkOracle:
             mean loss and number of errors, 0-d tensors on the device.
         """
         with nullcontext() if squares is None else self.sample_norms.recording(squares):
-            loss, errors = (self._forward if squares is None else self.loss)(inputs, targets)
+            forward = self._forward(len(inputs)) if squares is None else self.loss
+            loss, errors = forward(inputs, targets)
             (loss if weight == 1 else loss * weight).backward()
         return loss.detach(), errors
 

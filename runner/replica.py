@@ -55,6 +55,7 @@ class Replica:
                 p.grad = self._view(self.gradient, low, p)
         norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
         buffers = [(m, name) for m in norms for name in ("running_mean", "running_var") if m.track_running_stats]
+        self._trained = [p for p in parameters if p.requires_grad]
         self.statistics = torch.empty(sum(getattr(m, name).numel() for m, name in buffers), device=device)
         low = 0
         for m, name in buffers:
@@ -80,6 +81,24 @@ class Replica:
             assert p.grad is not None
             if (p.untyped_storage().data_ptr(), p.grad.untyped_storage().data_ptr()) != base:
                 raise RuntimeError(f"parameter {name} left the flat buffer")
+
+    def backpropagate(self, loss: Tensor) -> None:
+        """Make the flat gradient that of a loss (0-d), whatever it was before.
+
+        The same as zeroing it and `loss.backward()`, without an addition for every parameter: gradients are collected
+        by few kernels.
+        """
+        gradients = torch.autograd.grad(loss, self._trained, allow_unused=True)
+        views: list[Tensor] = []
+        values: list[Tensor] = []
+        for p, value in zip(self._trained, gradients, strict=True):
+            if value is not None:
+                assert p.grad is not None
+                views.append(p.grad)
+                values.append(value)
+        if sum(value.numel() for value in values) < self.gradient.numel():
+            self.gradient.zero_()
+        torch._foreach_copy_(views, values)  # pyright: ignore[reportPrivateImportUsage]
 
     def named_weights(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield name and value, in logical order and shape, of each parameter as it stands in a flat vector (n,)."""

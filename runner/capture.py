@@ -1,0 +1,170 @@
+"""The training step as a CUDA graph: recorded once for each number of samples, then replayed without Python.
+
+A small network costs what launching its some hundred kernels costs. A graph launches them all at once, with the
+arguments that they had when it was recorded: the same addresses and the same numbers. So whatever differs from step to
+step (sample numbers, epoch) is copied into buffers that stay where they are, and everything that a step reads or writes
+besides (weights, gradient, statistics, totals, samples) must stay where it is too.
+
+What records is behind an interface, `Graphs`, so that the tests can do it on a CPU, with a double that really repeats
+recorded operators at recorded addresses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("dcrun")
+
+SIZES = 4
+"""Numbers of samples for which a step is captured, at most: a run has two to four (whole batches, and what is left)."""
+WARM_UP = 3
+"""Steps before a capture, as PyTorch's notes on CUDA graphs advise: libraries choose and load their kernels there."""
+
+Step = Callable[[Tensor, "int | Tensor"], None]
+"""Makes a step on sample numbers [B] in an epoch, with operators on the device alone."""
+
+
+class Graphs(Protocol):
+    """Records work on a device."""
+
+    def warming_up(self) -> AbstractContextManager[Any]:
+        """Return the context in which the work is done some times before it is captured."""
+        ...
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record `work`, without doing it, and return what does it.
+
+        Raises:
+            RuntimeError: it cannot be recorded.
+        """
+        ...
+
+
+class CudaGraphs:
+    """CUDA graphs on one device, which share their memory: no two of them ever run at the same time.
+
+    Args:
+        device: the GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def warming_up(self) -> AbstractContextManager[Any]:
+        """Return the stream that captures: what is warm belongs to a stream."""
+        return _Side(self.stream)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """See `Graphs.capture`."""
+        graph = torch.cuda.CUDAGraph()
+        # Only what this thread does may spoil a capture: others may be waiting for transfers meanwhile.
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+            work()
+        return graph.replay
+
+
+class _Side:
+    """A stream of its own that begins after the current one's work, and is finished before what follows there."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self.stream = stream
+        self.context = torch.cuda.stream(stream)
+
+    def __enter__(self) -> None:
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        self.context.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.context.__exit__(*error)
+        torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+
+
+class _Captured(NamedTuple):
+    """A recorded step and its inputs."""
+
+    ids: Tensor
+    replay: Callable[[], None]
+
+
+class CapturedSteps:
+    """Make training steps, from the second one with so many samples on by replaying a graph.
+
+    The first one is made as it is: what is wrong with a network shows there as it does without graphs. Where a step
+    cannot be captured, this and all that follow are made as they are, and the log says so once.
+
+    Args:
+        step: makes a step.
+        graphs: records it.
+        kept: returns the tensors that the steps made to warm up must leave as they are: statistics, totals.
+        device: where sample numbers are.
+    """
+
+    def __init__(
+        self, step: Step, *, graphs: Graphs, kept: Callable[[], Sequence[Tensor]], device: torch.device
+    ) -> None:
+        self.step = step
+        self.graphs = graphs
+        self.kept = kept
+        self.captured: dict[int, _Captured] = {}
+        self.refused: str | None = None
+        self._epoch = torch.zeros((), dtype=torch.int64, device=device)
+        self._held_epoch = 0
+        self._seen: set[int] = set()
+
+    def __call__(self, ids: Tensor, epoch: int) -> None:
+        """Make a step on the samples `ids` [B] of an epoch."""
+        size = ids.numel()
+        captured = self.captured.get(size)
+        if captured is None and self.refused is None and size in self._seen:
+            captured = self._capture(ids)
+        if captured is None:
+            self._seen.add(size)
+            self.step(ids, epoch)
+            return
+        captured.ids.copy_(ids, non_blocking=True)
+        if epoch != self._held_epoch:
+            self._epoch.fill_(epoch)
+            self._held_epoch = epoch
+        captured.replay()
+
+    def refuse(self, reason: str) -> None:
+        """Capture nothing from now on, and say why, unless that has been said."""
+        if self.refused is None:
+            self.refused = reason
+            log.info("training steps are made without CUDA graphs: %s", reason)
+
+    def _capture(self, ids: Tensor) -> _Captured | None:
+        if len(self.captured) == SIZES:
+            self.refuse(f"batches have more than {SIZES} sizes; those captured before still use them")
+            return None
+        static = ids.to(self._epoch.device, copy=True)
+
+        def work() -> None:
+            self.step(static, self._epoch)
+
+        # Warming up makes real steps. Random numbers that a network draws are not to depend on it either.
+        kept = [(tensor, tensor.clone()) for tensor in self.kept()]
+        device = self._epoch.device
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), self.graphs.warming_up():
+                for _ in range(WARM_UP):
+                    work()
+            replay = self.graphs.capture(work)
+        except (RuntimeError, TypeError, ValueError) as error:
+            # The same step was made without graphs before: the network and its data are not what is wrong.
+            self.refuse(f"they cannot be captured ({str(error).strip().splitlines()[0]})")
+            return None
+        finally:
+            with torch.no_grad():
+                for tensor, before in kept:
+                    tensor.copy_(before)
+        self.captured[ids.numel()] = _Captured(static, replay)
+        return self.captured[ids.numel()]

@@ -29,6 +29,7 @@ class Packet:
     """
 
     def __init__(self, fields: dict[str, int], *, pinned: bool = False) -> None:
+        self.pinned = pinned
         words = 8 * (HEADER + NUMBERS)
         self.buffer = torch.zeros(words + 4 * sum(fields.values()), dtype=torch.uint8, pin_memory=pinned)
         self.header = self.buffer[: 8 * HEADER].view(torch.int64)
@@ -37,6 +38,9 @@ class Packet:
         self.tensors: Message = dict(zip(fields, body.split(list(fields.values())), strict=True))
 
     def fill(self, message: Message) -> None:
-        """Copy a message's tensors in; fields that `message` lacks stay as they are."""
+        """Copy a message's tensors in; fields that `message` lacks stay as they are.
+
+        What comes from a GPU into page-locked memory is on its way then; it has arrived when the GPU's stream is done.
+        """
         for name, tensor in message.items():
-            self.tensors[name].copy_(tensor)
+            self.tensors[name].copy_(tensor, non_blocking=self.pinned)

@@ -6,6 +6,8 @@ import itertools
 import time
 from collections.abc import Callable
 
+import torch
+
 from algorithms.base import Layout, Worker
 from runner.batches import Batches
 from runner.clock import Clock
@@ -52,8 +54,9 @@ def serve_worker(
         RuntimeError: the server is gone.
     """
     replica = oracle.replica
-    inbox = Packet(layout.pull, pinned=oracle.device.type == "cuda")
-    outbox = Packet(push_fields(layout.push, replica.statistics.numel()), pinned=oracle.device.type == "cuda")
+    on_gpu = oracle.device.type == "cuda"
+    inbox = Packet(layout.pull, pinned=on_gpu)
+    outbox = Packet(push_fields(layout.push, replica.statistics.numel()), pinned=on_gpu)
     down, up = (clock.transfer_seconds(FLOAT_BYTES * sum(part.values())) for part in (layout.pull, layout.push))
     for task in itertools.count():
         link.receive(inbox.buffer)
@@ -64,11 +67,12 @@ def serve_worker(
         begin = time.perf_counter()
         batch = batches.batch(int(inbox.header[1]))
         message = half.work(oracle, inbox.tensors, batch)
-        outbox.fill(message)
-        if replica.statistics.numel():
-            outbox.tensors[STATISTICS].copy_(replica.statistics)
-        outbox.numbers[:3].copy_(oracle.totals)
+        outbox.fill(message | ({STATISTICS: replica.statistics} if replica.statistics.numel() else {}))
+        outbox.numbers[:3].copy_(oracle.totals, non_blocking=on_gpu)
         oracle.totals.zero_()
+        if on_gpu:
+            # The one wait of a task: weights to the GPU, the step, and everything that is sent are in line there.
+            torch.cuda.current_stream(oracle.device).synchronize()
         took = time.perf_counter() - begin
         if longer := clock.sleep_seconds(worker, task, took, len(batch.ids) / batches.size, gradients):
             time.sleep(longer)

@@ -19,7 +19,7 @@ WAITING = (
     aten.item,
     aten.is_nonzero,
     aten.equal,
-    aten.nonzero,  # and indexing with a mask: as many elements as the data say
+    aten.nonzero,
     aten.masked_select,
     aten._unique2,
     aten.unique_dim,
@@ -73,9 +73,15 @@ class _NoOperator(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.watch.seen += self.watch.on
-        if self.watch.on and func.overloadpacket in WAITING:
+        if self.watch.on and (func.overloadpacket in WAITING or _masked(func, args)):
             raise HostWaited(str(func))
         return func(*args, **(kwargs or {}))
+
+
+def _masked(func: Any, args: Any) -> bool:
+    """Whether a tensor is indexed with a mask, which is made into as many numbers as the data say."""
+    indexing = func.overloadpacket in (aten.index, aten.index_put, aten.index_put_)
+    return indexing and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
 
 
 class _NoMethod(TorchFunctionMode):
@@ -118,7 +124,7 @@ class _Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.overloadpacket in WAITING:
+        if func.overloadpacket in WAITING or _masked(func, args):
             raise RuntimeError(f"operation not permitted when stream is capturing ({func})")
         result = func(*args, **kwargs)
         self.calls.append((func, args, kwargs, result))

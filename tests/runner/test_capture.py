@@ -102,7 +102,7 @@ def test_the_double_finds_a_buffer_that_moves(moved: str):
     else:
         assert asked.steps is not None
         held = asked.steps.captured[16].ids
-        held.set_(held.clone())
+        held.data = held.clone()
     with pytest.raises(AssertionError, match="has moved"):
         asked.gradient(asked.replica.weights, batches()[4])
 
@@ -215,46 +215,47 @@ METHODS = {
     "local_sgd": ["algorithm=local_sgd", "cluster.workers=3"],
     "dasgd": ["algorithm=dasgd", "cluster.workers=3"],
     "dc_ssgd": ["algorithm=dc_ssgd", "cluster.workers=3"],
-    "nag": ["algorithm=nag", "algorithm.layer_scale={stem.conv:0.5}"],
+    "nag": ["algorithm=nag", "algorithm.layer_scale={classifier: 0.5}"],
     "lars": ["algorithm=lars", "cluster.workers=3"],
     "clars": ["algorithm=clars", "cluster.workers=3"],
 }
 RUN = ["model=resnet8", "dataset.limit_train=70", "dataset.augment=true", "dataset.limit_test=20", "run.batch_size=8"]
 
 
-def simulation(method: str, folder: Path, monkeypatch: pytest.MonkeyPatch, graphs: CpuGraphs | None) -> Trial:
-    with monkeypatch.context() as patch:
-        patch.setattr(build, "NetworkOracle", functools.partial(NetworkOracle))
-        if graphs is not None:
-            patch.setattr(build, "NetworkOracle", lambda *a, **k: NetworkOracle(*a, **{**k, "graphs": graphs}))
-        return Trial(*METHODS[method], *RUN, "run.epochs=5", "run.eval_every=5", folder=folder)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_simulation_goes_on_without_the_host_waiting_and_with_the_same_result(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    eager = simulation(method, tmp_path, monkeypatch, None).run()
-    graphs = CpuGraphs()
-    captured = simulation(method, tmp_path, monkeypatch, graphs)
-    # As on a GPU: fused rules (here the same operators), and no look at the loss.
-    monkeypatch.setattr(sweep.torch, "compile", lambda rule, **options: rule)
-    monkeypatch.setattr(captured.course, "_glance", lambda totals: None)
+def on_pretended_gpu(method: str, folder: Path, patch: pytest.MonkeyPatch, graphs: CpuGraphs | None) -> Trial:
+    """Simulate as on a GPU: rules in one piece, no look at the loss but at the end, and a host that never waits."""
+    patch.setattr(build, "NetworkOracle", lambda *a, **k: NetworkOracle(*a, **{**k, "graphs": graphs}))
+    trial = Trial(*METHODS[method], *RUN, "run.epochs=3", "run.eval_every=3", folder=folder)
+    patch.setattr(sweep.torch, "compile", lambda rule, **options: rule)
+    patch.setattr(trial.course, "_glance", lambda totals: None)
     with host_never_waits(pretending=True) as watch:
-        evaluate = captured.course.evaluate
+        evaluate = trial.course.evaluate
 
         def paused(*given: Any) -> None:
             with watch.paused():
                 evaluate(*given)
 
-        monkeypatch.setattr(captured.course, "evaluate", paused)
-        captured.run()
-    assert captured.course.updates == eager.course.updates > 0
-    assert graphs.captures == (0 if method == "clars" else len({len(b.ids) for b in _all(captured)}))
+        patch.setattr(trial.course, "evaluate", paused)
+        trial.run()
     assert watch.seen > 100
-    assert captured.notes.rows[-1]["train_loss"] == pytest.approx(eager.notes.rows[-1]["train_loss"], rel=1e-5)
-    for name, value in captured.weights.items():
-        torch.testing.assert_close(value, eager.weights[name], rtol=1e-4, atol=1e-5, msg=name)
+    return trial
+
+
+@pytest.mark.parametrize(
+    "method", [m if m in ("sgd", "dc_asgd_a", "dc_ssgd") else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
+)
+def test_a_simulation_makes_no_host_wait_and_gives_the_same_bits_with_graphs(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    graphs = CpuGraphs()
+    captured = on_pretended_gpu(method, tmp_path, monkeypatch, graphs)
+    monkeypatch.undo()
+    eager = on_pretended_gpu(method, tmp_path, monkeypatch, None)
+    assert captured.course.updates == eager.course.updates > 0
+    assert captured.notes.rows == eager.notes.rows
+    assert captured.sha256 == eager.sha256
+    sizes = {len(batch.ids) for batch in _all(captured)} - {0}
+    assert graphs.captures == (0 if method == "clars" else len(sizes))
 
 
 def _all(trial: Trial) -> list[Batch]:

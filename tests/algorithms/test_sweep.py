@@ -1,9 +1,15 @@
+import logging
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from algorithms import sweep as sweeps
 from algorithms.base import Step
 from algorithms.dc_asgd import DCASGDAdaptive, DCASGDConstant
+from algorithms.local_sgd import LocalSGD
 from algorithms.sweep import BLOCK, Sweep
 
 
@@ -51,6 +57,60 @@ def test_scratch_has_the_operands_type():
     Sweep(watching, scratch=1)(torch.zeros(3, dtype=torch.float64))
 
 
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sends every sweep the way of vectors on a GPU."""
+    monkeypatch.setattr(sweeps, "FUSED", sweeps._Fused())
+    monkeypatch.setattr(Sweep, "__call__", Sweep._on_gpu)
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_on_a_gpu_a_rule_is_fused_once_and_numbers_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch):
+    compiled: list[dict[str, Any]] = []
+    scales = []
+
+    def compile_(traced: Callable[..., None], **options: Any) -> Callable[..., None]:
+        compiled.append(options)
+
+        def fused(*vectors: Tensor | None, **scalars: Tensor) -> None:
+            scales.append(scalars["scale"])
+            traced(*vectors, **scalars)
+
+        return fused
+
+    monkeypatch.setattr(sweeps.torch, "compile", compile_)
+    sweep, w = Sweep(rule, scratch=1), torch.zeros(10)
+    for scale in (1.0, 2.0, 0.5):
+        sweep(w, torch.ones(10), None, scale=scale)
+    assert torch.equal(w, torch.full((10,), 3.5))
+    assert compiled == [{"dynamic": False}]
+    # In CPU memory, where reading a number makes nobody wait.
+    assert [(s.shape, s.device.type) for s in scales] == [(torch.Size([]), "cpu")] * 3
+
+
+@pytest.mark.usefixtures("on_gpu")
+@pytest.mark.parametrize("error", [RuntimeError("no compiler\nmore"), ModuleNotFoundError("no compiler"), OSError()])
+def test_on_a_gpu_without_a_compiler_operators_run_one_by_one_which_is_said_once(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    tried = []
+
+    def broken(*vectors: Tensor | None, **scalars: Tensor) -> None:
+        tried.append(scalars)
+        raise error
+
+    monkeypatch.setattr(sweeps.torch, "compile", lambda traced, **options: broken)
+    caplog.set_level(logging.INFO, logger="dcrun")
+    first, second, w = Sweep(rule, scratch=1), Sweep(rule, scratch=1), torch.zeros(10)
+    for sweep in (first, second, first):
+        sweep(w, torch.ones(10), None, scale=2.0)
+    assert torch.equal(w, torch.full((10,), 6.0))
+    assert len(tried) == 1
+    [record] = caplog.records
+    assert record.getMessage().startswith("updates run one kernel per operator")
+    assert "\n" not in record.getMessage()
+
+
 @pytest.mark.slow
 def test_compiled_agrees_with_uncompiled_to_rounding():
     n = BLOCK + 17
@@ -67,6 +127,18 @@ def test_compiled_agrees_with_uncompiled_to_rounding():
     assert (methods[0].w - start).abs().max() > 0.1
     for name, tensor in methods[0].state().items():
         torch.testing.assert_close(methods[1].state()[name], tensor, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_many_workers_with_rules_of_their_own_compile_one():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for rank in range(12):
+        method = LocalSGD(momentum=0.9)
+        method.start(torch.zeros(100), rank, 12, compiled=True)
+        method.sweep(method.w, torch.ones(100), method.v, lr=0.1)
+        assert method.w.eq(-0.1).all()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 @pytest.mark.slow

@@ -1,4 +1,7 @@
+import os
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -6,6 +9,8 @@ import torch
 from runner import build
 from runner.errors import InputError
 from tests.trial import compose
+
+CPU = torch.device("cpu")
 
 
 def load(*overrides: str) -> build.Parts:
@@ -90,6 +95,64 @@ def test_a_gpu_that_is_not_there_is_refused(device: str):
         InputError, match=re.escape(f"run.device={device}: this machine has 0 usable GPUs; allowed: cpu")
     ):
         load(f"run.device={device}")
+
+
+@pytest.fixture
+def arithmetic() -> Iterator[None]:
+    """Puts back what a run sets for the whole process."""
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_deterministic_is_for_the_whole_process_and_until_the_next_run(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    seen = []
+    monkeypatch.setattr(
+        build, "device_of", lambda cfg, rank: seen.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG")) or CPU
+    )
+    load("model=linear", "run.batch_size=8", "run.deterministic=true")
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.deterministic
+    # Before anything can have started CUDA.
+    assert seen == [":4096:8"]
+    load("model=linear", "run.batch_size=8")
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.deterministic
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_an_operator_that_does_not_repeat_is_refused_in_one_line():
+    class Unrepeatable(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, outputs: torch.Tensor) -> torch.Tensor:
+            return outputs.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+            # One of the operators that say so on a CPU too.
+            torch.zeros(4).put_(torch.tensor([0, 0]), torch.ones(2), accumulate=False)
+            return gradients[0]
+
+    parts = load("model=linear", "run.batch_size=8", "run.deterministic=true")
+    module: Any = parts.oracle.replica.module
+    module.register_forward_hook(lambda layer, given, outputs: Unrepeatable.apply(outputs))
+    with pytest.raises(InputError, match=r"^run.deterministic=true: put_ is not repeatable .*; allowed: false$"):
+        parts.oracle.gradient(parts.oracle.replica.weights, parts.batches.batch(0))
+
+
+def test_fp32_uses_no_tf32_neither_in_products_nor_in_convolutions():
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    load("model=linear", "run.batch_size=8")
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_on_a_cpu_nothing_is_captured_and_the_network_is_not_compiled():
+    oracle = load("model=linear", "run.batch_size=8", "run.compile=true").oracle
+    assert oracle.steps is None
+    assert oracle._compiled == oracle.loss
 
 
 def test_a_number_of_threads_is_set():

@@ -77,6 +77,8 @@ def test_yaml_defaults_are_those_of_the_schemas():
         ("run.threads", 0, None),
         ("run.device", "gpu", "cuda:1"),
         ("run.precision", "fp16", "bf16"),
+        ("run.capture", "always", "auto"),
+        ("run.capture", True, "auto"),
         ("run.resume", 3, "outputs/a"),
         ("run.resume", {"a": 1}, True),
         ("cluster.kind", "real", "processes"),

@@ -39,7 +39,17 @@ def replay(machine: Host, run: Run, folder: Path, *overrides: str) -> Run:
     return again
 
 
-@pytest.mark.parametrize(("method", "workers"), [*((m, 4) for m in METHODS), ("asgd", 2), ("dc_asgd_a", 8)])
+QUICK = {*((m, 4) for m in METHODS), ("asgd", 2), ("dc_asgd_a", 8)}
+
+
+@pytest.mark.parametrize(
+    ("method", "workers"),
+    [
+        pytest.param(method, workers, marks=() if (method, workers) in QUICK else pytest.mark.slow)
+        for method in METHODS
+        for workers in (2, 4, 8)
+    ],
+)
 def test_every_method_ends_with_the_same_weights(machine: Host, tmp_path: Path, method: str, workers: int):
     # A convolution with batch norm: its statistics are averaged in order of arrival.
     given = (f"algorithm={method}", "model=resnet8", "dataset.shape=[3,8,8]", "dataset.train=160", "run.epochs=1")

@@ -24,6 +24,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -87,27 +88,55 @@ def jobs(config: DictConfig, typed: Sequence[str]) -> list[list[str]]:
     Raises:
         InputError: for a scale that the experiment has not.
     """
+    seeds = [] if "seed" in {_key(override) for override in typed} else seeds_of(config)
+    listed: list[list[str]] = []
+    for line in lines(config, typed):
+        for job in (job for batch in BasicSweeper.split_arguments(line, None) for job in batch):
+            listed += [[*job, *common(config), seed] for seed in seeds] or [[*job, *common(config)]]
+    # What was typed may have made cells equal: model=resnet20 with a table of several models.
+    return [list(job) for job in dict.fromkeys(map(tuple, listed))]
+
+
+def lines(config: DictConfig, typed: Sequence[str]) -> list[list[Override]]:
+    """Puts together what each line of cells says, comma-separated values not yet combined.
+
+    Args:
+        config: what the command line composes to, Hydra's part included.
+        typed: the overrides on the command line, Hydra's own left out.
+
+    Returns:
+        for each line of the chosen scale: the overrides of the scale, the line and the command line, of a key given
+        twice the last; the line's own keys first.
+
+    Raises:
+        InputError: for a scale that the experiment has not.
+    """
     sweeper = config.hydra.sweeper
     scales = OmegaConf.to_container(sweeper.scales)
     assert isinstance(scales, dict)
     if config.scale not in scales:
         allowed = f"{', '.join(map(str, scales))} (this experiment's)"
         raise InputError.of("scale", config.scale, "is no scale", allowed)
-    keys = {_key(override) for override in typed}
     own = [override for override in typed if _key(override) not in _CONSUMED]
-    seeds = [] if "seed" in keys else [f"seed={seed}" for seed in range(config.seeds or 1)]
     scale = shlex.split(str(scales[config.scale] or ""))
-    # The number of seeds is no setting of a single run: cells measured before are found whatever it was.
-    common = [f"scale={config.scale}", "seeds=null"]
-    listed: list[list[str]] = []
-    for line in sweeper.cells:
-        cell = shlex.split(str(line))
+    found = []
+    for text in sweeper.cells:
+        cell = shlex.split(str(text))
         if any(_key(override) == "scale" and override != f"scale={config.scale}" for override in cell):
             continue
-        for job in _combined(scale, [override for override in cell if _key(override) != "scale"], own):
-            listed += [[*job, *common, seed] for seed in seeds] or [[*job, *common]]
-    # What was typed may have made cells equal: model=resnet20 with a table of several models.
-    return [list(job) for job in dict.fromkeys(map(tuple, listed))]
+        found.append(_last(scale, [override for override in cell if _key(override) != "scale"], own))
+    return found
+
+
+def common(config: DictConfig) -> list[str]:
+    """What every job of an experiment says, besides its cell and its seed."""
+    # The number of seeds is no setting of a single run: cells measured before are found whatever it was.
+    return [f"scale={config.scale}", "seeds=null"]
+
+
+def seeds_of(config: DictConfig) -> list[str]:
+    """The seeds of an experiment, as overrides."""
+    return [f"seed={seed}" for seed in range(config.seeds or 1)]
 
 
 def one_per_cell(jobs: Iterable[list[str]]) -> list[list[str]]:
@@ -122,13 +151,12 @@ def register() -> None:
     ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=node, provider="dcrun")
 
 
-def _combined(scale: list[str], cell: list[str], own: list[str]) -> list[list[str]]:
-    """All combinations of comma-separated values, the cell's own keys first; of a key given twice the last counts."""
+def _last(scale: list[str], cell: list[str], own: list[str]) -> list[Override]:
+    """Of a key given twice the last, the cell's own keys first."""
     parser = OverridesParser.create()
     last = {o.key_or_group: o for part in (scale, cell, own) for o in parser.parse_overrides(part)}
     leading = [_key(override) for override in (*cell, *own)]
-    ordered = sorted(last.values(), key=lambda o: leading.index(o.key_or_group) if o.key_or_group in leading else 999)
-    return [list(job) for batch in BasicSweeper.split_arguments(ordered, None) for job in batch]
+    return sorted(last.values(), key=lambda o: leading.index(o.key_or_group) if o.key_or_group in leading else 999)
 
 
 def _key(override: str) -> str:

@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from runner import cells, config, folders, launcher, mistakes, outcome, resume
+from runner import cells, config, folders, launcher, mistakes, outcome, resume, search, space, submitting
 from runner.composing import CONF, VERSION_BASE, composer, without_hydra
 from runner.errors import InputError
 
@@ -54,9 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     args = _parse(arguments)
     args.overrides += resume.recorded_overrides(args.overrides)
+    args.overrides += space.implied(args.overrides)
     config.register()
     launcher.register()
     cells.register()
+    search.register()
+    submitting.register()
     # Cached per configuration: all that ask for a run's folder get the same one.
     OmegaConf.register_new_resolver("random_hex", lambda: secrets.token_hex(3), use_cache=True, replace=True)
     shows = args.hydra_help or args.cfg or args.info
@@ -130,6 +133,8 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
         if isinstance(job.run.resume, str):
             allowed = "run.resume=true, which finds the jobs' earlier runs"
             raise InputError.of("run.resume", job.run.resume, "a sweep is no single run", allowed)
+    launcher.check(jobs[0])
+    submitting.check(jobs[0])
     folder = Path(str(jobs[0].hydra.sweep.dir))
     if all(job.run.resume for job in jobs):
         folders.check_writable(folder, "hydra.sweep.dir")  # the same sweep again, over what it left

@@ -11,11 +11,12 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import IntervalSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import cells, config, mistakes
+from runner import cells, config, mistakes, space
 from runner.errors import InputError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -63,6 +64,11 @@ class Composer:
         try:
             batches = BasicSweeper.split_arguments([o for o in parsed if not o.is_hydra_override()], None)
         except HydraException as exc:
+            for override in parsed:
+                if isinstance(override.value(), IntervalSweep):
+                    wrong = "only a search can choose from an interval"
+                    allowed = "with hydra/sweeper=optuna, or values, as 1,2,5"
+                    raise InputError(f"{override.input_line}: {wrong}; allowed: {allowed}") from exc
             raise InputError(str(exc)) from exc
         return [self.one([*own, *job]) for batch in batches for job in batch]
 
@@ -74,20 +80,28 @@ class Composer:
             multirun: whether `--multirun` was given.
 
         Returns:
-            the configuration of a run, of all jobs of a sweep, or of a job of each cell of an experiment.
+            the configuration of a run, of all jobs of a sweep, of a job of each cell of an experiment, or of jobs that
+            have all values that a search may choose.
 
         Raises:
             InputError: one line about what is wrong.
         """
         parsed = mistakes.parse(overrides, self.loader)
-        if any(o.key_or_group == "experiment" and isinstance(o.value(), str) for o in parsed):
+        if any(o.key_or_group in ("experiment", "hydra/sweeper") and isinstance(o.value(), str) for o in parsed):
             base = self.one([str(o.input_line) for o in parsed if not o.is_sweep_override()])
-            if cells.uses_cells(base) and (multirun or str(base.hydra.mode).endswith("MULTIRUN")):
-                own = [str(o.input_line) for o in parsed if o.is_hydra_override()]
-                typed = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
-                jobs = [self.one([*own, *job]) for job in cells.one_per_cell(cells.jobs(base, typed))]
-                _find_data(jobs)
-                return jobs
+            own = [str(o.input_line) for o in parsed if o.is_hydra_override()]
+            typed = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
+            if multirun or str(base.hydra.mode).endswith("MULTIRUN"):
+                listed: list[list[str]] = []
+                if space.uses_search(base):
+                    listed = [job for searched in space.spaces(base, typed) for job in searched.corners()]
+                elif cells.uses_cells(base):
+                    listed = cells.one_per_cell(cells.jobs(base, typed))
+                if listed:
+                    jobs = [self.one([*own, *job]) for job in listed]
+                    if base.hydra.sweeper.get("cells"):
+                        _find_data(jobs)
+                    return jobs
         return self.sweep(overrides) if multirun else [self.one(overrides)]
 
     @staticmethod

@@ -4,6 +4,7 @@ A fresh process per job: nothing of one job (CUDA context, random generators, th
 job of a sweep gives the same bits as the same run on its own.
 """
 
+import importlib.util
 import json
 import re
 import signal
@@ -31,6 +32,14 @@ from runner.errors import InputError
 from runner.folders import free_folder
 from runner.resume import Earlier, may_accompany
 
+_PLUGINS = (
+    f"{__name__}.FreshProcessLauncher",
+    "runner.cells.CellSweeper",
+    "runner.search.OptunaSweeper",
+    "runner.submitting.SubmititLauncher",
+)
+_EXTRAS = {"runner.search": "optuna", "runner.submitting": "submitit"}
+"""The packages that only some sweepers and launchers need, by the module that uses them."""
 _OF_THE_SWEEP = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
 
 
@@ -80,9 +89,8 @@ class FreshProcessLauncher(Launcher):
     stopped_by: ClassVar[int | None] = None
 
     def __init__(self, n_jobs: int = 1) -> None:
-        if n_jobs < 1:
-            raise InputError.of("hydra.launcher.n_jobs", n_jobs, "is too small", "integers from 1")
         self.n_jobs = n_jobs
+        self.expected = 0  # how many jobs there will be in all, where a sweeper launches them in several parts
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
         self.processes: set[subprocess.Popen[bytes]] = set()
@@ -103,12 +111,12 @@ class FreshProcessLauncher(Launcher):
             the exit code of each job as its return value. They are also kept in `FreshProcessLauncher.jobs`.
         """
         assert self.config is not None
-        total = initial_job_idx + len(job_overrides)
+        total = max(self.expected, initial_job_idx + len(job_overrides))
         planned: list[Planned | Job] = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             planned.append(self._plan(number, tuple(overrides)))
-        with self._signals_forwarded(), ThreadPoolExecutor(self.n_jobs) as pool:
-            finished = [job for job in pool.map(lambda plan: self._run(plan, total), planned) if job is not None]
+        with self._signals_forwarded():
+            finished = self._run_all(planned, total)
         FreshProcessLauncher.jobs += finished
         return [JobReturn(overrides=j.overrides, status=JobStatus.COMPLETED, _return_value=j.code) for j in finished]
 
@@ -132,16 +140,23 @@ class FreshProcessLauncher(Launcher):
             arguments = [*common, *self._wandb_group(own), *own]
         return Planned(number, overrides, folder, (sys.executable, "-m", "runner.cli", *arguments))
 
+    def _run_all(self, planned: Sequence["Planned | Job"], total: int) -> list[Job]:
+        """Runs jobs to their end; without those that had not begun when the sweep was stopped."""
+        with ThreadPoolExecutor(self.n_jobs) as pool:
+            return [job for job in pool.map(lambda plan: self._run(plan, total), planned) if job is not None]
+
+    def _stop(self, number: int) -> None:
+        """Passes a signal on to what runs."""
+        for process in list(self.processes):
+            process.send_signal(number)
+
     def _run(self, plan: "Planned | Job", total: int) -> Job | None:
         """Runs a job to its end; None if the sweep was stopped before."""
         if FreshProcessLauncher.stopped_by is not None:
             return None
-        title = f"job {plan.number} ({plan.number + 1} of {total}): {' '.join(plan.overrides)}"
-        _console().rule(title, align="left", style="dim")
+        announce(plan, total)
         if isinstance(plan, Job):
-            print(f"finished before, in {plan.folder}", flush=True)
             return plan
-        sys.stdout.flush()
         with ExitStack() as stack:
             told = None
             if self.n_jobs > 1:
@@ -152,8 +167,7 @@ class FreshProcessLauncher(Launcher):
             self.processes.add(process)
             job = Job(plan.number, plan.overrides, plan.folder, process.wait())
             self.processes.discard(process)
-        if job.code != 0:
-            print(f"dcrun: job {job.number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
+        complain(job)
         return job
 
     def _earlier(self, outputs: Path) -> Earlier:
@@ -167,8 +181,7 @@ class FreshProcessLauncher(Launcher):
 
         def forward(number: int, frame: FrameType | None) -> None:
             FreshProcessLauncher.stopped_by = number
-            for process in list(self.processes):
-                process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+            self._stop(signal.SIGTERM if number == signal.SIGHUP else number)
 
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, forward) for number in numbers}
@@ -200,10 +213,47 @@ def register() -> None:
     """Makes the launcher known to Hydra; `conf/hydra/launcher/fresh_process.yaml` names it."""
     plugins = Plugins.instance()
     plugins.register(FreshProcessLauncher)
-    # Hydra instantiates only what lies in a package hydra_plugins; the launcher of this project lies in this project.
+    # Hydra instantiates only what lies in a package hydra_plugins; what is of this project lies in this project.
     known = Plugins.is_in_toplevel_plugins_module
-    own = (f"{FreshProcessLauncher.__module__}.{FreshProcessLauncher.__name__}", "runner.cells.CellSweeper")
-    plugins.is_in_toplevel_plugins_module = lambda clazz: clazz in own or known(clazz)
+    plugins.is_in_toplevel_plugins_module = lambda clazz: clazz in _PLUGINS or known(clazz)
+
+
+def check(config: DictConfig) -> None:
+    """Refuses a sweep that cannot be launched, before Hydra begins it.
+
+    Args:
+        config: of a job, Hydra's part included.
+
+    Raises:
+        InputError: for a package that is not installed, or a number of jobs that cannot be.
+    """
+    for group in ("sweeper", "launcher"):
+        module = str(config.hydra[group].get("_target_", "")).rpartition(".")[0]
+        package = _EXTRAS.get(module)
+        if package and importlib.util.find_spec(package) is None:
+            chosen = config.hydra.runtime.choices.get(f"hydra/{group}")
+            wrong = f"needs the package {package}, which is not installed"
+            raise InputError.of(
+                f"hydra/{group}", chosen, wrong, f'pip install -e ".[{package}]" first, or another {group}'
+            )
+    n_jobs = config.hydra.launcher.get("n_jobs")
+    if n_jobs is not None and not (isinstance(n_jobs, int) and n_jobs >= 1):
+        raise InputError.of("hydra.launcher.n_jobs", n_jobs, "is no number of jobs", "integers from 1")
+
+
+def announce(plan: Planned | Job, total: int) -> None:
+    """Says which job is next, and where it was measured if it was measured before."""
+    title = f"job {plan.number} ({plan.number + 1} of {total}): {' '.join(plan.overrides)}"
+    _console().rule(title, align="left", style="dim")
+    if isinstance(plan, Job):
+        print(f"finished before, in {plan.folder}", flush=True)
+    sys.stdout.flush()
+
+
+def complain(job: Job) -> None:
+    """Names a job that failed."""
+    if job.code != 0:
+        print(f"dcrun: job {job.number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
 
 
 def quoted(value: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from runner.report import metrics
 from runner.report.claims import Verdict, judge
 from runner.report.collect import Run, finite
+from runner.report.grids import Search, Tried, searches
 from runner.report.published import Cell, Exhibit
 from runner.report.settings import by_seed, setting, shown
 
@@ -76,8 +77,21 @@ class Block:
         """The seeds of the runs."""
         return sorted({run.seed for run in self.runs if run.seed is not None})
 
+    def searches(self) -> list[Search]:
+        """The best cells of a grid and their neighbours; cells that differ in more than numbers are grids apart."""
+        tried = []
+        for measured in self.cells.values() if self.exhibit.kind == "grid" else ():
+            numbers = {key: n for key, value in measured.cell.match.items() if (n := finite(value)) is not None}
+            rest = {key: value for key, value in measured.cell.match.items() if key not in numbers}
+            if measured.mean is not None:
+                apart = json.dumps(rest, sort_keys=True)
+                tried.append(Tried(measured.cell.id, numbers, apart, measured.mean, measured.spread))
+        return searches(tried, self.exhibit.metric)
+
     def orders(self) -> list[str]:
         """The columns of each row, best first, as measured and as published, where at least two can be compared."""
+        if self.exhibit.kind == "grid":
+            return [line for search in self.searches() for line in search.lines(self.exhibit.metric)]
         lines = []
         sign = -1.0 if "accuracy" in self.exhibit.metric else 1.0
         if all(cell.published is None for cell in self.exhibit.cells):
@@ -112,8 +126,9 @@ def weigh(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
     for run in mine:
         groups.setdefault(json.dumps(_background(run, exhibit, everywhere), default=str), []).append(run)
     blocks = [_block(exhibit, group, everywhere) for group in groups.values()]
-    part = -(-len(exhibit.cells) // (5 if exhibit.kind == "table" else 2))
-    least = min(len(exhibit.cells), max(2, part) if exhibit.kind == "table" else part)
+    drawn = exhibit.kind in ("curves", "layers")
+    part = -(-len(exhibit.cells) // (2 if drawn else 5))
+    least = min(len(exhibit.cells), part if drawn else max(2, part))
     told = [block for block in blocks if len(block.cells) >= max(1, least)]
     return sorted(told, key=lambda block: -len(block.cells))
 

@@ -1,5 +1,6 @@
 """The same as Markdown: tables and figures to be kept beside the code, with hand-written remarks put in."""
 
+import json
 import os
 import re
 import statistics
@@ -13,13 +14,14 @@ from jinja2 import Environment, PackageLoader
 from runner.report import metrics, ran
 from runner.report.collect import Run
 from runner.report.evidence import Block
-from runner.report.page import table
+from runner.report.page import searched, table
 from runner.report.panels import Figure, Panel, figures, mean_curve
 from runner.report.plots import save
 from runner.report.published import Exhibit
-from runner.report.settings import by_seed, differing, label
+from runner.report.settings import GROUPS, by_seed, differing, label, setting, shown
 
 _CURVES = 12
+_FAMILY = (*(group for group in GROUPS if group != "algorithm"), "schedule.kind", "run.epochs", "run.batch_size")
 _PANELS = 6
 
 
@@ -71,6 +73,7 @@ def write(
         top=top,
         exhibits=exhibits,
         others=_others(others),
+        searches=searched(runs, evidence),
         curves=[drawn(figure) for figure in _overlaid(others)],
         remarks=remarks,
         commands=ran.commands([run for run in others if run.status != "broken"]),
@@ -113,22 +116,50 @@ def _block(block: Block, drawn: list[dict[str, str]], earlier: list[tuple[set[in
     }
 
 
-def _others(runs: Sequence[Run]) -> list[dict[str, str]]:
-    rows = []
+def _others(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Tables of runs, one for each group that shares its data, schedule and length.
+
+    Every setting in which any of the runs differ is told: above a table if all of its runs share it, else beside each.
+    """
     known = [run for run in runs if run.status != "broken"]
-    apart = differing(known)
-    for group in by_seed(known):
-        seeds = sorted({run.seed for run in group if run.seed is not None})
-        rows.append(
+    among_all = _settings_apart(known)
+    families: dict[str, list[Run]] = {}
+    for run in known:
+        own = setting(run)
+        kept = {key: value for key, value in own.items() if key in _FAMILY or key.startswith("dataset.")}
+        families.setdefault(json.dumps(kept, sort_keys=True, default=str), []).append(run)
+    tables = []
+    for family in families.values():
+        inside = _settings_apart(family)
+        # A method's own key stands for the methods that have it.
+        every = {key: value for run in family for key, value in setting(run).items() if value is not None}
+        shared = [key for key in among_all if key not in inside and key in every]
+        tables.append(
             {
-                "name": label(group[0], apart),
-                "seeds": ", ".join(map(str, seeds)),
-                "status": ", ".join(dict.fromkeys(run.status for run in group)),
-                **{key: _mean(group, key) for key in ("epochs", "final_test_error", "best_test_error", "seconds")},
-                "clock": str(group[0].summary.get("clock") or ""),
+                "title": f"{family[0].value('model')} on {family[0].value('dataset')}, {family[0].value('cluster')}",
+                "shared": ", ".join(f"{key}={shown(every[key])}" for key in shared),
+                "differ": bool(inside),
+                "rows": [_row(group, inside) for group in by_seed(family)],
             }
         )
-    return rows
+    return tables
+
+
+def _settings_apart(runs: Sequence[Run]) -> list[str]:
+    """The settings in which runs differ, but for those that a run's name and its table's title tell."""
+    return [key for key in differing(runs) if key not in (*GROUPS, "cluster.workers", "cluster.kind")]
+
+
+def _row(group: Sequence[Run], inside: Sequence[str]) -> dict[str, str]:
+    own = setting(group[0])
+    return {
+        "name": label(group[0], ()),
+        "apart": ", ".join(f"{key}={shown(own[key])}" for key in inside if key in own),
+        "seeds": ", ".join(map(str, sorted({run.seed for run in group if run.seed is not None}))),
+        "status": ", ".join(dict.fromkeys(run.status for run in group)),
+        **{key: _mean(group, key) for key in ("epochs", "final_test_error", "best_test_error", "seconds")},
+        "clock": str(group[0].summary.get("clock") or ""),
+    }
 
 
 def _mean(runs: Sequence[Run], metric: str) -> str:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from runner.report import metrics, ran
+from runner.report import grids, metrics, ran
 from runner.report.collect import Run, finite
 from runner.report.evidence import Block
 from runner.report.panels import figures
@@ -25,6 +25,7 @@ _FROM_ROWS = {"epochs": "final_epoch", "final_test_error": "final_test_error", "
               "final_train_loss": "final_train_loss", "seconds": "final_seconds"}  # fmt: skip
 _WITHOUT = {"completed": "not reached"}  # a run that went to its end and has no such number
 _OWN_KEYS = 14
+_SEARCHED_BY = "best_test_error"
 _POINTS = 400
 _SPANS = 240
 _AXES = ("epoch", "seconds", "updates", "samples")
@@ -64,6 +65,7 @@ def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]],
         statuses=Counter(run.status for run in runs).most_common(),
         exhibits=exhibits,
         unmeasured=unmeasured,
+        searches=searched(runs, evidence),
         quick=any(block.scale == "quick" for _, blocks in evidence for block in blocks),
         data=Markup(_script_json(data)),
         plotly=Markup(get_plotlyjs()),
@@ -72,16 +74,24 @@ def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]],
     )
 
 
+def searched(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]]) -> list[dict[str, Any]]:
+    """Searches among the runs that no exhibit uses, told by their best test error: a name and lines for each."""
+    used = {id(run) for _, blocks in evidence for block in blocks for run in block.runs}
+    found = grids.among([run for run in runs if id(run) not in used and run.status != "broken"], _SEARCHED_BY)
+    return [{"name": name, "lines": search.lines(_SEARCHED_BY)} for name, search in found]
+
+
 def table(block: Block) -> dict[str, Any]:
     """An exhibit's table as text: measured mean ± spread, the published value, the difference."""
     exhibit = block.exhibit
+    best = {search.best.name for search in block.searches()}
     columns = [c for c in exhibit.columns if any(cell.column == c for cell in exhibit.cells)]
     rows = []
     for row in exhibit.rows:
         cells = []
         for column in columns:
             cell = next((c for c in exhibit.cells if c.row == row and c.column == column), None)
-            cells.append(None if cell is None else _cell(block, cell.id, cell.published))
+            cells.append(None if cell is None else {**_cell(block, cell.id, cell.published), "best": cell.id in best})
         if any(cell is not None for cell in cells):
             rows.append({"name": row, "cells": cells})
     return {"columns": columns, "rows": rows}

@@ -5,7 +5,7 @@
       table1:
         title: ...                       # what it shows
         source: table 1                  # where in the paper
-        kind: table                      # table | curves | layers
+        kind: table                      # table | grid (of a search: the best cell is told) | curves | layers
         metric: final_test_error         # what the cells hold (see `runner.report.metrics`)
         match: {model: resnet20}         # which runs can belong to it
         setting: {run.epochs: 160}       # the paper's; a run's deviations are listed
@@ -31,7 +31,7 @@ from typing import Any
 import yaml
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "conf" / "experiment"
-KINDS = ("table", "curves", "layers")
+KINDS = ("table", "grid", "curves", "layers")
 _KEYS = frozenset(
     {"title", "source", "kind", "metric", "match", "setting", "rows", "columns", "values", "claims", "x", "y"}
     | {"same_as", "note", "tuned", "differ", "cells", "experiment"}

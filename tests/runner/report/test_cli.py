@@ -106,6 +106,42 @@ def test_results_put_remarks_where_they_belong(runs: Path, tmp_path: Path) -> No
     assert results.read_text() == text
 
 
+def test_other_runs_tell_every_setting_they_differ_in(make_run: MakeRun, tmp_path: Path) -> None:
+    for number, (algorithm, config) in enumerate(
+        [
+            ("lars", {"schedule.warmup_epochs": 0.0, "algorithm.eta": 0.1}),
+            ("lars", {"schedule.warmup_epochs": 5.0, "algorithm.eta": 0.1}),
+            ("nag", {"schedule.warmup_epochs": 5.0}),
+        ]
+    ):
+        make_run(f"a{number}", [50.0], algorithm=algorithm, model="mlp", config={"schedule.base_batch": 64, **config})
+    make_run("b", [40.0], algorithm="nag", model="mlp", config={"run.batch_size": 32, "schedule.warmup_epochs": 5.0})
+    out = tmp_path / "report"
+    main([str(tmp_path / "runs"), "--out", str(out)])
+    text = (out / "report.md").read_text()
+    assert "| lars M=4 | schedule.warmup\\_epochs=0 | 0 | completed |" in text
+    assert "| lars M=4 | schedule.warmup\\_epochs=5 | 0 | completed |" in text
+    assert "| nag M=4 | schedule.warmup\\_epochs=5 | 0 | completed |" in text
+    # What a table's runs share, and others do not, stands above it.
+    assert "**mlp on cifar10, simulated**: run.batch\\_size=128" in text
+    assert "**mlp on cifar10, simulated**: run.batch\\_size=32, schedule.warmup\\_epochs=5" in text
+    assert "| run | seeds | status |" in text
+
+
+def test_a_search_is_told_with_the_best_settings_neighbours(make_run: MakeRun, tmp_path: Path) -> None:
+    for lr, error in ((0.1, 30.0), (0.2, 20.0), (0.4, 25.0)):
+        for seed in (0, 1):
+            name, config = f"{lr}/{seed}", {"schedule.lr": lr}
+            make_run(name, [error + seed], model="mlp", dataset="digits", seed=seed, config=config)
+    out = tmp_path / "report"
+    main([str(tmp_path / "runs"), "--out", str(out)])
+    best = "best of 3: schedule.lr=0.2 at 20.50 ± 0.71"
+    beside = "schedule.lr=0.1 30.50 ± 0.71 (+10.00); schedule.lr=0.4 25.50 ± 0.71 (+5.00)"
+    page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
+    assert f"<h3>asgd M=4, mlp on digits</h3>\n  <ul><li>{best}</li><li>beside it: {beside}</li></ul>" in page
+    assert f"- search among asgd M=4, mlp on digits: {best}; beside it: {beside}" in text
+
+
 def test_names_are_text(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [50.0], algorithm=EVIL, config={"algorithm.note": "</script><script>alert(1)</script>"})
     make_run("b", [50.0], algorithm="asgd", summary={"git_commit": EVIL, "device_name": EVIL})

@@ -39,7 +39,7 @@ def test_a_figure_takes_over_what_it_does_not_say(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"colour": "red"}, "unknown key colour"),
-        ({"kind": "pie"}, "kind=pie: is no such kind; allowed: table, curves"),
+        ({"kind": "pie"}, "kind=pie: is no such kind; allowed: table, grid, curves"),
         ({"values": {"M=9": {"SGD": 1}}}, "SGD, M=9 is no cell"),
         ({"rows": None, "title": None}, "lacks"),
     ],

@@ -1,0 +1,156 @@
+"""The best setting of a search and what its neighbours reach: how sharp the choice is, whether it is at an edge."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runner.report import metrics
+from runner.report.collect import Run, finite
+from runner.report.settings import by_seed, label, setting, shown
+
+_SEARCHED = ("algorithm.", "schedule.")
+_LEAST = 3  # settings that make a search
+_NEAREST = 4
+_ENDED = ("completed", "diverged")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting and what it reached.
+
+    Attributes:
+        name: how it is told.
+        axes: the numbers that were searched.
+        apart: what else keeps settings apart, which are then searches of their own.
+        value: the mean over the seeds.
+        spread: the standard deviation, None of one seed.
+    """
+
+    name: str
+    axes: Mapping[str, float]
+    apart: str
+    value: float
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """The outcome of a search.
+
+    Attributes:
+        best: the best setting.
+        tried: how many there were.
+        neighbours: the next setting in each direction along each axis, all else being equal; where there is none at
+            all, as between random settings, the nearest few.
+        edges: axes whose smallest or largest value tried is the best, in words.
+    """
+
+    best: Tried
+    tried: int
+    neighbours: list[Tried]
+    edges: list[str]
+
+    def lines(self, metric: str) -> list[str]:
+        """Tells it."""
+        told = [f"best of {self.tried}: {self.best.name} at {_value(self.best, metric)}"]
+        if self.neighbours:
+            beside = (f"{n.name} {_value(n, metric)} ({self._difference(n, metric)})" for n in self.neighbours)
+            told.append(f"beside it: {'; '.join(beside)}")
+        if self.edges:
+            told.append(f"at the edge of what was tried: {', '.join(self.edges)}")
+        return told
+
+    def _difference(self, other: Tried, metric: str) -> str:
+        difference = other.value - self.best.value
+        return f"{'−' if difference < 0 else '+'}{metrics.text(metric, abs(difference))}"
+
+
+def searches(tried: Sequence[Tried], metric: str) -> list[Search]:
+    """Finds the best of each search.
+
+    Args:
+        tried: the settings; those that are `apart` are searches of their own.
+        metric: what the values are; of accuracies and speeds the largest is best, of all else the smallest.
+    """
+    groups: dict[str, list[Tried]] = {}
+    for one in tried:
+        groups.setdefault(one.apart, []).append(one)
+    sign = -1.0 if "accuracy" in metric or metric.startswith("samples_per") else 1.0
+    return [_search(group, sign) for group in groups.values() if len(group) > 1]
+
+
+def among(runs: Sequence[Run], metric: str = "best_test_error") -> list[tuple[str, Search]]:
+    """Finds searches among runs: those that differ in numbers of the method and the schedule, and in the seed alone.
+
+    Returns:
+        each search of at least three settings, with the name of what its runs share.
+    """
+    tried = []
+    names: dict[str, str] = {}
+    groups: dict[str, list[list[Run]]] = {}
+    for group in by_seed(run for run in runs if run.status in _ENDED):
+        own = setting(group[0])
+        rest = {key: value for key, value in own.items() if not _is_axis(key, value)}
+        groups.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(group)
+    for apart, same in groups.items():
+        settings = [setting(group[0]) for group in same]
+        axes = [key for key in settings[0] if len({json.dumps(own.get(key)) for own in settings}) > 1]
+        for group, own in zip(same, settings, strict=True):
+            values = [value for run in group if (value := metrics.measured(run, metric)) is not None]
+            if values:
+                name = " ".join(f"{key}={shown(own.get(key))}" for key in axes)
+                point = {key: float(own[key]) for key in axes if key in own}
+                names[apart] = f"{label(group[0], [])}, {group[0].value('model')} on {group[0].value('dataset')}"
+                tried.append(Tried(name, point, apart, statistics.fmean(values), _spread(values)))
+    found = searches([one for one in tried if one.axes], metric)
+    return [(names[search.best.apart], search) for search in found if search.tried >= _LEAST]
+
+
+def _search(group: Sequence[Tried], sign: float) -> Search:
+    best = min(group, key=lambda one: sign * one.value)
+    keys = [key for key in best.axes if len({one.axes.get(key) for one in group}) > 1]
+    beside: list[Tried] = []
+    for key in keys:
+        line = [
+            one for one in group if one is not best and all(one.axes.get(k) == best.axes[k] for k in keys if k != key)
+        ]
+        below = [one for one in line if one.axes.get(key, math.inf) < best.axes[key]]
+        above = [one for one in line if one.axes.get(key, -math.inf) > best.axes[key]]
+        beside += [max(below, key=lambda one: one.axes[key])] if below else []
+        beside += [min(above, key=lambda one: one.axes[key])] if above else []
+    if not beside:
+        others = [one for one in group if one is not best and set(keys) <= set(one.axes)]
+        beside = sorted(others, key=lambda one: _distance(one, best, keys, group))[:_NEAREST]
+    edges = []
+    for key in keys:
+        values = [one.axes[key] for one in group if key in one.axes]
+        for word, end in (("smallest", min(values)), ("largest", max(values))):
+            if best.axes[key] == end:
+                edges.append(f"{key}={shown(end)} is the {word}")
+    return Search(best, len(group), beside, edges)
+
+
+def _distance(one: Tried, other: Tried, keys: Sequence[str], group: Sequence[Tried]) -> float:
+    """How far settings are apart, as a share of what was tried of each axis; of positive numbers their logarithms."""
+    total = 0.0
+    for key in keys:
+        values = [point.axes[key] for point in group if key in point.axes]
+        scale = math.log if min(values) > 0 else float
+        total += ((scale(one.axes[key]) - scale(other.axes[key])) / (scale(max(values)) - scale(min(values)))) ** 2
+    return total
+
+
+def _is_axis(key: str, value: Any) -> bool:
+    return key.startswith(_SEARCHED) and finite(value) is not None
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _value(one: Tried, metric: str) -> str:
+    spread = f" ± {metrics.text(metric, one.spread)}" if one.spread is not None else ""
+    return f"{metrics.text(metric, one.value)}{spread}"

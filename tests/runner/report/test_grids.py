@@ -1,0 +1,90 @@
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runner.report import published
+from runner.report.collect import collect
+from runner.report.evidence import weigh
+from runner.report.grids import Tried, among, searches
+from runner.report.page import table
+
+MakeRun = Callable[..., Path]
+METRIC = "best_test_error"
+
+
+def tried(points: Mapping[tuple[float, float], float], apart: str = "") -> list[Tried]:
+    return [Tried(f"{x:g}, {y:g}", {"x": x, "y": y}, apart, value) for (x, y), value in points.items()]
+
+
+def bowl(x: float, y: float) -> float:
+    return (x - 2) ** 2 + (y - 2) ** 2
+
+
+def test_the_next_setting_in_each_direction() -> None:
+    grid = {(x, y): bowl(x, y) for x in (0.0, 1.0, 2.0, 4.0, 8.0) for y in (1.0, 2.0, 3.0)}
+    (search,) = searches(tried(grid), METRIC)
+    assert (search.best.name, search.tried) == ("2, 2", 15)
+    assert [one.name for one in search.neighbours] == ["1, 2", "4, 2", "2, 1", "2, 3"]
+    assert search.edges == []
+
+
+def test_an_edge_is_told() -> None:
+    grid = {(x, y): bowl(x, y) for x in (0.0, 1.0) for y in (2.0, 3.0)}
+    (search,) = searches(tried(grid), METRIC)
+    assert search.edges == ["x=1 is the largest", "y=2 is the smallest"]
+    assert search.lines(METRIC)[0] == "best of 4: 1, 2 at 1.00"
+    assert "at the edge of what was tried: x=1 is the largest, y=2 is the smallest" in search.lines(METRIC)
+
+
+def test_random_settings_have_the_nearest_as_neighbours() -> None:
+    points = [(1.0, 10.0), (1.1, 11.0), (1.2, 9.0), (1.3, 12.0), (1.4, 8.0), (9.0, 900.0)]
+    (search,) = searches(tried({point: number for number, point in enumerate(points)}), METRIC)
+    assert [one.name for one in search.neighbours] == ["1.1, 11", "1.2, 9", "1.3, 12", "1.4, 8"]
+
+
+def test_more_is_better_of_accuracies() -> None:
+    (search,) = searches(tried({(1, 1): 0.5, (2, 1): 0.9}), "best_accuracy")
+    assert search.best.name == "2, 1"
+    assert search.lines("best_accuracy")[1] == "beside it: 1, 1 0.5000 (−0.4000)"
+
+
+def test_what_is_apart_is_a_search_of_its_own() -> None:
+    found = searches([*tried({(1, 1): 3, (2, 1): 2}, "a"), *tried({(1, 1): 1, (2, 1): 9}, "b")], METRIC)
+    assert [search.best.name for search in found] == ["2, 1", "1, 1"]
+
+
+def test_searches_among_runs_differ_in_numbers_of_method_and_schedule_alone(make_run: MakeRun, tmp_path: Path) -> None:
+    for lr, error in ((0.1, 30.0), (0.2, 20.0), (0.4, 25.0)):
+        make_run(f"a{lr}", [error], config={"schedule.lr": lr})
+        make_run(f"b{lr}", [error], config={"run.batch_size": int(lr * 100)})
+        make_run(f"c{lr}", [error], config={"schedule.lr": lr}, workers=8, status="running")
+    make_run("d", [1.0], config={"schedule.lr": 0.8}, workers=16)
+    ((name, search),) = among(collect([tmp_path]))
+    assert name == "asgd M=4, resnet20 on cifar10"
+    assert (search.best.name, search.tried) == ("schedule.lr=0.2", 3)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_papers_grid_marks_its_best_cell(make_run: MakeRun, tmp_path: Path, seeds: int) -> None:
+    exhibit = next(one for one in published.load() if one.id == "dc_asgd_icml2017/lambda0_lr")
+    assert exhibit.kind == "grid"
+    for lam in (0.5, 2.0, 8.0):
+        for lr in (0.25, 0.5, 1.0):
+            for seed in range(seeds):
+                config = {"algorithm.lambda0": lam, "schedule.lr": lr}
+                error = 10 + abs(lam - 2) + abs(lr - 0.5) + seed
+                make_run(f"{lam}-{lr}-{seed}", [error], algorithm="dc_asgd_a", workers=8, seed=seed, config=config)
+    (block,) = weigh(replace(exhibit, claims=[]), collect([tmp_path]))
+    (search,) = block.searches()
+    assert search.best.name == "-a, λ0=2, lr=0.5"
+    assert {one.name for one in search.neighbours} == {
+        "-a, λ0=0.5, lr=0.5",
+        "-a, λ0=8, lr=0.5",
+        "-a, λ0=2, lr=0.25",
+        "-a, λ0=2, lr=1",
+    }
+    assert block.orders()[0].startswith("best of 9: -a, λ0=2, lr=0.5 at 10.")
+    cells = [cell for row in table(block)["rows"] for cell in row["cells"] if cell["best"]]
+    assert [cell["published"] for cell in cells] == ["8.57"]

@@ -1,5 +1,6 @@
 """The server's half of a run on processes, with workers that this test plays itself over links without a network."""
 
+import math
 import queue
 import threading
 from pathlib import Path
@@ -67,7 +68,7 @@ class Stage:
         self.found: list[tuple[int, str]] = []
         self.notes = Notes()
         self.saved: list[dict[str, Any]] = []
-        self.stop = False
+        self.stop_at = math.inf
         self.batches = parts.batches
         links: Any = self.wires
         replica: Any = self.oracle.replica
@@ -82,7 +83,7 @@ class Stage:
             log=self.notes,
             folder=folder,
             save=lambda updates, saved: self.saved.append(saved),
-            stopping=lambda: self.stop,
+            stopping=lambda: self.course.updates >= self.stop_at,
         )
         self.server = ProcessServer(
             method,
@@ -272,7 +273,7 @@ def test_a_stopped_run_continues_with_the_batches_that_nobody_finished(tmp_path:
     assert [stage.pulled(worker)[0] for worker in (0, 1)] == [0, 1]
     stage.push(0, 1.0)
     assert stage.pulled(0)[0] == 2
-    stage.stop = True
+    stage.stop_at = 2  # not "now": the server may still be looking up from the first push
     stage.push(1, 1.0)
     error = stage.end()
     assert isinstance(error, Stop)

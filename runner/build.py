@@ -18,6 +18,7 @@ from algorithms.base import Collective, ParameterServer
 from runner.batches import Batches
 from runner.capture import CudaGraphs
 from runner.clock import Clock
+from runner.config import GPU_SLOT
 from runner.course import Observer
 from runner.diagnostics import VarianceFactors, spread
 from runner.errors import InputError, building
@@ -101,6 +102,8 @@ def workers_of(cfg: DictConfig, algorithm: type[ParameterServer] | type[Collecti
 def device_of(cfg: DictConfig, rank: int = 0) -> torch.device:
     """Return the device that `run.device` names; `auto` and `cuda` spread ranks over the GPUs there are.
 
+    Where several jobs of a sweep run at a time, the launcher numbers them by `GPU_SLOT`, and they are spread likewise.
+
     Raises:
         InputError: a GPU is asked for that is not there, or a precision that the device does not have.
     """
@@ -111,7 +114,7 @@ def device_of(cfg: DictConfig, rank: int = 0) -> torch.device:
         raise InputError.of("run.device", name, f"this machine has {found} usable GPUs", allowed)
     device = torch.device(name if name != "auto" else ("cuda" if found else "cpu"))
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", rank % found)
+        device = torch.device("cuda", (int(os.environ.get(GPU_SLOT, 0)) + rank) % found)
     if cfg.run.precision == "tf32" and device.type != "cuda":
         raise InputError.of("run.precision", "tf32", f"needs a GPU, the run is on {device}", "fp32, bf16")
     return device

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from runner.activity import Activity
@@ -100,6 +101,12 @@ class Silent:
         self, *, epoch: float, samples: int, train_loss: float | None = None, staleness: float | None = None
     ) -> None:
         """Show nothing."""
+
+
+def settle(tensor: Tensor) -> None:
+    """Wait until the device of a tensor has done all work that it was given: until then training is not over."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
 
 
 class Course:
@@ -259,6 +266,7 @@ class Course:
         Raises:
             Stop: the loss is NaN or infinite, or a signal asked to stop.
         """
+        settle(totals)
         self.pause()
         if finished or self.evaluation_due():
             self.skip_evaluation()

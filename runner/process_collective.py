@@ -22,7 +22,7 @@ from runner.batches import Batches
 from runner.clock import Clock
 from runner.communication import Communication, disagreement
 from runner.courier import Courier, Parcel
-from runner.course import CHECK_EVERY, Course, PeerLost, Stop
+from runner.course import CHECK_EVERY, Course, PeerLost, Stop, settle
 from runner.links import Meeting, is_peers_fault, reason
 from runner.oracle import NetworkOracle
 from runner.replica import running_average
@@ -182,6 +182,7 @@ class ProcessCollective:
     def _evaluate(self, finished: bool) -> None:
         """Gather at rank 0, evaluate and save there, wait for it elsewhere."""
         course = self.course
+        settle(self.oracle.totals)
         course.pause()
         totals = self.oracle.take_totals()
         dist.all_reduce(totals)

@@ -1,0 +1,60 @@
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import floors
+import gpu
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+SCRIPT = Path(gpu.__file__)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_it_says_so_in_one_line_and_ends_well(tmp_path: Path):
+    # From a bare checkout, in any folder.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, SCRIPT], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "benchmarks/gpu.py: this machine has no usable GPU; nothing was measured\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_bytes_that_must_move_are_those_of_a_fused_network():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
+    images = torch.randn(2, 3, 8, 8)
+    convolution = 3 * 2 * 3 * 64 + 2 * 2 * 4 * 64 + 3 * 4 * 3 * 9
+    linear = 3 * 2 * 256 + 2 * 2 * 10 + 3 * (2560 + 10)
+    assert floors.bytes_of(network, images) == 4 * (convolution + linear)
+
+
+@pytest.mark.slow
+def test_the_whole_measurement_runs_on_a_cpu_in_small(tmp_path: Path):
+    # Compiled on a CPU a residual network would take minutes; what runs is the same.
+    plan = gpu.Plan(
+        device="cpu",
+        precision="fp32",
+        model="linear",
+        batch=4,
+        steps=10,
+        rounds=2,
+        seconds=1.0,
+        weights=1000,
+        repeats=2,
+        workers=(1, 2),
+    )
+    told = io.StringIO()
+    gpu.measure(plan, Console(file=told, width=160), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(found["peak_memory_bytes"]) == {"1", "2"}
+    assert all(len(row["values"]) == 2 and row["value"] > 0 for row in found["rows"])
+    assert len(found["rows"]) == 7
+    assert set(found["floors"]["shares"]) == set(found["samples_per_second"])
+    assert found["floors"]["bounds_seconds"]["bytes"] > 0
+    for text in ("(a) bare eager loop", "(d) dcrun dc_asgd_a, 8 workers, run.compile=true", "dc_asgd_a push / copy"):
+        assert text in told.getvalue()

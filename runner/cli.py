@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from runner import cells, config, folders, launcher, mistakes, outcome, resume, search, space, submitting
 from runner.composing import CONF, VERSION_BASE, composer, without_hydra
 from runner.errors import InputError
+from runner.report import wandb_table
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +143,14 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
         folders.check_sweep_folder(folder, "hydra.sweep.dir")
     launched = launcher.FreshProcessLauncher
     launched.jobs.clear()
-    launched.stopped_by = None
+    launched.stopped_by = launched.sweep = None
     code = _hydra(args)
     if launched.jobs:
         launcher.print_table(launched.jobs, launched.jobs[0].folder.parent)
+    if launched.jobs and launched.sweep and launched.stopped_by is None:
+        logged = wandb_table.write(jobs[0], launched.sweep, [job.folder for job in launched.jobs])
+        if logged is not None:
+            print(f"table and claims: wandb leet {logged}", flush=True)
     if launched.stopped_by is not None:
         return 128 + launched.stopped_by
     return 1 if code != 0 or any(job.code != 0 for job in launched.jobs) else 0

@@ -31,6 +31,7 @@ from runner.composing import without_hydra
 from runner.errors import InputError
 from runner.folders import free_folder
 from runner.resume import Earlier, may_accompany
+from runner.wandb_run import group_of
 
 _PLUGINS = (
     f"{__name__}.FreshProcessLauncher",
@@ -87,6 +88,7 @@ class FreshProcessLauncher(Launcher):
 
     jobs: ClassVar[list[Job]] = []
     stopped_by: ClassVar[int | None] = None
+    sweep: ClassVar[Path | None] = None
 
     def __init__(self, n_jobs: int = 1) -> None:
         self.n_jobs = n_jobs
@@ -111,6 +113,7 @@ class FreshProcessLauncher(Launcher):
             the exit code of each job as its return value. They are also kept in `FreshProcessLauncher.jobs`.
         """
         assert self.config is not None
+        FreshProcessLauncher.sweep = Path(str(self.config.hydra.sweep.dir))
         total = max(self.expected, initial_job_idx + len(job_overrides))
         planned: list[Planned | Job] = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
@@ -202,11 +205,11 @@ class FreshProcessLauncher(Launcher):
         return job
 
     def _wandb_group(self, overrides: Sequence[str]) -> list[str]:
-        """One group per sweep, named as its folder, unless the user named one."""
+        """One group for all jobs, unless the user named one."""
         assert self.config is not None
-        if self.config.logger.group is not None or any(o.startswith("logger.group=") for o in overrides):
+        if any(o.startswith("logger.group=") for o in overrides):
             return []
-        return [f"logger.group={quoted(Path(str(self.config.hydra.sweep.dir)).name)}"]
+        return [f"logger.group={quoted(group_of(self.config, Path(str(self.config.hydra.sweep.dir))))}"]
 
 
 def register() -> None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 log = logging.getLogger("dcrun")
 
 
@@ -39,33 +41,16 @@ class WandbRun:
         group: str | None,
         run_id: str | None = None,
     ) -> None:
-        if mode not in ("offline", "online"):
-            raise ValueError(f"logger.mode={mode}: is not a mode of wandb; allowed: offline, online, disabled")
-        os.environ["WANDB_MODE"] = mode  # what wandb's own processes go by
-        os.environ["WANDB_SILENT"] = "true"
-        try:
-            import wandb
-
-            self._run = wandb.init(
-                project=project,
-                group=group,
-                name=folder.name,
-                dir=folder,
-                mode=mode,
-                id=run_id,
-                resume=None if run_id is None else "allow",
-                config=dict(config),
-                settings=wandb.Settings(silent=True, console="off", quiet=True),
-            )
-        except ImportError as error:
-            raise ValueError(
-                f"logger=wandb: cannot be imported ({error}); allowed: none, or pip install wandb"
-            ) from error
-        except Exception as error:  # as below
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(
-                f"logger.mode={mode}: wandb cannot begin ({reason}); allowed: offline, online, disabled"
-            ) from error
+        self._run = begin(
+            folder,
+            mode=mode,
+            project=project,
+            group=group,
+            name=folder.name,
+            id=run_id,
+            resume=None if run_id is None else "allow",
+            config=dict(config),
+        )
         self.id: str = self._run.id
         self._failed = False
         # Charts over effective passes, not over the number of the evaluation.
@@ -90,3 +75,44 @@ class WandbRun:
         except Exception as error:  # noqa: BLE001 (wandb's errors have no common base)
             self._failed = True
             log.warning("wandb failed (%s: %s); the run goes on without it", type(error).__name__, error)
+
+
+def group_of(config: DictConfig, sweep: Path) -> str:
+    """Names the group of a sweep's runs: as the user says, else after the experiment and its scale, else the folder.
+
+    Args:
+        config: what the command line composes to, Hydra's part included.
+        sweep: the sweep's folder.
+    """
+    if config.logger.group is not None:
+        return str(config.logger.group)
+    experiment = config.hydra.runtime.choices.get("experiment")
+    return sweep.name if experiment is None else f"{experiment.replace('/', '-')}-{config.scale}"
+
+
+def begin(folder: Path, *, mode: str, **arguments: Any) -> Any:
+    """Begins a run of wandb, silently.
+
+    Args:
+        folder: wandb's files go to `wandb/` in it.
+        mode: 'offline' or 'online', whatever login or environment variable there is.
+        arguments: of `wandb.init`.
+
+    Raises:
+        ValueError: if wandb is not installed or cannot begin (online without a login, no network).
+    """
+    if mode not in ("offline", "online"):
+        raise ValueError(f"logger.mode={mode}: is not a mode of wandb; allowed: offline, online, disabled")
+    os.environ["WANDB_MODE"] = mode  # what wandb's own processes go by
+    os.environ["WANDB_SILENT"] = "true"
+    try:
+        import wandb
+
+        settings = wandb.Settings(silent=True, console="off", quiet=True)
+        return wandb.init(dir=folder, mode=mode, settings=settings, **arguments)  # type: ignore[arg-type]
+    except ImportError as error:
+        raise ValueError(f"logger=wandb: cannot be imported ({error}); allowed: none, or pip install wandb") from error
+    except Exception as error:  # as below: wandb's errors have no common base
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        allowed = "offline, online, disabled"
+        raise ValueError(f"logger.mode={mode}: wandb cannot begin ({reason}); allowed: {allowed}") from error

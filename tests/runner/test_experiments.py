@@ -15,7 +15,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from runner import cells, config, launcher
+from runner import cells, cli, config, launcher
 from runner.composing import CONF, Composer, composer, without_hydra
 from runner.errors import InputError
 from runner.report import published
@@ -75,7 +75,10 @@ def test_its_header_says_what_it_is(experiment: str) -> None:
     assert "scale: quick" in text or "defaults:\n  - " in text
 
 
-@pytest.mark.parametrize("experiment", ["dc_asgd_icml2017/table2", "huo_thesis2020/figure12"])
+NEEDY = ["dc_asgd_icml2017/table2", "dc_asgd_icml2017/figure4", "huo_thesis2020/figure14", "huo_thesis2020/figure12"]
+
+
+@pytest.mark.parametrize("experiment", NEEDY)
 @pytest.mark.parametrize("root", [["dataset.root=/nowhere/x"], []])
 def test_data_that_are_not_there_are_missed_at_once(
     compose: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: str, root: list[str]
@@ -83,6 +86,20 @@ def test_data_that_are_not_there_are_missed_at_once(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="this experiment needs its data set, and there is no"):
         compose.jobs([f"experiment={experiment}", *root], multirun=False)
+
+
+def test_a_sweep_without_its_data_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for scale in ("quick", "paper"):
+        assert cli.main(["experiment=dc_asgd_icml2017/table2", f"scale={scale}"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(
+            "dcrun: dataset.root=null: this experiment needs its data set, and there is no data-sets"
+        )
+        assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_exhibit_has_its_experiment_and_the_other_way_round() -> None:

@@ -1,0 +1,98 @@
+"""An experiment in Weights & Biases: after its sweep the paper's table and the claims, as a run of the jobs' group.
+
+The evaluation is that of `dcreport`. As runs are, it is offline unless `logger.mode=online`.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from runner.wandb_run import begin, group_of
+
+log = logging.getLogger("dcrun")
+
+_CELLS = ("setting", "row", "column", "measured", "spread", "seeds", "published", "difference")
+_CLAIMS = ("setting", "claim", "words", "source", "verdict", "because")
+
+
+def write(config: DictConfig, sweep: Path, folders: Iterable[Path]) -> Path | None:
+    """Logs what an experiment's runs say, those of earlier sweeps included.
+
+    Args:
+        config: what the command line composes to, Hydra's part included.
+        sweep: the sweep's folder; wandb's files go to `wandb/` in it.
+        folders: the run folders of the sweep's jobs.
+
+    Returns:
+        the folder of wandb's run; None where there is nothing to log, or wandb failed, which is told.
+    """
+    experiment = config.hydra.runtime.choices.get("experiment")
+    if experiment is None or config.logger.kind != "wandb" or config.logger.mode == "disabled":
+        return None
+    tables = evaluated(str(experiment), sweep.parent, {folder.resolve() for folder in folders})
+    if not tables:
+        return None
+    sweep.mkdir(parents=True, exist_ok=True)
+    try:
+        run = begin(
+            sweep,
+            mode=config.logger.mode,
+            project=config.logger.project,
+            group=group_of(config, sweep),
+            job_type="report",
+            name=f"{experiment} {config.scale}",
+            config={"experiment": experiment, "scale": config.scale},
+        )
+        import wandb
+
+        run.log({name: wandb.Table(columns=list(columns), data=rows) for name, (columns, rows) in tables.items()})
+        words = Counter(row[4] for name, (_, rows) in tables.items() if name.endswith("claims") for row in rows)
+        run.summary.update({f"claims_{word.replace(' ', '_')}": count for word, count in words.items()})
+        place = Path(run.dir).parent
+        run.finish()
+    except Exception as error:  # noqa: BLE001 (wandb's errors have no common base)
+        log.warning("wandb failed (%s: %s); dcreport shows the table and the claims", type(error).__name__, error)
+        return None
+    return place
+
+
+def evaluated(experiment: str, outputs: Path, folders: set[Path]) -> dict[str, tuple[Sequence[str], list[list[Any]]]]:
+    """Evaluates what an experiment measures.
+
+    Args:
+        experiment: as `dc_asgd_icml2017/table1`.
+        outputs: where its runs lie, those of earlier sweeps too.
+        folders: run folders; a setting under which none of them ran is left out.
+
+    Returns:
+        the columns and rows of `<exhibit>/table` and, where a paper claims something, `<exhibit>/claims`.
+    """
+    from runner.report import evidence, published, ran
+    from runner.report.collect import collect
+
+    tables: dict[str, tuple[Sequence[str], list[list[Any]]]] = {}
+    mine = [exhibit for exhibit in published.load() if exhibit.command == f"dcrun experiment={experiment}"]
+    runs = collect([outputs]) if mine else []
+    for exhibit in mine:
+        cells: list[list[Any]] = []
+        claims: list[list[Any]] = []
+        for block in evidence.weigh(exhibit, runs):
+            if folders.isdisjoint(run.folder for run in block.runs):
+                continue
+            heading = ran.heading(block)
+            for cell in exhibit.cells:
+                if (found := block.cells.get(cell.id)) is not None:
+                    values = [found.mean, found.spread, len(found.values), cell.published, found.difference]
+                    cells.append([heading, cell.row, cell.column, *values])
+            for verdict in block.verdicts:
+                claim = verdict.claim
+                claims.append([heading, claim.text, claim.words, claim.source, verdict.word, verdict.because])
+        if cells:
+            tables[f"{exhibit.name}/table"] = (_CELLS, cells)
+        if claims:
+            tables[f"{exhibit.name}/claims"] = (_CLAIMS, claims)
+    return tables

@@ -130,7 +130,9 @@ def contributions(module: nn.Module, inputs: Tensor, gradients: Tensor) -> list[
         return _normalised(module, inputs, gradients)
     assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
     outputs, columns = _columns(module, inputs, gradients)
-    parts = [(outputs @ columns.transpose(2, 3)).reshape(len(gradients), *module.weight.shape)]
+    out, width, *kernel = module.weight.shape
+    # Columns are ordered by place in the kernel first, weights by channel.
+    parts = [(outputs @ columns.transpose(2, 3)).reshape(len(gradients), out, *kernel, width).movedim(-1, 2)]
     if module.bias is not None:
         parts.append(outputs.sum(3).reshape(len(gradients), -1))
     return parts
@@ -164,8 +166,8 @@ def _columns(module: nn.Linear | nn.Conv1d | nn.Conv2d, inputs: Tensor, gradient
     """Write a layer as matrix products over groups and positions.
 
     Returns:
-        output gradients [B, groups, out, positions] and inputs [B, groups, in, positions]: a sample's contribution to
-        the weight is the product of the first with the second's transpose.
+        output gradients [B, groups, out, positions] and inputs [B, groups, kernel x in, positions]: a sample's
+        contribution to the weight is the product of the first with the second's transpose.
     """
     inputs, samples = inputs.float(), len(inputs)
     if isinstance(module, nn.Linear):
@@ -175,11 +177,24 @@ def _columns(module: nn.Linear | nn.Conv1d | nn.Conv2d, inputs: Tensor, gradient
     inputs = functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
     kernel, dilation, stride = tuple(module.kernel_size), tuple(module.dilation), tuple(module.stride)
     if isinstance(module, nn.Conv1d):
-        inputs = inputs.unsqueeze(2)
+        inputs, gradients = inputs.unsqueeze(2), gradients.unsqueeze(2)
         kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
-    columns = functional.unfold(inputs, kernel, dilation=dilation, stride=stride)
-    outputs = gradients.reshape(samples, module.groups, module.out_channels // module.groups, -1)
-    return outputs, columns.reshape(samples, module.groups, -1, columns.shape[2])
+    groups = module.groups
+    # Channels last: a window's row is one piece of memory, copied at once and by several threads.
+    columns = _windows(inputs.permute(0, 2, 3, 1).contiguous(), gradients.shape[2:], kernel, dilation, stride)
+    columns = columns.reshape(samples, gradients[0, 0].numel(), math.prod(kernel), groups, -1)
+    columns = columns.permute(0, 3, 1, 2, 4).reshape(samples, groups, columns.shape[1], -1)
+    outputs = gradients.permute(0, 2, 3, 1).reshape(samples, columns.shape[2], groups, -1)
+    return outputs.permute(0, 2, 3, 1), columns.transpose(2, 3)
+
+
+def _windows(
+    inputs: Tensor, size: Sequence[int], kernel: tuple[int, ...], dilation: tuple[int, ...], stride: tuple[int, ...]
+) -> Tensor:
+    """Return a view of [B, H, W, C] as [B, *size, *kernel, C]."""
+    sample, row, column, channel = inputs.stride()
+    steps = (sample, row * stride[0], column * stride[1], row * dilation[0], column * dilation[1], channel)
+    return inputs.as_strided((len(inputs), *size, *kernel, inputs.shape[3]), steps, inputs.storage_offset())
 
 
 def _squares(outputs: Tensor, columns: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import runner  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import torch
 from sidebyside import Row, Side, in_turn, main, ratios
 

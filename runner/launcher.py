@@ -5,11 +5,14 @@ job of a sweep gives the same bits as the same run on its own.
 """
 
 import importlib.util
+import itertools
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -28,8 +31,10 @@ from rich.console import Console
 from rich.table import Table
 
 from runner.composing import without_hydra
+from runner.config import GPU_SLOT
 from runner.errors import InputError
 from runner.folders import free_folder
+from runner.outcome import WRONG_INPUT
 from runner.resume import Earlier, may_accompany
 from runner.wandb_run import group_of
 
@@ -89,6 +94,7 @@ class FreshProcessLauncher(Launcher):
     jobs: ClassVar[list[Job]] = []
     stopped_by: ClassVar[int | None] = None
     sweep: ClassVar[Path | None] = None
+    refused: ClassVar[bool] = False
 
     def __init__(self, n_jobs: int = 1) -> None:
         self.n_jobs = n_jobs
@@ -96,6 +102,8 @@ class FreshProcessLauncher(Launcher):
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
         self.processes: set[subprocess.Popen[bytes]] = set()
+        self.slots: set[int] = set()
+        self.choosing = threading.Lock()
         self.earlier: Earlier | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -155,7 +163,7 @@ class FreshProcessLauncher(Launcher):
 
     def _run(self, plan: "Planned | Job", total: int) -> Job | None:
         """Runs a job to its end; None if the sweep was stopped before."""
-        if FreshProcessLauncher.stopped_by is not None:
+        if self.over():
             return None
         announce(plan, total)
         if isinstance(plan, Job):
@@ -165,13 +173,33 @@ class FreshProcessLauncher(Launcher):
             if self.n_jobs > 1:
                 plan.folder.parent.mkdir(parents=True, exist_ok=True)
                 told = stack.enter_context(open(plan.folder.with_name(f"{plan.number}.txt"), "wb"))
+            # Jobs that run at a time have different numbers, the smallest there are: they spread evenly over GPUs.
+            with self.choosing:
+                slot = next(number for number in itertools.count() if number not in self.slots)
+                self.slots.add(slot)
+            stack.callback(self.slots.discard, slot)
+            environment = os.environ | {GPU_SLOT: str(slot)}
             # Its own session: a Ctrl-C in the terminal reaches the job once, through us, however it was sent.
-            process = subprocess.Popen(plan.command, start_new_session=True, stdout=told, stderr=told)
+            process = subprocess.Popen(plan.command, start_new_session=True, stdout=told, stderr=told, env=environment)
             self.processes.add(process)
             job = Job(plan.number, plan.overrides, plan.folder, process.wait())
             self.processes.discard(process)
         complain(job)
+        self._judge_first(job, total)
         return job
+
+    @classmethod
+    def over(cls) -> bool:
+        """Tells that no further job is to begin."""
+        return cls.stopped_by is not None or cls.refused
+
+    def _judge_first(self, job: Job, total: int) -> None:
+        """Stops an experiment whose first job has wrong input, as data that are not what it needs."""
+        assert self.config is not None
+        if job.number == 0 and job.code == WRONG_INPUT and self.config.hydra.sweeper.get("cells") and total > 1:
+            FreshProcessLauncher.refused = True
+            others = f"the other {total - 1} jobs of the experiment are not begun"
+            print(f"dcrun: {others}: its first has wrong input", file=sys.stderr, flush=True)
 
     def _earlier(self, outputs: Path) -> Earlier:
         if self.earlier is None:

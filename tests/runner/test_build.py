@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from runner import build
+from runner.config import GPU_SLOT
 from runner.errors import InputError
 from tests.trial import compose
 
@@ -95,6 +96,19 @@ def test_a_gpu_that_is_not_there_is_refused(device: str):
         InputError, match=re.escape(f"run.device={device}: this machine has 0 usable GPUs; allowed: cpu")
     ):
         load(f"run.device={device}")
+
+
+@pytest.mark.parametrize(
+    ("device", "slot", "rank", "expected"),
+    [("cuda", "0", 0, 0), ("auto", "1", 0, 1), ("cuda", "2", 0, 0), ("auto", "1", 1, 0), ("cuda:1", "2", 0, 1)],
+)
+def test_jobs_and_ranks_are_spread_over_the_gpus(
+    device: str, slot: str, rank: int, expected: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv(GPU_SLOT, slot)
+    assert build.device_of(compose(f"run.device={device}"), rank) == torch.device("cuda", expected)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """What only a GPU can show: the same numbers as on a CPU, the same bits again, and graphs that change nothing.
 
-Tolerances: the gradient of an untrained ResNet-20 is within 5e-3 of the CPU's (relative, in the Euclidean norm) in fp32,
-0.1 in tf32 and 0.3 in bf16; on a CPU another order of summation alone moves it by 9e-4, operands rounded as TF32 rounds
-them by 3.5e-2, and bf16 by 0.12. Batch statistics are within 1e-4, 2e-3 and 2e-2. A fused update is within 1e-5 of the
+Tolerances: the gradient of an untrained ResNet-20 is within 5e-3 of the CPU's (relative, Euclidean norm) in fp32, 0.1
+in tf32 and 0.3 in bf16; on a CPU another order of summation alone moves it by 9e-4, operands rounded as in TF32
+by 3.5e-2, and bf16 by 0.12. Batch statistics are within 1e-4, 2e-3 and 2e-2. A fused update is within 1e-5 of the
 operators that it is made of. In a run training amplifies rounding: losses of a short one agree to 5e-2.
 """
 

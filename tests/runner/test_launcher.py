@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from runner.composing import CONF
-from runner.launcher import Job, print_table, quoted
+from runner.launcher import FreshProcessLauncher, Job, Planned, print_table, quoted
 
 # Stands in for runner.run in every process of a test: seed 1 fails, seed 2 waits to be stopped.
 STAND_IN = """
@@ -116,6 +116,28 @@ def test_sigterm_stops_the_job_and_the_sweep_which_can_be_resumed(
     assert summary(folder / "0")["status"] == "completed"
     assert summary(folder / "0")["resume"] == str((folder / "0").relative_to(tmp_path))
     assert summary(sweep_of(tmp_path) / "1")["status"] == "completed"
+
+
+def test_jobs_that_run_at_a_time_have_different_slots(tmp_path: Path):
+    claim = """
+import os, sys, time
+slot = os.environ["DCRUN_GPU_SLOT"]
+os.close(os.open(slot, os.O_CREAT | os.O_EXCL))
+time.sleep(0.3)
+os.rename(slot, sys.argv[1] + "." + slot)
+"""
+    planned = [
+        Planned(
+            number,
+            (),
+            tmp_path / str(number),
+            (sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r}){claim}", f"job{number}"),
+        )
+        for number in range(5)
+    ]
+    jobs = FreshProcessLauncher(2)._run_all(planned, 5)
+    assert [job.code for job in jobs] == [0] * 5
+    assert {path.suffix for path in tmp_path.glob("job*")} == {".0", ".1"}
 
 
 @pytest.mark.parametrize("value", ["plain", "a b", "a'b", "a=b,c", "tail\\", "a\\'b", "x(1)[2]{3}:"])

@@ -357,3 +357,21 @@ def test_as_module_with_everything_real(tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, "hydra.run.dir=a"], cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert json.loads((tmp_path / "a" / "summary.json").read_text())["status"] == "completed"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a GPU")
+def test_without_a_gpu_a_run_on_one_is_refused_in_one_line(tmp_path: Path):
+    arguments = ["algorithm=dc_asgd_a", "cluster.workers=8", "run.device=cuda", "run.precision=tf32"]
+    done = subprocess.run(
+        [sys.executable, "-m", "runner.cli", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CONF.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "run.device=cuda: this machine has 0 usable GPUs; allowed: cpu, auto" in line
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []

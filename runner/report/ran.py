@@ -37,7 +37,7 @@ def commands(runs: Sequence[Run]) -> list[str]:
     """The command lines that repeat runs, those that differ in the seed alone as one."""
     lines = []
     for group in by_seed(runs):
-        own = [o for o in group[0].overrides if not o.startswith(("seed=", "hydra.", "run.resume="))]
+        own = [o for o in group[0].overrides if not o.startswith(("seed=", "hydra.", "run.resume=", "logger.group="))]
         seeds = sorted({run.seed for run in group if run.seed is not None})
         multirun = "-m " if len(seeds) > 1 else ""
         lines.append(f"dcrun {multirun}{' '.join([*own, f'seed={chr(44).join(map(str, seeds))}'])}")

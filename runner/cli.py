@@ -143,16 +143,18 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
         folders.check_sweep_folder(folder, "hydra.sweep.dir")
     launched = launcher.FreshProcessLauncher
     launched.jobs.clear()
-    launched.stopped_by = launched.sweep = None
+    launched.stopped_by, launched.sweep, launched.refused = None, None, False
     code = _hydra(args)
     if launched.jobs:
         launcher.print_table(launched.jobs, launched.jobs[0].folder.parent)
-    if launched.jobs and launched.sweep and launched.stopped_by is None:
+    if launched.jobs and launched.sweep and launched.stopped_by is None and not launched.refused:
         logged = wandb_table.write(jobs[0], launched.sweep, [job.folder for job in launched.jobs])
         if logged is not None:
             print(f"table and claims: wandb leet {logged}", flush=True)
     if launched.stopped_by is not None:
         return 128 + launched.stopped_by
+    if launched.refused:
+        return 2
     return 1 if code != 0 or any(job.code != 0 for job in launched.jobs) else 0
 
 

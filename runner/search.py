@@ -90,7 +90,7 @@ class OptunaSweeper(Sweeper):
         storage = JournalStorage(JournalFileBackend(str(folders.free_folder(folder / "optuna.log"))))
         results = []
         for number, space in enumerate(spaces(self.config, arguments)):
-            if FreshProcessLauncher.stopped_by is None:
+            if not FreshProcessLauncher.over():
                 results.append(self._search(space, f"{number}: {space.name}", storage))
         OmegaConf.save(OmegaConf.create(results), folder / "optimization_results.yaml")
         for result in results:
@@ -105,7 +105,7 @@ class OptunaSweeper(Sweeper):
             study.enqueue_trial(params)
         limit = int(min(space.size, self.n_trials or (space.size if self.sampler == "grid" else _TRIALS)))
         tried: dict[Point, float | None] = {}
-        while len(tried) < limit and FreshProcessLauncher.stopped_by is None:
+        while len(tried) < limit and not FreshProcessLauncher.over():
             batch = self._proposed(study, space, tried, limit - len(tried))
             if not batch:
                 break

@@ -133,3 +133,24 @@ def test_an_experiment_is_a_sweep_whose_measured_cells_are_not_run_again(tmp_pat
     assert unknown.returncode == 2
     assert "dc_asgd_icml2017/table1" in unknown.stderr
     assert "published" not in unknown.stderr
+
+
+def test_an_experiment_without_its_data_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(CONF.parent)}
+    environment.pop("DCRUN_DATA", None)
+    command = [sys.executable, "-m", "runner.cli", "experiment=dc_asgd_icml2017/table2"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "dataset.root=null: this experiment needs its data set, and there is no data-sets" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_experiment_whose_first_job_has_wrong_input_is_not_begun(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(CONF.parent)}
+    data = tmp_path / "no_images"
+    data.mkdir()
+    command = [sys.executable, "-m", "runner.cli", "experiment=dc_asgd_icml2017/table2", f"dataset.root={data}"]
+    done = subprocess.run([*command, "logger=none"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("dcrun: dataset.root=") == 1
+    assert "dcrun: the other 8 jobs of the experiment are not begun" in done.stderr

@@ -15,7 +15,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from runner import cells, cli, config, launcher
+from runner import cells, config, launcher
 from runner.composing import CONF, Composer, composer, without_hydra
 from runner.errors import InputError
 from runner.report import published
@@ -86,20 +86,6 @@ def test_data_that_are_not_there_are_missed_at_once(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="this experiment needs its data set, and there is no"):
         compose.jobs([f"experiment={experiment}", *root], multirun=False)
-
-
-def test_a_sweep_without_its_data_is_one_line_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for scale in ("quick", "paper"):
-        assert cli.main(["experiment=dc_asgd_icml2017/table2", f"scale={scale}"]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith(
-            "dcrun: dataset.root=null: this experiment needs its data set, and there is no data-sets"
-        )
-        assert error.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_exhibit_has_its_experiment_and_the_other_way_round() -> None:

@@ -198,8 +198,8 @@ class FreshProcessLauncher(Launcher):
         assert self.config is not None
         if job.number == 0 and job.code == WRONG_INPUT and self.config.hydra.sweeper.get("cells") and total > 1:
             FreshProcessLauncher.refused = True
-            others = f"the other {total - 1} jobs of the experiment are not begun"
-            print(f"dcrun: {others}: its first has wrong input", file=sys.stderr, flush=True)
+            others = "no further job of the experiment is begun, its first has wrong input"
+            print(f"dcrun: {others}", file=sys.stderr, flush=True)
 
     def _earlier(self, outputs: Path) -> Earlier:
         if self.earlier is None:

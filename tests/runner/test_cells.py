@@ -145,6 +145,7 @@ def test_an_experiment_without_its_data_is_one_line_and_leaves_nothing(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_experiment_whose_first_job_has_wrong_input_is_not_begun(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(CONF.parent)}
     data = tmp_path / "no_images"

@@ -38,9 +38,15 @@ def commands(runs: Sequence[Run]) -> list[str]:
     lines = []
     for group in by_seed(runs):
         own = [o for o in group[0].overrides if not o.startswith(("seed=", "hydra.", "run.resume=", "logger.group="))]
-        seeds = sorted({run.seed for run in group if run.seed is not None})
-        multirun = "-m " if len(seeds) > 1 else ""
-        lines.append(f"dcrun {multirun}{' '.join([*own, f'seed={chr(44).join(map(str, seeds))}'])}")
+        seeds = [str(seed) for seed in sorted({run.seed for run in group if run.seed is not None})]
+        if any(o.startswith("experiment=") for o in own):
+            # Alone it would sweep over all its cells, each with these settings forced upon it.
+            one = " ".join(["dcrun", *own, "run.resume=null", "hydra.mode=RUN"])
+            several = f"for seed in {' '.join(seeds)}; do {one} seed=$seed; done"
+            lines.append(several if len(seeds) > 1 else f"{one} seed={''.join(seeds)}")
+        else:
+            multirun = "-m " if len(seeds) > 1 else ""
+            lines.append(f"dcrun {multirun}{' '.join([*own, f'seed={chr(44).join(seeds)}'])}")
     return list(dict.fromkeys(lines))
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from runner.report.cli import main
+from runner.report.collect import collect
+from runner.report.ran import commands
 
 MakeRun = Callable[..., Path]
 EVIL = "<img src=x onerror=alert(1)>|*a*"
@@ -89,6 +91,19 @@ def test_markdown_and_figures(runs: Path, tmp_path: Path) -> None:
     assert "figures/dc_asgd_icml2017-figure2-own-test_error.png" in text
     assert "mlp on digits" in text
     assert "broken" in text
+
+
+@pytest.mark.parametrize(("seeds", "loop"), [((0, 1), "for seed in 0 1; do {} seed=$seed; done"), ((3,), "{} seed=3")])
+def test_a_cells_command_runs_the_cell_alone(
+    make_run: MakeRun, tmp_path: Path, seeds: tuple[int, ...], loop: str
+) -> None:
+    given = ["logger.group='x'", "algorithm=ssgd", "cluster.workers=8", "experiment=dasgd_iclr2022/table1"]
+    for seed in seeds:
+        folder = make_run(f"a{seed}", [50.0], algorithm="ssgd", seed=seed)
+        overrides = json.dumps([*given, f"seed={seed}", "run.resume=null"])  # JSON is YAML
+        (folder / ".hydra" / "overrides.yaml").write_text(overrides)
+    found = commands(collect([tmp_path]))
+    assert found == [loop.format(f"dcrun {' '.join(given[1:])} run.resume=null hydra.mode=RUN")]
 
 
 def test_results_put_remarks_where_they_belong(runs: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What ran, in words: data, seeds, length, machine, commit, and the commands to repeat it."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -34,19 +35,19 @@ def facts(runs: Sequence[Run]) -> list[str]:
 
 
 def commands(runs: Sequence[Run]) -> list[str]:
-    """The command lines that repeat runs, those that differ in the seed alone as one."""
+    """The command lines that repeat runs, those that differ in the seed alone as one; quoted for a POSIX shell."""
     lines = []
     for group in by_seed(runs):
         own = [o for o in group[0].overrides if not o.startswith(("seed=", "hydra.", "run.resume=", "logger.group="))]
         seeds = [str(seed) for seed in sorted({run.seed for run in group if run.seed is not None})]
         if any(o.startswith("experiment=") for o in own):
             # Alone it would sweep over all its cells, each with these settings forced upon it.
-            one = " ".join(["dcrun", *own, "run.resume=null", "hydra.mode=RUN"])
+            one = shlex.join(["dcrun", *own, "run.resume=null", "hydra.mode=RUN"])
             several = f"for seed in {' '.join(seeds)}; do {one} seed=$seed; done"
             lines.append(several if len(seeds) > 1 else f"{one} seed={''.join(seeds)}")
         else:
             multirun = "-m " if len(seeds) > 1 else ""
-            lines.append(f"dcrun {multirun}{' '.join([*own, f'seed={chr(44).join(seeds)}'])}")
+            lines.append(f"dcrun {multirun}{shlex.join([*own, f'seed={chr(44).join(seeds)}'])}")
     return list(dict.fromkeys(lines))
 
 

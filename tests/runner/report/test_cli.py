@@ -1,5 +1,6 @@
 import json
 import re
+import subprocess
 import time
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -104,6 +105,28 @@ def test_a_cells_command_runs_the_cell_alone(
         (folder / ".hydra" / "overrides.yaml").write_text(overrides)
     found = commands(collect([tmp_path]))
     assert found == [loop.format(f"dcrun {' '.join(given[1:])} run.resume=null hydra.mode=RUN")]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["dataset.root='/data/my sets/[old] $HOME'", "dataset=digits", "dataset.shape=[1,8,8]", "~run.compile"],
+        ["experiment=dasgd_iclr2022/table1", "dataset.root='/data/my sets/it\\'s'", "schedule.lr=0.1"],
+    ],
+)
+@pytest.mark.parametrize("seeds", [(0, 1), (3,)])
+def test_a_shell_hands_on_what_was_given(
+    make_run: MakeRun, tmp_path: Path, given: list[str], seeds: tuple[int, ...]
+) -> None:
+    for seed in seeds:
+        folder = make_run(f"a{seed}", [50.0], algorithm="ssgd", seed=seed)
+        (folder / ".hydra" / "overrides.yaml").write_text(json.dumps([*given, f"seed={seed}"]))
+    [command] = commands(collect([tmp_path]))
+    shell = f"dcrun() {{ printf '%s\\n' \"$@\"; }}; {command}"
+    words = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [word for word in words if word in given] == given * (len(seeds) if "for " in command else 1)
+    plain = [word for word in given if not set(word) & set("'[~ ")]
+    assert all(f" {word} " in command for word in plain)
 
 
 def test_results_put_remarks_where_they_belong(runs: Path, tmp_path: Path) -> None:

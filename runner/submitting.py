@@ -87,6 +87,7 @@ class SubmititLauncher(FreshProcessLauncher):
         super().__init__(n_jobs)
         self.cluster, self.timeouts, self.parameters = cluster, timeouts, parameters
         self.submitted: list[Any] = []
+        self.withdrawn = False
 
     def _run_all(self, planned: Sequence[Planned | Job], total: int) -> list[Job]:
         assert self.config is not None
@@ -101,7 +102,7 @@ class SubmititLauncher(FreshProcessLauncher):
         self.submitted += jobs.values()
 
         def run(plan: Planned | Job) -> Job | None:
-            if FreshProcessLauncher.stopped_by is not None and plan.number not in jobs:
+            if self.over() and plan.number not in jobs:
                 return None
             if not queued:
                 announce(plan, total)
@@ -110,7 +111,14 @@ class SubmititLauncher(FreshProcessLauncher):
             if plan.number not in jobs:
                 jobs[plan.number] = executor.submit(Task(plan.command, plan.folder))
                 self.submitted.append(jobs[plan.number])
-            return self._ended(plan, jobs[plan.number])
+            job = self._ended(plan, jobs[plan.number])
+            if job is not None and not self.over():
+                self._judge_first(job, total)
+                if queued and FreshProcessLauncher.refused:
+                    # The queue would begin them without us. What has begun is cancelled, too.
+                    self.withdrawn = True
+                    self._stop(signal.SIGTERM)
+            return job
 
         with ThreadPoolExecutor(len(planned) if queued else self.n_jobs) as pool:
             return [job for job in pool.map(run, planned) if job is not None]
@@ -122,13 +130,15 @@ class SubmititLauncher(FreshProcessLauncher):
             if isinstance(plan, Planned):
                 yield plan
 
-    @staticmethod
-    def _ended(plan: Planned, submitted: Any) -> Job:
+    def _ended(self, plan: Planned, submitted: Any) -> Job | None:
+        """Waits for a job; None for one that was withdrawn because the experiment's first has wrong input."""
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
         try:
             code = submitted.result()
         except (FailedJobError, UncompletedJobError) as exc:
+            if self.withdrawn and not isinstance(exc, FailedJobError):
+                return None
             code = _WITHOUT_RESULT
             print(
                 f"dcrun: job {plan.number}: {_reason(exc)}; see {submitted.paths.stderr}", file=sys.stderr, flush=True

@@ -4,14 +4,19 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from runner import submitting
 from runner.composing import CONF
 from runner.errors import InputError
-from runner.submitting import Task, check
+from runner.launcher import FreshProcessLauncher, Planned
+from runner.outcome import WRONG_INPUT
+from runner.submitting import SubmititLauncher, Task, check
 
 pytest.importorskip("submitit", reason='pip install -e ".[submitit]"')
 
@@ -97,6 +102,84 @@ def test_the_example_for_slurm_is_what_submitit_takes(tmp_path: Path, monkeypatc
     assert isinstance(launcher, DictConfig)
     launcher.parameters.update(gpus_per_node=1, slurm_partition="gpu", slurm_account="a", slurm_constraint="b")
     check(OmegaConf.create({"hydra": {"launcher": launcher, "runtime": {"choices": {}}}}))
+
+
+class Queue:
+    """Stands in for submitit's executor: the last word of a job's command is its exit code.
+
+    Args:
+        patience: seconds that the jobs after the first take, if they are not cancelled before.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.tasks: list[Task] = []
+        self.cancelled: set[int] = set()
+        self.stopped = threading.Event()
+
+    def batch(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def submit(self, task: Task) -> "Queued":
+        self.tasks.append(task)
+        return Queued(self, len(self.tasks) - 1)
+
+
+class Queued:
+    """A job of the queue; those after the first end when they are cancelled, or later with their code."""
+
+    def __init__(self, queue: Queue, number: int) -> None:
+        self.queue, self.number = queue, number
+
+    def result(self) -> int:
+        from submitit.core.utils import UncompletedJobError
+
+        if self.number and self.queue.stopped.wait(self.queue.patience):
+            raise UncompletedJobError("has not produced any output (state: CANCELLED)")
+        return int(self.queue.tasks[self.number].command[-1])
+
+    def cancel(self, check: bool) -> None:
+        self.queue.cancelled.add(self.number)
+        self.queue.stopped.set()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "cells", "code", "begun", "ended"),
+    [
+        ("local", True, WRONG_INPUT, 1, [0]),
+        ("slurm", True, WRONG_INPUT, 3, [0]),
+        ("local", True, 1, 3, [0, 1, 2]),
+        ("slurm", True, 1, 3, [0, 1, 2]),
+        ("local", False, WRONG_INPUT, 3, [0, 1, 2]),
+    ],
+)
+def test_an_experiment_whose_first_job_has_wrong_input_does_not_go_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cluster: str,
+    cells: bool,
+    code: int,
+    begun: int,
+    ended: list[int],
+) -> None:
+    refused = len(ended) == 1
+    queue = Queue(30 if refused else 0)
+    monkeypatch.setattr(submitting, "_executor", lambda *given: queue)
+    monkeypatch.setattr(FreshProcessLauncher, "refused", False)
+    launcher = SubmititLauncher(cluster, 1, 3, {})
+    sweeper: dict[str, Any] = {"cells": ["seed=0"]} if cells else {}
+    launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "sweeper": sweeper}})
+    codes = (code, 0, 0)
+    planned = [Planned(n, (f"seed={n}",), tmp_path / str(n), ("x", str(c))) for n, c in enumerate(codes)]
+    jobs = launcher._run_all(planned, len(planned))
+    assert [job.number for job in jobs] == ended
+    assert len(queue.tasks) == begun
+    assert FreshProcessLauncher.refused == refused
+    assert queue.cancelled.issuperset({1, 2}) == (refused and cluster == "slurm")
+    err = capsys.readouterr().err
+    assert ("no further job of the experiment is begun" in err) == refused
+    assert err.count(" failed with exit code") == 1
 
 
 @pytest.mark.slow

@@ -195,8 +195,10 @@ class FreshProcessLauncher(Launcher):
 
     def _judge_first(self, job: Job, total: int) -> None:
         """Stops an experiment whose first job has wrong input, as data that are not what it needs."""
+        if job.number != 0 or job.code != WRONG_INPUT or total == 1:
+            return
         assert self.config is not None
-        if job.number == 0 and job.code == WRONG_INPUT and self.config.hydra.sweeper.get("cells") and total > 1:
+        if self.config.hydra.sweeper.get("cells"):
             FreshProcessLauncher.refused = True
             others = "no further job of the experiment is begun, its first has wrong input"
             print(f"dcrun: {others}", file=sys.stderr, flush=True)

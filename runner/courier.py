@@ -3,6 +3,8 @@
 A transfer is started by the thread that computes, so that all ranks start theirs in the same order, and awaited by a
 thread of its own, which notes when it arrived. A slower network than the machine's can be acted there: the transfer's
 seconds are slept after the contributions of all ranks have come together, on top of what the real network took.
+
+What the process group cannot carry from GPU to GPU travels through page-locked CPU memory.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from runner.links import carrier
+
 
 class Parcel:
     """A combination on its way.
@@ -24,11 +28,13 @@ class Parcel:
     Args:
         vectors: where the ranks' sum (1, n) or their vectors by rank (M, n) will be.
         work: the transfer; None where it has arrived.
+        device: where the vectors are wanted; None where they are there already.
     """
 
-    def __init__(self, vectors: Tensor, work: dist.Work | None) -> None:
+    def __init__(self, vectors: Tensor, work: dist.Work | None, device: torch.device | None = None) -> None:
         self.vectors = vectors
         self.work = work
+        self.device = device
         self.begin = time.perf_counter()
         self.arrival: Future[float] | None = None
         self._end: float | None = None
@@ -44,6 +50,9 @@ class Parcel:
         elif self.work is not None and self._end is None:
             self.work.wait()
             self._end = time.perf_counter()
+        if self.device is not None:
+            self.vectors = self.vectors.to(self.device, non_blocking=True)
+            self.device = None
         return self.vectors
 
     def seconds(self) -> float:
@@ -74,18 +83,29 @@ class Courier:
             threading.Thread(target=_wait, args=(self._queue, slowed), daemon=True, name="courier").start()
 
     def send(self, vector: Tensor) -> Parcel:
-        """Start combining a vector (n,), which belongs to the courier from now on."""
+        """Start combining a contiguous tensor, of shape (n,) or any other, which belongs to the courier from now on."""
+        wanted = None
+        if vector.is_cuda and carrier(vector.device).type == "cpu":
+            wanted = vector.device
+            # Not asynchronous: the transfer must find the values there.
+            vector = page_locked(vector.shape, vector.dtype).copy_(vector)
         if self.combine == "gather":
-            vectors = vector.new_empty(self.world, vector.numel())
+            shape = torch.Size((self.world, *vector.shape))
+            vectors = vector.new_empty(shape) if wanted is None else page_locked(shape, vector.dtype)
             work = dist.all_gather_into_tensor(vectors, vector[None], async_op=True)
         else:
             vectors = vector[None]
             work = dist.all_reduce(vector, async_op=True)
-        parcel = Parcel(vectors, work)
+        parcel = Parcel(vectors, work, wanted)
         if self._queue is not None:
             parcel.arrival = Future()
             self._queue.put(parcel)
         return parcel
+
+
+def page_locked(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Return CPU memory that a GPU can copy from and to directly."""
+    return torch.empty(shape, dtype=dtype, pin_memory=True)
 
 
 def _wait(parcels: queue.SimpleQueue[Parcel], slowed: float) -> None:

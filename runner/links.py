@@ -117,6 +117,14 @@ def join_group(meeting: Meeting, device: torch.device) -> None:
     )
 
 
+def carrier(device: torch.device) -> torch.device:
+    """Return the device on which the default process group carries tensors of `device`.
+
+    Of the collectives on GPU tensors, PyTorch documents for gloo only some: over gloo all go through the CPU.
+    """
+    return torch.device("cpu") if dist.get_backend() == "gloo" else device
+
+
 def is_peers_fault(error: RuntimeError) -> bool:
     """Whether an error of a transfer says that the other side is gone or silent; gloo has no type of its own for it."""
     return isinstance(error, dist.DistError) or "gloo/" in str(error) or "onnection" in str(error)

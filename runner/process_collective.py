@@ -13,7 +13,6 @@ from collections import deque
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from algorithms.base import Collective, Message, Step
@@ -185,7 +184,7 @@ class ProcessCollective:
         settle(self.oracle.totals)
         course.pause()
         totals = self.oracle.take_totals()
-        dist.all_reduce(totals)
+        totals = self._sum(totals)
         weights = self._weights()
         own_totals = torch.tensor(self.activity.totals(self.meeting.rank), dtype=torch.float64)
         for rank, row in enumerate(self._rows(own_totals.to(self.oracle.device))):
@@ -219,9 +218,11 @@ class ProcessCollective:
 
     def _rows(self, vector: Tensor) -> list[Tensor]:
         """Return every rank's vector."""
-        rows = [torch.empty_like(vector) for _ in range(self.meeting.world)]
-        dist.all_gather(rows, vector.contiguous())
-        return rows
+        return list(Courier("gather", self.meeting.world).send(vector.contiguous()).arrived())
+
+    def _sum(self, vector: Tensor) -> Tensor:
+        """Return the sum of all ranks' vectors, in the memory of this rank's where it can be."""
+        return Courier("mean", self.meeting.world).send(vector).arrived()[0]
 
     def _columns(self, mean: Tensor) -> dict[str, float]:
         if self.method.replicated or self.meeting.world == 1:
@@ -239,9 +240,7 @@ class ProcessCollective:
     def _weights(self) -> Tensor:
         if self.method.replicated:
             return self.method.solution()
-        mean = self.method.solution().clone()
-        dist.all_reduce(mean)
-        return mean.div_(self.meeting.world)
+        return self._sum(self.method.solution().clone()).div_(self.meeting.world)
 
     def _states(self) -> list[Message]:
         own = self.method.state()

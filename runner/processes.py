@@ -186,7 +186,7 @@ def _follow(parts: build.Parts, make: Callable[[Course], ProcessCollective], sig
         sign=sign,
     )
     executor = make(course)
-    resumed = _share(None, parts.device)
+    resumed = _share(None, links.carrier(parts.device))
     if resumed:
         course.load_state_dict(resumed["course"])
         executor.load_state_dict(resumed["executor"])

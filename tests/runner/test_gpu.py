@@ -175,6 +175,17 @@ def test_a_worker_process_on_a_gpu_is_sequential_sgd(tmp_path: Path):
     assert real["final_train_loss"] == pytest.approx(sequential["final_train_loss"], rel=5e-2)
 
 
+@pytest.mark.parametrize("algorithm", ["ssgd", "local_sgd", "dasgd", "dc_ssgd"])
+def test_two_ranks_on_gpus_are_the_simulation(algorithm: str, tmp_path: Path):
+    """On one GPU the two share it, and vectors go through CPU memory; on two GPUs they go from one to the other."""
+    common = (f"algorithm={algorithm}", *RUN, *GPU, "cluster.workers=2", "run.deterministic=true")
+    code, real = conduct(tmp_path / "real", *common, "cluster=processes")
+    assert (code, real["status"]) == (0, "completed")
+    simulated = conduct(tmp_path / "simulated", *common)[1]
+    assert real["updates"] == simulated["updates"]
+    assert real["final_train_loss"] == pytest.approx(simulated["final_train_loss"], rel=5e-2)
+
+
 @pytest.mark.slow
 def test_a_compiled_network_is_captured_and_close(tmp_path: Path):
     common = ("algorithm=sgd", *RUN, *GPU)

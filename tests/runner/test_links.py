@@ -1,3 +1,4 @@
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -5,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from runner.links import Link, Meeting, at_file, expected, is_peers_fault, loopback
+from runner.links import Link, Meeting, at_file, carrier, expected, is_peers_fault, join_group, loopback
 
 
 def met(folder: Path, timeout: float = 30.0) -> tuple[Link, Link]:
@@ -76,6 +78,46 @@ def test_a_gone_worker_is_an_error_of_a_kind_that_is_recognised(tmp_path: Path):
     thread.join(30)
     assert not thread.is_alive()
     assert is_peers_fault(errors[0])
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "here", "backend"),
+    [
+        ("cuda", 2, None, "nccl"),
+        ("cuda", 3, None, "nccl"),
+        ("cuda", 1, None, "gloo"),
+        ("cuda", 1, "1", "nccl"),  # two machines with a GPU each
+        ("cuda", 1, "2", "gloo"),
+        ("cpu", 2, None, "gloo"),
+    ],
+)
+def test_ranks_with_a_gpu_of_their_own_use_nccl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, here: str | None, backend: str
+):
+    made: list[tuple[str, int, int]] = []
+
+    def make(backend: str, *, rank: int, world_size: int, **options: Any) -> None:
+        made.append((backend, rank, world_size))
+
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "before")
+    if here is None:
+        monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(dist, "init_process_group", make)
+    join_group(at_file(str(tmp_path / "store"), 1, 2, 6.0), torch.device(device))
+    assert made == [(backend, 1, 2)]
+    assert os.environ["GLOO_SOCKET_IFNAME"] == os.environ["NCCL_SOCKET_IFNAME"] == loopback()
+
+
+def test_only_gloo_carries_through_the_cpu(monkeypatch: pytest.MonkeyPatch):
+    gpu = torch.device("cuda", 1)
+    monkeypatch.setattr(dist, "get_backend", lambda: "gloo")
+    assert carrier(gpu) == torch.device("cpu")
+    monkeypatch.setattr(dist, "get_backend", lambda: "nccl")
+    assert carrier(gpu) == gpu
 
 
 def test_other_errors_are_not_the_peers_fault():

@@ -188,9 +188,13 @@ def _peak(pipe: Connection, folder: Path, wide: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the process's memory from /proc")
-def test_a_simulation_of_m_workers_holds_at_most_m_and_six_weight_vectors(tmp_path: Path):
+def test_a_simulation_of_m_workers_holds_at_most_m_and_six_weight_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """M backups; weights, MeanSquare, the replica's weights and gradients; the rest is for what comes and goes."""
-    context = multiprocessing.get_context("forkserver")
+    # Else the C library keeps what was freed in pieces of up to 32 MB, and how much of it differs from run to run.
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**20))
+    context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     # 10.5 million weights, of which the largest layer has a third.
     process = context.Process(target=_peak, args=(theirs, tmp_path, "model.widths=[1800,1800,1800,1800]"))

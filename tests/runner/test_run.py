@@ -1,6 +1,5 @@
 import json
 import multiprocessing
-import resource
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from safetensors.torch import load_file
 
 from models.resnet import ResNet
 from runner.fingerprint import weights_sha256
+from runner.machine import peak_memory_bytes
 from runner.tracking import SUMMARY_KEYS
 from tests.trial import compose, conduct, execute, rows
 
@@ -183,8 +183,7 @@ def _peak(pipe: Connection, folder: Path, wide: str) -> None:
     status = Path("/proc/self/status").read_text().splitlines()
     before = int(next(line for line in status if line.startswith("VmRSS")).split()[1])
     summary = conduct(folder / "large", *LARGE, wide)[1]
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    pipe.send((1024 * grown, 4 * summary["parameters"]))
+    pipe.send((peak_memory_bytes() - 1024 * before, 4 * summary["parameters"]))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the process's memory from /proc")

@@ -20,7 +20,7 @@ from runner.capture import CudaGraphs
 from runner.clock import Clock
 from runner.config import GPU_SLOT
 from runner.course import Observer
-from runner.diagnostics import VarianceFactors, spread
+from runner.diagnostics import LayerLog, spread
 from runner.errors import InputError, building
 from runner.evaluate import Evaluator
 from runner.oracle import NetworkOracle
@@ -70,7 +70,7 @@ class Parts:
         if not run.diagnostics:
             return []
         ids = spread(len(self.dataset.train), run.diagnostic_samples)
-        return [VarianceFactors(self.oracle, ids, folder, lines, batch_size=run.eval_batch_size)]
+        return [LayerLog(self.oracle, ids, folder, lines, run.diagnostics, batch_size=run.eval_batch_size)]
 
     def clock(self) -> Clock:
         """Return the clock of the run's cluster."""
@@ -176,7 +176,7 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     )
     with building():
         method.prepare(oracle.replica.layers)
-        if method.per_sample or cfg.run.diagnostics:
+        if method.per_sample or "variance_factor" in cfg.run.diagnostics:
             oracle.sample_norms  # noqa: B018 (refuses a network with layers that cannot tell them)
     together = workers if isinstance(method, Collective) else 1
     batches = Batches(

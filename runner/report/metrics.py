@@ -25,6 +25,7 @@ _SHOWN = {
     "test_loss": ("test loss", 4),
     "train_loss": ("training loss", 4),
     "accuracy": ("validation accuracy", 4),
+    "largest_rate": ("largest usable learning rate", 4),
 }
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ from torch.func import functional_call, grad, vmap
 
 from models.resnet import ResNet
 from runner import build
-from runner.diagnostics import VarianceFactors, spread
+from runner.config import DIAGNOSTICS
+from runner.diagnostics import QUANTITIES, LayerLog, spread
 from runner.errors import InputError
 from runner.records import read_lines
 from tests.trial import compose, conduct
 
 RUN = ("algorithm=nag", "model=mlp", "dataset.limit_train=100", "dataset.limit_test=20", "run.epochs=3")
-ASKED = ("run.diagnostics=[variance_factor]", "run.diagnostic_samples=30")
+ASKED = ("run.diagnostics=[variance_factor,largest_rate]", "run.diagnostic_samples=30")
+
+WIDE = ("algorithm=nag", "model=mlp", "model.widths=[40,30]")
 
 
 def test_factors_are_those_of_single_gradients(tmp_path: Path):
@@ -26,7 +30,8 @@ def test_factors_are_those_of_single_gradients(tmp_path: Path):
     assert isinstance(network, ResNet)
     statistics = oracle.replica.initial_statistics() + 0.05
     ids = spread(50, 13)
-    found = VarianceFactors(oracle, ids, tmp_path, 0, batch_size=5).measure(oracle.replica.weights.clone(), statistics)
+    log = LayerLog(oracle, ids, tmp_path, 0, ["variance_factor"], batch_size=5)
+    found = torch.tensor(log.measure("variance_factor", oracle.replica.weights.clone(), statistics))
 
     network.eval()
     values = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
@@ -41,8 +46,57 @@ def test_factors_are_those_of_single_gradients(tmp_path: Path):
         own = [g.double() for name, g in single.items() if name.rpartition(".")[0] == layer.name]
         above = sum(g.square().flatten(1).sum(1).mean() for g in own)
         below = sum(g.mean(0).square().sum() for g in own)
-        torch.testing.assert_close(factor, torch.as_tensor(above / below), rtol=1e-4, atol=0)
+        torch.testing.assert_close(factor.double(), torch.as_tensor(above / below), rtol=1e-4, atol=0)
         assert factor >= 1
+
+
+def test_the_largest_rate_is_the_last_at_which_the_loss_does_not_rise(tmp_path: Path):
+    """Each layer's bound, beside steps made by functional calls: it holds, and the next rate up does not."""
+    parts = build.load(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
+    oracle = parts.oracle
+    network: Any = oracle.replica.module
+    ids = spread(50, 13)
+    before = oracle.replica.weights.clone()
+    log = LayerLog(oracle, ids, tmp_path, 0, ["largest_rate"], batch_size=5)
+    found = log.measure("largest_rate", oracle.replica.weights, oracle.replica.initial_statistics())
+    assert torch.equal(oracle.replica.weights, before)
+
+    weights = {name: value.detach().double() for name, value in network.named_parameters()}
+    inputs, targets = parts.dataset.train.batch(ids)
+
+    def loss(weights: dict[str, Tensor]) -> Tensor:
+        return network.loss(functional_call(network, weights, (inputs.double(),)), targets)
+
+    start, gradients = loss(weights), grad(loss)(weights)
+
+    def rises(layer: str, rate: float) -> bool:
+        step = {name: rate * (name.rpartition(".")[0] == layer) for name in weights}
+        return bool(loss({name: w - step[name] * gradients[name] for name, w in weights.items()}) > start)
+
+    assert len(found) == len(oracle.replica.layers) == 3
+    for layer, rate in zip(oracle.replica.layers, found, strict=True):
+        assert 1e-4 < rate < 1e5
+        assert not rises(layer.name, rate)
+        assert rises(layer.name, rate * 10 ** (1 / 8))
+    assert max(found) > 2 * min(found), "layers differ, as section 4.4.1 says"
+
+
+def test_the_largest_rate_of_a_layer_without_a_gradient_is_unknown(tmp_path: Path):
+    parts = build.load(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
+    weights = parts.oracle.replica.weights.clone()
+    last = parts.oracle.replica.layers[-1]
+    weights[last.low : last.high] = 0
+    log = LayerLog(parts.oracle, spread(50, 13), tmp_path, 0, ["largest_rate"], batch_size=5)
+    *below, top = log.measure("largest_rate", weights, parts.oracle.replica.initial_statistics())
+    assert all(math.isnan(rate) for rate in below), "nothing comes down through a classifier of zeros"
+    assert top > 0
+    log({"epoch": 1.0, "updates": 2}, weights, parts.oracle.replica.initial_statistics())
+    [record] = read_lines(tmp_path / "layers.jsonl")
+    assert record["largest_rate"]["hidden1.linear"] is None
+
+
+def test_what_can_be_asked_for_is_what_is_measured():
+    assert tuple(QUANTITIES) == DIAGNOSTICS
 
 
 def test_a_run_writes_a_line_for_each_evaluation(tmp_path: Path):
@@ -55,6 +109,7 @@ def test_a_run_writes_a_line_for_each_evaluation(tmp_path: Path):
     for record in lines:
         assert list(record["variance_factor"]) == ["hidden1.linear", "classifier"]
         assert all(value >= 1 for value in record["variance_factor"].values())
+        assert all(1e-4 <= value <= 1e5 for value in record["largest_rate"].values())
 
 
 def test_looking_does_not_change_the_run(tmp_path: Path):
@@ -101,7 +156,7 @@ def test_a_run_stops_at_its_target_loss(tmp_path: Path, reached: bool):
     [
         ("run.micro_batch=0", r"run\.micro_batch=0: .*; allowed: integers from 1"),
         ("run.target_loss=0", r"run\.target_loss=0: .*; allowed: numbers above 0, null"),
-        ("run.diagnostics=[variance]", r"run\.diagnostics=variance: .*; allowed: variance_factor"),
+        ("run.diagnostics=[variance]", r"run\.diagnostics=variance: .*; allowed: variance_factor, largest_rate"),
         ("run.diagnostic_samples=0", r"run\.diagnostic_samples=0: "),
     ],
 )

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import Collective, ParameterServer
 from runner.batches import Batches
+from runner.beside import SideStream
 from runner.capture import CudaGraphs
 from runner.clock import Clock
 from runner.config import GPU_SLOT
@@ -173,6 +174,7 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         compiled=cfg.run.batch_size if cfg.run.compile and on_gpu else None,
         micro_batch=cfg.run.micro_batch,
         graphs=CudaGraphs(device) if cfg.run.capture == "auto" and on_gpu else None,
+        beside=SideStream(device) if on_gpu else None,
     )
     with building():
         method.prepare(oracle.replica.layers)

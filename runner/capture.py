@@ -26,8 +26,9 @@ SIZES = 4
 WARM_UP = 3
 """Steps before a capture, as PyTorch's notes on CUDA graphs advise: libraries choose and load their kernels there."""
 
-Step = Callable[[Tensor, "int | Tensor"], None]
-"""Makes a step on sample numbers [B] in an epoch, with operators on the device alone."""
+Step = Callable[[Tensor, "int | Tensor", "Tensor | None"], None]
+"""Makes a step on sample numbers [B] in an epoch, with operators on the device alone; reads weights that are in CPU
+memory, if it is given any, in a copy that it starts itself."""
 
 
 class Graphs(Protocol):
@@ -113,21 +114,28 @@ class CapturedSteps:
         self.step = step
         self.graphs = graphs
         self.kept = kept
-        self.captured: dict[int, _Captured] = {}
+        self.captured: dict[tuple[int, int], _Captured] = {}
         self.refused: str | None = None
         self._epoch = torch.zeros((), dtype=torch.int64, device=device)
         self._held_epoch = 0
-        self._seen: set[int] = set()
+        self._seen: set[tuple[int, int]] = set()
 
-    def __call__(self, ids: Tensor, epoch: int) -> None:
-        """Make a step on the samples `ids` [B] of an epoch."""
-        size = ids.numel()
-        captured = self.captured.get(size)
-        if captured is None and self.refused is None and size in self._seen:
-            captured = self._capture(ids)
+    def has(self, size: int) -> bool:
+        """Whether a step on so many samples was captured."""
+        return any(size == captured for captured, _ in self.captured)
+
+    def __call__(self, ids: Tensor, epoch: int, arriving: Tensor | None = None) -> None:
+        """Make a step on the samples `ids` [B] of an epoch, with weights that come from CPU memory, or that are there.
+
+        A graph copies from the address that it was recorded with: a step from another one is another step.
+        """
+        key = _key(ids, arriving)
+        captured = self.captured.get(key)
+        if captured is None and self.refused is None and key in self._seen:
+            captured = self._capture(ids, arriving)
         if captured is None:
-            self._seen.add(size)
-            self.step(ids, epoch)
+            self._seen.add(key)
+            self.step(ids, epoch, arriving)
             return
         captured.ids.copy_(ids, non_blocking=True)
         if epoch != self._held_epoch:
@@ -141,14 +149,14 @@ class CapturedSteps:
             self.refused = reason
             log.info("training steps are made without CUDA graphs: %s", reason)
 
-    def _capture(self, ids: Tensor) -> _Captured | None:
+    def _capture(self, ids: Tensor, arriving: Tensor | None = None) -> _Captured | None:
         if len(self.captured) == SIZES:
             self.refuse(f"batches have more than {SIZES} sizes; those captured before still use them")
             return None
         static = ids.to(self._epoch.device, copy=True)
 
         def work() -> None:
-            self.step(static, self._epoch)
+            self.step(static, self._epoch, arriving)
 
         # Warming up makes real steps. Random numbers that a network draws are not to depend on it either.
         kept = [(tensor, tensor.clone()) for tensor in self.kept()]
@@ -166,5 +174,10 @@ class CapturedSteps:
             with torch.no_grad():
                 for tensor, before in kept:
                     tensor.copy_(before)
-        self.captured[ids.numel()] = _Captured(static, replay)
-        return self.captured[ids.numel()]
+        made = self.captured[_key(ids, arriving)] = _Captured(static, replay)
+        return made
+
+
+def _key(ids: Tensor, arriving: Tensor | None) -> tuple[int, int]:
+    """What tells one step from another: its number of samples, and the address that its weights come from, or 0."""
+    return ids.numel(), 0 if arriving is None else arriving.data_ptr()

@@ -157,7 +157,8 @@ def _mean_gradient(oracle: NetworkOracle, ids: Tensor, batch_size: int, squares:
     for low in range(0, len(ids), batch_size):
         some = ids[low : low + batch_size]
         recorded = None if squares is None else squares[:, low : low + len(some)]
-        loss, _ = oracle.backward(*oracle.split.batch(some), len(some) / len(ids), recorded)
+        inputs, targets = oracle.split.batch(some)
+        loss, _ = oracle.backward(inputs, targets, len(some) / len(ids), recorded)
         total += loss * len(some)
     return total.item() / len(ids)
 

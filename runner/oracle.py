@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from runner.beside import Beside
 from runner.capture import CapturedSteps, Graphs
 from runner.errors import InputError
 from runner.replica import Replica
@@ -40,6 +41,10 @@ class Sample(Protocol):
         ...
 
 
+def _nothing() -> None:
+    """There is nothing to wait for."""
+
+
 class NetworkOracle:
     """Answer a method's questions about the training loss of a network.
 
@@ -55,6 +60,8 @@ class NetworkOracle:
             the memory of a piece. Batch norm normalises each piece by itself; the batch's statistics are then the
             pieces' means and unbiased variances, averaged by samples. None for a batch in one piece.
         graphs: capture whole steps with these; None makes each step as it is.
+        beside: copies weights that come from CPU memory to the GPU while the batch is prepared there; None copies them
+            first.
 
     Attributes:
         totals: (3,) float64 on the device: sum of losses, errors and samples since `take_totals`.
@@ -71,6 +78,7 @@ class NetworkOracle:
         compiled: int | None = None,
         micro_batch: int | None = None,
         graphs: Graphs | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self.replica = replica
         self.split = split
@@ -79,6 +87,7 @@ class NetworkOracle:
         self.device = replica.weights.device
         self.precision = precision
         self.micro_batch = micro_batch
+        self.beside = beside
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         self._compiled_size = compiled
         self._compiled = self.loss if compiled is None else torch.compile(self.loss, dynamic=False)
@@ -126,16 +135,17 @@ class NetworkOracle:
     def _backward(self, w: Tensor, batch: Sample, squares: Tensor | None) -> Tensor:
         """Fill the flat gradient, and `squares` with squared norms of contributions."""
         replica = self.replica
-        if w.data_ptr() != replica.weights.data_ptr():
-            replica.weights.copy_(w, non_blocking=True)
         size = batch.ids.numel()
+        arriving = w if self.beside is not None and size and not w.is_cuda else None
+        if arriving is None and w.data_ptr() != replica.weights.data_ptr():
+            replica.weights.copy_(w, non_blocking=True)
         if size == 0:
             return replica.gradient.zero_()
         try:
             if self.steps is not None and self._whole(size, squares):
-                self.steps(batch.ids, batch.epoch)
+                self.steps(batch.ids, batch.epoch, arriving)
             else:
-                self._accumulate(batch, squares)
+                self._accumulate(batch, squares, arriving)
         except RuntimeError as error:
             if torch.are_deterministic_algorithms_enabled() and "deterministic" in str(error):
                 what = str(error).split(" does not have")[0] + " is not repeatable on this device"
@@ -152,12 +162,24 @@ class NetworkOracle:
         if self.micro_batch is not None and size > self.micro_batch:
             self.steps.refuse("batches are cut into pieces (run.micro_batch)")
             return False
-        return self.steps.refused is None or size in self.steps.captured
+        return self.steps.refused is None or self.steps.has(size)
 
-    def _step(self, ids: Tensor, epoch: int | Tensor) -> None:
+    def _arrive(self, w: Tensor | None) -> Callable[[], None]:
+        """Start copying weights to the replica, beside what follows; return what waits for them."""
+        if w is None:
+            return _nothing
+        assert self.beside is not None
+        return self.beside.start(lambda: self._load(w))
+
+    def _load(self, w: Tensor) -> None:
+        self.replica.weights.copy_(w, non_blocking=True)
+
+    def _step(self, ids: Tensor, epoch: int | Tensor, arriving: Tensor | None = None) -> None:
         """Fill the flat gradient, the batch statistics and the totals, by operators on the device alone."""
         self.replica.module.train()
+        arrived = self._arrive(arriving)
         inputs, targets = self.split.batch(ids, seed=self.seed, epoch=epoch)
+        arrived()
         loss, errors = self._forward(len(inputs))(inputs, targets)
         self.replica.backpropagate(loss)
         self._count(loss.detach(), errors, len(inputs))
@@ -166,9 +188,10 @@ class NetworkOracle:
         """Return what steps change besides the gradient."""
         return [self.totals, self.replica.statistics, *self.replica.module.buffers()]
 
-    def _accumulate(self, batch: Sample, squares: Tensor | None) -> None:
+    def _accumulate(self, batch: Sample, squares: Tensor | None, arriving: Tensor | None) -> None:
         """Fill the flat gradient, piece by piece, and `squares` with squared norms of contributions."""
         replica = self.replica
+        arrived = self._arrive(arriving)
         replica.gradient.zero_()
         size = batch.ids.numel()
         if self._has_dropout:
@@ -179,6 +202,8 @@ class NetworkOracle:
         low = 0
         for ids in pieces:
             inputs, targets = self.split.batch(ids, seed=self.seed, epoch=batch.epoch)
+            if low == 0:
+                arrived()
             recorded = None if squares is None or low >= squares.shape[1] else squares[:, low : low + len(ids)]
             loss, errors = self.backward(inputs, targets, len(ids) / size, recorded)
             self._count(loss, errors, len(ids))

@@ -176,6 +176,27 @@ class CpuGraphs:
         return replay
 
 
+class Late:
+    """Work beside other work on a CPU, see `runner.beside.Beside`: not done before it is waited for.
+
+    Attributes:
+        log: "start" and "join", in the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def start(self, work: Callable[[], None]) -> Callable[[], None]:
+        assert self.log.count("start") == self.log.count("join"), "the work before was never waited for"
+        self.log.append("start")
+
+        def join() -> None:
+            self.log.append("join")
+            work()
+
+        return join
+
+
 def _into(recorded: Any, fresh: Any) -> None:
     """Have the results of an operator where the operators after it look for them."""
     for place, value in zip(tree_leaves(recorded), tree_leaves(fresh), strict=True):

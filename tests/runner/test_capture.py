@@ -101,7 +101,7 @@ def test_the_double_finds_a_buffer_that_moves(moved: str):
             p.data = p.data.clone()
     else:
         assert asked.steps is not None
-        held = asked.steps.captured[16].ids
+        held = asked.steps.captured[16, 0].ids
         held.data = held.clone()
     with pytest.raises(AssertionError, match="has moved"):
         asked.gradient(asked.replica.weights, batches()[4])

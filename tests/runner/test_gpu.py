@@ -77,7 +77,25 @@ def test_captured_steps_equal_eager_ones_to_the_bit(precision: str):
         assert torch.equal(captured.oracle.replica.statistics, eager.oracle.replica.statistics), number
         assert torch.equal(captured.oracle.totals, eager.oracle.totals), number
     assert captured.oracle.steps.refused is None
-    assert set(captured.oracle.steps.captured) == {32, 8}
+    assert set(captured.oracle.steps.captured) == {(32, 0), (8, 0)}
+
+
+@pytest.mark.parametrize("capture", ["auto", "false"])
+def test_weights_from_page_locked_memory_arrive_beside_the_batch(capture: str):
+    """A branch of the graph, or a second stream: the same bits as copying them first."""
+    common = ("algorithm=sgd", *GPU, "run.deterministic=true", f"run.capture={capture}")
+    beside, first = parts(*common), parts(*common)
+    first.oracle.beside = None
+    inbox = torch.empty(first.oracle.replica.weights.shape, pin_memory=True)
+    start = first.oracle.replica.weights.to("cpu", copy=True)
+    for number in range(6):
+        inbox.copy_(start + 0.01 * number)
+        batch = Batch(number, 0, torch.arange(32) + number)
+        a, b = (given.oracle.gradient(inbox, batch) for given in (beside, first))
+        assert torch.equal(a, b), number
+    if beside.oracle.steps is not None:
+        assert beside.oracle.steps.refused is None
+        assert set(beside.oracle.steps.captured) == {(32, inbox.data_ptr())}
 
 
 def test_capturing_changes_no_state():

@@ -1,0 +1,45 @@
+"""Work that a GPU does beside other work: a copy from CPU memory, while kernels prepare what the copy is needed for.
+
+What does it is behind an interface, `Beside`, so that the tests can do it on a CPU, with a double whose work is not
+done before it is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+
+class Beside(Protocol):
+    """Does work beside that of the current stream."""
+
+    def start(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Have `work` done after all that the current stream was given so far, and beside what it is given next.
+
+        Returns:
+            what makes the current stream, not the host, wait for it; to be called once.
+        """
+        ...
+
+
+class SideStream:
+    """A second stream of a GPU. Captured together with the work beside it, it becomes a branch of the graph.
+
+    Args:
+        device: the GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)
+
+    def start(self, work: Callable[[], None]) -> Callable[[], None]:
+        """See `Beside.start`; `work` must neither allocate nor free memory of the GPU, which belongs to a stream."""
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        with torch.cuda.stream(self.stream):
+            work()
+        return self._join
+
+    def _join(self) -> None:
+        torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)

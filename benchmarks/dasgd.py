@@ -14,12 +14,10 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from sidebyside import Row, Side, in_turn, main, ratios
+from sidebyside import Row, in_turn, main, pace, ratios
 
 from algorithms.base import Step
 from algorithms.dasgd import DaSGD
@@ -84,18 +82,9 @@ def merging() -> list[Row]:
     method.start(torch.randn(WEIGHTS, generator=generator), 0, 2)
     step = Step(lr=0.1)
 
-    def side(work: Callable[[], object], vectors: int) -> Side:
-        def speed() -> float:
-            begin = time.perf_counter()
-            for _ in range(3):
-                work()
-            return 3 * vectors * 4 * WEIGHTS / (time.perf_counter() - begin)
-
-        return speed
-
-    copy, merge = in_turn(
-        [side(lambda: b.copy_(a), 2), side(lambda: method.apply({"x": mean}, step), 3)], rounds=30, seconds=20.0
-    )
+    vector = 4 * WEIGHTS
+    sides = [pace(lambda: b.copy_(a), 2 * vector), pace(lambda: method.apply({"x": mean}, step), 3 * vector)]
+    copy, merge = in_turn(sides, rounds=30, seconds=20.0)
     note = f"copy {max(copy) / 1e9:.0f} GB/s at best"
     return [Row("averaging step on 25 M weights, bytes/s / copy", 0.8, ratios(merge, copy), note=note)]
 

@@ -37,7 +37,7 @@ import torch  # noqa: E402
 from hydra.utils import instantiate  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
-from sidebyside import Row, Side, in_turn, ratios, show  # noqa: E402
+from sidebyside import Row, Side, in_turn, pace, ratios, show  # noqa: E402
 from subject import parts, run  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
@@ -176,15 +176,8 @@ def updates(plan: Plan) -> list[Row]:
     a, b, g = torch.randn(3, plan.weights, device=device)
 
     def speed(work: Callable[[], object], vectors: int) -> Side:
-        def side() -> float:
-            floors.finish(device)
-            begin = time.perf_counter()
-            for _ in range(plan.repeats):
-                work()
-            floors.finish(device)
-            return plan.repeats * vectors * 4 * plan.weights / (time.perf_counter() - begin)
-
-        return side
+        amount = vectors * 4 * plan.weights
+        return pace(work, amount, repeats=plan.repeats, finish=lambda: floors.finish(device))
 
     def push(method: DCASGDConstant | DCASGDAdaptive) -> Callable[[], None]:
         method.start(torch.randn(plan.weights, device=device), 2)

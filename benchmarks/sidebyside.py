@@ -71,6 +71,29 @@ def in_turn(sides: Sequence[Side], *, rounds: int, seconds: float) -> list[list[
     return speeds
 
 
+def pace(
+    work: Callable[[], object], amount: float, *, repeats: int = 3, finish: Callable[[], object] = lambda: None
+) -> Side:
+    """How much of something is done per second.
+
+    Args:
+        work: does it.
+        amount: how much that is, as bytes that must move.
+        repeats: how often, at a time.
+        finish: waits until what was begun is done, as on a GPU.
+    """
+
+    def side() -> float:
+        finish()
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            work()
+        finish()
+        return repeats * amount / (time.perf_counter() - begin)
+
+    return side
+
+
 def ratios(speeds: Sequence[float], base: Sequence[float]) -> list[float]:
     """The ratio of two sides in each round."""
     return [a / b for a, b in zip(speeds, base, strict=True)]

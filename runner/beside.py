@@ -10,10 +10,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 
 class Beside(Protocol):
     """Does work beside that of the current stream."""
+
+    def carries(self, source: Tensor) -> bool:
+        """Whether a copy from `source` can be such work."""
+        ...
 
     def start(self, work: Callable[[], None]) -> Callable[[], None]:
         """Have `work` done after all that the current stream was given so far, and beside what it is given next.
@@ -33,6 +38,10 @@ class SideStream:
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device)
+
+    def carries(self, source: Tensor) -> bool:
+        """Whether it is in page-locked CPU memory: from other memory a copy keeps the host, and cannot be captured."""
+        return source.device.type == "cpu" and source.is_pinned()
 
     def start(self, work: Callable[[], None]) -> Callable[[], None]:
         """See `Beside.start`; `work` must neither allocate nor free memory of the GPU, which belongs to a stream."""

@@ -22,7 +22,8 @@ from torch import Tensor
 log = logging.getLogger("dcrun")
 
 SIZES = 4
-"""Numbers of samples for which a step is captured, at most: a run has two to four (whole batches, and what is left)."""
+"""Numbers of samples, and places that weights come from, for which a step is captured, at most: a run has two to four
+(whole batches, and what is left)."""
 WARM_UP = 3
 """Steps before a capture, as PyTorch's notes on CUDA graphs advise: libraries choose and load their kernels there."""
 
@@ -58,6 +59,7 @@ class CudaGraphs:
         self.device = device
         self.stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
+        self.graphs: list[torch.cuda.CUDAGraph] = []
 
     def warming_up(self) -> AbstractContextManager[Any]:
         """Return the stream that captures: what is warm belongs to a stream."""
@@ -66,9 +68,16 @@ class CudaGraphs:
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """See `Graphs.capture`."""
         graph = torch.cuda.CUDAGraph()
-        # Only what this thread does may spoil a capture: others may be waiting for transfers meanwhile.
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
-            work()
+        # Also one whose capture fails lives on: the allocator may still ask it what belongs to it.
+        self.graphs.append(graph)
+        before = torch.cuda.current_stream(self.device)
+        try:
+            # Only what this thread does may spoil a capture: others may be waiting for transfers meanwhile.
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+                work()
+        finally:
+            # Before 2.15 a capture that fails where it ends leaves its own stream the current one.
+            torch.cuda.set_stream(before)
         return graph.replay
 
 
@@ -92,6 +101,7 @@ class _Captured(NamedTuple):
     """A recorded step and its inputs."""
 
     ids: Tensor
+    arriving: Tensor | None
     replay: Callable[[], None]
 
 
@@ -143,15 +153,15 @@ class CapturedSteps:
             self._held_epoch = epoch
         captured.replay()
 
-    def refuse(self, reason: str) -> None:
-        """Capture nothing from now on, and say why, unless that has been said."""
+    def refuse(self, reason: str, level: int = logging.INFO) -> None:
+        """Capture nothing from now on, and say why, unless that has been said; on the terminal too as a warning."""
         if self.refused is None:
             self.refused = reason
-            log.info("training steps are made without CUDA graphs: %s", reason)
+            log.log(level, "training steps are made without CUDA graphs: %s", reason)
 
     def _capture(self, ids: Tensor, arriving: Tensor | None = None) -> _Captured | None:
         if len(self.captured) == SIZES:
-            self.refuse(f"batches have more than {SIZES} sizes; those captured before still use them")
+            self.refuse(f"there are more than {SIZES} kinds of batches; those captured before still use them")
             return None
         static = ids.to(self._epoch.device, copy=True)
 
@@ -166,15 +176,16 @@ class CapturedSteps:
                 for _ in range(WARM_UP):
                     work()
             replay = self.graphs.capture(work)
-        except (RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 (whatever a network's Python raises while it is recorded)
             # The same step was made without graphs before: the network and its data are not what is wrong.
-            self.refuse(f"they cannot be captured ({str(error).strip().splitlines()[0]})")
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            self.refuse(f"they cannot be captured ({reason[0]})", logging.WARNING)
             return None
         finally:
             with torch.no_grad():
                 for tensor, before in kept:
                     tensor.copy_(before)
-        made = self.captured[_key(ids, arriving)] = _Captured(static, replay)
+        made = self.captured[_key(ids, arriving)] = _Captured(static, arriving, replay)
         return made
 
 

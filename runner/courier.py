@@ -109,13 +109,16 @@ def page_locked(shape: torch.Size, dtype: torch.dtype) -> Tensor:
 
 
 def _wait(parcels: queue.SimpleQueue[Parcel], slowed: float) -> None:
+    stream: torch.cuda.Stream | None = None
     while True:
         parcel = parcels.get()
         assert parcel.work is not None and parcel.arrival is not None
         try:
             if parcel.vectors.is_cuda:
-                # On a stream of its own: waiting on the default one would be waiting for the gradients there.
-                with torch.cuda.stream(torch.cuda.Stream(parcel.vectors.device)):
+                # On a stream of its own: waiting on the default one would be waiting for the gradients there. And on a
+                # single one: PyTorch has 32, and hands out again those on which others record or copy.
+                stream = stream or torch.cuda.Stream(parcel.vectors.device)
+                with torch.cuda.stream(stream):
                     parcel.work.wait()
                     torch.cuda.current_stream().synchronize()
             else:

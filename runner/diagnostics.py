@@ -118,8 +118,14 @@ def largest_rates(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> list[f
 
     Source: Huo, PhD thesis 2020, section 4.4.1. Deviation: figure 9 finds the bound by whole trainings with mNAG, one
     for each layer and rate (`algorithm.layer_scale` and `run.target_loss` make them); this is one step at one moment,
-    without momentum, and can be followed over a run.
+    without momentum, and can be followed over a run. A layer costs some ten passes over the samples. Computed in
+    float32 whatever the run's precision is.
     """
+    with oracle.in_float32():
+        return _largest_rates(oracle, ids, batch_size)
+
+
+def _largest_rates(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> list[float]:
     replica = oracle.replica
     loss = _mean_gradient(oracle, ids, batch_size)
     highest = loss + ROUNDING * abs(loss)
@@ -135,14 +141,15 @@ def largest_rates(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> list[f
             found.append(math.nan)
             continue
         before = weights.clone()
-        low, high, last = STEPS * (DECADES[0] - 1), STEPS * DECADES[0], STEPS * DECADES[1]
+        first, last = (STEPS * decade for decade in DECADES)
+        low, high = first - STEPS, first
         while high <= last and usable(weights, before, gradient, high):
             low, high = high, high + STEPS
-        while high <= last and high - low > 1:
+        while first <= low < last and high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if usable(weights, before, gradient, middle) else (low, middle)
         weights.copy_(before)
-        found.append(10 ** (low / STEPS) if low >= STEPS * DECADES[0] else math.nan)
+        found.append(10 ** (low / STEPS) if low >= first else math.nan)
     return found
 
 

@@ -6,9 +6,9 @@ It also counts what training reports (loss, errors, samples), on the device, so 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,9 @@ from runner.errors import InputError
 from runner.replica import Replica
 from runner.sample_norms import SampleNorms
 from runner.seeds import derive
+
+Prepared = tuple[Tensor, Tensor]
+"""Inputs [B, ...] and targets [B] of a batch."""
 
 
 class Sample(Protocol):
@@ -39,10 +42,6 @@ class Sample(Protocol):
     def ids(self) -> Tensor:
         """Sample numbers."""
         ...
-
-
-def _nothing() -> None:
-    """There is nothing to wait for."""
 
 
 class NetworkOracle:
@@ -123,6 +122,19 @@ class NetworkOracle:
         # Contributions sum to the gradient of a mean over `size` samples.
         return gradient, squares.sqrt_().sum(1).mul_(size / max(1, counted))
 
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Compute with float32 arithmetic throughout, uncompiled: for differences that fewer digits would drown."""
+        precision, size = self.precision, self._compiled_size
+        self.precision, self._compiled_size = "fp32", None
+        tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            self.precision, self._compiled_size = precision, size
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+
     @cached_property
     def sample_norms(self) -> SampleNorms:
         """What records norms of single samples' gradients.
@@ -136,7 +148,7 @@ class NetworkOracle:
         """Fill the flat gradient, and `squares` with squared norms of contributions."""
         replica = self.replica
         size = batch.ids.numel()
-        arriving = w if self.beside is not None and size and not w.is_cuda else None
+        arriving = w if self.beside is not None and size and self.beside.carries(w) else None
         if arriving is None and w.data_ptr() != replica.weights.data_ptr():
             replica.weights.copy_(w, non_blocking=True)
         if size == 0:
@@ -164,12 +176,16 @@ class NetworkOracle:
             return False
         return self.steps.refused is None or self.steps.has(size)
 
-    def _arrive(self, w: Tensor | None) -> Callable[[], None]:
-        """Start copying weights to the replica, beside what follows; return what waits for them."""
+    def _meanwhile(self, w: Tensor | None, prepare: Callable[[], Prepared]) -> Prepared:
+        """Return what `prepare` returns, which is done while the weights `w`, if any, are copied to the replica."""
         if w is None:
-            return _nothing
+            return prepare()
         assert self.beside is not None
-        return self.beside.start(lambda: self._load(w))
+        arrived = self.beside.start(lambda: self._load(w))
+        try:
+            return prepare()
+        finally:
+            arrived()
 
     def _load(self, w: Tensor) -> None:
         self.replica.weights.copy_(w, non_blocking=True)
@@ -177,9 +193,7 @@ class NetworkOracle:
     def _step(self, ids: Tensor, epoch: int | Tensor, arriving: Tensor | None = None) -> None:
         """Fill the flat gradient, the batch statistics and the totals, by operators on the device alone."""
         self.replica.module.train()
-        arrived = self._arrive(arriving)
-        inputs, targets = self.split.batch(ids, seed=self.seed, epoch=epoch)
-        arrived()
+        inputs, targets = self._meanwhile(arriving, partial(self.split.batch, ids, seed=self.seed, epoch=epoch))
         loss, errors = self._forward(len(inputs))(inputs, targets)
         self.replica.backpropagate(loss)
         self._count(loss.detach(), errors, len(inputs))
@@ -191,7 +205,6 @@ class NetworkOracle:
     def _accumulate(self, batch: Sample, squares: Tensor | None, arriving: Tensor | None) -> None:
         """Fill the flat gradient, piece by piece, and `squares` with squared norms of contributions."""
         replica = self.replica
-        arrived = self._arrive(arriving)
         replica.gradient.zero_()
         size = batch.ids.numel()
         if self._has_dropout:
@@ -201,9 +214,8 @@ class NetworkOracle:
         statistics = torch.zeros_like(replica.statistics) if len(pieces) > 1 else None
         low = 0
         for ids in pieces:
-            inputs, targets = self.split.batch(ids, seed=self.seed, epoch=batch.epoch)
-            if low == 0:
-                arrived()
+            prepare = partial(self.split.batch, ids, seed=self.seed, epoch=batch.epoch)
+            inputs, targets = self._meanwhile(arriving if low == 0 else None, prepare)
             recorded = None if squares is None or low >= squares.shape[1] else squares[:, low : low + len(ids)]
             loss, errors = self.backward(inputs, targets, len(ids) / size, recorded)
             self._count(loss, errors, len(ids))

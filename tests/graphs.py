@@ -186,6 +186,9 @@ class Late:
     def __init__(self) -> None:
         self.log: list[str] = []
 
+    def carries(self, source: Tensor) -> bool:
+        return True
+
     def start(self, work: Callable[[], None]) -> Callable[[], None]:
         assert self.log.count("start") == self.log.count("join"), "the work before was never waited for"
         self.log.append("start")

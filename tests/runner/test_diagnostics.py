@@ -81,6 +81,18 @@ def test_the_largest_rate_is_the_last_at_which_the_loss_does_not_rise(tmp_path: 
     assert max(found) > 2 * min(found), "layers differ, as section 4.4.1 says"
 
 
+def test_the_largest_rate_is_computed_in_float32_whatever_the_runs_precision_is(tmp_path: Path):
+    found = []
+    for precision in ("fp32", "bf16"):
+        limits = ("dataset.limit_train=50", "dataset.limit_test=20")
+        oracle = build.load(compose("algorithm=nag", "model=resnet8", f"run.precision={precision}", *limits)).oracle
+        log = LayerLog(oracle, spread(50, 13), tmp_path, 0, ["largest_rate"], batch_size=5)
+        found.append(log.measure("largest_rate", oracle.replica.weights, oracle.replica.initial_statistics()))
+        assert oracle.precision == precision
+    assert found[0] == found[1]
+    assert not any(math.isnan(rate) for rate in found[0])
+
+
 def test_the_largest_rate_of_a_layer_without_a_gradient_is_unknown(tmp_path: Path):
     parts = build.load(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
     weights = parts.oracle.replica.weights.clone()

@@ -219,6 +219,9 @@ def _check_run(run: Mapping[str, Any]) -> None:
         _positive("run.target_loss", run["target_loss"], also="null")
     for name in run["diagnostics"]:
         _one_of("run.diagnostics", name, DIAGNOSTICS)
+    if len(set(run["diagnostics"])) < len(run["diagnostics"]):
+        listed = f"[{','.join(run['diagnostics'])}]"
+        raise InputError.of("run.diagnostics", listed, "lists one twice", "each of them once")
     _at_least_one("run.diagnostic_samples", run["diagnostic_samples"])
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", run["device"]):
         raise InputError.of("run.device", run["device"], "is no device", "auto, cpu, cuda, cuda:<number>")

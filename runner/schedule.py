@@ -47,7 +47,8 @@ class Schedule:
         power: polynomial: lr_end + (lr − lr_end) (1 − t)^power, t from 0 to 1.
         base_batch: B_base, for which the rates are meant; None leaves them as they are.
         warmup_epochs: effective passes of linear warm-up; 0 for none.
-        warmup_from: "lr_over_workers" starts the warm-up at 1/M of the rate it leads to, "zero" at 0.
+        warmup_from: "lr_over_workers" starts the warm-up at 1/M of the rate it leads to, "zero" at 0. One worker, for
+            which 1/M is no warm-up at all, starts at 0 in any case.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Schedule:
         self.rise = 0.0 if rise is None else rise
         self.power = 1.0 if power is None else power
         self.warmup_epochs = warmup_epochs
-        self.warmup_start = 1 / workers if warmup_from == "lr_over_workers" else 0.0
+        self.warmup_start = 1 / workers if warmup_from == "lr_over_workers" and workers > 1 else 0.0
 
     def at(self, epoch: float) -> Rate:
         """Return the rate of an update made after `epoch` effective passes."""

@@ -169,6 +169,7 @@ def test_a_run_stops_at_its_target_loss(tmp_path: Path, reached: bool):
         ("run.micro_batch=0", r"run\.micro_batch=0: .*; allowed: integers from 1"),
         ("run.target_loss=0", r"run\.target_loss=0: .*; allowed: numbers above 0, null"),
         ("run.diagnostics=[variance]", r"run\.diagnostics=variance: .*; allowed: variance_factor, largest_rate"),
+        ("run.diagnostics=[largest_rate,largest_rate]", r"run\.diagnostics=\[largest_rate,largest_rate\]: .* twice"),
         ("run.diagnostic_samples=0", r"run\.diagnostic_samples=0: "),
     ],
 )

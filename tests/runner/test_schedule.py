@@ -30,8 +30,10 @@ def test_warm_up_is_linear(start: str, expected: list[float]):
     assert [schedule.at(epoch).decay for epoch in (0, 1, 2, 3)] == [1.0] * 4, "decay does not see the warm-up"
 
 
-def test_one_worker_starts_at_the_full_rate():
-    assert Schedule(lr=0.4, workers=1, warmup_epochs=3).at(0).lr == 0.4
+def test_one_worker_warms_up_too():
+    schedule = Schedule(lr=0.3, workers=1, warmup_epochs=3)
+    assert [schedule.at(epoch).lr for epoch in (0, 1, 2, 3)] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert Schedule(lr=0.3, workers=1).at(0).lr == 0.3
 
 
 def test_a_milestone_inside_the_warm_up_counts_from_the_runs_start():

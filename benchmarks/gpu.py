@@ -11,8 +11,9 @@ dcrun's sides are whole runs with run folder and display, once with its defaults
 
 Besides: server updates on 25.6 million weights beside a plain copy; how far a step is from what bounds it, launches and
 bytes that must move (`floors.py`); peak memory of simulations of up to 32 workers. The tables go to the terminal, and
-with every round's values and the machine's facts to `outputs/benchmarks/<date>_<time>_gpu/results.json`. The exit code
-is 0 once all has been measured, whatever it shows.
+with every round's values and the machine's facts to `outputs/benchmarks/<date>_<time>_gpu/results.json`, anew after each
+part. What fails (a side that needs a compiler that is not there), or what the nine minutes leave no time for, is named
+as not measured, and the rest goes on. The exit code is 0 once that is done, whatever it shows.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,7 @@ class Plan:
         steps: gradients of a side in a round.
         rounds: rounds, at most.
         seconds: after so many no round of the training begins; the updates take a quarter of them.
+        limit: seconds after which nothing new begins.
         weights: elements of the updates' vectors.
         repeats: updates of a side in a round.
         workers: sizes of the simulations whose memory is measured.
@@ -73,6 +76,7 @@ class Plan:
     steps: int = 200
     rounds: int = 20
     seconds: float = 120.0
+    limit: float = 450.0
     weights: int = 25_600_000
     repeats: int = 50
     workers: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
@@ -146,7 +150,38 @@ def through(given: Parts) -> Side:
     return lambda: run(given)["samples_per_second"]
 
 
-def training(plan: Plan) -> tuple[list[Row], dict[str, list[float]]]:
+class Attempts:
+    """Keeps to the time, and what could not be measured.
+
+    Args:
+        limit: seconds from now after which nothing new is to begin.
+
+    Attributes:
+        failed: by what was to be measured, why it was not.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.end = time.perf_counter() + limit
+        self.failed: dict[str, str] = {}
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self.end - time.perf_counter()
+
+    def __call__(self, what: str, work: Callable[[], Any]) -> Any:
+        """Return what `work` returns, None where it failed or where no time is left."""
+        if self.left <= 0:
+            self.failed[what] = "no time was left"
+            return None
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 (compilers, profilers and memory fail in all ways)
+            self.failed[what] = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            return None
+
+
+def training(plan: Plan, attempts: Attempts) -> tuple[list[Row], dict[str, list[float]]]:
     """All sides in turn; returns ratios, and samples/s of each side."""
     dc_asgd = ["algorithm=dc_asgd_a", "cluster.workers=8"]
     sgd = plan.subject("algorithm=sgd")
@@ -158,16 +193,24 @@ def training(plan: Plan) -> tuple[list[Row], dict[str, list[float]]]:
         "(d) dcrun dc_asgd_a, 8 workers": through(plan.subject(*dc_asgd)),
         "(d) dcrun dc_asgd_a, 8 workers, run.compile=true": through(plan.subject(*dc_asgd, "run.compile=true")),
     }
-    found = in_turn(list(sides.values()), rounds=plan.rounds, seconds=plan.seconds)
-    a, b, c, c_compiled, d, d_compiled = found
+    running = {name: side for name, side in sides.items() if attempts(name, side) is not None}
+    seconds = min(plan.seconds, max(0.0, attempts.left) / 2)
+    speeds = in_turn(list(running.values()), rounds=plan.rounds, seconds=seconds, warm=True, least=1)
+    found = dict(zip(running, speeds, strict=True))
+    a, b, c, c_compiled, d, d_compiled = sides
+
+    def compared(what: str, target: float, one: str, other: str) -> Row:
+        why = "; ".join(f"{name}: {attempts.failed[name]}" for name in (one, other) if name in attempts.failed)
+        return Row(what, target, [] if why else ratios(found[one], found[other]), note=why)
+
     rows = [
-        Row("(c) dcrun sgd, compiled / (b) bare loop, compiled", 1.0, ratios(c_compiled, b)),
-        Row("(c) dcrun sgd, compiled / (a) bare eager loop", 3.0, ratios(c_compiled, a)),
-        Row("(c) dcrun sgd, captured only / (a) bare eager loop", 3.0, ratios(c, a)),
-        Row("(d) dc_asgd_a, 8 workers / (c) sgd, both compiled", 0.9, ratios(d_compiled, c_compiled)),
-        Row("(d) dc_asgd_a, 8 workers / (c) sgd, both captured only", 0.9, ratios(d, c)),
+        compared("(c) dcrun sgd, compiled / (b) bare loop, compiled", 1.0, c_compiled, b),
+        compared("(c) dcrun sgd, compiled / (a) bare eager loop", 3.0, c_compiled, a),
+        compared("(c) dcrun sgd, captured only / (a) bare eager loop", 3.0, c, a),
+        compared("(d) dc_asgd_a, 8 workers / (c) sgd, both compiled", 0.9, d_compiled, c_compiled),
+        compared("(d) dc_asgd_a, 8 workers / (c) sgd, both captured only", 0.9, d, c),
     ]
-    return rows, dict(zip(sides, found, strict=True))
+    return rows, found
 
 
 def updates(plan: Plan) -> list[Row]:
@@ -221,10 +264,11 @@ def bounds_of(plan: Plan, speeds: dict[str, list[float]], given: Parts) -> dict[
     return measured | {"step_seconds": step, "shares": shares}
 
 
-def memory(plan: Plan) -> dict[int, int]:
+def memory(plan: Plan, attempts: Attempts) -> dict[int, int]:
     """Peak bytes of simulations of DC-ASGD-a by number of workers, as in `summary.json`, plus what graphs hold."""
-    device, peaks = torch.device(plan.device), {}
-    for workers in plan.workers:
+    device = torch.device(plan.device)
+
+    def peak(workers: int) -> int:
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -237,9 +281,10 @@ def memory(plan: Plan) -> dict[int, int]:
             "algorithm=dc_asgd_a", f"cluster.workers={workers}", f"dataset.train={(2 * workers + 4) * plan.batch}"
         )
         found = run(given)["peak_memory_bytes"]
-        peaks[workers] = torch.cuda.max_memory_reserved() - before if device.type == "cuda" else found
-        del given
-    return peaks
+        return torch.cuda.max_memory_reserved() - before if device.type == "cuda" else found
+
+    tried = {workers: attempts(f"memory of {workers} workers", partial(peak, workers)) for workers in plan.workers}
+    return {workers: found for workers, found in tried.items() if found is not None}
 
 
 def report(
@@ -248,19 +293,23 @@ def report(
     speeds: dict[str, list[float]],
     bounds: dict[str, Any],
     peaks: dict[int, int],
+    failed: dict[str, str],
 ) -> None:
     """Print all tables."""
     table = Table(show_edge=False)
-    for name in ("samples/s", "median", "min - max", *(f"share of {bound}" for bound in bounds["bounds_seconds"])):
+    known = bounds.get("bounds_seconds", ())
+    for name in ("samples/s", "median", "min - max", *(f"share of {bound}" for bound in known)):
         table.add_column(name, justify="left" if name == "samples/s" else "right")
     for name, found in speeds.items():
-        shares = (f"{share:.0%}" for share in bounds["shares"][name].values())
+        shares = (f"{share:.0%}" for share in bounds["shares"][name].values()) if known else ()
         spread = f"{min(found):,.0f} - {max(found):,.0f}"
         table.add_row(name, f"{statistics.median(found):,.0f}", spread, *shares)
     console.print(table)
-    counted = f"{bounds['kernels_of_an_eager_step']} kernels, {bounds['bytes_that_must_move'] / 1e6:.0f} MB a step"
-    launch, node = bounds["seconds_of_a_launch"], bounds["seconds_of_a_kernel_in_a_graph"]
-    console.print(f"  [dim]{counted}; {1e6 * launch:.1f} µs a launch, {1e6 * node:.1f} µs a kernel in a graph[/]\n")
+    if known:
+        counted = f"{bounds['kernels_of_an_eager_step']} kernels, {bounds['bytes_that_must_move'] / 1e6:.0f} MB a step"
+        launch, node = bounds["seconds_of_a_launch"], bounds["seconds_of_a_kernel_in_a_graph"]
+        console.print(f"  [dim]{counted}; {1e6 * launch:.1f} µs a launch, {1e6 * node:.1f} µs a kernel in a graph[/]")
+    console.print()
     show(rows, console)
     console.print()
     table = Table(show_edge=False)
@@ -269,31 +318,32 @@ def report(
     for workers, peak in peaks.items():
         table.add_row(str(workers), f"{peak / 1e6:,.0f}")
     console.print(table)
+    for what, why in failed.items():
+        console.print(f"not measured: {what} ({why})", markup=False, highlight=False)
 
 
 def measure(plan: Plan, console: Console, folder: Path) -> None:
-    """Measure everything, print it, and write it to `results.json`."""
+    """Measure everything, print it, and write it to `results.json`, after each part what is known so far."""
     begin = time.perf_counter()
-    rows, speeds = training(plan)
-    rows += updates(plan)
-    bounds = bounds_of(plan, speeds, plan.subject("algorithm=sgd"))
-    peaks = memory(plan)
-    report(console, rows, speeds, bounds, peaks)
-    seconds = time.perf_counter() - begin
-    document = {
-        "date": folder.name,
-        "seconds": seconds,
-        **machine.facts(torch.device(plan.device)),
-        "plan": asdict(plan),
-        "rows": [asdict(row) for row in rows],
-        "samples_per_second": speeds,
-        "floors": bounds,
-        "peak_memory_bytes": peaks,
-    }
+    attempts = Attempts(plan.limit)
     folder.mkdir(parents=True)
     path = folder / "results.json"
-    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
-    console.print(f"\n{seconds:.0f} s; every round in {path}")
+    known: dict[str, Any] = {"date": folder.name, **machine.facts(torch.device(plan.device)), "plan": asdict(plan)}
+
+    def keep(**found: Any) -> None:
+        known.update(found, seconds=time.perf_counter() - begin, not_measured=attempts.failed)
+        path.write_text(json.dumps(known, indent=2, allow_nan=False) + "\n")
+
+    rows, speeds = training(plan, attempts)
+    keep(rows=[asdict(row) for row in rows], samples_per_second=speeds)
+    rows += attempts("updates", lambda: updates(plan)) or []
+    keep(rows=[asdict(row) for row in rows])
+    bounds = attempts("floors", lambda: bounds_of(plan, speeds, plan.subject("algorithm=sgd"))) or {}
+    keep(floors=bounds)
+    peaks = memory(plan, attempts)
+    keep(peak_memory_bytes=peaks)
+    report(console, rows, speeds, bounds, peaks, attempts.failed)
+    console.print(f"\n{time.perf_counter() - begin:.0f} s; every round in {path}")
 
 
 def main(arguments: list[str] | None = None) -> int:

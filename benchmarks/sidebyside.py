@@ -51,20 +51,24 @@ class Row:
             self.reached = self.value >= self.target if self.at_least else self.value <= self.target
 
 
-def in_turn(sides: Sequence[Side], *, rounds: int, seconds: float) -> list[list[float]]:
+def in_turn(
+    sides: Sequence[Side], *, rounds: int, seconds: float, warm: bool = False, least: int = 3
+) -> list[list[float]]:
     """Run all sides once unmeasured, then in turn; returns the speeds of each side.
 
     Args:
         sides: what to compare.
         rounds: how often each is run, at most.
-        seconds: after that long no further round begins, if there have been three.
+        seconds: after that long no further round begins, if there have been `least`.
+        warm: each was run unmeasured before.
+        least: rounds that are made however long they take.
     """
-    for side in sides:
+    for side in () if warm else sides:
         side()
     speeds: list[list[float]] = [[] for _ in sides]
     begin = time.perf_counter()
     for done in range(rounds):
-        if done >= 3 and time.perf_counter() - begin > seconds:
+        if done >= least and time.perf_counter() - begin > seconds:
             break
         for side, found in zip(sides, speeds, strict=True):
             found.append(side())

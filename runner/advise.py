@@ -80,27 +80,29 @@ class Advice:
         """Return the smallest d with d t_p >= t_c."""
         return math.ceil(round(self.combination_seconds(workers) / self.step_seconds(workers), 9))
 
-    def throughput(self, workers: int, rhythm: Rhythm) -> float:
-        """Return samples per second of all workers together."""
-        step = self.step_seconds(workers)
-        exposed = max(0.0, self.combination_seconds(workers) - rhythm.delay * step)
-        period = self._slowest(workers, rhythm.period) + exposed
-        return workers * self.batch_size * rhythm.period / period
+    def throughput(self, workers: int, rhythm: Rhythm) -> tuple[float, float]:
+        """Return samples per second of all workers together, and what share that is of them without communication."""
+        computing = self._slowest(workers, rhythm.period)
+        exposed = max(0.0, self.combination_seconds(workers) - rhythm.delay * self.step_seconds(workers))
+        period = computing + exposed
+        return workers * self.batch_size * rhythm.period / period, computing / period
 
     def _slowest(self, workers: int, steps: int, slowest: bool = True) -> float:
         """Return mean seconds that the slowest worker (or with `slowest=False` any) needs for so many steps."""
-        if self.measured_step is not None:
-            return steps * self.measured_step
         clock = self.clock(workers)
-        gradients = self.method.cost.gradients
         total = 0.0
         for period in range(DRAWS):
-            times = [
-                sum(clock.compute_seconds(m, period * steps + k, 1.0, gradients) for k in range(steps))
-                for m in range(workers)
-            ]
+            tasks = range(period * steps, (period + 1) * steps)
+            times = [sum(self._seconds(clock, m, task) for task in tasks) for m in range(workers)]
             total += max(times) if slowest else sum(times) / workers
         return total / DRAWS
+
+    def _seconds(self, clock: Clock, worker: int, task: int) -> float:
+        """Return the seconds of one step of computing, as the clock has them or would act them on a measured step."""
+        gradients = self.method.cost.gradients
+        if self.measured_step is None:
+            return clock.compute_seconds(worker, task, 1.0, gradients)
+        return self.measured_step + clock.sleep_seconds(worker, task, self.measured_step, 1.0, gradients)
 
 
 def show(parts: Parts) -> int:
@@ -137,9 +139,8 @@ def show(parts: Parts) -> int:
     for m in _rows(parts):
         cells = []
         for rhythm in compared.values():
-            samples = advice.throughput(m, rhythm)
-            ideal = m * advice.batch_size / step
-            cells.append(f"{samples:,.{0 if samples >= 1000 else 1}f} {100 * samples / ideal:3.0f} %")
+            samples, share = advice.throughput(m, rhythm)
+            cells.append(f"{samples:,.{0 if samples >= 1000 else 1}f} {100 * share:3.0f} %")
         table.add_row(str(m), f"{advice.combination_seconds(m):.4g}", str(advice.delay(m)), *cells)
     console.print(table)
     if workers > 1 and not combination:

@@ -145,6 +145,9 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     """
     algorithm = get_class(cfg.algorithm._target_)
     workers = workers_of(cfg, algorithm)
+    if cfg.cluster.record and not issubclass(algorithm, ParameterServer):
+        what = f"algorithm={cfg.names.algorithm} has no parameter server, whose messages a trace tells of"
+        raise InputError.of("cluster.record", True, what, "false, or null")
     _arithmetic(cfg)
     device = device_of(cfg, rank)
     if cfg.run.threads is not None:

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from algorithms.base import ParameterServer
 from runner.build import Parts
-from runner.errors import InputError
 from runner.records import cut_lines, line
 from runner.trace import BITS, FILE, facts
 
@@ -36,15 +34,8 @@ class Recorder:
 
     @classmethod
     def of(cls, parts: Parts, folder: Path) -> Recorder | None:
-        """Return what writes a run's trace; None where `cluster.record` says no: by default on all but real processes.
-
-        Raises:
-            InputError: `cluster.record` asks for the trace of a method without a parameter server.
-        """
+        """Return what writes a run's trace; None where `cluster.record` says no, by default on all but processes."""
         cluster = parts.cfg.cluster
-        if cluster.record and not isinstance(parts.method, ParameterServer):
-            wrong = f"algorithm={parts.cfg.names.algorithm} has no parameter server, whose messages a trace tells of"
-            raise InputError.of("cluster.record", True, wrong, "false, or null")
         wanted = cluster.kind == "processes" if cluster.record is None else cluster.record
         return cls(folder, facts(parts)) if wanted else None
 

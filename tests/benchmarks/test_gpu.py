@@ -3,7 +3,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import floors
 import gpu
@@ -33,28 +35,68 @@ def test_bytes_that_must_move_are_those_of_a_fused_network():
     assert floors.bytes_of(network, images) == 4 * (convolution + linear)
 
 
+# Compiled on a CPU a residual network would take minutes; what runs is the same.
+SMALL = gpu.Plan(
+    device="cpu",
+    precision="fp32",
+    model="linear",
+    batch=4,
+    steps=10,
+    rounds=2,
+    seconds=10.0,
+    weights=1000,
+    repeats=2,
+    workers=(1, 2),
+)
+
+
+def test_what_fails_is_named_and_the_rest_is_measured_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A machine without a compiler, whose profiler is broken, and whose memory ends at two workers."""
+
+    def broken(*given: Any, **options: Any) -> Any:
+        raise RuntimeError("no compiler\nat all")
+
+    run = gpu.run
+
+    def limited(given: Any) -> Any:
+        if given.workers == 2:
+            raise torch.OutOfMemoryError
+        return broken() if given.cfg.run.compile else run(given)
+
+    monkeypatch.setattr(torch, "compile", lambda *given, **options: broken)
+    monkeypatch.setattr(gpu, "run", limited)
+    monkeypatch.setattr(gpu.floors, "kernels", broken)
+    told = io.StringIO()
+    gpu.measure(SMALL, Console(file=told, width=200), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    lost = [name for name in found["not_measured"] if "compile" in name]
+    assert len(lost) == 3
+    assert set(found["not_measured"]) == {*lost, "floors", "memory of 2 workers"}
+    assert found["not_measured"]["floors"] == "no compiler"
+    rows = {row["what"]: row for row in found["rows"]}
+    assert rows["(d) dc_asgd_a, 8 workers / (c) sgd, both captured only"]["value"] > 0
+    assert rows["(c) dcrun sgd, compiled / (a) bare eager loop"]["values"] == []
+    assert set(found["peak_memory_bytes"]) == {"1"}
+    assert "not measured: memory of 2 workers (OutOfMemoryError)" in told.getvalue()
+
+
+def test_nothing_begins_once_the_time_is_up(tmp_path: Path):
+    gpu.measure(replace(SMALL, limit=0.0), Console(file=io.StringIO()), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["samples_per_second"] == found["peak_memory_bytes"] == found["floors"] == {}
+    assert set(found["not_measured"].values()) == {"no time was left"}
+
+
 @pytest.mark.slow
 def test_the_whole_measurement_runs_on_a_cpu_in_small(tmp_path: Path):
-    # Compiled on a CPU a residual network would take minutes; what runs is the same.
-    plan = gpu.Plan(
-        device="cpu",
-        precision="fp32",
-        model="linear",
-        batch=4,
-        steps=10,
-        rounds=2,
-        seconds=1.0,
-        weights=1000,
-        repeats=2,
-        workers=(1, 2),
-    )
     told = io.StringIO()
-    gpu.measure(plan, Console(file=told, width=160), tmp_path / "out")
+    gpu.measure(SMALL, Console(file=told, width=160), tmp_path / "out")
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(found["peak_memory_bytes"]) == {"1", "2"}
     assert all(len(row["values"]) == 2 and row["value"] > 0 for row in found["rows"])
     assert len(found["rows"]) == 7
     assert set(found["floors"]["shares"]) == set(found["samples_per_second"])
     assert found["floors"]["bounds_seconds"]["bytes"] > 0
+    assert found["not_measured"] == {}
     for text in ("(a) bare eager loop", "(d) dcrun dc_asgd_a, 8 workers, run.compile=true", "dc_asgd_a push / copy"):
         assert text in told.getvalue()

@@ -76,6 +76,10 @@ WRONG = [
         ["dataset=synthetic", "dataset.shape=[22]", "model=resnet20", "run.batch_size=8"],
         "model=resnet20: cannot take .*shape",
     ),
+    (
+        ["algorithm=ssgd", "cluster.record=true"],
+        "cluster.record=true: algorithm=ssgd has no parameter server, .*; allowed: false, or null",
+    ),
     (["run.precision=tf32"], "run.precision=tf32: needs a GPU, the run is on cpu; allowed: fp32, bf16"),
     (["dataset=mnist", "dataset.root=/nowhere", "model=mlp"], "dataset.root=/nowhere"),
 ]

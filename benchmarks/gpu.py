@@ -11,9 +11,9 @@ dcrun's sides are whole runs with run folder and display, once with its defaults
 
 Besides: server updates on 25.6 million weights beside a plain copy; how far a step is from what bounds it, launches and
 bytes that must move (`floors.py`); peak memory of simulations of up to 32 workers. The tables go to the terminal, and
-with every round's values and the machine's facts to `outputs/benchmarks/<date>_<time>_gpu/results.json`, anew after each
-part. What fails (a side that needs a compiler that is not there), or what the nine minutes leave no time for, is named
-as not measured, and the rest goes on. The exit code is 0 once that is done, whatever it shows.
+with every round's values and the machine's facts to `outputs/benchmarks/<date>_<time>_gpu/results.json`, anew after
+each part. What fails (a side that needs a compiler that is not there), or what the nine minutes leave no time for, is
+named as not measured, and the rest goes on. The exit code is 0 once that is done, whatever it shows.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ Wrong input shows here, as `InputError`, before anything is trained or written.
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from runner.batches import Batches
 from runner.beside import SideStream
 from runner.capture import CudaGraphs
 from runner.clock import Clock
-from runner.config import GPU_SLOT
+from runner.config import DIAGNOSTICS, GPU_SLOT
 from runner.course import Observer
 from runner.diagnostics import LayerLog, spread
 from runner.errors import InputError, building
@@ -133,6 +135,13 @@ def _arithmetic(cfg: DictConfig) -> None:
     torch.backends.cudnn.deterministic = cfg.run.deterministic
 
 
+def _compiler() -> None:
+    """Refuse `run.compile` where PyTorch would look for a C++ compiler in vain, after the run has begun."""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise InputError.of("run.compile", True, f"needs a C++ compiler, and there is no {compiler}", "false")
+
+
 def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     """Build the parts of a run for one process.
 
@@ -148,12 +157,18 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     if cfg.cluster.record and not issubclass(algorithm, ParameterServer):
         what = f"algorithm={cfg.names.algorithm} has no parameter server, whose messages a trace tells of"
         raise InputError.of("cluster.record", True, what, "false, or null")
+    if "disagreement" in cfg.run.diagnostics and (getattr(algorithm, "replicated", True) or workers == 1):
+        what = f"with algorithm={cfg.names.algorithm} and {workers} worker(s) there is one vector of weights"
+        others = [name for name in DIAGNOSTICS if name != "disagreement"]
+        raise InputError.of("run.diagnostics", "disagreement", what, ", ".join(others))
     _arithmetic(cfg)
     device = device_of(cfg, rank)
     if cfg.run.threads is not None:
         torch.set_num_threads(cfg.run.threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    elif cfg.run.compile:
+        _compiler()
     with building():
         method = instantiate(cfg.algorithm)
         dataset = instantiate(cfg.dataset)

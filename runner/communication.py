@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from algorithms.base import Layer
 
 
 class Communication:
@@ -31,6 +35,17 @@ class Communication:
         """Restore what `state_dict` returned."""
         self._seconds = state["communication_seconds"]
         self._hidden = state["hidden_seconds"]
+
+
+def distances(weights: Tensor, mean: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """Return how far a worker's weights are from the workers' mean, ‖x_m − mean_j x_j‖: in all, then layer by layer.
+
+    Returns:
+        (1 + layers,).
+    """
+    difference = weights - mean
+    pieces = [difference, *(difference[layer.low : layer.high] for layer in layers)]
+    return torch.stack([torch.linalg.vector_norm(piece) for piece in pieces])
 
 
 def disagreement(distances: Tensor) -> dict[str, float]:

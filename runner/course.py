@@ -41,8 +41,8 @@ class Log(Protocol):
 class Observer(Protocol):
     """Looks at what was evaluated, after the row is logged."""
 
-    def __call__(self, row: dict[str, Any], weights: Tensor, statistics: Tensor) -> None:
-        """Look at the row, and the flat weights and running statistics that it is about."""
+    def __call__(self, row: dict[str, Any], weights: Tensor, statistics: Tensor, executor: Executor) -> None:
+        """Look at the row, the flat weights and running statistics that it is about, and who drives the course."""
         ...
 
 
@@ -306,7 +306,7 @@ class Course:
         if not math.isfinite(score.loss) or not math.isfinite(loss):
             raise Stop("diverged")
         for observer in self.observers:
-            observer(row, weights, statistics)
+            observer(row, weights, statistics, executor)
         if self.target_loss is not None and count and loss / count <= self.target_loss:
             self.epochs_to_target = self.epoch
             raise Stop("completed")

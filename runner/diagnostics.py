@@ -3,8 +3,8 @@
 The file has a line for each of `metrics.jsonl`, in the same order, with the same `epoch` and `updates`, and for each
 diagnostic an object with a number per layer. `run.diagnostics` says which; their time is evaluation, not training.
 
-All are taken on a fixed part of the training samples, without augmentation. Batch norm uses its running statistics, so
-that f_i depends on sample i alone.
+What is measured on samples is measured on a fixed part of the training set, without augmentation. Batch norm uses its
+running statistics, so that f_i depends on sample i alone; early in a run these lag behind the weights.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +30,19 @@ ROUNDING = 1e-6
 """Relative rise of a float32 loss that is not told from none."""
 
 
+DISAGREEMENT = "disagreement"
+"""‖x_m − mean_j x_j‖, the workers' mean, for workers with weights of their own: known to who executes the method."""
+
+
+@runtime_checkable
+class Apart(Protocol):
+    """Executes a method whose workers have weights of their own."""
+
+    def disagreements(self) -> Tensor:
+        """Return the workers' mean distance from the mean of their weights, layer by layer (layers,)."""
+        ...
+
+
 def spread(samples: int, count: int) -> Tensor:
     """Return at most `count` sample numbers of `samples`, evenly spread: the same for every seed."""
     count = min(samples, count)
@@ -44,7 +57,7 @@ class LayerLog:
         ids: the training samples to measure on.
         folder: the run folder.
         lines: how many lines of the file to keep, those of the checkpoint that the run goes on from.
-        quantities: what to measure, names of `QUANTITIES`.
+        quantities: what to measure, names of `QUANTITIES` or `DISAGREEMENT`.
         batch_size: samples at a time.
     """
 
@@ -65,12 +78,17 @@ class LayerLog:
         self.batch_size = batch_size
         cut_lines(self.path, lines)
 
-    def __call__(self, row: dict[str, Any], weights: Tensor, statistics: Tensor) -> None:
+    def __call__(self, row: dict[str, Any], weights: Tensor, statistics: Tensor, executor: object) -> None:
         """Measure at flat weights and running statistics, and append a line that is on the disk on return."""
         names = [layer.name for layer in self.oracle.replica.layers]
         record: dict[str, Any] = {"epoch": row["epoch"], "updates": row["updates"]}
         for quantity in self.quantities:
-            record[quantity] = dict(zip(names, self.measure(quantity, weights, statistics), strict=True))
+            if quantity == DISAGREEMENT:
+                assert isinstance(executor, Apart)
+                values = executor.disagreements().tolist()
+            else:
+                values = self.measure(quantity, weights, statistics)
+            record[quantity] = dict(zip(names, values, strict=True))
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(line(record))
             file.flush()
@@ -154,7 +172,7 @@ def _largest_rates(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> list[
 
 
 QUANTITIES = {"variance_factor": variance_factors, "largest_rate": largest_rates}
-"""What `run.diagnostics` may list, as `runner.config.DIAGNOSTICS` says without loading torch."""
+"""What is measured on samples; `runner.config.DIAGNOSTICS` names these and `DISAGREEMENT`, without loading torch."""
 
 
 def _mean_gradient(oracle: NetworkOracle, ids: Tensor, batch_size: int, squares: Tensor | None = None) -> float:

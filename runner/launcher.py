@@ -270,7 +270,7 @@ def check(config: DictConfig) -> None:
                 f"hydra/{group}", chosen, wrong, f'pip install -e ".[{package}]" first, or another {group}'
             )
     n_jobs = config.hydra.launcher.get("n_jobs")
-    if n_jobs is not None and not (isinstance(n_jobs, int) and n_jobs >= 1):
+    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs < 1):
         raise InputError.of("hydra.launcher.n_jobs", n_jobs, "is no number of jobs", "integers from 1")
 
 

@@ -19,7 +19,7 @@ from algorithms.base import Collective, Message, Step
 from runner.activity import Activity
 from runner.batches import Batches
 from runner.clock import Clock
-from runner.communication import Communication, disagreement
+from runner.communication import Communication, disagreement, distances
 from runner.courier import Courier, Parcel
 from runner.course import CHECK_EVERY, Course, PeerLost, Stop, settle
 from runner.links import Meeting, is_peers_fault, reason
@@ -86,7 +86,7 @@ class ProcessCollective:
         self._gathered: dict[str, Any] = {
             "weights": method.solution(),
             "statistics": [self.statistics],
-            "columns": {},
+            "distances": None,
         }
 
     def run(self) -> None:
@@ -194,7 +194,7 @@ class ProcessCollective:
             "statistics": self._rows(self.statistics),
             "methods": self._states(),
             "travelling": [[t.due, t.parcel.arrived()] for t in self.travelling],
-            "columns": self._columns(weights),
+            "distances": self._distances(weights),
         }
         key = f"evaluated/{self.step}"
         if self.meeting.rank == 0:
@@ -224,18 +224,22 @@ class ProcessCollective:
         """Return the sum of all ranks' vectors, in the memory of this rank's where it can be."""
         return Courier("mean", self.meeting.world).send(vector).arrived()[0]
 
-    def _columns(self, mean: Tensor) -> dict[str, float]:
+    def _distances(self, mean: Tensor) -> Tensor | None:
         if self.method.replicated or self.meeting.world == 1:
-            return {}
-        distance = torch.linalg.vector_norm(self.method.solution() - mean)
-        return disagreement(torch.cat(self._rows(distance[None]))) | self.communication.columns()
+            return None
+        return torch.stack(self._rows(distances(self.method.solution(), mean, self.oracle.replica.layers)))
+
+    def disagreements(self) -> Tensor:
+        """Return the ranks' mean distance from the mean of their weights as gathered last, (layers,)."""
+        return self._gathered["distances"][:, 1:].mean(0)
 
     def columns(self) -> dict[str, float]:
         """Return, as gathered at the last evaluation, how far the ranks' weights are apart, and rank 0's communication.
 
         A combination's seconds are those from rank 0's sending it to its arrival there: slower ranks' delay is in them.
         """
-        return self._gathered["columns"]
+        found = self._gathered["distances"]
+        return {} if found is None else disagreement(found[:, 0]) | self.communication.columns()
 
     def _weights(self) -> Tensor:
         if self.method.replicated:

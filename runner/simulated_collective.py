@@ -18,7 +18,7 @@ from algorithms.base import Batch, Collective, Message, Step
 from runner.activity import Activity
 from runner.batches import Batches
 from runner.clock import Clock
-from runner.communication import Communication, disagreement
+from runner.communication import Communication, disagreement, distances
 from runner.course import Course
 from runner.oracle import NetworkOracle
 from runner.replica import running_average
@@ -178,9 +178,15 @@ class SimulatedCollective:
         """Return, for workers with weights of their own, how far they are apart and what their communication took."""
         if len(self.methods) == 1:
             return {}
-        mean = self.weights()
-        distances = [torch.linalg.vector_norm(method.solution() - mean) for method in self.methods]
-        return disagreement(torch.stack(distances)) | self.communication.columns()
+        return disagreement(self._distances()[:, 0]) | self.communication.columns()
+
+    def disagreements(self) -> Tensor:
+        """Return the workers' mean distance from the mean of their weights, layer by layer (layers,)."""
+        return self._distances()[:, 1:].mean(0)
+
+    def _distances(self) -> Tensor:
+        mean, layers = self.weights(), self.oracle.replica.layers
+        return torch.stack([distances(method.solution(), mean, layers) for method in self.methods])
 
     def weights(self) -> Tensor:
         """Return the flat weights of the solution: the workers' mean."""

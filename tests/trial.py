@@ -107,6 +107,7 @@ class Trial:
             log=self.notes,
             folder=folder,
             save=lambda updates, state: self.saved.append((updates, copy.deepcopy(state))),
+            observers=self.parts.observers(folder, 0),
             stopping=lambda: stop_after is not None and self.course.updates >= stop_after,
         )
         self.executor = simulated(self.parts, self.course)

@@ -80,6 +80,11 @@ WRONG = [
         ["algorithm=ssgd", "cluster.record=true"],
         "cluster.record=true: algorithm=ssgd has no parameter server, .*; allowed: false, or null",
     ),
+    (
+        ["algorithm=ssgd", "run.diagnostics=[disagreement]"],
+        "run.diagnostics=disagreement: with algorithm=ssgd and 4 worker.s. there is one vector of weights",
+    ),
+    (["algorithm=asgd", "run.diagnostics=[disagreement]"], "run.diagnostics=disagreement: with algorithm=asgd"),
     (["run.precision=tf32"], "run.precision=tf32: needs a GPU, the run is on cpu; allowed: fp32, bf16"),
     (["dataset=mnist", "dataset.root=/nowhere", "model=mlp"], "dataset.root=/nowhere"),
 ]
@@ -91,6 +96,14 @@ def test_what_does_not_fit_is_said_in_one_line(overrides: list[str], message: st
     with pytest.raises(InputError, match="^" + message.replace("(", r"\(")) as error:
         build.load(cfg)
     assert "\n" not in str(error.value)
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    wrong = "run.compile=true: needs a C++ compiler, and there is no no-such-compiler; allowed: false"
+    with pytest.raises(InputError, match=re.escape(wrong)):
+        load("run.compile=true", "run.device=cpu")
+    assert load("run.device=cpu", "run.batch_size=8").oracle is not None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 from models.resnet import ResNet
 from runner import build
 from runner.config import DIAGNOSTICS
-from runner.diagnostics import QUANTITIES, LayerLog, spread
+from runner.diagnostics import DISAGREEMENT, QUANTITIES, LayerLog, spread
 from runner.errors import InputError
 from runner.records import read_lines
 from tests.trial import compose, conduct
@@ -102,13 +102,13 @@ def test_the_largest_rate_of_a_layer_without_a_gradient_is_unknown(tmp_path: Pat
     *below, top = log.measure("largest_rate", weights, parts.oracle.replica.initial_statistics())
     assert all(math.isnan(rate) for rate in below), "nothing comes down through a classifier of zeros"
     assert top > 0
-    log({"epoch": 1.0, "updates": 2}, weights, parts.oracle.replica.initial_statistics())
+    log({"epoch": 1.0, "updates": 2}, weights, parts.oracle.replica.initial_statistics(), None)
     [record] = read_lines(tmp_path / "layers.jsonl")
     assert record["largest_rate"]["hidden1.linear"] is None
 
 
 def test_what_can_be_asked_for_is_what_is_measured():
-    assert tuple(QUANTITIES) == DIAGNOSTICS
+    assert (*QUANTITIES, DISAGREEMENT) == DIAGNOSTICS
 
 
 def test_a_run_writes_a_line_for_each_evaluation(tmp_path: Path):
@@ -168,7 +168,10 @@ def test_a_run_stops_at_its_target_loss(tmp_path: Path, reached: bool):
     [
         ("run.micro_batch=0", r"run\.micro_batch=0: .*; allowed: integers from 1"),
         ("run.target_loss=0", r"run\.target_loss=0: .*; allowed: numbers above 0, null"),
-        ("run.diagnostics=[variance]", r"run\.diagnostics=variance: .*; allowed: variance_factor, largest_rate"),
+        (
+            "run.diagnostics=[variance]",
+            r"run\.diagnostics=variance: .*; allowed: variance_factor, largest_rate, disagreement",
+        ),
         ("run.diagnostics=[largest_rate,largest_rate]", r"run\.diagnostics=\[largest_rate,largest_rate\]: .* twice"),
         ("run.diagnostic_samples=0", r"run\.diagnostic_samples=0: "),
     ],

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from runner.records import read_lines
 from tests.trial import QuadraticOracle, Trial, equal, train
 
 # Twelve samples, three workers with batches of two: two steps.
@@ -195,6 +196,19 @@ def test_disagreement_is_the_distance_from_the_mean(tmp_path: Path):
     assert row["disagreement_mean"] == pytest.approx(float(distances.mean()), rel=1e-4)
     assert row["disagreement_max"] == pytest.approx(float(distances.max()), rel=1e-4)
     assert 0 < row["disagreement_mean"] < row["disagreement_max"]
+
+
+def test_disagreement_is_logged_layer_by_layer(tmp_path: Path):
+    overrides = ("algorithm=dasgd", "model=mlp", "run.epochs=2", "cluster.workers=3", "run.diagnostics=[disagreement]")
+    trial = Trial(*overrides, folder=tmp_path).run()
+    lines = read_lines(tmp_path / "layers.jsonl")
+    assert len(lines) == 2
+    weights = torch.stack([method.solution() for method in trial.executor.methods])  # type: ignore[attr-defined]
+    apart = weights - weights.mean(0)
+    for layer in trial.parts.oracle.replica.layers:
+        expected = float(apart[:, layer.low : layer.high].norm(dim=1).mean())
+        assert lines[-1]["disagreement"][layer.name] == pytest.approx(expected, rel=1e-4)
+        assert expected > 0
 
 
 def test_methods_with_equal_weights_have_no_disagreement_column(tmp_path: Path):

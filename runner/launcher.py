@@ -29,6 +29,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from runner.composing import without_hydra
 from runner.config import GPU_SLOT
@@ -277,7 +278,8 @@ def check(config: DictConfig) -> None:
 def announce(plan: Planned | Job, total: int) -> None:
     """Says which job is next, and where it was measured if it was measured before."""
     title = f"job {plan.number} ({plan.number + 1} of {total}): {' '.join(plan.overrides)}"
-    _console().rule(title, align="left", style="dim")
+    # As it is: in a string rich would take [...] for markup.
+    _console().rule(Text(title), align="left", style="dim")
     if isinstance(plan, Job):
         print(f"finished before, in {plan.folder}", flush=True)
     sys.stdout.flush()
@@ -306,7 +308,7 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
         status = str(summary.get("status", "failed"))
         table.add_row(
             str(job.number),
-            " ".join(o for o in job.overrides if o in varying) or job.label,
+            Text(" ".join(o for o in job.overrides if o in varying) or job.label),
             status if job.code == 0 else f"{status}, {job.ending}",
             *(_number(summary.get(key)) for key in ("final_test_error", "best_test_error", "seconds")),
         )

@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from runner.composing import CONF
-from runner.launcher import FreshProcessLauncher, Job, Planned, print_table, quoted
+from runner.launcher import FreshProcessLauncher, Job, Planned, announce, print_table, quoted
 
 # Stands in for runner.run in every process of a test: seed 1 fails, seed 2 waits to be stopped.
 STAND_IN = """
@@ -165,3 +165,15 @@ def test_table_shows_what_varies_and_how_jobs_ended(tmp_path: Path, capsys: pyte
     assert "failed, exit code 2" in out
     assert "seed=2" in out
     assert common not in out
+
+
+def test_values_in_brackets_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "summary.json").write_text("{}")
+    print_table(
+        [Job(0, ("run.diagnostics=[largest_rate]",), tmp_path / "0", 0), Job(1, (), tmp_path / "1", 0)], tmp_path
+    )
+    announce(Planned(0, ("run.diagnostics=[variance_factor]",), tmp_path, ()), 2)
+    out = capsys.readouterr().out
+    assert "[largest_rate]" in out
+    assert "[variance_factor]" in out

@@ -339,6 +339,19 @@ def test_under_torchrun_a_mistake_is_told_by_rank_0_alone(
             assert capsys.readouterr().err.count("\n") == lines
 
 
+@pytest.mark.slow
+def test_torchrun_starts_a_server_and_two_workers(tmp_path: Path):
+    """One run folder, written by rank 0, with what the two workers did."""
+    overrides = ["algorithm=asgd", "cluster=processes", "run.epochs=1", "run.threads=1", "logger=none", "model=mlp"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3", "-m", "runner.cli"]
+    environment = {**os.environ, "PYTHONPATH": str(CONF.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*torchrun, *overrides], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [path] = tmp_path.glob("outputs/dcrun/*/summary.json")
+    summary = json.loads(path.read_text())
+    assert (summary["status"], summary["workers"], summary["workers_lost"]) == ("completed", 2, 0)
+
+
 def test_config_dir_adds_options(executed: Executed, tmp_path: Path):
     (tmp_path / "more" / "algorithm").mkdir(parents=True)
     (tmp_path / "more" / "algorithm" / "mine.yaml").write_text("_target_: mine.Mine\n")

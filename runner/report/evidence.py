@@ -3,8 +3,10 @@
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from runner.report import metrics
@@ -102,11 +104,17 @@ class Block:
             known = [m for m in self.cells.values() if m.cell.row == row and m.difference is not None]
             if len(known) < 2:
                 continue
-            ours = [m.cell.column for m in sorted(known, key=lambda m: sign * (m.mean or 0.0))]
-            paper = [m.cell.column for m in sorted(known, key=lambda m: sign * (m.cell.published or 0.0))]
-            same = "the paper's order" if ours == paper else f"the paper's order is {', '.join(paper)}"
-            lines.append(f"{row}, best first: {', '.join(ours)}; {same}")
+            ours = _ranked((sign * (m.mean or 0.0), m.cell.column) for m in known)
+            paper = _ranked((sign * (m.cell.published or 0.0), m.cell.column) for m in known)
+            same = "the paper's order" if ours == paper else f"the paper's order is {paper}"
+            lines.append(f"{row}, best first: {ours}; {same}")
         return lines
+
+
+def _ranked(columns: Iterable[tuple[float, str]]) -> str:
+    """Return columns from the lowest value to the highest, with "=" between those that have the same."""
+    ordered = sorted(columns, key=itemgetter(0))
+    return ", ".join(" = ".join(name for _, name in equal) for _, equal in groupby(ordered, key=itemgetter(0)))
 
 
 def weigh(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:

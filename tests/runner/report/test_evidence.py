@@ -49,6 +49,13 @@ def test_another_order_than_the_papers_is_said(make_run: MakeRun, tmp_path: Path
     assert block.orders() == ["M=4, best first: ASGD, DC; the paper's order is DC, ASGD"]
 
 
+def test_equal_cells_are_not_put_in_an_order(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [90.0])
+    dc(make_run, "b", [90.0])
+    (block,) = weigh(TABLE, collect([tmp_path]))
+    assert block.orders() == ["M=4, best first: ASGD = DC; the paper's order is DC, ASGD"]
+
+
 def test_settings_are_not_mixed(make_run: MakeRun, tmp_path: Path) -> None:
     for name, config in (("short", {}), ("long", {"run.epochs": 160.0}), ("quick", {"scale": "quick"})):
         make_run(f"{name}/a", [12.0], config=config)

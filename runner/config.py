@@ -5,7 +5,7 @@ configuration into these schemas, which refuse unknown keys and values of the wr
 of range. The sections `algorithm`, `model` and `dataset` are `_target_` configurations; their constructors check them.
 
 Before a run is executed `runner.cli` adds a section `names` with the options chosen of each group, as
-`names.algorithm = "dc_asgd_a"`: `runner.run.execute` writes them to `summary.json`.
+`names.model = "resnet20"`: `runner.run.execute` writes them to `summary.json`.
 """
 
 import itertools

@@ -57,7 +57,7 @@ class Tracker:
     """Writes what a run leaves behind; a context manager that ends a run as failed when an exception passes through.
 
         with Tracker(folder, cfg, epochs=3, virtual=True) as tracker:
-            tracker.start({"algorithm": "sgd", ...})
+            tracker.start({"workers": 4, ...})
             ...
             tracker.finish("completed", samples=..., ...)
 

@@ -1,0 +1,78 @@
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from runner.allocator import LARGEST, SETTINGS
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets glibc's allocator")
+
+HELD = f"""
+import ctypes
+{{before}}
+
+class Info(ctypes.Structure):  # of mallinfo2, see its manual page
+    _fields_ = [(name, ctypes.c_size_t) for name in
+                "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype, libc.malloc.restype, libc.free.argtypes = Info, ctypes.c_void_p, [ctypes.c_void_p]
+
+def mapped(size):
+    before = libc.mallinfo2().hblks
+    block = libc.malloc(ctypes.c_size_t(size))
+    found = libc.mallinfo2().hblks - before
+    libc.free(block)
+    return found
+
+other = libc.mallinfo2().hblks
+large = mapped({LARGEST} + 1)
+blocks = [libc.malloc(ctypes.c_size_t({LARGEST} - 2**20)) for _ in range(6)]
+own = libc.mallinfo2().hblks - other
+for block in blocks:
+    libc.free(block)
+print(large, own, libc.mallinfo2().arena >= 6 * ({LARGEST} - 2**20))
+"""
+"""Is a large block mapped by itself; how many of six smaller ones are; do these stay once freed?"""
+
+STEPS = """
+import resource
+import runner
+import torch
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    [torch.ones(2**21) for _ in range(6)]  # six times 8 MB, all alive, then all freed
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+for _ in range(3):
+    faults()
+print(max(faults() for _ in range(10)))
+"""
+
+
+def run(program: str, settings: dict[str, str]) -> str:
+    """What a program prints in a process of its own."""
+    environment = {key: value for key, value in os.environ.items() if key not in SETTINGS} | settings
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_freed_blocks_stay_and_only_the_largest_are_mapped():
+    assert run(HELD.format(before="import runner"), {}) == "1 0 True"
+    assert run(HELD.format(before=""), {}) != "1 0 True"
+
+
+def test_steps_take_no_new_pages():
+    pages = 6 * 2**23 // os.sysconf("SC_PAGE_SIZE")
+    assert int(run(STEPS, {})) < pages / 100
+
+
+def test_settings_from_outside_decide():
+    program = "from runner.allocator import keep_freed_memory; print(keep_freed_memory())"
+    given = {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"} | dict.fromkeys(SETTINGS[1:], "131072")
+    said = {name: run(program, {name: value}) for name, value in given.items()}
+    assert said == dict.fromkeys(SETTINGS, "False")
+    assert run(program, {}) == "True"

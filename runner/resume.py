@@ -145,10 +145,14 @@ def _identity(cfg: Any) -> Any:
 
 
 def _stored_identity(path: Path) -> Any:
-    """As `_identity`, of a file; None of one that is no configuration of a run."""
+    """As `_identity`, of a file; None of one that is no configuration of a run.
+
+    A key that the file lacks, because it was written before there was one, has its default.
+    """
     try:
         cfg = OmegaConf.load(path)
-        return _identity(cfg) if isinstance(cfg, DictConfig) and "run" in cfg else None
+        known = isinstance(cfg, DictConfig) and "run" in cfg
+        return _identity(OmegaConf.merge(OmegaConf.structured(Config), cfg)) if known else None
     except Exception as exc:  # noqa: BLE001 (whatever somebody else's file makes of its reader)
         log.info("%s cannot be read, and is no earlier run: %s", path, exc)
         return None

@@ -223,6 +223,18 @@ def test_a_sweep_finds_finished_and_stopped_jobs_and_leaves_failed_ones(tmp_path
     assert resume.Earlier(tmp_path).of(job(2)) == (stopped, False)
 
 
+def test_a_run_older_than_a_key_is_found_where_the_key_has_its_default(tmp_path: Path):
+    folder = past(tmp_path / "a" / "0", job(0), "completed")
+    path = folder / ".hydra" / "config.yaml"
+    old = OmegaConf.load(path)
+    del old.run["capture"]
+    OmegaConf.save(old, path)
+    other = job(0)
+    other.run.capture = False
+    assert Earlier(tmp_path).of(job(0)) == (folder, True)
+    assert Earlier(tmp_path).of(other) is None
+
+
 def test_a_job_that_another_process_writes_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     past(tmp_path / "a" / "0", job(0), "running")
     monkeypatch.setattr(folders, "is_written", lambda folder: True)

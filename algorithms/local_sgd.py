@@ -6,9 +6,9 @@
 Source: the baseline of DaSGD (ICLR 2022 submission, section 2.2.2), after Stich 2018 and Lin et al. 2018. With τ=1 and
 no momentum it is synchronous SGD, to rounding.
 
-Decided here, where the paper is silent: momentum buffers and weight decay are local, as in the paper's own framework;
-what is evaluated is the workers' mean. As in `SSGD`, in an epoch's last step, whose shares may differ by one sample, a
-gradient counts by its samples.
+Decided here, where the paper is silent: momentum buffers and weight decay are local; what is evaluated is the
+workers' mean. As in `SSGD`, in an epoch's last step, whose shares may differ by one sample, a gradient counts by its
+samples.
 """
 
 from __future__ import annotations

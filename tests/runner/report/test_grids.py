@@ -73,7 +73,7 @@ def test_a_papers_grid_marks_its_best_cell(make_run: MakeRun, tmp_path: Path, se
     for lam in (0.5, 2.0, 8.0):
         for lr in (0.25, 0.5, 1.0):
             for seed in range(seeds):
-                config = {"algorithm.lambda0": lam, "schedule.lr": lr}
+                config = {"algorithm.lambda0": lam, "algorithm.m": 0.95, "schedule.lr": lr}
                 error = 10 + abs(lam - 2) + abs(lr - 0.5) + seed
                 make_run(f"{lam}-{lr}-{seed}", [error], algorithm="dc_asgd_a", workers=8, seed=seed, config=config)
     (block,) = weigh(replace(exhibit, claims=[]), collect([tmp_path]))

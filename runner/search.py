@@ -172,8 +172,10 @@ class OptunaSweeper(Sweeper):
         for job in jobs:
             if job is None or job.code != 0:
                 return None
-            value = job.summary().get(self.metric)
-            values.append(self.worst if value is None else value)
+            summary = job.summary()
+            value = summary.get(self.metric)
+            # What a run that diverged reached before, or how soon it ended, is nothing to go by.
+            values.append(self.worst if value is None or summary.get("status") == "diverged" else value)
         return statistics.fmean(values)
 
 

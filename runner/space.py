@@ -28,6 +28,7 @@ OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
 }
 """Numbers of `summary.json` that a search can go by."""
 _DIGITS = 4
+_LAST_SEED = 2**32 - 1  # the last that NumPy takes
 
 Point = tuple[str, ...]
 
@@ -114,10 +115,12 @@ def spaces(config: DictConfig, typed: Sequence[str]) -> list[Space]:
         raise InputError.of("hydra.sweeper.sampler", sweeper.sampler, "is no sampler", ", ".join(SAMPLERS))
     if sweeper.metric not in OBJECTIVES:
         raise InputError.of("hydra.sweeper.metric", sweeper.metric, "is nothing to go by", ", ".join(OBJECTIVES))
-    if not (sweeper.n_trials is None or (isinstance(sweeper.n_trials, int) and sweeper.n_trials > 0)):
+    if not (sweeper.n_trials is None or _is_integer(sweeper.n_trials, 1)):
         raise InputError.of(
             "hydra.sweeper.n_trials", sweeper.n_trials, "is no number of trials", "integers from 1, null"
         )
+    if not _is_integer(sweeper.seed, 0, _LAST_SEED):
+        raise InputError.of("hydra.sweeper.seed", sweeper.seed, "is no seed", f"integers from 0 to {_LAST_SEED}")
     if sweeper.get("cells"):
         found = [_space(line, cells.common(config), cells.seeds_of(config)) for line in cells.lines(config, typed)]
     else:
@@ -139,6 +142,10 @@ def spaces(config: DictConfig, typed: Sequence[str]) -> list[Space]:
                 wrong = f"{key}=interval({low:g},{high:g}): is no interval"
                 raise InputError(f"{wrong}; allowed: interval(low,high) with low < high, with tag(log,...) low above 0")
     return found
+
+
+def _is_integer(value: object, first: int, last: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and first <= value <= last
 
 
 def _space(line: Sequence[Override], common: list[str], seeds: list[str]) -> Space:

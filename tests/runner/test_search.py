@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from runner.composing import CONF
 from runner.launcher import FreshProcessLauncher, Job
 from runner.search import OptunaSweeper
+from runner.space import OBJECTIVES
 
 optuna = pytest.importorskip("optuna", reason='pip install -e ".[optuna]"')
 
@@ -107,6 +108,18 @@ def test_runs_without_a_number_are_worst_and_failed_ones_do_not_count(tmp_path: 
     (study,) = optuna.get_all_study_summaries(storage)
     states = [trial.state.name for trial in optuna.load_study(study_name=study.study_name, storage=storage).trials]
     assert sorted(states) == ["COMPLETE", "COMPLETE", "FAIL"]
+
+
+@pytest.mark.parametrize("metric", list(OBJECTIVES))
+def test_a_run_that_diverged_is_worst_whatever_it_reached(tmp_path: Path, metric: str) -> None:
+    better = {"minimize": 1.0, "maximize": 99.0}[OBJECTIVES[metric]]
+
+    def finds(job: dict[str, str]) -> dict[str, object]:
+        found = {"1": ("diverged", better), "2": ("completed", 50.0)}[job["algorithm.lambda0"]]
+        return {"status": found[0], metric: found[1]}
+
+    _, (result,) = search(tmp_path, finds, "algorithm.lambda0=1,2", sampler="grid", metric=metric)
+    assert (result["best_value"], result["best_params"]) == (50.0, {"algorithm.lambda0": "2"})
 
 
 def test_more_can_be_better(tmp_path: Path) -> None:

@@ -76,6 +76,11 @@ def test_corners_have_every_value_and_both_ends() -> None:
     [
         ("schedule.lr=0.1,0.2", {"sampler": "cma"}, "hydra.sweeper.sampler=cma: is no sampler; allowed: tpe"),
         ("schedule.lr=0.1,0.2", {"n_trials": 0}, "hydra.sweeper.n_trials=0: is no number of trials"),
+        ("schedule.lr=0.1,0.2", {"n_trials": True}, "hydra.sweeper.n_trials=true: is no number of trials"),
+        ("schedule.lr=0.1,0.2", {"seed": "abc"}, "hydra.sweeper.seed=abc: is no seed; allowed: integers from 0 to 42"),
+        ("schedule.lr=0.1,0.2", {"seed": None}, "hydra.sweeper.seed=null: is no seed"),
+        ("schedule.lr=0.1,0.2", {"seed": -1}, "hydra.sweeper.seed=-1: is no seed"),
+        ("schedule.lr=0.1,0.2", {"seed": 2**32}, "hydra.sweeper.seed=4294967296: is no seed"),
         ("schedule.lr=0.1,0.2", {"metric": "luck"}, "hydra.sweeper.metric=luck: is nothing to go by"),
         ("seed=0,1", {}, "leaves nothing to search"),
         ("schedule.lr=interval(2,1)", {}, r"schedule.lr=interval\(2,1\): is no interval"),

@@ -18,7 +18,7 @@ A job is composed of the experiment, the scale's overrides, the cell's, a seed, 
 """
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -94,7 +94,12 @@ def jobs(config: DictConfig, typed: Sequence[str]) -> list[list[str]]:
         for job in (job for batch in BasicSweeper.split_arguments(line, None) for job in batch):
             listed += [[*job, *common(config), seed] for seed in seeds] or [[*job, *common(config)]]
     # What was typed may have made cells equal: model=resnet20 with a table of several models.
-    return [list(job) for job in dict.fromkeys(map(tuple, listed))]
+    parser = OverridesParser.create()
+    parsed = {override: parser.parse_override(override) for override in {text for job in listed for text in job}}
+    different: dict[Hashable, list[str]] = {}
+    for job in listed:
+        different.setdefault(_settled([parsed[override] for override in job]), job)
+    return list(different.values())
 
 
 def lines(config: DictConfig, typed: Sequence[str]) -> list[list[Override]]:
@@ -157,6 +162,18 @@ def _last(scale: list[str], cell: list[str], own: list[str]) -> list[Override]:
     last = {o.key_or_group: o for part in (scale, cell, own) for o in parser.parse_overrides(part)}
     leading = [_key(override) for override in (*cell, *own)]
     return sorted(last.values(), key=lambda o: leading.index(o.key_or_group) if o.key_or_group in leading else 999)
+
+
+def _settled(job: Iterable[Override]) -> Hashable:
+    """What a job finally says of each key: two jobs that agree in it are the same, in whatever order they say it."""
+    last: dict[str, Override] = {}
+    for override in job:
+        last.pop(override.key_or_group, None)
+        last[override.key_or_group] = override
+    # A group's option counts before any value of its keys, wherever it stands; a section given as a value does not.
+    sections = [f"{key}." for key, override in last.items() if isinstance(override.value(), dict)]
+    order = tuple(key for key in last if any(f"{key}.".startswith(section) for section in sections))
+    return order, frozenset((key, override.type, repr(override.value())) for key, override in last.items())
 
 
 def _key(override: str) -> str:

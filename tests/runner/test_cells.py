@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from runner import cells
@@ -82,6 +83,34 @@ def test_what_is_typed_counts_last_and_may_be_swept() -> None:
 
 def test_cells_made_equal_are_one() -> None:
     assert [job.split()[0] for job in jobs("algorithm=nag", "cluster.workers=1", seeds=1)] == ["algorithm=nag"]
+    # The cells say the number of workers before and after the method.
+    for workers in ("4", "2"):
+        typed = ("dataset.root=/data", "algorithm=asgd", f"cluster.workers={workers}")
+        assert jobs(*typed, seeds=1) == [
+            f"algorithm=asgd dataset.root=/data cluster.workers={workers} run.epochs=3 scale=quick seeds=null seed=0"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("schedule.lr=0.1 run.epochs=1", "run.epochs=1 schedule.lr=0.1", True),
+        ("schedule.lr=0.2 run.epochs=1 schedule.lr=0.1", "schedule.lr=0.1 run.epochs=1", True),
+        ("schedule.lr=0.10 run.name='a'", "run.name=a schedule.lr=0.1", True),
+        ("algorithm=dasgd algorithm.tau=4", "algorithm.tau=4 algorithm=dasgd", True),
+        ("algorithm=dasgd algorithm.tau=4", "algorithm=dasgd algorithm.tau=2", False),
+        ("algorithm.tau=4", "~algorithm.tau=4", False),
+        ("algorithm.scale={a:1} algorithm.scale.a=2", "algorithm.scale.a=2 algorithm.scale={a:1}", False),
+        ("algorithm.scale={a:1} run.epochs=1", "run.epochs=1 algorithm.scale={a:1}", True),
+    ],
+)
+def test_jobs_are_equal_if_each_key_finally_gets_the_same(one: str, other: str, equal: bool) -> None:
+    sweeper = {"cells": ["model=mlp", "model=linear"], "scales": {"quick": ""}}
+    config = OmegaConf.create({"scale": "quick", "seeds": 1, "hydra": {"sweeper": sweeper}})
+    parsed = [OverridesParser.create().parse_overrides(text.split()) for text in (one, other)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "lines", lambda config, typed: parsed)
+        assert len(cells.jobs(config, [])) == (1 if equal else 2)
 
 
 def test_a_cell_can_be_of_one_scale() -> None:

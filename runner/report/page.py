@@ -210,7 +210,7 @@ def _activity(run: Run) -> dict[str, Any]:
 
 
 def _facts(run: Run) -> list[list[Any]]:
-    head = [["folder", run.name], ["command", f"dcrun {' '.join(run.overrides)}"]]
+    head = [["folder", run.name], ["command", ran.commands([run])[0]]]
     summary = [[key, _text(value)] for key, value in run.summary.items() if value is not None]
     return head + summary + [[key, shown(value)] for key, value in run.flat.items()]
 

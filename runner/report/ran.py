@@ -44,10 +44,11 @@ def commands(runs: Sequence[Run]) -> list[str]:
             # Alone it would sweep over all its cells, each with these settings forced upon it.
             one = shlex.join(["dcrun", *own, "run.resume=null", "hydra.mode=RUN"])
             several = f"for seed in {' '.join(seeds)}; do {one} seed=$seed; done"
-            lines.append(several if len(seeds) > 1 else f"{one} seed={''.join(seeds)}")
+            lines.append(several if len(seeds) > 1 else " ".join([one, *(f"seed={seed}" for seed in seeds)]))
         else:
-            multirun = "-m " if len(seeds) > 1 else ""
-            lines.append(f"dcrun {multirun}{shlex.join([*own, f'seed={chr(44).join(seeds)}'])}")
+            multirun = ["-m"] if len(seeds) > 1 else []
+            given = [f"seed={','.join(seeds)}"] if seeds else []
+            lines.append(shlex.join(["dcrun", *multirun, *own, *given]))
     return list(dict.fromkeys(lines))
 
 

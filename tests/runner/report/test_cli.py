@@ -129,6 +129,30 @@ def test_a_shell_hands_on_what_was_given(
     assert all(f" {word} " in command for word in plain)
 
 
+@pytest.mark.parametrize("experiment", [True, False])
+def test_the_page_tells_one_runs_own_command(make_run: MakeRun, tmp_path: Path, experiment: bool) -> None:
+    given = ["algorithm=ssgd", "dataset.root='/data/my sets/[old] $HOME'"]
+    given += ["experiment=dasgd_iclr2022/table1"] if experiment else []
+    for seed in (0, 1):
+        folder = make_run(f"a{seed}", [50.0], algorithm="ssgd", seed=seed)
+        (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(["logger.group=x", f"seed={seed}", *given]))
+    main([str(tmp_path)])
+    facts = [dict(run["facts"]) for run in page_data((tmp_path / "report.html").read_text())["runs"]]
+    for seed in (0, 1):
+        shell = f"dcrun() {{ printf '%s\\n' \"$@\"; }}; {facts[seed]['command']}"
+        words = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.splitlines()
+        assert words == [*given, *(["run.resume=null", "hydra.mode=RUN"] if experiment else []), f"seed={seed}"]
+
+
+def test_a_run_whose_seed_is_unknown_is_told_without_one(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run("a", [50.0])
+    for name in ("summary.json", ".hydra/config.yaml"):
+        (folder / name).write_text("{}")
+    for given in (["algorithm=ssgd"], ["experiment=dasgd_iclr2022/table1"]):
+        (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(given))
+        assert "seed" not in commands(collect([tmp_path]))[0]
+
+
 def test_results_put_remarks_where_they_belong(runs: Path, tmp_path: Path) -> None:
     notes = tmp_path / "notes.md"
     notes.write_text("# Notes\n\nAt the top.\n\n## dc_asgd_icml2017/table1\n\nOf the table.\n\n## Later\n\nThe end.\n")

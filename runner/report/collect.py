@@ -62,6 +62,11 @@ class Run:
         return status if isinstance(status, str) else "broken"
 
     @property
+    def ended(self) -> bool:
+        """Whether it went as far as it could: what one that was stopped, or still runs, has is no measurement."""
+        return self.status in ("completed", "diverged")
+
+    @property
     def seed(self) -> int | None:
         """The run's seed, if known."""
         seed = self.summary.get("seed", self.config.get("seed"))

@@ -14,9 +14,7 @@ from runner.report.claims import Verdict, judge
 from runner.report.collect import Run, finite
 from runner.report.grids import Search, Tried, searches
 from runner.report.published import Cell, Exhibit
-from runner.report.settings import by_seed, setting, shown
-
-_ENDED = ("completed", "diverged")
+from runner.report.settings import by_seed, one_per_seed, setting, shown
 
 
 @dataclass(frozen=True)
@@ -163,33 +161,20 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
     cells = {}
     chosen_values = []
     for cell in exhibit.cells:
-        tried = by_seed([run for run in runs if _matches(run, cell.match)], apart=exhibit.tuned)
-        groups = [group for group in map(_one_per_seed, tried) if group]
+        tried = by_seed([run for run in runs if run.rows and _matches(run, cell.match)], apart=exhibit.tuned)
+        groups = [one_per_seed(group) for group in tried]
         if groups:
             chosen = min(groups, key=lambda group: _worth(group, exhibit.metric))
             if exhibit.tuned and len(groups) > 1:
                 best = ", ".join(f"{key}={shown(chosen[0].value(key))}" for key in exhibit.tuned)
                 chosen_values.append(f"{cell.id}: {best}, the best of {len(groups)}")
             # What a run has after half of its length is no measurement of the cell; its curve is drawn.
-            found = ((run.seed, metrics.measured(run, exhibit.metric)) for run in chosen if run.status in _ENDED)
+            found = ((run.seed, metrics.measured(run, exhibit.metric)) for run in chosen if run.ended)
             values = {seed: value for seed, value in found if seed is not None and value is not None}
             cells[cell.id] = Measured(cell, chosen, values)
-    by_cell = {name: [r for r in measured.runs if r.status in _ENDED] for name, measured in cells.items()}
+    by_cell = {name: [r for r in measured.runs if r.ended] for name, measured in cells.items()}
     verdicts = [judge(claim, by_cell) for claim in exhibit.claims]
     return Block(exhibit, cells, runs[0].config.get("scale"), _deviations(exhibit, cells), verdicts, chosen_values)
-
-
-def _one_per_seed(runs: list[Run]) -> list[Run]:
-    """The best founded run of each seed: ended rather than stopped, further rather than shorter, later in order."""
-    best: dict[int | None, Run] = {}
-    for run in runs:
-        if run.rows and (run.seed not in best or _weight(run) >= _weight(best[run.seed])):
-            best[run.seed] = run
-    return [best[seed] for seed in sorted(best, key=lambda seed: -1 if seed is None else seed)]
-
-
-def _weight(run: Run) -> tuple[bool, float]:
-    return run.status in _ENDED, run.number("samples") or 0.0
 
 
 def _worth(runs: list[Run], metric: str) -> tuple[int, float]:

@@ -9,12 +9,11 @@ from typing import Any
 
 from runner.report import metrics
 from runner.report.collect import Run, finite
-from runner.report.settings import by_seed, label, setting, shown
+from runner.report.settings import by_seed, label, one_per_seed, setting, shown
 
 _SEARCHED = ("algorithm.", "schedule.")
 _LEAST = 3  # settings that make a search
 _NEAREST = 4
-_ENDED = ("completed", "diverged")
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def among(runs: Sequence[Run], metric: str = "best_test_error") -> list[tuple[st
     tried = []
     names: dict[str, str] = {}
     groups: dict[str, list[list[Run]]] = {}
-    for group in by_seed(run for run in runs if run.status in _ENDED):
+    for group in by_seed(run for run in runs if run.ended):
         own = setting(group[0])
         rest = {key: value for key, value in own.items() if not _is_axis(key, value)}
         groups.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(group)
@@ -99,7 +98,7 @@ def among(runs: Sequence[Run], metric: str = "best_test_error") -> list[tuple[st
         settings = [setting(group[0]) for group in same]
         axes = [key for key in settings[0] if len({json.dumps(own.get(key)) for own in settings}) > 1]
         for group, own in zip(same, settings, strict=True):
-            values = [value for run in group if (value := metrics.measured(run, metric)) is not None]
+            values = [value for run in one_per_seed(group) if (value := metrics.measured(run, metric)) is not None]
             if values:
                 name = " ".join(f"{key}={shown(own.get(key))}" for key in axes)
                 point = {key: float(own[key]) for key in axes if key in own}

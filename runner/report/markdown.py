@@ -18,7 +18,7 @@ from runner.report.page import searched, table
 from runner.report.panels import Figure, Panel, figures, mean_curve
 from runner.report.plots import save
 from runner.report.published import Exhibit
-from runner.report.settings import GROUPS, by_seed, differing, label, setting, shown
+from runner.report.settings import GROUPS, averaged, by_seed, differing, label, one_per_seed, setting, shown
 
 _CURVES = 12
 _FAMILY = (*(group for group in GROUPS if group != "algorithm"), "schedule.kind", "run.epochs", "run.batch_size")
@@ -152,13 +152,18 @@ def _settings_apart(runs: Sequence[Run]) -> list[str]:
 
 def _row(group: Sequence[Run], inside: Sequence[str]) -> dict[str, str]:
     own = setting(group[0])
+    runs = averaged(group)
+    told = dict.fromkeys(run.status for run in runs)
+    seeds = {run.seed for run in runs}
+    stopped = [run for run in one_per_seed(group) if run.seed not in seeds]
+    left_out = [f"left out: seed {run.seed} {run.status}" for run in stopped]
     return {
         "name": label(group[0], ()),
         "apart": ", ".join(f"{key}={shown(own[key])}" for key in inside if key in own),
-        "seeds": ", ".join(map(str, sorted({run.seed for run in group if run.seed is not None}))),
-        "status": ", ".join(dict.fromkeys(run.status for run in group)),
-        **{key: _mean(group, key) for key in ("epochs", "final_test_error", "best_test_error", "seconds")},
-        "clock": str(group[0].summary.get("clock") or ""),
+        "seeds": ", ".join(map(str, sorted(seed for seed in seeds if seed is not None))),
+        "status": ", ".join([*told, *left_out]),
+        **{key: _mean(runs, key) for key in ("epochs", "final_test_error", "best_test_error", "seconds")},
+        "clock": str(runs[0].summary.get("clock") or ""),
     }
 
 

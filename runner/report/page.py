@@ -172,6 +172,8 @@ def _run(run: Run, apart: Sequence[str], own: Sequence[str], group: int) -> dict
         "label": name,
         "short": short,
         "group": group,
+        "ended": run.ended,
+        "samples": run.number("samples") or 0,
         "fields": {**fields, "clock": run.summary.get("clock")},
         "search": " ".join(words).lower(),
         "curve": _curve(run),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from runner.report import metrics
 from runner.report.collect import Run, finite
 from runner.report.evidence import Block
+from runner.report.settings import averaged
 
 Column = tuple[list[float | None], list[float | None]]
 
@@ -85,7 +86,7 @@ def _of_layers(block: Block, quantity: str) -> Figure:
     panels = []
     numbers: dict[str, int] = {}  # a layer's colour is the same in every panel that has a layer of its name
     for measured in block.cells.values():
-        series = [run.layers(quantity) for run in measured.runs]
+        series = [run.layers(quantity) for run in averaged(measured.runs)]
         names = list(dict.fromkeys(name for rows in series for row in rows[:1] for name in row[quantity]))
         curves = []
         for name in names:
@@ -101,8 +102,9 @@ def _of_layers(block: Block, quantity: str) -> Figure:
 def mean_curve(
     runs: Sequence[Run], along: str, quantity: str, name: str, index: int, published: float | None = None
 ) -> Curve:
-    """Averages runs row by row, as far as all of them went."""
-    columns = [(run.curve(along), metrics.column(run, quantity)) for run in runs if run.rows]
+    """Averages runs row by row, as far as all of them went: one run of each seed, ended ones where there are any."""
+    counting = averaged(run for run in runs if run.rows)
+    columns = [(run.curve(along), metrics.column(run, quantity)) for run in counting]
     return _mean(columns, name, index, published)
 
 

@@ -44,6 +44,29 @@ def by_seed(runs: Iterable[Run], apart: Sequence[str] | None = None) -> list[lis
     return list(groups.values())
 
 
+def one_per_seed(runs: Iterable[Run]) -> list[Run]:
+    """The run of each seed that counts: ended rather than stopped, further rather than shorter, later in order.
+
+    Returns:
+        the runs by their seeds; runs whose seed is unknown count as one seed.
+    """
+    best: dict[int | None, Run] = {}
+    for run in runs:
+        if run.seed not in best or _weight(run) >= _weight(best[run.seed]):
+            best[run.seed] = run
+    return [best[seed] for seed in sorted(best, key=lambda seed: -1 if seed is None else seed)]
+
+
+def averaged(runs: Iterable[Run]) -> list[Run]:
+    """The runs that a mean over seeds is taken of: one per seed, and where any have ended, those alone."""
+    counting = one_per_seed(runs)
+    return [run for run in counting if run.ended] or counting
+
+
+def _weight(run: Run) -> tuple[bool, float]:
+    return run.ended, run.number("samples") or 0.0
+
+
 def differing(runs: Sequence[Run]) -> list[str]:
     """The settings whose values are not the same in all runs that have them, in the order of the configuration."""
     values: dict[str, set[str]] = {}

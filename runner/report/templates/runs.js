@@ -106,14 +106,25 @@ function update() {
   curves();
 }
 
-// Mean and range over the runs that differ in the seed alone.
+// The runs that a mean over seeds is taken of: those that ended, where any have; of each seed the one that went furthest.
+function averaged(members) {
+  const ended = members.filter((at) => RUNS[at].ended);
+  const best = new Map();
+  for (const at of ended.length ? ended : members) {
+    const other = best.get(RUNS[at].fields.seed);
+    if (other === undefined || RUNS[at].samples >= RUNS[other].samples) best.set(RUNS[at].fields.seed, at);
+  }
+  return [...best.values()];
+}
+
+// Mean over the runs that differ in the seed alone.
 function overSeeds(shown, metric, along) {
   const groups = new Map();
   for (const at of shown) {
     const members = groups.get(RUNS[at].group) || [];
     groups.set(RUNS[at].group, [...members, at]);
   }
-  return [...groups.values()].map((members) => {
+  return [...groups.values()].map(averaged).map((members) => {
     const length = Math.min(...members.map((at) => RUNS[at].curve[along].length));
     const mean = (key, place) => {
       const values = members.map((at) => RUNS[at].curve[key][place]).filter((value) => value !== null);

@@ -88,3 +88,11 @@ def test_a_papers_grid_marks_its_best_cell(make_run: MakeRun, tmp_path: Path, se
     assert block.orders()[0].startswith("best of 9: -a, λ0=2, lr=0.5 at 10.")
     cells = [cell for row in table(block)["rows"] for cell in row["cells"] if cell["best"]]
     assert [cell["published"] for cell in cells] == ["8.57"]
+
+
+def test_a_seed_that_was_repeated_counts_once(make_run: MakeRun, tmp_path: Path) -> None:
+    for lr, error in ((0.1, 30.0), (0.2, 20.0), (0.4, 25.0)):
+        for name, seed in (("a", 0), ("b", 1), ("c", 1)):
+            make_run(f"{name}{lr}", [error + seed], config={"schedule.lr": lr}, seed=seed)
+    ((_, search),) = among(collect([tmp_path]))
+    assert search.lines(METRIC)[0] == "best of 3: schedule.lr=0.2 at 20.50 ± 0.71"

@@ -166,6 +166,26 @@ def test_curves_follow_the_choice_of_metric_axis_and_runs(visit) -> None:
     assert page.is_hidden("#plot")
 
 
+def mean_of(browser, tmp_path: Path) -> tuple[str, list[float], list[float]]:
+    """Name, x and y of the mean over the seeds as the page draws it."""
+    assert main([str(tmp_path / "runs")]) == 0
+    page = browser.new_page()
+    page.goto((tmp_path / "runs" / "report.html").as_uri())
+    page.click("#all")
+    page.check("#seeds")
+    [line] = page.evaluate("document.getElementById('plot').data.map((line) => [line.name, line.x, line.y])")
+    page.close()
+    return tuple(line)
+
+
+def test_a_mean_is_of_ended_runs_and_of_each_seed_once(browser, make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [60.0], status="interrupted", config={"run.epochs": 3.0})
+    make_run("b", [60.0, 30.0, 10.0])
+    make_run("c", [60.0, 30.0, 12.0], seed=1)
+    make_run("d", [60.0, 30.0, 12.0], seed=1)
+    assert mean_of(browser, tmp_path) == ("asgd M=4 (2 seeds)", [1, 2, 3], [60, 30, 11])
+
+
 def test_a_name_with_html_in_it_is_text(visit) -> None:
     page = visit()
     assert page.locator("img").count() == 0

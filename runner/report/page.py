@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from runner.report import grids, metrics, ran
 from runner.report.collect import Run, finite
+from runner.report.evaluations import numbered, thinned
 from runner.report.evidence import Block
 from runner.report.panels import figures
 from runner.report.published import Exhibit
@@ -144,12 +145,12 @@ def _exhibit(exhibit: Exhibit, blocks: list[Block], drawn: list[dict[str, Any]])
 def _payload(runs: Sequence[Run]) -> dict[str, Any]:
     apart = [key for key in differing(runs) if key not in ("algorithm", "model", "dataset", "cluster.workers")]
     own = [key for key in apart if key != "cluster"][:_OWN_KEYS]
-    group_of = {id(run): number for number, group in enumerate(by_seed(runs)) for run in group}
+    curves = {id(run): curve for number, group in enumerate(by_seed(runs)) for run, curve in _curves(number, group)}
     quantities = dict.fromkeys(key for run in runs for row in run.rows[:1] + run.rows[-1:] for key in row)
     numbers = [key for key in quantities if key not in _AXES]
     errors = [error for run in runs if (error := metrics.measured(run, "lowest_test_error")) is not None]
     return {
-        "runs": [_run(run, apart, own, group_of[id(run)]) for run in runs],
+        "runs": [{**_run(run, apart, own), **curves[id(run)]} for run in runs],
         "columns": [*_COLUMNS, *own],
         "metrics": [key for key in numbers if any(finite(row.get(key)) is not None for r in runs for row in r.rows)],
         "axes": [key for key in _AXES if key in quantities] or ["epoch"],
@@ -158,7 +159,7 @@ def _payload(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _run(run: Run, apart: Sequence[str], own: Sequence[str], group: int) -> dict[str, Any]:
+def _run(run: Run, apart: Sequence[str], own: Sequence[str]) -> dict[str, Any]:
     settings = setting(run)
     fields = {key: _field(run, key) for key in _COLUMNS}
     fields |= {key: shown(settings[key]) if key in settings else None for key in own}
@@ -171,12 +172,10 @@ def _run(run: Run, apart: Sequence[str], own: Sequence[str], group: int) -> dict
     return {
         "label": name,
         "short": short,
-        "group": group,
         "ended": run.ended,
         "samples": run.number("samples") or 0,
         "fields": {**fields, "clock": run.summary.get("clock")},
         "search": " ".join(words).lower(),
-        "curve": _curve(run),
         "problems": run.problems,
         "facts": _facts(run),
         **_activity(run),
@@ -194,11 +193,17 @@ def _field(run: Run, key: str) -> Any:
     return value if isinstance(value, str) or finite(value) is not None else None
 
 
-def _curve(run: Run) -> dict[str, list[float | None]]:
-    """The metrics as columns, thinned to what a screen can show, with the digits that one can see."""
-    step = max(1, math.ceil(len(run.rows) / _POINTS))
-    rows = run.rows[::step] + (run.rows[-1:] if len(run.rows) % step != 1 and step > 1 else [])
-    keys = dict.fromkeys(key for row in rows[:1] + rows[-1:] for key in row)
+def _curves(number: int, group: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """The curves of a group of runs that differ in the seed alone, thinned to what a screen can show."""
+    evaluations = numbered([run.rows for run in group])
+    for run, own, places in zip(group, evaluations, thinned(evaluations, _POINTS), strict=True):
+        curve = _columns([run.rows[place] for place in places])
+        yield run, {"group": number, "evaluations": [own[place] for place in places], "curve": curve}
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
+    """The metrics as columns, with the digits that one can see."""
+    keys = dict.fromkeys(key for row in (*rows[:1], *rows[-1:]) for key in row)
     columns = {key: [_short(row.get(key)) for row in rows] for key in keys}
     return {key: column for key, column in columns.items() if any(value is not None for value in column)}
 

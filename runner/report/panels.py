@@ -1,14 +1,17 @@
 """The curves of a paper's figure, from our runs: what both kinds of figures, on the page and as files, draw."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from runner.report import metrics
 from runner.report.collect import Run, finite
+from runner.report.evaluations import numbered
 from runner.report.evidence import Block
 from runner.report.settings import averaged
 
+Rows = Sequence[Mapping[str, Any]]
 Column = tuple[list[float | None], list[float | None]]
 
 
@@ -20,7 +23,7 @@ class Curve:
         name: the method.
         index: its number in the exhibit: the same colour in every panel.
         x: places along the horizontal axis.
-        y: means; None where no run has a value.
+        y: means, at evaluations that all runs have.
         spread: standard deviations over the seeds; empty of one seed.
         published: the paper's end point, if it gives one.
     """
@@ -28,7 +31,7 @@ class Curve:
     name: str
     index: int
     x: list[float]
-    y: list[float | None]
+    y: list[float]
     spread: list[float]
     published: float | None
 
@@ -93,7 +96,7 @@ def _of_layers(block: Block, quantity: str) -> Figure:
             columns = [
                 ([finite(r.get("epoch")) for r in s], [finite(r[quantity].get(name)) for r in s]) for s in series
             ]
-            curves.append(_mean(columns, name, numbers.setdefault(name, len(numbers)), None))
+            curves.append(_mean(series, columns, name, numbers.setdefault(name, len(numbers)), None))
         panels.append(Panel(measured.cell.row, metrics.name(quantity), [curve for curve in curves if curve.x]))
     name = f"{block.exhibit.folder}-{block.exhibit.name}-{block.scale or 'own'}-{quantity}"
     return Figure(name, block.exhibit.title, metrics.name("epoch"), [p for p in panels if p.curves], log_y=True)
@@ -102,22 +105,21 @@ def _of_layers(block: Block, quantity: str) -> Figure:
 def mean_curve(
     runs: Sequence[Run], along: str, quantity: str, name: str, index: int, published: float | None = None
 ) -> Curve:
-    """Averages runs row by row, as far as all of them went: one run of each seed, ended ones where there are any."""
+    """Averages runs at the evaluations that all of them have: one run of each seed, ended ones where there are any."""
     counting = averaged(run for run in runs if run.rows)
     columns = [(run.curve(along), metrics.column(run, quantity)) for run in counting]
-    return _mean(columns, name, index, published)
+    return _mean([run.rows for run in counting], columns, name, index, published)
 
 
-def _mean(columns: Sequence[Column], name: str, index: int, published: float | None) -> Curve:
-    length = min((len(values) for values, _ in columns), default=0)
+def _mean(series: Sequence[Rows], columns: Sequence[Column], name: str, index: int, published: float | None) -> Curve:
+    lines = []
+    for numbers, (places, values) in zip(numbered(series), columns, strict=True):
+        known = zip(numbers, places, values, strict=True)
+        lines.append({number: (x, y) for number, x, y in known if x is not None and y is not None})
     x, y, spread = [], [], []
-    for place in range(length):
-        places = [values[place] for values, _ in columns]
-        known = [values[place] for _, values in columns]
-        values = [value for value in known if value is not None]
-        if None in places or not values:
-            continue
-        x.append(statistics.fmean(value for value in places if value is not None))
+    for number in sorted(set[int].intersection(*map(set, lines))) if lines else ():
+        places, values = zip(*(line[number] for line in lines), strict=True)
+        x.append(statistics.fmean(places))
         y.append(statistics.fmean(values))
         spread.append(statistics.stdev(values) if len(values) > 1 else 0.0)
     return Curve(name, index, x, y, spread if len(columns) > 1 else [], published)

@@ -47,12 +47,11 @@ def save(figure: Figure, folder: Path) -> Path:
             for curve in panel.curves:
                 color = COLORS[curve.index % len(COLORS)]
                 dash = DASHES[curve.index // len(COLORS) % len(DASHES)]
-                y = [float("nan") if value is None else value for value in curve.y]
-                marker = "o" if len(y) == 1 else None
-                (line,) = axis.plot(curve.x, y, color=color, linestyle=dash, marker=marker, linewidth=1.6)
+                marker = "o" if len(curve.y) == 1 else None
+                (line,) = axis.plot(curve.x, curve.y, color=color, linestyle=dash, marker=marker, linewidth=1.6)
                 if curve.spread:
-                    low = [value - s for value, s in zip(y, curve.spread, strict=True)]
-                    high = [value + s for value, s in zip(y, curve.spread, strict=True)]
+                    low = [value - s for value, s in zip(curve.y, curve.spread, strict=True)]
+                    high = [value + s for value, s in zip(curve.y, curve.spread, strict=True)]
                     axis.fill_between(curve.x, low, high, color=color, alpha=0.15, linewidth=0)
                 if curve.published is not None:
                     axis.plot(curve.x[-1:], [curve.published], "*", color=color, markersize=11, markeredgecolor="black")

@@ -117,7 +117,7 @@ function averaged(members) {
   return [...best.values()];
 }
 
-// Mean over the runs that differ in the seed alone.
+// Mean over the runs that differ in the seed alone, at the evaluations that all of them have.
 function overSeeds(shown, metric, along) {
   const groups = new Map();
   for (const at of shown) {
@@ -125,12 +125,11 @@ function overSeeds(shown, metric, along) {
     groups.set(RUNS[at].group, [...members, at]);
   }
   return [...groups.values()].map(averaged).map((members) => {
-    const length = Math.min(...members.map((at) => RUNS[at].curve[along].length));
-    const mean = (key, place) => {
-      const values = members.map((at) => RUNS[at].curve[key][place]).filter((value) => value !== null);
-      return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
-    };
-    const places = [...Array(length).keys()];
+    const rows = members.map((at) => new Map(RUNS[at].evaluations.map((number, place) => [number, place])));
+    const column = (key, number) => members.map((at, which) => RUNS[at].curve[key][rows[which].get(number)]);
+    const places = RUNS[members[0]].evaluations.filter((number) => rows.every((own) => own.has(number))
+      && ![...column(along, number), ...column(metric, number)].includes(null));
+    const mean = (key, number) => column(key, number).reduce((sum, value) => sum + value, 0) / members.length;
     return { at: members[0], name: `${RUNS[members[0]].short} (${members.length} ${members.length === 1 ? "seed" : "seeds"})`,
       x: places.map((place) => mean(along, place)), y: places.map((place) => mean(metric, place)) };
   });

@@ -11,9 +11,10 @@ import yaml
 MakeRun = Callable[..., Path]
 
 
-def rows(errors: list[float | None], *, seconds: float = 10.0) -> list[dict[str, Any]]:
+def rows(errors: list[float | None], *, seconds: float = 10.0, every: float = 1.0) -> list[dict[str, Any]]:
     return [
-        {"epoch": float(k), "samples": 1000 * k, "updates": 10 * k, "seconds": seconds * k, "train_loss": 2.0 / k,
+        {"epoch": every * k, "samples": int(1000 * every * k), "updates": int(10 * every * k),
+         "seconds": seconds * every * k, "train_loss": 2.0 / (every * k),
          "train_error": None if error is None else error - 1, "test_error": error, "lr": 0.5}
         for k, error in enumerate(errors, start=1)
     ]  # fmt: skip
@@ -21,7 +22,7 @@ def rows(errors: list[float | None], *, seconds: float = 10.0) -> list[dict[str,
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Writes `<tmp>/runs/<name>`: an algorithm's run with the test errors given, one an effective pass."""
+    """Writes `<tmp>/runs/<name>`: an algorithm's run with the test errors given, one every so many effective passes."""
 
     def make(
         name: str,
@@ -32,6 +33,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         seed: int = 0,
         status: str = "completed",
         seconds: float = 10.0,
+        every: float = 1.0,
         config: dict[str, Any] | None = None,
         summary: dict[str, Any] | None = None,
         model: str = "resnet20",
@@ -39,7 +41,7 @@ def make_run(tmp_path: Path) -> MakeRun:
     ) -> Path:
         folder = tmp_path / "runs" / name
         (folder / ".hydra").mkdir(parents=True)
-        lines = rows(errors, seconds=seconds)
+        lines = rows(errors, seconds=seconds, every=every)
         composed: dict[str, Any] = {
             "seed": seed,
             "algorithm": {"_target_": "algorithms.asgd.ASGD", "momentum": 0.0},
@@ -52,7 +54,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             },
             "cluster": {"kind": "simulated", "workers": workers},
             "schedule": {"kind": "constant", "lr": 0.5},
-            "run": {"name": "dcrun", "epochs": float(len(errors)), "batch_size": 128, "precision": "fp32"},
+            "run": {"name": "dcrun", "epochs": every * len(errors), "batch_size": 128, "precision": "fp32"},
         }
         for key, value in (config or {}).items():
             *sections, last = key.split(".")
@@ -67,9 +69,9 @@ def make_run(tmp_path: Path) -> MakeRun:
         known = [error for error in errors if error is not None]
         document = {
             "status": status, "algorithm": algorithm, "model": model, "dataset": dataset, "cluster": "simulated",
-            "workers": workers, "seed": seed, "epochs": float(len(errors)), "samples": 1000 * len(errors),
+            "workers": workers, "seed": seed, "epochs": every * len(errors), "samples": int(1000 * every * len(errors)),
             "final_test_error": errors[-1] if errors else None, "best_test_error": min(known, default=None),
-            "final_train_loss": 2.0, "seconds": seconds * len(errors), "clock": "virtual", "wall_seconds": 36.0,
+            "final_train_loss": 2.0, "seconds": seconds * every * len(errors), "clock": "virtual", "wall_seconds": 36.0,
             "device_name": "a processor", "cores": 2, "threads": 1, "git_commit": "0123456789abcdef" * 2 + "-dirty",
             "versions": {"torch": "2.15.0"}, **(summary or {}),
         }  # fmt: skip

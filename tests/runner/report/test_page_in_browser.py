@@ -186,6 +186,16 @@ def test_a_mean_is_of_ended_runs_and_of_each_seed_once(browser, make_run: MakeRu
     assert mean_of(browser, tmp_path) == ("asgd M=4 (2 seeds)", [1, 2, 3], [60, 30, 11])
 
 
+def test_a_mean_is_at_evaluations_that_all_runs_have(browser, make_run: MakeRun, tmp_path: Path) -> None:
+    # The longer run is thinned, and keeps the rows that the other has.
+    for seed, (every, count) in enumerate([(0.5, 100), (0.02, 2500)]):
+        errors: list[float | None] = [80 / (1 + every * k) for k in range(1, count + 1)]
+        make_run(str(seed), errors, seed=seed, every=every, config={"run.epochs": 50.0})
+    name, x, y = mean_of(browser, tmp_path)
+    assert (name, x) == ("asgd M=4 (2 seeds)", [k / 2 for k in range(1, 101)])
+    assert y == pytest.approx([80 / (1 + passes) for passes in x], rel=1e-4)
+
+
 def test_a_name_with_html_in_it_is_text(visit) -> None:
     page = visit()
     assert page.locator("img").count() == 0

@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from runner.report.collect import collect
 from runner.report.panels import Curve, mean_curve
 
@@ -20,3 +22,30 @@ def test_a_curve_is_of_ended_runs_and_of_each_seed_once(make_run: MakeRun, tmp_p
     curve = drawn(tmp_path)
     assert (curve.x, curve.y) == ([1.0, 2.0, 3.0], [60.0, 30.0, 11.0])
     assert curve.spread == [0.0, 0.0, 2.0**0.5]
+
+
+def falling(every: float, last: float = 4.0) -> list[float | None]:
+    return [80 / (1 + every * k) for k in range(1, 1 + round(last / every))]
+
+
+@pytest.mark.parametrize(("every", "x"), [((1.0, 0.5), [1.0, 2.0, 3.0, 4.0]), ((0.75, 0.5), [1.5, 3.0])])
+def test_evaluations_at_other_intervals_are_averaged_where_all_runs_have_one(
+    make_run: MakeRun, tmp_path: Path, every: tuple[float, float], x: list[float]
+) -> None:
+    for seed, step in enumerate(every):
+        errors = falling(step, 4.0 if step != 0.75 else 3.75)
+        make_run(f"a{seed}", errors, seed=seed, every=step, seconds=10.0 + 2 * seed, config={"run.epochs": 4.0})
+    curve = drawn(tmp_path)
+    assert curve.x == x
+    assert curve.y == pytest.approx([80 / (1 + passes) for passes in x])
+    assert curve.spread == pytest.approx([0.0] * len(x))
+    # Seconds differ between seeds: they are averaged over rows after the same passes.
+    assert drawn(tmp_path, "seconds").x == pytest.approx([11 * passes for passes in x])
+    assert drawn(tmp_path, "seconds").y == curve.y
+
+
+def test_a_place_where_a_run_has_no_value_has_no_mean(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [60.0, None, 10.0])
+    make_run("b", [62.0, 30.0, 12.0], seed=1)
+    curve = drawn(tmp_path)
+    assert (curve.x, curve.y) == ([1.0, 3.0], [61.0, 11.0])

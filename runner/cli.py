@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     args = _parse(arguments)
     args.overrides += resume.recorded_overrides(args.overrides)
+    # What config.yaml says, but no option that Hydra would take.
+    args.overrides = [override for override in args.overrides if override != "experiment=null"]
     args.overrides += space.implied(args.overrides)
     config.register()
     launcher.register()

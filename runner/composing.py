@@ -11,7 +11,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import IntervalSweep
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -87,6 +88,8 @@ class Composer:
             InputError: one line about what is wrong.
         """
         parsed = mistakes.parse(overrides, self.loader)
+        _check_scale(parsed)
+        self._check_experiment(parsed)
         if any(o.key_or_group in ("experiment", "hydra/sweeper") and isinstance(o.value(), str) for o in parsed):
             base = self.one([str(o.input_line) for o in parsed if not o.is_sweep_override()])
             own = [str(o.input_line) for o in parsed if o.is_hydra_override()]
@@ -104,6 +107,20 @@ class Composer:
                     return jobs
         return self.sweep(overrides) if multirun else [self.one(overrides)]
 
+    def _check_experiment(self, parsed: Sequence[Override]) -> None:
+        """Refuses what lies beside experiments and is none."""
+        for override in parsed:
+            if override.key_or_group != "experiment" or override.is_delete():
+                continue
+            swept = override.is_discrete_sweep()
+            for name in override.sweep_string_iterator() if swept else [str(override.value())]:
+                folder, _, file = name.rpartition("/")
+                there = self.loader.get_group_options(f"experiment/{folder}", ObjectType.CONFIG)
+                known = mistakes.group_options("experiment", self.loader)
+                if file in there and name not in known:
+                    allowed = [option for option in known if option.startswith(f"{folder}/")]
+                    raise InputError.of("experiment", name, "holds data of experiments", ", ".join(allowed))
+
     @staticmethod
     def _compose(overrides: list[str]) -> DictConfig:
         return compose("config", overrides, return_hydra_config=True)
@@ -114,6 +131,20 @@ def composer() -> Iterator[Composer]:
     """Gives a `Composer` over `conf/`. Inside it Hydra is in use: `hydra.main` works only after it."""
     with initialize_config_dir(str(CONF), job_name="dcrun", version_base=VERSION_BASE):
         yield Composer(GlobalHydra.instance().config_loader())
+
+
+def _check_scale(parsed: Sequence[Override]) -> None:
+    """Refuses what an experiment has no use for, or what only an experiment has a use for where there is none."""
+    one = any(o.key_or_group == "experiment" and isinstance(o.value(), str) for o in parsed)
+    for key, instead, single in (
+        ("scale", "with experiment=...", "one at a time"),
+        ("seeds", "with experiment=..., or -m seed=0,1,2", "how many, as seeds=2, or which, as seed=0,1"),
+    ):
+        for override in (o for o in parsed if o.key_or_group == key and o.value() is not None):
+            if not one:
+                raise InputError(f"{override.input_line}: would do nothing; allowed: {instead}")
+            if override.is_sweep_override():
+                raise InputError(f"{override.input_line}: are several values; allowed: {single}")
 
 
 def _find_data(jobs: Sequence[DictConfig]) -> None:

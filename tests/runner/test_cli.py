@@ -62,6 +62,17 @@ WRONG = [
     (["hydra.runn.dir=x"], "hydra.runn.dir=x: unknown key; nearest: hydra.run.dir"),
     (["algorithm=dcasgd_c"], "algorithm=dcasgd_c: no such option; allowed: dc_asgd_c, "),
     (["experiment=nothing"], "experiment=nothing: no such option"),
+    (
+        ["experiment=dc_asgd_icml2017/published"],
+        "experiment=dc_asgd_icml2017/published: holds data of experiments; allowed: dc_asgd_icml2017/figure2, dc_asgd",
+    ),
+    (["-m", "experiment=dasgd_iclr2022/table1,dasgd_iclr2022/published"], "experiment=dasgd_iclr2022/published: holds"),
+    (["seeds=3"], "seeds=3: would do nothing; allowed: with experiment=..., or -m seed=0,1,2"),
+    (["-m", "scale=quick,paper"], "scale=quick,paper: would do nothing; allowed: with experiment=..."),
+    (["experiment=null", "scale=paper"], "scale=paper: would do nothing; allowed: with experiment=..."),
+    (["experiment=huo_thesis2020/figure11", "scale=quick,paper"], "scale=quick,paper: are several values; allowed: on"),
+    (["experiment=huo_thesis2020/figure11", "seeds=1,2"], "seeds=1,2: are several values; allowed: how many, as "),
+    (["hydra/sweeper=optuna", "schedule.lr=0.1,0.2", "hydra.sweeper.seed=abc"], "hydra.sweeper.seed=abc: is no seed"),
     (["algorithm="], "algorithm=: no such option"),
     (["algorithm=null"], "algorithm=null: is no option of this group; allowed: asgd, "),
     (["~model"], "model=null: is no configuration"),
@@ -192,6 +203,19 @@ def test_run_gets_its_folder_and_its_code_is_passed_on(code: int, executed: Exec
     assert (cfg.seed, cfg.names.algorithm, cfg.names.cluster, cfg.names.experiment) == (7, "asgd", "simulated", None)
     assert OmegaConf.load(folder / ".hydra" / "config.yaml").seed == 7
     assert (folder / "dcrun.log").exists()
+
+
+def test_no_experiment_can_be_said(executed: Executed):
+    assert cli.main(["experiment=null", "scale=null", "seeds=null", "algorithm=asgd"]) == 0
+    [(cfg, _)] = executed
+    assert (cfg.names.experiment, cfg.scale, cfg.names.algorithm) == (None, None, "asgd")
+
+
+def test_a_job_of_an_experiment_on_its_own_may_say_its_scale(executed: Executed):
+    own = ["scale=quick", "seeds=null", "hydra.mode=RUN", "run.resume=null"]
+    assert cli.main(["experiment=huo_thesis2020/figure11", *own]) == 0
+    [(cfg, _)] = executed
+    assert (cfg.names.experiment, cfg.scale) == ("huo_thesis2020/figure11", "quick")
 
 
 def test_two_runs_of_the_same_second_have_two_folders(executed: Executed):

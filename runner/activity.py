@@ -11,6 +11,8 @@ from runner.records import cut_lines, write_document
 
 KINDS: tuple[str, ...] = ("compute", "transfer", "wait")
 BUFFERED_LINES = 4096
+NOTABLE = 0.01
+"""Share of the workers' time from which it is told who waits."""
 TIMELINE_LINES = 1_000_000  # about 80 MB: all of a 160-epoch CIFAR run; longer runs keep their totals, not every span
 
 
@@ -136,16 +138,16 @@ class Activity:
 
         Returns:
             ``slowest``: the ``worker`` that computed longest on a gradient, its ``seconds_per_gradient``, how many
-            ``times_median`` of all workers that is, and its own ``waiting_share`` of all the time in which workers did
-            not compute: a worker for which the others wait has next to none of it. ``staleness_by_worker``: the mean
-            of each, null without pushes.
+            ``times_median`` of all workers that is, and its own ``waiting_share`` of all the time that workers waited
+            or transferred: a worker for which the others wait has next to none of it; null where that is less than
+            1 % of the run. ``staleness_by_worker``: the mean of each, null without pushes.
         """
         counts = [max(count, 1) for count in self._gradients]
         means = [kinds["compute"] / count for kinds, count in zip(self._seconds, counts, strict=True)]
         if self._workers == 1 or not any(means):
             return {}
         slow = max(range(self._workers), key=means.__getitem__)
-        idle = [max(0.0, seconds - self._share(m, "compute", seconds) * seconds) for m in range(self._workers)]
+        idle = [self._share(m, "transfer", seconds) + self._share(m, "wait", seconds) for m in range(self._workers)]
         typical = statistics.median(means)
         staleness = [
             total / pushes if pushes else None for total, pushes in zip(self._staleness, self._pushes, strict=True)
@@ -155,7 +157,7 @@ class Activity:
                 "worker": slow,
                 "seconds_per_gradient": means[slow],
                 "times_median": means[slow] / typical if typical else None,
-                "waiting_share": idle[slow] / sum(idle) if sum(idle) else 0.0,
+                "waiting_share": idle[slow] / sum(idle) if sum(idle) > NOTABLE * self._workers else None,
             },
             "staleness_by_worker": staleness,
         }

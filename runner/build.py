@@ -21,7 +21,7 @@ from runner.batches import Batches
 from runner.beside import SideStream
 from runner.capture import CudaGraphs
 from runner.clock import Clock
-from runner.config import DIAGNOSTICS, GPU_SLOT
+from runner.config import DIAGNOSTICS, GPU_SLOT, check_each
 from runner.course import Observer
 from runner.diagnostics import LayerLog, spread
 from runner.errors import InputError, building
@@ -90,15 +90,15 @@ def workers_of(cfg: DictConfig, algorithm: type[ParameterServer] | type[Collecti
     """Return the number of workers: the user's, else the algorithm's own.
 
     Raises:
-        InputError: more workers than the algorithm can use.
+        InputError: more workers than the algorithm can use, or a list that names others than these.
     """
-    workers = cfg.cluster.workers
+    workers, most = cfg.cluster.workers, algorithm.max_workers
     if workers is None:
-        return algorithm.default_workers
-    most = algorithm.max_workers
-    if most is not None and workers > most:
+        workers = algorithm.default_workers
+    elif most is not None and workers > most:
         what = f"algorithm={cfg.names.algorithm} runs on " + ("one worker" if most == 1 else f"at most {most} workers")
         raise InputError.of("cluster.workers", workers, what, "1, or null" if most == 1 else f"1 to {most}, or null")
+    check_each(cfg.cluster, workers)
     return workers
 
 
@@ -177,6 +177,8 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         what = (
             f"{workers} workers would need {cfg.run.batch_size * workers} samples at a time, the training set has {n}"
         )
+        if workers > n:
+            raise InputError.of("cluster.workers", workers, what, f"1 to {n // cfg.run.batch_size or n}")
         raise InputError.of("run.batch_size", cfg.run.batch_size, what, f"1 to {n // workers}")
     torch.manual_seed(derive(cfg.seed, "weights"))
     with building():
@@ -206,6 +208,8 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         epochs=cfg.run.epochs,
         device="cpu" if oracle.streams else device,
     )
+    if not len(batches):
+        raise InputError.of("run.epochs", cfg.run.epochs, f"is no update of {n} samples", f"{1 / n:.2g} or more")
     schedule = schedule_of(cfg, workers, batches.size)
     return Parts(cfg, workers, device, dataset, oracle, method, schedule, batches)
 

@@ -211,6 +211,10 @@ def _check_run(run: Mapping[str, Any]) -> None:
         _positive(f"run.{key}", run[key])
     if run["checkpoint_every"] is not None:
         _positive("run.checkpoint_every", run["checkpoint_every"])
+        if run["checkpoint_every"] < run["eval_every"]:
+            what = f"checkpoints are written at evaluations, and run.eval_every={run['eval_every']:g}"
+            allowed = f"{run['eval_every']:g} or more, or null"
+            raise InputError.of("run.checkpoint_every", run["checkpoint_every"], what, allowed)
     if run["threads"] is not None:
         _at_least_one("run.threads", run["threads"])
     if run["micro_batch"] is not None:
@@ -271,26 +275,39 @@ def _check_cluster(cluster: Mapping[str, Any]) -> None:
                 raise InputError.of(
                     "cluster.compute.speeds", compute["speeds"], "is no list of speeds", "numbers above 0"
                 )
-        if workers is not None and len(compute["speeds"]) != workers:
-            raise InputError.of(
-                "cluster.compute.speeds",
-                compute["speeds"],
-                f"has {len(compute['speeds'])} entries",
-                f"one per worker (cluster.workers={workers})",
-            )
     _within("cluster.stragglers.probability", stragglers["probability"], 0, 1)
     extra = stragglers["extra"]
     if len(extra) != 2 or not 0 <= extra[0] <= extra[1] < math.inf:
         raise InputError.of("cluster.stragglers.extra", extra, "is no range", "[low,high] with 0 <= low <= high")
-    for worker in stragglers["workers"] or ():
-        if worker < 0 or (workers is not None and worker >= workers):
-            allowed = f"numbers from 0 to {workers - 1}" if workers is not None else "numbers from 0"
-            raise InputError.of("cluster.stragglers.workers", stragglers["workers"], f"{worker} is no worker", allowed)
+    if min(stragglers["workers"] or [0]) < 0:
+        raise InputError.of("cluster.stragglers.workers", stragglers["workers"], "are no workers", "numbers from 0")
+    if workers is not None:
+        check_each(cluster, workers)
     _not_negative("cluster.network.latency", network["latency"])
     _not_negative("cluster.network.server_seconds", network["server_seconds"])
     if network["bandwidth"] is not None:
         _positive("cluster.network.bandwidth", network["bandwidth"], also="null (unlimited)")
     _one_of("cluster.network.allreduce", network["allreduce"], ("ring", "linear"))
+
+
+def check_each(cluster: Mapping[str, Any], workers: int) -> None:
+    """Checks the lists that speak of single workers, once it is known how many there are.
+
+    Args:
+        cluster: the section `cluster`.
+        workers: how many workers the run has.
+
+    Raises:
+        InputError: naming the key, its value and what is allowed.
+    """
+    speeds, slow = cluster["compute"]["speeds"], cluster["stragglers"]["workers"]
+    if speeds is not None and len(speeds) != workers:
+        what = f"has {len(speeds)} entries"
+        raise InputError.of("cluster.compute.speeds", list(speeds), what, f"one per worker (cluster.workers={workers})")
+    for worker in slow or ():
+        if not 0 <= worker < workers:
+            what, allowed = f"{worker} is no worker", f"numbers from 0 to {workers - 1}"
+            raise InputError.of("cluster.stragglers.workers", list(slow), what, allowed)
 
 
 def _refuse_times(cluster: Mapping[str, Any]) -> None:

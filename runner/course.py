@@ -109,6 +109,11 @@ def settle(tensor: Tensor) -> None:
         torch.cuda.synchronize(tensor.device)
 
 
+def _after(due: float, every: float, epoch: float) -> float:
+    """Return the first of `due`, `due + every`, ... that is not reached yet."""
+    return due + every * (math.floor((epoch + 1e-9 - due) / every) + 1)
+
+
 class Course:
     """Progress of a run.
 
@@ -243,8 +248,8 @@ class Course:
 
     def skip_evaluation(self) -> None:
         """Count an evaluation that another rank makes."""
-        while self.evaluation_due():
-            self._next_eval += self.eval_every
+        if self.evaluation_due():
+            self._next_eval = _after(self._next_eval, self.eval_every, self.epoch)
 
     def evaluate(
         self,
@@ -253,6 +258,7 @@ class Course:
         totals: Tensor,
         executor: Executor,
         finished: bool = False,
+        stop: bool = False,
     ) -> None:
         """Evaluate, write a row, save a checkpoint, all as far as due; the wall clock of training stands meanwhile.
 
@@ -262,22 +268,25 @@ class Course:
             totals: sums of losses, errors and samples since the last evaluation; reset to zero here.
             executor: its activity's staleness and its columns go into the row, its state into the checkpoint.
             finished: no update will follow.
+            stop: another process was asked to stop.
 
         Raises:
             Stop: the loss is NaN or infinite, or a signal asked to stop.
         """
         settle(totals)
         self.pause()
+        save = finished
         if finished or self.evaluation_due():
             self.skip_evaluation()
             self._row(weights, statistics, totals, executor)
-            if finished or self.epoch >= self._next_save - 1e-9:
-                while self._next_save <= self.epoch + 1e-9:
-                    self._next_save += self.checkpoint_every
-                self._checkpoint(executor)
-        elif self.stopping():
+            if self.epoch >= self._next_save - 1e-9:
+                self._next_save = _after(self._next_save, self.checkpoint_every, self.epoch)
+                save = True
+        # Asked once: a signal that comes after this stops the run at its next update, and is saved there.
+        stop = (stop or self.stopping()) and not finished
+        if save or stop:
             self._checkpoint(executor)
-        if self.stopping() and not finished:
+        if stop:
             raise Stop("interrupted")
         self.start()
 

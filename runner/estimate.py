@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def show(parts: Parts) -> int:
     """
     cfg, oracle, method, workers = parts.cfg, parts.oracle, parts.method, parts.workers
     n = oracle.replica.weights.numel()
-    simulated = cfg.cluster.kind == "simulated"
+    simulated = cfg.cluster.kind != "processes"
     server = isinstance(method, ParameterServer)
     w = oracle.replica.weights.clone()
     step = Step(lr=0.0)
@@ -58,7 +59,7 @@ def show(parts: Parts) -> int:
     evaluation = _evaluation(parts)
     gradients = len(parts.batches) * (1 if server else workers)
     updates = len(parts.batches)
-    evaluations = max(1, round(cfg.run.epochs / cfg.run.eval_every))
+    evaluations = math.ceil(cfg.run.epochs / cfg.run.eval_every - 1e-9)
     side_by_side = 1 if simulated else workers
     seconds = gradients * gradient / side_by_side + updates * update + evaluations * evaluation
 

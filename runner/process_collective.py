@@ -112,7 +112,7 @@ class ProcessCollective:
             self.step += 1
             finished = self.step == len(self.batches)
             if finished or stop or course.evaluation_due():
-                self._evaluate(finished)
+                self._evaluate(finished, stop == "interrupted")
             if stop and not finished:
                 raise Stop(stop)
         course.pause()
@@ -178,7 +178,7 @@ class ProcessCollective:
         stopping, infinite = vectors[:, -FLAGS:].sum(0).tolist()
         return "diverged" if infinite else "interrupted" if stopping else None
 
-    def _evaluate(self, finished: bool) -> None:
+    def _evaluate(self, finished: bool, stop: bool) -> None:
         """Gather at rank 0, evaluate and save there, wait for it elsewhere."""
         course = self.course
         settle(self.oracle.totals)
@@ -203,7 +203,7 @@ class ProcessCollective:
             own = None if self.method.replicated else self.method.w.clone()
             verdict = "stop"
             try:
-                course.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished)
+                course.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished, stop)
                 verdict = "go on"
                 if own is not None:
                     self.method.w.copy_(own)

@@ -47,7 +47,7 @@ def execute(cfg: DictConfig, folder: Path | None) -> int:
     servers = 1 if issubclass(algorithm, ParameterServer) else 0
     if links.expected():
         meeting = links.under_torchrun(cfg.cluster.timeout)
-        _fit(cfg, meeting.world - servers)
+        fit(cfg, meeting.world - servers)
         build.workers_of(cfg, algorithm)
         return run_rank(cfg, folder, meeting, lost=list)
     assert folder is not None
@@ -55,7 +55,7 @@ def execute(cfg: DictConfig, folder: Path | None) -> int:
     return launch(cfg, folder, server=bool(servers), world=cfg.cluster.workers + servers)
 
 
-def _fit(cfg: DictConfig, workers: int) -> None:
+def fit(cfg: DictConfig, workers: int) -> None:
     """Take the number of workers from the world's size.
 
     Raises:

@@ -243,8 +243,9 @@ def slowest_line(summary: Mapping[str, Any]) -> str:
         return ""
     seconds = f"{_cell(slowest['seconds_per_gradient'], '.3g', 0)} {seconds_unit(summary.get('clock') == 'virtual')}"
     times = f"{_cell(slowest['times_median'], '.2f', 0)} x the median"
-    share = f"{_cell(100 * slowest['waiting_share'], '.0f', 0)} % of all waiting"
-    return f"worker {slowest['worker']}: {seconds} a gradient, {times}; {share} is its own"
+    line = f"worker {slowest['worker']}: {seconds} a gradient, {times}"
+    share = slowest["waiting_share"]
+    return line if share is None else f"{line}; {_cell(100 * share, '.0f', 0)} % of all waiting is its own"
 
 
 def staleness_line(values: Sequence[float | None]) -> str:
@@ -278,7 +279,7 @@ def _hint(status: str, summary: Mapping[str, Any], folder: Path, lr: float | Non
         now = "" if lr is None else f" (it is {lr:g})"
         return f"The loss is infinite or NaN: try a smaller schedule.lr{now}, or a warm-up: schedule.warmup_epochs=5"
     if status == "interrupted":
-        return f"Go on with: dcrun run.resume={folder}"
+        return f"Go on with: dcrun run.resume={folder}" if any(folder.glob("checkpoints/*")) else ""
     return str(summary.get("error") or "") if status == "failed" else ""
 
 

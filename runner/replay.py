@@ -44,16 +44,8 @@ def execute(cfg: DictConfig, folder: Path) -> int:
     Raises:
         InputError: the trace cannot be read, or does not fit the run.
     """
-    if not issubclass(get_class(cfg.algorithm._target_), ParameterServer):
-        what = "has no parameter server, and so no order of messages that a trace could tell"
-        raise InputError.of("algorithm", cfg.names.algorithm, what, "methods on a parameter server, as asgd")
     own = folder / FILE
-    trace = Trace.read(str(own) if cfg.run.resume and own.is_file() else cfg.cluster.trace)
-    given, recorded = cfg.cluster.workers, trace.about["workers"]
-    if given is not None and given != recorded:
-        wrong = f"the trace in {trace.path} was recorded with {recorded}"
-        raise InputError.of("cluster.workers", given, wrong, f"{recorded}, or null")
-    cfg.cluster.workers = recorded
+    trace = recorded(cfg, str(own) if cfg.run.resume and own.is_file() else cfg.cluster.trace)
     parts = build.load(cfg)
     trace.check(parts)
     if not own.exists() or not own.samefile(trace.path):
@@ -68,6 +60,24 @@ def execute(cfg: DictConfig, folder: Path) -> int:
     if (verdict := compare(trace, cfg, folder)) is not None:
         print(verdict)
     return code
+
+
+def recorded(cfg: DictConfig, path: str) -> Trace:
+    """Read a trace, and take the number of workers from it.
+
+    Raises:
+        InputError: the trace cannot be read, the method cannot replay one, or another number of workers was given.
+    """
+    if not issubclass(get_class(cfg.algorithm._target_), ParameterServer):
+        what = "has no parameter server, and so no order of messages that a trace could tell"
+        raise InputError.of("algorithm", cfg.names.algorithm, what, "methods on a parameter server, as asgd")
+    trace = Trace.read(path)
+    given, workers = cfg.cluster.workers, trace.about["workers"]
+    if given is not None and given != workers:
+        wrong = f"the trace in {trace.path} was recorded with {workers}"
+        raise InputError.of("cluster.workers", given, wrong, f"{workers}, or null")
+    cfg.cluster.workers = workers
+    return trace
 
 
 def compare(trace: Trace, cfg: DictConfig, folder: Path) -> str | None:

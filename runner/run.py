@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from algorithms.base import Collective, ParameterServer
-from runner import advise, build, checkpoint, estimate, folders, machine, plot_schedule
+from runner import build, checkpoint, folders, machine
 from runner.activity import Activity
 from runner.course import Course, PeerLost, Stop
 from runner.errors import InputError
@@ -76,12 +76,11 @@ def execute(cfg: DictConfig, folder: Path | None) -> int:
     Raises:
         InputError: wrong input.
     """
-    if cfg.run.plot_schedule:
-        return plot_schedule.show(cfg)
-    if cfg.run.advise:
-        return advise.show(build.load(cfg))
-    if cfg.run.estimate:
-        return estimate.show(build.load(cfg))
+    # These modules need what is defined here.
+    if cfg.run.plot_schedule or cfg.run.advise or cfg.run.estimate:
+        from runner import answers
+
+        return answers.answer(cfg)
     if folder is not None and cfg.run.resume and _completed(cfg, folder):
         return 0
     if cfg.cluster.kind == "processes":

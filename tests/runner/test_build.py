@@ -62,6 +62,20 @@ WRONG = [
         ["algorithm=asgd", "run.batch_size=26"],
         "run.batch_size=26: 4 workers would need 104 samples at a time, the training set has 100; allowed: 1 to 25",
     ),
+    (
+        ["algorithm=asgd", "cluster.workers=200"],
+        "cluster.workers=200: 200 workers would need 6400 samples at a time, the training set has 100; allowed: 1 to 3",
+    ),
+    (
+        ["algorithm=asgd", "cluster.compute.speeds=[1,2]"],
+        "cluster.compute.speeds=.1,2.: has 2 entries; allowed: one per worker .cluster.workers=4.",
+    ),
+    (["algorithm=asgd", "cluster.compute.speeds=[]"], "cluster.compute.speeds=..: has 0 entries"),
+    (
+        ["algorithm=asgd", "cluster.stragglers.workers=[7]"],
+        "cluster.stragglers.workers=.7.: 7 is no worker; allowed: numbers from 0 to 3",
+    ),
+    (["algorithm=sgd", "run.epochs=1e-10"], "run.epochs=1e-10: is no update of 100 samples; allowed: 0.01 or more"),
     (["algorithm=sgd", "run.batch_size=101"], "run.batch_size=101: .* allowed: 1 to 100"),
     (["algorithm=dc_asgd_c", "algorithm.lambda0=-1"], "algorithm.lambda0=-1: out of range; allowed: lambda0 >= 0"),
     (["algorithm=dc_asgd_a", "algorithm.m=1"], "algorithm.m=1: out of range; allowed: 0 <= m < 1"),

@@ -134,6 +134,10 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
             {"cluster__workers": 3, "cluster__stragglers__workers": [3]},
             "cluster.stragglers.workers=[3]: 3 is",
         ),
+        (
+            {"run__eval_every": 2.0, "run__checkpoint_every": 1.0},
+            "run.checkpoint_every=1: checkpoints are written at evaluations, and run.eval_every=2; allowed: 2 or more",
+        ),
         ({"schedule__milestones": [1.0]}, "schedule.milestones=[1]: a constant schedule has none"),
         ({"schedule__kind": "multistep", "schedule__milestones": [2.0, 1.0]}, "schedule.milestones=[2,1]: are no"),
         (

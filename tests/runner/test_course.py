@@ -128,6 +128,45 @@ def test_a_signal_saves_at_once_and_stops(tmp_path: Path):
     assert run.evaluated == 0, "what was trained so far is not in a row yet"
 
 
+def test_a_signal_at_an_evaluation_saves_too_however_rare_checkpoints_are(tmp_path: Path):
+    run = Fixture(tmp_path, checkpoint_every=100.0)
+    run.update()
+    run.stop = True
+    with pytest.raises(Stop, match="interrupted"):
+        run.update()
+    assert len(run.notes.rows) == 1
+    assert [updates for updates, _ in run.saved] == [2]
+
+
+def test_a_signal_that_comes_while_a_checkpoint_is_decided_on_stops_at_the_next_update(tmp_path: Path):
+    run = Fixture(tmp_path, checkpoint_every=100.0)
+    answers = iter([False, False, True, True])  # one for `due` of each update, one for `evaluate` of each
+    run.course.stopping = lambda: next(answers)
+    run.course.due = lambda finished=False: run.course.stopping() or True
+    run.update()
+    assert not run.saved
+    with pytest.raises(Stop, match="interrupted"):
+        run.update()
+    assert [updates for updates, _ in run.saved] == [2]
+
+
+def test_what_another_process_was_asked_is_saved_here(tmp_path: Path):
+    run = Fixture(tmp_path, checkpoint_every=100.0)
+    run.course.advance(5, 1.0, None)
+    nothing = torch.empty(0)
+    with pytest.raises(Stop, match="interrupted"):
+        run.course.evaluate(nothing, nothing, run.totals, run.executor, stop=True)
+    assert [updates for updates, _ in run.saved] == [1]
+
+
+def test_intervals_far_below_an_update_are_passed_at_once(tmp_path: Path):
+    run = Fixture(tmp_path, eval_every=1e-12, checkpoint_every=1e-12)
+    run.update()
+    run.update()
+    assert [row["epoch"] for row in run.notes.rows] == [0.5, 1.0]
+    assert len(run.saved) == 2
+
+
 def test_a_signal_in_the_last_update_changes_nothing(tmp_path: Path):
     run = Fixture(tmp_path, epochs=0.5)
     run.stop = True

@@ -10,3 +10,9 @@ def test_every_way_of_communicating_can_be_estimated(algorithm: str, capsys: pyt
     out = capsys.readouterr().out
     assert "7,510" in out, "the parameters"
     assert "expected wall time" in out
+
+
+def test_an_evaluation_that_is_begun_counts(capsys: pytest.CaptureFixture):
+    overrides = ("algorithm=asgd", "model=linear", "run.epochs=10", "run.eval_every=4", "dataset.limit_train=320")
+    assert estimate.show(build.load(compose(*overrides))) == 0
+    assert "100, 100, 3" in capsys.readouterr().out

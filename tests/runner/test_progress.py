@@ -195,12 +195,17 @@ def test_measured_seconds_are_not_called_virtual():
     assert "virtual" not in written(target)
 
 
-def test_a_diverged_run_gets_a_hint_and_an_interrupted_one_its_command():
+def test_a_diverged_run_gets_a_hint_and_an_interrupted_one_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     target = console()
     empty = {"best_test_error": None, "final_test_error": None, "samples_per_second": None}
     show_result(target, {**SUMMARY, **empty, "status": "diverged"}, Path("outputs/a"), lr=0.5)
     assert "smaller schedule.lr (it is 0.5), or a warm-up: schedule.warmup_epochs=5" in written(target)
     assert "best - %, final - %" in written(target)
+    monkeypatch.chdir(tmp_path)
+    show_result(target, {**SUMMARY, "status": "interrupted"}, Path("outputs/a").absolute())
+    assert "run.resume" not in written(target), "there is no checkpoint to go on from"
+    Path("outputs/a/checkpoints").mkdir(parents=True)
+    Path("outputs/a/checkpoints/step-000000000001.pt").touch()
     show_result(target, {**SUMMARY, "status": "interrupted"}, Path("outputs/a").absolute())
     assert "dcrun run.resume=outputs/a" in written(target)
 

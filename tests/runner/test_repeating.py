@@ -18,6 +18,7 @@ from runner.clock import Clock
 from runner.composing import composer
 from runner.config import ComputeConfig, NetworkConfig, StragglersConfig, default_config
 from runner.errors import InputError
+from runner.progress import slowest_line
 from runner.resume import Earlier, recorded_overrides
 from runner.trace import PUSH, Record, Trace
 from tests.runner.test_trace import ABOUT
@@ -148,6 +149,15 @@ def test_what_cannot_be_fitted_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.startswith("dcrun-fit: cluster.trace=")
 
 
+def test_nothing_is_said_of_waiting_where_nobody_waits():
+    activity = Activity(2)
+    activity.span(0, "compute", 0.0, 4.0)
+    activity.span(1, "compute", 0.0, 5.1)  # a gradient that the run's end cuts off
+    slow = activity.slowest(5.0)
+    assert slow["slowest"]["waiting_share"] is None
+    assert "waiting" not in slowest_line({**slow, "clock": "virtual"})
+
+
 def test_the_slowest_worker_is_named():
     activity = Activity(3)
     for worker, seconds in enumerate((1.0, 4.0, 2.0)):
@@ -163,6 +173,8 @@ def test_the_slowest_worker_is_named():
         "waiting_share": pytest.approx(1 / (4 + 1 + 3)),
     }
     assert slow["staleness_by_worker"] == [None, 4.5, None]
+    line = slowest_line({**slow, "clock": "virtual"})
+    assert line == "worker 1: 4 virtual s a gradient, 2.00 x the median; 12 % of all waiting is its own"
     assert Activity(1).slowest(5.0) == {}
     other = Activity(3)
     other.adopt(1, activity.totals(1))

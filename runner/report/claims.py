@@ -54,17 +54,23 @@ class _Term:
                 values[run.seed] = self.factor * value
         return values
 
+    def lacking(self, cells: Mapping[str, Sequence[Run]]) -> list[int]:
+        """Return the seeds that have no value."""
+        having = self.by_seed(cells)
+        return sorted(run.seed for run in cells.get(self.cell, ()) if run.seed not in (None, *having))
+
 
 def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
     """Weighs a claim.
 
     The difference of the two sides is taken per seed that both have; its two-sided 95 % interval is Student's t. A
     claim holds if the whole interval is on its side, fails if the whole interval is on the other. One seed decides
-    nothing. Seeds measure the spread over initial weights and sampling, not over test sets.
+    nothing, nor do cells that some seeds have no value for: the seeds that have one are not chosen by chance. Seeds
+    measure the spread over initial weights and sampling, not over test sets.
 
     Args:
         claim: the claim.
-        cells: the runs of each cell, by the cell's name.
+        cells: the runs of each cell that ended, by the cell's name.
 
     Raises:
         ValueError: for a claim that cannot be read.
@@ -78,6 +84,11 @@ def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
     right = float(found[8]) if found[8] else _term(found.groups()[4:7])
     below = sign.startswith("<")
     return _weigh(claim, left, right, cells, lambda low, high: _beyond(low, high) if below else _beyond(-high, -low))
+
+
+def seeds_named(seeds: Sequence[int]) -> str:
+    """Seeds in words."""
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
@@ -101,6 +112,9 @@ def _weigh(
     missing = [side for side, values in zip(sides, (ours, theirs), strict=False) if not values]
     if missing:
         return Verdict(claim, "not measured", "no " + " and no ".join(f"{s.metric} of {s.cell}" for s in missing))
+    gaps = {f"no {s.metric} of {seeds_named(seeds)} of {s.cell}": None for s in sides if (seeds := s.lacking(cells))}
+    if gaps:
+        return Verdict(claim, "undecided", " and ".join(gaps))
     seeds = sorted(set(ours) & set(theirs))
     if not seeds:
         return Verdict(claim, "not measured", "the two sides have no seed in common")

@@ -10,11 +10,11 @@ from operator import itemgetter
 from typing import Any
 
 from runner.report import metrics
-from runner.report.claims import Verdict, judge
+from runner.report.claims import Verdict, judge, seeds_named
 from runner.report.collect import Run, finite
 from runner.report.grids import Search, Tried, searches
 from runner.report.published import Cell, Exhibit
-from runner.report.settings import by_seed, one_per_seed, setting, shown
+from runner.report.settings import averaged, by_seed, one_per_seed, setting, shown
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Measured:
     def spread(self) -> float | None:
         """Standard deviation over the seeds, None of fewer than two."""
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+
+    @property
+    def lacking(self) -> list[int]:
+        """The seeds that ended without a value: the mean is not theirs."""
+        return sorted(run.seed for run in self.runs if run.ended and run.seed not in (None, *self.values))
 
     @property
     def difference(self) -> float | None:
@@ -85,21 +90,26 @@ class Block:
             rest = {key: value for key, value in measured.cell.match.items() if key not in numbers}
             if measured.mean is not None:
                 apart = json.dumps(rest, sort_keys=True)
-                tried.append(Tried(measured.cell.id, numbers, apart, measured.mean, measured.spread))
+                seeds = len(measured.values), len(measured.lacking)
+                tried.append(Tried(measured.cell.id, numbers, apart, measured.mean, measured.spread, *seeds))
         return searches(tried, self.exhibit.metric)
 
     def orders(self) -> list[str]:
-        """The columns of each row, best first, as measured and as published, where at least two can be compared."""
+        """The columns of each row, best first, as measured and as published, where at least two can be compared.
+
+        A cell that some of the seeds have no value for has no place among the others.
+        """
         if self.exhibit.kind == "grid":
             return [line for search in self.searches() for line in search.lines(self.exhibit.metric)]
         lines = []
         sign = -1.0 if "accuracy" in self.exhibit.metric else 1.0
         if all(cell.published is None for cell in self.exhibit.cells):
             found = [m for m in self.cells.values() if m.mean is not None]
-            best = min(found, key=lambda m: sign * (m.mean or 0.0), default=None)
+            best = min(found, key=lambda m: (len(m.lacking), sign * (m.mean or 0.0)), default=None)
             return [] if best is None else [f"best cell: {best.cell.id}"]
         for row in self.exhibit.rows:
-            known = [m for m in self.cells.values() if m.cell.row == row and m.difference is not None]
+            row_cells = (m for m in self.cells.values() if m.cell.row == row and not m.lacking)
+            known = [m for m in row_cells if m.difference is not None]
             if len(known) < 2:
                 continue
             ours = _ranked((sign * (m.mean or 0.0), m.cell.column) for m in known)
@@ -174,15 +184,17 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
             cells[cell.id] = Measured(cell, chosen, values)
     by_cell = {name: [r for r in measured.runs if r.ended] for name, measured in cells.items()}
     verdicts = [judge(claim, by_cell) for claim in exhibit.claims]
-    return Block(exhibit, cells, runs[0].config.get("scale"), _deviations(exhibit, cells), verdicts, chosen_values)
+    deviations = _deviations(exhibit, cells) + _gaps(exhibit.metric, cells)
+    return Block(exhibit, cells, runs[0].config.get("scale"), deviations, verdicts, chosen_values)
 
 
-def _worth(runs: list[Run], metric: str) -> tuple[int, float]:
-    """Sorts the values tried of tuned settings: the better mean first, those without any last."""
-    values = [value for run in runs if (value := metrics.measured(run, metric)) is not None]
-    if not values:
-        return 1, 0.0
-    return 0, statistics.fmean(values) * (-1.0 if "accuracy" in metric else 1.0)
+def _worth(runs: list[Run], metric: str) -> tuple[bool, bool, int, float]:
+    """Sorts the values tried of tuned settings: ended, with any value, with fewer missing, with the better mean."""
+    counting = averaged(runs)
+    values = [value for run in counting if (value := metrics.measured(run, metric)) is not None]
+    mean = statistics.fmean(values) if values else 0.0
+    worse = mean * (-1.0 if "accuracy" in metric else 1.0)
+    return not counting[0].ended, not values, len(counting) - len(values), worse
 
 
 def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
@@ -203,6 +215,12 @@ def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
     statuses = {m: run.status for m, c in cells.items() for run in c.runs if run.status != "completed"}
     lines += [f"{name}: a run is {status}" for name, status in statuses.items()]
     return lines
+
+
+def _gaps(metric: str, cells: Mapping[str, Measured]) -> list[str]:
+    """The cells whose mean is that of some seeds alone."""
+    partial = {name: measured.lacking for name, measured in cells.items() if measured.values and measured.lacking}
+    return [f"{name}: no {metric} of {seeds_named(seeds)}" for name, seeds in partial.items()]
 
 
 def _matches(run: Run, wanted: Mapping[str, Any]) -> bool:

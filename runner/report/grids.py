@@ -26,6 +26,8 @@ class Tried:
         apart: what else keeps settings apart, which are then searches of their own.
         value: the mean over the seeds.
         spread: the standard deviation, None of one seed.
+        having: seeds that have a value.
+        lacking: seeds that have none.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Tried:
     apart: str
     value: float
     spread: float | None = None
+    having: int = 1
+    lacking: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Search:
     """The outcome of a search.
 
     Attributes:
-        best: the best setting.
+        best: the best setting; of those that the fewest seeds have no value for.
         tried: how many there were.
         neighbours: the next setting in each direction along each axis, all else being equal; where there is none at
             all, as between random settings, the nearest few.
@@ -98,18 +102,20 @@ def among(runs: Sequence[Run], metric: str = "best_test_error") -> list[tuple[st
         settings = [setting(group[0]) for group in same]
         axes = [key for key in settings[0] if len({json.dumps(own.get(key)) for own in settings}) > 1]
         for group, own in zip(same, settings, strict=True):
-            values = [value for run in one_per_seed(group) if (value := metrics.measured(run, metric)) is not None]
+            counting = one_per_seed(group)
+            values = [value for run in counting if (value := metrics.measured(run, metric)) is not None]
             if values:
                 name = " ".join(f"{key}={shown(own.get(key))}" for key in axes)
                 point = {key: float(own[key]) for key in axes if key in own}
                 names[apart] = f"{label(group[0], [])}, {group[0].value('model')} on {group[0].value('dataset')}"
-                tried.append(Tried(name, point, apart, statistics.fmean(values), _spread(values)))
+                seeds = len(values), len(counting) - len(values)
+                tried.append(Tried(name, point, apart, statistics.fmean(values), _spread(values), *seeds))
     found = searches([one for one in tried if one.axes], metric)
     return [(names[search.best.apart], search) for search in found if search.tried >= _LEAST]
 
 
 def _search(group: Sequence[Tried], sign: float) -> Search:
-    best = min(group, key=lambda one: sign * one.value)
+    best = min(group, key=lambda one: (one.lacking, sign * one.value))
     keys = [key for key in best.axes if len({one.axes.get(key) for one in group}) > 1]
     beside: list[Tried] = []
     for key in keys:
@@ -152,4 +158,4 @@ def _spread(values: Sequence[float]) -> float | None:
 
 def _value(one: Tried, metric: str) -> str:
     spread = f" ± {metrics.text(metric, one.spread)}" if one.spread is not None else ""
-    return f"{metrics.text(metric, one.value)}{spread}"
+    return f"{metrics.text(metric, one.value)}{spread}{metrics.share(one.having, one.having + one.lacking)}"

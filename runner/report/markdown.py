@@ -174,7 +174,7 @@ def _mean(runs: Sequence[Run], metric: str) -> str:
     if metric == "epochs":
         return f"{max(values):g}"
     spread = f" ± {metrics.text(metric, statistics.stdev(values))}" if len(values) > 1 else ""
-    return f"{metrics.text(metric, statistics.fmean(values))}{spread}"
+    return f"{metrics.text(metric, statistics.fmean(values))}{spread}{metrics.share(len(values), len(runs))}"
 
 
 def _overlaid(runs: Sequence[Run]) -> list[Figure]:

@@ -87,6 +87,11 @@ def text(metric: str, value: float | None) -> str:
     return f"{value:.{_SHOWN[metric][1]}f}" if metric in _SHOWN else f"{value:.4g}"
 
 
+def share(having: int, seeds: int) -> str:
+    """What is said behind a mean that some seeds have no value for; empty where all have one."""
+    return "" if having == seeds else f" ({having} of {seeds} seeds)"
+
+
 def column(run: Run, key: str) -> list[float | None]:
     """A column of the metrics, `accuracy` included (a fraction, from the test error)."""
     if key == "accuracy":

@@ -83,7 +83,7 @@ def searched(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]
 
 
 def table(block: Block) -> dict[str, Any]:
-    """An exhibit's table as text: measured mean ± spread, the published value, the difference."""
+    """An exhibit's table as text: measured mean ± spread (and of how many seeds, if not all), published, difference."""
     exhibit = block.exhibit
     best = {search.best.name for search in block.searches()}
     columns = [c for c in exhibit.columns if any(cell.column == c for cell in exhibit.cells)]
@@ -106,7 +106,8 @@ def _cell(block: Block, name: str, published: float | None) -> dict[str, str]:
     measured = block.cells.get(name)
     if measured is not None and measured.mean is not None:
         spread = f" ± {metrics.text(metric, measured.spread)}" if measured.spread is not None else ""
-        text["measured"] = f"{metrics.text(metric, measured.mean)}{spread}"
+        share = metrics.share(len(measured.values), len(measured.values) + len(measured.lacking))
+        text["measured"] = f"{metrics.text(metric, measured.mean)}{spread}{share}"
         if measured.difference is not None:
             value = metrics.text(metric, abs(measured.difference))
             text["difference"] = f"{'−' if measured.difference < 0 else '+'}{value}"

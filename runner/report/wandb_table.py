@@ -15,7 +15,7 @@ from runner.wandb_run import begin, group_of
 
 log = logging.getLogger("dcrun")
 
-_CELLS = ("setting", "row", "column", "measured", "spread", "seeds", "published", "difference")
+_CELLS = ("setting", "row", "column", "measured", "spread", "seeds", "seeds_without", "published", "difference")
 _CLAIMS = ("setting", "claim", "words", "source", "verdict", "because")
 
 
@@ -86,7 +86,8 @@ def evaluated(experiment: str, outputs: Path, folders: set[Path]) -> dict[str, t
             heading = ran.heading(block)
             for cell in exhibit.cells:
                 if (found := block.cells.get(cell.id)) is not None:
-                    values = [found.mean, found.spread, len(found.values), cell.published, found.difference]
+                    seeds = len(found.values), len(found.lacking)
+                    values = [found.mean, found.spread, *seeds, cell.published, found.difference]
                     cells.append([heading, cell.row, cell.column, *values])
             for verdict in block.verdicts:
                 claim = verdict.claim

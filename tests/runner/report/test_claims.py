@@ -99,3 +99,12 @@ def test_equal_differences_are_certain(cells: Callable[..., dict[str, list[Run]]
 def test_a_claim_that_cannot_be_read(text: str) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         judge(claim(text), {})
+
+
+def test_seeds_that_never_came_so_far_leave_it_undecided(cells: Callable[..., dict[str, list[Run]]]) -> None:
+    runs = cells(a=[20.0, 20.1, 50.0], b=[20.0, 20.2, 20.3])
+    verdict = judge(claim("epochs_to(30)[a] < 3"), runs)
+    assert (verdict.word, verdict.because) == ("undecided", "no epochs_to(30) of seed 2 of a")
+    assert judge(claim("epochs_to(30)[b] < 1.5 * epochs_to(30)[a]"), runs).because == verdict.because
+    assert judge(claim("epochs_to(30)[a] < 2 * epochs_to(30)[a]"), runs).because == verdict.because
+    assert judge(claim("epochs_to(30)[b] < 3"), runs).word == "holds"

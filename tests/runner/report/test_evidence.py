@@ -6,6 +6,7 @@ import pytest
 
 from runner.report.collect import collect
 from runner.report.evidence import weigh
+from runner.report.page import table
 from runner.report.published import Cell, Claim, Exhibit
 
 MakeRun = Callable[..., Path]
@@ -122,3 +123,61 @@ def test_a_run_that_has_not_ended_is_no_measurement(make_run: MakeRun, tmp_path:
     assert block.cells["ASGD, M=4"].mean is None
     assert [verdict.word for verdict in block.verdicts] == ["not measured"]
     assert "ASGD, M=4: a run is running" in block.deviations
+
+
+REACHED = replace(
+    TABLE, metric="epochs_to_target", claims=[Claim("epochs_to_target[ASGD, M=4] < epochs_to_target[DC, M=4]", "")]
+)
+
+
+def reach(make_run: MakeRun, name: str, passes: float | None, **kwargs: object) -> None:
+    make_run(name, [50.0], summary={"epochs_to_target": passes}, **kwargs)
+
+
+def test_seeds_without_a_value_are_told_and_leave_a_claim_undecided(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, passes in enumerate((3.0, None, None)):
+        reach(make_run, f"a{seed}", passes, seed=seed)
+        config = {"algorithm.lambda0": 2.0}
+        reach(make_run, f"b{seed}", 5.0 + seed, seed=seed, algorithm="dc_asgd_a", config=config)
+        reach(make_run, f"c{seed}", None, seed=seed, workers=8)
+    (block,) = weigh(REACHED, collect([tmp_path]))
+    assert [[cell and cell["measured"] for cell in row["cells"]] for row in table(block)["rows"]] == [
+        ["3 (1 of 3 seeds)", "6 ± 1"],
+        ["not reached", None],
+    ]
+    assert "ASGD, M=4: no epochs_to_target of seeds 1, 2" in block.deviations
+    assert not any("seed" in line for line in block.deviations if not line.startswith("ASGD, M=4"))
+    (verdict,) = block.verdicts
+    assert (verdict.word, verdict.because) == ("undecided", "no epochs_to_target of seeds 1, 2 of ASGD, M=4")
+    assert block.orders() == []
+
+
+def test_a_run_that_has_not_ended_lacks_nothing_yet(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, status in enumerate(("completed", "completed", "running")):
+        reach(make_run, f"a{seed}", None if status == "running" else 3.0, seed=seed, status=status)
+        config = {"algorithm.lambda0": 2.0}
+        reach(make_run, f"b{seed}", 5.0, seed=seed, algorithm="dc_asgd_a", config=config)
+    (block,) = weigh(REACHED, collect([tmp_path]))
+    assert table(block)["rows"][0]["cells"][0]["measured"] == "3 ± 0"
+    assert [verdict.word for verdict in block.verdicts] == ["holds"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "best"),
+    [
+        ((3.0, None), (6.0, 7.0), "0.5"),  # one seed that was quick is no better than two that got there
+        ((3.0, None), (None, None), "0.1"),
+        ((3.0, 4.0), (6.0, 7.0), "0.1"),
+    ],
+)
+def test_of_tuned_values_that_with_fewer_gaps_is_best(
+    make_run: MakeRun, tmp_path: Path, low: tuple[float | None, ...], high: tuple[float | None, ...], best: str
+) -> None:
+    for lr, reached in ((0.1, low), (0.5, high)):
+        for seed, passes in enumerate(reached):
+            reach(make_run, f"a{lr}-{seed}", passes, seed=seed, config={"schedule.lr": lr})
+            reach(make_run, f"b{lr}-{seed}", 9.0, seed=seed, workers=8, config={"schedule.lr": lr})
+    # Of runs that still go on, what they have so far is no rival.
+    reach(make_run, "c", 1.0, status="running", config={"schedule.lr": 0.7})
+    (block,) = weigh(replace(REACHED, tuned=["schedule.lr"]), collect([tmp_path]))
+    assert f"ASGD, M=4: schedule.lr={best}, the best of 3" in block.tuned

@@ -96,3 +96,12 @@ def test_a_seed_that_was_repeated_counts_once(make_run: MakeRun, tmp_path: Path)
             make_run(f"{name}{lr}", [error + seed], config={"schedule.lr": lr}, seed=seed)
     ((_, search),) = among(collect([tmp_path]))
     assert search.lines(METRIC)[0] == "best of 3: schedule.lr=0.2 at 20.50 ± 0.71"
+
+
+def test_a_setting_that_some_seeds_have_no_value_for_is_not_the_best(make_run: MakeRun, tmp_path: Path) -> None:
+    for lr, errors in ((0.1, (30.0, 31.0)), (0.2, (20.0, None)), (0.4, (25.0, 26.0))):
+        for seed, error in enumerate(errors):
+            make_run(f"{lr}/{seed}", [error], config={"schedule.lr": lr}, seed=seed, status="diverged")
+    ((_, search),) = among(collect([tmp_path]))
+    assert search.lines(METRIC)[0] == "best of 3: schedule.lr=0.4 at 25.50 ± 0.71"
+    assert "schedule.lr=0.2 20.00 (1 of 2 seeds) (−5.50)" in search.lines(METRIC)[1]

@@ -35,3 +35,10 @@ def test_where_no_run_has_ended_the_furthest_of_each_seed_is_told(make_run: Make
     make_run("c", [50.0, 42.0], seed=1, status="running", config=planned)
     found = ["2", "41.00 ± 1.41", "41.00 ± 1.41", "20.0 ± 0.0 virtual"]
     assert rows(tmp_path) == [["asgd M=4", "0, 1", "interrupted, running", *found]]
+
+
+def test_a_mean_says_how_many_seeds_have_the_value(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, error in enumerate((20.0, None, None)):
+        make_run(str(seed), [60.0, error], seed=seed, summary={"best_test_error": 20.0})
+    [[*_, error, best, _]] = rows(tmp_path)
+    assert (error, best) == ("20.00 (1 of 3 seeds)", "20.00 ± 0.00")

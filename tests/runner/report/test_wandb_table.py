@@ -54,6 +54,7 @@ def test_the_evaluation_is_the_reports(runs: Path) -> None:
     assert found["M=8", "ASGD"]["measured"] == 31.5
     assert found["M=8", "ASGD"]["published"] == 10.26
     assert found["M=8", "ASGD"]["seeds"] == 2
+    assert found["M=8", "ASGD"]["seeds_without"] == 0
     _, claims = tables["table1/claims"]
     assert ["final_test_error[SSGD, M=8] <= final_test_error[ASGD, M=8]", "holds"] in [
         [row[1], row[4]] for row in claims

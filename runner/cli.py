@@ -25,7 +25,7 @@ from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from runner import cells, config, folders, launcher, mistakes, outcome, resume, search, space, submitting
-from runner.composing import CONF, VERSION_BASE, composer, without_hydra
+from runner.composing import CONF, VERSION_BASE, composer, swept_along, without_hydra
 from runner.errors import InputError
 from runner.report import wandb_table
 
@@ -74,9 +74,12 @@ def _dispatch(arguments: list[str]) -> int:
         if args.help:
             return _show(_help(cfg, compose.loader))
         parsed = mistakes.parse(args.overrides, compose.loader)
+    sweeps = args.multirun or str(cfg.hydra.mode).endswith("MULTIRUN")
+    if sweeps:
+        args.overrides = swept_along(args.overrides)
     if shows:
         return _hydra(args)
-    if args.multirun or str(cfg.hydra.mode).endswith("MULTIRUN"):
+    if sweeps:
         return _sweep(args, jobs)
     if isinstance(cfg.run.resume, str):
         folder = resume.run_folder(cfg.run.resume)

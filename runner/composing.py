@@ -22,6 +22,7 @@ from runner.errors import InputError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 VERSION_BASE = "1.3"
+_EMPTY = "''"
 
 
 class Composer:
@@ -71,7 +72,10 @@ class Composer:
                     allowed = "with hydra/sweeper=optuna, or values, as 1,2,5"
                     raise InputError(f"{override.input_line}: {wrong}; allowed: {allowed}") from exc
             raise InputError(str(exc)) from exc
-        return [self.one([*own, *job]) for batch in batches for job in batch]
+        jobs = [self.one([*own, *job]) for batch in batches for job in batch]
+        if any(o.value() is None for o in parsed):
+            self._base(overrides)  # Hydra will, and null cannot be made a choice (see `swept_along`), nor can `~key`
+        return jobs
 
     def jobs(self, overrides: Sequence[str], *, multirun: bool) -> list[DictConfig]:
         """Composes and checks what a command line asks for.
@@ -91,7 +95,7 @@ class Composer:
         _check_scale(parsed)
         self._check_experiment(parsed)
         if any(o.key_or_group in ("experiment", "hydra/sweeper") and isinstance(o.value(), str) for o in parsed):
-            base = self.one([str(o.input_line) for o in parsed if not o.is_sweep_override()])
+            base = self._base(overrides)
             own = [str(o.input_line) for o in parsed if o.is_hydra_override()]
             typed = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
             if multirun or str(base.hydra.mode).endswith("MULTIRUN"):
@@ -106,6 +110,11 @@ class Composer:
                         _find_data(jobs)
                     return jobs
         return self.sweep(overrides) if multirun else [self.one(overrides)]
+
+    def _base(self, overrides: Sequence[str]) -> DictConfig:
+        """Composes what is not swept."""
+        parsed = mistakes.parse(swept_along(overrides), self.loader)
+        return self.one([str(o.input_line) for o in parsed if not o.is_sweep_override()])
 
     def _check_experiment(self, parsed: Sequence[Override]) -> None:
         """Refuses what lies beside experiments and is none."""
@@ -124,6 +133,38 @@ class Composer:
     @staticmethod
     def _compose(overrides: list[str]) -> DictConfig:
         return compose("config", overrides, return_hydra_config=True)
+
+
+def swept_along(overrides: Sequence[str]) -> list[str]:
+    """Writes the keys of a group that is swept as swept too, over the one value they have.
+
+    Before it composes the jobs of a sweep, Hydra composes the rest without what is swept: a key that only the swept
+    options have would be unknown to it. The jobs are the same.
+
+    Args:
+        overrides: the arguments as typed; all of them readable (see `mistakes.parse`).
+
+    Returns:
+        `algorithm.tau=choice(4)` for `algorithm.tau=4` where `algorithm` is swept, all others as they are. An
+        experiment may choose any group's option.
+    """
+    parsed = mistakes.parse(overrides)
+    swept = {o.key_or_group.replace("/", ".") for o in parsed if o.is_sweep_override()}
+    sections = tuple(f"{name}." for name in (swept | set(config.GROUPS) if "experiment" in swept else swept))
+    return [_as_choice(o) if o.key_or_group.startswith(sections) else str(o.input_line) for o in parsed]
+
+
+def _as_choice(override: Override) -> str:
+    """A value as one to choose from; as it is what Hydra cannot choose, or would not give back as it was."""
+    typed = str(override.input_line)
+    if override.is_sweep_override() or override.value() is None:
+        return typed
+    key = override.get_key_element()
+    # Nothing at all is an empty string, and no value among others.
+    choice = f"{key}=choice({typed.partition('=')[2].strip() or _EMPTY})"
+    given_back = next(mistakes.parse([choice])[0].sweep_string_iterator())
+    same = mistakes.parse([f"{key}={given_back}"])[0].value() == override.value()
+    return choice if same else typed
 
 
 @contextmanager

@@ -160,7 +160,11 @@ def _space(line: Sequence[Override], common: list[str], seeds: list[str]) -> Spa
             values = override.sweep_string_iterator() if override.is_sweep_override() else [str(value)]
             seeds = [f"seed={seed}" for seed in values]
         elif override.is_sweep_override():
-            choices[key] = list(override.sweep_string_iterator())
+            values = list(override.sweep_string_iterator())
+            if len(values) > 1:
+                choices[key] = values
+            else:
+                fixed.append(f"{key}={values[0]}")
         else:
             fixed.append(str(override.input_line))
     return Space([*fixed, *common], choices, intervals, [[seed] for seed in seeds] or [[]])

@@ -211,13 +211,6 @@ def test_no_experiment_can_be_said(executed: Executed):
     assert (cfg.names.experiment, cfg.scale, cfg.names.algorithm) == (None, None, "asgd")
 
 
-def test_a_job_of_an_experiment_on_its_own_may_say_its_scale(executed: Executed):
-    own = ["scale=quick", "seeds=null", "hydra.mode=RUN", "run.resume=null"]
-    assert cli.main(["experiment=huo_thesis2020/figure11", *own]) == 0
-    [(cfg, _)] = executed
-    assert (cfg.names.experiment, cfg.scale) == ("huo_thesis2020/figure11", "quick")
-
-
 def test_two_runs_of_the_same_second_have_two_folders(executed: Executed):
     cli.main([])
     cli.main([])

@@ -1,0 +1,81 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from runner import cli
+from runner.composing import swept_along
+from runner.launcher import FreshProcessLauncher, Job, Planned
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Planned]:
+    """Runs nothing, in an empty folder, and records the jobs that a sweep would have started."""
+    record: list[Planned] = []
+
+    def run_all(self: FreshProcessLauncher, plans: Sequence[Planned], total: int) -> list[Job]:
+        record.extend(plans)
+        return [Job(plan.number, plan.overrides, plan.folder, 0) for plan in plans]
+
+    monkeypatch.setattr(FreshProcessLauncher, "_run_all", run_all)
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "HYDRA_FULL_ERROR"):
+        monkeypatch.delenv(name, raising=False)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("typed", "key"),
+    [
+        (["algorithm=dasgd,local_sgd", "model=linear"], "algorithm.tau=4"),
+        (["algorithm=dasgd,local_sgd", "model=linear"], "++algorithm.tau=4"),
+        (["dataset=cifar10,cifar100"], "dataset.root=/data"),
+        (["experiment=huo_thesis2020/figure12,huo_thesis2020/figure13"], "dataset.root=/data"),
+    ],
+)
+def test_a_key_that_only_the_swept_options_have_can_be_given(planned: list[Planned], typed: list[str], key: str):
+    assert cli.main(["-m", *typed, key, "run.resume=null"]) == 0
+    assert len(planned) == 2
+    assert all(key in job.overrides and key in job.command for job in planned)
+    assert all("choice" not in word for job in planned for word in job.command)
+
+
+def test_a_key_that_only_the_swept_options_have_can_be_given_to_a_search(planned: list[Planned]):
+    pytest.importorskip("optuna", reason='pip install -e ".[optuna]"')
+    assert cli.main(["hydra/sweeper=optuna", "algorithm=dasgd,local_sgd", "algorithm.tau=4"]) == 0
+    found = sorted(job.overrides for job in planned)
+    assert found == [("algorithm.tau=4", "algorithm=dasgd"), ("algorithm.tau=4", "algorithm=local_sgd")]
+
+
+def test_what_only_one_of_the_swept_options_has_is_one_line(planned: list[Planned], capfd: pytest.CaptureFixture[str]):
+    for wrong in ("algorithm.tau=4", "~algorithm.tau"):
+        assert cli.main(["-m", "algorithm=dasgd,asgd", wrong]) == 2
+        err = capfd.readouterr().err
+        assert err.startswith("dcrun: ")
+        assert err.count("\n") == 1
+    for unknown in ("~algorithm.tau", "algorithm.tau=null"):
+        assert cli.main(["-m", "algorithm=dasgd,local_sgd", unknown]) == 2
+        assert capfd.readouterr().err.count("\n") == 1
+    assert planned == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        ("algorithm.tau=4", "algorithm.tau=choice(4)"),
+        ("+algorithm.tau=4", "+algorithm.tau=choice(4)"),
+        ("algorithm.tau=1,2", "algorithm.tau=1,2"),
+        ("algorithm.tau=", "algorithm.tau=choice('')"),
+        ("algorithm.tau=null", "algorithm.tau=null"),  # Hydra cannot choose it
+        ("algorithm.tau='a, b'", "algorithm.tau=choice('a, b')"),
+        ("algorithm.tau='4'", "algorithm.tau='4'"),  # Hydra would make it a number
+        ("algorithm.tau=[1,{a:2}]", "algorithm.tau=choice([1,{a:2}])"),
+        ("algorithm.tau=${seed}", "algorithm.tau=choice(${seed})"),
+        ("algorithm.tau=interval(1,2)", "algorithm.tau=interval(1,2)"),
+        ("~algorithm.tau", "~algorithm.tau"),
+        ("dataset.root=/a", "dataset.root=/a"),
+    ],
+)
+def test_keys_of_a_swept_group_are_swept_over_the_value_they_have(typed: str, written: str):
+    assert swept_along(["algorithm=dasgd,asgd", typed]) == ["algorithm=dasgd,asgd", written]
+    assert swept_along(["algorithm=dasgd", typed]) == ["algorithm=dasgd", typed]

@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import secrets
+import shutil
 import string
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -117,14 +118,18 @@ def _single(args: argparse.Namespace, cfg: DictConfig) -> int:
     """Lets Hydra create the run folder and executes the run in it."""
     planned = Path(str(cfg.hydra.run.dir))
     folders.check_run_folder(planned, "hydra.run.dir")
-    existing = folders.nearest_existing(planned)
+    existing, fresh = folders.nearest_existing(planned), not planned.exists()
     codes: list[int] = []
 
     def task(job: DictConfig) -> None:
         own = HydraConfig.get()
         folder = Path(own.runtime.output_dir)
         codes.append(_execute(job, folder, own.runtime.choices))
-        if codes[-1] in (2, 130) or job.run.estimate or job.run.advise or job.run.plot_schedule:
+        if codes[-1] == 2 and fresh and not (folder / "summary.json").exists():
+            # Refused by the last that could, wandb: what was written for the run to come is nobody's.
+            shutil.rmtree(folder)
+            folder.mkdir()
+        if codes[-1] in (2, 130) or _only_answers(job):
             folders.discard(folder, existing)
 
     code = _hydra(args, task)
@@ -150,17 +155,22 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     launched.jobs.clear()
     launched.stopped_by, launched.sweep, launched.refused = None, None, False
     code = _hydra(args)
-    if launched.jobs:
-        launcher.print_table(launched.jobs, launched.jobs[0].folder.parent)
-    if launched.jobs and launched.sweep and launched.stopped_by is None and not launched.refused:
-        logged = wandb_table.write(jobs[0], launched.sweep, [job.folder for job in launched.jobs])
-        if logged is not None:
-            print(f"table and claims: wandb leet {logged}", flush=True)
+    if launched.jobs and launched.sweep and not all(_only_answers(job) for job in jobs):
+        launcher.print_table(launched.jobs, launched.sweep)
+        if launched.stopped_by is None and not launched.refused:
+            logged = wandb_table.write(jobs[0], launched.sweep, [job.folder for job in launched.jobs])
+            if logged is not None:
+                print(f"table and claims: wandb leet {logged}", flush=True)
     if launched.stopped_by is not None:
         return 128 + launched.stopped_by
     if launched.refused:
         return 2
     return 1 if code != 0 or any(job.code != 0 for job in launched.jobs) else 0
+
+
+def _only_answers(job: DictConfig) -> bool:
+    """Tells whether a run prints or draws something instead of training."""
+    return bool(job.run.estimate or job.run.advise or job.run.plot_schedule)
 
 
 def _joined(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -> int:

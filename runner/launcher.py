@@ -305,7 +305,8 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
     varying = {override for job in jobs for override in job.overrides if any(override not in j.overrides for j in jobs)}
     for job in jobs:
         summary = job.summary()
-        status = str(summary.get("status", "failed"))
+        # A job that only answers leaves nothing, and has not failed.
+        status = str(summary.get("status", "failed" if job.code else "-"))
         table.add_row(
             str(job.number),
             Text(" ".join(o for o in job.overrides if o in varying) or job.label),

@@ -12,6 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from runner.errors import InputError
+
 log = logging.getLogger("dcrun")
 
 
@@ -28,7 +30,7 @@ class WandbRun:
         run_id: of the run that is resumed; None begins a new one.
 
     Raises:
-        ValueError: if wandb is not installed or cannot begin (online without a login, no network).
+        InputError: if wandb is not installed or cannot begin (online without a login, no network).
     """
 
     def __init__(
@@ -99,10 +101,10 @@ def begin(folder: Path, *, mode: str, **arguments: Any) -> Any:
         arguments: of `wandb.init`.
 
     Raises:
-        ValueError: if wandb is not installed or cannot begin (online without a login, no network).
+        InputError: if wandb is not installed or cannot begin (online without a login, no network).
     """
     if mode not in ("offline", "online"):
-        raise ValueError(f"logger.mode={mode}: is not a mode of wandb; allowed: offline, online, disabled")
+        raise InputError(f"logger.mode={mode}: is not a mode of wandb; allowed: offline, online, disabled")
     os.environ["WANDB_MODE"] = mode  # what wandb's own processes go by
     os.environ["WANDB_SILENT"] = "true"
     try:
@@ -111,8 +113,8 @@ def begin(folder: Path, *, mode: str, **arguments: Any) -> Any:
         settings = wandb.Settings(silent=True, console="off", quiet=True)
         return wandb.init(dir=folder, mode=mode, settings=settings, **arguments)  # type: ignore[arg-type]
     except ImportError as error:
-        raise ValueError(f"logger=wandb: cannot be imported ({error}); allowed: none, or pip install wandb") from error
+        raise InputError(f"logger=wandb: cannot be imported ({error}); allowed: none, or pip install wandb") from error
     except Exception as error:  # as below: wandb's errors have no common base
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         allowed = "offline, online, disabled"
-        raise ValueError(f"logger.mode={mode}: wandb cannot begin ({reason}); allowed: {allowed}") from error
+        raise InputError(f"logger.mode={mode}: wandb cannot begin ({reason}); allowed: {allowed}") from error

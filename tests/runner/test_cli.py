@@ -222,7 +222,7 @@ def test_mistake_found_while_building_leaves_no_folder(
 ):
     def refuse(cfg: object, folder: Path | None) -> int:
         assert folder is not None
-        (folder / "summary.json").unlink()
+        (folder / "summary.json").rename(folder / "timeline.jsonl")
         raise InputError("dataset.root=x: does not exist;\nallowed: a folder")
 
     executed.behave = refuse
@@ -231,8 +231,10 @@ def test_mistake_found_while_building_leaves_no_folder(
     assert list(tmp_path.iterdir()) == []
     kept = tmp_path / "mine"
     kept.mkdir()
-    assert cli.main(["hydra.run.dir=mine"]) == 2
-    assert kept.is_dir()
+    (kept / "a").touch()
+    for way in ("mine", "./mine", "mine/../mine", str(kept)):
+        assert cli.main([f"hydra.run.dir={way}"]) == 2
+        assert (kept / "a").exists()
 
 
 def test_value_error_of_a_target_is_wrong_input(executed: Executed, capfd: pytest.CaptureFixture[str]):

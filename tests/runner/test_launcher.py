@@ -4,11 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from runner import cli
 from runner.composing import CONF
 from runner.launcher import FreshProcessLauncher, Job, Planned, announce, print_table, quoted
 
@@ -156,8 +158,11 @@ def test_table_shows_what_varies_and_how_jobs_ended(tmp_path: Path, capsys: pyte
         Job(1, ("seed=1", common), tmp_path / "1", -9),
         Job(2, ("seed=2", common), tmp_path / "2", 2),
     ]
-    print_table(jobs, Path("outputs/x"))
+    print_table([*jobs, Job(3, ("seed=3", common), tmp_path / "3", 0)], Path("outputs/x"))
     out = capsys.readouterr().out
+    assert out.count("failed") == 1
+    [answered] = [line for line in out.splitlines() if "seed=3" in line]
+    assert [cell.strip() for cell in answered.split("│")[1:-1]] == ["3", "seed=3", "-", "-", "-", "-"]
     assert "outputs/x" in out
     assert "diverged" in out
     assert "12.35" in out or "12.34" in out
@@ -165,6 +170,34 @@ def test_table_shows_what_varies_and_how_jobs_ended(tmp_path: Path, capsys: pyte
     assert "failed, exit code 2" in out
     assert "seed=2" in out
     assert common not in out
+
+
+def sweep(monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str) -> None:
+    """Runs a sweep whose jobs were finished elsewhere, in `folder`."""
+
+    def run_all(self: FreshProcessLauncher, plans: Sequence[Planned], total: int) -> list[Job]:
+        return [Job(plan.number, plan.overrides, folder / "elsewhere" / str(plan.number), 0) for plan in plans]
+
+    monkeypatch.setattr(FreshProcessLauncher, "_run_all", run_all)
+    monkeypatch.chdir(folder)
+    assert cli.main(["-m", "seed=0,1", "logger=none", "hydra.sweep.dir=here", *overrides]) == 0
+
+
+def test_the_table_names_its_own_sweep(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    sweep(monkeypatch, tmp_path)
+    out = capsys.readouterr().out
+    assert "sweep in here" in out
+    assert "elsewhere" not in out
+
+
+@pytest.mark.parametrize("answer", ["run.estimate=true", "run.advise=true", "run.plot_schedule=a.png"])
+def test_a_sweep_of_answers_has_no_table(
+    answer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    sweep(monkeypatch, tmp_path, "algorithm=ssgd", answer)
+    assert "sweep in" not in capsys.readouterr().out
 
 
 def test_values_in_brackets_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -2,9 +2,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from runner import cli
-from runner.composing import swept_along
+from runner import cells, cli, config, launcher
+from runner.composing import composer, swept_along
 from runner.launcher import FreshProcessLauncher, Job, Planned
 
 
@@ -79,3 +80,40 @@ def test_what_only_one_of_the_swept_options_has_is_one_line(planned: list[Planne
 def test_keys_of_a_swept_group_are_swept_over_the_value_they_have(typed: str, written: str):
     assert swept_along(["algorithm=dasgd,asgd", typed]) == ["algorithm=dasgd,asgd", written]
     assert swept_along(["algorithm=dasgd", typed]) == ["algorithm=dasgd", typed]
+
+
+EXPERIMENTS = [
+    (
+        ["experiment=dc_asgd_icml2017/published"],
+        "experiment=dc_asgd_icml2017/published: holds data of experiments; allowed: dc_asgd_icml2017/figure2, dc_asgd",
+    ),
+    (["-m", "experiment=dasgd_iclr2022/table1,dasgd_iclr2022/published"], "experiment=dasgd_iclr2022/published: holds"),
+    (["seeds=3"], "seeds=3: would do nothing; allowed: with experiment=..., or -m seed=0,1,2"),
+    (["-m", "scale=quick,paper"], "scale=quick,paper: would do nothing; allowed: with experiment=..."),
+    (["experiment=null", "scale=paper"], "scale=paper: would do nothing; allowed: with experiment=..."),
+    (["experiment=huo_thesis2020/figure11", "scale=quick,paper"], "scale=quick,paper: are several values; allowed: on"),
+    (["experiment=huo_thesis2020/figure11", "seeds=1,2"], "seeds=1,2: are several values; allowed: how many, as "),
+    (["hydra/sweeper=optuna", "schedule.lr=0.1,0.2", "hydra.sweeper.seed=abc"], "hydra.sweeper.seed=abc: is no seed"),
+]
+
+
+@pytest.mark.parametrize(("typed", "line"), EXPERIMENTS, ids=[" ".join(typed) for typed, _ in EXPERIMENTS])
+def test_what_is_no_experiment_or_nothing_to_one_is_one_line(
+    planned: list[Planned], tmp_path: Path, capfd: pytest.CaptureFixture[str], typed: list[str], line: str
+):
+    assert cli.main(typed) == 2
+    err = capfd.readouterr().err
+    assert err.startswith(f"dcrun: {line}")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_of_an_experiment_may_say_its_scale_on_its_own(planned: list[Planned]):
+    config.register()
+    launcher.register()
+    cells.register()
+    OmegaConf.register_new_resolver("random_hex", lambda: "0", replace=True)
+    with composer() as compose:
+        own = ["scale=quick", "seeds=null", "hydra.mode=RUN"]
+        [cfg] = compose.jobs(["experiment=huo_thesis2020/figure11", *own], multirun=False)
+        assert cfg.scale == "quick"

@@ -117,15 +117,19 @@ class Composer:
         return self.one([str(o.input_line) for o in parsed if not o.is_sweep_override()])
 
     def _check_experiment(self, parsed: Sequence[Override]) -> None:
-        """Refuses what lies beside experiments and is none."""
+        """Refuses what lies beside experiments and is none, and several of those that are sweeps themselves."""
+        known = mistakes.group_options("experiment", self.loader)
         for override in parsed:
             if override.key_or_group != "experiment" or override.is_delete():
                 continue
             swept = override.is_discrete_sweep()
-            for name in override.sweep_string_iterator() if swept else [str(override.value())]:
+            names = list(override.sweep_string_iterator()) if swept else [str(override.value())]
+            for name in names if swept else []:
+                if name in known and cells.uses_cells(self._compose([f"experiment={name}"])):
+                    raise InputError(f"{override.input_line}: {name} is a sweep of its own; allowed: one at a time")
+            for name in names:
                 folder, _, file = name.rpartition("/")
                 there = self.loader.get_group_options(f"experiment/{folder}", ObjectType.CONFIG)
-                known = mistakes.group_options("experiment", self.loader)
                 if file in there and name not in known:
                     allowed = [option for option in known if option.startswith(f"{folder}/")]
                     raise InputError.of("experiment", name, "holds data of experiments", ", ".join(allowed))

@@ -31,7 +31,6 @@ def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Planned]:
         (["algorithm=dasgd,local_sgd", "model=linear"], "algorithm.tau=4"),
         (["algorithm=dasgd,local_sgd", "model=linear"], "++algorithm.tau=4"),
         (["dataset=cifar10,cifar100"], "dataset.root=/data"),
-        (["experiment=huo_thesis2020/figure12,huo_thesis2020/figure13"], "dataset.root=/data"),
     ],
 )
 def test_a_key_that_only_the_swept_options_have_can_be_given(planned: list[Planned], typed: list[str], key: str):
@@ -82,12 +81,24 @@ def test_keys_of_a_swept_group_are_swept_over_the_value_they_have(typed: str, wr
     assert swept_along(["algorithm=dasgd", typed]) == ["algorithm=dasgd", typed]
 
 
+def test_an_experiment_may_choose_the_option_of_any_group():
+    typed = ["dataset.root=/a", "algorithm.tau=4", "run.epochs=1"]
+    assert swept_along(["experiment=a,b", *typed])[1:] == [
+        "dataset.root=choice(/a)",
+        "algorithm.tau=choice(4)",
+        typed[2],
+    ]
+
+
 EXPERIMENTS = [
     (
         ["experiment=dc_asgd_icml2017/published"],
         "experiment=dc_asgd_icml2017/published: holds data of experiments; allowed: dc_asgd_icml2017/figure2, dc_asgd",
     ),
-    (["-m", "experiment=dasgd_iclr2022/table1,dasgd_iclr2022/published"], "experiment=dasgd_iclr2022/published: holds"),
+    (
+        ["-m", "experiment=dasgd_iclr2022/table1,dasgd_iclr2022/figure3", "dataset.root=a"],
+        "experiment=dasgd_iclr2022/table1,dasgd_iclr2022/figure3: dasgd_iclr2022/table1 is a sweep of its own; allow",
+    ),
     (["seeds=3"], "seeds=3: would do nothing; allowed: with experiment=..., or -m seed=0,1,2"),
     (["-m", "scale=quick,paper"], "scale=quick,paper: would do nothing; allowed: with experiment=..."),
     (["experiment=null", "scale=paper"], "scale=paper: would do nothing; allowed: with experiment=..."),

@@ -6,9 +6,9 @@
 With one γ for all layers this is eq. 4.2. B is the batch size times the number of workers, which average their
 gradients every step. U_k picks the weights of layer k; a layer is a module that owns weights.
 
-Source: Huo, PhD thesis 2020, sections 4.2 and 4.3.1. The thesis gives neither v_0 nor β; here v_0 = w_0, and β=0.9 by default. While γ_k stays the
-same this is `torch.optim.SGD` with Nesterov momentum, to rounding; when it changes torch rescales the whole velocity
-with it, eq. 4.6 only what is added from then on.
+Source: Huo, PhD thesis 2020, sections 4.2 and 4.3.1. The thesis gives neither v_0 nor β; here v_0 = w_0, and β=0.9 by
+default. While γ_k stays the same this is `torch.optim.SGD` with Nesterov momentum, to rounding; when it changes torch
+rescales the whole velocity with it, eq. 4.6 only what is added from then on.
 
 Deviations: the thesis mentions no weight decay. Here `weight_decay · w` is added to the mean gradient, which is the
 same as adding it to each worker's. Shares that differ by a sample count by their samples.

@@ -106,8 +106,10 @@ def recorded_overrides(given: Sequence[str]) -> list[str]:
         for text, key in zip(recorded, keys, strict=True)
         if key not in own and key.split(".")[0] not in (*own, "cluster", "logger", "hydra") and key not in NOT_REPEATED
     ]
-    # An experiment's file makes every command with it a sweep; the recording is one run of it.
-    return [*taken, "hydra.mode=RUN"] if any(text.startswith("experiment=") for text in taken) else taken
+    if not any(text.startswith("experiment=") for text in taken):
+        return taken
+    # An experiment's file makes every command with it a sweep that is resumed; the recording is one run of it.
+    return [*taken, "hydra.mode=RUN", *([] if "run.resume" in own else ["run.resume=null"])]
 
 
 class Earlier:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from runner import cli, config, fit, folders, resume
+from runner import cells, cli, config, fit, folders, resume
 from runner.activity import Activity
 from runner.clock import Clock
 from runner.composing import composer
@@ -54,6 +54,19 @@ def test_what_the_command_line_says_itself_goes_before(tmp_path: Path):
     given = ["algorithm=dc_asgd_a", "run.epochs=1", "cluster=replay", f"cluster.trace={folder}"]
     assert recorded_overrides(given) == ["seed=3"]
     assert recorded_overrides([*given[2:], "algorithm.momentum=0"]) == ["algorithm=asgd", "seed=3", "run.epochs=2"]
+
+
+def test_what_an_experiment_recorded_is_replayed_as_one_run(tmp_path: Path):
+    recorded = (*RECORDED, "experiment=dc_asgd_icml2017/table1", "run.resume=null", "hydra.mode=RUN", "scale=quick")
+    given = ["cluster=replay", f"cluster.trace={folder_of(tmp_path, *recorded)}"]
+    taken = recorded_overrides(given)
+    assert taken[-2:] == ["hydra.mode=RUN", "run.resume=null"]
+    assert recorded_overrides([*given, "run.resume=a"])[-1] == "hydra.mode=RUN"
+    config.register()
+    cells.register()
+    with composer() as compose:
+        [cfg] = compose.jobs([*taken, *given], multirun=False)
+    assert (cfg.run.resume, cfg.schedule.kind) == (None, "multistep")
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_wandb_that_fails_ends_nothing(
         monkeypatch.setenv(name, "")
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert write(config(), runs / "sweep", [runs / "first" / "40"]) is None
-    assert "wandb failed (ValueError: logger=wandb: cannot be imported" in caplog.text
+    assert "wandb failed (InputError: logger=wandb: cannot be imported" in caplog.text
 
 
 # In a process of its own: wandb keeps a service running in the one that used it.

@@ -134,7 +134,8 @@ def weigh(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
 
     Returns:
         a block per setting, the one with most cells first. A setting under which too little was measured to compare
-        is passed over: fewer than two or a fifth of the cells of a table, than half of the curves of a figure.
+        is passed over: fewer than two or a fifth of the cells of a table and none of its rows whole, fewer than half
+        of the curves of a figure.
     """
     mine = [run for run in runs if _matches(run, exhibit.match) and any(_matches(run, c.match) for c in exhibit.cells)]
     everywhere = set.intersection(*(set(setting(run)) for run in mine)) if mine else set()
@@ -145,8 +146,16 @@ def weigh(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
     drawn = exhibit.kind in ("curves", "layers")
     part = -(-len(exhibit.cells) // (2 if drawn else 5))
     least = min(len(exhibit.cells), part if drawn else max(2, part))
-    told = [block for block in blocks if len(block.cells) >= max(1, least)]
+    told = [b for b in blocks if len(b.cells) >= max(1, least) or (exhibit.kind == "table" and _has_whole_row(b))]
     return sorted(told, key=lambda block: -len(block.cells))
+
+
+def _has_whole_row(block: Block) -> bool:
+    """Tells whether some row of three cells or more was measured from end to end."""
+    rows: dict[str, list[str]] = {}
+    for cell in block.exhibit.cells:
+        rows.setdefault(cell.row, []).append(cell.id)
+    return any(len(names) > 2 and all(name in block.cells for name in names) for names in rows.values())
 
 
 def _background(run: Run, exhibit: Exhibit, everywhere: set[str]) -> dict[str, Any]:

@@ -181,3 +181,16 @@ def test_of_tuned_values_that_with_fewer_gaps_is_best(
     reach(make_run, "c", 1.0, status="running", config={"schedule.lr": 0.7})
     (block,) = weigh(replace(REACHED, tuned=["schedule.lr"]), collect([tmp_path]))
     assert f"ASGD, M=4: schedule.lr={best}, the best of 3" in block.tuned
+
+
+def test_a_whole_row_of_a_table_is_told_however_large_the_table(make_run: MakeRun, tmp_path: Path) -> None:
+    rows, methods = [f"M={2**k}" for k in range(6)], ["asgd", "ssgd", "dc_asgd_a"]
+    cells = [Cell(row, m, {"workers": int(row[2:]), "algorithm": m}, None) for row in rows for m in methods]
+    exhibit = replace(TABLE, rows=rows, columns=methods, cells=cells, claims=[])
+    for name in methods[:2]:
+        make_run(name, [50.0], algorithm=name)
+    assert weigh(exhibit, collect([tmp_path])) == []
+    make_run("last", [50.0], algorithm=methods[2])
+    (block,) = weigh(exhibit, collect([tmp_path]))
+    assert len(block.cells) == 3
+    assert weigh(replace(exhibit, kind="curves"), collect([tmp_path])) == []

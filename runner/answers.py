@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 
-from hydra.utils import get_class
 from omegaconf import DictConfig
 
-from algorithms.base import ParameterServer
 from runner import advise, build, estimate, links, plot_schedule, processes, replay
 
 
@@ -25,8 +23,7 @@ def answer(cfg: DictConfig) -> int:
     if cfg.cluster.kind == "replay":
         replay.recorded(cfg, cfg.cluster.trace)
     elif cfg.cluster.kind == "processes" and links.expected():
-        servers = 1 if issubclass(get_class(cfg.algorithm._target_), ParameterServer) else 0
-        processes.fit(cfg, int(os.environ["WORLD_SIZE"]) - servers)
+        processes.fit(cfg, int(os.environ["WORLD_SIZE"]))
         if int(os.environ["RANK"]):
             return 0
     if cfg.run.plot_schedule:

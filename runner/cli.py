@@ -11,7 +11,6 @@ import argparse
 import logging
 import os
 import secrets
-import shutil
 import string
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -118,17 +117,13 @@ def _single(args: argparse.Namespace, cfg: DictConfig) -> int:
     """Lets Hydra create the run folder and executes the run in it."""
     planned = Path(str(cfg.hydra.run.dir))
     folders.check_run_folder(planned, "hydra.run.dir")
-    existing, fresh = folders.nearest_existing(planned), not planned.exists()
+    existing = folders.nearest_existing(planned)
     codes: list[int] = []
 
     def task(job: DictConfig) -> None:
         own = HydraConfig.get()
         folder = Path(own.runtime.output_dir)
         codes.append(_execute(job, folder, own.runtime.choices))
-        if codes[-1] == 2 and fresh and not (folder / "summary.json").exists():
-            # Refused by the last that could, wandb: what was written for the run to come is nobody's.
-            shutil.rmtree(folder)
-            folder.mkdir()
         if codes[-1] in (2, 130) or _only_answers(job):
             folders.discard(folder, existing)
 

@@ -44,24 +44,28 @@ def execute(cfg: DictConfig, folder: Path | None) -> int:
         InputError: wrong input, as a number of workers that does not fit `torchrun`'s.
     """
     algorithm = get_class(cfg.algorithm._target_)
-    servers = 1 if issubclass(algorithm, ParameterServer) else 0
     if links.expected():
         meeting = links.under_torchrun(cfg.cluster.timeout)
-        fit(cfg, meeting.world - servers)
+        fit(cfg, meeting.world)
         build.workers_of(cfg, algorithm)
         return run_rank(cfg, folder, meeting, lost=list)
     assert folder is not None
     cfg.cluster.workers = build.workers_of(cfg, algorithm)
+    servers = _servers(cfg)
     return launch(cfg, folder, server=bool(servers), world=cfg.cluster.workers + servers)
 
 
-def fit(cfg: DictConfig, workers: int) -> None:
-    """Take the number of workers from the world's size.
+def _servers(cfg: DictConfig) -> int:
+    return 1 if issubclass(get_class(cfg.algorithm._target_), ParameterServer) else 0
+
+
+def fit(cfg: DictConfig, world: int) -> None:
+    """Take the number of workers from how many processes `torchrun` started.
 
     Raises:
         InputError: another number was given, or there is no worker.
     """
-    given = cfg.cluster.workers
+    given, workers = cfg.cluster.workers, world - _servers(cfg)
     if workers < 1:
         raise InputError(f"torchrun started {workers + 1} process; allowed: 2 or more (a server and its workers)")
     if given is not None and given != workers:

@@ -198,8 +198,8 @@ def conduct(
         if resumed is not None:
             course.load_state_dict(resumed["course"])
             executor.load_state_dict(resumed["executor"])
-        executor.activity.flush(folder)
         tracker.start(_facts(parts), None if resumed is None else resumed["tracker"])
+        executor.activity.flush(folder)
         status, code = "completed", 0
         extra: dict[str, Any] = {}
         try:

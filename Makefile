@@ -13,8 +13,9 @@ run: $(INSTALLED)
 results: $(INSTALLED)
 	$(BIN)/dcreport docs/runs --results RESULTS.md --notes docs/notes.md --figures docs/figures
 
+# Two at a time, by file: many tests wait for processes that they started.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser"
 
 # Needs chromium (apt-get install chromium, or DCRUN_CHROMIUM=<path>); without it the tests are skipped and say so.
 test-browser: $(INSTALLED)

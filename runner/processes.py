@@ -30,6 +30,7 @@ from runner.process_server import ProcessServer
 from runner.process_worker import serve_worker
 from runner.recorder import Recorder
 from runner.run import Executor, conduct
+from runner.signals import StopSignals
 
 READY = "rank 0 is ready"
 
@@ -116,6 +117,8 @@ def _serve(
     method = parts.method
     assert isinstance(method, ParameterServer)
     if meeting.rank:
+        # torchrun sends it to all: the server saves, and that it is gone then ends its workers.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         worker = meeting.rank - 1
         serve_worker(
             method.worker(worker),
@@ -179,25 +182,27 @@ def _collect(parts: build.Parts, folder: Path | None, meeting: links.Meeting, si
 
 
 def _follow(parts: build.Parts, make: Callable[[Course], ProcessCollective], sign: Callable[[int], None]) -> int:
-    """Run a rank other than 0, which writes nothing."""
+    """Run a rank other than 0, which writes nothing; one that is asked to stop has all of them stop."""
     cfg = parts.cfg
-    course = Course(
-        samples=len(parts.dataset.train),
-        epochs=cfg.run.epochs,
-        eval_every=cfg.run.eval_every,
-        checkpoint_every=cfg.run.checkpoint_every or cfg.run.eval_every,
-        schedule=parts.schedule,
-        sign=sign,
-    )
-    executor = make(course)
-    resumed = _share(None, links.carrier(parts.device))
-    if resumed:
-        course.load_state_dict(resumed["course"])
-        executor.load_state_dict(resumed["executor"])
-    try:
-        executor.run()
-    except Stop as stop:
-        return stop.code
+    with StopSignals(follows=True) as stop:
+        course = Course(
+            samples=len(parts.dataset.train),
+            epochs=cfg.run.epochs,
+            eval_every=cfg.run.eval_every,
+            checkpoint_every=cfg.run.checkpoint_every or cfg.run.eval_every,
+            schedule=parts.schedule,
+            stopping=lambda: bool(stop),
+            sign=sign,
+        )
+        executor = make(course)
+        resumed = _share(None, links.carrier(parts.device))
+        if resumed:
+            course.load_state_dict(resumed["course"])
+            executor.load_state_dict(resumed["executor"])
+        try:
+            executor.run()
+        except Stop as reason:
+            return reason.code
     return 0
 
 

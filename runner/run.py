@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -212,7 +213,8 @@ def conduct(
                 log.log(level, "%s; the run stopped, %s", reason.message, way_on(folder))
                 extra["error"] = reason.message
         tracker.finish(status, workers_lost=lost(), **_results(parts, course, executor, folder), **extra)
-    return code or (stop.exit_code or 0 if status == "interrupted" else 0)
+    # Another rank that was asked to stop had SIGTERM: it catches no other signal.
+    return code or (stop.exit_code or 128 + signal.SIGTERM if status == "interrupted" else 0)
 
 
 def _completed(cfg: DictConfig, folder: Path) -> bool:

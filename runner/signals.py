@@ -19,9 +19,13 @@ class StopSignals:
     more ends the process as if nothing was caught. Repeated SIGTERMs are one: process groups deliver them twice. The
     handlers before are restored on leaving. Python allows handlers in the main thread only: in any other thread
     signals are not caught, and the flag stays down.
+
+    Args:
+        follows: another process answers to the terminal: SIGTERM alone is caught, and nothing is said.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, follows: bool = False) -> None:
+        self.follows = follows
         self.signal: signal.Signals | None = None
         """The first signal that came, which decides the exit code."""
         self._before: dict[signal.Signals, Any] = {}
@@ -36,7 +40,7 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM,) if self.follows else (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -55,5 +59,7 @@ class StopSignals:
                 raise KeyboardInterrupt
             return
         self.signal = signal.Signals(number)
+        if self.follows:
+            return
         # Not through print or logging: a handler may run in the middle of either.
         os.write(2, f"\n{self.signal.name}: saving and stopping; Ctrl-C now aborts at once\n".encode())

@@ -157,6 +157,17 @@ def test_a_signal_saves_and_stops(algorithm: str, number: signal.Signals, code: 
     assert int(newest.stem.split("-")[1]) == summary["updates"]
 
 
+def test_one_rank_asked_to_stop_has_rank_0_save(tmp_path: Path):
+    """At an evaluation too, at which no checkpoint would be due for long."""
+    thread = when(lambda: rows(tmp_path) > 1, lambda: kill("worker 1", signal.SIGTERM))
+    overrides = ("algorithm=ssgd", *RUN, "run.epochs=200", "run.eval_every=0.01", "run.checkpoint_every=200")
+    code, summary = conduct(tmp_path, *overrides)
+    thread.join(30)
+    assert (code, summary["status"]) == (143, "interrupted")
+    [only] = tmp_path.glob("checkpoints/step-*.pt")
+    assert int(only.stem.split("-")[1]) == summary["updates"]
+
+
 def test_a_stopped_collective_goes_on_to_the_same_bits(tmp_path: Path):
     overrides = ("algorithm=ssgd", "algorithm.momentum=0.9", *RUN)
     thread = when(lambda: rows(tmp_path) > 0, lambda: interrupt(signal.SIGTERM))

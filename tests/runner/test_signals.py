@@ -40,6 +40,16 @@ def test_repeated_terminations_are_one(capfd: pytest.CaptureFixture[str]):
     assert capfd.readouterr().err.count("saving and stopping") == 1
 
 
+def test_who_follows_leaves_ctrl_c_and_the_word_to_another(capfd: pytest.CaptureFixture[str]):
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignals(follows=True) as stop:
+        assert signal.getsignal(signal.SIGINT) is before
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop
+    assert stop.exit_code == 143
+    assert capfd.readouterr().err == ""
+
+
 def test_the_first_signal_decides_and_an_interrupt_then_aborts():
     with StopSignals() as stop:
         os.kill(os.getpid(), signal.SIGTERM)

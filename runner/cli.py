@@ -86,7 +86,7 @@ def _dispatch(arguments: list[str]) -> int:
         stored = resume.stored_config(folder, cfg, parsed)
         return _joined(cfg, stored, folder if _rank() == 0 else None, resume.stored_choices(folder))
     if cfg.run.resume:
-        raise InputError.of("run.resume", cfg.run.resume, "names no run", "a run folder; true in a sweep")
+        raise InputError.of("run.resume", cfg.run.resume, "names no run", "a run folder, or null; true in a sweep")
     if _world_size() > 1 and cfg.cluster.kind != "processes":
         raise InputError.of("cluster.kind", cfg.cluster.kind, "torchrun started several processes", "cluster=processes")
     if _rank() > 0:

@@ -166,10 +166,7 @@ def _last(scale: list[str], cell: list[str], own: list[str]) -> list[Override]:
 
 def _settled(job: Iterable[Override]) -> Hashable:
     """What a job finally says of each key: two jobs that agree in it are the same, in whatever order they say it."""
-    last: dict[str, Override] = {}
-    for override in job:
-        last.pop(override.key_or_group, None)
-        last[override.key_or_group] = override
+    last = {override.key_or_group: override for override in job}
     # A group's option counts before any value of its keys, wherever it stands; a section given as a value does not.
     sections = [f"{key}." for key, override in last.items() if isinstance(override.value(), dict)]
     order = tuple(key for key in last if any(f"{key}.".startswith(section) for section in sections))

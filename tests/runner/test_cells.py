@@ -101,11 +101,6 @@ def test_cells_made_equal_are_one() -> None:
         ("algorithm=dasgd algorithm.tau=4", "algorithm=dasgd algorithm.tau=2", False),
         ("algorithm.tau=4", "~algorithm.tau=4", False),
         ("algorithm.scale={a:1} algorithm.scale.a=2", "algorithm.scale.a=2 algorithm.scale={a:1}", False),
-        (
-            "algorithm.scale.a=2 algorithm.scale={a:1} algorithm.scale.a=2",
-            "algorithm.scale.a=2 algorithm.scale={a:1}",
-            False,
-        ),
         ("algorithm.scale={a:1} run.epochs=1", "run.epochs=1 algorithm.scale={a:1}", True),
     ],
 )

@@ -51,6 +51,12 @@ def test_several_seeds_are_runs_of_one_trial() -> None:
     assert of("schedule.lr=0.1,0.2")[0].seeds == [[]]
 
 
+def test_a_choice_of_one_value_is_none() -> None:
+    (space,) = of("schedule.lr=0.1,0.2", "algorithm.tau=choice(4)")
+    assert space.choices == {"schedule.lr": ["0.1", "0.2"]}
+    assert space.fixed == ["algorithm.tau=4"]
+
+
 def test_each_line_of_an_experiment_is_a_search() -> None:
     first, second = spaces(config(2, **CELLS), [])
     assert first.choices == {"algorithm.lambda0": ["0.5", "2"], "schedule.lr": ["0.1", "0.2", "0.4"]}

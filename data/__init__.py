@@ -2,3 +2,7 @@
 
 Imports nothing (decoding processes import this package and must not load torch).
 """
+
+
+class DamagedImage(ValueError):
+    """An image that is decoded as it is used turned out damaged, or could not be read, in the middle of a run."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data import DamagedImage
 from data.augment import hashed
 from data.crops import Place, squares
 from data.decode import follow_parent
@@ -135,7 +136,7 @@ class StreamedSplit:
             Normalised float32 inputs [B, 3, size, size] and int64 targets [B], on the split's device.
 
         Raises:
-            ValueError: an image cannot be read or is damaged.
+            DamagedImage: an image cannot be read or is damaged.
             RuntimeError: a decoding process died.
         """
         ids = ids.cpu()
@@ -150,7 +151,7 @@ class StreamedSplit:
             message = "a decoding process died (out of memory?); dataset.workers=0 decodes without any"
             raise RuntimeError(message) from error
         except ValueError as error:
-            raise ValueError(f"{self.label}: {error}; expected: intact JPEG or PNG images") from None
+            raise DamagedImage(f"{self.label}: {error}; expected: intact JPEG or PNG images") from None
         inputs = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         return inputs.sub_(self._shift).mul_(self._scale), self.targets[ids.to(self.device)]
 

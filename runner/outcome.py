@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hydra.errors import InstantiationException
 
+from data import DamagedImage
 from runner.errors import InputError, building, one_line
 
 log = logging.getLogger("dcrun")
@@ -35,7 +36,7 @@ def guarded(call: Callable[[], int], folder: Path | None, who: str = "") -> int:
             with building():
                 raise
             raise
-    except InputError as error:
+    except (InputError, DamagedImage) as error:
         report(error)
         return WRONG_INPUT
     except KeyboardInterrupt:
@@ -50,9 +51,9 @@ def guarded(call: Callable[[], int], folder: Path | None, who: str = "") -> int:
         return UNEXPECTED
 
 
-def report(error: InputError) -> None:
+def report(error: InputError | DamagedImage) -> None:
     """Print the one line about wrong input."""
-    print(f"dcrun: {error}", file=sys.stderr)
+    print(f"dcrun: {one_line(str(error))}", file=sys.stderr)
     trace(error)
 
 

@@ -1,12 +1,15 @@
 """A run on images that are decoded as they are used."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.trial import Trial
+from runner.outcome import guarded
+from tests.trial import Trial, conduct
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,25 @@ def test_decoding_ahead_in_processes_changes_nothing(folder: Path, tmp_path: Pat
         assert 0 <= row["test_error_top5"] <= row["test_error"] <= 100
     assert not ahead.parts.dataset.train._ahead  # all that was decoded ahead was used
     assert not ahead.parts.dataset.test._ahead
+
+
+def test_a_damaged_image_is_one_line_and_the_run_goes_on_once_it_is_whole(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(folder, tmp_path / "images")
+    image = tmp_path / "images" / "train" / "n03" / "2.JPEG"
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    data = ("dataset=imagenet", f"dataset.root={tmp_path / 'images'}", "dataset.size=16", "dataset.workers=0")
+    options = ("algorithm=sgd", "model=resnet8", "run.batch_size=4", "run.epochs=1", "run.eval_every=0.1")
+    assert guarded(lambda: conduct(tmp_path / "run", *data, *options)[0], tmp_path / "run") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"dcrun: dataset.root={tmp_path / 'images'}: train/n03/2.JPEG is no intact JPEG")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+    image.write_bytes(whole)
+    resumed = conduct(tmp_path / "run", *data, *options, f"run.resume={tmp_path / 'run'}")[1]
+    assert resumed["status"] == "completed"
+    assert resumed["weights_sha256"] == conduct(tmp_path / "other", *data, *options)[1]["weights_sha256"]
 
 
 def test_other_datasets_report_one_guess(tmp_path: Path):

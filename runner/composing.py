@@ -109,6 +109,8 @@ class Composer:
                     if base.hydra.sweeper.get("cells"):
                         _find_data(jobs)
                     return jobs
+            for override in (o for o in parsed if o.key_or_group == "seeds" and o.value() is not None):
+                raise InputError(f"{override.input_line}: would do nothing; allowed: seed=0, or -m seed=0,1,2")
         return self.sweep(overrides) if multirun else [self.one(overrides)]
 
     def _base(self, overrides: Sequence[str]) -> DictConfig:

@@ -103,6 +103,10 @@ EXPERIMENTS = [
     (["-m", "scale=quick,paper"], "scale=quick,paper: would do nothing; allowed: with experiment=..."),
     (["experiment=null", "scale=paper"], "scale=paper: would do nothing; allowed: with experiment=..."),
     (["experiment=huo_thesis2020/figure11", "scale=quick,paper"], "scale=quick,paper: are several values; allowed: on"),
+    (
+        ["experiment=huo_thesis2020/figure11", "hydra.mode=RUN", "run.resume=null", "seeds=3"],
+        "seeds=3: would do nothing; ",
+    ),
     (["experiment=huo_thesis2020/figure11", "seeds=1,2"], "seeds=1,2: are several values; allowed: how many, as "),
     (["hydra/sweeper=optuna", "schedule.lr=0.1,0.2", "hydra.sweeper.seed=abc"], "hydra.sweeper.seed=abc: is no seed"),
 ]

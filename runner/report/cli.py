@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit code: 0 done, 2 wrong input.
     """
     args = _parse(arguments)
+    if idle := _idle(args):
+        print(f"dcreport: {idle}", file=sys.stderr)
+        return 2
     for path in args.paths:
         if not path.is_dir():
             print(f"dcreport: {path}: no such folder; allowed: folders with runs below, as outputs", file=sys.stderr)
@@ -52,7 +55,7 @@ def _report(args: argparse.Namespace) -> int:
 
     out: Path = args.out or args.paths[0]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(page.render(runs, found, args.title), encoding="utf-8")
+    (out / "report.html").write_text(page.render(runs, found, args.title or "Runs"), encoding="utf-8")
     print(f"{len(runs)} runs -> {out / 'report.html'}")
     if args.out is not None:
         from runner.report import markdown
@@ -72,8 +75,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, metavar="FILE", help="write only this Markdown file and its figures")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="figures of --results (default: figures beside it)")
     parser.add_argument("--notes", type=Path, metavar="FILE", help="Markdown remarks to put into the Markdown")
-    parser.add_argument("--title", default="Runs", help="the page's title")
+    parser.add_argument("--title", help="the page's title (default: Runs)")
     return parser.parse_args(arguments)
+
+
+def _idle(args: argparse.Namespace) -> str | None:
+    """What was given and would do nothing beside the rest."""
+    markdown = args.results is not None
+    for option, given, used, allowed in (
+        ("notes", args.notes, markdown or args.out is not None, "with --out or --results"),
+        ("figures", args.figures, markdown, "with --results; --out has its own"),
+        ("out", args.out, not markdown, "without --results, which writes one file"),
+        ("title", args.title, not markdown, "without --results, which writes no page"),
+    ):
+        if given is not None and not used:
+            return f"--{option}={given}: would do nothing; allowed: {allowed}"
+    return None
 
 
 if __name__ == "__main__":

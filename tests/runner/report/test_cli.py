@@ -237,6 +237,27 @@ def test_wrong_input_is_one_line(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("--notes n.md", "--notes=n.md: would do nothing; allowed: with --out or --results"),
+        ("--out o --figures f", "--figures=f: would do nothing; allowed: with --results"),
+        ("--results r.md --out o", "--out=o: would do nothing; allowed: without --results"),
+        ("--results r.md --title mine", "--title=mine: would do nothing; allowed: without --results"),
+    ],
+)
+def test_what_would_do_nothing_is_one_line(
+    runs: Path, given: str, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    before = sorted(runs.iterdir())
+    assert main([str(runs), *given.split()]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"dcreport: {line}")
+    assert err.count("\n") == 1
+    assert sorted(runs.iterdir()) == before
+
+
 def test_an_unwritable_place_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert main([str(runs), "--out", str(tmp_path / "file")]) == 2

@@ -20,6 +20,7 @@ from runner.report.collect import Run
 from runner.report.published import Claim
 
 CONFIDENCE = 0.95
+WORDS = ("holds", "fails", "undecided", "not measured")
 _SIDE = r"(?:([\d.]+) ?\* ?)?(\w+(?:\([\w.]+\))?)\[([^\]]+)\]"
 _COMPARED = re.compile(rf"{_SIDE} (<=|<|>=|>) (?:{_SIDE}|([\d.]+))")
 _CLOSE = re.compile(rf"abs\({_SIDE} - {_SIDE}\) < ([\d.]+)")
@@ -31,7 +32,7 @@ class Verdict:
 
     Attributes:
         claim: the claim.
-        word: `holds`, `fails`, `undecided`, `not measured`.
+        word: one of `WORDS`.
         because: the mean difference (left minus right), its interval, and the seeds; or what is missing.
     """
 
@@ -84,6 +85,11 @@ def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
     right = float(found[8]) if found[8] else _term(found.groups()[4:7])
     below = sign.startswith("<")
     return _weigh(claim, left, right, cells, lambda low, high: _beyond(low, high) if below else _beyond(-high, -low))
+
+
+def counted(verdicts: Sequence[Verdict]) -> list[int]:
+    """How many claims each of `WORDS` is said of."""
+    return [sum(verdict.word == word for verdict in verdicts) for word in WORDS]
 
 
 def seeds_named(seeds: Sequence[int]) -> str:

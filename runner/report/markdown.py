@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from runner.report import metrics, ran
+from runner.report import claims, metrics, ran
 from runner.report.collect import Run
 from runner.report.evidence import Block
 from runner.report.page import searched, table
@@ -72,6 +72,7 @@ def write(
     text = environment.get_template("results.md.j2").render(
         top=top,
         exhibits=exhibits,
+        words=claims.WORDS,
         others=_others(others),
         searches=searched(runs, evidence),
         curves=[drawn(figure) for figure in _overlaid(others)],
@@ -104,6 +105,7 @@ def _block(block: Block, drawn: list[dict[str, str]], earlier: list[tuple[set[in
         "same_as": same_as,
         "orders": [] if drawn else block.orders(),
         "untold": len(block.verdicts) - len(told),
+        "counts": claims.counted(block.verdicts),
         "heading": ran.heading(block),
         "scale": block.scale,
         "table": table(block),

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from runner.report import grids, metrics, ran
+from runner.report import claims, grids, metrics, ran
 from runner.report.collect import Run, finite
 from runner.report.evaluations import numbered, thinned
 from runner.report.evidence import Block
@@ -65,6 +65,7 @@ def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]],
         runs=runs,
         statuses=Counter(run.status for run in runs).most_common(),
         exhibits=exhibits,
+        words=claims.WORDS,
         unmeasured=unmeasured,
         searches=searched(runs, evidence),
         quick=any(block.scale == "quick" for _, blocks in evidence for block in blocks),
@@ -131,6 +132,7 @@ def _exhibit(exhibit: Exhibit, blocks: list[Block], drawn: list[dict[str, Any]])
                     {**asdict(verdict.claim), "word": verdict.word, "because": verdict.because}
                     for verdict in block.verdicts
                 ],
+                "counts": claims.counted(block.verdicts),
                 "orders": [] if made else block.orders(),
                 "ran": ran.facts(block.runs),
                 "deviations": block.deviations,
@@ -139,7 +141,7 @@ def _exhibit(exhibit: Exhibit, blocks: list[Block], drawn: list[dict[str, Any]])
             }
         )
     anchor = exhibit.id.replace("/", "-")
-    return {**{key: getattr(exhibit, key) for key in ("title", "paper", "source", "note")},
+    return {**{key: getattr(exhibit, key) for key in ("id", "title", "paper", "source", "note")},
             "anchor": anchor, "blocks": shown_blocks}  # fmt: skip
 
 

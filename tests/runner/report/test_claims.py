@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from runner.report.claims import interval, judge
+from runner.report.claims import counted, interval, judge
 from runner.report.collect import Run, collect
 from runner.report.published import Claim
 
@@ -69,6 +69,17 @@ def test_seeds_are_paired(cells: Callable[..., dict[str, list[Run]]]) -> None:
 def test_what_claims_can_say(cells: Callable[..., dict[str, list[Run]]], text: str, word: str) -> None:
     runs = cells(a=[20.0, 20.1, 20.2], b=[49.9, 50.0, 50.2], c=[20.1, 20.0, 20.2])
     assert judge(claim(text), runs).word == word
+
+
+def test_claims_are_counted_by_their_verdict(cells: Callable[..., dict[str, list[Run]]]) -> None:
+    runs = cells(a=[20.0, 20.1, 20.2], b=[49.9, 50.0, 50.2])
+    texts = [
+        "final_test_error[a] < 30",
+        "final_test_error[b] < 30",
+        "final_test_error[b] > 30",
+        "no_such_metric[a] < 3",
+    ]
+    assert counted([judge(claim(text), runs) for text in texts]) == [2, 1, 0, 1]
 
 
 def test_noise_decides_nothing(cells: Callable[..., dict[str, list[Run]]]) -> None:

@@ -60,6 +60,10 @@ def test_a_page_with_everything_in_it(runs: Path, capsys: pytest.CaptureFixture[
     assert "paper 9.27" in page
     assert "<strong>31.50 ± 0.71</strong>" in page
     assert "experiment=dc_asgd_icml2017/table2" in page
+    # One row for each measured setting, before any of the tables.
+    glance = re.sub(r"<[^>]+>|\s", " ", page[page.index("Claims at a glance") : page.index("<article")])
+    assert "dc_asgd_icml2017/table1 Own setting: 2 effective passes, seeds 0, 1" in " ".join(glance.split())
+    assert "Claims not measured: " in page
 
 
 def test_it_needs_nothing_from_elsewhere(runs: Path) -> None:
@@ -84,6 +88,13 @@ def test_markdown_and_figures(runs: Path, tmp_path: Path) -> None:
     assert "| M=8 |  | 31.50 ± 0.71 (paper 10.26, +21.24) | 30.50 ± 0.71 (paper 10.10, +20.40) |" in text
     assert "`final_test_error[SSGD, M=8] <= final_test_error[ASGD, M=8]` | table 1 | **holds**" in text
     assert "M=8, best first: SSGD, ASGD; the paper's order" in text
+    [row] = re.findall(r"^\|.*\(dc\\_asgd\\_icml2017/table1\) \|.*$", text, re.M)
+    *_, holds, fails, undecided, unmeasured, _ = (part.strip() for part in row.split("|"))
+    told = text.partition("## ResNet-20 on CIFAR-10, test error")[2].partition("\n## ")[0]
+    counts = [told.count(f"**{word}**") for word in ("holds", "fails", "undecided")]
+    assert [int(holds), int(fails), int(undecided)] == counts
+    assert counts[0] > 0
+    assert f"{unmeasured} further claims were not measured" in told
     assert "commit: 0123456789ab-dirty" in text
     assert "dcrun -m algorithm=asgd seed=0,1" in text
     for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):

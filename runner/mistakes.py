@@ -16,7 +16,7 @@ from runner.errors import InputError, one_line, shown
 
 Compose = Callable[[list[str]], DictConfig]
 
-_NO_OPTION = frozenset({"published"})  # what papers report lies beside their experiments
+_NO_OPTION = "published"  # what papers report lies beside their experiments, in files named so
 _TYPES = {
     "Integer": ("is no integer", "integers"),
     "Float": ("is no number", "numbers"),
@@ -82,7 +82,9 @@ def explain(exc: Exception, overrides: Sequence[str], compose: Compose, loader: 
 
 def group_options(group: str, loader: ConfigLoader) -> list[str]:
     """Lists a group's options, those in sub-folders too, as `paper/table`."""
-    options = [option for option in loader.get_group_options(group, ObjectType.CONFIG) if option not in _NO_OPTION]
+    options = [
+        option for option in loader.get_group_options(group, ObjectType.CONFIG) if not option.startswith(_NO_OPTION)
+    ]
     for folder in loader.get_group_options(group, ObjectType.GROUP):
         options += [f"{folder}/{option}" for option in group_options(f"{group}/{folder}", loader)]
     return options

@@ -1,4 +1,4 @@
-"""What the papers report, from the `published.yaml` files beside the experiments.
+"""What the papers report, from the `published*.yaml` files beside the experiments (a long paper has one a chapter).
 
     paper: Zheng et al., ICML 2017
     exhibits:
@@ -110,13 +110,13 @@ class Exhibit:
 
 
 def load(folder: Path = EXPERIMENTS) -> list[Exhibit]:
-    """Reads all `published.yaml` below a folder.
+    """Reads all `published*.yaml` below a folder.
 
     Raises:
         ValueError: naming the file and what is wrong in it.
     """
     exhibits = []
-    for path in sorted(folder.glob("*/published.yaml")):
+    for path in sorted(folder.glob("*/published*.yaml")):
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         own = document.get("exhibits", {})
         for name, given in own.items():

@@ -23,7 +23,9 @@ from runner.report.collect import Run
 from runner.report.evidence import weigh
 
 EXPERIMENTS = sorted(
-    f"{path.parent.name}/{path.stem}" for path in (CONF / "experiment").glob("*/*.yaml") if path.stem != "published"
+    f"{path.parent.name}/{path.stem}"
+    for path in (CONF / "experiment").glob("*/*.yaml")
+    if not path.stem.startswith("published")
 )
 EXHIBITS = published.load()
 # A cell of each that runs fast; what a table's cells need is the data, shrunk by these overrides.

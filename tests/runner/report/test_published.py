@@ -29,6 +29,16 @@ def test_only_cells_with_a_value_exist_and_columns_go_before_rows(tmp_path: Path
     assert [cell.match["workers"] for cell in exhibit.cells] == [1, 4]
 
 
+def test_a_paper_may_have_a_file_for_each_chapter(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"table1": EXHIBIT}) / "a_paper"
+    second = {"paper": "A paper, chapter 2", "exhibits": {"table2": EXHIBIT}}
+    (folder / "published_chapter2.yaml").write_text(yaml.safe_dump(second, sort_keys=False))
+    assert [(exhibit.paper, exhibit.id) for exhibit in load(tmp_path)] == [
+        ("A paper", "a_paper/table1"),
+        ("A paper, chapter 2", "a_paper/table2"),
+    ]
+
+
 def test_a_figure_takes_over_what_it_does_not_say(tmp_path: Path) -> None:
     figure = {"same_as": "table1", "kind": "curves", "source": "figure 2", "title": "Curves"}
     table, curves = load(write(tmp_path, {"table1": EXHIBIT, "figure2": figure}))

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from algorithms.base import Collective, Rhythm
+from algorithms.base import Collective, ParameterServer, Rhythm
 from runner import measure
 from runner.build import Parts
 from runner.clock import Clock
@@ -116,8 +116,11 @@ def show(parts: Parts) -> int:
     """
     cfg, method, workers = parts.cfg, parts.method, parts.workers
     if not isinstance(method, Collective):
-        what = f"algorithm={cfg.names.algorithm} uses a parameter server"
-        raise InputError.of("run.advise", True, what, "with algorithms that combine: they have no server")
+        where = "a parameter server" if isinstance(method, ParameterServer) else "modules of a network"
+        what = f"algorithm={cfg.names.algorithm} uses {where}"
+        raise InputError.of(
+            "run.advise", True, what, "with algorithms that combine: all workers have the whole network"
+        )
     advice = measured(parts) if cfg.cluster.kind == "processes" else modelled(parts)
     source = "measured, a worker alone" if cfg.cluster.kind == "processes" else "modelled"
     step, combination, delay = advice.step_seconds(workers), advice.combination_seconds(workers), advice.delay(workers)

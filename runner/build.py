@@ -17,6 +17,8 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import Collective, ParameterServer
+from algorithms.pipeline import Pipeline
+from runner import pipeline
 from runner.batches import Batches
 from runner.beside import SideStream
 from runner.capture import CudaGraphs
@@ -52,7 +54,7 @@ class Parts:
     device: torch.device
     dataset: Any
     oracle: NetworkOracle
-    method: ParameterServer | Collective
+    method: ParameterServer | Collective | Pipeline
     schedule: Schedule
     batches: Batches
 
@@ -86,7 +88,7 @@ class Parts:
         return Evaluator(self.oracle, self.dataset.test, batch_size=size, top5=top5)
 
 
-def workers_of(cfg: DictConfig, algorithm: type[ParameterServer] | type[Collective]) -> int:
+def workers_of(cfg: DictConfig, algorithm: type[ParameterServer] | type[Collective] | type[Pipeline]) -> int:
     """Return the number of workers: the user's, else the algorithm's own.
 
     Raises:
@@ -161,6 +163,7 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         what = f"with algorithm={cfg.names.algorithm} and {workers} worker(s) there is one vector of weights"
         others = [name for name in DIAGNOSTICS if name != "disagreement"]
         raise InputError.of("run.diagnostics", "disagreement", what, ", ".join(others))
+    pipeline.check(cfg, algorithm)
     _arithmetic(cfg)
     device = device_of(cfg, rank)
     if cfg.run.threads is not None:
@@ -173,13 +176,14 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         method = instantiate(cfg.algorithm)
         dataset = instantiate(cfg.dataset)
     n = len(dataset.train)
-    if cfg.run.batch_size * workers > n:
+    together = 1 if issubclass(algorithm, Pipeline) else workers
+    if cfg.run.batch_size * together > n:
         what = (
-            f"{workers} workers would need {cfg.run.batch_size * workers} samples at a time, the training set has {n}"
+            f"{together} workers would need {cfg.run.batch_size * together} samples at a time, the training set has {n}"
         )
-        if workers > n:
+        if together > n:
             raise InputError.of("cluster.workers", workers, what, f"1 to {n // cfg.run.batch_size or n}")
-        raise InputError.of("run.batch_size", cfg.run.batch_size, what, f"1 to {n // workers}")
+        raise InputError.of("run.batch_size", cfg.run.batch_size, what, f"1 to {n // together}")
     torch.manual_seed(derive(cfg.seed, "weights"))
     with building():
         module = instantiate(cfg.model, shape=tuple(dataset.shape), classes=dataset.classes).to(device)
@@ -196,6 +200,9 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         graphs=CudaGraphs(device) if cfg.run.capture == "auto" and on_gpu else None,
         beside=SideStream(device) if on_gpu else None,
     )
+    if isinstance(method, Pipeline) and oracle.streams:
+        what = f"algorithm={cfg.names.algorithm} needs the samples in memory, and this dataset decodes as it goes"
+        raise InputError.of("dataset", cfg.names.dataset, what, "datasets that are held in memory")
     with building():
         method.prepare(oracle.replica.layers)
         if method.per_sample or "variance_factor" in cfg.run.diagnostics:

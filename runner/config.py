@@ -32,7 +32,7 @@ SCHEDULES = {
 """Kinds of schedules, and the keys that one kind needs and others lack; those that have any end with the run."""
 GPU_SLOT = "DCRUN_GPU_SLOT"
 """Environment variable in which a sweep's launcher numbers the jobs that run at a time, to spread them over GPUs."""
-DIAGNOSTICS = ("variance_factor", "largest_rate", "disagreement")
+DIAGNOSTICS = ("variance_factor", "largest_rate", "disagreement", "sufficient_direction")
 """What `run.diagnostics` may list."""
 
 

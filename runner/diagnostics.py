@@ -43,6 +43,19 @@ class Apart(Protocol):
         ...
 
 
+SUFFICIENT_DIRECTION = "sufficient_direction"
+"""σ of the modules of a pipeline, see `runner.directions`: a number for each module in place of each layer."""
+
+
+@runtime_checkable
+class Cut(Protocol):
+    """Executes a method whose modules take directions of their own."""
+
+    def sufficient_directions(self) -> dict[str, float]:
+        """Return σ of each module since the last call."""
+        ...
+
+
 def spread(samples: int, count: int) -> Tensor:
     """Return at most `count` sample numbers of `samples`, evenly spread: the same for every seed."""
     count = min(samples, count)
@@ -57,7 +70,7 @@ class LayerLog:
         ids: the training samples to measure on.
         folder: the run folder.
         lines: how many lines of the file to keep, those of the checkpoint that the run goes on from.
-        quantities: what to measure, names of `QUANTITIES` or `DISAGREEMENT`.
+        quantities: what to measure, names of `QUANTITIES`, `DISAGREEMENT` or `SUFFICIENT_DIRECTION`.
         batch_size: samples at a time.
     """
 
@@ -83,6 +96,10 @@ class LayerLog:
         names = [layer.name for layer in self.oracle.replica.layers]
         record: dict[str, Any] = {"epoch": row["epoch"], "updates": row["updates"]}
         for quantity in self.quantities:
+            if quantity == SUFFICIENT_DIRECTION:
+                assert isinstance(executor, Cut)
+                record[quantity] = executor.sufficient_directions()
+                continue
             if quantity == DISAGREEMENT:
                 assert isinstance(executor, Apart)
                 values = executor.disagreements().tolist()
@@ -172,7 +189,8 @@ def _largest_rates(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> list[
 
 
 QUANTITIES = {"variance_factor": variance_factors, "largest_rate": largest_rates}
-"""What is measured on samples; `runner.config.DIAGNOSTICS` names these and `DISAGREEMENT`, without loading torch."""
+"""What is measured on samples; `runner.config.DIAGNOSTICS` names these, `DISAGREEMENT` and
+`SUFFICIENT_DIRECTION`, without loading torch."""
 
 
 def _mean_gradient(oracle: NetworkOracle, ids: Tensor, batch_size: int, squares: Tensor | None = None) -> float:

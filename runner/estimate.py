@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -10,9 +11,13 @@ from collections.abc import Callable
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from algorithms.base import ParameterServer, Step
+from algorithms.pipeline import Features, Pipeline
+from runner import pipeline
 from runner.build import Parts
+from runner.stage import backward, forward
 
 STEPS = 5
 """Steps that are timed, after two that are not; the median counts."""
@@ -45,6 +50,9 @@ def show(parts: Parts) -> int:
         layout = method.layout(n)
         copies = 0 if method.sent(0) else workers * sum(layout.pull.values())
         traffic = sum(layout.pull.values()) + sum(layout.push.values())
+    elif isinstance(method, Pipeline):
+        gradient, copies, traffic = _pipeline(parts)
+        update = 0.0
     else:
         method.start(w, 0, workers, cfg.run.compile)
         share = parts.batches.shares(0, workers)[0]
@@ -55,12 +63,14 @@ def show(parts: Parts) -> int:
         copies = 0 if method.replicated else (workers - 1) * sum(tensor.numel() for tensor in method.state().values())
         traffic = 2 * sum(method.layout(n).values())
     vectors = 2 * n + copies + sum(tensor.numel() for tensor in method.state().values())
+    whole = server or isinstance(method, Pipeline)
     data = parts.dataset.train.nbytes + parts.dataset.test.nbytes
     evaluation = _evaluation(parts)
-    gradients = len(parts.batches) * (1 if server else workers)
+    gradients = len(parts.batches) * (1 if whole else workers)
     updates = len(parts.batches)
     evaluations = math.ceil(cfg.run.epochs / cfg.run.eval_every - 1e-9)
-    side_by_side = 1 if simulated else workers
+    # Ours: of a pipeline's speed on processes nothing is promised; see its virtual seconds.
+    side_by_side = 1 if simulated or isinstance(method, Pipeline) else workers
     seconds = gradients * gradient / side_by_side + updates * update + evaluations * evaluation
 
     table = Table(title="estimate", show_header=False)
@@ -77,6 +87,32 @@ def show(parts: Parts) -> int:
     table.add_row("expected wall time", f"{_duration(seconds)} ({where}, {parts.device})")
     Console().print(table)
     return 0
+
+
+def _pipeline(parts: Parts) -> tuple[float, int, int]:
+    """Return seconds of an iteration of all modules, its update in it; elements of the other modules' state; traffic.
+
+    The method that `parts` has is the first module's. Traffic is the largest of a module's, both ways.
+    """
+    cut = pipeline.cut(parts)
+    assert isinstance(parts.method, Pipeline)
+    methods = [parts.method, *(parts.another_method() for _ in range(parts.workers - 1))]
+    for rank, (method, stage) in enumerate(zip(methods, cut.stages, strict=True)):
+        method.start(stage.weights, cut.place(rank))
+    batch, number = parts.batches.batch(0), itertools.count()
+    sent: list[Tensor | None] = [None] * parts.workers
+
+    def iterate() -> None:
+        nonlocal sent
+        inputs, targets = parts.oracle.split.batch(batch.ids, seed=parts.oracle.seed, epoch=0)
+        forward(methods, cut.stages, Features(next(number), parts.oracle.arranged(inputs), targets))
+        sent = backward(methods, cut.stages, sent, Step(lr=0.0))
+
+    for _ in range(parts.workers):
+        iterate()
+    others = sum(tensor.numel() for method in methods[1:] for tensor in method.state().values())
+    sizes = [cut.nbytes(rank, len(batch.ids)) // 4 for rank in range(parts.workers - 1)]
+    return _median(parts, iterate), others, 2 * max(sizes, default=0)
 
 
 def _median(parts: Parts, call: Callable[[], object]) -> float:

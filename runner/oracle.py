@@ -196,7 +196,7 @@ class NetworkOracle:
         inputs, targets = self._meanwhile(arriving, partial(self.split.batch, ids, seed=self.seed, epoch=epoch))
         loss, errors = self._forward(len(inputs))(inputs, targets)
         self.replica.backpropagate(loss)
-        self._count(loss.detach(), errors, len(inputs))
+        self.count(loss.detach(), errors, len(inputs))
 
     def _kept(self) -> list[Tensor]:
         """Return what steps change besides the gradient."""
@@ -218,14 +218,15 @@ class NetworkOracle:
             inputs, targets = self._meanwhile(arriving if low == 0 else None, prepare)
             recorded = None if squares is None or low >= squares.shape[1] else squares[:, low : low + len(ids)]
             loss, errors = self.backward(inputs, targets, len(ids) / size, recorded)
-            self._count(loss, errors, len(ids))
+            self.count(loss, errors, len(ids))
             if statistics is not None:
                 statistics.add_(replica.statistics, alpha=len(ids) / size)
             low += len(ids)
         if statistics is not None:
             replica.statistics.copy_(statistics)
 
-    def _count(self, loss: Tensor, errors: Tensor, samples: int) -> None:
+    def count(self, loss: Tensor, errors: Tensor, samples: int) -> None:
+        """Add a batch's mean loss and number of errors to the totals."""
         with torch.no_grad():
             self.totals[0] += loss * samples
             self.totals[1] += errors
@@ -277,11 +278,15 @@ class NetworkOracle:
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Return the outputs of the replica as it stands, float32."""
-        if self.replica.channels_last and inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self._autocast():
-            outputs = self.replica.module(inputs)
+            outputs = self.replica.module(self.arranged(inputs))
         return outputs.float()
+
+    def arranged(self, inputs: Tensor) -> Tensor:
+        """Return the inputs in the order in memory that the network has."""
+        if self.replica.channels_last and inputs.dim() == 4:
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":

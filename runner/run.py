@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from algorithms.base import Collective, ParameterServer
-from runner import build, checkpoint, folders, machine
+from algorithms.pipeline import Pipeline
+from runner import build, checkpoint, folders, machine, pipeline
 from runner.activity import Activity
 from runner.course import Course, PeerLost, Stop
 from runner.errors import InputError
@@ -109,6 +110,8 @@ def simulated(parts: build.Parts, course: Course, folder: Path | None = None, tr
     }
     if isinstance(parts.method, ParameterServer):
         return simulated_server(parts, common, folder, trace)
+    if isinstance(parts.method, Pipeline):
+        return pipeline.simulated(parts, course)
     assert isinstance(parts.method, Collective)
     copies = 0 if parts.method.replicated else parts.workers - 1
     return SimulatedCollective(

@@ -12,6 +12,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import Collective, ParameterServer
+from algorithms.pipeline import Pipeline
 from runner import checkpoint
 from runner.composing import CONF
 from tests.trial import Trial, compose, conduct, equal, train
@@ -35,6 +36,11 @@ def kind(name: str) -> Any:
     return get_class(configured(name)._target_)
 
 
+def on_processes(name: str) -> bool:
+    """Whether there is an executor on processes; `tests/runner/test_simulated_pipeline.py` sees the others refused."""
+    return not issubclass(kind(name), Pipeline)
+
+
 def workers(name: str, most: int) -> str:
     limit = kind(name).max_workers
     return f"cluster.workers={most if limit is None else min(most, limit)}"
@@ -43,7 +49,7 @@ def workers(name: str, most: int) -> str:
 @every
 def test_it_says_how_it_communicates_and_what_a_step_costs(name: str):
     method = kind(name)
-    assert issubclass(method, ParameterServer | Collective)
+    assert issubclass(method, ParameterServer | Collective | Pipeline)
     assert method.cost.gradients > 0
     assert 1 <= method.default_workers <= (method.max_workers or 1000)
     assert inspect.getdoc(inspect.getmodule(method)), "the file says what the method does and where it is from"
@@ -133,7 +139,12 @@ def test_a_run_that_was_stopped_and_continued_ends_with_the_same_bits(name: str,
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in IN_A_HURRY else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+    "name",
+    [
+        name if name in IN_A_HURRY else pytest.param(name, marks=pytest.mark.slow)
+        for name in NAMES
+        if on_processes(name)
+    ],
 )
 def test_it_runs_on_processes_and_learns(name: str, tmp_path: Path):
     size = ("model=mlp", "dataset.limit_train=600", "dataset.limit_test=200", "run.batch_size=16", "run.epochs=4")

@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 from models.resnet import ResNet
 from runner import build
 from runner.config import DIAGNOSTICS
-from runner.diagnostics import DISAGREEMENT, QUANTITIES, LayerLog, spread
+from runner.diagnostics import DISAGREEMENT, QUANTITIES, SUFFICIENT_DIRECTION, LayerLog, spread
 from runner.errors import InputError
 from runner.records import read_lines
 from tests.trial import compose, conduct
@@ -108,7 +108,7 @@ def test_the_largest_rate_of_a_layer_without_a_gradient_is_unknown(tmp_path: Pat
 
 
 def test_what_can_be_asked_for_is_what_is_measured():
-    assert (*QUANTITIES, DISAGREEMENT) == DIAGNOSTICS
+    assert (*QUANTITIES, DISAGREEMENT, SUFFICIENT_DIRECTION) == DIAGNOSTICS
 
 
 def test_a_run_writes_a_line_for_each_evaluation(tmp_path: Path):

@@ -4,7 +4,7 @@ from runner import build, estimate
 from tests.trial import compose
 
 
-@pytest.mark.parametrize("algorithm", ["asgd", "ssgd", "dasgd", "dc_ssgd"])
+@pytest.mark.parametrize("algorithm", ["asgd", "ssgd", "dasgd", "dc_ssgd", "ddg", "bp"])
 def test_every_way_of_communicating_can_be_estimated(algorithm: str, capsys: pytest.CaptureFixture):
     assert estimate.show(build.load(compose(f"algorithm={algorithm}", "model=mlp", "run.epochs=2"))) == 0
     out = capsys.readouterr().out

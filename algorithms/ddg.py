@@ -1,0 +1,131 @@
+"""DDG: decoupled parallel back-propagation with delayed gradients.
+
+Module k of K applies in iteration t the exact gradient of iteration s = t − K + k:
+
+    g_k^t = ∂f(w^s)/∂w_k on the batch of iteration s;  0 where s < 0                           (eq. 5.6 to 5.8)
+    w_k^{t+1} = w_k^t − γ_t g_k^t                                                              (eq. 5.9)
+
+so no module waits for the one after it: the error gradient that it needs was sent in the iteration before. With K = 1
+this is back-propagation. `optimizer: adam` makes it algorithm 10.
+
+Source: Huo, PhD thesis 2020, chapter 5, algorithms 9 and 10.
+
+Options where the thesis and its authors' program differ:
+    weights: "stashed" goes back through the weights of iteration s (the thesis). "current" goes back through the old
+        activations, but where a derivative needs weights, through those of iteration t, as the program does.
+    start: in its first K − k iterations module k has no gradient. "skip" lets its weights, momentum and moments be;
+        "zero" takes a gradient of zero (eq. 5.8), so that weight decay and momentum act.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from algorithms.base import Message, Step, one_of, zeros
+from algorithms.pipeline import Features, Pipeline, Place, Stage, Tape, check_start
+
+
+class Pass(NamedTuple):
+    """A forward pass whose backward pass is to come; `w` are the weights that it was made with."""
+
+    features: Features
+    w: Tensor
+    tape: Tape
+
+
+class DDG(Pipeline):
+    """DDG; the arguments up to `split` are those of `Pipeline`.
+
+    Args:
+        optimizer: see `Pipeline`.
+        momentum: see `Pipeline`.
+        nesterov: see `Pipeline`.
+        weight_decay: see `Pipeline`.
+        beta1: see `Pipeline`.
+        beta2: see `Pipeline`.
+        epsilon: see `Pipeline`.
+        split: see `Pipeline`.
+        weights: "stashed" or "current".
+        start: "skip" or "zero".
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        optimizer: str = "sgd",
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        beta1: float | None = None,
+        beta2: float | None = None,
+        epsilon: float | None = None,
+        split: Sequence[str] | None = None,
+        weights: str = "stashed",
+        start: str = "skip",
+    ) -> None:
+        super().__init__(
+            optimizer=optimizer,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            beta1=beta1,
+            beta2=beta2,
+            epsilon=epsilon,
+            split=split,
+        )
+        self.stashes = one_of("weights", weights, ("stashed", "current")) == "stashed"
+        self.zero = check_start(start) == "zero"
+
+    def start(self, w: Tensor, place: Place) -> None:
+        """See `Pipeline.start`."""
+        super().start(w, place)
+        self.passes: deque[Pass] = deque()
+
+    def forward(self, stage: Stage, features: Features) -> Tensor:
+        """Play the features, on a tape that waits K − k iterations."""
+        # With current weights the copy is of use for a checkpoint alone, from which the tape must be made anew.
+        old = self.w if self.last else self.w.clone()
+        tape = stage.record(old if self.stashes else self.w, features, track=True)
+        self.passes.append(Pass(features, old, tape))
+        return tape.outputs
+
+    def backward(self, stage: Stage, delta: Tensor | None, step: Step) -> Tensor | None:
+        """Take the gradient of iteration t − K + k."""
+        if len(self.passes) <= self.delay:
+            if self.zero:
+                self.descend(zeros(self.w.numel(), like=self.w), step)  # eq. 5.8
+            else:
+                self.rest()
+            return None
+        g, below = self.passes.popleft().tape.backward(delta)  # eq. 5.6, 5.7
+        self.descend(g, step)  # eq. 5.9
+        return below
+
+    def kept(self) -> list[Message]:
+        """The features of the passes whose backward pass is to come, and the weights of each."""
+        return [item.features.state() | {"w": item.w} for item in self.passes]
+
+    def keep(self, stage: Stage, kept: Sequence[Message]) -> None:
+        """Make the passes anew: a graph cannot be saved."""
+        self.passes.clear()
+        now = self.w.clone()
+        for state in kept:
+            features, old = Features.of(state), state["w"]
+            self.w.copy_(old)
+            tape = stage.record(old if self.stashes else self.w, features, track=False)
+            self.passes.append(Pass(features, old, tape))
+        self.w.copy_(now)
+
+    def held(self) -> tuple[list[Tensor], list[Tape]]:
+        """The features, stashed weights and tapes of the passes to come."""
+        tensors = [item.features.inputs for item in self.passes]
+        if self.stashes:
+            tensors += [item.w for item in self.passes if item.w is not self.w]
+        return tensors, [item.tape for item in self.passes]

@@ -49,8 +49,9 @@ def faults():
 
 for _ in range(3):
     faults()
-print(max(faults() for _ in range(10)))
+print(sorted(faults() for _ in range(11))[5])
 """
+"""The median: a system short of memory takes pages back by itself now and then; trimming would do so in every step."""
 
 
 def run(program: str, settings: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import Collective, ParameterServer
+from runner.barrier import pushes
 from runner.batches import Batches
 from runner.beside import SideStream
 from runner.capture import CudaGraphs
@@ -60,6 +61,7 @@ class Parts:
         """Return one more unstarted instance of the algorithm."""
         method = instantiate(self.cfg.algorithm)
         method.prepare(self.oracle.replica.layers)
+        method.plan(len(self.dataset.train), self.cfg.run.batch_size)
         return method
 
     def observers(self, folder: Path, lines: int) -> list[Observer]:
@@ -195,17 +197,24 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         micro_batch=cfg.run.micro_batch,
         graphs=CudaGraphs(device) if cfg.run.capture == "auto" and on_gpu else None,
         beside=SideStream(device) if on_gpu else None,
+        piece=min(cfg.run.eval_batch_size, cfg.run.micro_batch or cfg.run.eval_batch_size),
     )
+    if method.separable and oracle.replica.statistics.numel():
+        what = f"has batch norm, with which a sample's loss depends on its batch: algorithm={cfg.names.algorithm} needs"
+        raise InputError.of("model", cfg.names.model, f"{what} losses of single samples", "mlp, cnn5, resnet8_nobn ...")
     with building():
         method.prepare(oracle.replica.layers)
+        method.plan(n, cfg.run.batch_size)
         if method.per_sample or "variance_factor" in cfg.run.diagnostics:
             oracle.sample_norms  # noqa: B018 (refuses a network with layers that cannot tell them)
     together = workers if isinstance(method, Collective) else 1
+    size, epochs = cfg.run.batch_size * together, cfg.run.epochs
     batches = Batches(
         samples=n,
-        size=cfg.run.batch_size * together,
+        size=size,
         seed=cfg.seed,
-        epochs=cfg.run.epochs,
+        epochs=epochs,
+        total=pushes(method, samples=n, size=size, epochs=epochs) if isinstance(method, ParameterServer) else None,
         device="cpu" if oracle.streams else device,
     )
     if not len(batches):

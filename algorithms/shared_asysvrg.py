@@ -12,43 +12,32 @@ would be "too time consuming", and whose SGD_SVRG starts from a model that SGD h
 f contains the l2 term: ∇f_i(w) is the loss' gradient plus `weight_decay · w`. Ours, as the thesis does not say: the two
 gradients of a batch see the same augmentation and the same dropout; networks with batch norm, where there is no ∇f_i of
 a sample alone, are refused. Mini-batches are handed out from one permutation of the samples an epoch, as everywhere in
-dcrun. SGD's epochs at the start are lock-free too, write as many coordinates, and have the rate
-sgd_lr / (1 + s)^sgd_beta of 2.5.1, s the epoch.
+dcrun. SGD's epochs at the start are lock-free too, and write as many coordinates.
 """
 
 from __future__ import annotations
-
-import math
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, Cost, Message, Oracle, Step, in_range, zeros
-from algorithms.local_sgd import whole
+from algorithms.base import Batch, Message, Oracle, Step, in_range, zeros
+from algorithms.outer_loop import OuterLoop
 from algorithms.shared_memory import SharedMemory, drawn, how_many
 
 
-class SharedAsySVRG(SharedMemory):
+class SharedAsySVRG(OuterLoop, SharedMemory):
     """Algorithm 1.
 
     Args:
         inner: m, updates from one snapshot to the next.
         coordinates: how many random coordinates each update writes; null for all.
         weight_decay: coefficient C of the l2 term of f.
-        sgd_epochs: passes of lock-free SGD before the first snapshot (SGD_SVRG).
-        sgd_lr: their learning rate α.
-        sgd_beta: its decay: α / (1 + s)^sgd_beta in epoch s.
+        sgd_epochs, sgd_lr, sgd_decay: of SGD_SVRG, see `OuterLoop`.
 
     Raises:
         ValueError: an argument is out of range.
     """
-
-    barrier_from: int
-    cost: ClassVar[Cost] = Cost(gradients=2)
-    barrier_cost: ClassVar[Cost] = Cost(gradients=1)
-    separable: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -56,21 +45,13 @@ class SharedAsySVRG(SharedMemory):
         inner: int = 1000,
         coordinates: int | None = None,
         weight_decay: float = 0.0,
-        sgd_epochs: int = 0,
-        sgd_lr: float = 0.05,
-        sgd_beta: float = 0.0,
+        sgd_epochs: float = 0.0,
+        sgd_lr: float = 0.1,
+        sgd_decay: float = 0.0,
     ) -> None:
-        self.barrier_every = int(in_range("inner", whole("inner", inner), 1))
-        self.barrier_from = 0
+        super().__init__(inner=inner, sgd_epochs=sgd_epochs, sgd_lr=sgd_lr, sgd_decay=sgd_decay)
         self.count = how_many(coordinates)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.sgd_epochs = int(in_range("sgd_epochs", whole("sgd_epochs", sgd_epochs), 0))
-        self.sgd_lr = in_range("sgd_lr", sgd_lr, 0)
-        self.sgd_beta = in_range("sgd_beta", sgd_beta, 0)
-
-    def plan(self, samples: int, batch: int) -> None:
-        """Learn how many updates SGD's epochs are: the first outer iteration begins after them."""
-        self.barrier_from = self.sgd_epochs * math.ceil(samples / batch)
 
     def start(self, w: Tensor, workers: int) -> None:
         """See `SharedMemory.start`."""
@@ -87,27 +68,24 @@ class SharedAsySVRG(SharedMemory):
     def direction(self, oracle: Oracle, read: Tensor, batch: Batch) -> Tensor:
         """Return the variance-reduced gradient at ŵ; in SGD's epochs the gradient."""
         v, C = self.v, self.weight_decay
-        if self._sgd(batch):
+        if self.is_sgd(batch.number):
             return torch.add(oracle.gradient(read, batch), read, alpha=C, out=v)
         # The gradient at ŵ comes last: its loss and its batch statistics are the step's.
-        torch.add(oracle.gradient(self.w_tilde, batch, counted=False), self.w_tilde, alpha=C, out=v)
+        torch.add(oracle.reference_gradient(self.w_tilde, batch), self.w_tilde, alpha=C, out=v)
         return v.neg_().add_(oracle.gradient(read, batch)).add_(read, alpha=C).add_(self.full)  # eq. 2.5
 
     def rate(self, batch: Batch, step: Step) -> float:
         """Return η: the schedule's, in SGD's epochs α / (1 + s)^β."""
-        return self.sgd_lr / (1 + batch.epoch) ** self.sgd_beta if self._sgd(batch) else step.lr
-
-    def evaluations(self, updates: int) -> float:
-        """Two gradients a sample, one in SGD's epochs."""
-        return 1.0 if updates < self.barrier_from else self.cost.gradients
+        return self.sgd_rate(batch.number) if self.is_sgd(batch.number) else step.lr
 
     def coordinates(self, n: int, generator: np.random.Generator) -> Tensor | None:
         """Draw the coordinates k_t of one update."""
         return None if self.count is None else drawn(self.count, n, generator)
 
+    def snapshots(self, n: int) -> dict[str, int]:
+        """w̃ and ∇f(w̃)."""
+        return {"w_tilde": n, "full": n}
+
     def state(self) -> Message:
         """`w`, the snapshot `w_tilde`, and `full`, the gradient there."""
         return {"w": self.w, "w_tilde": self.w_tilde, "full": self.full}
-
-    def _sgd(self, batch: Batch) -> bool:
-        return batch.number < self.barrier_from

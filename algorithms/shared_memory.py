@@ -80,6 +80,10 @@ class SharedMemory(Stateful):
         """Take the shared weights as they stand for a snapshot; `gradient` (n,) is the full training set's there."""
         raise NotImplementedError(f"{type(self).__name__} takes no snapshots")
 
+    def snapshots(self, n: int) -> dict[str, int]:
+        """Return the sizes of the tensors of `state` besides `w`, for `n` weights; callable before `start`."""
+        return {}
+
     def state(self) -> Message:
         """Return every tensor that the next steps depend on, by name; not copies."""
         return {"w": self.w}

@@ -24,8 +24,13 @@ class LeastSquares:
         self.y = torch.from_numpy(random.standard_normal(SAMPLES))
         self.counted: list[bool] = []
 
-    def gradient(self, w: Tensor, batch: Batch, *, counted: bool = True) -> Tensor:
-        self.counted.append(counted)
+    def reference_gradient(self, w: Tensor, batch: Batch) -> Tensor:
+        gradient = self.gradient(w, batch)
+        self.counted[-1] = False
+        return gradient
+
+    def gradient(self, w: Tensor, batch: Batch) -> Tensor:
+        self.counted.append(True)
         x = self.x[batch.ids]
         return x.T @ (x @ w - self.y[batch.ids]) / len(batch.ids)
 
@@ -124,7 +129,7 @@ def test_one_worker_is_sequential_svrg(tmp_path: Path):
 
 
 def test_epochs_of_sgd_before_the_first_snapshot_are_hogwilds(tmp_path: Path):
-    sgd = ("algorithm.sgd_epochs=2", "algorithm.sgd_lr=0.3", "algorithm.sgd_beta=0")
+    sgd = ("algorithm.sgd_epochs=2", "algorithm.sgd_lr=0.3", "algorithm.sgd_decay=0")
     first = train("algorithm=shared_asysvrg", *RUN, *ATOMIC, *sgd, "run.epochs=2", folder=tmp_path)
     hogwild = train(
         "algorithm=hogwild", *RUN, "algorithm.weight_decay=0.01", "run.epochs=2", "schedule.lr=0.3", folder=tmp_path
@@ -138,7 +143,7 @@ def test_epochs_of_sgd_before_the_first_snapshot_are_hogwilds(tmp_path: Path):
 
 
 def test_the_rate_of_sgds_epochs_falls_as_the_thesis_says():
-    method = SharedAsySVRG(sgd_epochs=3, sgd_lr=0.4, sgd_beta=0.5)
+    method = SharedAsySVRG(sgd_epochs=3, sgd_lr=0.4, sgd_decay=0.5)
     method.plan(SAMPLES, 2)
     step: object = type("Step", (), {"lr": 0.01})
     rates = [method.rate(Batch(3 * epoch, epoch, torch.arange(1)), step) for epoch in range(4)]  # type: ignore[arg-type]

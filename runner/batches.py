@@ -29,10 +29,18 @@ class Batches:
         seed: the run's seed.
         epochs: effective passes; the run ends with the batch that completes them.
         device: where sample numbers are; an epoch's go there at once, so that no batch makes the host wait.
+        total: number of batches of the run, where `epochs` passes over the samples are not what it is.
     """
 
     def __init__(
-        self, *, samples: int, size: int, seed: int, epochs: float, device: torch.device | str = "cpu"
+        self,
+        *,
+        samples: int,
+        size: int,
+        seed: int,
+        epochs: float,
+        device: torch.device | str = "cpu",
+        total: int | None = None,
     ) -> None:
         self.samples = samples
         self.size = size
@@ -40,6 +48,8 @@ class Batches:
         self.per_epoch = math.ceil(samples / size)
         whole = math.floor(epochs)
         self.total = whole * self.per_epoch + math.ceil(round((epochs - whole) * samples, 6) / size)
+        if total is not None:
+            self.total = total
         self.device = torch.device(device)
         self._orders: dict[int, Tensor] = {}
 
@@ -56,6 +66,20 @@ class Batches:
         """Cut batch `number` into shares, one for each worker, whose sizes differ by at most one sample."""
         batch = self.batch(number)
         return [batch._replace(ids=ids) for ids in torch.tensor_split(batch.ids, workers)]
+
+    def shard(self, worker: int, workers: int, following: int) -> Batch:
+        """Return the fixed shard of a worker: n samples cut in M contiguous pieces that differ by at most one.
+
+        Args:
+            worker: whose shard.
+            workers: number of workers M.
+            following: number of the batch that comes next; the shard is drawn as in its pass over the training set.
+        """
+        cut = self.samples // workers, self.samples % workers
+        low = worker * cut[0] + min(worker, cut[1])
+        ids = torch.arange(low, low + cut[0] + (worker < cut[1]), device=self.device)
+        # Below 0 is no batch: dropout has a stream of its own for each shard and barrier.
+        return Batch(-1 - following * workers - worker, following // self.per_epoch, ids)
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
@@ -78,6 +102,7 @@ class Leases:
         returned: what lost workers held, to be handed out before anything else.
         idle: workers that asked when there was nothing to hand out.
         gone: workers that were lost.
+        quota: batches that may be handed out before the workers meet at a barrier; None for all of them.
     """
 
     def __init__(self, batches: Batches) -> None:
@@ -87,9 +112,13 @@ class Leases:
         self.returned: list[int] = []
         self.idle: set[int] = set()
         self.gone: set[int] = set()
+        self.quota: int | None = None
 
     def lease(self, worker: int) -> Batch | None:
-        """Return the next batch for `worker`, None when there is none left to hand out."""
+        """Return the next batch for `worker`, None when there is none left to hand out, or none before a barrier."""
+        if self.quota is not None and self._out >= self.quota:
+            self.idle.add(worker)
+            return None
         if self.returned:
             number = self.returned.pop(0)
         elif self.next < len(self.batches):
@@ -122,6 +151,16 @@ class Leases:
         self.gone.clear()
 
     @property
+    def _out(self) -> int:
+        """Batches that are held or done."""
+        return self.next - len(self.returned)
+
+    @property
+    def met(self) -> bool:
+        """Whether all workers have come to a barrier that has more batches behind it."""
+        return self.quota is not None and self._out >= self.quota and not self.held and not self.finished
+
+    @property
     def finished(self) -> bool:
         """Whether every batch is done."""
         return self.next >= len(self.batches) and not self.held and not self.returned
@@ -134,6 +173,7 @@ class Leases:
             "returned": list(self.returned),
             "idle": sorted(self.idle),
             "gone": sorted(self.gone),
+            "quota": self.quota,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -143,3 +183,4 @@ class Leases:
         self.returned = list(state["returned"])
         self.idle = set(state["idle"])
         self.gone = set(state["gone"])
+        self.quota = state.get("quota")

@@ -18,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import Collective, ParameterServer
 from algorithms.pipeline import Pipeline
+from algorithms.shared_memory import SharedMemory
 from runner import pipeline
+from runner.barrier import pushes
 from runner.batches import Batches
 from runner.beside import SideStream
 from runner.capture import CudaGraphs
@@ -54,7 +56,7 @@ class Parts:
     device: torch.device
     dataset: Any
     oracle: NetworkOracle
-    method: ParameterServer | Collective | Pipeline
+    method: ParameterServer | Collective | SharedMemory | Pipeline
     schedule: Schedule
     batches: Batches
 
@@ -62,6 +64,7 @@ class Parts:
         """Return one more unstarted instance of the algorithm."""
         method = instantiate(self.cfg.algorithm)
         method.prepare(self.oracle.replica.layers)
+        method.plan(len(self.dataset.train), self.cfg.run.batch_size)
         return method
 
     def observers(self, folder: Path, lines: int) -> list[Observer]:
@@ -88,7 +91,7 @@ class Parts:
         return Evaluator(self.oracle, self.dataset.test, batch_size=size, top5=top5)
 
 
-def workers_of(cfg: DictConfig, algorithm: type[ParameterServer] | type[Collective] | type[Pipeline]) -> int:
+def workers_of(cfg: DictConfig, algorithm: type[ParameterServer | Collective | SharedMemory | Pipeline]) -> int:
     """Return the number of workers: the user's, else the algorithm's own.
 
     Raises:
@@ -165,7 +168,15 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         raise InputError.of("run.diagnostics", "disagreement", what, ", ".join(others))
     pipeline.check(cfg, algorithm)
     _arithmetic(cfg)
+    if issubclass(algorithm, SharedMemory) and cfg.cluster.kind == "processes":
+        if cfg.run.device.startswith("cuda"):
+            what = f"algorithm={cfg.names.algorithm} shares the memory of processes, which a GPU has not"
+            raise InputError.of("run.device", cfg.run.device, what, "cpu, auto")
+        cfg.run.device = "cpu"
     device = device_of(cfg, rank)
+    if issubclass(algorithm, SharedMemory) and cfg.run.compile and device.type == "cpu":
+        what = f"fuses a server's update, and algorithm={cfg.names.algorithm} has no server"
+        raise InputError.of("run.compile", True, what, "false, or on a GPU, where the network is compiled")
     if cfg.run.threads is not None:
         torch.set_num_threads(cfg.run.threads)
     if device.type == "cuda":
@@ -199,20 +210,29 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         micro_batch=cfg.run.micro_batch,
         graphs=CudaGraphs(device) if cfg.run.capture == "auto" and on_gpu else None,
         beside=SideStream(device) if on_gpu else None,
+        piece=min(cfg.run.eval_batch_size, cfg.run.micro_batch or cfg.run.eval_batch_size),
     )
     if isinstance(method, Pipeline) and oracle.streams:
         what = f"algorithm={cfg.names.algorithm} needs the samples in memory, and this dataset decodes as it goes"
         raise InputError.of("dataset", cfg.names.dataset, what, "datasets that are held in memory")
+    if method.separable and oracle.replica.statistics.numel():
+        what = f"has batch norm, with which a sample's loss depends on its batch: algorithm={cfg.names.algorithm} needs"
+        raise InputError.of("model", cfg.names.model, f"{what} losses of single samples", "mlp, cnn5, resnet8_nobn ...")
     with building():
         method.prepare(oracle.replica.layers)
+        method.plan(n, cfg.run.batch_size)
         if method.per_sample or "variance_factor" in cfg.run.diagnostics:
             oracle.sample_norms  # noqa: B018 (refuses a network with layers that cannot tell them)
     together = workers if isinstance(method, Collective) else 1
+    size, epochs = cfg.run.batch_size * together, cfg.run.epochs
     batches = Batches(
         samples=n,
-        size=cfg.run.batch_size * together,
+        size=size,
         seed=cfg.seed,
-        epochs=cfg.run.epochs,
+        epochs=epochs,
+        total=pushes(method, samples=n, size=size, epochs=epochs)
+        if isinstance(method, ParameterServer | SharedMemory)
+        else None,
         device="cpu" if oracle.streams else device,
     )
     if not len(batches):

@@ -228,6 +228,12 @@ class Course:
             epoch=self.epoch, samples=round(self.samples_seen), train_loss=self._train_loss, staleness=staleness
         )
 
+    def spend(self, gradients: float, seconds: float) -> None:
+        """Count gradient evaluations that made no update: those of a barrier, over at the run's second `seconds`."""
+        self.samples_seen += gradients
+        self.seconds = seconds
+        self.log.progress(epoch=self.epoch, samples=round(self.samples_seen), train_loss=self._train_loss)
+
     def _look(self, totals: Tensor) -> None:
         numbers = self._glance(totals) if totals.is_cuda else totals.tolist()
         if numbers is None:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from algorithms.base import ParameterServer, Step
 from algorithms.pipeline import Features, Pipeline
-from runner import pipeline
+from algorithms.shared_memory import SharedMemory
+from runner import barrier, pipeline
 from runner.build import Parts
 from runner.stage import backward, forward
 
@@ -36,12 +38,18 @@ def show(parts: Parts) -> int:
     cfg, oracle, method, workers = parts.cfg, parts.oracle, parts.method, parts.workers
     n = oracle.replica.weights.numel()
     simulated = cfg.cluster.kind != "processes"
-    server = isinstance(method, ParameterServer)
+    server = isinstance(method, ParameterServer | SharedMemory)
     w = oracle.replica.weights.clone()
     step = Step(lr=0.0)
     if isinstance(method, ParameterServer):
         method.start(w, workers, cfg.run.compile)
         half = method.worker(0)
+        for number, part in enumerate(method.rounds(n)):
+            # From the first barrier on a push may cost more than before it.
+            half.receive(number, method.broadcast(number))
+            if part.answer:
+                shard = parts.batches.batch(0)
+                method.collect(number, half.answer(oracle, number, shard))
         pulled = {name: tensor.clone() for name, tensor in method.pull(0).items()}
         gradient = _median(parts, lambda: half.work(oracle, pulled, parts.batches.batch(0)))
         message = half.work(oracle, pulled, parts.batches.batch(0))
@@ -53,6 +61,16 @@ def show(parts: Parts) -> int:
     elif isinstance(method, Pipeline):
         gradient, copies, traffic = _pipeline(parts)
         update = 0.0
+    elif isinstance(method, SharedMemory):
+        method.start(w, workers)
+        # From the first snapshot on a direction may cost more than before it.
+        batch = parts.batches.batch(0)._replace(number=len(parts.batches))
+        gradient = _median(parts, lambda: method.direction(oracle, w, batch))
+        v = method.direction(oracle, w, batch).clone()
+        written = method.coordinates(n, np.random.default_rng(0))
+        update = _median(parts, lambda: method.write(slice(0, n) if written is None else written, v, 0.0))
+        copies = workers * n
+        traffic = n + (n if written is None else len(written))
     else:
         method.start(w, 0, workers, cfg.run.compile)
         share = parts.batches.shares(0, workers)[0]
@@ -69,9 +87,12 @@ def show(parts: Parts) -> int:
     gradients = len(parts.batches) * (1 if whole else workers)
     updates = len(parts.batches)
     evaluations = math.ceil(cfg.run.epochs / cfg.run.eval_every - 1e-9)
-    # Ours: of a pipeline's speed on processes nothing is promised; see its virtual seconds.
-    side_by_side = 1 if simulated or isinstance(method, Pipeline) else workers
-    seconds = gradients * gradient / side_by_side + updates * update + evaluations * evaluation
+    side_by_side = 1 if simulated else workers
+    met = barrier.count(method, updates) if isinstance(method, ParameterServer | SharedMemory) else 0
+    # A push takes so many gradient evaluations a sample, a barrier so many passes over the training set.
+    passes = met * method.barrier_cost.gradients if isinstance(method, ParameterServer | SharedMemory) else 0.0
+    at_barriers = passes * _pass(parts, gradient)
+    seconds = (gradients * gradient + at_barriers) / side_by_side + updates * update + evaluations * evaluation
 
     table = Table(title="estimate", show_header=False)
     table.add_row("parameters", f"{n:,}")
@@ -84,6 +105,8 @@ def show(parts: Parts) -> int:
     table.add_row("gradients, updates, evaluations", f"{gradients:,}, {updates:,}, {evaluations:,}")
     threads = torch.get_num_threads()
     where = "one process" if simulated else f"{workers} processes, each with {threads} thread(s) of its own"
+    if met:
+        table.add_row("barriers", f"{met:,}, {passes:g} passes over the training set in all")
     table.add_row("expected wall time", f"{_duration(seconds)} ({where}, {parts.device})")
     Console().print(table)
     return 0
@@ -113,6 +136,11 @@ def _pipeline(parts: Parts) -> tuple[float, int, int]:
     others = sum(tensor.numel() for method in methods[1:] for tensor in method.state().values())
     sizes = [cut.nbytes(rank, len(batch.ids)) // 4 for rank in range(parts.workers - 1)]
     return _median(parts, iterate), others, 2 * max(sizes, default=0)
+
+
+def _pass(parts: Parts, gradient: float) -> float:
+    """Return the seconds of one gradient evaluation for each training sample, from those of one push."""
+    return gradient / parts.method.cost.gradients * len(parts.dataset.train) / parts.batches.size
 
 
 def _median(parts: Parts, call: Callable[[], object]) -> float:

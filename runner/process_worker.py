@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
-from algorithms.base import Layout, Worker
+from algorithms.base import Layout, Message, Round, Worker
 from runner.batches import Batches
 from runner.clock import Clock
 from runner.links import Link
 from runner.oracle import NetworkOracle
-from runner.packet import STOP, Packet
+from runner.packet import BATCH, RESTORE, ROUND, STOP, Packet
 from runner.trace import FLOAT_BYTES
 
 STATISTICS = "batch statistics"
@@ -34,10 +33,14 @@ def serve_worker(
     oracle: NetworkOracle,
     batches: Batches,
     clock: Clock,
-    gradients: float,
+    gradients: Callable[[int], float],
+    workers: int = 1,
+    rounds: Sequence[Round] = (),
+    restoring: dict[str, int] | None = None,
+    shard_gradients: float = 0.0,
     sign: Callable[[int], None] = lambda pushes: None,
 ) -> None:
-    """Work for a server until it says stop: receive weights and a batch number, compute, push.
+    """Work for a server until it says stop: receive weights and a batch number, compute, push; at barriers, answer.
 
     Args:
         half: the method's worker half.
@@ -47,8 +50,12 @@ def serve_worker(
         oracle: gradients.
         batches: the run's batches.
         clock: delays that are acted with real sleeps.
-        gradients: gradient evaluations per sample of a batch.
-        sign: told the number of messages pushed so far.
+        gradients: gradient evaluations per sample of a batch, by the number of updates when it was pulled.
+        workers: number of workers M, whose shards there are.
+        rounds: of a barrier.
+        restoring: layout of the message that restores this half.
+        shard_gradients: gradient evaluations per sample of a shard, in all rounds with answers.
+        sign: told the number of messages sent so far.
 
     Raises:
         RuntimeError: the server is gone.
@@ -57,27 +64,57 @@ def serve_worker(
     on_gpu = oracle.device.type == "cuda"
     inbox = Packet(layout.pull, pinned=on_gpu)
     outbox = Packet(push_fields(layout.push, replica.statistics.numel()), pinned=on_gpu)
-    down, up = (clock.transfer_seconds(FLOAT_BYTES * sum(part.values())) for part in (layout.pull, layout.push))
-    for task in itertools.count():
-        link.receive(inbox.buffer)
-        if int(inbox.header[0]) == STOP:
-            return
-        if down:
-            time.sleep(down)
-        begin = time.perf_counter()
-        batch = batches.batch(int(inbox.header[1]))
-        message = half.work(oracle, inbox.tensors, batch)
-        outbox.fill(message | ({STATISTICS: replica.statistics} if replica.statistics.numel() else {}))
-        outbox.numbers[:3].copy_(oracle.totals, non_blocking=on_gpu)
+    heard = [Packet(part.broadcast, pinned=on_gpu) for part in rounds]
+    said = [Packet(part.answer, pinned=on_gpu) for part in rounds]
+    state = Packet(restoring or {}, pinned=on_gpu)
+    answered = max(1, sum(bool(part.answer) for part in rounds))
+
+    def travel(sizes: dict[str, int]) -> None:
+        if seconds := clock.transfer_seconds(FLOAT_BYTES * sum(sizes.values())):
+            time.sleep(seconds)
+
+    def send(packet: Packet, message: Message, begin: float, samples: int, evaluations: float) -> None:
+        packet.fill(message)
+        packet.numbers[:3].copy_(oracle.totals, non_blocking=on_gpu)
         oracle.totals.zero_()
         if on_gpu:
             # The one wait of a task: weights to the GPU, the step, and everything that is sent are in line there.
             torch.cuda.current_stream(oracle.device).synchronize()
         took = time.perf_counter() - begin
-        if longer := clock.sleep_seconds(worker, task, took, len(batch.ids) / batches.size, gradients):
+        if longer := clock.sleep_seconds(worker, task, took, samples / batches.size, evaluations):
             time.sleep(longer)
-        outbox.numbers[3] = time.perf_counter() - begin
-        if up:
-            time.sleep(up)
-        link.send(outbox.buffer).wait()
-        sign(task + 1)
+        packet.numbers[3] = time.perf_counter() - begin
+
+    task = 0
+    while True:
+        link.receive(inbox.buffer)
+        kind, number, third, fourth = inbox.header.tolist()
+        if kind == STOP:
+            return
+        if kind == RESTORE:
+            link.receive(state.buffer)
+            half.restore(state.tensors)
+            continue
+        if kind == ROUND:
+            link.receive(heard[number].buffer)
+            travel(rounds[number].broadcast)
+            begin = time.perf_counter()
+            half.receive(number, heard[number].tensors)
+            if third < 0:
+                continue
+            shard = batches.shard(third, workers, fourth)
+            send(said[number], half.answer(oracle, number, shard), begin, len(shard.ids), shard_gradients / answered)
+            travel(rounds[number].answer)
+            link.send(said[number].buffer).wait()
+        else:
+            assert kind == BATCH
+            travel(layout.pull)
+            begin = time.perf_counter()
+            batch = batches.batch(number)
+            message = half.work(oracle, inbox.tensors, batch)
+            extra = {STATISTICS: replica.statistics} if replica.statistics.numel() else {}
+            send(outbox, message | extra, begin, len(batch.ids), gradients(third))
+            travel(layout.push)
+            link.send(outbox.buffer).wait()
+        task += 1
+        sign(task)

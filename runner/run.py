@@ -16,6 +16,7 @@ from torch import Tensor
 
 from algorithms.base import Collective, ParameterServer
 from algorithms.pipeline import Pipeline
+from algorithms.shared_memory import SharedMemory
 from runner import build, checkpoint, folders, machine, pipeline
 from runner.activity import Activity
 from runner.course import Course, PeerLost, Stop
@@ -28,6 +29,7 @@ from runner.recorder import Recorder
 from runner.records import read_lines
 from runner.signals import StopSignals
 from runner.simulated_collective import SimulatedCollective
+from runner.simulated_memory import SimulatedMemory
 from runner.simulated_server import SimulatedServer
 from runner.trace import Trace
 from runner.tracking import METRICS, SUMMARY, Tracker
@@ -112,6 +114,9 @@ def simulated(parts: build.Parts, course: Course, folder: Path | None = None, tr
         return simulated_server(parts, common, folder, trace)
     if isinstance(parts.method, Pipeline):
         return pipeline.simulated(parts, course)
+    if isinstance(parts.method, SharedMemory):
+        del common["compiled"]
+        return SimulatedMemory(parts.method, clock=parts.clock(), seed=parts.cfg.seed, **common)
     assert isinstance(parts.method, Collective)
     copies = 0 if parts.method.replicated else parts.workers - 1
     return SimulatedCollective(
@@ -137,8 +142,7 @@ def simulated_server(
         events = TraceEvents(trace.records, common["activity"], workers=workers)
     else:
         layout = method.layout(parts.oracle.replica.weights.numel())
-        gradients = method.cost.gradients
-        events = ClockEvents(parts.clock(), common["activity"], layout=layout, gradients=gradients, workers=workers)
+        events = ClockEvents(parts.clock(), common["activity"], layout=layout, workers=workers)
     return SimulatedServer(method, events=events, recorder=folder and Recorder.of(parts, folder), **common)
 
 

@@ -36,7 +36,6 @@ TINY = (
     "run.eval_every=1",
     "run.threads=1",
     "logger=none",
-    "seeds=1",
 )
 
 

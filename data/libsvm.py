@@ -134,7 +134,7 @@ def _read(path: Path, label: str, features: int | None) -> tuple[Any, Any]:
     opener = OPENERS.get(path.suffix, open)
     try:
         with opener(path, "rb") as file:
-            rows, labels = load_svmlight_file(file, n_features=features, dtype=np.float32)[:2]
+            rows, labels = load_svmlight_file(file, n_features=features, dtype=np.float32)[:2]  # pyright: ignore[reportArgumentType]
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{label}: {path} is truncated or damaged ({error}); expected: a whole file") from None
     except OSError as error:

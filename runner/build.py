@@ -5,6 +5,8 @@ Wrong input shows here, as `InputError`, before anything is trained or written.
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import shutil
 import sys
@@ -15,21 +17,25 @@ from typing import Any
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
-from algorithms.base import Collective, ParameterServer
+from algorithms.base import Collective, ParameterServer, Problem
 from runner.batches import Batches
 from runner.beside import SideStream
 from runner.capture import CudaGraphs
 from runner.clock import Clock
 from runner.config import DIAGNOSTICS, GPU_SLOT, check_each
-from runner.course import Observer
+from runner.course import Executor, Observer
 from runner.diagnostics import LayerLog, spread
 from runner.errors import InputError, building
 from runner.evaluate import Evaluator
+from runner.objective import Objective
 from runner.oracle import NetworkOracle
 from runner.replica import Replica
 from runner.schedule import Schedule
 from runner.seeds import derive
+
+log = logging.getLogger("dcrun")
 
 
 @dataclass
@@ -60,6 +66,7 @@ class Parts:
         """Return one more unstarted instance of the algorithm."""
         method = instantiate(self.cfg.algorithm)
         method.prepare(self.oracle.replica.layers)
+        pose(method, self)
         return method
 
     def observers(self, folder: Path, lines: int) -> list[Observer]:
@@ -74,6 +81,25 @@ class Parts:
             return []
         ids = spread(len(self.dataset.train), run.diagnostic_samples)
         return [LayerLog(self.oracle, ids, folder, lines, run.diagnostics, batch_size=run.eval_batch_size)]
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model guesses classes."""
+        return getattr(self.oracle.replica.module, "classifies", True)
+
+    def measure(self, weights: Tensor, executor: Executor) -> dict[str, float]:
+        """Return what is known of the objective at flat weights: nothing, where the model does not tell its φ_i."""
+        if self._objective is None:
+            return {}
+        state = executor.state_dict()
+        return self._objective(weights, state["methods"] if "methods" in state else [state["method"]])
+
+    @functools.cached_property
+    def _objective(self) -> Objective | None:
+        module = self.oracle.replica.module
+        if not hasattr(module, "quadratic"):
+            return None
+        return Objective(module, self.dataset.train, self.method.weight_decay, self.method.duals)
 
     def clock(self) -> Clock:
         """Return the clock of the run's cluster."""
@@ -207,11 +233,40 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         seed=cfg.seed,
         epochs=cfg.run.epochs,
         device="cpu" if oracle.streams else device,
+        parts=None if method.needs == "gradients" else workers,
     )
     if not len(batches):
         raise InputError.of("run.epochs", cfg.run.epochs, f"is no update of {n} samples", f"{1 / n:.2g} or more")
     schedule = schedule_of(cfg, workers, batches.size)
-    return Parts(cfg, workers, device, dataset, oracle, method, schedule, batches)
+    parts = Parts(cfg, workers, device, dataset, oracle, method, schedule, batches)
+    with building():
+        pose(method, parts)
+    bound = method.largest_rate()
+    if bound is not None and cfg.schedule.lr >= bound:
+        log.warning("schedule.lr=%g: this problem needs a rate below %.3g, or it diverges", cfg.schedule.lr, bound)
+    return parts
+
+
+def pose(method: ParameterServer | Collective, parts: Parts) -> None:
+    """Tell a method that needs more than gradients what the problem is.
+
+    Raises:
+        ValueError: it cannot solve such a problem.
+    """
+    if method.needs == "gradients":
+        return
+    cfg, replica = parts.cfg, parts.oracle.replica
+    module = replica.module
+    n = len(parts.dataset.train)
+    if not hasattr(module, "quadratic") or (method.needs == "dual" and not getattr(module, "dual", False)):
+        what = "needs a quadratic loss" if method.needs == "dual" else "needs gradients of single samples"
+        allowed = "ridge" if method.needs == "dual" else "ridge, pca_step"
+        raise InputError.of("model", cfg.names.model, f"algorithm={cfg.names.algorithm} {what}", allowed)
+    if getattr(parts.dataset.train, "augment", None) is not None:
+        what = f"algorithm={cfg.names.algorithm} has a dual variable for each sample, which must stay as it is"
+        raise InputError.of("dataset.augment", True, what, "false")
+    scalar = bool(getattr(module, "scalar", True))
+    method.pose(Problem(n, replica.weights.numel(), parts.workers, cfg.run.batch_size, scalar))
 
 
 def schedule_of(cfg: DictConfig, workers: int, batch: int) -> Schedule:

@@ -10,8 +10,8 @@ HEADER = 4
 """int64 words of the header."""
 NUMBERS = 4
 """float64 words after the header."""
-BATCH, STOP = 0, 1
-"""What a reply to a worker asks for: compute on a batch, or end."""
+BATCH, STOP, PART = 0, 1, 2
+"""What a message to a worker asks for: compute on a batch; end; take over a part of the data, which follows."""
 
 
 class Packet:

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 from torch.distributed import Work
 
-from algorithms.base import ParameterServer, Step
+from algorithms.base import ParameterServer, Step, cut
 from runner.activity import Activity
 from runner.batches import Batches, Leases
 from runner.clock import Clock
 from runner.course import Course, PeerLost
 from runner.links import Link, reason
-from runner.packet import BATCH, STOP, Packet
+from runner.packet import BATCH, PART, STOP, Packet
 from runner.process_worker import STATISTICS, push_fields
 from runner.recorder import Recorder
 from runner.replica import Replica, running_average
@@ -52,6 +52,7 @@ class Connection:
         self.version = 0
         self.replied = 0.0
         self.alive = True
+        self.taking: list[int] = []
 
 
 class ProcessServer:
@@ -97,9 +98,11 @@ class ProcessServer:
         self.totals = torch.zeros(3, dtype=torch.float64)
         self.leases = Leases(batches)
         layout = server.layout(replica.weights.numel())
-        push = push_fields(layout.push, self.statistics.numel())
+        self.kept = layout.kept
+        self.samples = batches.samples
+        push = push_fields(layout.push | layout.mirror, self.statistics.numel())
         self.connections = [Connection(link, layout.pull, push) for link in links]
-        self.fields = list(layout.push)
+        self.fields = list(layout.push | layout.mirror)
         self.arrivals: queue.Queue[tuple[int, float, str | None]] = queue.Queue()
 
     def run(self) -> None:
@@ -215,6 +218,9 @@ class ProcessServer:
             return
         if connection.sending is not None:
             connection.sending.wait()
+        self._hand_over(worker)
+        rate = self.course.rate()
+        self.server.announce(Step(lr=rate.lr, decay=rate.decay))
         connection.outbox.fill(self.server.pull(worker))
         connection.outbox.header[0] = BATCH
         connection.outbox.header[1] = batch.number
@@ -225,6 +231,21 @@ class ProcessServer:
         except RuntimeError as error:
             self._broken(worker, error)
         connection.owing.release()
+
+    def _hand_over(self, worker: int) -> None:
+        """Send a worker what it needs to know of the parts of the training set that it is to take over."""
+        connection = self.connections[worker]
+        try:
+            while connection.taking:
+                part = connection.taking.pop(0)
+                connection.outbox.header[0] = PART
+                connection.outbox.header[1] = part
+                connection.link.send(connection.outbox.buffer).wait()
+                parcel = Packet(self.kept)
+                parcel.fill(self.server.kept(cut(self.samples, len(self.connections), part)))
+                connection.link.send(parcel.buffer).wait()
+        except RuntimeError as error:
+            self._broken(worker, error)
 
     def _broken(self, worker: int, error: RuntimeError) -> None:
         """Have a worker dropped in its turn: a message that is being handled is finished first."""
@@ -245,6 +266,10 @@ class ProcessServer:
         if not any(other.alive for other in self.connections):
             raise PeerLost(f"all workers are lost; the last one was worker {worker} ({fault}), after update {updates}")
         batch = "it held no batch" if held is None else f"its batch {held} is handed out again"
+        if inherited := self.leases.heir(worker):
+            heir, parts = inherited
+            self.connections[heir].taking += parts
+            batch += f"; worker {heir} takes over its part of the training set"
         log.warning("worker %d lost after update %d (%s); %s", worker, updates, fault, batch)
         for other in waking:
             self._reply(other)
@@ -295,6 +320,8 @@ class ProcessServer:
         self.totals.copy_(state["totals"])
         self.leases.load_state_dict(state["leases"])
         self.leases.restart()
+        for worker, parts in self.leases.parts.items():
+            self.connections[worker].taking += parts
         self.activity.load_state_dict(state["activity"])
         self.workers_lost = state["workers_lost"]
         if self.recorder is not None and state["trace"] is not None:

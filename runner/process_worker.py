@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import torch
 
-from algorithms.base import Layout, Worker
+from algorithms.base import Layout, Worker, cut
 from runner.batches import Batches
 from runner.clock import Clock
 from runner.links import Link
 from runner.oracle import NetworkOracle
-from runner.packet import STOP, Packet
+from runner.packet import PART, STOP, Packet
 from runner.trace import FLOAT_BYTES
 
 STATISTICS = "batch statistics"
@@ -56,16 +56,21 @@ def serve_worker(
     replica = oracle.replica
     on_gpu = oracle.device.type == "cuda"
     inbox = Packet(layout.pull, pinned=on_gpu)
-    outbox = Packet(push_fields(layout.push, replica.statistics.numel()), pinned=on_gpu)
+    outbox = Packet(push_fields(layout.push | layout.mirror, replica.statistics.numel()), pinned=on_gpu)
+    parts = [] if batches.parts is None else [worker]
     down, up = (clock.transfer_seconds(FLOAT_BYTES * sum(part.values())) for part in (layout.pull, layout.push))
     for task in itertools.count():
         link.receive(inbox.buffer)
+        while int(inbox.header[0]) == PART:
+            _take(half, link, int(inbox.header[1]), worker, parts, layout, batches)
+            link.receive(inbox.buffer)
         if int(inbox.header[0]) == STOP:
             return
         if down:
             time.sleep(down)
         begin = time.perf_counter()
-        batch = batches.batch(int(inbox.header[1]))
+        number = int(inbox.header[1])
+        batch = batches.drawn(number, parts) if parts else batches.batch(number)
         message = half.work(oracle, inbox.tensors, batch)
         outbox.fill(message | ({STATISTICS: replica.statistics} if replica.statistics.numel() else {}))
         outbox.numbers[:3].copy_(oracle.totals, non_blocking=on_gpu)
@@ -81,3 +86,13 @@ def serve_worker(
             time.sleep(up)
         link.send(outbox.buffer).wait()
         sign(task + 1)
+
+
+def _take(half: Worker, link: Link, part: int, worker: int, parts: list[int], layout: Layout, batches: Batches) -> None:
+    """Receive what the server knows of a part of the training set, the worker's own or one that it takes over."""
+    assert batches.parts is not None
+    parcel = Packet(layout.kept)
+    link.receive(parcel.buffer)
+    half.take(cut(batches.samples, batches.parts, part), parcel.tensors)
+    if part != worker:
+        parts.append(part)

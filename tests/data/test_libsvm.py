@@ -2,6 +2,7 @@ import bz2
 import gzip
 import lzma
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,11 @@ DENSE = [[0.5, 0, 2, 0], [0, -1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0.25]]
 )
 def test_reads_plain_and_packed_files(ending, pack, tmp_path: Path):
     (tmp_path / f"small{ending}").write_bytes(pack(TEXT))
-    for options in ({"root": str(tmp_path), "file": "small"}, {"root": str(tmp_path / f"small{ending}")}):
+    choices: list[dict[str, Any]] = [
+        {"root": str(tmp_path), "file": "small"},
+        {"root": str(tmp_path / f"small{ending}")},
+    ]
+    for options in choices:
         data = LibSVM(**options)
         inputs, targets = data.train.batch(torch.arange(4))
         assert inputs.tolist() == DENSE
@@ -82,7 +87,7 @@ def test_foreign_and_damaged_files_are_refused(name: str, content: bytes, wrong:
 def test_wrong_options_are_refused(option: str, value: object, tmp_path: Path):
     (tmp_path / "small").write_bytes(TEXT)
     with pytest.raises(ValueError, match=rf"^dataset.{option}={value}: .*; allowed: "):
-        LibSVM(**{"root": str(tmp_path), "file": "small", option: value})
+        LibSVM(**{"root": str(tmp_path), "file": "small", option: value})  # type: ignore[arg-type]
 
 
 def test_a_file_of_another_length_is_told(tmp_path: Path):

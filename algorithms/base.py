@@ -4,8 +4,9 @@ A method is written once, as tensor code on flat vectors, and runs unchanged on 
 processes. It never sees a network, a data set or a clock: it asks an `Oracle` for gradients and answers with messages.
 
 Parameter server (`ParameterServer`, with a `Worker` half): workers pull, compute and push whenever they are ready; the
-server handles one message at a time. Collective (`Collective`): all workers take a local step, what they contribute is
-combined (averaged or gathered), and every worker applies the combination.
+server handles one message at a time. It may ask for barriers, at which all workers meet and answer for fixed shards of
+the training set. Collective (`Collective`): all workers take a local step, what they contribute is combined (averaged
+or gathered), and every worker applies the combination.
 
 To add a method, subclass one of the two, implement its abstract methods, and write `conf/algorithm/<name>.yaml` with
 the class as `_target_`. Greek letters are spelled as the papers do: `lambda0`, `tau` (staleness), `eta` (learning
@@ -137,6 +138,14 @@ class Oracle(Protocol):
         """Return the mean gradient over `batch` at the flat weights `w`, a flat vector that the next call reuses."""
         ...
 
+    def reference_gradient(self, w: Tensor, batch: Batch) -> Tensor:
+        """Return `gradient` at weights that are not the iterate: training does not report their loss and errors."""
+        ...
+
+    def gradient_sum(self, w: Tensor, batch: Batch) -> Tensor:
+        """Return the sum of many samples' gradients at such weights, computed piece by piece."""
+        ...
+
     def gradient_and_norms(self, w: Tensor, batch: Batch, samples: int | None = None) -> tuple[Tensor, Tensor]:
         """Return `gradient`, and for each layer the mean norm of a single sample's gradient, (layers,).
 
@@ -181,6 +190,18 @@ class Layout:
     kept: dict[str, int] = field(default_factory=dict)
 
 
+class Round(NamedTuple):
+    """Sizes of the messages of one round of a barrier.
+
+    Attributes:
+        broadcast: number of elements of each tensor that the server sends to every worker.
+        answer: likewise of what each shard's worker answers; empty where it answers nothing.
+    """
+
+    broadcast: dict[str, int]
+    answer: dict[str, int]
+
+
 class Rhythm(NamedTuple):
     """When the workers of a collective method communicate.
 
@@ -206,6 +227,19 @@ class Worker(ABC):
     def take(self, part: range, message: Message) -> None:  # noqa: B027 (most workers keep nothing)
         """Take over a part of the training set, with what `ParameterServer.kept` says of it."""
 
+    def receive(self, number: int, message: Message) -> None:  # noqa: B027 (most methods have no barriers)
+        """Take in what the server broadcasts in round `number` of a barrier; what is to be kept must be copied."""
+
+    def answer(self, oracle: Oracle, number: int, shard: Batch) -> Message:
+        """Return the contribution of a shard to round `number`, after `receive`; the server gets the sum over shards.
+
+        It is a function of what was received and of the shard: a lost worker's shard is answered for by another.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no rounds with answers")
+
+    def restore(self, message: Message) -> None:  # noqa: B027
+        """Take in what `ParameterServer.restore` returned: the state that this half had, in a run that goes on."""
+
 
 class Stateful(ABC):
     """A method whose whole state is a set of named tensors.
@@ -213,6 +247,8 @@ class Stateful(ABC):
     Attributes:
         per_sample: whether the method asks the oracle for norms of single samples' gradients; networks with layers
             that cannot tell them are then refused before the run.
+        separable: whether the method needs f to be a mean of functions f_i of single samples; networks with batch norm
+            are then refused before the run.
         needs: what it asks of the objective: "gradients", which every model has; "rows", gradients of single samples of
             a model with one weight a feature; "dual", these of a quadratic loss. The last two have workers with fixed
             parts of the training set.
@@ -220,6 +256,7 @@ class Stateful(ABC):
     """
 
     per_sample: ClassVar[bool] = False
+    separable: ClassVar[bool] = False
     needs: ClassVar[Literal["gradients", "rows", "dual"]] = "gradients"
     weight_decay: float = 0.0
 
@@ -249,6 +286,9 @@ class Stateful(ABC):
             ValueError: the method was told something about a layer that does not exist.
         """
 
+    def plan(self, samples: int, batch: int) -> None:  # noqa: B027
+        """Learn the number n of training samples and the samples of a batch; called once, after `prepare`."""
+
     @abstractmethod
     def state(self) -> Message:
         """Return every tensor that the next steps depend on, by name; not copies."""
@@ -273,11 +313,19 @@ class Stateful(ABC):
 class ParameterServer(Stateful):
     """The server half of a method on a parameter server; executors call it for one message at a time.
 
+    A barrier comes after `barrier_from` pushes and then after every `barrier_every`: nobody gets a batch until all
+    pushes so far have arrived; then come the method's rounds, in each of which every worker receives a message and,
+    where the round has answers, one is given for each of the M fixed shards of the training set and their sum handed to
+    `collect`; then all workers pull anew. With no rounds it makes everybody's weights fresh. The run's end is none.
+
     Attributes:
         topology: tells the runner which executors can run the method.
         default_workers: number of workers where the user gives none.
         max_workers: largest number of workers that makes sense, None for any.
         cost: what one push costs a worker.
+        barrier_every: pushes from one barrier to the next; None for no barriers.
+        barrier_from: pushes before the first one, 0 to begin with it; None for as many as `barrier_every`.
+        barrier_cost: what all rounds of a barrier cost together, per training sample.
         w: the flat weights, valid after `start`.
         workers: number of workers, valid after `start`.
     """
@@ -286,6 +334,9 @@ class ParameterServer(Stateful):
     default_workers: ClassVar[int] = 4
     max_workers: ClassVar[int | None] = None
     cost: ClassVar[Cost] = Cost()
+    barrier_every: int | None = None
+    barrier_from: int | None = None
+    barrier_cost: ClassVar[Cost] = Cost(0.0)
 
     w: Tensor
     workers: int
@@ -326,6 +377,33 @@ class ParameterServer(Stateful):
     @abstractmethod
     def worker(self, worker: int) -> Worker:
         """Return the worker half for `worker`; callable before `start`, and it must not hold on to the server."""
+
+    def evaluations(self, updates: int) -> float:
+        """Return the gradient evaluations per sample of push number `updates`, counted from 0; callable always."""
+        return self.cost.gradients
+
+    def rounds(self, n: int) -> list[Round]:
+        """Return the rounds of a barrier for `n` weights; callable before `start`."""
+        return []
+
+    def broadcast(self, number: int) -> Message:
+        """Return what every worker gets in round `number` of a barrier; it may alias live state."""
+        raise NotImplementedError(f"{type(self).__name__} has no rounds")
+
+    def collect(self, number: int, total: Message) -> None:
+        """Take in the sum of the answers of round `number`, added up in the order of the shards."""
+        raise NotImplementedError(f"{type(self).__name__} has no rounds with answers")
+
+    def restoring(self, n: int) -> dict[str, int]:
+        """Return the sizes of what `restore` returns for `n` weights; empty where worker halves keep no state."""
+        return {}
+
+    def restore(self, worker: int) -> Message:
+        """Return what `worker`'s half has to know in a run that goes on, after `load_state`; it may alias live state.
+
+        Whoever executes the method gives it to every half before anything else.
+        """
+        return {}
 
     def solution(self) -> Tensor:
         """Return the flat weights that are evaluated, saved and hashed."""

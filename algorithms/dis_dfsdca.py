@@ -30,7 +30,8 @@ without Duality, section on non-uniform sampling), so s_i < 2. "adaptive" takes 
 r_i = ‖κ_i‖ √(L_i + λn) at the pulled w (Csiba, Qu and Richtárik 2015; He and Takáč 2015; the uniform half is ours and
 bounds s_i by 2): it needs κ of the whole part for every message, which is counted in its cost.
 
-The outer loop of algorithm 6, a broadcast of w to all workers after every T pushes, is not part of this file.
+The outer loop of algorithm 6, after every T pushes a broadcast of w to all workers, is a barrier of no rounds: T is
+`inner`. The thesis does not say its T; by default there is no such broadcast.
 """
 
 from __future__ import annotations
@@ -161,6 +162,7 @@ class DisDfSDCA(ParameterServer):
     Args:
         weight_decay: λ of the objective, above 0.
         sampling: how a worker draws its H samples: "uniform", "importance" or "adaptive".
+        inner: T, pushes after which all workers wait for each other and pull w; None for never.
 
     Raises:
         ValueError: an argument is out of range.
@@ -168,7 +170,10 @@ class DisDfSDCA(ParameterServer):
 
     needs = "rows"
 
-    def __init__(self, *, weight_decay: float = 0.1, sampling: str = "uniform") -> None:
+    def __init__(self, *, weight_decay: float = 0.1, sampling: str = "uniform", inner: int | None = None) -> None:
+        if inner is not None and (isinstance(inner, bool) or not isinstance(inner, int) or inner < 1):
+            raise ValueError(f"algorithm.inner={inner}: is no number of pushes; allowed: integers from 1, or null")
+        self.barrier_every = inner
         self.weight_decay = positive("weight_decay", weight_decay)
         self.sampling = one_of("sampling", sampling, SAMPLING)
 
@@ -243,10 +248,18 @@ class DisDfSDCA(ParameterServer):
 
 
 class DfSDCA(DisDfSDCA):
-    """Dual-free SDCA on one worker: algorithm 5 with `run.batch_size=1`, its mini-batch form otherwise."""
+    """Dual-free SDCA on one worker: algorithm 5 with `run.batch_size=1`, its mini-batch form otherwise.
+
+    Args:
+        weight_decay: see `DisDfSDCA`.
+        sampling: see `DisDfSDCA`.
+    """
 
     default_workers = 1
     max_workers = 1
+
+    def __init__(self, *, weight_decay: float = 0.1, sampling: str = "uniform") -> None:
+        super().__init__(weight_decay=weight_decay, sampling=sampling)
 
 
 def _scale(kappa: Tensor, factor: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ class Batches:
         epochs: effective passes; the run ends with the batch that completes them.
         device: where sample numbers are; an epoch's go there at once, so that no batch makes the host wait.
         parts: number of workers where each has a fixed part of the training set, None where all use all of it.
+        total: number of batches of the run, where `epochs` passes over the samples are not what it is.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Batches:
         epochs: float,
         device: torch.device | str = "cpu",
         parts: int | None = None,
+        total: int | None = None,
     ) -> None:
         self.samples = samples
         self.size = size
@@ -52,6 +54,8 @@ class Batches:
         self.per_epoch = math.ceil(samples / size)
         whole = math.floor(epochs)
         self.total = whole * self.per_epoch + math.ceil(round((epochs - whole) * samples, 6) / size)
+        if total is not None:
+            self.total = total
         self.device = torch.device(device)
         self.parts = parts
         self._orders: dict[int, Tensor] = {}
@@ -98,6 +102,19 @@ class Batches:
             self._pools[parts] = pool.to(self.device)
         return self._pools[parts]
 
+    def shard(self, worker: int, workers: int, following: int) -> Batch:
+        """Return the fixed shard of a worker: n samples cut in M contiguous pieces that differ by at most one.
+
+        Args:
+            worker: whose shard.
+            workers: number of workers M.
+            following: number of the batch that comes next; the shard is drawn as in its pass over the training set.
+        """
+        piece = cut(self.samples, workers, worker)
+        ids = torch.arange(piece.start, piece.stop, device=self.device)
+        # Below 0 is no batch: dropout has a stream of its own for each shard and barrier.
+        return Batch(-1 - following * workers - worker, following // self.per_epoch, ids)
+
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
             generator = torch.Generator().manual_seed(derive(self.seed, "permutation", epoch))
@@ -120,6 +137,7 @@ class Leases:
         idle: workers that asked when there was nothing to hand out.
         gone: workers that were lost.
         parts: by worker, which parts of the training set it has, where they are fixed; empty where not.
+        quota: batches that may be handed out before the workers meet at a barrier; None for all of them.
     """
 
     def __init__(self, batches: Batches) -> None:
@@ -131,9 +149,13 @@ class Leases:
         self.gone: set[int] = set()
         self._drawn_from: dict[int, list[int]] = {}
         self._divide()
+        self.quota: int | None = None
 
     def lease(self, worker: int) -> Batch | None:
-        """Return the next batch for `worker`, None when there is none left to hand out."""
+        """Return the next batch for `worker`, None when there is none left to hand out, or none before a barrier."""
+        if self.quota is not None and self._out >= self.quota:
+            self.idle.add(worker)
+            return None
         if self.returned:
             number = self.returned.pop(0)
         elif self.next < len(self.batches):
@@ -191,6 +213,16 @@ class Leases:
         self._divide()
 
     @property
+    def _out(self) -> int:
+        """Batches that are held or done."""
+        return self.next - len(self.returned)
+
+    @property
+    def met(self) -> bool:
+        """Whether all workers have come to a barrier that has more batches behind it."""
+        return self.quota is not None and self._out >= self.quota and not self.held and not self.finished
+
+    @property
     def finished(self) -> bool:
         """Whether every batch is done."""
         return self.next >= len(self.batches) and not self.held and not self.returned
@@ -205,6 +237,7 @@ class Leases:
             "gone": sorted(self.gone),
             "parts": {worker: list(parts) for worker, parts in self.parts.items()},
             "drawn_from": {worker: list(parts) for worker, parts in self._drawn_from.items()},
+            "quota": self.quota,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -217,3 +250,4 @@ class Leases:
         # Checkpoints from before there were parts have none.
         self.parts = {int(worker): list(parts) for worker, parts in state.get("parts", {}).items()}
         self._drawn_from = {int(worker): list(parts) for worker, parts in state.get("drawn_from", {}).items()}
+        self.quota = state.get("quota")

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from algorithms.base import Collective, ParameterServer, Problem
+from runner.barrier import pushes
 from runner.batches import Batches
 from runner.beside import SideStream
 from runner.capture import CudaGraphs
@@ -66,7 +67,8 @@ class Parts:
         """Return one more unstarted instance of the algorithm."""
         method = instantiate(self.cfg.algorithm)
         method.prepare(self.oracle.replica.layers)
-        pose(method, self)
+        method.plan(len(self.dataset.train), self.cfg.run.batch_size)
+        pose(method, self.cfg, len(self.dataset.train), self.workers, self.oracle.replica)
         return method
 
     def observers(self, folder: Path, lines: int) -> list[Observer]:
@@ -106,8 +108,10 @@ class Parts:
         cluster = self.cfg.cluster
         return Clock(cluster.compute, cluster.stragglers, cluster.network, workers=self.workers, seed=self.cfg.seed)
 
-    def evaluator(self) -> Evaluator:
-        """Return the evaluator on the test data."""
+    def evaluator(self) -> Evaluator | None:
+        """Return the evaluator on the test data, None where there are none."""
+        if not len(self.dataset.test):
+            return None
         size, top5 = self.cfg.run.eval_batch_size, self.dataset.top5
         return Evaluator(self.oracle, self.dataset.test, batch_size=size, top5=top5)
 
@@ -221,52 +225,56 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         micro_batch=cfg.run.micro_batch,
         graphs=CudaGraphs(device) if cfg.run.capture == "auto" and on_gpu else None,
         beside=SideStream(device) if on_gpu else None,
+        piece=min(cfg.run.eval_batch_size, cfg.run.micro_batch or cfg.run.eval_batch_size),
     )
+    if method.separable and oracle.replica.statistics.numel():
+        what = f"has batch norm, with which a sample's loss depends on its batch: algorithm={cfg.names.algorithm} needs"
+        raise InputError.of("model", cfg.names.model, f"{what} losses of single samples", "mlp, cnn5, resnet8_nobn ...")
     with building():
         method.prepare(oracle.replica.layers)
+        method.plan(n, cfg.run.batch_size)
+        if getattr(dataset.train, "augment", None) is not None and method.needs != "gradients":
+            what = f"algorithm={cfg.names.algorithm} has a dual variable for each sample, which must stay as it is"
+            raise InputError.of("dataset.augment", True, what, "false")
+        pose(method, cfg, n, workers, oracle.replica)
         if method.per_sample or "variance_factor" in cfg.run.diagnostics:
             oracle.sample_norms  # noqa: B018 (refuses a network with layers that cannot tell them)
     together = workers if isinstance(method, Collective) else 1
+    size, epochs = cfg.run.batch_size * together, cfg.run.epochs
     batches = Batches(
         samples=n,
-        size=cfg.run.batch_size * together,
+        size=size,
         seed=cfg.seed,
-        epochs=cfg.run.epochs,
+        epochs=epochs,
+        total=pushes(method, samples=n, size=size, epochs=epochs) if isinstance(method, ParameterServer) else None,
         device="cpu" if oracle.streams else device,
         parts=None if method.needs == "gradients" else workers,
     )
     if not len(batches):
         raise InputError.of("run.epochs", cfg.run.epochs, f"is no update of {n} samples", f"{1 / n:.2g} or more")
     schedule = schedule_of(cfg, workers, batches.size)
-    parts = Parts(cfg, workers, device, dataset, oracle, method, schedule, batches)
-    with building():
-        pose(method, parts)
     bound = method.largest_rate()
     if bound is not None and cfg.schedule.lr >= bound:
         log.warning("schedule.lr=%g: this problem needs a rate below %.3g, or it diverges", cfg.schedule.lr, bound)
-    return parts
+    return Parts(cfg, workers, device, dataset, oracle, method, schedule, batches)
 
 
-def pose(method: ParameterServer | Collective, parts: Parts) -> None:
+def pose(method: ParameterServer | Collective, cfg: DictConfig, n: int, workers: int, replica: Replica) -> None:
     """Tell a method that needs more than gradients what the problem is.
 
     Raises:
+        InputError: the model is none that it can train.
         ValueError: it cannot solve such a problem.
     """
     if method.needs == "gradients":
         return
-    cfg, replica = parts.cfg, parts.oracle.replica
     module = replica.module
-    n = len(parts.dataset.train)
     if not hasattr(module, "quadratic") or (method.needs == "dual" and not getattr(module, "dual", False)):
         what = "needs a quadratic loss" if method.needs == "dual" else "needs gradients of single samples"
         allowed = "ridge" if method.needs == "dual" else "ridge, pca_step"
         raise InputError.of("model", cfg.names.model, f"algorithm={cfg.names.algorithm} {what}", allowed)
-    if getattr(parts.dataset.train, "augment", None) is not None:
-        what = f"algorithm={cfg.names.algorithm} has a dual variable for each sample, which must stay as it is"
-        raise InputError.of("dataset.augment", True, what, "false")
     scalar = bool(getattr(module, "scalar", True))
-    method.pose(Problem(n, replica.weights.numel(), parts.workers, cfg.run.batch_size, scalar))
+    method.pose(Problem(n, replica.weights.numel(), workers, cfg.run.batch_size, scalar))
 
 
 def schedule_of(cfg: DictConfig, workers: int, batch: int) -> Schedule:

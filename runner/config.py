@@ -28,8 +28,11 @@ SCHEDULES = {
     "multistep": (),
     "one_cycle": ("lr_start", "lr_end", "rise"),
     "polynomial": ("lr_end", "power"),
+    "inverse": ("power",),
 }
-"""Kinds of schedules, and the keys that one kind needs and others lack; those that have any end with the run."""
+"""Kinds of schedules, and the keys that one kind needs and others lack."""
+END_WITH_RUN = ("one_cycle", "polynomial")
+"""Kinds that span what a warm-up leaves of the run."""
 GPU_SLOT = "DCRUN_GPU_SLOT"
 """Environment variable in which a sweep's launcher numbers the jobs that run at a time, to spread them over GPUs."""
 DIAGNOSTICS = ("variance_factor", "largest_rate", "disagreement")
@@ -354,9 +357,11 @@ def _check_schedule(schedule: Mapping[str, Any], epochs: float) -> None:
         _within(f"schedule.{key}", schedule[key], 0, schedule["lr"])
     if "rise" in SCHEDULES[kind]:
         _within("schedule.rise", schedule["rise"], 0, 1, open_above=True)
-    if "power" in SCHEDULES[kind]:
+    if kind == "inverse":
+        _not_negative("schedule.power", schedule["power"])
+    elif "power" in SCHEDULES[kind]:
         _positive("schedule.power", schedule["power"])
-    if SCHEDULES[kind] and schedule["warmup_epochs"] >= epochs:
+    if kind in END_WITH_RUN and schedule["warmup_epochs"] >= epochs:
         raise InputError.of(
             "schedule.warmup_epochs",
             schedule["warmup_epochs"],

@@ -124,7 +124,8 @@ class Course:
         checkpoint_every: effective passes between checkpoints; they are written right after an evaluation or when the
             run is stopped.
         schedule: learning rate by effective passes.
-        evaluator: test score of weights; None on a rank that only counts, like the arguments after it.
+        evaluator: test score of weights; None without test samples, and on a rank that only counts, like the
+            arguments after it.
         log: writer of rows and live progress.
         folder: the run folder, for the timeline.
         save: writes a checkpoint of (update number, state).
@@ -234,6 +235,12 @@ class Course:
             epoch=self.epoch, samples=round(self.samples_seen), train_loss=self._train_loss, staleness=staleness
         )
 
+    def spend(self, gradients: float, seconds: float) -> None:
+        """Count gradient evaluations that made no update: those of a barrier, over at the run's second `seconds`."""
+        self.samples_seen += gradients
+        self.seconds = seconds
+        self.log.progress(epoch=self.epoch, samples=round(self.samples_seen), train_loss=self._train_loss)
+
     def _look(self, totals: Tensor) -> None:
         numbers = self._glance(totals) if totals.is_cuda else totals.tolist()
         if numbers is None:
@@ -297,8 +304,7 @@ class Course:
         self.start()
 
     def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, executor: Executor) -> None:
-        assert self.evaluator is not None
-        score = self.evaluator(weights, statistics)
+        score = None if self.evaluator is None else self.evaluator(weights, statistics)
         tested = {} if score is None else {"test_loss": score.loss, "test_error": score.error}
         if score is not None and score.error_top5 is not None:
             tested["test_error_top5"] = score.error_top5

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from algorithms.base import ParameterServer, Step
+from runner import barrier
 from runner.build import Parts
 
 STEPS = 5
@@ -37,6 +38,12 @@ def show(parts: Parts) -> int:
     if isinstance(method, ParameterServer):
         method.start(w, workers, cfg.run.compile)
         half = method.worker(0)
+        for number, part in enumerate(method.rounds(n)):
+            # From the first barrier on a push may cost more than before it.
+            half.receive(number, method.broadcast(number))
+            if part.answer:
+                shard = parts.batches.batch(0)
+                method.collect(number, half.answer(oracle, number, shard))
         pulled = {name: tensor.clone() for name, tensor in method.pull(0).items()}
         gradient = _median(parts, lambda: half.work(oracle, pulled, parts.batches.batch(0)))
         message = half.work(oracle, pulled, parts.batches.batch(0))
@@ -61,7 +68,11 @@ def show(parts: Parts) -> int:
     updates = len(parts.batches)
     evaluations = math.ceil(cfg.run.epochs / cfg.run.eval_every - 1e-9)
     side_by_side = 1 if simulated else workers
-    seconds = gradients * gradient / side_by_side + updates * update + evaluations * evaluation
+    met = barrier.count(method, updates) if isinstance(method, ParameterServer) else 0
+    # A push takes so many gradient evaluations a sample, a barrier so many passes over the training set.
+    passes = met * method.barrier_cost.gradients if isinstance(method, ParameterServer) else 0.0
+    at_barriers = passes * _pass(parts, gradient)
+    seconds = (gradients * gradient + at_barriers) / side_by_side + updates * update + evaluations * evaluation
 
     table = Table(title="estimate", show_header=False)
     table.add_row("parameters", f"{n:,}")
@@ -74,9 +85,16 @@ def show(parts: Parts) -> int:
     table.add_row("gradients, updates, evaluations", f"{gradients:,}, {updates:,}, {evaluations:,}")
     threads = torch.get_num_threads()
     where = "one process" if simulated else f"{workers} processes, each with {threads} thread(s) of its own"
+    if met:
+        table.add_row("barriers", f"{met:,}, {passes:g} passes over the training set in all")
     table.add_row("expected wall time", f"{_duration(seconds)} ({where}, {parts.device})")
     Console().print(table)
     return 0
+
+
+def _pass(parts: Parts, gradient: float) -> float:
+    """Return the seconds of one gradient evaluation for each training sample, from those of one push."""
+    return gradient / parts.method.cost.gradients * len(parts.dataset.train) / parts.batches.size
 
 
 def _median(parts: Parts, call: Callable[[], object]) -> float:

@@ -35,8 +35,8 @@ class Evaluator:
         self.top5 = top5
 
     @torch.no_grad()
-    def __call__(self, weights: Tensor, statistics: Tensor) -> Score | None:
-        """Return the score of flat weights (n,) with flat batch-norm running statistics (k,); None without samples."""
+    def __call__(self, weights: Tensor, statistics: Tensor) -> Score:
+        """Return the score of flat weights (n,) with flat batch-norm running statistics (k,)."""
         replica = self.oracle.replica
         if weights.data_ptr() != replica.weights.data_ptr():
             replica.weights.copy_(weights)
@@ -44,8 +44,6 @@ class Evaluator:
         module: Any = replica.module.eval()
         totals = torch.zeros(3, dtype=torch.float64, device=replica.weights.device)
         n = len(self.split)
-        if not n:
-            return None
         streams = hasattr(self.split, "expect")
         for low in range(0, n, self.batch_size):
             ids = torch.arange(low, min(low + self.batch_size, n))

@@ -62,6 +62,7 @@ class NetworkOracle:
         graphs: capture whole steps with these; None makes each step as it is.
         beside: copies weights that come from CPU memory to the GPU while the batch is prepared there; None copies them
             first.
+        piece: samples at a time of `gradient_sum`.
 
     Attributes:
         totals: (3,) float64 on the device: sum of losses, errors and samples since `take_totals`.
@@ -79,6 +80,7 @@ class NetworkOracle:
         micro_batch: int | None = None,
         graphs: Graphs | None = None,
         beside: Beside | None = None,
+        piece: int = 256,
     ) -> None:
         self.replica = replica
         self.split = split
@@ -88,6 +90,7 @@ class NetworkOracle:
         self.precision = precision
         self.micro_batch = micro_batch
         self.beside = beside
+        self.piece = piece
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         self._compiled_size = compiled
         self._compiled = self.loss if compiled is None else torch.compile(self.loss, dynamic=False)
@@ -106,6 +109,25 @@ class NetworkOracle:
         An empty batch has a zero gradient and leaves the batch statistics as they were.
         """
         return self._backward(w, batch, None)
+
+    def reference_gradient(self, w: Tensor, batch: Sample) -> Tensor:
+        """Return `gradient` and leave `totals` as they were: for weights that are not the iterate."""
+        totals = self.totals.clone()
+        gradient = self._backward(w, batch, None)
+        self.totals.copy_(totals)
+        return gradient
+
+    def gradient_sum(self, w: Tensor, batch: Sample) -> Tensor:
+        """Return the sum of the samples' gradients at `w` likewise, `piece` samples at a time; `totals` stay."""
+        replica, totals = self.replica, self.totals.clone()
+        if w.data_ptr() != replica.weights.data_ptr():
+            replica.weights.copy_(w)
+        pieces = max(1, math.ceil(batch.ids.numel() / self.piece))
+        if self.streams:
+            self.split.expect(batch.ids.tensor_split(pieces)[0], seed=self.seed, epoch=batch.epoch)
+        self._accumulate(batch, None, None, pieces)
+        self.totals.copy_(totals)
+        return replica.gradient.mul_(batch.ids.numel())
 
     def gradient_and_norms(self, w: Tensor, batch: Sample, samples: int | None = None) -> tuple[Tensor, Tensor]:
         """Return `gradient`, and for each layer the mean norm of a single sample's gradient, (layers,).
@@ -212,7 +234,9 @@ class NetworkOracle:
         """Return what steps change besides the gradient."""
         return [self.totals, self.replica.statistics, *self.replica.module.buffers()]
 
-    def _accumulate(self, batch: Sample, squares: Tensor | None, arriving: Tensor | None) -> None:
+    def _accumulate(
+        self, batch: Sample, squares: Tensor | None, arriving: Tensor | None, cut: int | None = None
+    ) -> None:
         """Fill the flat gradient, piece by piece, and `squares` with squared norms of contributions."""
         replica = self.replica
         replica.gradient.zero_()
@@ -220,10 +244,12 @@ class NetworkOracle:
         if self._has_dropout:
             torch.manual_seed(derive(self.seed, "dropout", batch.number))
         replica.module.train()
-        pieces = self._pieces(batch.ids)
+        pieces = self._pieces(batch.ids) if cut is None else batch.ids.tensor_split(cut)
         statistics = torch.zeros_like(replica.statistics) if len(pieces) > 1 else None
         low = 0
-        for ids in pieces:
+        for number, ids in enumerate(pieces, start=1):
+            if cut is not None and self.streams and number < len(pieces):
+                self.split.expect(pieces[number], seed=self.seed, epoch=batch.epoch)
             prepare = partial(self.split.batch, ids, seed=self.seed, epoch=batch.epoch)
             inputs, targets = self._meanwhile(arriving if low == 0 else None, prepare)
             recorded = None if squares is None or low >= squares.shape[1] else squares[:, low : low + len(ids)]

@@ -10,8 +10,9 @@ HEADER = 4
 """int64 words of the header."""
 NUMBERS = 4
 """float64 words after the header."""
-BATCH, STOP, PART = 0, 1, 2
-"""What a message to a worker asks for: compute on a batch; end; take over a part of the data, which follows."""
+BATCH, STOP, ROUND, RESTORE, PART = 0, 1, 2, 3, 4
+"""What a message to a worker asks for: compute on a batch, or end, or take in a packet that follows it: the broadcast
+of a barrier's round, the state of a worker in a run that goes on, or what is known of a part of the training set."""
 
 
 class Packet:
@@ -23,7 +24,8 @@ class Packet:
 
     Attributes:
         buffer: uint8 vector, what is sent.
-        header: int64 view (4,): kind, batch number, two spare words.
+        header: int64 view (4,): the kind; for a batch its number and the updates so far; for a round its number, the
+            shard to answer for (-1 for none) and the number of the batch that comes next.
         numbers: float64 view (4,): sums of losses, errors and samples, seconds of computing.
         tensors: float32 views by name.
     """

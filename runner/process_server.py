@@ -4,6 +4,10 @@ The server handles messages one at a time, in order of arrival. A thread for eac
 (update, reply, evaluation, checkpoint) happens in the main thread. While the server evaluates, the clock stands: each
 worker gets at most the gradient it was computing for free.
 
+At a barrier the server waits for every push that is on its way, sends each round's broadcast to all workers, and gives
+each a shard of the training set to answer for. A lost worker's shard goes to whoever is free; answers are added up in
+the order of the shards, so that it does not matter who gave them.
+
 The weights, and the backups of methods that keep them, lie in CPU memory, also when workers compute on GPUs.
 """
 
@@ -21,13 +25,14 @@ import torch
 from torch import Tensor
 from torch.distributed import Work
 
-from algorithms.base import ParameterServer, Step, cut
+from algorithms.base import Message, ParameterServer, Round, Step, cut
 from runner.activity import Activity
+from runner.barrier import following, summed
 from runner.batches import Batches, Leases
 from runner.clock import Clock
 from runner.course import Course, PeerLost
 from runner.links import Link, reason
-from runner.packet import BATCH, PART, STOP, Packet
+from runner.packet import BATCH, PART, RESTORE, ROUND, STOP, Packet
 from runner.process_worker import STATISTICS, push_fields
 from runner.recorder import Recorder
 from runner.replica import Replica, running_average
@@ -47,7 +52,9 @@ class Connection:
         self.link = link
         self.outbox = Packet(pull)
         self.inbox = Packet(push)
+        self.expected = self.inbox
         self.sending: Work | None = None
+        self.since = 0.0
         self.owing = threading.Semaphore(0)
         self.version = 0
         self.replied = 0.0
@@ -96,7 +103,11 @@ class ProcessServer:
         server.start(replica.weights.to("cpu", copy=True), len(links), compiled)
         self.statistics = replica.initial_statistics().to("cpu")
         self.totals = torch.zeros(3, dtype=torch.float64)
+        self.batches = batches
         self.leases = Leases(batches)
+        self.leases.quota = following(server, -1)
+        self.rounds = server.rounds(replica.weights.numel())
+        self.restoring = server.restoring(replica.weights.numel())
         layout = server.layout(replica.weights.numel())
         self.kept = layout.kept
         self.samples = batches.samples
@@ -122,10 +133,17 @@ class ProcessServer:
                 if self._resumed:
                     self.recorder.resumed(version=course.updates, time=course.wall())
             for worker in range(len(self.connections)):
+                if self._resumed and self.restoring:
+                    self._restore(worker)
                 self._occupied()
                 self._reply(worker)
             while not self.leases.finished:
-                self._next()
+                if not self.leases.met:
+                    self._next()
+                    continue
+                self._meet()
+                if course.due():
+                    self._evaluate(False)
         finally:
             course.pause()
             if self.recorder is not None:
@@ -138,7 +156,7 @@ class ProcessServer:
             # Only while the worker owes a message: a thread in a transfer when Python ends can abort the process.
             connection.owing.acquire()
             try:
-                connection.link.receive(connection.inbox.buffer)
+                connection.link.receive(connection.expected.buffer)
             except RuntimeError as error:
                 self.arrivals.put((worker, time.perf_counter(), str(error)))
                 return
@@ -202,13 +220,110 @@ class ProcessServer:
         if self.statistics.numel():
             running_average(self.statistics, packet.tensors[STATISTICS])
         self.totals.add_(packet.numbers[:3])
+        evaluations = self.server.evaluations(self.course.updates)
         now = self.course.wall()
         seconds = self.activity.round_trip(
             worker, connection.replied, now - (time.perf_counter() - arrived), now, compute
         )
         self.activity.staleness(worker, staleness)
-        self.course.advance(len(batch.ids) * self.server.cost.gradients, now, self.totals, staleness)
+        connection.since = now
+        self.course.advance(len(batch.ids) * evaluations, now, self.totals, staleness)
         return seconds
+
+    def _meet(self) -> None:
+        """Hold the barrier that all workers have come to."""
+        begin, updates = self.course.wall(), self.course.updates
+        for worker in self._living():
+            self.activity.span(worker, "wait", min(self.connections[worker].since, begin), begin)
+        for number, part in enumerate(self.rounds):
+            message = self.server.broadcast(number)
+            if part.answer:
+                answers = self._ask(number, part, message)
+                self.server.collect(number, summed(answers[shard] for shard in sorted(answers)))
+            else:
+                for worker in self._living():
+                    self._send(worker, (ROUND, number, -1, self.leases.next), part.broadcast, message)
+        now = self.course.wall()
+        if self.recorder is not None:
+            self.recorder.barrier(version=updates, time=now)
+        self.course.spend(self.batches.samples * self.server.barrier_cost.gradients, now)
+        self.leases.quota = following(self.server, updates)
+        for worker in sorted(self.leases.idle):
+            self._reply(worker)
+
+    def _ask(self, number: int, part: Round, message: Message) -> dict[int, Message]:
+        """Return the answers to a round by shard: each worker's own, and others' where their workers are lost.
+
+        Raises:
+            PeerLost: all workers are gone.
+        """
+        answers: dict[int, Message] = {}
+        asked: dict[int, int] = {}
+        orphans: list[int] = []
+        inboxes = [Packet(part.answer) for _ in self.connections]
+        following_batch = self.leases.next
+
+        def ask(worker: int, shard: int) -> None:
+            connection = self.connections[worker]
+            asked[worker] = shard
+            connection.expected = inboxes[worker]
+            connection.replied = self.course.wall()
+            self._send(worker, (ROUND, number, shard, following_batch), part.broadcast, message)
+            connection.owing.release()
+
+        def drop(worker: int, fault: str) -> None:
+            self._drop(worker, fault)
+            if worker in asked:
+                orphans.append(asked.pop(worker))
+
+        for worker, connection in enumerate(self.connections):
+            if connection.alive:
+                ask(worker, worker)
+            else:
+                orphans.append(worker)
+        while len(answers) < len(self.connections):
+            for worker, fault in self.lost():
+                drop(worker, fault)
+            for worker in self._living():
+                if orphans and worker not in asked:
+                    ask(worker, orphans.pop(0))
+            try:
+                worker, arrived, error = self.arrivals.get(timeout=POLL)
+            except queue.Empty:
+                continue
+            connection = self.connections[worker]
+            if error is not None:
+                drop(worker, f"its connection broke: {reason(error)}")
+            elif connection.alive:
+                self._occupied()
+                answers[asked.pop(worker)] = {name: part.clone() for name, part in inboxes[worker].tensors.items()}
+                connection.expected = connection.inbox
+                now, compute = self.course.wall(), float(inboxes[worker].numbers[3])
+                there = now - (time.perf_counter() - arrived)
+                self.activity.round_trip(worker, connection.replied, there, now, compute)
+        return answers
+
+    def _living(self) -> list[int]:
+        return [worker for worker, connection in enumerate(self.connections) if connection.alive]
+
+    def _restore(self, worker: int) -> None:
+        """Give a worker the state that it has in a run that goes on."""
+        self._send(worker, (RESTORE, 0, 0, 0), self.restoring, self.server.restore(worker))
+
+    def _send(self, worker: int, header: tuple[int, ...], sizes: dict[str, int], message: Message) -> None:
+        """Send a packet of another layout than a pull's, announced by a header."""
+        connection = self.connections[worker]
+        if connection.sending is not None:
+            connection.sending.wait()
+        connection.outbox.header.copy_(torch.tensor(header))
+        packet = Packet(sizes)
+        packet.fill(message)
+        try:
+            connection.link.send(connection.outbox.buffer).wait()
+            connection.link.send(packet.buffer).wait()
+        except RuntimeError as error:
+            self._broken(worker, error)
+        connection.sending = None
 
     def _reply(self, worker: int) -> None:
         """Answer with fresh weights and a batch; without a batch left the worker idles."""
@@ -216,14 +331,16 @@ class ProcessServer:
         batch = self.leases.lease(worker)
         if batch is None:
             return
+        # Before the wait below: a transfer is waited for once.
+        self._hand_over(worker)
         if connection.sending is not None:
             connection.sending.wait()
-        self._hand_over(worker)
         rate = self.course.rate()
         self.server.announce(Step(lr=rate.lr, decay=rate.decay))
         connection.outbox.fill(self.server.pull(worker))
         connection.outbox.header[0] = BATCH
         connection.outbox.header[1] = batch.number
+        connection.outbox.header[2] = self.course.updates
         connection.version = self.course.updates
         connection.replied = self.course.wall()
         try:
@@ -235,17 +352,10 @@ class ProcessServer:
     def _hand_over(self, worker: int) -> None:
         """Send a worker what it needs to know of the parts of the training set that it is to take over."""
         connection = self.connections[worker]
-        try:
-            while connection.taking:
-                part = connection.taking.pop(0)
-                connection.outbox.header[0] = PART
-                connection.outbox.header[1] = part
-                connection.link.send(connection.outbox.buffer).wait()
-                parcel = Packet(self.kept)
-                parcel.fill(self.server.kept(cut(self.samples, len(self.connections), part)))
-                connection.link.send(parcel.buffer).wait()
-        except RuntimeError as error:
-            self._broken(worker, error)
+        while connection.taking:
+            part = connection.taking.pop(0)
+            piece = cut(self.samples, len(self.connections), part)
+            self._send(worker, (PART, part, 0, 0), self.kept, self.server.kept(piece))
 
     def _broken(self, worker: int, error: RuntimeError) -> None:
         """Have a worker dropped in its turn: a message that is being handled is finished first."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
-from algorithms.base import Layout, Worker, cut
+from algorithms.base import Layout, Message, Round, Worker, cut
 from runner.batches import Batches
 from runner.clock import Clock
 from runner.links import Link
 from runner.oracle import NetworkOracle
-from runner.packet import PART, STOP, Packet
+from runner.packet import BATCH, PART, RESTORE, ROUND, STOP, Packet
 from runner.trace import FLOAT_BYTES
 
 STATISTICS = "batch statistics"
@@ -34,10 +33,14 @@ def serve_worker(
     oracle: NetworkOracle,
     batches: Batches,
     clock: Clock,
-    gradients: float,
+    gradients: Callable[[int], float],
+    workers: int = 1,
+    rounds: Sequence[Round] = (),
+    restoring: dict[str, int] | None = None,
+    shard_gradients: float = 0.0,
     sign: Callable[[int], None] = lambda pushes: None,
 ) -> None:
-    """Work for a server until it says stop: receive weights and a batch number, compute, push.
+    """Work for a server until it says stop: receive weights and a batch number, compute, push; at barriers, answer.
 
     Args:
         half: the method's worker half.
@@ -47,8 +50,12 @@ def serve_worker(
         oracle: gradients.
         batches: the run's batches.
         clock: delays that are acted with real sleeps.
-        gradients: gradient evaluations per sample of a batch.
-        sign: told the number of messages pushed so far.
+        gradients: gradient evaluations per sample of a batch, by the number of updates when it was pulled.
+        workers: number of workers M, whose shards there are.
+        rounds: of a barrier.
+        restoring: layout of the message that restores this half.
+        shard_gradients: gradient evaluations per sample of a shard, in all rounds with answers.
+        sign: told the number of messages sent so far.
 
     Raises:
         RuntimeError: the server is gone.
@@ -57,42 +64,65 @@ def serve_worker(
     on_gpu = oracle.device.type == "cuda"
     inbox = Packet(layout.pull, pinned=on_gpu)
     outbox = Packet(push_fields(layout.push | layout.mirror, replica.statistics.numel()), pinned=on_gpu)
-    parts = [] if batches.parts is None else [worker]
-    down, up = (clock.transfer_seconds(FLOAT_BYTES * sum(part.values())) for part in (layout.pull, layout.push))
-    for task in itertools.count():
-        link.receive(inbox.buffer)
-        while int(inbox.header[0]) == PART:
-            _take(half, link, int(inbox.header[1]), worker, parts, layout, batches)
-            link.receive(inbox.buffer)
-        if int(inbox.header[0]) == STOP:
-            return
-        if down:
-            time.sleep(down)
-        begin = time.perf_counter()
-        number = int(inbox.header[1])
-        batch = batches.drawn(number, parts) if parts else batches.batch(number)
-        message = half.work(oracle, inbox.tensors, batch)
-        outbox.fill(message | ({STATISTICS: replica.statistics} if replica.statistics.numel() else {}))
-        outbox.numbers[:3].copy_(oracle.totals, non_blocking=on_gpu)
+    heard = [Packet(part.broadcast, pinned=on_gpu) for part in rounds]
+    said = [Packet(part.answer, pinned=on_gpu) for part in rounds]
+    state = Packet(restoring or {}, pinned=on_gpu)
+    parcel = Packet(layout.kept)
+    answered = max(1, sum(bool(part.answer) for part in rounds))
+
+    def travel(sizes: dict[str, int]) -> None:
+        if seconds := clock.transfer_seconds(FLOAT_BYTES * sum(sizes.values())):
+            time.sleep(seconds)
+
+    def send(packet: Packet, message: Message, begin: float, samples: int, evaluations: float) -> None:
+        packet.fill(message)
+        packet.numbers[:3].copy_(oracle.totals, non_blocking=on_gpu)
         oracle.totals.zero_()
         if on_gpu:
             # The one wait of a task: weights to the GPU, the step, and everything that is sent are in line there.
             torch.cuda.current_stream(oracle.device).synchronize()
         took = time.perf_counter() - begin
-        if longer := clock.sleep_seconds(worker, task, took, len(batch.ids) / batches.size, gradients):
+        if longer := clock.sleep_seconds(worker, task, took, samples / batches.size, evaluations):
             time.sleep(longer)
-        outbox.numbers[3] = time.perf_counter() - begin
-        if up:
-            time.sleep(up)
-        link.send(outbox.buffer).wait()
-        sign(task + 1)
+        packet.numbers[3] = time.perf_counter() - begin
 
-
-def _take(half: Worker, link: Link, part: int, worker: int, parts: list[int], layout: Layout, batches: Batches) -> None:
-    """Receive what the server knows of a part of the training set, the worker's own or one that it takes over."""
-    assert batches.parts is not None
-    parcel = Packet(layout.kept)
-    link.receive(parcel.buffer)
-    half.take(cut(batches.samples, batches.parts, part), parcel.tensors)
-    if part != worker:
-        parts.append(part)
+    task = 0
+    parts = [] if batches.parts is None else [worker]
+    while True:
+        link.receive(inbox.buffer)
+        kind, number, third, fourth = inbox.header.tolist()
+        if kind == STOP:
+            return
+        if kind == RESTORE:
+            link.receive(state.buffer)
+            half.restore(state.tensors)
+            continue
+        if kind == PART:
+            # The worker's own, in a run that goes on, or a lost worker's.
+            link.receive(parcel.buffer)
+            half.take(cut(batches.samples, workers, number), parcel.tensors)
+            parts += [] if number in parts else [number]
+            continue
+        if kind == ROUND:
+            link.receive(heard[number].buffer)
+            travel(rounds[number].broadcast)
+            begin = time.perf_counter()
+            half.receive(number, heard[number].tensors)
+            if third < 0:
+                continue
+            shard = batches.shard(third, workers, fourth)
+            send(said[number], half.answer(oracle, number, shard), begin, len(shard.ids), shard_gradients / answered)
+            travel(rounds[number].answer)
+            link.send(said[number].buffer).wait()
+        else:
+            assert kind == BATCH
+            travel(layout.pull)
+            begin = time.perf_counter()
+            batch = batches.drawn(number, parts) if parts else batches.batch(number)
+            message = half.work(oracle, inbox.tensors, batch)
+            extra = {STATISTICS: replica.statistics} if replica.statistics.numel() else {}
+            send(outbox, message | extra, begin, len(batch.ids), gradients(third))
+            travel(layout.push)
+            link.send(outbox.buffer).wait()
+        task += 1
+        sign(task)

@@ -119,16 +119,20 @@ def _serve(
     if meeting.rank:
         # torchrun sends it to all: the server saves, and that it is gone then ends its workers.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        worker = meeting.rank - 1
+        worker, n = meeting.rank - 1, parts.oracle.replica.weights.numel()
         serve_worker(
             method.worker(worker),
             links.Link(meeting, worker),
             worker=worker,
-            layout=method.layout(parts.oracle.replica.weights.numel()),
+            layout=method.layout(n),
             oracle=parts.oracle,
             batches=parts.batches,
             clock=parts.clock(),
-            gradients=method.cost.gradients,
+            gradients=method.evaluations,
+            workers=parts.workers,
+            rounds=method.rounds(n),
+            restoring=method.restoring(n),
+            shard_gradients=method.barrier_cost.gradients,
             sign=sign,
         )
         return 0

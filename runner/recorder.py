@@ -72,6 +72,11 @@ class Recorder:
         self._pending.append(line({"lost": worker, "version": version, "time": time}))
         self.flush()
 
+    def barrier(self, *, version: int, time: float) -> None:
+        """Note that a barrier is over."""
+        self._pending.append(line({"barrier": version, "time": time}))
+        self.flush()
+
     def resumed(self, *, version: int, time: float) -> None:
         """Note that all workers begin anew, here and now."""
         machine_now = {key: self.about[key] for key in BITS}

@@ -134,8 +134,7 @@ def simulated_server(
         events = TraceEvents(trace.records, common["activity"], workers=workers)
     else:
         layout = method.layout(parts.oracle.replica.weights.numel())
-        gradients = method.cost.gradients
-        events = ClockEvents(parts.clock(), common["activity"], layout=layout, gradients=gradients, workers=workers)
+        events = ClockEvents(parts.clock(), common["activity"], layout=layout, workers=workers)
     return SimulatedServer(method, events=events, recorder=folder and Recorder.of(parts, folder), **common)
 
 

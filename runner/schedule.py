@@ -1,8 +1,9 @@
 """The learning rate as a function of effective passes.
 
-Four kinds, each optionally after a linear warm-up: constant, multi-step (the papers' "divided by 10 after epochs 80 and
-120"), one-cycle (linear up, linear down) and polynomial decay. Milestones and warm-up count from the run's start;
-one-cycle and polynomial span the rest, from the end of the warm-up to the run's end.
+Five kinds, each optionally after a linear warm-up: constant, multi-step (the papers' "divided by 10 after epochs 80 and
+120"), one-cycle (linear up, linear down), polynomial decay and inverse, lr / (1 + s)^power in pass s from 0 (Huo's
+thesis, section 2.5.1). Milestones, passes and warm-up count from the run's start; one-cycle and polynomial span the
+rest, from the end of the warm-up to the run's end.
 
 With `base_batch` every rate is multiplied by B / base_batch, B being the samples of an update: the linear scaling rule
 (Goyal et al. 2017; γ_base · B / B_base in Huo's thesis, section 4.4).
@@ -10,6 +11,7 @@ With `base_batch` every rate is multiplied by B / base_batch, B being the sample
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,8 +37,8 @@ class Schedule:
     Args:
         lr: the rate after warm-up; the peak of a one-cycle.
         workers: number of workers M.
-        kind: "constant", "multistep", "one_cycle" or "polynomial"; None takes "multistep", which without milestones is
-            constant.
+        kind: "constant", "multistep", "one_cycle", "polynomial" or "inverse"; None takes "multistep", which
+            without milestones is constant.
         epochs: effective passes of the run, which one-cycle and polynomial end with.
         batch: samples B of an update, for `base_batch`.
         milestones: multi-step: effective passes after which the rate is multiplied by `gamma`.
@@ -44,7 +46,7 @@ class Schedule:
         lr_start: one-cycle: the rate it starts from.
         lr_end: one-cycle and polynomial: the rate they end with.
         rise: one-cycle: the share of its passes in which the rate rises.
-        power: polynomial: lr_end + (lr − lr_end) (1 − t)^power, t from 0 to 1.
+        power: polynomial: lr_end + (lr − lr_end) (1 − t)^power, t from 0 to 1; inverse: lr / (1 + s)^power.
         base_batch: B_base, for which the rates are meant; None leaves them as they are.
         warmup_epochs: effective passes of linear warm-up; 0 for none.
         warmup_from: "lr_over_workers" starts the warm-up at 1/M of the rate it leads to, "zero" at 0. One worker, for
@@ -97,6 +99,8 @@ class Schedule:
         points = {0.0, end, min(self.warmup_epochs, end)}
         if self.kind == "one_cycle":
             points.add(self.warmup_epochs + self.rise * (end - self.warmup_epochs))
+        if self.kind == "inverse":
+            points.update(range(1, math.ceil(end)))
         points.update(milestone for milestone in self.milestones if milestone < end)
         return sorted(points)
 
@@ -110,6 +114,9 @@ class Schedule:
             return fall, fall
         if self.kind == "polynomial":
             fall = self.last + (1 - self.last) * (1 - self._position(epoch)) ** self.power
+            return fall, fall
+        if self.kind == "inverse":
+            fall = (1 + math.floor(epoch + 1e-9)) ** -self.power
             return fall, fall
         decay = 1.0 if self.kind == "constant" else self.gamma ** sum(epoch >= step for step in self.milestones)
         return decay, decay

@@ -5,6 +5,9 @@ recorded run (`runner.events`). Since a gradient depends only on what was pulled
 evaluated when its push is handled: no gradient is ever in flight, and a server that keeps backups needs no further copy
 of the weights.
 
+A barrier begins when every push before it is in. Each worker's half receives the broadcasts; shards are answered for
+one after the other, in the order in which their answers are added up.
+
 A push and the pull that follows it are one message and its answer, as in a request with a reply; the papers' algorithms
 pull right after they push too.
 """
@@ -15,8 +18,9 @@ from typing import Any
 
 import torch
 
-from algorithms.base import Message, ParameterServer, Step, cut
+from algorithms.base import Batch, Message, ParameterServer, Step, Worker, cut
 from runner.activity import Activity
+from runner.barrier import following, summed
 from runner.batches import Batches, Leases
 from runner.course import Course
 from runner.errors import InputError
@@ -24,7 +28,7 @@ from runner.events import Event, Events
 from runner.oracle import NetworkOracle
 from runner.recorder import Recorder
 from runner.replica import running_average
-from runner.trace import LOST, RESUMED, Record
+from runner.trace import BARRIER, LOST, RESUMED, Record
 
 
 class SimulatedServer:
@@ -67,6 +71,8 @@ class SimulatedServer:
         self.halves = [server.worker(m) for m in range(workers)]
         self.statistics = replica.initial_statistics()
         self.leases = Leases(batches)
+        self.leases.quota = following(server, -1)
+        self.rounds = server.rounds(replica.weights.numel())
         layout = server.layout(replica.weights.numel())
         # What each worker pulled last, where the server does not keep it itself.
         self.copies: list[Message] = [
@@ -93,7 +99,8 @@ class SimulatedServer:
                 self._pull(worker, self.events.begin())
         try:
             while not self._finished:
-                self._handle(self.events.next())
+                if not (self.leases.met and self._meet()):
+                    self._handle(self.events.next())
                 finished = self._finished
                 if course.due(finished):
                     course.evaluate(self.weights(), self.statistics, self.oracle.totals, self, finished)
@@ -114,11 +121,53 @@ class SimulatedServer:
                 self.recorder.resumed(version=self.course.updates, time=event.time)
             self.leases.restart()
             self._begin_anew()
+            self._restore()
             for worker in range(len(self.halves)):
                 self._pull(worker, event.time)
+        elif event.kind == BARRIER:
+            raise InputError(
+                f"cluster.trace: a barrier was over after update {event.record.version if event.record else 0}, here "
+                "workers are still on their way to it; allowed: the trace of such a run, unchanged"
+            )
         else:
             self._push(event)
             self._pull(event.worker, event.time)
+
+    def _meet(self) -> bool:
+        """Hold the barrier that all workers have come to, unless something else happens before it is over."""
+        server, course, workers = self.server, self.course, len(self.halves)
+        shards = [self.batches.shard(worker, workers, self.leases.next) for worker in range(workers)]
+        cost = server.barrier_cost.gradients
+        now = self.events.meet(self.rounds, [len(shard.ids) / self.batches.size for shard in shards], cost)
+        if now is None:
+            return False
+        living = [self.halves[worker] for worker in range(workers) if worker not in self.leases.gone]
+        for number, part in enumerate(self.rounds):
+            message = server.broadcast(number)
+            for half in living:
+                half.receive(number, message)
+            if part.answer:
+                # Whoever answers for a lost worker's shard says the same.
+                answers = (half.answer(self.oracle, number, shard) for half, shard in self._answering(living, shards))
+                server.collect(number, summed(answers))
+        if self.recorder is not None:
+            self.recorder.barrier(version=course.updates, time=now)
+        course.spend(self.batches.samples * cost, now)
+        self.leases.quota = following(server, course.updates)
+        for worker in sorted(self.leases.idle):
+            self._pull(worker, now)
+        return True
+
+    def _answering(self, living: list[Worker], shards: list[Batch]) -> list[tuple[Worker, Batch]]:
+        gone = self.leases.gone
+        halves = [living[0] if worker in gone else half for worker, half in enumerate(self.halves)]
+        return list(zip(halves, shards, strict=True))
+
+    def _restore(self) -> None:
+        """Give the worker halves the state that they have in a run that goes on."""
+        if self.server.restoring(self.server.w.numel()):
+            for worker, half in enumerate(self.halves):
+                half.restore(self.server.restore(worker))
 
     def _push(self, event: Event) -> None:
         worker, course = event.worker, self.course
@@ -135,7 +184,7 @@ class SimulatedServer:
         self.server.push(worker, message, Step(lr=rate.lr, decay=rate.decay, staleness=staleness))
         running_average(self.statistics, self.oracle.replica.statistics)
         self.activity.staleness(worker, staleness)
-        gradients = len(batch.ids) * self.server.cost.gradients
+        gradients = len(batch.ids) * self.server.evaluations(course.updates)
         course.advance(gradients, event.time, self.oracle.totals, staleness)
 
     def _pull(self, worker: int, now: float) -> None:
@@ -150,7 +199,8 @@ class SimulatedServer:
         for name, copy in self.copies[worker].items():
             copy.copy_(message[name])
         self.version[worker] = self.course.updates
-        self.events.pulled(worker, len(batch.ids) / self.batches.size, now)
+        updates = self.course.updates
+        self.events.pulled(worker, len(batch.ids) / self.batches.size, now, self.server.evaluations(updates))
 
     def _drop(self, event: Event) -> None:
         """Go on without a worker: its batch goes to an idle one, or to whoever pulls next."""
@@ -231,4 +281,5 @@ class SimulatedServer:
             self.recorder.load_state_dict(state["trace"])
         self.activity.load_state_dict(state["activity"])
         self._begin_anew()
+        self._restore()
         self._resumed = True

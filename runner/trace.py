@@ -9,7 +9,8 @@ Worker 2 pushed the gradient on batch 9 at the weights after update 5; it became
 seconds: when it was handled, how long the worker computed, how long the push lay at the server, and how long the server
 was busy with it and the answer. A push is followed by the same worker's next pull, so pulls need no line.
 `{"lost": 3, ...}` says that worker 3 was given up, `{"resumed": ...}` that the run was stopped and continued: all
-workers began anew. `runner.recorder` writes traces.
+workers began anew. `{"barrier": 1000, "time": 9.3}` says that a barrier after update 1000 was over then.
+`runner.recorder` writes traces.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from algorithms.base import Layout, ParameterServer
+from algorithms.base import Collective, Layout, ParameterServer
 from runner import machine
 from runner.build import Parts
 from runner.errors import InputError, shown
@@ -32,7 +33,7 @@ log = logging.getLogger("dcrun")
 FILE = "trace.jsonl"
 VERSION = 1
 FLOAT_BYTES = 4
-PUSH, LOST, RESUMED = "push", "lost", "resumed"
+PUSH, LOST, RESUMED, BARRIER = "push", "lost", "resumed", "barrier"
 MUST_AGREE = {
     "workers": "cluster.workers",
     "batch_size": "run.batch_size",
@@ -51,8 +52,8 @@ class Record(NamedTuple):
     """A line of a trace.
 
     Attributes:
-        kind: `PUSH`, `LOST` or `RESUMED`.
-        worker: from 0; -1 for `RESUMED`.
+        kind: `PUSH`, `LOST`, `RESUMED` or `BARRIER`.
+        worker: from 0; -1 for `RESUMED` and `BARRIER`.
         version: updates before this event.
         time: the run's seconds after it.
         pulled: updates before the pull of the pushed gradient.
@@ -90,6 +91,7 @@ def facts(parts: Parts) -> dict[str, Any]:
         "pull_bytes": FLOAT_BYTES * sum(sizes.pull.values()),
         "push_bytes": FLOAT_BYTES * sum(sizes.push.values()),
         "gradients": method.cost.gradients,
+        "barriers": barriers(method),
         **{key: cfg.run[key] for key in ("precision", "channels_last", "compile")},
         "cpu": machine.cpu_model(),
         "isa": torch.backends.cpu.get_cpu_capability(),
@@ -97,6 +99,13 @@ def facts(parts: Parts) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": parts.device.type,
     }
+
+
+def barriers(method: ParameterServer | Collective) -> list[int] | None:
+    """Return after how many updates a method's first barrier comes, and how many there are between two."""
+    if not isinstance(method, ParameterServer) or method.barrier_every is None:
+        return None
+    return [method.barrier_every if method.barrier_from is None else method.barrier_from, method.barrier_every]
 
 
 class Trace:
@@ -163,6 +172,14 @@ class Trace:
                     f"the data of the recording ({self.about.get('dataset')})" if what else shown(self.about[name])
                 )
                 raise InputError.of(key, value, wrong, allowed)
+        theirs = self.about.get("barriers")
+        if mine["barriers"] != theirs:
+            said = [
+                f"has barriers after update {found[0]} and then every {found[1]}" if found else "has no barriers"
+                for found in (mine["barriers"], theirs)
+            ]
+            wrong = f"it {said[0]}, the recorded run {said[1]}"
+            raise InputError.of("algorithm", parts.cfg.names.algorithm, wrong, "methods whose workers meet as often")
         for about in [self.about, *self._machines()]:
             differing = [key for key in BITS if mine[key] != about[key]]
             if differing:
@@ -196,6 +213,8 @@ def _record(row: Any, number: int, about: dict[str, Any]) -> Record:
             _whole(row, "version", number),
             _time(row, "time", number),
         )
+    if "barrier" in row:
+        return Record(BARRIER, -1, _whole(row, "barrier", number), _time(row, "time", number))
     if "resumed" in row:
         return Record(RESUMED, -1, _whole(row, "version", number), _time(row, "time", number))
     return Record(

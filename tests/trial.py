@@ -266,6 +266,14 @@ class QuadraticOracle:
         self.totals[2] += len(batch.ids)
         return self.replica.gradient.copy_(w)
 
+    def reference_gradient(self, w: Tensor, batch: Any) -> Tensor:
+        """Return w, uncounted."""
+        return self.replica.gradient.copy_(w)
+
+    def gradient_sum(self, w: Tensor, batch: Any) -> Tensor:
+        """Return w times the number of samples, uncounted."""
+        return self.replica.gradient.copy_(w).mul_(len(batch.ids))
+
     def take_totals(self) -> Tensor:
         """See `NetworkOracle.take_totals`."""
         totals = self.totals.clone()

@@ -262,3 +262,21 @@ def test_a_rate_that_falls_keeps_the_relation(tmp_path: Path):
     split = run.parts.dataset.train
     combined = run.state["alpha"].double() @ split.batch(torch.arange(203))[0].double() / (0.1 * 203)
     torch.testing.assert_close(combined, run.state["w"].double(), atol=5e-6, rtol=1e-4)
+
+
+def test_a_broadcast_after_every_t_pushes_makes_everybodys_weights_fresh(tmp_path: Path):
+    options = (*SMALL, "run.epochs=2", f"schedule.lr={LR}", "cluster.compute.distribution=constant")
+    run = train("algorithm=dis_dfsdca", *options, "algorithm.inner=8", folder=tmp_path)
+    staleness = [update["staleness"] for update in run.notes.updates if "staleness" in update]
+    # After a broadcast four workers pull the same w: the first push after it is of staleness 0, the next of 1 ...
+    assert staleness[:10] == [0, 1, 2, 3, 3, 3, 3, 3, 0, 1]
+    free = train("algorithm=dis_dfsdca", *options, folder=tmp_path)
+    assert run.sha256 != free.sha256
+    each = train("algorithm=dis_dfsdca", *options, "algorithm.inner=1", folder=tmp_path)
+    assert {update.get("staleness", 0) for update in each.notes.updates} == {0}
+
+
+@pytest.mark.parametrize("inner", [0, 1.5, True])
+def test_wrong_numbers_of_pushes_are_refused(inner: Any):
+    with pytest.raises(ValueError, match=rf"^algorithm.inner={inner}: .*; allowed: integers from 1, or null"):
+        DisDfSDCA(inner=inner)

@@ -154,6 +154,8 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
         ({"cluster__kind": "replay", "cluster__trace": "a", "cluster__record": True}, "cluster.record=true: a replay"),
         ({"algorithm": None}, "algorithm=null: is no configuration"),
         ({"schedule__power": 2.0}, "schedule.power=2: a constant schedule has none; allowed: null, or schedule=poly"),
+        ({"schedule__kind": "inverse"}, "schedule.power=null: inverse needs it"),
+        ({"schedule__kind": "inverse", "schedule__power": -0.1}, "schedule.power=-0.1: is out of range; allowed: num"),
         ({"schedule__kind": "one_cycle"}, "schedule.lr_start=null: one_cycle needs it"),
         ({**ONE_CYCLE, "schedule__lr_start": 0.02}, "schedule.lr_start=0.02: is out of range"),
         ({**ONE_CYCLE, "schedule__lr_end": -1.0}, "schedule.lr_end=-1: is out of range"),

@@ -80,7 +80,7 @@ def test_a_worker_pushes_what_its_oracle_says_of_the_weights_it_was_sent(streame
         oracle=oracle,
         batches=parts.batches,
         clock=parts.clock(),
-        gradients=1.0,
+        gradients=lambda updates: 1.0,
     )
     assert len(server.pushes) == 12
     sizes = set()

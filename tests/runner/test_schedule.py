@@ -63,6 +63,15 @@ def test_polynomial_decays_with_its_power(power: float, half: float):
     assert [ending.at(epoch).lr for epoch in (10, 20)] == pytest.approx([1 + half, 1.0])
 
 
+def test_inverse_falls_from_pass_to_pass():
+    schedule = Schedule(kind="inverse", lr=0.6, power=0.5, workers=4, epochs=20)
+    for epoch, factor in ((0, 1), (0.999, 1), (1, 0.5**0.5), (3, 0.5), (8.5, 1 / 3)):
+        assert schedule.at(epoch) == pytest.approx((0.6 * factor, factor))
+    # A pass of many batches may end a rounding error too early.
+    assert schedule.at(3 - 1e-12).lr == pytest.approx(0.3)
+    assert Schedule(kind="inverse", lr=0.6, power=0.0, workers=4, epochs=20).at(7) == (0.6, 1.0)
+
+
 @pytest.mark.parametrize("kind", ["one_cycle", "polynomial"])
 def test_they_span_what_the_warm_up_leaves(kind: str):
     shape: dict[str, Any] = {
@@ -95,6 +104,7 @@ def test_linear_scaling_multiplies_every_rate_by_the_batch():
         ({"kind": "multistep", "milestones": [8, 12, 30]}, [0, 8, 12, 20]),
         ({"kind": "one_cycle", "lr_start": 0, "lr_end": 0, "rise": 0.2, "warmup_epochs": 10}, [0, 10, 12, 20]),
         ({"kind": "polynomial", "lr_end": 0, "power": 1}, [0, 20]),
+        ({"kind": "inverse", "power": 1}, list(range(21))),
     ],
 )
 def test_corners_are_where_the_rate_bends(options: dict, corners: list[float]):

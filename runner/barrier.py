@@ -1,0 +1,61 @@
+"""When the workers of a parameter server meet, how long a run with barriers is, and the sum of what they answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from algorithms.base import Message, ParameterServer
+
+
+def following(server: ParameterServer, updates: int) -> int | None:
+    """Return the number of updates after which the next barrier comes, above `updates`; None where none does.
+
+    Before the run, `updates` is -1: a run may begin with a barrier.
+    """
+    every = server.barrier_every
+    if every is None:
+        return None
+    first = every if server.barrier_from is None else server.barrier_from
+    return first if updates < first else first + ((updates - first) // every + 1) * every
+
+
+def count(server: ParameterServer, updates: int) -> int:
+    """Return how many barriers a run of so many updates has; one after the last of them is not held."""
+    found, at = 0, following(server, -1)
+    while at is not None and at < updates:
+        found, at = found + 1, following(server, at)
+    return found
+
+
+def pushes(server: ParameterServer, *, samples: int, size: int, epochs: float) -> int | None:
+    """Return the number of batches that make `epochs` effective passes, gradient evaluations / n, or just exceed them.
+
+    A barrier's evaluations count with the push that follows it: no run ends with a barrier. None where each batch is
+    evaluated once and barriers cost nothing, so that passes over the samples are effective passes.
+    """
+    if server.barrier_cost.gradients == 0 and server.cost.gradients == 1:
+        return None
+    budget, spent, count = epochs * samples - 1e-6, 0.0, 0
+    per_epoch = math.ceil(samples / size)
+    barrier = following(server, -1)
+    while spent < budget:
+        if count == barrier:
+            spent += samples * server.barrier_cost.gradients
+            barrier = following(server, count)
+        position = count % per_epoch
+        spent += min(size, samples - position * size) * server.evaluations(count)
+        count += 1
+    return count
+
+
+def summed(answers: Iterable[Message]) -> Message:
+    """Return the sum of messages, added up in their order; the first one's tensors are not changed."""
+    total: Message = {}
+    for answer in answers:
+        if not total:
+            total = {name: tensor.clone() for name, tensor in answer.items()}
+        else:
+            for name, tensor in answer.items():
+                total[name].add_(tensor)
+    return total

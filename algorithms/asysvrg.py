@@ -24,8 +24,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, Cost, Layout, Message, Oracle, ParameterServer, Round, Step, Worker, in_range, zeros
-from algorithms.local_sgd import whole
+from algorithms.base import Batch, Layout, Message, Oracle, ParameterServer, Round, Step, Worker, in_range, zeros
+from algorithms.outer_loop import OuterLoop
 
 SNAPSHOT, FULL = range(2)
 """The rounds of a barrier: w~ down and the shards' gradients up; then ∇f(w~) down."""
@@ -79,23 +79,17 @@ class VarianceReducedWorker(Worker):
         return v.add_(w.to(v.device), alpha=self.weight_decay) if self.weight_decay else v
 
 
-class AsySVRG(ParameterServer):
+class AsySVRG(OuterLoop, ParameterServer):
     """Distributed-AsySVRG.
 
     Args:
         inner: m, pushes from one snapshot to the next.
         weight_decay: C ≥ 0, coefficient of the l2 term of every f_i.
-        sgd_epochs: effective passes of asynchronous SGD before the first snapshot (SGD_SVRG); 0 begins with a snapshot.
-        sgd_lr: α > 0, learning rate of these passes; SVRG's own is the schedule's.
-        sgd_decay: β ≥ 0 in their rate α / (1 + s)^β, s the number of the pass from 0.
+        sgd_epochs, sgd_lr, sgd_decay: of SGD_SVRG, see `OuterLoop`.
 
     Raises:
         ValueError: an argument is out of range.
     """
-
-    cost: ClassVar[Cost] = Cost(2.0)
-    barrier_cost: ClassVar[Cost] = Cost(1.0)
-    separable: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -106,22 +100,8 @@ class AsySVRG(ParameterServer):
         sgd_lr: float = 0.1,
         sgd_decay: float = 0.0,
     ) -> None:
-        if whole("inner", inner) < 1:
-            raise ValueError(f"algorithm.inner={inner}: out of range; allowed: whole numbers from 1")
-        self.barrier_every: int = inner
+        super().__init__(inner=inner, sgd_epochs=sgd_epochs, sgd_lr=sgd_lr, sgd_decay=sgd_decay)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.sgd_epochs = in_range("sgd_epochs", sgd_epochs, 0)
-        self.sgd_lr = in_range("sgd_lr", sgd_lr, 0)
-        self.sgd_decay = in_range("sgd_decay", sgd_decay, 0)
-        self.barrier_from: int = 0
-        self.samples = self.per_pass = 1
-
-    def plan(self, samples: int, batch: int) -> None:
-        """See `Stateful.plan`; passes of SGD end with whole batches."""
-        self.samples = samples
-        self.per_pass = -(-samples // batch)
-        passes = int(self.sgd_epochs)
-        self.barrier_from = passes * self.per_pass + -(-round((self.sgd_epochs - passes) * samples) // batch)
 
     def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
         """See `ParameterServer.start`."""
@@ -142,15 +122,9 @@ class AsySVRG(ParameterServer):
 
     def push(self, worker: int, message: Message, step: Step) -> None:
         """w ← w − η v."""
-        lr = step.lr
-        if not self.begun:
-            lr = self.sgd_lr / (1 + int(self.updates) // self.per_pass) ** self.sgd_decay  # section 2.5.1
+        lr = step.lr if self.begun else self.sgd_rate(int(self.updates))
         self.w.add_(message["v"], alpha=-lr)  # eq. 2.32
         self.updates += 1
-
-    def evaluations(self, updates: int) -> float:
-        """Two gradients a sample, one before the first snapshot."""
-        return 1.0 if updates < self.barrier_from else self.cost.gradients
 
     def rounds(self, n: int) -> list[Round]:
         """See `SNAPSHOT`, `FULL`."""

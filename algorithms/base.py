@@ -326,6 +326,7 @@ class ParameterServer(Stateful):
         barrier_every: pushes from one barrier to the next; None for no barriers.
         barrier_from: pushes before the first one, 0 to begin with it; None for as many as `barrier_every`.
         barrier_cost: what all rounds of a barrier cost together, per training sample.
+        at_rest: whether real workers must have pushed what they compute before weights are evaluated and saved.
         w: the flat weights, valid after `start`.
         workers: number of workers, valid after `start`.
     """
@@ -337,6 +338,7 @@ class ParameterServer(Stateful):
     barrier_every: int | None = None
     barrier_from: int | None = None
     barrier_cost: ClassVar[Cost] = Cost(0.0)
+    at_rest: ClassVar[bool] = False
 
     w: Tensor
     workers: int

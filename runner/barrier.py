@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 
 from algorithms.base import Message, ParameterServer
+from algorithms.shared_memory import SharedMemory
 
 
-def following(server: ParameterServer, updates: int) -> int | None:
+def following(server: ParameterServer | SharedMemory, updates: int) -> int | None:
     """Return the number of updates after which the next barrier comes, above `updates`; None where none does.
 
     Before the run, `updates` is -1: a run may begin with a barrier.
@@ -20,7 +21,7 @@ def following(server: ParameterServer, updates: int) -> int | None:
     return first if updates < first else first + ((updates - first) // every + 1) * every
 
 
-def count(server: ParameterServer, updates: int) -> int:
+def count(server: ParameterServer | SharedMemory, updates: int) -> int:
     """Return how many barriers a run of so many updates has; one after the last of them is not held."""
     found, at = 0, following(server, -1)
     while at is not None and at < updates:
@@ -28,7 +29,7 @@ def count(server: ParameterServer, updates: int) -> int:
     return found
 
 
-def pushes(server: ParameterServer, *, samples: int, size: int, epochs: float) -> int | None:
+def pushes(server: ParameterServer | SharedMemory, *, samples: int, size: int, epochs: float) -> int | None:
     """Return the number of batches that make `epochs` effective passes, gradient evaluations / n, or just exceed them.
 
     A barrier's evaluations count with the push that follows it: no run ends with a barrier. None where each batch is

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from algorithms.base import Collective, ParameterServer, Problem
+from algorithms.shared_memory import SharedMemory
 from runner.barrier import pushes
 from runner.batches import Batches
 from runner.beside import SideStream
@@ -59,7 +60,7 @@ class Parts:
     device: torch.device
     dataset: Any
     oracle: NetworkOracle
-    method: ParameterServer | Collective
+    method: ParameterServer | Collective | SharedMemory
     schedule: Schedule
     batches: Batches
 
@@ -116,7 +117,7 @@ class Parts:
         return Evaluator(self.oracle, self.dataset.test, batch_size=size, top5=top5)
 
 
-def workers_of(cfg: DictConfig, algorithm: type[ParameterServer] | type[Collective]) -> int:
+def workers_of(cfg: DictConfig, algorithm: type[ParameterServer | Collective | SharedMemory]) -> int:
     """Return the number of workers: the user's, else the algorithm's own.
 
     Raises:
@@ -192,7 +193,15 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         others = [name for name in DIAGNOSTICS if name != "disagreement"]
         raise InputError.of("run.diagnostics", "disagreement", what, ", ".join(others))
     _arithmetic(cfg)
+    if issubclass(algorithm, SharedMemory) and cfg.cluster.kind == "processes":
+        if cfg.run.device.startswith("cuda"):
+            what = f"algorithm={cfg.names.algorithm} shares the memory of processes, which a GPU has not"
+            raise InputError.of("run.device", cfg.run.device, what, "cpu, auto")
+        cfg.run.device = "cpu"
     device = device_of(cfg, rank)
+    if issubclass(algorithm, SharedMemory) and cfg.run.compile and device.type == "cpu":
+        what = f"fuses a server's update, and algorithm={cfg.names.algorithm} has no server"
+        raise InputError.of("run.compile", True, what, "false, or on a GPU, where the network is compiled")
     if cfg.run.threads is not None:
         torch.set_num_threads(cfg.run.threads)
     if device.type == "cuda":
@@ -246,7 +255,9 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         size=size,
         seed=cfg.seed,
         epochs=epochs,
-        total=pushes(method, samples=n, size=size, epochs=epochs) if isinstance(method, ParameterServer) else None,
+        total=pushes(method, samples=n, size=size, epochs=epochs)
+        if isinstance(method, ParameterServer | SharedMemory)
+        else None,
         device="cpu" if oracle.streams else device,
         parts=None if method.needs == "gradients" else workers,
     )
@@ -259,7 +270,9 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     return Parts(cfg, workers, device, dataset, oracle, method, schedule, batches)
 
 
-def pose(method: ParameterServer | Collective, cfg: DictConfig, n: int, workers: int, replica: Replica) -> None:
+def pose(
+    method: ParameterServer | Collective | SharedMemory, cfg: DictConfig, n: int, workers: int, replica: Replica
+) -> None:
     """Tell a method that needs more than gradients what the problem is.
 
     Raises:

@@ -7,11 +7,13 @@ import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from algorithms.base import ParameterServer, Step
+from algorithms.shared_memory import SharedMemory
 from runner import barrier
 from runner.build import Parts
 
@@ -32,7 +34,7 @@ def show(parts: Parts) -> int:
     cfg, oracle, method, workers = parts.cfg, parts.oracle, parts.method, parts.workers
     n = oracle.replica.weights.numel()
     simulated = cfg.cluster.kind != "processes"
-    server = isinstance(method, ParameterServer)
+    server = isinstance(method, ParameterServer | SharedMemory)
     w = oracle.replica.weights.clone()
     step = Step(lr=0.0)
     if isinstance(method, ParameterServer):
@@ -52,6 +54,16 @@ def show(parts: Parts) -> int:
         layout = method.layout(n)
         copies = 0 if method.sent(0) else workers * sum(layout.pull.values())
         traffic = sum(layout.pull.values()) + sum(layout.push.values())
+    elif isinstance(method, SharedMemory):
+        method.start(w, workers)
+        # From the first snapshot on a direction may cost more than before it.
+        batch = parts.batches.batch(0)._replace(number=len(parts.batches))
+        gradient = _median(parts, lambda: method.direction(oracle, w, batch))
+        v = method.direction(oracle, w, batch).clone()
+        written = method.coordinates(n, np.random.default_rng(0))
+        update = _median(parts, lambda: method.write(slice(0, n) if written is None else written, v, 0.0))
+        copies = workers * n
+        traffic = n + (n if written is None else len(written))
     else:
         method.start(w, 0, workers, cfg.run.compile)
         share = parts.batches.shares(0, workers)[0]
@@ -68,9 +80,9 @@ def show(parts: Parts) -> int:
     updates = len(parts.batches)
     evaluations = math.ceil(cfg.run.epochs / cfg.run.eval_every - 1e-9)
     side_by_side = 1 if simulated else workers
-    met = barrier.count(method, updates) if isinstance(method, ParameterServer) else 0
+    met = barrier.count(method, updates) if isinstance(method, ParameterServer | SharedMemory) else 0
     # A push takes so many gradient evaluations a sample, a barrier so many passes over the training set.
-    passes = met * method.barrier_cost.gradients if isinstance(method, ParameterServer) else 0.0
+    passes = met * method.barrier_cost.gradients if isinstance(method, ParameterServer | SharedMemory) else 0.0
     at_barriers = passes * _pass(parts, gradient)
     seconds = (gradients * gradient + at_barriers) / side_by_side + updates * update + evaluations * evaluation
 

@@ -163,22 +163,24 @@ class ProcessServer:
             self.arrivals.put((worker, time.perf_counter(), None))
 
     def _next(self) -> None:
+        """Handle the next message, or whatever else has come up, and evaluate where that is due."""
+        self._take()
+        finished = self.leases.finished
+        if self.course.due(finished):
+            self._evaluate(finished)
+
+    def _take(self) -> None:
         """Handle the next message, or whatever else has come up."""
         for worker, fault in self.lost():
             self._drop(worker, fault)
         try:
             worker, arrived, error = self.arrivals.get(timeout=POLL)
         except queue.Empty:
-            if self.course.due():
-                self._evaluate(False)
             return
         if error is not None:
             self._drop(worker, f"its connection broke: {reason(error)}")
         elif self.connections[worker].alive:
             self._handle(worker, arrived)
-            finished = self.leases.finished
-            if self.course.due(finished):
-                self._evaluate(finished)
 
     def _handle(self, worker: int, arrived: float) -> None:
         """Take in a push and answer it."""
@@ -385,7 +387,15 @@ class ProcessServer:
             self._reply(other)
 
     def _evaluate(self, finished: bool) -> None:
+        if self.server.at_rest:
+            quota, self.leases.quota = self.leases.quota, 0
+            while self.leases.held:
+                self._take()
+            self.leases.quota = quota
         self.course.evaluate(self.server.solution(), self.statistics, self.totals, self, finished)
+        if self.server.at_rest:
+            for worker in sorted(self.leases.idle):
+                self._reply(worker)
 
     def _stop(self) -> None:
         """Tell who waits for work that there is none; the others notice that the server is gone."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +21,14 @@ from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from algorithms.base import Collective, ParameterServer
+from algorithms.shared_memory import SharedMemory
 from runner import build, links
 from runner.activity import Activity
 from runner.course import Course, Stop
 from runner.errors import InputError
 from runner.launch import launch
 from runner.process_collective import ProcessCollective
+from runner.process_memory import MemoryServer, MemoryWorker
 from runner.process_server import ProcessServer
 from runner.process_worker import serve_worker
 from runner.recorder import Recorder
@@ -46,6 +49,12 @@ def execute(cfg: DictConfig, folder: Path | None) -> int:
     """
     algorithm = get_class(cfg.algorithm._target_)
     if links.expected():
+        local = os.environ.get("LOCAL_WORLD_SIZE")
+        if issubclass(algorithm, SharedMemory) and local not in (None, os.environ["WORLD_SIZE"]):
+            what = (
+                f"algorithm={cfg.names.algorithm}: torchrun started {os.environ['WORLD_SIZE']} processes, {local} here"
+            )
+            raise InputError(f"{what}; allowed: all on one machine, whose memory they share")
         meeting = links.under_torchrun(cfg.cluster.timeout)
         fit(cfg, meeting.world)
         build.workers_of(cfg, algorithm)
@@ -57,7 +66,8 @@ def execute(cfg: DictConfig, folder: Path | None) -> int:
 
 
 def _servers(cfg: DictConfig) -> int:
-    return 1 if issubclass(get_class(cfg.algorithm._target_), ParameterServer) else 0
+    """Ranks that are no workers: a parameter server, or the owner of a shared memory, which hands out batches too."""
+    return 1 if issubclass(get_class(cfg.algorithm._target_), ParameterServer | SharedMemory) else 0
 
 
 def fit(cfg: DictConfig, world: int) -> None:
@@ -97,7 +107,7 @@ def run_rank(
     Returns:
         The exit code.
     """
-    parameter_server = issubclass(get_class(cfg.algorithm._target_), ParameterServer)
+    parameter_server = bool(_servers(cfg))
     if meeting.rank:
         # Ctrl-C reaches every process of a terminal; rank 0 decides what to do about it and tells the others.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -114,15 +124,20 @@ def run_rank(
 def _serve(
     parts: build.Parts, folder: Path | None, meeting: links.Meeting, lost: Lost, sign: Callable[[int], None]
 ) -> int:
-    method = parts.method
+    method, n = parts.method, parts.oracle.replica.weights.numel()
+    shared = method if isinstance(method, SharedMemory) else None
+    if shared is not None:
+        method = MemoryServer(shared, meeting.store, len(parts.dataset.train))
     assert isinstance(method, ParameterServer)
     if meeting.rank:
         # torchrun sends it to all: the server saves, and that it is gone then ends its workers.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        worker, n = meeting.rank - 1, parts.oracle.replica.weights.numel()
+        worker = meeting.rank - 1
+        link = links.Link(meeting, worker)
+        own = {"n": n, "workers": parts.workers, "seed": parts.cfg.seed}
         serve_worker(
-            method.worker(worker),
-            links.Link(meeting, worker),
+            method.worker(worker) if shared is None else MemoryWorker(shared, meeting.store, **own),
+            link,
             worker=worker,
             layout=method.layout(n),
             oracle=parts.oracle,
@@ -149,13 +164,19 @@ def _serve(
             activity=Activity(parts.workers),
             lost=lost,
             clock=parts.clock(),
-            recorder=Recorder.of(parts, folder),
+            recorder=Recorder.of(parts, folder) if shared is None else None,
             compiled=parts.cfg.run.compile,
         )
+        if isinstance(method, MemoryServer):
+            method.rate = course.rate
         servers.append(server)
         return server
 
-    return conduct(parts, folder, virtual=False, make=make, lost=lambda: servers[0].workers_lost, sign=sign)
+    try:
+        return conduct(parts, folder, virtual=False, make=make, lost=lambda: servers[0].workers_lost, sign=sign)
+    finally:
+        if isinstance(method, MemoryServer):
+            method.close()
 
 
 def _collect(parts: build.Parts, folder: Path | None, meeting: links.Meeting, sign: Callable[[int], None]) -> int:

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from algorithms.base import Collective, ParameterServer
+from algorithms.shared_memory import SharedMemory
 from runner import build, checkpoint, folders, machine
 from runner.activity import Activity
 from runner.course import Course, PeerLost, Stop
@@ -27,6 +28,7 @@ from runner.recorder import Recorder
 from runner.records import read_lines
 from runner.signals import StopSignals
 from runner.simulated_collective import SimulatedCollective
+from runner.simulated_memory import SimulatedMemory
 from runner.simulated_server import SimulatedServer
 from runner.trace import Trace
 from runner.tracking import METRICS, SUMMARY, Tracker
@@ -109,6 +111,9 @@ def simulated(parts: build.Parts, course: Course, folder: Path | None = None, tr
     }
     if isinstance(parts.method, ParameterServer):
         return simulated_server(parts, common, folder, trace)
+    if isinstance(parts.method, SharedMemory):
+        del common["compiled"]
+        return SimulatedMemory(parts.method, clock=parts.clock(), seed=parts.cfg.seed, **common)
     assert isinstance(parts.method, Collective)
     copies = 0 if parts.method.replicated else parts.workers - 1
     return SimulatedCollective(

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import torch
 
 from algorithms.base import Collective, Layout, ParameterServer
+from algorithms.shared_memory import SharedMemory
 from runner import machine
 from runner.build import Parts
 from runner.errors import InputError, shown
@@ -101,7 +102,7 @@ def facts(parts: Parts) -> dict[str, Any]:
     }
 
 
-def barriers(method: ParameterServer | Collective) -> list[int] | None:
+def barriers(method: ParameterServer | Collective | SharedMemory) -> list[int] | None:
     """Return after how many updates a method's first barrier comes, and how many there are between two."""
     if not isinstance(method, ParameterServer) or method.barrier_every is None:
         return None

@@ -1,5 +1,6 @@
 """What tests of several parts share: real data where there are some, and a cache folder of their own."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,21 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("DCRUN_CACHE", str(folder))
         patch.delenv("DCRUN_DATA", raising=False)
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Takes back what a command line that runs in this process sets of logging: its streams end with its test."""
+    root, dcrun = logging.getLogger(), logging.getLogger("dcrun")
+    handlers, levels = [*root.handlers], (root.level, dcrun.level)
+    yield
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)
+    for handler in handlers:
+        root.addHandler(handler)
+    for logger, level in zip((root, dcrun), levels, strict=True):
+        logger.setLevel(level)
+        logger.disabled = False
 
 
 @pytest.fixture(scope="session")

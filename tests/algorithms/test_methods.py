@@ -12,6 +12,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import Collective, ParameterServer
+from algorithms.shared_memory import SharedMemory
 from runner import checkpoint
 from runner.composing import CONF
 from tests.trial import Trial, compose, conduct, equal, train
@@ -85,7 +86,7 @@ def passes(name: str) -> float:
 @every
 def test_it_says_how_it_communicates_and_what_a_step_costs(name: str):
     method = kind(name)
-    assert issubclass(method, ParameterServer | Collective)
+    assert issubclass(method, ParameterServer | Collective | SharedMemory)
     assert method.cost.gradients > 0
     assert 1 <= method.default_workers <= (method.max_workers or 1000)
     assert inspect.getdoc(inspect.getmodule(method)), "the file says what the method does and where it is from"

@@ -39,18 +39,22 @@ print(large, own, libc.mallinfo2().arena >= 6 * ({LARGEST} - 2**20))
 
 STEPS = """
 import resource
-import runner
+{before}
 import torch
+from torch import nn
 
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    [torch.ones(2**21) for _ in range(6)]  # six times 8 MB, all alive, then all freed
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-for _ in range(3):
-    faults()
-print(max(faults() for _ in range(10)))
+torch.manual_seed(0)
+net = nn.Sequential(*[
+    nn.Sequential(nn.Conv2d(16 if i else 3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for i in range(6)
+])
+images = torch.randn(64, 3, 32, 32)
+for step in range(15):
+    if step == 3:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    net(images).sum().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+"""How many pages twelve training steps were handed out by the system."""
 
 
 def run(program: str, settings: dict[str, str]) -> str:
@@ -65,9 +69,10 @@ def test_freed_blocks_stay_and_only_the_largest_are_mapped():
     assert run(HELD.format(before=""), {}) != "1 0 True"
 
 
-def test_steps_take_no_new_pages():
-    pages = 6 * 2**23 // os.sysconf("SC_PAGE_SIZE")
-    assert int(run(STEPS, {})) < pages / 100
+def test_training_steps_take_few_new_pages():
+    # Not none: a system that is short of memory takes pages back by itself.
+    kept, given_back = (int(run(STEPS.format(before=before), {})) for before in ("import runner", ""))
+    assert kept < given_back / 3
 
 
 def test_settings_from_outside_decide():

@@ -1,0 +1,91 @@
+"""Shared-AsySVRG: asynchronous SGD with variance reduction on shared memory, no lock.
+
+    for s = 0, 1, ...                                                                        (algorithm 1)
+        w̃ ← w;    compute ∇f(w̃) = 1/n Σ_i ∇f_i(w̃), all workers a part of it
+        m times, in parallel:
+            v ← 1/|I_t| Σ_{i ∈ I_t} (∇f_i(ŵ) − ∇f_i(w̃) + ∇f(w̃))                              (eq. 2.5)
+            (w)_k ← (w)_k − η (v)_k    for random coordinates k                               (eq. 2.4)
+
+Source: Huo, PhD thesis 2020, algorithm 1 and section 2.5.1, which writes 1,000 random coordinates at a time since one
+would be "too time consuming", and whose SGD_SVRG starts from a model that SGD has trained for some epochs.
+
+f contains the l2 term: ∇f_i(w) is the loss' gradient plus `weight_decay · w`. Ours, as the thesis does not say: the two
+gradients of a batch see the same augmentation and the same dropout; networks with batch norm, where there is no ∇f_i of
+a sample alone, are refused. Mini-batches are handed out from one permutation of the samples an epoch, as everywhere in
+dcrun. SGD's epochs at the start are lock-free too, and write as many coordinates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from algorithms.base import Batch, Message, Oracle, Step, in_range, zeros
+from algorithms.outer_loop import OuterLoop
+from algorithms.shared_memory import SharedMemory, drawn, how_many
+
+
+class SharedAsySVRG(OuterLoop, SharedMemory):
+    """Algorithm 1.
+
+    Args:
+        inner: m, updates from one snapshot to the next.
+        coordinates: how many random coordinates each update writes; null for all.
+        weight_decay: coefficient C of the l2 term of f.
+        sgd_epochs, sgd_lr, sgd_decay: of SGD_SVRG, see `OuterLoop`.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        inner: int = 1000,
+        coordinates: int | None = None,
+        weight_decay: float = 0.0,
+        sgd_epochs: float = 0.0,
+        sgd_lr: float = 0.1,
+        sgd_decay: float = 0.0,
+    ) -> None:
+        super().__init__(inner=inner, sgd_epochs=sgd_epochs, sgd_lr=sgd_lr, sgd_decay=sgd_decay)
+        self.count = how_many(coordinates)
+        self.weight_decay = in_range("weight_decay", weight_decay, 0)
+
+    def start(self, w: Tensor, workers: int) -> None:
+        """See `SharedMemory.start`."""
+        super().start(w, workers)
+        self.w_tilde = zeros(w.numel(), like=w)
+        self.full = zeros(w.numel(), like=w)
+        self.v = zeros(w.numel(), like=w)
+
+    def snapshot(self, gradient: Tensor) -> None:
+        """Take w̃ ← w and its full gradient, the l2 term's included."""
+        self.w_tilde.copy_(self.w)
+        torch.add(gradient, self.w_tilde, alpha=self.weight_decay, out=self.full)
+
+    def direction(self, oracle: Oracle, read: Tensor, batch: Batch) -> Tensor:
+        """Return the variance-reduced gradient at ŵ; in SGD's epochs the gradient."""
+        v, C = self.v, self.weight_decay
+        if self.is_sgd(batch.number):
+            return torch.add(oracle.gradient(read, batch), read, alpha=C, out=v)
+        # The gradient at ŵ comes last: its loss and its batch statistics are the step's.
+        torch.add(oracle.reference_gradient(self.w_tilde, batch), self.w_tilde, alpha=C, out=v)
+        return v.neg_().add_(oracle.gradient(read, batch)).add_(read, alpha=C).add_(self.full)  # eq. 2.5
+
+    def rate(self, batch: Batch, step: Step) -> float:
+        """Return η: the schedule's, in SGD's epochs α / (1 + s)^β."""
+        return self.sgd_rate(batch.number) if self.is_sgd(batch.number) else step.lr
+
+    def coordinates(self, n: int, generator: np.random.Generator) -> Tensor | None:
+        """Draw the coordinates k_t of one update."""
+        return None if self.count is None else drawn(self.count, n, generator)
+
+    def snapshots(self, n: int) -> dict[str, int]:
+        """w̃ and ∇f(w̃)."""
+        return {"w_tilde": n, "full": n}
+
+    def state(self) -> Message:
+        """`w`, the snapshot `w_tilde`, and `full`, the gradient there."""
+        return {"w": self.w, "w_tilde": self.w_tilde, "full": self.full}

@@ -1,0 +1,111 @@
+"""The protocol of methods whose workers share one vector of weights in memory, and write to it without a lock.
+
+    read       ŵ ← the shared w, while others write: its pieces may be of different ages        (eq. 2.6)
+    compute    v from ŵ on a mini-batch I_t
+    write      (w)_k ← (w)_k − η (v)_k for some coordinates k, one by one                        (eq. 2.4)
+
+Source: Huo, PhD thesis 2020, section 2.3, after Lian et al. 2015 and Recht et al. 2011 (Hogwild). The architecture
+grants that a single coordinate is read and written whole, and nothing more.
+
+To add a method, subclass `SharedMemory` and implement `direction`. Methods whose workers meet now and then, all at one
+point of the program, as between the outer iterations of SVRG, say when (`barrier_every`) and implement `snapshot`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from algorithms.base import Batch, Cost, Message, Oracle, Stateful, Step, in_range
+from algorithms.local_sgd import whole
+
+
+class SharedMemory(Stateful):
+    """What all workers of a method on shared memory run; one instance serves them all, or each process has its own.
+
+    A barrier comes after `barrier_from` updates and then after every `barrier_every`: all updates so far are finished,
+    every worker computes the gradient of its fixed shard of the training set, and their sum makes a snapshot.
+
+    Attributes:
+        topology, default_workers, max_workers, cost, barrier_every, barrier_from, barrier_cost: as in
+            `algorithms.base.ParameterServer`.
+        w: the shared flat weights (n,), valid after `start`; another process may change them at any time.
+        workers: number of workers, valid after `start`.
+    """
+
+    topology: ClassVar[str] = "shared_memory"
+    default_workers: ClassVar[int] = 4
+    max_workers: ClassVar[int | None] = None
+    cost: ClassVar[Cost] = Cost()
+    barrier_every: int | None = None
+    barrier_from: int | None = None
+    barrier_cost: ClassVar[Cost] = Cost(0.0)
+
+    w: Tensor
+    workers: int
+
+    def start(self, w: Tensor, workers: int) -> None:
+        """Take over `w` (not a copy) as the shared weights, and allocate the method's state."""
+        self.w = w
+        self.workers = workers
+
+    @abstractmethod
+    def direction(self, oracle: Oracle, read: Tensor, batch: Batch) -> Tensor:
+        """Return v (n,) from what was read, ŵ (n,), and a batch; borrowed, valid until the next call."""
+
+    def rate(self, batch: Batch, step: Step) -> float:
+        """Return the learning rate η with which v of this batch is written: the schedule's."""
+        return step.lr
+
+    def evaluations(self, updates: int) -> float:
+        """Return the gradient evaluations per sample of update number `updates`, counted from 0; callable always."""
+        return self.cost.gradients
+
+    def coordinates(self, n: int, generator: np.random.Generator) -> Tensor | None:
+        """Return the coordinates to be written, ascending and distinct, drawn from `generator`; None for all of `n`."""
+        return None
+
+    def write(self, where: Tensor | slice, v: Tensor, lr: float) -> None:
+        """Write coordinates of v (n,) to the shared weights, eq. 2.4, without a lock."""
+        if isinstance(where, slice):
+            self.w[where].add_(v[where], alpha=-lr)  # eq. 2.4
+        else:
+            self.w.index_add_(0, where, v[where], alpha=-lr)  # eq. 2.4
+
+    def snapshot(self, gradient: Tensor) -> None:
+        """Take the shared weights as they stand for a snapshot; `gradient` (n,) is the full training set's there."""
+        raise NotImplementedError(f"{type(self).__name__} takes no snapshots")
+
+    def snapshots(self, n: int) -> dict[str, int]:
+        """Return the sizes of the tensors of `state` besides `w`, for `n` weights; callable before `start`."""
+        return {}
+
+    def state(self) -> Message:
+        """Return every tensor that the next steps depend on, by name; not copies."""
+        return {"w": self.w}
+
+    def solution(self) -> Tensor:
+        """Return the flat weights that are evaluated, saved and hashed."""
+        return self.w
+
+
+def drawn(count: int, n: int, generator: np.random.Generator) -> Tensor | None:
+    """Return `count` distinct coordinates of `n`, uniformly drawn and ascending; None where that is all of them."""
+    if count >= n:
+        return None
+    chosen = generator.choice(n, count, replace=False, shuffle=False)
+    chosen.sort()
+    return torch.from_numpy(chosen)
+
+
+def how_many(coordinates: int | None) -> int | None:
+    """Check the number of coordinates that an update writes, None for all, and return it.
+
+    Raises:
+        ValueError: naming the key, the value and what is allowed.
+    """
+    return None if coordinates is None else int(in_range("coordinates", whole("coordinates", coordinates), 1))

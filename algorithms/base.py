@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
@@ -33,12 +33,15 @@ class Batch(NamedTuple):
     Attributes:
         number: position of the batch in the run, counted from 0 (seeds dropout).
         epoch: pass over the training set to which it belongs, counted from 0 (seeds augmentation).
-        ids: int64 vector of sample numbers; may be empty in a collective's last, short step.
+        ids: int64 vector of sample numbers; may be empty in a collective's last, short step. Where workers have fixed
+            parts of the training set, they are drawn from `pool` uniformly and independently.
+        pool: int64 vector of the samples that the worker may use, in a fixed order; None where that is all of them.
     """
 
     number: int
     epoch: int
     ids: Tensor
+    pool: Tensor | None = None
 
 
 class Step(NamedTuple):
@@ -72,8 +75,64 @@ class Layer(NamedTuple):
     high: int
 
 
+class Problem(NamedTuple):
+    """What a method whose workers have fixed parts of the training set knows of it before it starts.
+
+    Attributes:
+        samples: n.
+        features: d, also the number of weights.
+        workers: M.
+        batch: samples a worker uses between two messages.
+        scalar: whether ∇φ_i(w) = φ_i'(x_iᵀw) x_i.
+    """
+
+    samples: int
+    features: int
+    workers: int
+    batch: int
+    scalar: bool
+
+    def part(self, number: int) -> range:
+        """Return the sample numbers of part `number` of M, which differ in size by at most one."""
+        return cut(self.samples, self.workers, number)
+
+    @property
+    def largest(self) -> int:
+        """Samples of the largest part."""
+        return -(-self.samples // self.workers)
+
+
+def cut(samples: int, parts: int, number: int) -> range:
+    """Return piece `number` of 0 … `samples` − 1 in `parts` pieces, the first ones longer by one where need be."""
+    size, longer = divmod(samples, parts)
+    low = number * size + min(number, longer)
+    return range(low, low + size + (number < longer))
+
+
+class Rows(Protocol):
+    """Samples of an objective with one weight a feature, whose gradients are known one by one.
+
+    Attributes:
+        x: the samples (B, d).
+    """
+
+    x: Tensor
+
+    def slopes(self, w: Tensor) -> Tensor:
+        """Return φ_i'(x_iᵀw) (B,); of use where ∇φ_i(w) = φ_i'(x_iᵀw) x_i."""
+        ...
+
+    def gradients(self, w: Tensor) -> Tensor:
+        """Return ∇φ_i(w) (B, d)."""
+        ...
+
+    def curvatures(self) -> Tensor:
+        """Return how smooth each φ_i is, L_i (B,)."""
+        ...
+
+
 class Oracle(Protocol):
-    """What a method may ask about the objective."""
+    """What a method may ask about the objective; `rows` and `generator` of those that method says it needs."""
 
     def gradient(self, w: Tensor, batch: Batch) -> Tensor:
         """Return the mean gradient over `batch` at the flat weights `w`, a flat vector that the next call reuses."""
@@ -94,6 +153,14 @@ class Oracle(Protocol):
         """
         ...
 
+    def rows(self, ids: Tensor, counted: bool = True) -> Rows:
+        """Return single samples; `counted`: what is asked about them is part of the training that is reported."""
+        ...
+
+    def generator(self, batch: Batch) -> torch.Generator:
+        """Return a generator for random choices on a batch, on the CPU, a function of the run's seed and the batch."""
+        ...
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -108,10 +175,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class Layout:
-    """Number of elements of each tensor in a method's messages, in the order in which they are packed."""
+    """Number of elements of each tensor in a method's messages, in the order in which they are packed.
+
+    Attributes:
+        pull: what a worker gets.
+        push: what it sends.
+        mirror: what it sends besides, for the server's copy of its state; the clock of a cluster does not count it.
+        kept: what a worker that takes over a part of the training set gets once, see `ParameterServer.kept`.
+    """
 
     pull: dict[str, int]
     push: dict[str, int]
+    mirror: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
 
 
 class Round(NamedTuple):
@@ -148,6 +224,9 @@ class Worker(ABC):
         The returned tensors may be borrowed from the oracle or from `pulled`; they are valid until the next call.
         """
 
+    def take(self, part: range, message: Message) -> None:  # noqa: B027 (most workers keep nothing)
+        """Take over a part of the training set, with what `ParameterServer.kept` says of it."""
+
     def receive(self, number: int, message: Message) -> None:  # noqa: B027 (most methods have no barriers)
         """Take in what the server broadcasts in round `number` of a barrier; what is to be kept must be copied."""
 
@@ -170,10 +249,35 @@ class Stateful(ABC):
             that cannot tell them are then refused before the run.
         separable: whether the method needs f to be a mean of functions f_i of single samples; networks with batch norm
             are then refused before the run.
+        needs: what it asks of the objective: "gradients", which every model has; "rows", gradients of single samples of
+            a model with one weight a feature; "dual", these of a quadratic loss. The last two have workers with fixed
+            parts of the training set.
+        weight_decay: λ, coefficient of the l2 term (λ/2)‖w‖².
     """
 
     per_sample: ClassVar[bool] = False
     separable: ClassVar[bool] = False
+    needs: ClassVar[Literal["gradients", "rows", "dual"]] = "gradients"
+    weight_decay: float = 0.0
+
+    def pose(self, problem: Problem) -> None:  # noqa: B027 (most methods need not know)
+        """Learn what the problem is, where `needs` is more than gradients; called once, before all but `prepare`.
+
+        Raises:
+            ValueError: the method cannot solve such a problem.
+        """
+
+    def largest_rate(self) -> float | None:
+        """Return the learning rate from which on the method cannot converge; None where it is not known."""
+        return None
+
+    def duals(self, states: Sequence[Message]) -> Tensor | None:
+        """Return the dual variables (n,) of all samples, where the method has such; None, the default, where not.
+
+        Args:
+            states: what `state` returned: of the server alone, or of every worker of a collective method.
+        """
+        return None
 
     def prepare(self, layers: Sequence[Layer]) -> None:  # noqa: B027 (most methods look at no layers)
         """Learn which piece of the flat vector belongs to which layer; called once, before everything else.
@@ -253,6 +357,13 @@ class ParameterServer(Stateful):
     @abstractmethod
     def pull(self, worker: int) -> Message:
         """Return what `worker` gets when it pulls now; it may alias the live weights."""
+
+    def announce(self, step: Step) -> None:
+        """Be told the learning rate at which the coming pulls are answered."""
+
+    def kept(self, part: range) -> Message:
+        """Return what a worker half needs to take over a part of the training set, see `Worker.take`."""
+        return {}
 
     def sent(self, worker: int) -> Message | None:
         """Return what the last `pull` of `worker` returned, unchanged, where the server keeps it as a backup.

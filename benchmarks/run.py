@@ -21,7 +21,7 @@ from rich.console import Console
 from sidebyside import Row, show
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ("startup", "memory", "updates", "clars", "messages", "training")
+BENCHMARKS = ("startup", "memory", "updates", "clars", "dual", "messages", "training")
 
 
 def main() -> int:

@@ -5,6 +5,8 @@ Wrong input shows here, as `InputError`, before anything is trained or written.
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import shutil
 import sys
@@ -15,8 +17,9 @@ from typing import Any
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
-from algorithms.base import Collective, ParameterServer
+from algorithms.base import Collective, ParameterServer, Problem, Stateful
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
 from runner import pipeline
@@ -26,14 +29,17 @@ from runner.beside import SideStream
 from runner.capture import CudaGraphs
 from runner.clock import Clock
 from runner.config import DIAGNOSTICS, GPU_SLOT, check_each
-from runner.course import Observer
+from runner.course import Executor, Observer
 from runner.diagnostics import LayerLog, spread
 from runner.errors import InputError, building
 from runner.evaluate import Evaluator
+from runner.objective import Objective
 from runner.oracle import NetworkOracle
 from runner.replica import Replica
 from runner.schedule import Schedule
 from runner.seeds import derive
+
+log = logging.getLogger("dcrun")
 
 
 @dataclass
@@ -65,6 +71,7 @@ class Parts:
         method = instantiate(self.cfg.algorithm)
         method.prepare(self.oracle.replica.layers)
         method.plan(len(self.dataset.train), self.cfg.run.batch_size)
+        pose(method, self.cfg, len(self.dataset.train), self.workers, self.oracle.replica)
         return method
 
     def observers(self, folder: Path, lines: int) -> list[Observer]:
@@ -80,13 +87,34 @@ class Parts:
         ids = spread(len(self.dataset.train), run.diagnostic_samples)
         return [LayerLog(self.oracle, ids, folder, lines, run.diagnostics, batch_size=run.eval_batch_size)]
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the model guesses classes."""
+        return getattr(self.oracle.replica.module, "classifies", True)
+
+    def measure(self, weights: Tensor, executor: Executor) -> dict[str, float]:
+        """Return what is known of the objective at flat weights: nothing, where the model does not tell its φ_i."""
+        if self._objective is None:
+            return {}
+        state = executor.state_dict()
+        return self._objective(weights, state["methods"] if "methods" in state else [state["method"]])
+
+    @functools.cached_property
+    def _objective(self) -> Objective | None:
+        module = self.oracle.replica.module
+        if not hasattr(module, "quadratic"):
+            return None
+        return Objective(module, self.dataset.train, self.method.weight_decay, self.method.duals)
+
     def clock(self) -> Clock:
         """Return the clock of the run's cluster."""
         cluster = self.cfg.cluster
         return Clock(cluster.compute, cluster.stragglers, cluster.network, workers=self.workers, seed=self.cfg.seed)
 
-    def evaluator(self) -> Evaluator:
-        """Return the evaluator on the test data."""
+    def evaluator(self) -> Evaluator | None:
+        """Return the evaluator on the test data, None where there are none."""
+        if not len(self.dataset.test):
+            return None
         size, top5 = self.cfg.run.eval_batch_size, self.dataset.top5
         return Evaluator(self.oracle, self.dataset.test, batch_size=size, top5=top5)
 
@@ -221,6 +249,10 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     with building():
         method.prepare(oracle.replica.layers)
         method.plan(n, cfg.run.batch_size)
+        if getattr(dataset.train, "augment", None) is not None and method.needs != "gradients":
+            what = f"algorithm={cfg.names.algorithm} has a dual variable for each sample, which must stay as it is"
+            raise InputError.of("dataset.augment", True, what, "false")
+        pose(method, cfg, n, workers, oracle.replica)
         if method.per_sample or "variance_factor" in cfg.run.diagnostics:
             oracle.sample_norms  # noqa: B018 (refuses a network with layers that cannot tell them)
     together = workers if isinstance(method, Collective) else 1
@@ -234,11 +266,33 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         if isinstance(method, ParameterServer | SharedMemory)
         else None,
         device="cpu" if oracle.streams else device,
+        parts=None if method.needs == "gradients" else workers,
     )
     if not len(batches):
         raise InputError.of("run.epochs", cfg.run.epochs, f"is no update of {n} samples", f"{1 / n:.2g} or more")
     schedule = schedule_of(cfg, workers, batches.size)
+    bound = method.largest_rate()
+    if bound is not None and cfg.schedule.lr >= bound:
+        log.warning("schedule.lr=%g: this problem needs a rate below %.3g, or it diverges", cfg.schedule.lr, bound)
     return Parts(cfg, workers, device, dataset, oracle, method, schedule, batches)
+
+
+def pose(method: Stateful, cfg: DictConfig, n: int, workers: int, replica: Replica) -> None:
+    """Tell a method that needs more than gradients what the problem is.
+
+    Raises:
+        InputError: the model is none that it can train.
+        ValueError: it cannot solve such a problem.
+    """
+    if method.needs == "gradients":
+        return
+    module = replica.module
+    if not hasattr(module, "quadratic") or (method.needs == "dual" and not getattr(module, "dual", False)):
+        what = "needs a quadratic loss" if method.needs == "dual" else "needs gradients of single samples"
+        allowed = "ridge" if method.needs == "dual" else "ridge, pca_step"
+        raise InputError.of("model", cfg.names.model, f"algorithm={cfg.names.algorithm} {what}", allowed)
+    scalar = bool(getattr(module, "scalar", True))
+    method.pose(Problem(n, replica.weights.numel(), workers, cfg.run.batch_size, scalar))
 
 
 def schedule_of(cfg: DictConfig, workers: int, batch: int) -> Schedule:

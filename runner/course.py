@@ -124,7 +124,8 @@ class Course:
         checkpoint_every: effective passes between checkpoints; they are written right after an evaluation or when the
             run is stopped.
         schedule: learning rate by effective passes.
-        evaluator: test score of weights; None on a rank that only counts, like the arguments after it.
+        evaluator: test score of weights; None without test samples, and on a rank that only counts, like the
+            arguments after it.
         log: writer of rows and live progress.
         folder: the run folder, for the timeline.
         save: writes a checkpoint of (update number, state).
@@ -132,6 +133,8 @@ class Course:
         observers: called at every evaluation.
         target_loss: training loss at which the run is complete.
         sign: told the number of updates after each of them.
+        measure: columns about the objective at the weights, and the state of who drives the course.
+        classifies: whether the model guesses classes, so that training has errors.
 
     Attributes:
         samples_seen: gradient evaluations so far.
@@ -157,6 +160,8 @@ class Course:
         observers: Sequence[Observer] = (),
         target_loss: float | None = None,
         sign: Callable[[int], None] = lambda updates: None,
+        measure: Callable[[Tensor, Executor], dict[str, float]] = lambda weights, executor: {},
+        classifies: bool = True,
     ) -> None:
         self.samples = samples
         self.epochs = epochs
@@ -171,6 +176,8 @@ class Course:
         self.observers = observers
         self.target_loss = target_loss
         self.sign = sign
+        self.measure = measure
+        self.classifies = classifies
         self.epochs_to_target: float | None = None
         self.samples_seen = 0.0
         self.updates = 0
@@ -297,8 +304,11 @@ class Course:
         self.start()
 
     def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, executor: Executor) -> None:
-        assert self.evaluator is not None
-        score = self.evaluator(weights, statistics)
+        score = None if self.evaluator is None else self.evaluator(weights, statistics)
+        tested = {} if score is None else {"test_loss": score.loss, "test_error": score.error}
+        if score is not None and score.error_top5 is not None:
+            tested["test_error_top5"] = score.error_top5
+        objective = self.measure(weights, executor)
         loss, errors, count = totals.tolist()
         totals.zero_()
         mean, largest = executor.activity.window()
@@ -308,17 +318,16 @@ class Course:
             "updates": self.updates,
             "seconds": self.seconds,
             "train_loss": loss / count if count else None,
-            "train_error": 100 * errors / count if count else None,
-            "test_loss": score.loss,
-            "test_error": score.error,
-            **({} if score.error_top5 is None else {"test_error_top5": score.error_top5}),
+            "train_error": 100 * errors / count if count and self.classifies else None,
+            **tested,
             "lr": self.schedule.at(self.epoch).lr,
             "staleness_mean": mean,
             "staleness_max": largest,
             **executor.columns(),
+            **objective,
         }
         self.log.log(row, samples_per_second=self.samples_seen / self.train_wall if self.train_wall else None)
-        if not math.isfinite(score.loss) or not math.isfinite(loss):
+        if not math.isfinite(loss) or not all(map(math.isfinite, (*tested.values(), *objective.values()))):
             raise Stop("diverged")
         for observer in self.observers:
             observer(row, weights, statistics, executor)

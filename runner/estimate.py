@@ -156,6 +156,8 @@ def _median(parts: Parts, call: Callable[[], object]) -> float:
 
 def _evaluation(parts: Parts) -> float:
     test, size = parts.dataset.test, min(parts.cfg.run.eval_batch_size, len(parts.dataset.test))
+    if not size:
+        return 0.0
     ids = torch.arange(size)
     parts.oracle.replica.module.eval()
     with torch.no_grad():

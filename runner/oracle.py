@@ -18,6 +18,7 @@ from runner.beside import Beside
 from runner.capture import CapturedSteps, Graphs
 from runner.errors import InputError
 from runner.replica import Replica
+from runner.rows import ObjectiveRows
 from runner.sample_norms import SampleNorms
 from runner.seeds import derive
 
@@ -143,6 +144,15 @@ class NetworkOracle:
         gradient = self._backward(w, batch, squares)
         # Contributions sum to the gradient of a mean over `size` samples.
         return gradient, squares.sqrt_().sum(1).mul_(size / max(1, counted))
+
+    def rows(self, ids: Tensor, counted: bool = True) -> ObjectiveRows:
+        """Return single samples of an objective with one weight a feature, see `algorithms.base.Rows`."""
+        inputs, targets = self.split.batch(ids)
+        return ObjectiveRows(self.replica.module, inputs.flatten(1), targets, self.totals if counted else None)
+
+    def generator(self, batch: Sample) -> torch.Generator:
+        """Return a generator for a method's random choices on a batch, on the CPU."""
+        return torch.Generator().manual_seed(derive(self.seed, "choices", batch.number))
 
     @contextmanager
     def in_float32(self) -> Iterator[None]:

@@ -10,9 +10,9 @@ HEADER = 4
 """int64 words of the header."""
 NUMBERS = 4
 """float64 words after the header."""
-BATCH, STOP, ROUND, RESTORE = 0, 1, 2, 3
+BATCH, STOP, ROUND, RESTORE, PART = 0, 1, 2, 3, 4
 """What a message to a worker asks for: compute on a batch, or end, or take in a packet that follows it: the broadcast
-of a barrier's round, or the state of a worker in a run that goes on."""
+of a barrier's round, the state of a worker in a run that goes on, or what is known of a part of the training set."""
 
 
 class Packet:

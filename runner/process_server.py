@@ -25,14 +25,14 @@ import torch
 from torch import Tensor
 from torch.distributed import Work
 
-from algorithms.base import Message, ParameterServer, Round, Step
+from algorithms.base import Message, ParameterServer, Round, Step, cut
 from runner.activity import Activity
 from runner.barrier import following, summed
 from runner.batches import Batches, Leases
 from runner.clock import Clock
 from runner.course import Course, PeerLost
 from runner.links import Link, reason
-from runner.packet import BATCH, RESTORE, ROUND, STOP, Packet
+from runner.packet import BATCH, PART, RESTORE, ROUND, STOP, Packet
 from runner.process_worker import STATISTICS, push_fields
 from runner.recorder import Recorder
 from runner.replica import Replica, running_average
@@ -59,6 +59,7 @@ class Connection:
         self.version = 0
         self.replied = 0.0
         self.alive = True
+        self.taking: list[int] = []
 
 
 class ProcessServer:
@@ -108,9 +109,11 @@ class ProcessServer:
         self.rounds = server.rounds(replica.weights.numel())
         self.restoring = server.restoring(replica.weights.numel())
         layout = server.layout(replica.weights.numel())
-        push = push_fields(layout.push, self.statistics.numel())
+        self.kept = layout.kept
+        self.samples = batches.samples
+        push = push_fields(layout.push | layout.mirror, self.statistics.numel())
         self.connections = [Connection(link, layout.pull, push) for link in links]
-        self.fields = list(layout.push)
+        self.fields = list(layout.push | layout.mirror)
         self.arrivals: queue.Queue[tuple[int, float, str | None]] = queue.Queue()
 
     def run(self) -> None:
@@ -330,8 +333,12 @@ class ProcessServer:
         batch = self.leases.lease(worker)
         if batch is None:
             return
+        # Before the wait below: a transfer is waited for once.
+        self._hand_over(worker)
         if connection.sending is not None:
             connection.sending.wait()
+        rate = self.course.rate()
+        self.server.announce(Step(lr=rate.lr, decay=rate.decay))
         connection.outbox.fill(self.server.pull(worker))
         connection.outbox.header[0] = BATCH
         connection.outbox.header[1] = batch.number
@@ -343,6 +350,14 @@ class ProcessServer:
         except RuntimeError as error:
             self._broken(worker, error)
         connection.owing.release()
+
+    def _hand_over(self, worker: int) -> None:
+        """Send a worker what it needs to know of the parts of the training set that it is to take over."""
+        connection = self.connections[worker]
+        while connection.taking:
+            part = connection.taking.pop(0)
+            piece = cut(self.samples, len(self.connections), part)
+            self._send(worker, (PART, part, 0, 0), self.kept, self.server.kept(piece))
 
     def _broken(self, worker: int, error: RuntimeError) -> None:
         """Have a worker dropped in its turn: a message that is being handled is finished first."""
@@ -363,6 +378,10 @@ class ProcessServer:
         if not any(other.alive for other in self.connections):
             raise PeerLost(f"all workers are lost; the last one was worker {worker} ({fault}), after update {updates}")
         batch = "it held no batch" if held is None else f"its batch {held} is handed out again"
+        if inherited := self.leases.heir(worker):
+            heir, parts = inherited
+            self.connections[heir].taking += parts
+            batch += f"; worker {heir} takes over its part of the training set"
         log.warning("worker %d lost after update %d (%s); %s", worker, updates, fault, batch)
         for other in waking:
             self._reply(other)
@@ -421,6 +440,8 @@ class ProcessServer:
         self.totals.copy_(state["totals"])
         self.leases.load_state_dict(state["leases"])
         self.leases.restart()
+        for worker, parts in self.leases.parts.items():
+            self.connections[worker].taking += parts
         self.activity.load_state_dict(state["activity"])
         self.workers_lost = state["workers_lost"]
         if self.recorder is not None and state["trace"] is not None:

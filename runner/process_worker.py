@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from algorithms.base import Layout, Message, Round, Worker
+from algorithms.base import Layout, Message, Round, Worker, cut
 from runner.batches import Batches
 from runner.clock import Clock
 from runner.links import Link
 from runner.oracle import NetworkOracle
-from runner.packet import BATCH, RESTORE, ROUND, STOP, Packet
+from runner.packet import BATCH, PART, RESTORE, ROUND, STOP, Packet
 from runner.trace import FLOAT_BYTES
 
 STATISTICS = "batch statistics"
@@ -63,10 +63,11 @@ def serve_worker(
     replica = oracle.replica
     on_gpu = oracle.device.type == "cuda"
     inbox = Packet(layout.pull, pinned=on_gpu)
-    outbox = Packet(push_fields(layout.push, replica.statistics.numel()), pinned=on_gpu)
+    outbox = Packet(push_fields(layout.push | layout.mirror, replica.statistics.numel()), pinned=on_gpu)
     heard = [Packet(part.broadcast, pinned=on_gpu) for part in rounds]
     said = [Packet(part.answer, pinned=on_gpu) for part in rounds]
     state = Packet(restoring or {}, pinned=on_gpu)
+    parcel = Packet(layout.kept)
     answered = max(1, sum(bool(part.answer) for part in rounds))
 
     def travel(sizes: dict[str, int]) -> None:
@@ -86,6 +87,7 @@ def serve_worker(
         packet.numbers[3] = time.perf_counter() - begin
 
     task = 0
+    parts = [] if batches.parts is None else [worker]
     while True:
         link.receive(inbox.buffer)
         kind, number, third, fourth = inbox.header.tolist()
@@ -94,6 +96,12 @@ def serve_worker(
         if kind == RESTORE:
             link.receive(state.buffer)
             half.restore(state.tensors)
+            continue
+        if kind == PART:
+            # The worker's own, in a run that goes on, or a lost worker's.
+            link.receive(parcel.buffer)
+            half.take(cut(batches.samples, workers, number), parcel.tensors)
+            parts += [] if number in parts else [number]
             continue
         if kind == ROUND:
             link.receive(heard[number].buffer)
@@ -110,7 +118,7 @@ def serve_worker(
             assert kind == BATCH
             travel(layout.pull)
             begin = time.perf_counter()
-            batch = batches.batch(number)
+            batch = batches.drawn(number, parts) if parts else batches.batch(number)
             message = half.work(oracle, inbox.tensors, batch)
             extra = {STATISTICS: replica.statistics} if replica.statistics.numel() else {}
             send(outbox, message | extra, begin, len(batch.ids), gradients(third))

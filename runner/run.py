@@ -200,6 +200,8 @@ def conduct(
             observers=parts.observers(folder, 0 if resumed is None else resumed["tracker"]["rows"]),
             target_loss=cfg.run.target_loss,
             sign=sign,
+            measure=parts.measure,
+            classifies=parts.classifies,
         )
         executor = make(course)
         share(resumed)
@@ -276,4 +278,5 @@ def _results(parts: build.Parts, course: Course, executor: Executor, folder: Pat
         "buffers_sha256": weights_sha256(replica.named_statistics(statistics)),
         **executor.activity.slowest(course.seconds),
         **executor.columns(),
+        **parts.measure(weights, executor),
     }

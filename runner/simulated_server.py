@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from algorithms.base import Batch, Message, ParameterServer, Step, Worker
+from algorithms.base import Batch, Message, ParameterServer, Step, Worker, cut
 from runner.activity import Activity
 from runner.barrier import following, summed
 from runner.batches import Batches, Leases
@@ -120,6 +120,7 @@ class SimulatedServer:
             if self.recorder is not None:
                 self.recorder.resumed(version=self.course.updates, time=event.time)
             self.leases.restart()
+            self._begin_anew()
             self._restore()
             for worker in range(len(self.halves)):
                 self._pull(worker, event.time)
@@ -192,6 +193,8 @@ class SimulatedServer:
             return
         if self.oracle.streams:
             self.oracle.expect(batch)
+        rate = self.course.rate()
+        self.server.announce(Step(lr=rate.lr, decay=rate.decay))
         message = self.server.pull(worker)
         for name, copy in self.copies[worker].items():
             copy.copy_(message[name])
@@ -204,8 +207,23 @@ class SimulatedServer:
         self.workers_lost += 1
         if self.recorder is not None:
             self.recorder.lost(event.worker, version=self.course.updates, time=event.time)
-        for idle in self.leases.forfeit(event.worker):
+        waking = self.leases.forfeit(event.worker)
+        if inherited := self.leases.heir(event.worker):
+            self._hand_over(*inherited)
+        for idle in waking:
             self._pull(idle, event.time)
+
+    def _hand_over(self, worker: int, parts: list[int]) -> None:
+        """Give a worker's half what it needs to know of parts of the training set."""
+        for part in parts:
+            piece = cut(self.batches.samples, len(self.halves), part)
+            self.halves[worker].take(piece, self.server.kept(piece))
+
+    def _begin_anew(self) -> None:
+        """Give every worker a new half that knows what the server knows, where parts of the training set are fixed."""
+        for worker, parts in self.leases.parts.items():
+            self.halves[worker] = self.server.worker(worker)
+            self._hand_over(worker, parts)
 
     def _compare(self, record: Record) -> None:
         """Refuse a trace that this run cannot have made: it would not be what it claims to repeat."""
@@ -262,5 +280,6 @@ class SimulatedServer:
         if self.recorder is not None and state["trace"] is not None:
             self.recorder.load_state_dict(state["trace"])
         self.activity.load_state_dict(state["activity"])
+        self._begin_anew()
         self._restore()
         self._resumed = True

@@ -91,6 +91,7 @@ class Trial:
     def __init__(self, *overrides: str, folder: Path, stop_after: int | None = None, oracle: Any = None) -> None:
         self.parts = build.load(compose(*overrides))
         evaluator: Any = self.parts.evaluator()
+        told = {"measure": self.parts.measure, "classifies": self.parts.classifies} if oracle is None else {}
         if oracle is not None:
             self.parts = dataclasses.replace(self.parts, oracle=oracle)
             evaluator = _nothing
@@ -109,6 +110,7 @@ class Trial:
             save=lambda updates, state: self.saved.append((updates, copy.deepcopy(state))),
             observers=self.parts.observers(folder, 0),
             stopping=lambda: stop_after is not None and self.course.updates >= stop_after,
+            **told,
         )
         self.executor = simulated(self.parts, self.course)
 

@@ -5,6 +5,7 @@ A claim compares metrics of cells, or a metric and a number:
     final_test_error[dc_asgd_a, M=8] < final_test_error[asgd, M=8]
     seconds[asgd, M=8] < 0.9 * seconds[ssgd, M=8]
     abs(final_test_error[dc_asgd_c, M=4] - final_test_error[sgd, M=1]) < 0.5
+    seconds_to(duality_gap,1e-4)[dis_dfsdca, M=4] < seconds_to(duality_gap,1e-4)[cocoa_plus, M=4]
 """
 
 import math
@@ -21,8 +22,8 @@ from runner.report.published import Claim
 
 CONFIDENCE = 0.95
 WORDS = ("holds", "fails", "undecided", "not measured")
-_SIDE = r"(?:([\d.]+) ?\* ?)?(\w+(?:\([\w.]+\))?)\[([^\]]+)\]"
-_COMPARED = re.compile(rf"{_SIDE} (<=|<|>=|>) (?:{_SIDE}|([\d.]+))")
+_SIDE = r"(?:([\d.]+) ?\* ?)?(\w+(?:\([\w.,-]+\))?)\[([^\]]+)\]"
+_COMPARED = re.compile(rf"{_SIDE} (<=|<|>=|>) (?:{_SIDE}|([\d.]+(?:e-?\d+)?))")
 _CLOSE = re.compile(rf"abs\({_SIDE} - {_SIDE}\) < ([\d.]+)")
 
 

@@ -5,7 +5,7 @@ import re
 from runner.report.collect import Run, finite
 
 _EARLY = re.compile(r"early_(\w+)\(([\w.]+)\)")
-_TO_REACH = re.compile(r"(epochs|seconds)_to\(([\d.]+)\)")
+_TO_REACH = re.compile(r"(epochs|seconds)_to\((?:(\w+),)?([\d.]+(?:e-?\d+)?)\)")
 
 # Name and digits of what is shown often; others are shown under their own name with four significant digits.
 _SHOWN = {
@@ -37,7 +37,8 @@ def measured(run: Run, metric: str) -> float | None:
         metric: a number of the summary; `final_<column>` or `lowest_<column>` of the metrics; `final_accuracy`,
             `best_accuracy` (a fraction, from the test error); `seconds_per_epoch`; `samples_per_virtual_second`
             (of the run's own clock); `early_<quantity>(<layer>)`: of a layer at the first evaluation;
-            `epochs_to(E)` and `seconds_to(E)`: until the test error is E percent.
+            `epochs_to(E)` and `seconds_to(E)`: until the test error is E percent; `epochs_to(<column>,X)` and
+            `seconds_to(<column>,X)`: until a column of the metrics is X, as `seconds_to(duality_gap,1e-4)`.
 
     Returns:
         the number; None where the run has none (`*_to`: where it never came so far).
@@ -45,7 +46,8 @@ def measured(run: Run, metric: str) -> float | None:
     if (number := run.number(metric)) is not None:
         return number
     if reach := _TO_REACH.fullmatch(metric):
-        return reached(run, "test_error", float(reach[2]), "epoch" if reach[1] == "epochs" else "seconds")
+        along = "epoch" if reach[1] == "epochs" else "seconds"
+        return reached(run, reach[2] or "test_error", float(reach[3]), along)
     if early := _EARLY.fullmatch(metric):
         first = next(iter(run.layers(early[1])), {})
         return finite(first.get(early[1], {}).get(early[2]))

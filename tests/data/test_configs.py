@@ -29,14 +29,17 @@ def test_keys_and_defaults_are_the_constructors(option: str):
     assert values == defaults
 
 
-@pytest.mark.parametrize("option", ["digits", "synthetic"])
+EMBEDDED = ("digits", "synthetic", "unit_vectors")
+
+
+@pytest.mark.parametrize("option", EMBEDDED)
 def test_embedded_ones_build(option: str):
     data = instantiate(config(option))
     assert isinstance(data, Dataset)
     assert data.name == option
 
 
-@pytest.mark.parametrize("option", sorted(set(OPTIONS) - {"digits", "synthetic"}))
+@pytest.mark.parametrize("option", sorted(set(OPTIONS) - set(EMBEDDED)))
 def test_others_say_what_they_miss(option: str, tmp_path: Path):
     values = config(option)
     values.root = str(tmp_path / "nowhere")

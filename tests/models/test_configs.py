@@ -16,7 +16,9 @@ def test_all_models_have_a_config():
     small = {f"resnet{depth}" for depth in (18, 50, 101, 152)} | {"resnet8_nobn", "resnext29", "vgg11_bn", "vgg16_bn"}
     others = {"googlenet", "densenet121", "mobilenet_v2", "dpn92", "fcn5", "cnn5", "mlp", "linear"}
     large = {f"imagenet_{name}" for name in ("resnet18", "resnet50", "densenet121", "mobilenet_v2")}
-    assert {path.stem for path in CONFIGS} == depths | small | others | large
+    # Of one weight a feature: see test_objective.py.
+    objectives = {"ridge", "pca_step"}
+    assert {path.stem for path in CONFIGS} == depths | small | others | large | objectives
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem in SMALL], ids=lambda path: path.stem)

@@ -1,0 +1,266 @@
+"""Dis-dfSDCA, distributed asynchronous dual-free stochastic dual coordinate ascent.
+
+    server, push of v_k:     w ← w − η v_k                                                    (eq. 3.5, algorithm 6)
+    worker k, H samples i of its own part of the training set, at the w that it pulled (algorithm 7):
+                             κ = ∇φ_i(w) + α_i                                                (eq. 3.6)
+                             α_i ← α_i − η λ n κ                                              (eq. 3.7)
+                             v_k ← v_k + κ                                                    (eq. 3.8)
+
+Source: Huo, PhD thesis 2020, chapter 3, after Shalev-Shwartz, "SDCA without Duality" (2015, ICML 2016). λ is
+`weight_decay`, H is `run.batch_size`, η is `schedule.lr`. One worker with H = 1 is dfSDCA, algorithm 5.
+
+Algorithm 7 prints η λ n_k κ, eq. 3.7 η λ n κ. Only n keeps the primal-dual relation (3.3), so it is n here:
+(1/λn) Σ α_i = w − η Σ v_k over the messages in flight, at all times. α_i contracts by 1 − ηλn, so η < 2/(λn) is needed;
+a larger η is not refused, for the thesis' own grid has such, but warned of.
+
+Where ∇φ_i(w) = φ_i'(x_iᵀw) x_i, α_i is a number times x_i, and the number is kept. The H samples are drawn
+independently; a sample that is drawn c times meets the α_i that the earlier draws left, which is a geometric sum.
+
+Where α lives. A sample's α is its worker's, and always up to date there. The server keeps a mirror of it from the
+pushes (new α of the samples used), for evaluations, checkpoints and workers that begin anew or take over the part of
+a lost one. The clock counts w, η and v alone, as the thesis' messages.
+
+Ours, as the thesis does not say: the rate that a worker pulled is the one that its push is taken in with, so that the
+relation holds under any schedule; the parts of the training set are contiguous; a lost worker's part, with the α of the
+mirror, goes to the living worker that has the fewest samples.
+
+Sampling (section 3.3.2): a sample drawn with probability p_i instead of 1/n_k counts s_i = 1/(n_k p_i) times in eq. 3.7
+and 3.8, which leaves both unbiased. "importance" takes p_i = ½(1/n_k + L_i/Σ L), L_i the smoothness of φ_i (SDCA
+without Duality, section on non-uniform sampling), so s_i < 2. "adaptive" takes ½(1/n_k + r_i/Σ r) with
+r_i = ‖κ_i‖ √(L_i + λn) at the pulled w (Csiba, Qu and Richtárik 2015; He and Takáč 2015; the uniform half is ours and
+bounds s_i by 2): it needs κ of the whole part for every message, which is counted in its cost.
+
+The outer loop of algorithm 6, after every T pushes a broadcast of w to all workers, is a barrier of no rounds: T is
+`inner`. The thesis does not say its T; by default there is no such broadcast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from algorithms.base import (
+    Batch,
+    Cost,
+    Layout,
+    Message,
+    Oracle,
+    ParameterServer,
+    Problem,
+    Rows,
+    Step,
+    Worker,
+    in_range,
+    one_of,
+    zeros,
+)
+
+SAMPLING = ("uniform", "importance", "adaptive")
+LARGEST = 2**24
+"""Most samples: their numbers travel as float32."""
+
+
+def positive(name: str, value: float) -> float:
+    """Check that `value` is a finite number above 0 and return it.
+
+    Raises:
+        ValueError: naming the key, the value and what is allowed.
+    """
+    if in_range(name, value, 0) == 0:
+        raise ValueError(f"algorithm.{name}={value}: a dual method divides by it; allowed: {name} > 0")
+    return value
+
+
+class DualFreeWorker(Worker):
+    """Algorithm 7.
+
+    Args:
+        problem: what is solved.
+        weight_decay: λ.
+        sampling: one of `SAMPLING`.
+    """
+
+    def __init__(self, problem: Problem, weight_decay: float, sampling: str) -> None:
+        self.problem = problem
+        self.lambda_n = weight_decay * problem.samples
+        self.sampling = sampling
+        shape = (problem.samples,) if problem.scalar else (problem.samples, problem.features)
+        # Room for all samples, of which those of the worker's own parts are ever touched.
+        self.alpha = torch.zeros(shape)
+        self.shares: tuple[Tensor, Tensor] | None = None
+
+    def take(self, part: range, message: Message) -> None:
+        """Set α of a part."""
+        own = self.alpha[part.start : part.stop]
+        own.copy_(message["alpha"][: own.numel()].view(own.shape))
+
+    def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:
+        """Return v_k, and for the mirror the samples used and their new α."""
+        w, eta = pulled["w"], float(pulled["eta"])
+        drawn, weights = self.draw(oracle, w, batch)
+        ids, times = drawn.unique(return_counts=True)
+        rows = oracle.rows(ids)
+        self.alpha = self.alpha.to(rows.x.device)
+        s = rows.x.new_ones(len(ids)) if weights is None else weights[ids]
+        kappa = self.residues(rows, w, ids)  # eq. 3.6
+        # Of c draws the j-th meets κ (1 − rate)^j; in float32 that difference from 1 would drown.
+        rate = eta * self.lambda_n * s.double()
+        series = torch.where(times > 1, (1 - (1 - rate) ** times) / rate, 1.0).to(s) if eta else times.to(s)
+        u = _scale(kappa, s * series)
+        self.alpha[ids] -= eta * self.lambda_n * u  # eq. 3.7
+        v = u @ rows.x if self.problem.scalar else u.sum(0)  # eq. 3.8
+        return {"v": v} | self._mirror(drawn)
+
+    def draw(self, oracle: Oracle, w: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return the samples to use (H,), and s_i by sample number (n,), None for ones."""
+        if self.sampling == "uniform":
+            return batch.ids, None
+        assert batch.pool is not None
+        p, s = self.probabilities(oracle, w, batch.pool)
+        chosen = torch.multinomial(p, len(batch.ids), replacement=True, generator=oracle.generator(batch))
+        return batch.pool[chosen.to(batch.pool.device)], s
+
+    def probabilities(self, oracle: Oracle, w: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
+        """Return p_i over the pool, on the CPU in float64, and s_i by sample number (n,)."""
+        if self.sampling == "importance" and self.shares is not None and len(self.shares[0]) == len(pool):
+            return self.shares
+        rows = oracle.rows(pool, counted=False)
+        measure = rows.curvatures().double()
+        if self.sampling == "adaptive":
+            kappa = self.residues(rows, w, pool).double()
+            size = kappa.abs() if self.problem.scalar else torch.linalg.vector_norm(kappa, dim=1)
+            # ‖κ_i‖ of a multiple of x_i: L_i of a quadratic loss is ‖x_i‖².
+            norm = torch.linalg.vector_norm(rows.x.double(), dim=1) if self.problem.scalar else 1.0
+            measure = size * norm * (measure + self.lambda_n).sqrt()
+        total = measure.sum()
+        share = measure / total if total > 0 else torch.full_like(measure, 1 / len(pool))
+        p = (share + 1 / len(pool)) / 2
+        s = rows.x.new_zeros(self.problem.samples)
+        s[pool] = (1 / (len(pool) * p)).to(s.dtype)
+        self.shares = (p.cpu(), s)
+        return self.shares
+
+    def residues(self, rows: Rows, w: Tensor, ids: Tensor) -> Tensor:
+        """Return κ of samples, eq. 3.6: its multiple of x_i (B,), or (B, d)."""
+        gradients = rows.slopes(w) if self.problem.scalar else rows.gradients(w)
+        return gradients + self.alpha[ids].to(gradients.device)
+
+    def _mirror(self, drawn: Tensor) -> Message:
+        room = self.problem.batch
+        ids = torch.full((room,), -1.0, device=self.alpha.device)
+        ids[: len(drawn)] = drawn.to(ids)
+        alpha = torch.zeros(room, *self.alpha.shape[1:], device=self.alpha.device)
+        alpha[: len(drawn)] = self.alpha[drawn]
+        return {"ids": ids, "alpha": alpha.flatten()}
+
+
+class DisDfSDCA(ParameterServer):
+    """Dis-dfSDCA.
+
+    Args:
+        weight_decay: λ of the objective, above 0.
+        sampling: how a worker draws its H samples: "uniform", "importance" or "adaptive".
+        inner: T, pushes after which all workers wait for each other and pull w; None for never.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    needs = "rows"
+
+    def __init__(self, *, weight_decay: float = 0.1, sampling: str = "uniform", inner: int | None = None) -> None:
+        if inner is not None and (isinstance(inner, bool) or not isinstance(inner, int) or inner < 1):
+            raise ValueError(f"algorithm.inner={inner}: is no number of pushes; allowed: integers from 1, or null")
+        self.barrier_every = inner
+        self.weight_decay = positive("weight_decay", weight_decay)
+        self.sampling = one_of("sampling", sampling, SAMPLING)
+
+    def pose(self, problem: Problem) -> None:
+        """See `Stateful.pose`."""
+        if problem.samples > LARGEST:
+            raise ValueError(f"algorithm: {problem.samples} samples are too many; allowed: up to {LARGEST}")
+        self.problem = problem
+        self.width = 1 if problem.scalar else problem.features
+        if self.sampling == "adaptive":
+            # κ of the whole part, besides those of the samples drawn.
+            self.cost = Cost(1 + problem.samples / problem.workers / problem.batch)  # type: ignore[misc]
+
+    def largest_rate(self) -> float:
+        """2/(λn), and half of it where a sample can count twice."""
+        return (2 if self.sampling == "uniform" else 1) / (self.weight_decay * self.problem.samples)
+
+    def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
+        """See `ParameterServer.start`; there is nothing to compile."""
+        self.w = w
+        self.workers = workers
+        shape = (self.problem.samples,) if self.problem.scalar else (self.problem.samples, self.width)
+        self.alpha = zeros(*shape, like=w)
+        self.eta = zeros(workers, like=w)
+        self.lr = 0.0
+
+    def layout(self, n: int) -> Layout:
+        """The weights and η down, v up; besides, what the mirror needs."""
+        room = self.problem.batch
+        return Layout(
+            pull={"w": n, "eta": 1},
+            push={"v": n},
+            mirror={"ids": room, "alpha": room * self.width},
+            kept={"alpha": self.problem.largest * self.width},
+        )
+
+    def announce(self, step: Step) -> None:
+        """See `ParameterServer.announce`."""
+        self.lr = step.lr
+
+    def pull(self, worker: int) -> Message:
+        """Send w and η, and remember η."""
+        self.eta[worker] = self.lr
+        return {"w": self.w, "eta": self.eta[worker : worker + 1]}
+
+    def kept(self, part: range) -> Message:
+        """The mirror's α of a part, filled up to the largest."""
+        room = zeros(self.problem.largest * self.width, like=self.alpha)
+        own = self.alpha[part.start : part.stop].flatten()
+        room[: own.numel()] = own
+        return {"alpha": room}
+
+    def push(self, worker: int, message: Message, step: Step) -> None:
+        """Take in v_k at the rate it was computed for, and the worker's new α."""
+        self.w.sub_(self.eta[worker] * message["v"].to(self.w.device))  # eq. 3.5
+        ids = message["ids"].to(self.alpha.device).long()
+        used = ids >= 0
+        values = message["alpha"].to(self.alpha.device).view(len(ids), *self.alpha.shape[1:])
+        self.alpha[ids[used]] = values[used]
+
+    def worker(self, worker: int) -> Worker:
+        """See `DualFreeWorker`."""
+        return DualFreeWorker(self.problem, self.weight_decay, self.sampling)
+
+    def state(self) -> Message:
+        """`w`, the mirror `alpha`, and the rate `eta` that each worker pulled."""
+        return {"w": self.w, "alpha": self.alpha, "eta": self.eta}
+
+    def duals(self, states: Sequence[Message]) -> Tensor | None:
+        """See `Stateful.duals`: the mirror, which belongs to the server's w."""
+        return states[0]["alpha"]
+
+
+class DfSDCA(DisDfSDCA):
+    """Dual-free SDCA on one worker: algorithm 5 with `run.batch_size=1`, its mini-batch form otherwise.
+
+    Args:
+        weight_decay: see `DisDfSDCA`.
+        sampling: see `DisDfSDCA`.
+    """
+
+    default_workers = 1
+    max_workers = 1
+
+    def __init__(self, *, weight_decay: float = 0.1, sampling: str = "uniform") -> None:
+        super().__init__(weight_decay=weight_decay, sampling=sampling)
+
+
+def _scale(kappa: Tensor, factor: Tensor) -> Tensor:
+    return kappa * factor if kappa.dim() == 1 else kappa * factor[:, None]

@@ -1,0 +1,131 @@
+"""A message of Dis-dfSDCA and a round of SDCA, H samples at once, beside the same steps one by one in plain NumPy.
+
+A problem of IJCNN1's size (49,990 samples of 22 features), made up. Both sides draw the same samples, so that they do
+the same work; the loop is the textbook's: algorithm 7's and algorithm 4's lines, a sample at a time.
+"""
+
+from __future__ import annotations
+
+import time
+
+import runner  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
+import numpy as np
+import torch
+from sidebyside import Row, Side, in_turn, main, ratios
+
+from algorithms.base import Batch, Problem, Step
+from algorithms.cocoa_plus import SDCA
+from algorithms.dis_dfsdca import DfSDCA
+from data.base import Split
+from models.ridge import Ridge
+from runner.oracle import NetworkOracle
+from runner.replica import Replica
+
+N, D, LAMBDA, ETA = 49_990, 22, 0.1, 1e-4
+SIZES = (100, 1000)
+ROUNDS, SECONDS = 10, 20.0
+
+
+class Data:
+    """Samples, and the batches that both sides use in turn."""
+
+    def __init__(self, h: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randn(N, D, generator=generator) / D**0.5
+        self.targets = torch.randint(0, 2, (N,), generator=generator)
+        self.h = h
+        self.pool = torch.arange(N)
+        self.batches = [torch.randint(N, (h,), generator=generator) for _ in range(20)]
+        self.rows = self.x.double().numpy()
+        self.y = 2.0 * self.targets.numpy() - 1
+        self.problem = Problem(N, D, 1, h, True)
+
+    def oracle(self) -> NetworkOracle:
+        return NetworkOracle(Replica(Ridge(shape=(D,), classes=2)), Split(self.x, self.targets), seed=0)
+
+
+def dfsdca(data: Data) -> Side:
+    """Samples per second of dcrun's dfSDCA: pull, work, push."""
+    oracle, method = data.oracle(), DfSDCA(weight_decay=LAMBDA)
+    method.pose(data.problem)
+    method.start(torch.zeros(D), 1)
+    method.announce(Step(ETA))
+    half = method.worker(0)
+
+    def side() -> float:
+        begin = time.perf_counter()
+        for number, ids in enumerate(data.batches):
+            pulled = {name: tensor.clone() for name, tensor in method.pull(0).items()}
+            method.push(0, half.work(oracle, pulled, Batch(number, 0, ids, data.pool)), Step(ETA))
+        return len(data.batches) * data.h / (time.perf_counter() - begin)
+
+    return side
+
+
+def dfsdca_loop(data: Data) -> Side:
+    """Samples per second of algorithm 7 in a loop."""
+    alpha, w = np.zeros(N), np.zeros(D)
+
+    def side() -> float:
+        nonlocal w
+        begin = time.perf_counter()
+        for ids in data.batches:
+            v = np.zeros(D)
+            for i in ids.tolist():
+                kappa = data.rows[i] @ w - data.y[i] + alpha[i]
+                alpha[i] -= ETA * LAMBDA * N * kappa
+                v += kappa * data.rows[i]
+            w = w - ETA * v
+        return len(data.batches) * data.h / (time.perf_counter() - begin)
+
+    return side
+
+
+def sdca(data: Data) -> Side:
+    """Samples per second of dcrun's SDCA: local steps and their application."""
+    oracle, method = data.oracle(), SDCA(weight_decay=LAMBDA)
+    method.pose(data.problem)
+    method.start(torch.zeros(D), 0, 1)
+
+    def side() -> float:
+        begin = time.perf_counter()
+        for number, ids in enumerate(data.batches):
+            message = method.local(oracle, Batch(number, 0, ids, data.pool), Step(0.0))
+            assert message is not None
+            method.apply(message, Step(0.0))
+        return len(data.batches) * data.h / (time.perf_counter() - begin)
+
+    return side
+
+
+def sdca_loop(data: Data) -> Side:
+    """Samples per second of algorithm 4 in a loop, its squared norms known before."""
+    alpha, w, norms = np.zeros(N), np.zeros(D), (data.rows**2).sum(1)
+
+    def side() -> float:
+        begin = time.perf_counter()
+        for ids in data.batches:
+            for i in ids.tolist():
+                delta = (data.y[i] - data.rows[i] @ w - alpha[i]) / (1 + norms[i] / (LAMBDA * N))
+                alpha[i] += delta
+                w[:] += delta / (LAMBDA * N) * data.rows[i]
+        return len(data.batches) * data.h / (time.perf_counter() - begin)
+
+    return side
+
+
+def measure() -> list[Row]:
+    """Samples per second against the loops, for each H."""
+    torch.set_num_threads(1)
+    rows = []
+    for h in SIZES:
+        data = Data(h)
+        for name, ours, loop in (("dfsdca", dfsdca, dfsdca_loop), ("sdca", sdca, sdca_loop)):
+            fast, slow = in_turn([ours(data), loop(data)], rounds=ROUNDS, seconds=SECONDS)
+            note = f"{max(fast):,.0f} samples/s at best, the loop {max(slow):,.0f}"
+            rows.append(Row(f"{name}, H={h}: samples/s / NumPy loop", 2.0, ratios(fast, slow), note=note))
+    return rows
+
+
+if __name__ == "__main__":
+    main(measure)

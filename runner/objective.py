@@ -1,0 +1,93 @@
+"""How far weights are from the optimum of a quadratic objective, and dual variables from certifying it.
+
+    P(w) = (1/n) Σ φ_i(w) + (λ/2)‖w‖²,    D(α) = −(1/n) Σ φ_i*(−α_i) − (λ/2) ‖(1/λn) Σ α_i x_i‖²
+
+P(w) − D(α) >= 0 for every w and α, as in Shalev-Shwartz and Zhang, "Stochastic dual coordinate ascent", JMLR 2013. All
+sums are taken in float64. P is quadratic, and P(w) − P* = ½ (w − w*)ᵀ(Q + λI)(w − w*) is computed as that, so that it
+is exact however small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algorithms.base import Message
+
+CHUNK = 8192
+"""Samples at a time."""
+
+
+class Objective:
+    """Columns that a row of metrics gets for a model whose φ_i are known.
+
+    Args:
+        module: see `models.objective.RowObjective`.
+        split: training samples.
+        weight_decay: λ.
+        duals: returns the dual variables that are in the states of a method, None where it has none.
+    """
+
+    def __init__(
+        self, module: Any, split: Any, weight_decay: float, duals: Callable[[Sequence[Message]], Tensor | None]
+    ) -> None:
+        self.module = module
+        self.split = split
+        self.weight_decay = weight_decay
+        self.duals = duals
+
+    @torch.no_grad()
+    def __call__(self, weights: Tensor, states: Sequence[Message]) -> dict[str, float]:
+        """Return `primal`, `suboptimality` where P has a minimum, and with dual variables `dual` and `duality_gap`.
+
+        Args:
+            weights: flat weights (d,).
+            states: see `algorithms.base.Stateful.duals`.
+        """
+        q, c, constant = self._quadratic
+        w = weights.to(q)
+        primal = float(w @ q @ w / 2 - c @ w + constant)
+        columns = {"primal": primal}
+        if self._optimum is not None:
+            away = w - self._optimum
+            columns["suboptimality"] = float(away @ q @ away / 2)
+        alpha = self.duals(states) if self.module.dual and self.weight_decay else None
+        if alpha is not None:
+            dual = self._dual(alpha.to(q))
+            columns |= {"dual": dual, "duality_gap": primal - dual}
+        return columns
+
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield sample numbers, samples (B, d) in float64, and targets."""
+        for ids in torch.arange(len(self.split)).split(CHUNK):
+            inputs, targets = self.split.batch(ids)
+            yield ids, inputs.flatten(1).double(), targets
+
+    @cached_property
+    @torch.no_grad()
+    def _quadratic(self) -> tuple[Tensor, Tensor, Tensor]:
+        n = len(self.split)
+        parts = [self.module.quadratic(x, targets) for _, x, targets in self._chunks()]
+        q, c, constant = (torch.stack(list(each)).sum(0) / n for each in zip(*parts, strict=True))
+        return q + self.weight_decay * torch.eye(len(c), dtype=q.dtype, device=q.device), c, constant
+
+    @cached_property
+    def _optimum(self) -> Tensor | None:
+        """w*, None where P is not strictly convex."""
+        q, c, _ = self._quadratic
+        factor, wrong = torch.linalg.cholesky_ex(q)
+        return None if int(wrong) else torch.cholesky_solve(c[:, None], factor)[:, 0]
+
+    def _dual(self, alpha: Tensor) -> float:
+        n = len(self.split)
+        combined, conjugates = torch.zeros_like(self._quadratic[1]), 0.0
+        for ids, x, targets in self._chunks():
+            own = alpha[ids.to(alpha.device)]
+            combined += own @ x
+            conjugates += float(self.module.conjugates(own, targets).sum())
+        u = combined / (self.weight_decay * n)
+        return -conjugates / n - self.weight_decay / 2 * float(u @ u)

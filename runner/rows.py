@@ -1,0 +1,51 @@
+"""Single samples of an objective with one weight a feature, as methods ask for them; see `algorithms.base.Rows`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class ObjectiveRows:
+    """Answer for the samples of one question.
+
+    Args:
+        module: a model with `losses`, `slopes`, `gradients` and `curvatures` (`models.objective.RowObjective`).
+        x: the samples (B, d).
+        targets: (B,).
+        totals: (3,), takes the sums of losses, errors and samples of what is asked; None to count nothing.
+    """
+
+    def __init__(self, module: Any, x: Tensor, targets: Tensor, totals: Tensor | None) -> None:
+        self.module = module
+        self.x = x
+        self.targets = targets
+        self.totals = totals
+
+    @torch.no_grad()
+    def slopes(self, w: Tensor) -> Tensor:
+        """See `algorithms.base.Rows`."""
+        w, z = self._outputs(w)
+        return self.module.slopes(z, self.targets)
+
+    @torch.no_grad()
+    def gradients(self, w: Tensor) -> Tensor:
+        """See `algorithms.base.Rows`."""
+        w, z = self._outputs(w)
+        return self.module.gradients(w, self.x, z, self.targets)
+
+    @torch.no_grad()
+    def curvatures(self) -> Tensor:
+        """See `algorithms.base.Rows`."""
+        return self.module.curvatures(self.x)
+
+    def _outputs(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        w = w.to(self.x.device)
+        z = self.x @ w
+        if self.totals is not None:
+            self.totals[0] += self.module.losses(w, z, self.targets).sum()
+            self.totals[1] += self.module.errors(z[:, None], self.targets)
+            self.totals[2] += len(z)
+        return w, z

@@ -1,0 +1,116 @@
+"""CoCoA+ and SDCA: steps that maximise the dual subproblem, against independent loops in NumPy and against SciPy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import optimize
+
+from algorithms import cocoa_plus
+from algorithms.base import Step
+from algorithms.cocoa_plus import SDCA, CoCoAPlus
+from tests.algorithms.ridge_problem import Small
+from tests.algorithms.test_dis_dfsdca import SMALL
+from tests.trial import conduct, train
+
+
+def started(small: Small, workers: int, **options: float) -> list[CoCoAPlus]:
+    methods = [CoCoAPlus(**options) for _ in range(workers)]
+    for rank, method in enumerate(methods):
+        method.pose(small.problem)
+        method.start(torch.zeros(small.problem.features), rank, workers)
+    return methods
+
+
+def advance(small: Small, methods: list[CoCoAPlus], number: int) -> None:
+    """Take one round as an executor does."""
+    contributions = [m.local(small.oracle, small.batch(number, k), Step(0.0)) for k, m in enumerate(methods)]
+    mean = sum(c["v"] for c in contributions if c is not None) / len(methods)
+    for method in methods:
+        method.apply({"v": mean}, Step(0.0))  # type: ignore[dict-item]
+
+
+def test_a_step_maximises_the_subproblem():
+    n, lam = 20, 0.1
+    small = Small(n, 4, 1, 1)
+    [method] = started(small, 1, weight_decay=lam)
+    x, y = small.x.double().numpy(), 2.0 * small.targets.numpy() - 1
+    for number in range(60):
+        [i] = small.batch(number).ids.tolist()
+        alpha, w = float(method.alpha[i]), method.w.double().numpy().copy()
+
+        def negative(delta: float, a: float = alpha, w: np.ndarray = w, i: int = i) -> float:
+            conjugate = 0.5 * (a + delta) ** 2 - (a + delta) * y[i]  # φ_i*(−(α_i + δ))
+            return conjugate / n + lam / 2 * np.sum((w + delta * x[i] / (lam * n)) ** 2)  # eq. 3.4, its negative
+
+        best = optimize.minimize_scalar(negative).x  # type: ignore[attr-defined]
+        advance(small, [method], number)
+        assert float(method.alpha[i]) - alpha == pytest.approx(best, abs=1e-5)
+
+
+@pytest.mark.parametrize(("workers", "gamma"), [(1, 1.0), (3, 1.0), (3, 1 / 3)])
+def test_rounds_are_those_of_a_loop_in_numpy(workers: int, gamma: float, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cocoa_plus, "BLOCK", 7)
+    n, d, lam, h = 31, 5, 0.1, 25
+    small = Small(n, d, workers, h)
+    methods = started(small, workers, weight_decay=lam, gamma=gamma)
+    x, y = small.x.double().numpy(), 2.0 * small.targets.numpy() - 1
+    alpha, w, sigma = np.zeros(n), np.zeros(d), gamma * workers
+    for number in range(12):
+        step = np.zeros(d)
+        for k in range(workers):
+            ids = small.batch(number, k).ids.tolist()
+            assert len(set(ids)) < len(ids), "some samples are drawn again"
+            change, u = np.zeros(n), w.copy()
+            for i in ids:
+                delta = (y[i] - x[i] @ u - alpha[i] - change[i]) / (1 + sigma * (x[i] @ x[i]) / (lam * n))
+                change[i] += delta
+                u += sigma / (lam * n) * delta * x[i]
+            alpha += gamma * change
+            step += gamma * change @ x / (lam * n)
+        w = w + step
+        advance(small, methods, number)
+        for method in methods:
+            np.testing.assert_allclose(method.w.numpy(), w, atol=2e-6)
+        found = methods[0].duals([method.state() for method in methods])
+        assert found is not None
+        np.testing.assert_allclose(found.numpy(), alpha, atol=2e-6)
+        np.testing.assert_allclose(found.double().numpy() @ x / (lam * n), w, atol=2e-6)
+
+
+def test_one_worker_is_sdca_to_the_bit(tmp_path: Path):
+    options = (*SMALL, "run.epochs=3")
+    plus = train("algorithm=cocoa_plus", *options, "cluster.workers=1", folder=tmp_path)
+    alone = train("algorithm=sdca", *options, folder=tmp_path)
+    assert plus.sha256 == alone.sha256
+    assert torch.equal(plus.state["alpha"], alone.state["alpha"])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_gap_goes_to_zero(workers: int, tmp_path: Path):
+    overrides = ("algorithm=cocoa_plus", *SMALL, "run.epochs=80", f"cluster.workers={workers}")
+    run = train(*overrides, folder=tmp_path)
+    gaps = [row["duality_gap"] for row in run.notes.rows]
+    assert min(gaps) >= 0
+    assert gaps[-1] < 1e-5 < gaps[0]
+    assert gaps[19] < 0.5 * gaps[9] < 0.25 * gaps[0]
+
+
+def test_processes_reach_the_simulated_weights(tmp_path: Path):
+    overrides = ("algorithm=cocoa_plus", *SMALL, "run.epochs=2", "cluster.workers=2")
+    code, real = conduct(tmp_path / "real", *overrides, "cluster=processes")
+    assert code == 0
+    simulated = train(*overrides, folder=tmp_path)
+    assert real["weights_sha256"] == simulated.sha256
+    assert real["duality_gap"] == pytest.approx(simulated.notes.rows[-1]["duality_gap"], rel=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0, 1.5])
+def test_wrong_options_are_refused(gamma: float):
+    with pytest.raises(ValueError, match=rf"^algorithm.gamma={gamma}: .*; allowed: "):
+        CoCoAPlus(gamma=gamma)
+
+
+def test_sdca_is_for_one_worker():
+    assert SDCA.max_workers == 1

@@ -1,0 +1,95 @@
+"""Ridge regression and the PCA step: what they say of single samples is what autograd says of their loss."""
+
+import pytest
+import torch
+
+from models.objective import RowObjective
+from models.pca_step import PCAStep
+from models.ridge import Ridge
+
+D = 5
+
+
+def models() -> list[RowObjective]:
+    return [Ridge(shape=(D,), classes=2), PCAStep(shape=(D,), classes=1, mu=0.7, weight_decay=0.1)]
+
+
+@pytest.fixture(params=[0, 1], ids=["ridge", "pca_step"])
+def model(request: pytest.FixtureRequest) -> RowObjective:
+    return models()[request.param].double()
+
+
+def samples() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(7, D, generator=generator, dtype=torch.float64)
+    w = torch.randn(D, generator=generator, dtype=torch.float64)
+    return x, torch.tensor([0, 1, 1, 0, 1, 0, 0]), w
+
+
+def test_gradients_of_single_samples_are_autograds(model: RowObjective):
+    x, targets, w = samples()
+    assert not model.w.any(), "it starts at zero"
+    with torch.no_grad():
+        model.w.copy_(w)
+    found = model.gradients(w, x, x @ w, targets)
+    for i in range(len(x)):
+        model.zero_grad()
+        loss = model.loss(model(x[i : i + 1]), targets[i : i + 1])
+        loss.backward()
+        [weight] = list(model.parameters())
+        assert weight.grad is not None
+        torch.testing.assert_close(found[i], weight.grad[0])
+        torch.testing.assert_close(model.losses(w, x @ w, targets)[i], loss.detach())
+    if model.scalar:
+        torch.testing.assert_close(model.slopes(x @ w, targets)[:, None] * x, found)
+
+
+def test_the_quadratic_form_is_the_sum_of_losses(model: RowObjective):
+    x, targets, w = samples()
+    q, c, constant = model.quadratic(x, targets)
+    torch.testing.assert_close(w @ q @ w / 2 - c @ w + constant, model.losses(w, x @ w, targets).sum())
+
+
+def test_curvatures_are_the_largest_of_the_hessian(model: RowObjective):
+    x, targets, w = samples()
+    for i in range(len(x)):
+        hessian = torch.autograd.functional.hessian(
+            lambda v, i=i: model.losses(v, x[i : i + 1] @ v, targets[i : i + 1]).sum(), w
+        )
+        assert isinstance(hessian, torch.Tensor)
+        torch.testing.assert_close(model.curvatures(x)[i], torch.linalg.eigvalsh(hessian).abs().max())
+
+
+def test_ridges_conjugate_is_the_supremum():
+    ridge = Ridge(shape=(D,), classes=2)
+    alpha, targets = torch.tensor([0.3, -1.2], dtype=torch.float64), torch.tensor([1, 0])
+    z = torch.linspace(-10, 10, 200_001, dtype=torch.float64)
+    for i, y in enumerate((1.0, -1.0)):
+        supremum = (-alpha[i] * z - (z - y).square() / 2).max()
+        torch.testing.assert_close(ridge.conjugates(alpha, targets)[i], supremum, atol=1e-8, rtol=0)
+
+
+def test_an_error_is_an_output_of_the_wrong_sign():
+    ridge = Ridge(shape=(D,), classes=2)
+    outputs = torch.tensor([[0.5], [-0.5], [0.1], [-2.0]])
+    assert int(ridge.errors(outputs, torch.tensor([1, 1, 0, 0]))) == 2
+    assert int(ridge.errors(outputs, torch.tensor([1, 1, 0, 0]), guesses=2)) == 0
+
+
+@pytest.mark.parametrize(("option", "value"), [("mu", -1), ("weight_decay", float("nan")), ("seed", -1), ("seed", 0.5)])
+def test_wrong_options_are_refused(option: str, value: float):
+    with pytest.raises(ValueError, match=rf"^model.{option}={value}: .*; allowed: "):
+        PCAStep(shape=(D,), classes=1, **{option: value})  # type: ignore[arg-type]
+
+
+def test_ridge_tells_two_classes_apart():
+    with pytest.raises(ValueError, match=r"^model=ridge: .* the dataset has 3; allowed: 2 classes"):
+        Ridge(shape=(D,), classes=3)
+
+
+def test_b_has_a_seed_of_its_own():
+    first, second = (PCAStep(shape=(D,), classes=1, seed=seed).get_buffer("b") for seed in (0, 1))
+    torch.manual_seed(99)
+    again = PCAStep(shape=(D,), classes=1).get_buffer("b")
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)

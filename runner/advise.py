@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from algorithms.base import Collective, ParameterServer, Rhythm
+from algorithms.base import Collective, Rhythm
 from runner import measure
 from runner.build import Parts
 from runner.clock import Clock
@@ -116,8 +116,8 @@ def show(parts: Parts) -> int:
     """
     cfg, method, workers = parts.cfg, parts.method, parts.workers
     if not isinstance(method, Collective):
-        where = "a parameter server" if isinstance(method, ParameterServer) else "modules of a network"
-        what = f"algorithm={cfg.names.algorithm} uses {where}"
+        where = {"parameter_server": "a parameter server", "shared_memory": "one vector of weights in shared memory"}
+        what = f"algorithm={cfg.names.algorithm} uses {where.get(method.topology, 'modules of a network')}"
         raise InputError.of(
             "run.advise", True, what, "with algorithms that combine: all workers have the whole network"
         )

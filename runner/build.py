@@ -8,8 +8,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,13 @@ from torch import Tensor
 from algorithms.base import Collective, ParameterServer, Problem, Stateful
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
-from runner import pipeline
+from runner import mismatches
 from runner.barrier import pushes
 from runner.batches import Batches
 from runner.beside import SideStream
 from runner.capture import CudaGraphs
 from runner.clock import Clock
-from runner.config import DIAGNOSTICS, GPU_SLOT, check_each
+from runner.config import GPU_SLOT, check_each
 from runner.course import Executor, Observer
 from runner.diagnostics import LayerLog, spread
 from runner.errors import InputError, building
@@ -168,13 +166,6 @@ def _arithmetic(cfg: DictConfig) -> None:
     torch.backends.cudnn.deterministic = cfg.run.deterministic
 
 
-def _compiler() -> None:
-    """Refuse `run.compile` where PyTorch would look for a C++ compiler in vain, after the run has begun."""
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if shutil.which(compiler) is None:
-        raise InputError.of("run.compile", True, f"needs a C++ compiler, and there is no {compiler}", "false")
-
-
 def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     """Build the parts of a run for one process.
 
@@ -187,42 +178,19 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     """
     algorithm = get_class(cfg.algorithm._target_)
     workers = workers_of(cfg, algorithm)
-    if cfg.cluster.record and not issubclass(algorithm, ParameterServer):
-        what = f"algorithm={cfg.names.algorithm} has no parameter server, whose messages a trace tells of"
-        raise InputError.of("cluster.record", True, what, "false, or null")
-    if "disagreement" in cfg.run.diagnostics and (getattr(algorithm, "replicated", True) or workers == 1):
-        what = f"with algorithm={cfg.names.algorithm} and {workers} worker(s) there is one vector of weights"
-        others = [name for name in DIAGNOSTICS if name != "disagreement"]
-        raise InputError.of("run.diagnostics", "disagreement", what, ", ".join(others))
-    pipeline.check(cfg, algorithm)
+    mismatches.of_algorithm(cfg, algorithm, workers)
     _arithmetic(cfg)
-    if issubclass(algorithm, SharedMemory) and cfg.cluster.kind == "processes":
-        if cfg.run.device.startswith("cuda"):
-            what = f"algorithm={cfg.names.algorithm} shares the memory of processes, which a GPU has not"
-            raise InputError.of("run.device", cfg.run.device, what, "cpu, auto")
-        cfg.run.device = "cpu"
     device = device_of(cfg, rank)
-    if issubclass(algorithm, SharedMemory) and cfg.run.compile and device.type == "cpu":
-        what = f"fuses a server's update, and algorithm={cfg.names.algorithm} has no server"
-        raise InputError.of("run.compile", True, what, "false, or on a GPU, where the network is compiled")
+    mismatches.of_device(cfg, algorithm, device)
     if cfg.run.threads is not None:
         torch.set_num_threads(cfg.run.threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    elif cfg.run.compile:
-        _compiler()
     with building():
         method = instantiate(cfg.algorithm)
         dataset = instantiate(cfg.dataset)
     n = len(dataset.train)
-    together = 1 if issubclass(algorithm, Pipeline) else workers
-    if cfg.run.batch_size * together > n:
-        what = (
-            f"{together} workers would need {cfg.run.batch_size * together} samples at a time, the training set has {n}"
-        )
-        if together > n:
-            raise InputError.of("cluster.workers", workers, what, f"1 to {n // cfg.run.batch_size or n}")
-        raise InputError.of("run.batch_size", cfg.run.batch_size, what, f"1 to {n // together}")
+    mismatches.of_size(cfg, algorithm, workers, n)
     torch.manual_seed(derive(cfg.seed, "weights"))
     with building():
         module = instantiate(cfg.model, shape=tuple(dataset.shape), classes=dataset.classes).to(device)
@@ -240,18 +208,10 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         beside=SideStream(device) if on_gpu else None,
         piece=min(cfg.run.eval_batch_size, cfg.run.micro_batch or cfg.run.eval_batch_size),
     )
-    if isinstance(method, Pipeline) and oracle.streams:
-        what = f"algorithm={cfg.names.algorithm} needs the samples in memory, and this dataset decodes as it goes"
-        raise InputError.of("dataset", cfg.names.dataset, what, "datasets that are held in memory")
-    if method.separable and oracle.replica.statistics.numel():
-        what = f"has batch norm, with which a sample's loss depends on its batch: algorithm={cfg.names.algorithm} needs"
-        raise InputError.of("model", cfg.names.model, f"{what} losses of single samples", "mlp, cnn5, resnet8_nobn ...")
+    mismatches.of_problem(cfg, method, oracle, dataset.train)
     with building():
         method.prepare(oracle.replica.layers)
         method.plan(n, cfg.run.batch_size)
-        if getattr(dataset.train, "augment", None) is not None and method.needs != "gradients":
-            what = f"algorithm={cfg.names.algorithm} has a dual variable for each sample, which must stay as it is"
-            raise InputError.of("dataset.augment", True, what, "false")
         pose(method, cfg, n, workers, oracle.replica)
         if method.per_sample or "variance_factor" in cfg.run.diagnostics:
             oracle.sample_norms  # noqa: B018 (refuses a network with layers that cannot tell them)

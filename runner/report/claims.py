@@ -8,7 +8,6 @@ A claim compares metrics of cells, or a metric and a number:
     seconds_to(duality_gap,1e-4)[dis_dfsdca, M=4] < seconds_to(duality_gap,1e-4)[cocoa_plus, M=4]
 """
 
-import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,8 @@ from runner.report.collect import Run
 from runner.report.published import Claim
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12
+"""Differences that are this small beside what is compared are shown as none."""
 WORDS = ("holds", "fails", "undecided", "not measured")
 _SIDE = r"(?:([\d.]+) ?\* ?)?(\w+(?:\([\w.,-]+\))?)\[([^\]]+)\]"
 _COMPARED = re.compile(rf"{_SIDE} (<=|<|>=|>) (?:{_SIDE}|([\d.]+(?:e-?\d+)?))")
@@ -130,6 +131,9 @@ def _weigh(
     if len(seeds) == 1:
         return Verdict(claim, "undecided", f"difference {_signed(mean)}, seed {seeds[0]} alone")
     low, high = interval(differences)
+    # What is far smaller than both sides is rounding; how small that is depends on what is compared.
+    scale = max(abs(value) for side in (ours, theirs) for value in side.values())
+    mean, low, high = (0.0 if abs(value) < ROUNDING * scale else value for value in (mean, low, high))
     because = f"difference {_signed(mean)}, 95 % interval {_signed(low)} to {_signed(high)}, {len(seeds)} seeds"
     return Verdict(claim, word(low, high), because)
 
@@ -152,6 +156,6 @@ def _term(parts: Sequence[str | None]) -> _Term:
 
 
 def _signed(value: float) -> str:
-    if value == 0 or math.isclose(value, 0, abs_tol=5e-7):
+    if value == 0:
         return "0"
     return f"{value:+.2f}" if abs(value) >= 0.1 else f"{value:+.2g}"

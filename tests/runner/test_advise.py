@@ -115,6 +115,14 @@ def test_the_tables_name_what_is_compared(capsys: pytest.CaptureFixture):
     assert [row for row in rows if row.isdigit()] == ["1", "2", "4", "6", "8", "16", "32"]
 
 
-def test_a_parameter_server_gets_no_advice():
-    with pytest.raises(InputError, match=r"run\.advise=true: algorithm=asgd uses a parameter server"):
-        advise.show(build.load(compose("algorithm=asgd", "model=linear")))
+@pytest.mark.parametrize(
+    ("algorithm", "what"),
+    [
+        ("asgd", "uses a parameter server"),
+        ("hogwild", "uses one vector of weights in shared memory"),
+        ("ddg", "uses modules of a network"),
+    ],
+)
+def test_only_methods_that_combine_get_advice(algorithm: str, what: str):
+    with pytest.raises(InputError, match=rf"run\.advise=true: algorithm={algorithm} {what}; allowed: "):
+        advise.show(build.load(compose(f"algorithm={algorithm}", "model=mlp")))

@@ -82,6 +82,15 @@ def test_claims_are_counted_by_their_verdict(cells: Callable[..., dict[str, list
     assert counted([judge(claim(text), runs) for text in texts]) == [2, 1, 0, 1]
 
 
+def test_small_numbers_are_told_and_rounding_is_none(cells: Callable[..., dict[str, list[Run]]]) -> None:
+    runs = cells(a=[4.0e-9, 4.2e-9, 4.1e-9], b=[1e-15, 2e-15, 1e-15], c=[0.3, 0.3, 0.3], d=[0.1 + 0.2] * 3)
+    small = judge(claim("final_test_error[a] < final_test_error[b]"), runs)
+    assert small.word == "fails"
+    assert small.because.startswith("difference +4.1e-09, 95 % interval +3.9e-09 to +4.3e-09")
+    equal = judge(claim("final_test_error[c] < final_test_error[d]"), runs)
+    assert (equal.word, equal.because) == ("undecided", "difference 0, 95 % interval 0 to 0, 3 seeds")
+
+
 def test_noise_decides_nothing(cells: Callable[..., dict[str, list[Run]]]) -> None:
     runs = cells(a=[20.0, 24.0], b=[22.0, 23.0])
     assert judge(claim("final_test_error[a] < final_test_error[b]"), runs).word == "undecided"

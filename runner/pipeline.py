@@ -10,6 +10,8 @@ from algorithms.pipeline import Pipeline
 from runner.activity import Activity
 from runner.directions import Directions
 from runner.errors import InputError
+from runner.links import Meeting
+from runner.process_pipeline import ProcessPipeline
 from runner.simulated_pipeline import SimulatedPipeline
 from runner.stage import Cut
 
@@ -34,13 +36,25 @@ def check(cfg: DictConfig, algorithm: type) -> None:
         return
     what = f"algorithm={name} cuts the network into modules"
     if cfg.cluster.kind == "processes":
-        raise InputError.of("cluster", "processes", f"{what}, which run in simulation only", "simulated")
+        _check_processes(cfg, name)
     if run.precision == "bf16":
         raise InputError.of("run.precision", "bf16", what, "fp32, tf32")
     if run.compile:
         raise InputError.of("run.compile", True, what, "false")
     if run.micro_batch is not None:
         raise InputError.of("run.micro_batch", run.micro_batch, what, "null")
+
+
+def _check_processes(cfg: DictConfig, name: str) -> None:
+    """Refuse what modules on processes cannot do."""
+    if SIGMA in cfg.run.diagnostics:
+        what = f"no process has the weights of all modules of algorithm={name} in every iteration"
+        raise InputError.of("run.diagnostics", SIGMA, what, "with cluster=simulated, or others")
+    network, what = cfg.cluster.network, f"the modules of algorithm={name} talk as fast as the real network lets them"
+    if network.latency:
+        raise InputError.of("cluster.network.latency", network.latency, what, "0, or cluster=simulated")
+    if network.bandwidth is not None:
+        raise InputError.of("cluster.network.bandwidth", network.bandwidth, what, "null, or cluster=simulated")
 
 
 def cut(parts: Parts) -> Cut:
@@ -65,4 +79,20 @@ def simulated(parts: Parts, course: Course) -> SimulatedPipeline:
         course=course,
         activity=Activity(parts.workers),
         directions=Directions(parts.workers, parts.device) if watched else None,
+    )
+
+
+def on_process(parts: Parts, modules: Cut, meeting: Meeting, course: Course) -> ProcessPipeline:
+    """Return the executor of this rank's module."""
+    method = parts.method
+    assert isinstance(method, Pipeline)
+    return ProcessPipeline(
+        method,
+        modules,
+        meeting=meeting,
+        oracle=parts.oracle,
+        batches=parts.batches,
+        course=course,
+        activity=Activity(parts.workers),
+        clock=parts.clock(),
     )

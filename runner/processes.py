@@ -1,8 +1,8 @@
 """The ranks of a run on real processes: what each of them does.
 
 With a parameter server rank 0 is the server and rank m ≥ 1 is worker m − 1; collective methods have as many ranks as
-workers. Rank 0 owns the run folder. Spawned ranks are started and watched by `runner.launch`, which is no rank itself;
-under `torchrun` every rank starts here by itself.
+workers, and pipelines as modules. Rank 0 owns the run folder. Spawned ranks are started and watched by `runner.launch`,
+which is no rank itself; under `torchrun` every rank starts here by itself.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from algorithms.base import Collective, ParameterServer
+from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
-from runner import build, links
+from runner import build, links, pipeline
 from runner.activity import Activity
 from runner.course import Course, Stop
 from runner.errors import InputError
@@ -116,8 +117,16 @@ def run_rank(
         # Rank 0 first: it decodes the data into the cache that the others open.
         meeting.store.wait([READY])
     parts = build.load(cfg, rank=max(0, meeting.rank - 1) if parameter_server else meeting.rank)
+    # Rank 0 alone says why a network cannot be cut.
+    modules = pipeline.cut(parts) if isinstance(parts.method, Pipeline) else None
     if meeting.rank == 0:
         meeting.store.set(READY, "yes")
+    if modules is not None:
+        # Neighbours send to each other whenever they are ready; over NCCL their messages would have to come in order.
+        links.join_group(meeting, torch.device("cpu"))
+        return _together(
+            parts, folder, meeting, sign, lambda course: pipeline.on_process(parts, modules, meeting, course)
+        )
     return _serve(parts, folder, meeting, lost, sign) if parameter_server else _collect(parts, folder, meeting, sign)
 
 
@@ -196,17 +205,28 @@ def _collect(parts: build.Parts, folder: Path | None, meeting: links.Meeting, si
             compiled=parts.cfg.run.compile,
         )
 
+    return _together(parts, folder, meeting, sign, make)
+
+
+def _together(
+    parts: build.Parts,
+    folder: Path | None,
+    meeting: links.Meeting,
+    sign: Callable[[int], None],
+    make: Callable[[Course], Executor],
+) -> int:
+    """Run one of several ranks that are all alike, but that rank 0 owns the run folder; all have joined the group."""
     try:
         if meeting.rank == 0:
             assert folder is not None
-            share = functools.partial(_share, device=parts.device)
+            share = functools.partial(_share, device=links.carrier(parts.device))
             return conduct(parts, folder, virtual=False, make=make, share=share, sign=sign, watched=meeting.local)
         return _follow(parts, make, sign)
     finally:
         dist.destroy_process_group()
 
 
-def _follow(parts: build.Parts, make: Callable[[Course], ProcessCollective], sign: Callable[[int], None]) -> int:
+def _follow(parts: build.Parts, make: Callable[[Course], Executor], sign: Callable[[int], None]) -> int:
     """Run a rank other than 0, which writes nothing; one that is asked to stop has all of them stop."""
     cfg = parts.cfg
     with StopSignals(follows=True) as stop:

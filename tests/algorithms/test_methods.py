@@ -38,11 +38,6 @@ def kind(name: str) -> Any:
     return get_class(configured(name)._target_)
 
 
-def on_processes(name: str) -> bool:
-    """Whether there is an executor on processes; `tests/runner/test_simulated_pipeline.py` sees the others refused."""
-    return not issubclass(kind(name), Pipeline)
-
-
 LINEAR = ("model=ridge", "dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]", "dataset.noise=0.5")
 """The problem of methods that need one weight a feature; its samples are scaled up, and so rates are small."""
 LINEAR_RATES = (1e-3, 1e-4)
@@ -181,11 +176,7 @@ def test_a_run_that_was_stopped_and_continued_ends_with_the_same_bits(name: str,
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in IN_A_HURRY else pytest.param(name, marks=pytest.mark.slow)
-        for name in NAMES
-        if on_processes(name)
-    ],
+    [name if name in IN_A_HURRY else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
 )
 def test_it_runs_on_processes_and_learns(name: str, tmp_path: Path):
     size = (*problem(name, "mlp", 600, 200), "run.batch_size=16", "run.epochs=4")

@@ -155,7 +155,6 @@ def test_sigma_of_delayed_gradients_is_theirs(tmp_path: Path):
         (("run.compile=true",), r"^run\.compile=.*; allowed: false"),
         (("run.micro_batch=4",), r"^run\.micro_batch=4: .*; allowed: null"),
         (("cluster.record=true",), r"^cluster\.record="),
-        (("cluster=processes",), r"^cluster=processes: .*; allowed: simulated$"),
         (("run.diagnostics=[disagreement]",), r"^run\.diagnostics=disagreement: "),
         (("algorithm=asgd", "run.diagnostics=[sufficient_direction]"), r"^run\.diagnostics=sufficient_direction: "),
     ],

@@ -1,0 +1,73 @@
+"""What does decoupling gain on real processes? Seconds of an iteration of DDG and FR beside back-propagation's.
+
+ResNet-20 and ResNet-56 of the thesis' kind (basic blocks) on images of CIFAR's shape, cut into two modules on two
+processes with one thread each; batches of 32 and 128. Locked modules take turns: with equal modules a decoupled
+iteration takes (T_F + T_B/2) / (T_F + T_B) of a locked one where forward passes follow each other (thesis, table 3),
+and half of it where module 1 plays the next batch meanwhile, as here; FR's first module replays, a third more.
+And what cutting costs: back-propagation in two modules beside the same in one process.
+
+Run it alone, with two idle cores: `python benchmarks/process_pipeline.py [--json FILE]`; a few minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from sidebyside import Row, main
+
+ROOT = Path(__file__).resolve().parent.parent
+ROUNDS = 3
+ITERATIONS = 16
+SETTINGS = (("resnet20", 32), ("resnet20", 128), ("resnet56", 32))
+
+
+def run(model: str, batch: int, *overrides: str) -> float:
+    """Train in processes of its own; returns measured seconds an iteration, without evaluation."""
+    setting = (
+        *(f"model={model}", "dataset=synthetic", "dataset.shape=[3,32,32]", f"dataset.train={ITERATIONS * batch}"),
+        *("dataset.test=64", f"run.batch_size={batch}", "run.epochs=1", "run.eval_every=1", "run.device=cpu"),
+        *("run.threads=1", "logger=none", "cluster=processes"),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "runner.cli", f"hydra.run.dir={folder}/run", *setting, *overrides]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
+    return summary["seconds"] / summary["updates"]
+
+
+def beside(model: str, batch: int) -> list[Row]:
+    """All sides of one setting, in turn."""
+    sides = {
+        "one": ("algorithm=bp", "cluster.workers=1"),
+        "bp": ("algorithm=bp", "cluster.workers=2"),
+        "ddg": ("algorithm=ddg", "cluster.workers=2"),
+        "fr": ("algorithm=fr", "cluster.workers=2"),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(ROUNDS):
+        for name, overrides in sides.items():
+            seconds[name].append(run(model, batch, *overrides))
+
+    def row(name: str, base: str, target: float, what: str) -> Row:
+        values = [a / b for a, b in zip(seconds[name], seconds[base], strict=True)]
+        note = f"{base} {', '.join(f'{1e3 * value:.0f}' for value in seconds[base])} ms"
+        return Row(f"{what}, {model}, batch {batch}", target, values, at_least=False, note=note)
+
+    return [
+        row("bp", "one", 1.1, "bp on two processes / on one"),
+        row("ddg", "bp", 2 / 3, "ddg / bp, seconds an iteration"),
+        row("fr", "bp", 5 / 6, "fr / bp, seconds an iteration"),
+    ]
+
+
+def measure() -> list[Row]:
+    """All rows."""
+    return [row for model, batch in SETTINGS for row in beside(model, batch)]
+
+
+if __name__ == "__main__":
+    main(measure)

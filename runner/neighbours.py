@@ -1,0 +1,120 @@
+"""How modules on processes talk to the one before and the one after: features go up, error gradients down.
+
+A message is a header of three whole numbers (samples, layout, a flag) and then, where there are samples, their values
+in the order in which they lie in memory: kernels may round differently for another layout. The header arrives when the
+other side has sent; what passes between it and the last value is the transfer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+HEADER = 3
+
+
+class Received(NamedTuple):
+    """A message that arrived.
+
+    Attributes:
+        values: [B, ...], None where the other side had nothing to say.
+        flag: what it said besides.
+        sent: second at which the header was here, of the channel's clock.
+    """
+
+    values: Tensor | None
+    flag: bool
+    sent: float
+
+
+class Channel:
+    """Messages of one shape to or from a neighbour, over the default process group, which must be gloo.
+
+    Args:
+        peer: the neighbour's rank.
+        shape: of one sample's values, float32.
+        device: where values that arrive are wanted.
+        clock: returns the run's second.
+    """
+
+    def __init__(self, peer: int, shape: Sequence[int], device: torch.device, clock: Callable[[], float]) -> None:
+        self.peer = peer
+        self.shape = tuple(shape)
+        self.device = device
+        self.clock = clock
+        self._leaving: list[tuple[dist.Work | None, Tensor]] = []
+
+    def send(self, values: Tensor | None, flag: bool) -> None:
+        """Start sending; waits for the message before this one, so that a module runs ahead by one at most.
+
+        Raises:
+            RuntimeError: the neighbour is gone, or silent for too long.
+        """
+        self.finish()
+        last = values is not None and _channels_last(values)
+        header = torch.tensor([0 if values is None else len(values), int(last), int(flag)])
+        self._start(header)
+        if values is not None:
+            ordered = values.permute(0, 2, 3, 1) if last else values
+            # A copy: what is sent may be overwritten before it has left.
+            self._start(torch.empty(ordered.shape, dtype=torch.float32).copy_(ordered))
+
+    def _start(self, tensor: Tensor) -> None:
+        self._leaving.append((dist.isend(tensor, self.peer), tensor))
+
+    def finish(self) -> None:
+        """Wait until what was sent has left.
+
+        Raises:
+            RuntimeError: the neighbour is gone, or silent for too long.
+        """
+        for work, _ in self._leaving:
+            if work is not None:
+                work.wait()
+        self._leaving.clear()
+
+    def receive(self) -> Received:
+        """Wait for a message.
+
+        Raises:
+            RuntimeError: the neighbour is gone, or silent for too long.
+        """
+        header = torch.zeros(HEADER, dtype=torch.int64)
+        dist.recv(header, self.peer)
+        sent = self.clock()
+        samples, last, flag = header.tolist()
+        if not samples:
+            return Received(None, bool(flag), sent)
+        shape = (*self.shape[1:], self.shape[0]) if last else self.shape
+        values = torch.empty(samples, *shape)
+        dist.recv(values, self.peer)
+        values = values.to(self.device)
+        return Received(values.permute(0, 3, 1, 2) if last else values, bool(flag), sent)
+
+
+def _channels_last(values: Tensor) -> bool:
+    return values.dim() == 4 and not values.is_contiguous() and values.is_contiguous(memory_format=torch.channels_last)
+
+
+def collect(state: bytes, world: int) -> list[bytes]:
+    """Return every rank's bytes on rank 0, nothing elsewhere; all ranks call it, with no message on its way.
+
+    Raises:
+        RuntimeError: a rank is gone, or silent for too long.
+    """
+    rank = dist.get_rank()
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world)]
+    dist.all_gather(sizes, torch.tensor([len(state)]))
+    if rank:
+        dist.send(torch.frombuffer(bytearray(state), dtype=torch.uint8), 0)
+        return []
+    found = [state]
+    for other in range(1, world):
+        content = torch.empty(int(sizes[other]), dtype=torch.uint8)
+        dist.recv(content, other)
+        found.append(content.numpy().tobytes())
+    return found

@@ -11,6 +11,9 @@ from runner.report.evaluations import numbered
 from runner.report.evidence import Block
 from runner.report.settings import averaged
 
+DECADES = 1e3
+"""Ratio of the largest to the smallest value from which an axis is logarithmic."""
+
 Rows = Sequence[Mapping[str, Any]]
 Column = tuple[list[float | None], list[float | None]]
 
@@ -80,8 +83,14 @@ def figures(block: Block) -> list[Figure]:
         along = " and ".join(sorted(clocks)) + " seconds" if exhibit.x == "seconds" else metrics.name(exhibit.x)
         if panels:
             name = f"{exhibit.folder}-{exhibit.name}-{block.scale or 'own'}-{quantity}"
-            made.append(Figure(name, exhibit.title, along, panels))
+            made.append(Figure(name, exhibit.title, along, panels, log_y=falls_far(panels)))
     return made
+
+
+def falls_far(panels: Sequence[Panel]) -> bool:
+    """Whether a quantity runs through so many decades, as a duality gap does, that a linear axis would hide them."""
+    values = [value for panel in panels for curve in panel.curves for value in curve.y]
+    return min(values) > 0 and max(values) / min(values) >= DECADES
 
 
 def _of_layers(block: Block, quantity: str) -> Figure:

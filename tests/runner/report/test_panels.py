@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from runner.report.collect import collect
-from runner.report.panels import Curve, mean_curve
+from runner.report.panels import Curve, Panel, falls_far, mean_curve
 
 MakeRun = Callable[..., Path]
 
@@ -49,3 +49,12 @@ def test_a_place_where_a_run_has_no_value_has_no_mean(make_run: MakeRun, tmp_pat
     make_run("b", [62.0, 30.0, 12.0], seed=1)
     curve = drawn(tmp_path)
     assert (curve.x, curve.y) == ([1.0, 3.0], [61.0, 11.0])
+
+
+@pytest.mark.parametrize(
+    ("values", "far"),
+    [([1.0, 1e-2, 1e-3], True), ([1.0, 2e-3], False), ([1.0, 0.0], False), ([1.0, -1e-9], False), ([5.0, 5.0], False)],
+)
+def test_what_falls_through_decades_has_a_logarithmic_axis(values: list[float], far: bool) -> None:
+    curves = [Curve("a", 0, [1.0], [value], [], None) for value in values]
+    assert falls_far([Panel("", "duality gap", curves[:1]), Panel("", "duality gap", curves[1:])]) == far

@@ -32,7 +32,7 @@ def check(cfg: DictConfig, algorithm: type) -> None:
     if not issubclass(algorithm, Pipeline):
         if SIGMA in run.diagnostics:
             what = f"algorithm={name} does not cut the network into modules"
-            raise InputError.of("run.diagnostics", SIGMA, what, "with algorithms that do: bp, ddg, dni, fr")
+            raise InputError.of("run.diagnostics", SIGMA, what, "with algorithms that do (topology pipeline)")
         return
     what = f"algorithm={name} cuts the network into modules"
     if cfg.cluster.kind == "processes":

@@ -70,7 +70,7 @@ def recorded(cfg: DictConfig, path: str) -> Trace:
     """
     if not issubclass(get_class(cfg.algorithm._target_), ParameterServer):
         what = "has no parameter server, and so no order of messages that a trace could tell"
-        raise InputError.of("algorithm", cfg.names.algorithm, what, "methods on a parameter server, as asgd")
+        raise InputError.of("algorithm", cfg.names.algorithm, what, "methods on a parameter server")
     trace = Trace.read(path)
     given, workers = cfg.cluster.workers, trace.about["workers"]
     if given is not None and given != workers:

@@ -73,6 +73,8 @@ def test_a_seeded_share_is_held_out(tmp_path: Path):
         ("bad", b"0.5 1:2\n1 1:3\n", "holds 2 labels"),
         ("bad", b"0 1:nan\n1 1:3\n", "no finite number"),
     ],
+    # A gzip file holds the time at which it was made, which no test may be named by.
+    ids=["cut bz2", "cut gz", "cut xz", "no bz2", "a page", "empty", "one label", "labels 0.5", "nan"],
 )
 def test_foreign_and_damaged_files_are_refused(name: str, content: bytes, wrong: str, tmp_path: Path):
     (tmp_path / name).write_bytes(content)

@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = 3
 ITERATIONS = 16
 SETTINGS = (("resnet20", 32), ("resnet20", 128), ("resnet56", 32))
+SLEPT = ("resnet20", 8, 0.3)
+"""What a busy machine disturbs less: whether modules really compute at the same time shows here too."""
 
 
 def run(model: str, batch: int, *overrides: str) -> float:
@@ -39,8 +41,16 @@ def run(model: str, batch: int, *overrides: str) -> float:
     return summary["seconds"] / summary["updates"]
 
 
-def beside(model: str, batch: int) -> list[Row]:
-    """All sides of one setting, in turn."""
+def beside(model: str, batch: int, slept: float | None = None) -> list[Row]:
+    """All sides of one setting, in turn.
+
+    Args:
+        model: the network.
+        batch: samples of a batch.
+        slept: seconds that a gradient takes; so much longer than it needs that most of it is slept.
+    """
+    acted = () if slept is None else (f"cluster.compute.seconds={slept}", "cluster.compute.distribution=constant")
+    how = "" if slept is None else f", steps of {slept:g} s, mostly slept"
     sides = {
         "one": ("algorithm=bp", "cluster.workers=1"),
         "bp": ("algorithm=bp", "cluster.workers=2"),
@@ -50,12 +60,12 @@ def beside(model: str, batch: int) -> list[Row]:
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(ROUNDS):
         for name, overrides in sides.items():
-            seconds[name].append(run(model, batch, *overrides))
+            seconds[name].append(run(model, batch, *overrides, *acted))
 
     def row(name: str, base: str, target: float, what: str) -> Row:
         values = [a / b for a, b in zip(seconds[name], seconds[base], strict=True)]
         note = f"{base} {', '.join(f'{1e3 * value:.0f}' for value in seconds[base])} ms"
-        return Row(f"{what}, {model}, batch {batch}", target, values, at_least=False, note=note)
+        return Row(f"{what}, {model}, batch {batch}{how}", target, values, at_least=False, note=note)
 
     return [
         row("bp", "one", 1.1, "bp on two processes / on one"),
@@ -66,7 +76,7 @@ def beside(model: str, batch: int) -> list[Row]:
 
 def measure() -> list[Row]:
     """All rows."""
-    return [row for model, batch in SETTINGS for row in beside(model, batch)]
+    return [*beside(*SLEPT), *(row for model, batch in SETTINGS for row in beside(model, batch))]
 
 
 if __name__ == "__main__":

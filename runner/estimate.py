@@ -87,12 +87,11 @@ def show(parts: Parts) -> int:
     gradients = len(parts.batches) * (1 if whole else workers)
     updates = len(parts.batches)
     evaluations = math.ceil(cfg.run.epochs / cfg.run.eval_every - 1e-9)
-    side_by_side = 1 if simulated else workers
     met = barrier.count(method, updates) if isinstance(method, ParameterServer | SharedMemory) else 0
     # A push takes so many gradient evaluations a sample, a barrier so many passes over the training set.
     passes = met * method.barrier_cost.gradients if isinstance(method, ParameterServer | SharedMemory) else 0.0
     at_barriers = passes * _pass(parts, gradient)
-    seconds = (gradients * gradient + at_barriers) / side_by_side + updates * update + evaluations * evaluation
+    seconds = (gradients * gradient + at_barriers) / side_by_side(parts) + updates * update + evaluations * evaluation
 
     table = Table(title="estimate", show_header=False)
     table.add_row("parameters", f"{n:,}")
@@ -110,6 +109,19 @@ def show(parts: Parts) -> int:
     table.add_row("expected wall time", f"{_duration(seconds)} ({where}, {parts.device})")
     Console().print(table)
     return 0
+
+
+def side_by_side(parts: Parts) -> float:
+    """Return how many times as fast as one process the workers compute together: on processes, with a core for each.
+
+    Modules whose backward passes are locked take turns; the others wait for the one that has most to compute.
+    """
+    method = parts.method
+    if parts.cfg.cluster.kind != "processes":
+        return 1.0
+    if not isinstance(method, Pipeline):
+        return float(parts.workers)
+    return 1.0 if method.locked else 1 / max(pipeline.cut(parts).shares)
 
 
 def _pipeline(parts: Parts) -> tuple[float, int, int]:

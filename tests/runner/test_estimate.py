@@ -16,3 +16,18 @@ def test_an_evaluation_that_is_begun_counts(capsys: pytest.CaptureFixture):
     overrides = ("algorithm=asgd", "model=linear", "run.epochs=10", "run.eval_every=4", "dataset.limit_train=320")
     assert estimate.show(build.load(compose(*overrides))) == 0
     assert "100, 100, 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "times"),
+    [
+        (("algorithm=ddg",), 1.0),
+        (("algorithm=asgd", "cluster=processes", "cluster.workers=3"), 3.0),
+        (("algorithm=bp", "cluster=processes"), 1.0),
+        # The first module has 64 x 32 multiply-adds, the second 32 x 10.
+        (("algorithm=ddg", "cluster=processes"), (64 * 32 + 32 * 10) / (64 * 32)),
+    ],
+)
+def test_locked_modules_take_turns_and_others_wait_for_the_largest(overrides: tuple[str, ...], times: float):
+    parts = build.load(compose(*overrides, "model=mlp", "model.widths=[32]"))
+    assert estimate.side_by_side(parts) == pytest.approx(times)

@@ -6,9 +6,10 @@ processes. It never sees a network, a data set or a clock: it asks an `Oracle` f
 Parameter server (`ParameterServer`, with a `Worker` half): workers pull, compute and push whenever they are ready; the
 server handles one message at a time. It may ask for barriers, at which all workers meet and answer for fixed shards of
 the training set. Collective (`Collective`): all workers take a local step, what they contribute is combined (averaged
-or gathered), and every worker applies the combination.
+or gathered), and every worker applies the combination. Two more have files of their own: `algorithms.shared_memory`, one
+vector of weights that all write to, and `algorithms.pipeline`, a network in modules.
 
-To add a method, subclass one of the two, implement its abstract methods, and write `conf/algorithm/<name>.yaml` with
+To add a method, subclass one of them, implement its abstract methods, and write `conf/algorithm/<name>.yaml` with
 the class as `_target_`. Greek letters are spelled as the papers do: `lambda0`, `tau` (staleness), `eta` (learning
 rate).
 """
@@ -18,30 +19,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+# Methods find all they need here.
+from algorithms.checks import flag as flag
+from algorithms.checks import in_range as in_range
+from algorithms.checks import one_of as one_of
+from algorithms.oracle import Batch as Batch
+from algorithms.oracle import Oracle as Oracle
+from algorithms.oracle import Problem as Problem
+from algorithms.oracle import Rows as Rows
+from algorithms.oracle import cut as cut
+
 Message = dict[str, Tensor]
 """Named tensors of fixed shapes; an executor packs them into one buffer and sends them as one."""
-
-
-class Batch(NamedTuple):
-    """One worker's samples for one gradient.
-
-    Attributes:
-        number: position of the batch in the run, counted from 0 (seeds dropout).
-        epoch: pass over the training set to which it belongs, counted from 0 (seeds augmentation).
-        ids: int64 vector of sample numbers; may be empty in a collective's last, short step. Where workers have fixed
-            parts of the training set, they are drawn from `pool` uniformly and independently.
-        pool: int64 vector of the samples that the worker may use, in a fixed order; None where that is all of them.
-    """
-
-    number: int
-    epoch: int
-    ids: Tensor
-    pool: Tensor | None = None
 
 
 class Step(NamedTuple):
@@ -73,93 +67,6 @@ class Layer(NamedTuple):
     name: str
     low: int
     high: int
-
-
-class Problem(NamedTuple):
-    """What a method whose workers have fixed parts of the training set knows of it before it starts.
-
-    Attributes:
-        samples: n.
-        features: d, also the number of weights.
-        workers: M.
-        batch: samples a worker uses between two messages.
-        scalar: whether ∇φ_i(w) = φ_i'(x_iᵀw) x_i.
-    """
-
-    samples: int
-    features: int
-    workers: int
-    batch: int
-    scalar: bool
-
-    def part(self, number: int) -> range:
-        """Return the sample numbers of part `number` of M, which differ in size by at most one."""
-        return cut(self.samples, self.workers, number)
-
-    @property
-    def largest(self) -> int:
-        """Samples of the largest part."""
-        return -(-self.samples // self.workers)
-
-
-def cut(samples: int, parts: int, number: int) -> range:
-    """Return piece `number` of 0 … `samples` − 1 in `parts` pieces, the first ones longer by one where need be."""
-    size, longer = divmod(samples, parts)
-    low = number * size + min(number, longer)
-    return range(low, low + size + (number < longer))
-
-
-class Rows(Protocol):
-    """Samples of an objective with one weight a feature, whose gradients are known one by one.
-
-    Attributes:
-        x: the samples (B, d).
-    """
-
-    x: Tensor
-
-    def slopes(self, w: Tensor) -> Tensor:
-        """Return φ_i'(x_iᵀw) (B,); of use where ∇φ_i(w) = φ_i'(x_iᵀw) x_i."""
-        ...
-
-    def gradients(self, w: Tensor) -> Tensor:
-        """Return ∇φ_i(w) (B, d)."""
-        ...
-
-    def curvatures(self) -> Tensor:
-        """Return how smooth each φ_i is, L_i (B,)."""
-        ...
-
-
-class Oracle(Protocol):
-    """What a method may ask about the objective; `rows` and `generator` of those that method says it needs."""
-
-    def gradient(self, w: Tensor, batch: Batch) -> Tensor:
-        """Return the mean gradient over `batch` at the flat weights `w`, a flat vector that the next call reuses."""
-        ...
-
-    def reference_gradient(self, w: Tensor, batch: Batch) -> Tensor:
-        """Return `gradient` at weights that are not the iterate: training does not report their loss and errors."""
-        ...
-
-    def gradient_sum(self, w: Tensor, batch: Batch) -> Tensor:
-        """Return the sum of many samples' gradients at such weights, computed piece by piece."""
-        ...
-
-    def gradient_and_norms(self, w: Tensor, batch: Batch, samples: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return `gradient`, and for each layer the mean norm of a single sample's gradient, (layers,).
-
-        The mean is over the batch's first `samples`, by default all; zero for an empty batch.
-        """
-        ...
-
-    def rows(self, ids: Tensor, counted: bool = True) -> Rows:
-        """Return single samples; `counted`: what is asked about them is part of the training that is reported."""
-        ...
-
-    def generator(self, batch: Batch) -> torch.Generator:
-        """Return a generator for random choices on a batch, on the CPU, a function of the run's seed and the batch."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -463,44 +370,6 @@ class Collective(Stateful):
     def compared(self) -> dict[str, Rhythm]:
         """Return, by name, the rhythms to set side by side where the cost of communication is told; callable always."""
         return {type(self).__name__: Rhythm(self.period, self.delay)}
-
-
-def in_range(name: str, value: float, low: float, high: float = float("inf"), *, open_high: bool = False) -> float:
-    """Check that `low <= value <= high` (`< high` with `open_high`), value finite, and return it.
-
-    Raises:
-        ValueError: naming the key, the value and what is allowed.
-    """
-    allowed = f"{name} >= {low:g}"
-    if high != float("inf"):
-        allowed = f"{low:g} <= {name} {'<' if open_high else '<='} {high:g}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"algorithm.{name}={value}: is no number; allowed: {allowed}")
-    if not (low <= value <= high) or value == float("inf") or (open_high and value == high):
-        raise ValueError(f"algorithm.{name}={value}: out of range; allowed: {allowed}")
-    return value
-
-
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    """Check that `value` is one of `allowed` and return it.
-
-    Raises:
-        ValueError: naming the key, the value and what is allowed.
-    """
-    if value not in allowed:
-        raise ValueError(f"algorithm.{name}={value}: unknown; allowed: {', '.join(allowed)}")
-    return value
-
-
-def flag(name: str, value: bool) -> bool:
-    """Check that `value` is true or false and return it.
-
-    Raises:
-        ValueError: naming the key, the value and what is allowed.
-    """
-    if not isinstance(value, bool):
-        raise ValueError(f"algorithm.{name}={value}: is neither true nor false; allowed: true, false")
-    return value
 
 
 def zeros(*shape: int, like: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ class PCAStep(RowObjective):
         return (self.shift / 2) * w.square().sum() - self.b.to(w.dtype) @ w - z.square() / 2
 
     def slopes(self, z: Tensor, targets: Tensor) -> Tensor:
-        """Not to be asked for: ∇φ_i(w) is no multiple of x_i."""
-        raise NotImplementedError
+        """Not to be asked for."""
+        raise NotImplementedError("∇φ_i(w) of a PCA step is no multiple of x_i")
 
     def gradients(self, w: Tensor, x: Tensor, z: Tensor, targets: Tensor) -> Tensor:
         """See `RowObjective.gradients`."""
@@ -71,8 +71,8 @@ class PCAStep(RowObjective):
         return (self.shift - x.square().sum(1)).abs().clamp(min=abs(self.shift))
 
     def conjugates(self, alpha: Tensor, targets: Tensor) -> Tensor:
-        """Not to be asked for: φ_i need not be convex."""
-        raise NotImplementedError
+        """Not to be asked for."""
+        raise NotImplementedError("φ_i of a PCA step need not be convex, and has no conjugate then")
 
     def quadratic(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Σ (μ−λ)I − x_i x_iᵀ, Σ b, 0."""

@@ -1,0 +1,41 @@
+"""Checks of a method's options: what is wrong is one line that names the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+
+def in_range(name: str, value: float, low: float, high: float = float("inf"), *, open_high: bool = False) -> float:
+    """Check that `low <= value <= high` (`< high` with `open_high`), value finite, and return it.
+
+    Raises:
+        ValueError: naming the key, the value and what is allowed.
+    """
+    allowed = f"{name} >= {low:g}"
+    if high != float("inf"):
+        allowed = f"{low:g} <= {name} {'<' if open_high else '<='} {high:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"algorithm.{name}={value}: is no number; allowed: {allowed}")
+    if not (low <= value <= high) or value == float("inf") or (open_high and value == high):
+        raise ValueError(f"algorithm.{name}={value}: out of range; allowed: {allowed}")
+    return value
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    """Check that `value` is one of `allowed` and return it.
+
+    Raises:
+        ValueError: naming the key, the value and what is allowed.
+    """
+    if value not in allowed:
+        raise ValueError(f"algorithm.{name}={value}: unknown; allowed: {', '.join(allowed)}")
+    return value
+
+
+def flag(name: str, value: bool) -> bool:
+    """Check that `value` is true or false and return it.
+
+    Raises:
+        ValueError: naming the key, the value and what is allowed.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"algorithm.{name}={value}: is neither true nor false; allowed: true, false")
+    return value

@@ -1,0 +1,112 @@
+"""What a method may ask about the objective, and what it is told of the problem."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """One worker's samples for one gradient.
+
+    Attributes:
+        number: position of the batch in the run, counted from 0 (seeds dropout).
+        epoch: pass over the training set to which it belongs, counted from 0 (seeds augmentation).
+        ids: int64 vector of sample numbers; may be empty in a collective's last, short step. Where workers have fixed
+            parts of the training set, they are drawn from `pool` uniformly and independently.
+        pool: int64 vector of the samples that the worker may use, in a fixed order; None where that is all of them.
+    """
+
+    number: int
+    epoch: int
+    ids: Tensor
+    pool: Tensor | None = None
+
+
+class Problem(NamedTuple):
+    """What a method whose workers have fixed parts of the training set knows of it before it starts.
+
+    Attributes:
+        samples: n.
+        features: d, also the number of weights.
+        workers: M.
+        batch: samples a worker uses between two messages.
+        scalar: whether ∇φ_i(w) = φ_i'(x_iᵀw) x_i.
+    """
+
+    samples: int
+    features: int
+    workers: int
+    batch: int
+    scalar: bool
+
+    def part(self, number: int) -> range:
+        """Return the sample numbers of part `number` of M, which differ in size by at most one."""
+        return cut(self.samples, self.workers, number)
+
+    @property
+    def largest(self) -> int:
+        """Samples of the largest part."""
+        return -(-self.samples // self.workers)
+
+
+def cut(samples: int, parts: int, number: int) -> range:
+    """Return piece `number` of 0 … `samples` − 1 in `parts` pieces, the first ones longer by one where need be."""
+    size, longer = divmod(samples, parts)
+    low = number * size + min(number, longer)
+    return range(low, low + size + (number < longer))
+
+
+class Rows(Protocol):
+    """Samples of an objective with one weight a feature, whose gradients are known one by one.
+
+    Attributes:
+        x: the samples (B, d).
+    """
+
+    x: Tensor
+
+    def slopes(self, w: Tensor) -> Tensor:
+        """Return φ_i'(x_iᵀw) (B,); of use where ∇φ_i(w) = φ_i'(x_iᵀw) x_i."""
+        ...
+
+    def gradients(self, w: Tensor) -> Tensor:
+        """Return ∇φ_i(w) (B, d)."""
+        ...
+
+    def curvatures(self) -> Tensor:
+        """Return how smooth each φ_i is, L_i (B,)."""
+        ...
+
+
+class Oracle(Protocol):
+    """What a method may ask about the objective; `rows` and `generator` of those that method says it needs."""
+
+    def gradient(self, w: Tensor, batch: Batch) -> Tensor:
+        """Return the mean gradient over `batch` at the flat weights `w`, a flat vector that the next call reuses."""
+        ...
+
+    def reference_gradient(self, w: Tensor, batch: Batch) -> Tensor:
+        """Return `gradient` at weights that are not the iterate: training does not report their loss and errors."""
+        ...
+
+    def gradient_sum(self, w: Tensor, batch: Batch) -> Tensor:
+        """Return the sum of many samples' gradients at such weights, computed piece by piece."""
+        ...
+
+    def gradient_and_norms(self, w: Tensor, batch: Batch, samples: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return `gradient`, and for each layer the mean norm of a single sample's gradient, (layers,).
+
+        The mean is over the batch's first `samples`, by default all; zero for an empty batch.
+        """
+        ...
+
+    def rows(self, ids: Tensor, counted: bool = True) -> Rows:
+        """Return single samples; `counted`: what is asked about them is part of the training that is reported."""
+        ...
+
+    def generator(self, batch: Batch) -> torch.Generator:
+        """Return a generator for random choices on a batch, on the CPU, a function of the run's seed and the batch."""
+        ...

@@ -6,8 +6,8 @@ processes. It never sees a network, a data set or a clock: it asks an `Oracle` f
 Parameter server (`ParameterServer`, with a `Worker` half): workers pull, compute and push whenever they are ready; the
 server handles one message at a time. It may ask for barriers, at which all workers meet and answer for fixed shards of
 the training set. Collective (`Collective`): all workers take a local step, what they contribute is combined (averaged
-or gathered), and every worker applies the combination. Two more have files of their own: `algorithms.shared_memory`, one
-vector of weights that all write to, and `algorithms.pipeline`, a network in modules.
+or gathered), and every worker applies the combination. Two more have files of their own: `algorithms.shared_memory`,
+one vector of weights that all write to, and `algorithms.pipeline`, a network in modules.
 
 To add a method, subclass one of them, implement its abstract methods, and write `conf/algorithm/<name>.yaml` with
 the class as `_target_`. Greek letters are spelled as the papers do: `lambda0`, `tau` (staleness), `eta` (learning

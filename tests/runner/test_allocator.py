@@ -44,17 +44,18 @@ import torch
 from torch import nn
 
 torch.manual_seed(0)
+torch.set_num_threads(1)
 net = nn.Sequential(*[
-    nn.Sequential(nn.Conv2d(16 if i else 3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for i in range(6)
+    nn.Sequential(nn.Conv2d(16 if i else 3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for i in range(20)
 ])
 images = torch.randn(64, 3, 32, 32)
-for step in range(15):
-    if step == 3:
+for step in range(16):
+    if step == 6:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     net(images).sum().backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-"""How many pages twelve training steps were handed out by the system."""
+"""How many pages ten training steps were handed out by the system, once the heap has its size."""
 
 
 def run(program: str, settings: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What keeping freed memory gains: whole runs with `runner.allocator` beside runs with glibc's own settings.
+"""What keeping freed memory gains: whole runs with `runner.config.allocator` beside runs with glibc's own settings.
 
 Each run is a process of its own, ResNet-20 with batches of 128, and the two kinds take turns. How often glibc gives
 memory back depends on where small objects happen to lie in its heap: the spread between runs is part of the result.
@@ -20,7 +20,7 @@ from sidebyside import Row, Side, in_turn, main, ratios
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS, SECONDS = 7, 200.0
 OWN = {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}
-"""Leaves glibc as it is, and `runner.allocator` takes any setting for a wish to decide oneself."""
+"""Leaves glibc as it is, and `runner.config.allocator` takes any setting for a wish to decide oneself."""
 CIFAR = ("dataset=synthetic", "dataset.shape=[3,32,32]", "dataset.train=2560", "dataset.test=10", "schedule.lr=0.01")
 SUBJECTS = {
     "ResNet-20, CIFAR-shaped": ("model=resnet20", *CIFAR, "run.epochs=1"),

@@ -17,8 +17,8 @@ from algorithms.clars import CLARS
 from algorithms.lars import LARS
 from data.base import Split
 from models.resnet import ResNet
-from runner.oracle import NetworkOracle
-from runner.replica import Replica
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.replica import Replica
 
 BATCH, SAMPLES, PIECE = 8192, 512, 512
 SHAPE = (3, 16, 16)

@@ -18,8 +18,8 @@ from algorithms.cocoa_plus import SDCA
 from algorithms.dis_dfsdca import DfSDCA
 from data.base import Split
 from models.ridge import Ridge
-from runner.oracle import NetworkOracle
-from runner.replica import Replica
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.replica import Replica
 
 N, D, LAMBDA, ETA = 49_990, 22, 0.1, 1e-4
 SIZES = (100, 1000)

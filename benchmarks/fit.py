@@ -18,8 +18,8 @@ from injection import host
 from rich.console import Console
 from rich.table import Table
 
-from runner.fit import fit, overrides
-from runner.trace import Trace
+from runner.run_folder.trace import Trace
+from runner.train.fit import fit, overrides
 
 COMMON = ("algorithm=asgd", "run.epochs=2", "dataset=digits")
 SETTINGS = {

@@ -47,8 +47,8 @@ import runner  # noqa: E402, F401  (before torch: sets how its threads wait)
 from algorithms.base import Step  # noqa: E402
 from algorithms.dc_asgd import DCASGDAdaptive, DCASGDConstant  # noqa: E402
 from data.augment import PadCrop  # noqa: E402
-from runner import machine  # noqa: E402
-from runner.build import Parts  # noqa: E402
+from runner.run_folder import machine  # noqa: E402
+from runner.train.build import Parts  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -268,12 +268,14 @@ def main() -> int:
 
     from omegaconf import OmegaConf, open_dict
 
-    from runner import config, launcher, run
-    from runner.composing import composer, without_hydra
-    from runner.outcome import guarded, log_to
+    from runner.cli.compose import composer, without_hydra
+    from runner.config import schema
+    from runner.config.exit_codes import guarded, log_to
+    from runner.sweeps import subprocess_launcher
+    from runner.train import train
 
-    config.register()
-    launcher.register()
+    schema.register()
+    subprocess_launcher.register()
     OmegaConf.register_new_resolver("random_hex", lambda: "0", replace=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -284,10 +286,10 @@ def main() -> int:
         cfg = without_hydra(composed)
         OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
         with open_dict(cfg):
-            cfg["names"] = {group: composed.hydra.runtime.choices.get(group) for group in config.GROUPS}
+            cfg["names"] = {group: composed.hydra.runtime.choices.get(group) for group in schema.GROUPS}
         cfg.run.resume = str(folder) if request["resume"] else None
         log_to(folder)
-        code = guarded(lambda cfg=cfg, folder=folder: run.execute(cfg, folder), folder)
+        code = guarded(lambda cfg=cfg, folder=folder: train.execute(cfg, folder), folder)
         logging.shutdown()
         done = folder.with_name(folder.name + ".code")
         done.with_suffix(".tmp").write_text(str(code))

@@ -15,7 +15,7 @@ from pathlib import Path
 from sidebyside import Row, main
 from subject import parts, run
 
-from runner.machine import peak_memory_bytes
+from runner.run_folder.machine import peak_memory_bytes
 
 WORKERS = (4, 8)
 WIDTHS = "[3072,3072,3072]"

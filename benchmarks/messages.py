@@ -22,14 +22,14 @@ from subject import parts, run
 from torch.distributed.distributed_c10d import PrefixStore
 
 from algorithms.base import Batch, ParameterServer
-from runner.activity import Activity
-from runner.build import Parts
-from runner.links import Link, Meeting, at_file
-from runner.oracle import NetworkOracle
-from runner.packet import Packet
-from runner.process_server import ProcessServer
-from runner.process_worker import push_fields, serve_worker
-from runner.recorder import Recorder
+from runner.gradients.oracle import NetworkOracle
+from runner.processes.message_buffer import Packet
+from runner.processes.rendezvous import Link, Meeting, at_file
+from runner.processes.server import ProcessServer
+from runner.processes.worker import push_fields, serve_worker
+from runner.run_folder.recorder import Recorder
+from runner.run_folder.timeline import Activity
+from runner.train.build import Parts
 
 TRIPS = 200
 """Round trips that a side makes in a round, over all workers."""

@@ -66,7 +66,7 @@ def _row(stored: dict[str, Any]) -> Row:
 
 def _machine() -> dict[str, Any]:
     sys.path.insert(0, str(HERE.parent))
-    from runner import machine
+    from runner.run_folder import machine
 
     return {"load_average": os.getloadavg(), **machine.facts("cpu")}
 

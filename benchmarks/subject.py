@@ -12,23 +12,25 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
-from runner import build, config, launcher
-from runner.composing import composer, without_hydra
-from runner.course import Course
-from runner.run import Executor, conduct, simulated
-from runner.tracking import SUMMARY
+from runner.cli.compose import composer, without_hydra
+from runner.config import schema
+from runner.loop.train_control import Course
+from runner.run_folder.run_writer import SUMMARY
+from runner.sweeps import subprocess_launcher
+from runner.train import build
+from runner.train.train import Executor, conduct, simulated
 
 
 def parts(overrides: Sequence[str]) -> build.Parts:
     """Build the parts of the run that `dcrun <overrides>` would make."""
-    config.register()
-    launcher.register()
+    schema.register()
+    subprocess_launcher.register()
     OmegaConf.register_new_resolver("random_hex", lambda: "0", replace=True)
     with composer() as compose:
         composed = compose.one(["logger=none", *overrides])
         cfg = without_hydra(composed)
         with open_dict(cfg):
-            cfg["names"] = {group: composed.hydra.runtime.choices.get(group) for group in config.GROUPS}
+            cfg["names"] = {group: composed.hydra.runtime.choices.get(group) for group in schema.GROUPS}
     return build.load(cfg)
 
 

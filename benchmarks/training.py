@@ -16,7 +16,7 @@ from sidebyside import Row, Side, in_turn, main, ratios
 from subject import parts, run
 
 from data.augment import PadCrop
-from runner.build import Parts
+from runner.train.build import Parts
 
 BATCH = 128
 STEPS = 12

@@ -6,12 +6,12 @@ time slices that they take from each other: two threads on two busy cores ran Re
 spinning, 291 sleeping. Threads that sleep at once are woken for every operator: server updates on an idle machine took
 three times as long.
 
-It also has the C library keep the memory that a step frees for the next one (`runner.allocator`).
+It also has the C library keep the memory that a step frees for the next one (`runner.config.allocator`).
 """
 
 import os
 
-from runner.allocator import keep_freed_memory
+from runner.config.allocator import keep_freed_memory
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")

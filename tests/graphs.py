@@ -132,7 +132,7 @@ class _Tape(TorchDispatchMode):
 
 
 class CpuGraphs:
-    """Graphs on a CPU, see `runner.capture.Graphs`.
+    """Graphs on a CPU, see `runner.gradients.cuda_graph.Graphs`.
 
     Recording also does the work, which on a GPU it would not. Replaying runs the recorded
     operators, without the Python around them, on the tensors that they were given when they were recorded, and checks
@@ -177,7 +177,7 @@ class CpuGraphs:
 
 
 class Late:
-    """Work beside other work on a CPU, see `runner.beside.Beside`: not done before it is waited for.
+    """Work beside other work on a CPU, see `runner.gradients.side_stream.Beside`: not done before it is waited for.
 
     Attributes:
         log: "start" and "join", in the order in which they came.

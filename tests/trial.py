@@ -24,13 +24,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from algorithms.base import Layer
-from runner import build, config, launcher
-from runner.composing import composer, without_hydra
-from runner.course import Course, Stop
-from runner.evaluate import Score
-from runner.fingerprint import weights_sha256
-from runner.run import execute, simulated
-from runner.seeds import derive
+from runner.cli.compose import composer, without_hydra
+from runner.config import schema
+from runner.config.seeds import derive
+from runner.gradients.evaluate import Score
+from runner.loop.train_control import Course, Stop
+from runner.run_folder.fingerprint import weights_sha256
+from runner.sweeps import subprocess_launcher
+from runner.train import build
+from runner.train.train import execute, simulated
 
 SMALL = ("logger=none", "run.threads=1", "run.device=cpu")
 """What every run in a test wants: no wandb, results that do not depend on the machine's cores."""
@@ -39,23 +41,23 @@ SMALL = ("logger=none", "run.threads=1", "run.device=cpu")
 def compose(*overrides: str) -> DictConfig:
     """Compose and check a command line of group options (`algorithm=sgd`) and keys (`run.epochs=2`)."""
     given = [*SMALL, *overrides]
-    groups = dict(item.split("=", 1) for item in given if item.split("=", 1)[0] in config.GROUPS)
+    groups = dict(item.split("=", 1) for item in given if item.split("=", 1)[0] in schema.GROUPS)
     cfg = copy.deepcopy(_composed(tuple(sorted(groups.items()))))
     cfg.merge_with(OmegaConf.from_dotlist([item for item in given if item.split("=", 1)[0] not in groups]))
-    config.check(cfg)
+    schema.check(cfg)
     return cfg
 
 
 @functools.cache
 def _composed(groups: tuple[tuple[str, str], ...]) -> DictConfig:
-    config.register()
-    launcher.register()
+    schema.register()
+    subprocess_launcher.register()
     OmegaConf.register_new_resolver("random_hex", lambda: "0", use_cache=True, replace=True)
     with composer() as compose_one:
         full = compose_one.one([f"{group}={option}" for group, option in groups])
         cfg = without_hydra(full)
         with open_dict(cfg):
-            cfg["names"] = {group: full.hydra.runtime.choices.get(group) for group in config.GROUPS}
+            cfg["names"] = {group: full.hydra.runtime.choices.get(group) for group in schema.GROUPS}
     return cfg
 
 
@@ -192,16 +194,16 @@ def rows(folder: Path) -> int:
 def dcrun(*arguments: str) -> multiprocessing.process.BaseProcess:
     """Start the command in a process of its own, forked from one that has imported torch."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runner.processes"])
+    context.set_forkserver_preload(["runner.train.ranks"])
     process = context.Process(target=_command, args=(list(arguments),))
     process.start()
     return process
 
 
 def _command(arguments: list[str]) -> None:
-    from runner import cli
+    from runner.cli import main
 
-    sys.exit(cli.main(arguments))
+    sys.exit(main.main(arguments))
 
 
 def reference_sgd(cfg: DictConfig, **options: Any) -> tuple[nn.Module, Callable[[int, Callable[[int], float]], None]]:
@@ -235,7 +237,7 @@ def reference_sgd(cfg: DictConfig, **options: Any) -> tuple[nn.Module, Callable[
 
 
 class QuadraticOracle:
-    """The objective w²/2 in one dimension for executors, with the interface of `runner.oracle.NetworkOracle`.
+    """The objective w²/2 in one dimension for executors, with the interface of `runner.gradients.oracle.NetworkOracle`.
 
     Its gradient is w itself, so that a run can be worked out with pencil and paper; in float64.
     """

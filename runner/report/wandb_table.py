@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from runner.wandb_run import begin, group_of
+from runner.run_folder.wandb_run import begin, group_of
 
 log = logging.getLogger("dcrun")
 

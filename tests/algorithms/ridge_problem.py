@@ -11,8 +11,8 @@ from data.base import Split
 from models.objective import RowObjective
 from models.pca_step import PCAStep
 from models.ridge import Ridge
-from runner.oracle import NetworkOracle
-from runner.replica import Replica
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.replica import Replica
 
 
 class Small:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from algorithms.asysvrg import FULL, SNAPSHOT, AsySVRG, VarianceReducedWorker
 from algorithms.base import Batch, Step
-from runner import build
-from runner.seeds import derive
+from runner.config.seeds import derive
+from runner.train import build
 from tests.trial import Trial, compose, train
 
 CONVEX = ("model=linear", "dataset.limit_train=96", "dataset.limit_test=20", "run.batch_size=4")

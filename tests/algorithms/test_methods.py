@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from algorithms.base import Collective, ParameterServer
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
-from runner import checkpoint
-from runner.composing import CONF
+from runner.cli.compose import CONF
+from runner.run_folder import checkpoint
 from tests.trial import Trial, compose, conduct, equal, train
 
 NAMES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.report.cli import main
+from runner.cli.dcreport import main
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install -e .[browser]")
 CHROMIUM = os.environ.get("DCRUN_CHROMIUM") or shutil.which("chromium")

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.report.collect import collect
 from runner.report.wandb_table import evaluated, write
-from runner.wandb_run import group_of
+from runner.run_folder.wandb_run import group_of
 
 MakeRun = Callable[..., Path]
 

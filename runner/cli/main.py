@@ -1,0 +1,256 @@
+"""The command `dcrun`: from a command line to a run and an exit code. Its help is `conf/hydra/help/dcrun.yaml`.
+
+Exit codes: 0 completed or diverged, 1 anything unexpected (a sweep with a failed job too), 2 wrong input, 3 a dead or
+stuck peer, 130 and 143 stopped by Ctrl-C or SIGTERM.
+
+A command line is composed and checked before Hydra acts on it, so that a mistake costs one line and leaves no folder.
+Nothing here imports torch; `runner.train.train` is imported when a run really starts.
+"""
+
+import argparse
+import logging
+import os
+import secrets
+import string
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra.version
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from runner.cli.compose import CONF, VERSION_BASE, composer, swept_along, without_hydra
+from runner.config import exit_codes, override_errors, schema
+from runner.config.errors import InputError
+from runner.report import wandb_table
+from runner.run_folder import folders, resume
+from runner.sweeps import experiment_sweeper, optuna_sweeper, search_space, submitit_launcher, subprocess_launcher
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does what a command line says.
+
+    Args:
+        arguments: the command line without the program's name; by default this process's.
+
+    Returns:
+        the exit code.
+    """
+    try:
+        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except InputError as exc:
+        # Under torchrun each rank finds the same mistake; one line is enough.
+        if _rank() == 0:
+            exit_codes.report(exc)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    args = _parse(arguments)
+    args.overrides += resume.recorded_overrides(args.overrides)
+    # What config.yaml says, but no option that Hydra would take.
+    args.overrides = [override for override in args.overrides if override != "experiment=null"]
+    args.overrides += search_space.implied(args.overrides)
+    schema.register()
+    subprocess_launcher.register()
+    experiment_sweeper.register()
+    optuna_sweeper.register()
+    submitit_launcher.register()
+    # Cached per configuration: all that ask for a run's folder get the same one.
+    OmegaConf.register_new_resolver("random_hex", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+    shows = args.hydra_help or args.cfg or args.info
+    if args.shell_completion or (shows and not args.overrides):
+        return _hydra(args)
+    with composer() as compose:
+        jobs = compose.jobs(args.overrides, multirun=bool(args.multirun))
+        cfg = jobs[0]
+        if args.help:
+            return _show(_help(cfg, compose.loader))
+        parsed = override_errors.parse(args.overrides, compose.loader)
+    sweeps = args.multirun or str(cfg.hydra.mode).endswith("MULTIRUN")
+    if sweeps:
+        args.overrides = swept_along(args.overrides)
+    if shows:
+        return _hydra(args)
+    if sweeps:
+        return _sweep(args, jobs)
+    if isinstance(cfg.run.resume, str):
+        folder = resume.run_folder(cfg.run.resume)
+        stored = resume.stored_config(folder, cfg, parsed)
+        return _joined(cfg, stored, folder if _rank() == 0 else None, resume.stored_choices(folder))
+    if cfg.run.resume:
+        raise InputError.of("run.resume", cfg.run.resume, "names no run", "a run folder, or null; true in a sweep")
+    if _world_size() > 1 and cfg.cluster.kind != "processes":
+        raise InputError.of("cluster.kind", cfg.cluster.kind, "torchrun started several processes", "cluster=processes")
+    if _rank() > 0:
+        return _joined(cfg, without_hydra(cfg), None, cfg.hydra.runtime.choices)
+    return _single(args, cfg)
+
+
+def _help(cfg: DictConfig, loader: ConfigLoader) -> str:
+    """Fills the groups' options into the help text; Hydra's own way to it searches its groups too, for 0.3 seconds."""
+    lines = []
+    for group in (*schema.GROUPS, "experiment"):
+        if options := override_errors.group_options(group, loader):
+            chosen = cfg.hydra.runtime.choices.get(group)
+            lines.append(f"{group}: {', '.join(options)}" + (f"  (here: {chosen})" if chosen else ""))
+    return string.Template(cfg.hydra.help.template).substitute(APP_CONFIG_GROUPS="\n".join(lines))
+
+
+def _show(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # `dcrun --help | head`: nothing more can be said there, also not when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _single(args: argparse.Namespace, cfg: DictConfig) -> int:
+    """Lets Hydra create the run folder and executes the run in it."""
+    planned = Path(str(cfg.hydra.run.dir))
+    folders.check_run_folder(planned, "hydra.run.dir")
+    existing = folders.nearest_existing(planned)
+    codes: list[int] = []
+
+    def task(job: DictConfig) -> None:
+        own = HydraConfig.get()
+        folder = Path(own.runtime.output_dir)
+        codes.append(_execute(job, folder, own.runtime.choices))
+        if codes[-1] in (2, 130) or _only_answers(job):
+            folders.discard(folder, existing)
+
+    code = _hydra(args, task)
+    return codes[0] if codes else code
+
+
+def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
+    """Lets Hydra run a sweep through `runner.sweeps.subprocess_launcher`; any failed job makes the exit code 1."""
+    if _world_size() > 1:
+        raise InputError("--multirun: torchrun started several processes; allowed: a sweep without torchrun")
+    for job in jobs:
+        if isinstance(job.run.resume, str):
+            allowed = "run.resume=true, which finds the jobs' earlier runs"
+            raise InputError.of("run.resume", job.run.resume, "a sweep is no single run", allowed)
+    subprocess_launcher.check(jobs[0])
+    submitit_launcher.check(jobs[0])
+    folder = Path(str(jobs[0].hydra.sweep.dir))
+    if all(job.run.resume for job in jobs):
+        folders.check_writable(folder, "hydra.sweep.dir")  # the same sweep again, over what it left
+    else:
+        folders.check_sweep_folder(folder, "hydra.sweep.dir")
+    launched = subprocess_launcher.FreshProcessLauncher
+    launched.jobs.clear()
+    launched.stopped_by, launched.sweep, launched.refused = None, None, False
+    code = _hydra(args)
+    if launched.jobs and launched.sweep and not all(_only_answers(job) for job in jobs):
+        subprocess_launcher.print_table(launched.jobs, launched.sweep)
+        if launched.stopped_by is None and not launched.refused:
+            logged = wandb_table.write(jobs[0], launched.sweep, [job.folder for job in launched.jobs])
+            if logged is not None:
+                print(f"table and claims: wandb leet {logged}", flush=True)
+    if launched.stopped_by is not None:
+        return 128 + launched.stopped_by
+    if launched.refused:
+        return 2
+    return 1 if code != 0 or any(job.code != 0 for job in launched.jobs) else 0
+
+
+def _only_answers(job: DictConfig) -> bool:
+    """Tells whether a run prints or draws something instead of training."""
+    return bool(job.run.estimate or job.run.advise or job.run.plot_schedule)
+
+
+def _joined(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -> int:
+    """Executes a run for which Hydra must create no folder: a continued one, or a rank above 0."""
+    logging_config = OmegaConf.to_container(cfg.hydra.job_logging, resolve=False)
+    assert isinstance(logging_config, dict)
+    if folder is None:
+        del logging_config["handlers"]["file"]
+        logging_config["root"]["handlers"].remove("file")
+    else:
+        logging_config["handlers"]["file"]["filename"] = str(folder / "dcrun.log")
+        folders.check_writable(folder, "run.resume")
+    configure_log(OmegaConf.create(logging_config), cfg.hydra.verbose)
+    return _execute(job, folder, choices)
+
+
+def _execute(cfg: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -> int:
+    """Runs `runner.train.train.execute`, with what it raises turned into an exit code and one line."""
+    with open_dict(cfg):
+        cfg["names"] = {group: choices.get(group) for group in (*schema.GROUPS, "experiment")}
+
+    def call() -> int:
+        from runner.train import train
+
+        return train.execute(cfg, folder)
+
+    return exit_codes.guarded(call, folder, who=f"rank {_rank()}" if _world_size() > 1 else "")
+
+
+def _hydra(args: argparse.Namespace, task: Callable[[DictConfig], None] | None = None) -> int:
+    """Hands over to Hydra what was composed and checked before, as `hydra.main` does with the command line."""
+
+    def nothing(job: DictConfig) -> None:
+        raise AssertionError("the jobs of a sweep run in their own processes")
+
+    hydra.version.setbase(VERSION_BASE)
+    try:
+        _run_hydra(args, get_args_parser(), task or nothing, config_path=str(CONF), config_name="config")
+    except SystemExit as exc:
+        # So Hydra ends --hydra-help and, with 1, --cfg of a --package that is not there.
+        return 2 if exc.code and args.cfg else int(bool(exc.code))
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Hydra's flags, with one line about a wrong one."""
+
+    def __init__(self) -> None:
+        super().__init__(prog="dcrun", parents=[get_args_parser()], add_help=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; dcrun --help shows what there is")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    args = _Parser().parse_intermixed_args(arguments)
+    for flag in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(args, flag) is not None:
+            raise InputError(f"--{flag.replace('_', '-')}: dcrun has its own configuration; --config-dir adds a folder")
+    if args.run + args.multirun + args.shell_completion + (args.cfg is not None) + (args.info is not None) > 1:
+        raise InputError("only one of --run, --multirun, --cfg, --info and --shell-completion can be given")
+    if args.resolve and not (args.cfg or args.help):
+        raise InputError("--resolve: goes with --cfg or --help only")
+    if args.config_dir is not None:
+        folder = Path(args.config_dir).resolve()
+        if not folder.is_dir():
+            raise InputError(f"--config-dir={args.config_dir}: no such folder")
+        # As an override it reaches the jobs of a sweep too.
+        args.overrides.append(f"hydra.searchpath=[{subprocess_launcher.quoted(folder.as_uri())}]")
+        args.config_dir = None
+    return args
+
+
+def _rank() -> int:
+    """This process's rank under torchrun, else 0."""
+    return int(os.environ.get("RANK", 0)) if _world_size() > 1 else 0
+
+
+def _world_size() -> int:
+    """How many processes torchrun started, 1 without it."""
+    joined = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
+    return int(os.environ["WORLD_SIZE"]) if joined else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

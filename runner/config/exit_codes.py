@@ -1,0 +1,73 @@
+"""How a call ends: as an exit code, and at most one line on the terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from hydra.errors import InstantiationException
+
+from data import DamagedImage
+from runner.config.errors import InputError, building, one_line
+
+log = logging.getLogger("dcrun")
+
+WRONG_INPUT = 2
+UNEXPECTED = 1
+INTERRUPTED = 130
+
+
+def guarded(call: Callable[[], int], folder: Path | None, who: str = "") -> int:
+    """Call, and turn what it raises into an exit code and one line on the terminal.
+
+    Args:
+        call: returns the exit code.
+        folder: the run folder, where `dcrun.log` has the traceback; None without one.
+        who: names the process in the line, as "rank 3".
+    """
+    try:
+        try:
+            return call()
+        except InstantiationException:
+            with building():
+                raise
+            raise
+    except (InputError, DamagedImage) as error:
+        report(error)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last resort: logged, and ends in exit code 1
+        # At level INFO it goes to dcrun.log alone; the terminal gets one line.
+        log.info("%s", "".join(traceback.format_exception(error)))
+        where = f"traceback in {folder / 'dcrun.log'}" if folder else "HYDRA_FULL_ERROR=1 shows the traceback"
+        name = f"{who}: " if who else ""
+        print(f"dcrun: {name}{type(error).__name__}: {one_line(str(error))} ({where})", file=sys.stderr)
+        trace(error)
+        return UNEXPECTED
+
+
+def report(error: InputError | DamagedImage) -> None:
+    """Print the one line about wrong input."""
+    print(f"dcrun: {one_line(str(error))}", file=sys.stderr)
+    trace(error)
+
+
+def trace(error: Exception) -> None:
+    """Print the traceback where the user asked for it."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(error)
+
+
+def log_to(folder: Path) -> None:
+    """Log as a run's own process does, to `dcrun.log` and warnings to the terminal, in a process without Hydra."""
+    file = logging.FileHandler(folder / "dcrun.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    console = logging.StreamHandler()
+    console.setLevel(logging.WARNING)
+    console.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[file, console], force=True)

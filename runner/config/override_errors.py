@@ -1,0 +1,178 @@
+"""What is wrong with a command line that Hydra cannot compose, in one line that names the nearest right words."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from runner.config.errors import InputError, one_line, shown
+
+Compose = Callable[[list[str]], DictConfig]
+
+_NO_OPTION = "published"  # what papers report lies beside their experiments, in files named so
+_TYPES = {
+    "Integer": ("is no integer", "integers"),
+    "Float": ("is no number", "numbers"),
+    "Boolean": ("is neither true nor false", "true, false"),
+}
+
+
+def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
+    """Reads `key=value` arguments.
+
+    Args:
+        overrides: the arguments as typed.
+        loader: where options are looked up for `glob(...)`.
+
+    Raises:
+        InputError: for an argument that is no `key=value`.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+    parsed = []
+    for override in overrides:
+        try:
+            parsed += parser.parse_overrides([override])
+        except OverrideParseException as exc:
+            raise _unreadable(override) from exc
+        if not parsed[-1].key_or_group:
+            raise _unreadable(override)
+    return parsed
+
+
+def explain(exc: Exception, overrides: Sequence[str], compose: Compose, loader: ConfigLoader) -> InputError:
+    """Says what a failed composition means for the one who typed the command line.
+
+    Args:
+        exc: what Hydra or OmegaConf raised.
+        overrides: the arguments as typed; all of them readable (see `parse`).
+        compose: composes a configuration from other arguments, to learn which keys there are.
+        loader: knows the options of each group.
+    """
+    parsed = parse(overrides, loader)
+    if isinstance(exc, MissingConfigException) and exc.missing_cfg_file:
+        return _unknown_option(exc.missing_cfg_file, exc.options or (), parsed, loader)
+    text, cause = str(exc), exc.__cause__
+    if unknown := re.match(r"Could not override '(.+?)'", text):
+        return _unknown_key(unknown[1], parsed, compose, loader)
+    if merged := re.match(r"Error merging override (.*)", text, re.DOTALL):
+        if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+            return _unknown_key(merged[1].partition("=")[0].lstrip("+~"), parsed, compose, loader)
+        return _wrong_value(merged[1], str(cause))
+    if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?: requires|$)", text, re.M):
+        return InputError(f"{several[1]}: are several values; allowed: one value, or a sweep: dcrun -m {several[1]}")
+    if text.startswith("Config group override must be"):
+        for override in parsed:
+            value = override.value()
+            options = group_options(override.key_or_group, loader)
+            if options and not isinstance(value, (str, list)):
+                return InputError.of(override.key_or_group, value, "is no option of this group", ", ".join(options))
+    for error in (exc, cause):
+        if isinstance(error, OmegaConfBaseException):
+            key = f"{error.full_key}: " if error.full_key else ""
+            text = f"{key}{str(error).partition('full_key')[0]}"
+    return InputError(text or type(exc).__name__)
+
+
+def group_options(group: str, loader: ConfigLoader) -> list[str]:
+    """Lists a group's options, those in sub-folders too, as `paper/table`."""
+    options = [
+        option for option in loader.get_group_options(group, ObjectType.CONFIG) if not option.startswith(_NO_OPTION)
+    ]
+    for folder in loader.get_group_options(group, ObjectType.GROUP):
+        options += [f"{folder}/{option}" for option in group_options(f"{group}/{folder}", loader)]
+    return options
+
+
+def nearest(word: str, words: Iterable[str]) -> list[str]:
+    """Sorts `words` by likeness to `word`, the likest first."""
+    return sorted(words, key=lambda other: -_likeness(word, other))
+
+
+def suggestions(key: str, keys: Iterable[str]) -> list[str]:
+    """Returns up to three keys like `key`, which may lack its section (`lr` for `schedule.lr`)."""
+    last = key.rpartition(".")[2]
+    score = {o: max(_likeness(key, o), 0.97 * _likeness(last, o.rpartition(".")[2])) for o in keys}
+    best = sorted(score, key=lambda other: (-round(score[other], 2), other.count("."), other))[:3]
+    return [other for other in best if score[other] >= max(0.6, score[best[0]] - 0.2)]
+
+
+def unknown_key(key: str, value: object, keys: Iterable[str]) -> InputError:
+    """Builds the line about a key that is not there, naming those nearest to it."""
+    like = suggestions(key, keys)
+    hint = f"nearest: {', '.join(like)}" if like else "dcrun --help names the keys, dcrun --cfg job lists them all"
+    return InputError(f"{key}={shown(value)}: unknown key; {hint}")
+
+
+def flat_keys(cfg: DictConfig, prefix: str = "") -> list[str]:
+    """Lists all keys of a configuration, sections and leaves, with dots."""
+    keys = []
+    for name in cfg:
+        key = f"{prefix}{name}"
+        keys.append(key)
+        if not OmegaConf.is_missing(cfg, name) and not OmegaConf.is_interpolation(cfg, str(name)):
+            child = cfg[name]
+            if isinstance(child, DictConfig):
+                keys += flat_keys(child, f"{key}.")
+    return keys
+
+
+def _likeness(word: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, word.lower(), other.lower()).ratio()
+
+
+def _unreadable(override: str) -> InputError:
+    key, equals, _ = override.partition("=")
+    if not key or not equals:
+        return InputError(f"{override}: is no override; write key=value, as {key or 'key'}=<value>")
+    hint = f"""quote a value that holds = , : [ ] {{ }} ( ) or blanks, as '{key.rstrip("=")}="<value>"'"""
+    return InputError(f"{override}: cannot be read as key=value; {hint}")
+
+
+def _unknown_option(missing: str, found: Sequence[str], parsed: Sequence[Override], loader: ConfigLoader) -> InputError:
+    group, _, option = missing.rpartition("/")
+    for override in parsed:
+        if f"{override.key_or_group}/{override.value()}" == missing:
+            group, option = override.key_or_group, str(override.value())
+    options = sorted({*found, *group_options(group, loader)})
+    if not options:
+        return InputError.of(group, option, "no such option", "null (this group has no options)")
+    return InputError.of(group, option, "no such option", ", ".join(nearest(option, options)) + " (nearest first)")
+
+
+def _unknown_key(key: str, parsed: Sequence[Override], compose: Compose, loader: ConfigLoader) -> InputError:
+    value = next((override.get_value_element_as_str() for override in parsed if override.key_or_group == key), "")
+    choices = [o.input_line for o in parsed if o.input_line and group_options(o.key_or_group, loader)]
+    try:
+        cfg = compose(choices)
+    except (HydraException, OmegaConfBaseException):
+        cfg = compose([])
+    prefix = "hydra." if key.startswith("hydra.") else ""
+    keys = flat_keys(cfg.hydra, "hydra.") if prefix else [k for k in flat_keys(cfg) if not k.startswith("hydra")]
+    return unknown_key(key, value, keys)
+
+
+def _wrong_value(override: str, cause: str) -> InputError:
+    if match := re.search(r"could not be converted to (\w+)", cause):
+        wrong, allowed = _TYPES.get(match[1], (f"is no {match[1].lower()}", match[1].lower()))
+        if override.endswith("="):
+            wrong = "needs a value"
+        return InputError(f"{override}: {wrong}; allowed: {allowed}")
+    if "is not a valid bool" in cause:
+        return InputError(f"{override}: is neither true nor false; allowed: true, false")
+    if override.startswith("~"):
+        return InputError(f"{override}: cannot be taken away; allowed: {override[1:].partition('=')[0]}=<value>")
+    if "is not Optional" in cause:
+        return InputError(f"{override}: needs a value; allowed: anything but null")
+    if "is not a ListConfig" in cause:
+        return InputError(f"{override}: is no list; allowed: a list, as [1,2]")
+    if "is not a subclass of" in cause or "Cannot assign" in cause:
+        key = override.partition("=")[0]
+        return InputError(f"{override}: is a section, not a value; allowed: its keys, as {key}.<key>=<value>")
+    return InputError(f"{override}: {one_line(cause.partition('full_key')[0])}")

@@ -1,0 +1,4 @@
+"""What one worker computes: gradients, evaluations and diagnostics of a network.
+
+Who asks for them, and when, is not known here.
+"""

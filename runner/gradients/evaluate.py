@@ -1,0 +1,60 @@
+"""Test loss and error of flat weights on a data split."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from runner.gradients.oracle import NetworkOracle
+
+
+class Score(NamedTuple):
+    """Mean loss, and error in percent, over a split; where asked for, the error among the five best guesses too."""
+
+    loss: float
+    error: float
+    error_top5: float | None = None
+
+
+class Evaluator:
+    """Evaluate weights with the network of an oracle; leaves its replica holding what was evaluated.
+
+    Args:
+        oracle: network and precision.
+        split: samples to evaluate on.
+        batch_size: samples at a time.
+        top5: score the five best guesses too.
+    """
+
+    def __init__(self, oracle: NetworkOracle, split: Any, *, batch_size: int, top5: bool = False) -> None:
+        self.oracle = oracle
+        self.split = split
+        self.batch_size = batch_size
+        self.top5 = top5
+
+    @torch.no_grad()
+    def __call__(self, weights: Tensor, statistics: Tensor) -> Score:
+        """Return the score of flat weights (n,) with flat batch-norm running statistics (k,)."""
+        replica = self.oracle.replica
+        if weights.data_ptr() != replica.weights.data_ptr():
+            replica.weights.copy_(weights)
+        replica.statistics.copy_(statistics)
+        module: Any = replica.module.eval()
+        totals = torch.zeros(3, dtype=torch.float64, device=replica.weights.device)
+        n = len(self.split)
+        streams = hasattr(self.split, "expect")
+        for low in range(0, n, self.batch_size):
+            ids = torch.arange(low, min(low + self.batch_size, n))
+            if streams and low + len(ids) < n:
+                self.split.expect(ids)
+                self.split.expect(torch.arange(low + len(ids), min(low + 2 * self.batch_size, n)))
+            inputs, targets = self.split.batch(ids)
+            outputs = self.oracle.outputs(inputs)
+            totals[0] += module.loss(outputs, targets) * len(ids)
+            totals[1] += module.errors(outputs, targets)
+            if self.top5:
+                totals[2] += module.errors(outputs, targets, guesses=5)
+        loss, errors, errors_top5 = (totals / n).tolist()
+        return Score(loss, 100 * errors, 100 * errors_top5 if self.top5 else None)

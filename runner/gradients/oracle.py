@@ -1,0 +1,330 @@
+"""The oracle of a neural network on a data set: gradients at given weights on given samples.
+
+It also counts what training reports (loss, errors, samples), on the device, so that no step waits for a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property, partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from runner.config.errors import InputError
+from runner.config.seeds import derive
+from runner.gradients.cuda_graph import CapturedSteps, Graphs
+from runner.gradients.replica import Replica
+from runner.gradients.rows import ObjectiveRows
+from runner.gradients.sample_norms import SampleNorms
+from runner.gradients.side_stream import Beside
+
+Prepared = tuple[Tensor, Tensor]
+"""Inputs [B, ...] and targets [B] of a batch."""
+
+
+class Sample(Protocol):
+    """A batch as methods hand it back; see `algorithms.base.Batch`."""
+
+    @property
+    def number(self) -> int:
+        """Position in the run."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Pass over the training set."""
+        ...
+
+    @property
+    def ids(self) -> Tensor:
+        """Sample numbers."""
+        ...
+
+
+class NetworkOracle:
+    """Answer a method's questions about the training loss of a network.
+
+    Args:
+        replica: the flattened network; its module has `loss(outputs, targets)` and `errors(outputs, targets)`.
+        split: training samples, `batch(ids, seed=, epoch=)`.
+        seed: the run's seed, for augmentation and dropout.
+        precision: "fp32", "tf32" or "bf16" (autocast; weights and gradients stay float32).
+        compiled: compile forward and loss with `torch.compile` for batches of so many samples; another rounding. Other
+            batches, such as an epoch's last, are not worth a compilation of their own.
+        micro_batch: largest number of samples at a time. A larger batch is cut into pieces that differ by at most one
+            sample, and their gradients are accumulated: without batch norm the gradient of the whole, to rounding, in
+            the memory of a piece. Batch norm normalises each piece by itself; the batch's statistics are then the
+            pieces' means and unbiased variances, averaged by samples. None for a batch in one piece.
+        graphs: capture whole steps with these; None makes each step as it is.
+        beside: copies weights that come from CPU memory to the GPU while the batch is prepared there; None copies them
+            first.
+        piece: samples at a time of `gradient_sum`.
+
+    Attributes:
+        totals: (3,) float64 on the device: sum of losses, errors and samples since `take_totals`.
+        streams: whether the split decodes samples as they are used, and wants to know of batches ahead.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        split: Any,
+        *,
+        seed: int,
+        precision: str = "fp32",
+        compiled: int | None = None,
+        micro_batch: int | None = None,
+        graphs: Graphs | None = None,
+        beside: Beside | None = None,
+        piece: int = 256,
+    ) -> None:
+        self.replica = replica
+        self.split = split
+        self.streams = hasattr(split, "expect")
+        self.seed = seed
+        self.device = replica.weights.device
+        self.precision = precision
+        self.micro_batch = micro_batch
+        self.beside = beside
+        self.piece = piece
+        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self._compiled_size = compiled
+        self._compiled = self.loss if compiled is None else torch.compile(self.loss, dynamic=False)
+        self._has_dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in replica.module.modules())
+        self.steps: CapturedSteps | None = None
+        if graphs is not None:
+            self.steps = CapturedSteps(self._step, graphs=graphs, kept=self._kept, device=self.device)
+            if self._has_dropout:
+                self.steps.refuse("the network drops units, at random anew for each batch")
+            if self.streams:
+                self.steps.refuse("samples are decoded on the CPU as they are used")
+
+    def gradient(self, w: Tensor, batch: Sample) -> Tensor:
+        """Return the mean gradient over the batch at the flat weights `w`, as a flat vector that the next call reuses.
+
+        An empty batch has a zero gradient and leaves the batch statistics as they were.
+        """
+        return self._backward(w, batch, None)
+
+    def reference_gradient(self, w: Tensor, batch: Sample) -> Tensor:
+        """Return `gradient` and leave `totals` as they were: for weights that are not the iterate."""
+        totals = self.totals.clone()
+        gradient = self._backward(w, batch, None)
+        self.totals.copy_(totals)
+        return gradient
+
+    def gradient_sum(self, w: Tensor, batch: Sample) -> Tensor:
+        """Return the sum of the samples' gradients at `w` likewise, `piece` samples at a time; `totals` stay."""
+        replica, totals = self.replica, self.totals.clone()
+        if w.data_ptr() != replica.weights.data_ptr():
+            replica.weights.copy_(w)
+        pieces = max(1, math.ceil(batch.ids.numel() / self.piece))
+        if self.streams:
+            self.split.expect(batch.ids.tensor_split(pieces)[0], seed=self.seed, epoch=batch.epoch)
+        self._accumulate(batch, None, None, pieces)
+        self.totals.copy_(totals)
+        return replica.gradient.mul_(batch.ids.numel())
+
+    def gradient_and_norms(self, w: Tensor, batch: Sample, samples: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return `gradient`, and for each layer the mean norm of a single sample's gradient, (layers,).
+
+        The mean is over the batch's first `samples`, by default all; zero for an empty batch. With batch norm a
+        sample's gradient is its contribution to the batch's, see `runner.gradients.sample_norms`.
+
+        Raises:
+            ValueError: the network has a layer whose norms are not known.
+        """
+        size = batch.ids.numel()
+        counted = size if samples is None else min(samples, size)
+        squares = torch.zeros(len(self.replica.layers), counted, device=self.device)
+        gradient = self._backward(w, batch, squares)
+        # Contributions sum to the gradient of a mean over `size` samples.
+        return gradient, squares.sqrt_().sum(1).mul_(size / max(1, counted))
+
+    def rows(self, ids: Tensor, counted: bool = True) -> ObjectiveRows:
+        """Return single samples of an objective with one weight a feature, see `algorithms.base.Rows`."""
+        inputs, targets = self.split.batch(ids)
+        return ObjectiveRows(self.replica.module, inputs.flatten(1), targets, self.totals if counted else None)
+
+    def generator(self, batch: Sample) -> torch.Generator:
+        """Return a generator for a method's random choices on a batch, on the CPU."""
+        return torch.Generator().manual_seed(derive(self.seed, "choices", batch.number))
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Compute with float32 arithmetic throughout, uncompiled: for differences that fewer digits would drown."""
+        precision, size = self.precision, self._compiled_size
+        self.precision, self._compiled_size = "fp32", None
+        tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            self.precision, self._compiled_size = precision, size
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+
+    @cached_property
+    def sample_norms(self) -> SampleNorms:
+        """What records norms of single samples' gradients.
+
+        Raises:
+            ValueError: the network has a layer whose norms are not known.
+        """
+        return SampleNorms(self.replica.module, self.replica.layers)
+
+    def _backward(self, w: Tensor, batch: Sample, squares: Tensor | None) -> Tensor:
+        """Fill the flat gradient, and `squares` with squared norms of contributions."""
+        replica = self.replica
+        size = batch.ids.numel()
+        arriving = w if self.beside is not None and size and self.beside.carries(w) else None
+        if arriving is None and w.data_ptr() != replica.weights.data_ptr():
+            replica.weights.copy_(w, non_blocking=True)
+        if size == 0:
+            return replica.gradient.zero_()
+        try:
+            if self.steps is not None and self._whole(size, squares):
+                self.steps(batch.ids, batch.epoch, arriving)
+            else:
+                self._accumulate(batch, squares, arriving)
+        except RuntimeError as error:
+            if torch.are_deterministic_algorithms_enabled() and "deterministic" in str(error):
+                what = str(error).split(" does not have")[0] + " is not repeatable on this device"
+                raise InputError.of("run.deterministic", True, what, "false") from error
+            raise
+        return replica.gradient
+
+    def _whole(self, size: int, squares: Tensor | None) -> bool:
+        """Whether a batch of so many samples is one step without records; if not, steps are captured no more."""
+        assert self.steps is not None
+        if squares is not None:
+            self.steps.refuse("norms of single samples' gradients are recorded")
+            return False
+        if self.micro_batch is not None and size > self.micro_batch:
+            self.steps.refuse("batches are cut into pieces (run.micro_batch)")
+            return False
+        return self.steps.refused is None or self.steps.has(size)
+
+    def _meanwhile(self, w: Tensor | None, prepare: Callable[[], Prepared]) -> Prepared:
+        """Return what `prepare` returns, which is done while the weights `w`, if any, are copied to the replica."""
+        if w is None:
+            return prepare()
+        assert self.beside is not None
+        arrived = self.beside.start(lambda: self._load(w))
+        try:
+            return prepare()
+        finally:
+            arrived()
+
+    def _load(self, w: Tensor) -> None:
+        self.replica.weights.copy_(w, non_blocking=True)
+
+    def _step(self, ids: Tensor, epoch: int | Tensor, arriving: Tensor | None = None) -> None:
+        """Fill the flat gradient, the batch statistics and the totals, by operators on the device alone."""
+        self.replica.module.train()
+        inputs, targets = self._meanwhile(arriving, partial(self.split.batch, ids, seed=self.seed, epoch=epoch))
+        loss, errors = self._forward(len(inputs))(inputs, targets)
+        self.replica.backpropagate(loss)
+        self.count(loss.detach(), errors, len(inputs))
+
+    def _kept(self) -> list[Tensor]:
+        """Return what steps change besides the gradient."""
+        return [self.totals, self.replica.statistics, *self.replica.module.buffers()]
+
+    def _accumulate(
+        self, batch: Sample, squares: Tensor | None, arriving: Tensor | None, cut: int | None = None
+    ) -> None:
+        """Fill the flat gradient, piece by piece, and `squares` with squared norms of contributions."""
+        replica = self.replica
+        replica.gradient.zero_()
+        size = batch.ids.numel()
+        if self._has_dropout:
+            torch.manual_seed(derive(self.seed, "dropout", batch.number))
+        replica.module.train()
+        pieces = self._pieces(batch.ids) if cut is None else batch.ids.tensor_split(cut)
+        statistics = torch.zeros_like(replica.statistics) if len(pieces) > 1 else None
+        low = 0
+        for number, ids in enumerate(pieces, start=1):
+            if cut is not None and self.streams and number < len(pieces):
+                self.split.expect(pieces[number], seed=self.seed, epoch=batch.epoch)
+            prepare = partial(self.split.batch, ids, seed=self.seed, epoch=batch.epoch)
+            inputs, targets = self._meanwhile(arriving if low == 0 else None, prepare)
+            recorded = None if squares is None or low >= squares.shape[1] else squares[:, low : low + len(ids)]
+            loss, errors = self.backward(inputs, targets, len(ids) / size, recorded)
+            self.count(loss, errors, len(ids))
+            if statistics is not None:
+                statistics.add_(replica.statistics, alpha=len(ids) / size)
+            low += len(ids)
+        if statistics is not None:
+            replica.statistics.copy_(statistics)
+
+    def count(self, loss: Tensor, errors: Tensor, samples: int) -> None:
+        """Add a batch's mean loss and number of errors to the totals."""
+        with torch.no_grad():
+            self.totals[0] += loss * samples
+            self.totals[1] += errors
+            self.totals[2] += samples
+
+    def _forward(self, samples: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        return self._compiled if samples == self._compiled_size else self.loss
+
+    def _pieces(self, ids: Tensor) -> tuple[Tensor, ...]:
+        return ids.tensor_split(1 if self.micro_batch is None else math.ceil(ids.numel() / self.micro_batch))
+
+    def expect(self, batch: Sample) -> None:
+        """Say that a gradient on `batch` will be asked for soon; of use where `streams`."""
+        if self.streams and batch.ids.numel():
+            for ids in self._pieces(batch.ids):
+                self.split.expect(ids, seed=self.seed, epoch=batch.epoch)
+
+    def backward(
+        self, inputs: Tensor, targets: Tensor, weight: float, squares: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Add `weight` times the gradient of the mean loss to the flat gradient.
+
+        Args:
+            inputs: [B, ...].
+            targets: [B].
+            weight: share of these samples in the batch that they belong to.
+            squares: zeros (layers, samples); gets squared norms of the first samples' contributions to what is added.
+
+        Returns:
+            mean loss and number of errors, 0-d tensors on the device.
+        """
+        with nullcontext() if squares is None else self.sample_norms.recording(squares):
+            forward = self._forward(len(inputs)) if squares is None else self.loss
+            loss, errors = forward(inputs, targets)
+            (loss if weight == 1 else loss * weight).backward()
+        return loss.detach(), errors
+
+    def take_totals(self) -> Tensor:
+        """Return sum of losses, errors and samples since the last call, (3,) float64 on the device, and reset them."""
+        totals = self.totals.clone()
+        self.totals.zero_()
+        return totals
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean loss and number of errors of the replica as it stands, 0-d tensors on the device."""
+        module: Any = self.replica.module
+        outputs = self.outputs(inputs)
+        return module.loss(outputs, targets), module.errors(outputs, targets)
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Return the outputs of the replica as it stands, float32."""
+        with self._autocast():
+            outputs = self.replica.module(self.arranged(inputs))
+        return outputs.float()
+
+    def arranged(self, inputs: Tensor) -> Tensor:
+        """Return the inputs in the order in memory that the network has."""
+        if self.replica.channels_last and inputs.dim() == 4:
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()

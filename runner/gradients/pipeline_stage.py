@@ -1,0 +1,285 @@
+"""A module of a network that is cut: what `algorithms.pipeline.Stage` promises, its size and its memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from algorithms.base import Step
+from algorithms.pipeline import Features, Pipeline, Place, Stage, cut
+from runner.config.errors import InputError, building
+from runner.config.seeds import derive
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.replica import running_average
+
+
+class NetworkTape:
+    """A module's forward pass; see `algorithms.pipeline.Tape`.
+
+    Attributes:
+        outputs: what the module made of its inputs, without a graph.
+        storages: bytes of what the graph holds, by address.
+    """
+
+    def __init__(
+        self, stage: NetworkStage, inputs: Tensor, outputs: Tensor, loss: Tensor | None, parameters: list[Tensor]
+    ) -> None:
+        self.outputs = outputs.detach()
+        self.storages: dict[int, int] = {}
+        self._stage = stage
+        self._inputs = inputs
+        self._end = outputs if loss is None else loss
+        self._parameters = parameters
+
+    def backward(self, delta: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """See `algorithms.pipeline.Tape.backward`."""
+        asked = self._parameters + ([self._inputs] if self._inputs.requires_grad else [])
+        found = torch.autograd.grad(self._end, asked, delta, allow_unused=True)
+        below = found[-1] if self._inputs.requires_grad else None
+        return self._stage.flatten(found[: len(self._parameters)]), below
+
+
+class NetworkStage:
+    """Blocks `low` to `high` of a chain, with their contiguous pieces of the flat weights and statistics.
+
+    Args:
+        oracle: of the whole network.
+        rank: which module, from 0.
+        span: its first block and one past its last.
+        pieces: first element of its weights and one past the last, then those of its statistics.
+        last: whether it has the loss.
+
+    Attributes:
+        weights: its piece of the replica's flat weights.
+        running: its running batch-norm statistics.
+        method: whose tensors count in `peak`, None to count nothing.
+        peak: largest number of bytes of features, stashed weights and saved tensors in memory at a time.
+    """
+
+    def __init__(
+        self, oracle: NetworkOracle, rank: int, span: tuple[int, int], pieces: tuple[int, int, int, int], last: bool
+    ) -> None:
+        self.oracle = oracle
+        self.rank = rank
+        self.last = last
+        self.method: Pipeline | None = None
+        self.peak = 0
+        low, high, first, end = pieces
+        replica = oracle.replica
+        self.weights = replica.weights[low:high]
+        self._batch = replica.statistics[first:end]
+        self.running = replica.initial_statistics()[first:end]
+        chain: Any = replica.module
+        self.blocks: list[nn.Module] = [block for _, block in list(chain.blocks())[slice(*span)]]
+        self._gradient = torch.zeros_like(self.weights)
+        self._has_dropout = any(
+            isinstance(m, nn.modules.dropout._DropoutNd) for block in self.blocks for m in block.modules()
+        )
+
+    def _views(self, flat: Tensor) -> list[dict[str, Tensor]]:
+        """Return the parameters of each block by name, as they stand in a flat vector of the module."""
+        low, found = 0, []
+        for block in self.blocks:
+            views = {}
+            for name, p in block.named_parameters():
+                views[name] = self.oracle.replica._view(flat, low, p)
+                low += p.numel()
+            found.append(views)
+        return found
+
+    def flatten(self, gradients: Iterable[Tensor | None]) -> Tensor:
+        """Return the gradients of the parameters as one vector, which the next call reuses."""
+        views = [view for block in self._views(self._gradient) for view in block.values()]
+        for view, value in zip(views, gradients, strict=True):
+            if value is None:
+                view.zero_()
+            else:
+                view.copy_(value)
+        return self._gradient
+
+    def _run(self, features: Features, inputs: Tensor, parameters: Sequence[dict[str, Tensor]], track: bool) -> Tensor:
+        if self._has_dropout:
+            # The first module draws what the whole network would.
+            stream = (self.rank,) if self.rank else ()
+            torch.manual_seed(derive(self.oracle.seed, "dropout", features.number, *stream))
+        outputs = inputs
+        for block, own in zip(self.blocks, parameters, strict=True):
+            block.train()
+            outputs = functional_call(block, own, (outputs,)) if own else block(outputs)
+        if track:
+            running_average(self.running, self._batch)
+        return outputs
+
+    def play(self, w: Tensor, features: Features, *, track: bool) -> Tensor:
+        """See `algorithms.pipeline.Stage.play`."""
+        with torch.no_grad():
+            outputs = self._run(features, features.inputs, self._views(w), track)
+        self._note(None)
+        return outputs
+
+    def record(self, w: Tensor, features: Features, *, track: bool) -> NetworkTape:
+        """See `algorithms.pipeline.Stage.record`; the last module counts loss and errors."""
+        # `.data` leaves the version counter behind: whoever writes to `w` before the backward pass means it.
+        parameters = [{name: view.data.requires_grad_() for name, view in block.items()} for block in self._views(w)]
+        inputs = features.inputs.detach()
+        if self.rank:
+            inputs.requires_grad_()
+        storages: dict[int, int] = {}
+        own = w.untyped_storage().data_ptr()
+
+        def pack(saved: Tensor) -> Tensor:
+            storage = saved.untyped_storage()
+            if storage.data_ptr() != own:
+                storages[storage.data_ptr()] = storage.nbytes()
+            return saved.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+            outputs = self._run(features, inputs, parameters, track)
+            loss = self._loss(outputs, features) if self.last else None
+        tape = NetworkTape(self, inputs, outputs, loss, [p for block in parameters for p in block.values()])
+        tape.storages = storages
+        self._note(tape)
+        return tape
+
+    def _loss(self, outputs: Tensor, features: Features) -> Tensor:
+        module: Any = self.oracle.replica.module
+        outputs = outputs.float()
+        loss = module.loss(outputs, features.targets)
+        self.oracle.count(loss.detach(), module.errors(outputs, features.targets), len(features.targets))
+        return loss
+
+    def _note(self, tape: NetworkTape | None) -> None:
+        """Look whether more is in memory than ever."""
+        if self.method is None:
+            return
+        tensors, tapes = self.method.held()
+        found = {} if tape is None else dict(tape.storages)
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+        for other in tapes:
+            assert isinstance(other, NetworkTape)
+            found |= other.storages
+        self.peak = max(self.peak, sum(found.values()))
+
+
+class Cut:
+    """A network cut into modules.
+
+    Args:
+        oracle: of the whole network.
+        workers: number of modules K.
+        split: blocks at which modules 2 to K begin, or None.
+        shape: of a sample.
+        classes: number of classes.
+
+    Attributes:
+        stages: the modules.
+        outputs: shape of what each makes of one sample.
+        shares: each one's share of the network's multiply-adds in a forward pass.
+
+    Raises:
+        InputError: the network is no chain that can be cut so.
+    """
+
+    def __init__(
+        self, oracle: NetworkOracle, workers: int, split: Sequence[str] | None, shape: Sequence[int], classes: int
+    ) -> None:
+        self.oracle = oracle
+        self.classes = classes
+        chain: Any = oracle.replica.module
+        if not hasattr(chain, "block_names"):
+            raise InputError.of("model", type(chain).__name__, "is no chain of blocks", "networks with blocks")
+        blocks = list(chain.blocks())
+        with building():
+            spans = cut([(name, sum(p.numel() for p in b.parameters())) for name, b in blocks], workers, split)
+        pieces = [_pieces(oracle, [name for name, _ in blocks[low:high]]) for low, high in spans]
+        for k in (0, 2):
+            ends = [(piece[k], piece[k + 1]) for piece in pieces]
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(ends)), "a module's piece is contiguous"
+        self.pieces = pieces
+        self.stages = [
+            NetworkStage(oracle, rank, span, piece, rank == workers - 1)
+            for rank, (span, piece) in enumerate(zip(spans, pieces, strict=True))
+        ]
+        self._measure(shape)
+
+    def _measure(self, shape: Sequence[int]) -> None:
+        features = torch.zeros(1, *shape, device=self.oracle.device)
+        self.outputs, work = [], []
+        for stage in self.stages:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                for block in stage.blocks:
+                    features = block.eval()(features)
+            self.outputs.append(tuple(features.shape[1:]))
+            work.append(counter.get_total_flops())
+        self.shares = [amount / sum(work) for amount in work]
+
+    def place(self, rank: int) -> Place:
+        """Return where a module is, for its method."""
+        seed = derive(self.oracle.seed, "pipeline", rank)
+        return Place(rank, len(self.stages), self.outputs[rank], self.classes, seed)
+
+    def nbytes(self, rank: int, samples: int) -> int:
+        """Return the bytes of what a module makes of so many samples."""
+        return 4 * samples * int(torch.Size(self.outputs[rank]).numel())
+
+
+def forward(methods: Sequence[Pipeline], stages: Sequence[Stage], features: Features) -> None:
+    """Take a batch through all modules."""
+    for method, stage in zip(methods, stages, strict=True):
+        features = features._replace(inputs=method.forward(stage, features))
+
+
+def backward(
+    methods: Sequence[Pipeline], stages: Sequence[Stage], sent: Sequence[Tensor | None], step: Step
+) -> list[Tensor | None]:
+    """Go backward in all modules.
+
+    Args:
+        methods: of the modules.
+        stages: the modules.
+        sent: what each module sent down in the iteration before.
+        step: of this update.
+
+    Returns:
+        What each module sends down in this one.
+    """
+    sending: list[Tensor | None] = [None] * len(methods)
+    for rank in reversed(range(len(methods))):
+        above = sending if methods[rank].locked else sent
+        delta = None if rank == len(methods) - 1 else above[rank + 1]
+        sending[rank] = methods[rank].backward(stages[rank], delta, step)
+    return sending
+
+
+def _pieces(oracle: NetworkOracle, names: Sequence[str]) -> tuple[int, int, int, int]:
+    """Return where the blocks' weights begin and end, and their statistics; an empty range where there are none.
+
+    Statistics come in the order of the network's modules, as weights do.
+    """
+    replica = oracle.replica
+    prefixes = tuple(f"{name}." for name in names)
+    weights = [replica.named_weights(replica.weights), replica.named_statistics(replica.statistics)]
+    found: list[int] = []
+    before = _order(replica.module, names[0])
+    for named in weights:
+        low, length = 0, 0
+        for name, tensor in named:
+            if name.startswith(prefixes):
+                length += tensor.numel()
+            elif name.startswith(before):
+                low += tensor.numel()
+        found += [low, low + length]
+    return found[0], found[1], found[2], found[3]
+
+
+def _order(module: Any, first: str) -> tuple[str, ...]:
+    names = module.block_names[: module.block_names.index(first)]
+    return tuple(f"{name}." for name in names) or ("\0",)

@@ -1,0 +1,361 @@
+"""How far a run has come: counts, when to evaluate, save and stop, and what each evaluation writes down.
+
+Every executor drives one `Course` and nothing else of the run's surroundings: it reports finished updates, asks `due`,
+and hands over weights when an evaluation is due.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from runner.gradients.async_scalars import Glance
+from runner.gradients.evaluate import Evaluator
+from runner.loop.schedule import Rate, Schedule
+from runner.run_folder.timeline import Activity
+
+CHECK_EVERY = 32
+"""Updates between two looks at the loss, which a GPU may have computed some updates before."""
+
+
+class Log(Protocol):
+    """What the course needs of the run folder's writer."""
+
+    def log(self, row: dict[str, Any], samples_per_second: float | None = None) -> None:
+        """Write down an evaluation."""
+        ...
+
+    def progress(
+        self, *, epoch: float, samples: int, train_loss: float | None = None, staleness: float | None = None
+    ) -> None:
+        """Show how far the run has come; called for every update."""
+        ...
+
+
+class Observer(Protocol):
+    """Looks at what was evaluated, after the row is logged."""
+
+    def __call__(self, row: dict[str, Any], weights: Tensor, statistics: Tensor, executor: Executor) -> None:
+        """Look at the row, the flat weights and running statistics that it is about, and who drives the course."""
+        ...
+
+
+class Executor(Protocol):
+    """What the course needs of whoever drives it."""
+
+    activity: Activity
+
+    def columns(self) -> dict[str, float]:
+        """Return what the executor adds to a row."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on."""
+        ...
+
+
+class Stop(Exception):
+    """Raised to end a run early.
+
+    Args:
+        status: "diverged", "interrupted", or "completed" before the last batch.
+
+    Attributes:
+        code: the exit code, 0 unless a peer is at fault; a signal's code is the signal's.
+    """
+
+    code = 0
+
+    def __init__(self, status: str) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class PeerLost(Stop):
+    """A process that the run cannot do without is dead or stuck.
+
+    Args:
+        message: names it, and how far the run had come.
+    """
+
+    code = 3
+
+    def __init__(self, message: str) -> None:
+        super().__init__("interrupted")
+        self.message = message
+
+
+class Silent:
+    """The log of a rank that owns no run folder."""
+
+    def log(self, row: dict[str, Any], samples_per_second: float | None = None) -> None:
+        """Write nothing."""
+
+    def progress(
+        self, *, epoch: float, samples: int, train_loss: float | None = None, staleness: float | None = None
+    ) -> None:
+        """Show nothing."""
+
+
+def settle(tensor: Tensor) -> None:
+    """Wait until the device of a tensor has done all work that it was given: until then training is not over."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+
+
+def _after(due: float, every: float, epoch: float) -> float:
+    """Return the first of `due`, `due + every`, ... that is not reached yet."""
+    return due + every * (math.floor((epoch + 1e-9 - due) / every) + 1)
+
+
+class Course:
+    """Progress of a run.
+
+    Args:
+        samples: size n of the training set.
+        epochs: effective passes to make.
+        eval_every: effective passes between evaluations.
+        checkpoint_every: effective passes between checkpoints; they are written right after an evaluation or when the
+            run is stopped.
+        schedule: learning rate by effective passes.
+        evaluator: test score of weights; None without test samples, and on a rank that only counts, like the
+            arguments after it.
+        log: writer of rows and live progress.
+        folder: the run folder, for the timeline.
+        save: writes a checkpoint of (update number, state).
+        stopping: returns whether a signal asks the run to stop.
+        observers: called at every evaluation.
+        target_loss: training loss at which the run is complete.
+        sign: told the number of updates after each of them.
+        measure: columns about the objective at the weights, and the state of who drives the course.
+        classifies: whether the model guesses classes, so that training has errors.
+
+    Attributes:
+        samples_seen: gradient evaluations so far.
+        updates: updates of the weights so far.
+        seconds: virtual or measured seconds so far, evaluation excluded.
+        epochs_to_target: effective passes when `target_loss` was reached, None until then.
+        train_wall: wall seconds spent on training, evaluation and checkpoints excluded, over all resumes.
+    """
+
+    def __init__(
+        self,
+        *,
+        samples: int,
+        epochs: float,
+        eval_every: float,
+        checkpoint_every: float,
+        schedule: Schedule,
+        evaluator: Evaluator | None = None,
+        log: Log | None = None,
+        folder: Path | None = None,
+        save: Callable[[int, dict[str, Any]], object] = lambda updates, state: None,
+        stopping: Callable[[], bool] = lambda: False,
+        observers: Sequence[Observer] = (),
+        target_loss: float | None = None,
+        sign: Callable[[int], None] = lambda updates: None,
+        measure: Callable[[Tensor, Executor], dict[str, float]] = lambda weights, executor: {},
+        classifies: bool = True,
+    ) -> None:
+        self.samples = samples
+        self.epochs = epochs
+        self.eval_every = eval_every
+        self.checkpoint_every = checkpoint_every
+        self.schedule = schedule
+        self.evaluator = evaluator
+        self.log = log or Silent()
+        self.folder = folder
+        self.save = save
+        self.stopping = stopping
+        self.observers = observers
+        self.target_loss = target_loss
+        self.sign = sign
+        self.measure = measure
+        self.classifies = classifies
+        self.epochs_to_target: float | None = None
+        self.samples_seen = 0.0
+        self.updates = 0
+        self.seconds = 0.0
+        self.train_wall = 0.0
+        self._next_eval = eval_every
+        self._next_save = checkpoint_every
+        self._train_loss: float | None = None
+        self._wall_mark: float | None = None
+        self._glance = Glance()
+
+    @property
+    def epoch(self) -> float:
+        """Effective passes so far: gradient evaluations / n."""
+        return self.samples_seen / self.samples
+
+    def rate(self) -> Rate:
+        """Return the learning rate of the next update."""
+        return self.schedule.at(self.epoch)
+
+    def start(self) -> None:
+        """Start the wall clock of training."""
+        self._wall_mark = time.perf_counter()
+
+    def pause(self) -> None:
+        """Stop the wall clock of training, as for an evaluation."""
+        if self._wall_mark is not None:
+            self.train_wall += time.perf_counter() - self._wall_mark
+            self._wall_mark = None
+
+    def wall(self) -> float:
+        """Return wall seconds of training so far, evaluation and checkpoints excluded."""
+        return self.train_wall + (0.0 if self._wall_mark is None else time.perf_counter() - self._wall_mark)
+
+    def advance(self, gradients: float, seconds: float, totals: Tensor | None, staleness: int = 0) -> None:
+        """Count one update of the weights.
+
+        Args:
+            gradients: gradient evaluations (samples) that went into it.
+            seconds: the run's time now.
+            totals: the oracle's running sums of losses, errors and samples; None where the caller looks at the loss.
+            staleness: of this update, for the live display.
+
+        Raises:
+            Stop: the loss is NaN or infinite. On a GPU only an evaluation finds that out: what was seen of the loss
+                before would depend on how far the GPU had come, and the result with it.
+        """
+        self.samples_seen += gradients
+        self.updates += 1
+        self.seconds = seconds
+        self.sign(self.updates)
+        if totals is not None and self.updates % CHECK_EVERY == 0:
+            self._look(totals)
+        self.log.progress(
+            epoch=self.epoch, samples=round(self.samples_seen), train_loss=self._train_loss, staleness=staleness
+        )
+
+    def spend(self, gradients: float, seconds: float) -> None:
+        """Count gradient evaluations that made no update: those of a barrier, over at the run's second `seconds`."""
+        self.samples_seen += gradients
+        self.seconds = seconds
+        self.log.progress(epoch=self.epoch, samples=round(self.samples_seen), train_loss=self._train_loss)
+
+    def _look(self, totals: Tensor) -> None:
+        numbers = self._glance(totals) if totals.is_cuda else totals.tolist()
+        if numbers is None:
+            return
+        loss, _, count = numbers
+        if not math.isfinite(loss) and not totals.is_cuda:
+            raise Stop("diverged")
+        if count:
+            self._train_loss = loss / count
+
+    def due(self, finished: bool = False) -> bool:
+        """Whether to evaluate or stop now; `finished` says that no update will follow."""
+        return finished or self.evaluation_due() or self.stopping()
+
+    def evaluation_due(self) -> bool:
+        """Whether the counts say to evaluate now."""
+        return self.epoch >= self._next_eval - 1e-9
+
+    def skip_evaluation(self) -> None:
+        """Count an evaluation that another rank makes."""
+        if self.evaluation_due():
+            self._next_eval = _after(self._next_eval, self.eval_every, self.epoch)
+
+    def evaluate(
+        self,
+        weights: Tensor,
+        statistics: Tensor,
+        totals: Tensor,
+        executor: Executor,
+        finished: bool = False,
+        stop: bool = False,
+    ) -> None:
+        """Evaluate, write a row, save a checkpoint, all as far as due; the wall clock of training stands meanwhile.
+
+        Args:
+            weights: flat weights (n,).
+            statistics: flat running batch-norm statistics (k,).
+            totals: sums of losses, errors and samples since the last evaluation; reset to zero here.
+            executor: its activity's staleness and its columns go into the row, its state into the checkpoint.
+            finished: no update will follow.
+            stop: another process was asked to stop.
+
+        Raises:
+            Stop: the loss is NaN or infinite, or a signal asked to stop.
+        """
+        settle(totals)
+        self.pause()
+        save = finished
+        if finished or self.evaluation_due():
+            self.skip_evaluation()
+            self._row(weights, statistics, totals, executor)
+            if self.epoch >= self._next_save - 1e-9:
+                self._next_save = _after(self._next_save, self.checkpoint_every, self.epoch)
+                save = True
+        # Asked once: a signal that comes after this stops the run at its next update, and is saved there.
+        stop = (stop or self.stopping()) and not finished
+        if save or stop:
+            self._checkpoint(executor)
+        if stop:
+            raise Stop("interrupted")
+        self.start()
+
+    def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, executor: Executor) -> None:
+        score = None if self.evaluator is None else self.evaluator(weights, statistics)
+        tested = {} if score is None else {"test_loss": score.loss, "test_error": score.error}
+        if score is not None and score.error_top5 is not None:
+            tested["test_error_top5"] = score.error_top5
+        objective = self.measure(weights, executor)
+        loss, errors, count = totals.tolist()
+        totals.zero_()
+        mean, largest = executor.activity.window()
+        row = {
+            "epoch": self.epoch,
+            "samples": round(self.samples_seen),
+            "updates": self.updates,
+            "seconds": self.seconds,
+            "train_loss": loss / count if count else None,
+            "train_error": 100 * errors / count if count and self.classifies else None,
+            **tested,
+            "lr": self.schedule.at(self.epoch).lr,
+            "staleness_mean": mean,
+            "staleness_max": largest,
+            **executor.columns(),
+            **objective,
+        }
+        self.log.log(row, samples_per_second=self.samples_seen / self.train_wall if self.train_wall else None)
+        if not math.isfinite(loss) or not all(map(math.isfinite, (*tested.values(), *objective.values()))):
+            raise Stop("diverged")
+        for observer in self.observers:
+            observer(row, weights, statistics, executor)
+        if self.target_loss is not None and count and loss / count <= self.target_loss:
+            self.epochs_to_target = self.epoch
+            raise Stop("completed")
+
+    def _checkpoint(self, executor: Executor) -> None:
+        assert self.folder is not None
+        executor.activity.flush(self.folder)
+        self.save(self.updates, {"course": self.state_dict(), "executor": executor.state_dict()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts as plain values."""
+        return {
+            "samples_seen": self.samples_seen,
+            "updates": self.updates,
+            "seconds": self.seconds,
+            "train_wall": self.train_wall,
+            "next_eval": self._next_eval,
+            "next_save": self._next_save,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.samples_seen = state["samples_seen"]
+        self.updates = state["updates"]
+        self.seconds = state["seconds"]
+        self.train_wall = state["train_wall"]
+        self._next_eval = state["next_eval"]
+        self._next_save = state["next_save"]

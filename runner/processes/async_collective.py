@@ -1,0 +1,131 @@
+"""Carries the contributions of a collective method between processes, while the method goes on computing.
+
+A transfer is started by the thread that computes, so that all ranks start theirs in the same order, and awaited by a
+thread of its own, which notes when it arrived. A slower network than the machine's can be acted there: the transfer's
+seconds are slept after the contributions of all ranks have come together, on top of what the real network took.
+
+What the process group cannot carry from GPU to GPU travels through page-locked CPU memory.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from runner.processes.rendezvous import carrier
+
+
+class Parcel:
+    """A combination on its way.
+
+    Args:
+        vectors: where the ranks' sum (1, n) or their vectors by rank (M, n) will be.
+        work: the transfer; None where it has arrived.
+        device: where the vectors are wanted; None where they are there already.
+    """
+
+    def __init__(self, vectors: Tensor, work: dist.Work | None, device: torch.device | None = None) -> None:
+        self.vectors = vectors
+        self.work = work
+        self.device = device
+        self.begin = time.perf_counter()
+        self.arrival: Future[float] | None = None
+        self._end: float | None = None
+
+    def arrived(self) -> Tensor:
+        """Wait for the combination.
+
+        Raises:
+            RuntimeError: another rank is gone, or silent for too long.
+        """
+        if self.arrival is not None:
+            self._end = self.arrival.result()
+        elif self.work is not None and self._end is None:
+            self.work.wait()
+            self._end = time.perf_counter()
+        if self.device is not None:
+            self.vectors = self.vectors.to(self.device, non_blocking=True)
+            self.device = None
+        return self.vectors
+
+    def seconds(self) -> float:
+        """Return how long it travelled; 0 for one that came from a checkpoint. To be asked when it has arrived."""
+        return 0.0 if self._end is None else self._end - self.begin
+
+
+class Courier:
+    """Combines vectors of all ranks of the default process group.
+
+    Args:
+        combine: "mean" sums them (the receiver divides), "gather" stacks them.
+        world: number of ranks M.
+        background: whether combinations travel while this rank computes.
+        slowed: seconds that each transfer takes in addition to the real network's.
+    """
+
+    def __init__(
+        self, combine: Literal["mean", "gather"], world: int, *, background: bool = False, slowed: float = 0.0
+    ) -> None:
+        self.combine = combine
+        self.world = world
+        self.slowed = slowed
+        self._queue: queue.SimpleQueue[Parcel] | None = None
+        if background or slowed:
+            self._queue = queue.SimpleQueue()
+            # A daemon: a run that ends because a peer is stuck must not wait for the peer here.
+            threading.Thread(target=_wait, args=(self._queue, slowed), daemon=True, name="courier").start()
+
+    def send(self, vector: Tensor) -> Parcel:
+        """Start combining a contiguous tensor, of shape (n,) or any other, which belongs to the courier from now on."""
+        wanted = None
+        if vector.is_cuda and carrier(vector.device).type == "cpu":
+            wanted = vector.device
+            # Not asynchronous: the transfer must find the values there.
+            vector = page_locked(vector.shape, vector.dtype).copy_(vector)
+        if self.combine == "gather":
+            shape = torch.Size((self.world, *vector.shape))
+            vectors = vector.new_empty(shape) if wanted is None else page_locked(shape, vector.dtype)
+            work = dist.all_gather_into_tensor(vectors, vector[None], async_op=True)
+        else:
+            vectors = vector[None]
+            work = dist.all_reduce(vector, async_op=True)
+        parcel = Parcel(vectors, work, wanted)
+        if self._queue is not None:
+            parcel.arrival = Future()
+            self._queue.put(parcel)
+        return parcel
+
+
+def page_locked(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Return CPU memory that a GPU can copy from and to directly."""
+    return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+
+def _wait(parcels: queue.SimpleQueue[Parcel], slowed: float) -> None:
+    stream: torch.cuda.Stream | None = None
+    while True:
+        parcel = parcels.get()
+        assert parcel.work is not None and parcel.arrival is not None
+        try:
+            if parcel.vectors.is_cuda:
+                # On a stream of its own: waiting on the default one would be waiting for the gradients there. And on a
+                # single one: PyTorch has 32, and hands out again those on which others record or copy.
+                stream = stream or torch.cuda.Stream(parcel.vectors.device)
+                with torch.cuda.stream(stream):
+                    parcel.work.wait()
+                    torch.cuda.current_stream().synchronize()
+            else:
+                parcel.work.wait()
+            time.sleep(slowed)
+        except RuntimeError as error:
+            parcel.arrival.set_exception(error)
+        else:
+            parcel.arrival.set_result(time.perf_counter())
+        del parcel

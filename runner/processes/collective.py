@@ -1,0 +1,289 @@
+"""One worker of a collective method on a process of its own.
+
+Contributions are packed into one vector and combined by one all-reduce or all-gather, which for methods with a `delay`
+travels while the next local steps run. Two more elements of that vector let all ranks agree to stop: a signal arrived,
+or a loss is not finite. At evaluations rank 0 gathers what it needs and the others wait for it, so no clock runs
+meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from algorithms.base import Collective, Message, Step
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.replica import running_average
+from runner.loop.batches import Batches
+from runner.loop.clock import Clock
+from runner.loop.communication import Communication, disagreement, distances
+from runner.loop.train_control import CHECK_EVERY, Course, PeerLost, Stop, settle
+from runner.processes.async_collective import Courier, Parcel
+from runner.processes.rendezvous import Meeting, is_peers_fault, reason
+from runner.run_folder.timeline import Activity
+
+FLOAT_BYTES = 4
+FLAGS = 2
+"""Elements after the contribution: asked to stop, loss not finite."""
+
+
+class Travelling(NamedTuple):
+    """A combination on its way, to be applied after local step `due`."""
+
+    due: int
+    parcel: Parcel
+
+
+class ProcessCollective:
+    """Run one rank of a collective method; rank 0 owns the run folder.
+
+    Args:
+        method: this rank's instance; started here, on the replica's weights.
+        meeting: rank, number of ranks and store.
+        oracle: gradients.
+        batches: the run's batches of M times the batch size, cut into shares.
+        course: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
+        activity: what each worker did when, kept on rank 0.
+        clock: the delays of computing and network that this run acts with real sleeps.
+        compiled: fuse the update rule.
+    """
+
+    def __init__(
+        self,
+        method: Collective,
+        *,
+        meeting: Meeting,
+        oracle: NetworkOracle,
+        batches: Batches,
+        course: Course,
+        activity: Activity,
+        clock: Clock,
+        compiled: bool = False,
+    ) -> None:
+        self.method = method
+        self.meeting = meeting
+        self.oracle = oracle
+        self.batches = batches
+        self.course = course
+        self.activity = activity
+        replica = oracle.replica
+        method.start(replica.weights, meeting.rank, meeting.world, compiled)
+        self.statistics = replica.initial_statistics()
+        self.layout = method.layout(replica.weights.numel())
+        self.step = 0
+        self.sent = 0
+        self.travelling: deque[Travelling] = deque()
+        self.communication = Communication()
+        self.clock = clock
+        nbytes = FLOAT_BYTES * sum(self.layout.values())
+        slowed = clock.combining_seconds(method.combine, nbytes, meeting.world)
+        self.courier = Courier(method.combine, meeting.world, background=bool(method.delay), slowed=slowed)
+        # What rank 0 gathered for an evaluation; ranks other than 0 never look at it.
+        self._gathered: dict[str, Any] = {
+            "weights": method.solution(),
+            "statistics": [self.statistics],
+            "distances": None,
+        }
+
+    def run(self) -> None:
+        """Run to the end of the batches.
+
+        Raises:
+            Stop: the run diverged or was asked to stop.
+            PeerLost: another rank is gone.
+        """
+        try:
+            self._run()
+        except RuntimeError as error:
+            if not is_peers_fault(error):
+                raise
+            what = f"rank {self.meeting.rank} lost a peer in step {self.step}: {reason(error)}"
+            raise PeerLost(what) from error
+
+    def _run(self) -> None:
+        course = self.course
+        course.start()
+        while self.step < len(self.batches):
+            stop = self._step()
+            self.step += 1
+            finished = self.step == len(self.batches)
+            if finished or stop or course.evaluation_due():
+                self._evaluate(finished, stop == "interrupted")
+            if stop and not finished:
+                raise Stop(stop)
+        course.pause()
+
+    def _step(self) -> str | None:
+        """Take one step; return the status with which all ranks stop now, if they do."""
+        shares = self.batches.shares(self.step, self.meeting.world)
+        batch = shares[self.meeting.rank]
+        if self.oracle.streams and self.step + 1 < len(self.batches):
+            self.oracle.expect(batch)
+            self.oracle.expect(self.batches.shares(self.step + 1, self.meeting.world)[self.meeting.rank])
+        samples = sum(len(other.ids) for other in shares)
+        rate = self.course.rate()
+        step = Step(lr=rate.lr, decay=rate.decay)
+        share = 1.0 if samples == self.meeting.world * len(batch.ids) else len(batch.ids) * self.meeting.world / samples
+        begin = self.course.wall()
+        message = self.method.local(self.oracle, batch, step._replace(share=share))
+        if len(batch.ids):
+            running_average(self.statistics, self.oracle.replica.statistics)
+        computed = self.course.wall()
+        load = len(batch.ids) * self.meeting.world / self.batches.size
+        time.sleep(
+            self.clock.sleep_seconds(self.meeting.rank, self.step, computed - begin, load, self.method.cost.gradients)
+        )
+        computed = self.course.wall()
+        self.activity.span(self.meeting.rank, "compute", begin, computed)
+        if message is not None:
+            self._send(message)
+        stop = None
+        while self.travelling and self.travelling[0].due == self.step:
+            stop = self._receive(self.travelling.popleft(), step)
+        now = self.course.wall()
+        self.activity.span(self.meeting.rank, "transfer", computed, now)
+        self.course.advance(samples * self.method.cost.gradients, now, None)
+        return stop
+
+    def _send(self, message: Message) -> None:
+        flags = torch.zeros(FLAGS, device=self.oracle.device)
+        flags[0] = float(self.course.stopping())
+        flags[1] = (~torch.isfinite(self.oracle.totals[0])).float()
+        vector = torch.cat([*(message[name].reshape(-1) for name in self.layout), flags])
+        self.travelling.append(Travelling(self.step + self.method.delay, self.courier.send(vector)))
+
+    def _receive(self, travelling: Travelling, step: Step) -> str | None:
+        parcel = travelling.parcel
+        begin = time.perf_counter()
+        vectors = parcel.arrived()
+        seconds = parcel.seconds()
+        waited = time.perf_counter() - begin
+        self.communication.add(seconds, max(0.0, seconds - waited) if self.method.delay else 0.0)
+        pieces = vectors[:, :-FLAGS].split(list(self.layout.values()), dim=1)
+        if self.method.combine == "gather":
+            combined = dict(zip(self.layout, pieces, strict=True))
+        else:
+            combined = {
+                name: piece[0].div_(self.meeting.world) for name, piece in zip(self.layout, pieces, strict=True)
+            }
+        self.method.apply(combined, step)
+        self.sent += 1
+        # Reading the flags makes the host wait for a GPU, so there not every time.
+        if self.oracle.device.type != "cpu" and self.sent % CHECK_EVERY:
+            return None
+        stopping, infinite = vectors[:, -FLAGS:].sum(0).tolist()
+        return "diverged" if infinite else "interrupted" if stopping else None
+
+    def _evaluate(self, finished: bool, stop: bool) -> None:
+        """Gather at rank 0, evaluate and save there, wait for it elsewhere."""
+        course = self.course
+        settle(self.oracle.totals)
+        course.pause()
+        totals = self.oracle.take_totals()
+        totals = self._sum(totals)
+        weights = self._weights()
+        own_totals = torch.tensor(self.activity.totals(self.meeting.rank), dtype=torch.float64)
+        for rank, row in enumerate(self._rows(own_totals.to(self.oracle.device))):
+            self.activity.adopt(rank, row.tolist())
+        self._gathered = {
+            "weights": weights,
+            "statistics": self._rows(self.statistics),
+            "methods": self._states(),
+            "travelling": [[t.due, t.parcel.arrived()] for t in self.travelling],
+            "distances": self._distances(weights),
+        }
+        key = f"evaluated/{self.step}"
+        if self.meeting.rank == 0:
+            self.oracle.totals.copy_(totals)
+            # The evaluation puts the mean into the replica, where this rank's own weights live.
+            own = None if self.method.replicated else self.method.w.clone()
+            verdict = "stop"
+            try:
+                course.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished, stop)
+                verdict = "go on"
+                if own is not None:
+                    self.method.w.copy_(own)
+            finally:
+                self.meeting.store.set(key, verdict)
+        else:
+            course.skip_evaluation()
+            self.meeting.store.wait([key])
+            if self.meeting.store.get(key) != b"go on":
+                raise Stop("interrupted")
+        course.start()
+
+    def _rows(self, vector: Tensor) -> list[Tensor]:
+        """Return every rank's vector."""
+        return list(Courier("gather", self.meeting.world).send(vector.contiguous()).arrived())
+
+    def _sum(self, vector: Tensor) -> Tensor:
+        """Return the sum of all ranks' vectors, in the memory of this rank's where it can be."""
+        return Courier("mean", self.meeting.world).send(vector).arrived()[0]
+
+    def _distances(self, mean: Tensor) -> Tensor | None:
+        if self.method.replicated or self.meeting.world == 1:
+            return None
+        return torch.stack(self._rows(distances(self.method.solution(), mean, self.oracle.replica.layers)))
+
+    def disagreements(self) -> Tensor:
+        """Return the ranks' mean distance from the mean of their weights as gathered last, (layers,)."""
+        return self._gathered["distances"][:, 1:].mean(0)
+
+    def columns(self) -> dict[str, float]:
+        """Return, as gathered at the last evaluation, how far the ranks' weights are apart, and rank 0's communication.
+
+        A combination's seconds are those from rank 0's sending it to its arrival there: slower ranks' delay is in them.
+        """
+        found = self._gathered["distances"]
+        return {} if found is None else disagreement(found[:, 0]) | self.communication.columns()
+
+    def _weights(self) -> Tensor:
+        if self.method.replicated:
+            return self.method.solution()
+        return self._sum(self.method.solution().clone()).div_(self.meeting.world)
+
+    def _states(self) -> list[Message]:
+        own = self.method.state()
+        if self.method.replicated:
+            return [own]
+        columns = {name: self._rows(tensor) for name, tensor in own.items()}
+        return [{name: rows[rank] for name, rows in columns.items()} for rank in range(self.meeting.world)]
+
+    def weights(self) -> Tensor:
+        """Return the flat weights of the solution as gathered at the last evaluation: the workers' mean."""
+        return self._gathered["weights"]
+
+    def running_statistics(self) -> Tensor:
+        """Return the workers' mean running batch-norm statistics as gathered at the last evaluation."""
+        return torch.stack(self._gathered["statistics"]).mean(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on, of all ranks, as gathered at the last evaluation."""
+        return {
+            "methods": self._gathered["methods"],
+            "statistics": self._gathered["statistics"],
+            "travelling": self._gathered["travelling"],
+            "totals": self.oracle.totals,
+            "communication": self.communication.state_dict(),
+            "step": self.step,
+            "activity": self.activity.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore this rank's part of what `state_dict` returned on rank 0."""
+        rank = self.meeting.rank
+        self.method.load_state(state["methods"][0 if self.method.replicated else rank])
+        self.statistics.copy_(state["statistics"][rank])
+        if rank == 0:
+            self.oracle.totals.copy_(state["totals"])
+        self.activity.load_state_dict(state["activity"])
+        self.step = state["step"]
+        device = self.oracle.device
+        self.communication.load_state_dict(state["communication"])
+        self.travelling = deque(
+            Travelling(due, Parcel(vectors.to(device), None)) for due, vectors in state["travelling"]
+        )

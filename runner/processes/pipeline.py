@@ -1,0 +1,308 @@
+"""One module of a pipeline method on a process of its own.
+
+In each iteration the module takes the features that the one before sends, plays them, sends its own on, goes backward
+with the error gradient that it has (of the same iteration where the method is locked, else the one that the module
+after sent in the iteration before) and sends one down. Every rank has the data set and cuts what it needs of a batch
+itself: the first module the inputs, all the targets. Between the modules of a decoupled method nothing but these
+messages sets the pace: a module runs ahead of the one after it by one iteration at most.
+
+Rank 0 decides to stop, which the features tell the others in the same iteration; a rank that was asked tells rank 0
+with its error gradients. At evaluations the error gradients on their way are taken in first, and then rank 0 gathers
+the state of all modules. No clock runs meanwhile.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from algorithms.base import Batch, Step
+from algorithms.pipeline import Features, Pipeline
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.pipeline_stage import Cut
+from runner.loop.batches import Batches
+from runner.loop.clock import Clock
+from runner.loop.train_control import CHECK_EVERY, Course, PeerLost, Stop, settle
+from runner.processes.p2p_channel import Channel, Received, collect
+from runner.processes.rendezvous import Meeting, is_peers_fault, reason
+from runner.run_folder.timeline import Activity
+from runner.simulated.pipeline import FORWARD, measured, memory, restore
+
+
+class ProcessPipeline:
+    """Run one module of a pipeline method; rank 0, the first, owns the run folder.
+
+    Args:
+        method: this rank's instance; started here, on its piece of the replica's weights.
+        cut: the network's modules.
+        meeting: rank, number of ranks and store.
+        oracle: of the whole network; of its weights only this module's piece is kept up to date.
+        batches: the run's batches.
+        course: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
+        activity: what each module did when; ranks other than 0 tell rank 0 their totals.
+        clock: the delays of computing that this run acts with real sleeps.
+    """
+
+    def __init__(
+        self,
+        method: Pipeline,
+        cut: Cut,
+        *,
+        meeting: Meeting,
+        oracle: NetworkOracle,
+        batches: Batches,
+        course: Course,
+        activity: Activity,
+        clock: Clock,
+    ) -> None:
+        self.method = method
+        self.cut = cut
+        self.meeting = meeting
+        self.rank = meeting.rank
+        self.last = meeting.rank == meeting.world - 1
+        self.oracle = oracle
+        self.batches = batches
+        self.course = course
+        self.activity = activity
+        self.clock = clock
+        self.stage = cut.stages[self.rank]
+        method.start(self.stage.weights, cut.place(self.rank))
+        self.step = 0
+        self.stop = False
+        self.asked = False
+        self.below = None if self.rank == 0 else self._channel(self.rank - 1, cut.outputs[self.rank - 1])
+        self.above = None if self.last else self._channel(self.rank + 1, cut.outputs[self.rank])
+        # The error gradient of the next iteration, as a list of one, where it is here already: there is none at first.
+        self.held: list[Tensor | None] | None = [None]
+        # What rank 0 gathered for an evaluation; ranks other than 0 never look at it.
+        self._gathered: dict[str, Any] = {
+            "statistics": torch.cat([stage.running for stage in cut.stages]),
+            "peaks": [0] * meeting.world,
+        }
+        self._weights = oracle.replica.weights.clone()
+
+    def _channel(self, peer: int, shape: tuple[int, ...]) -> Channel:
+        return Channel(peer, shape, self.oracle.device, self.course.wall)
+
+    def run(self) -> None:
+        """Run to the end of the batches.
+
+        Raises:
+            Stop: the run diverged or was asked to stop.
+            PeerLost: another rank is gone.
+        """
+        try:
+            self._run()
+        except RuntimeError as error:
+            if not is_peers_fault(error):
+                raise
+            what = f"rank {self.rank} lost a peer in step {self.step}: {reason(error)}"
+            raise PeerLost(what) from error
+
+    def _run(self) -> None:
+        course = self.course
+        course.start()
+        while self.step < len(self.batches):
+            size = self._step()
+            self.step += 1
+            try:
+                course.advance(size, course.wall(), self._loss())
+            except Stop:
+                course.pause()
+                self._gather()
+                raise
+            finished = self.step == len(self.batches)
+            if finished or self.stop or course.evaluation_due():
+                self._evaluate(finished)
+        course.pause()
+
+    def _step(self) -> int:
+        """Take one iteration; return its number of samples."""
+        rate = self.course.rate()
+        step = Step(lr=rate.lr, decay=rate.decay)
+        batch = self.batches.batch(self.step)
+        self.stage.method = self.method if measured(self.step, self.meeting.world) else None
+        seconds = len(batch.ids) / self.batches.size * self.cut.shares[self.rank]
+        features = self._features(batch)
+        begin = self.course.wall()
+        outputs = self.method.forward(self.stage, features)
+        self._computed(begin, seconds * FORWARD)
+        if self.above is not None:
+            self._send(self.above, outputs, self.stop)
+        delta = self._delta()
+        begin = self.course.wall()
+        down = self.method.backward(self.stage, delta, step)
+        again = FORWARD * self.method.replays if not self.last else 0.0
+        self._computed(begin, seconds * (1 - FORWARD + again))
+        if self.below is not None:
+            self._send(self.below, down, self.asked or self.course.stopping())
+        return len(batch.ids)
+
+    def _features(self, batch: Batch) -> Features:
+        """Return what goes into the module, and learn whether this iteration is the last before a stop."""
+        split = self.oracle.split
+        if self.below is None:
+            inputs, targets = split.batch(batch.ids, seed=self.oracle.seed, epoch=batch.epoch)
+            self.stop = self.asked or self.course.stopping()
+            return Features(self.step, self.oracle.arranged(inputs), targets)
+        targets = split.targets.index_select(0, batch.ids.to(split.targets.device))
+        received = self._receive(self.below)
+        self.stop = received.flag
+        assert received.values is not None
+        return Features(self.step, received.values, targets)
+
+    def _delta(self) -> Tensor | None:
+        """Return the error gradient to go backward with."""
+        if self.above is None:
+            return None
+        if self.held is not None and not self.method.locked:
+            (delta,) = self.held
+            self.held = None
+            return delta
+        return self._from_above(self.above)
+
+    def _from_above(self, above: Channel) -> Tensor | None:
+        received = self._receive(above)
+        self.asked = self.asked or received.flag
+        return received.values
+
+    def _receive(self, channel: Channel) -> Received:
+        begin = self.course.wall()
+        received = channel.receive()
+        self.activity.span(self.rank, "wait", begin, received.sent)
+        self.activity.span(self.rank, "transfer", received.sent, self.course.wall())
+        return received
+
+    def _send(self, channel: Channel, values: Tensor | None, flag: bool) -> None:
+        begin = self.course.wall()
+        channel.send(values, flag)
+        self.activity.span(self.rank, "transfer", begin, self.course.wall())
+
+    def _computed(self, begin: float, share: float) -> None:
+        settle(self.oracle.totals)
+        took = self.course.wall() - begin
+        time.sleep(self.clock.sleep_seconds(self.rank, self.step, took, share))
+        self.activity.span(self.rank, "compute", begin, self.course.wall())
+
+    def _loss(self) -> Tensor | None:
+        """Return the last module's sums, on all ranks, when it is time to look whether the loss is finite."""
+        if self.oracle.device.type != "cpu" or (self.course.updates + 1) % CHECK_EVERY:
+            return None
+        totals = self.oracle.totals.clone()
+        dist.broadcast(totals, self.meeting.world - 1)
+        return totals
+
+    def _evaluate(self, finished: bool) -> None:
+        """Gather at rank 0, evaluate and save there, wait for it elsewhere."""
+        course = self.course
+        settle(self.oracle.totals)
+        course.pause()
+        self._gather()
+        self.oracle.take_totals()
+        key = f"evaluated/{self.step}"
+        if self.rank == 0:
+            self.oracle.totals.copy_(self._gathered["totals"])
+            verdict = "stop"
+            try:
+                # Puts the weights of all modules into the replica, of which this one's are there already.
+                course.evaluate(
+                    self.weights(), self.running_statistics(), self.oracle.totals, self, finished, self.stop
+                )
+                verdict = "go on"
+            finally:
+                self.meeting.store.set(key, verdict)
+        else:
+            course.skip_evaluation()
+            self.meeting.store.wait([key])
+            if self.meeting.store.get(key) != b"go on":
+                raise Stop("interrupted")
+        course.start()
+
+    def _gather(self) -> None:
+        """Take in what is on its way, and have rank 0 know the state of all modules."""
+        if self.above is not None and not self.method.locked and self.held is None:
+            self.held = [self._from_above(self.above)]
+        for channel in (self.below, self.above):
+            if channel is not None:
+                channel.finish()
+        file = io.BytesIO()
+        torch.save(self._own(), file)
+        states = [
+            torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            for content in collect(file.getvalue(), self.meeting.world)
+        ]
+        if self.rank:
+            return
+        for rank, state in enumerate(states):
+            self.activity.adopt(rank, state["activity"])
+        self._take(
+            {
+                "methods": [state["method"] for state in states],
+                "kept": [state["kept"] for state in states],
+                "statistics": torch.cat([state["statistics"] for state in states]),
+                "totals": states[-1]["totals"],
+                "travelling": [[], *(state["held"] for state in states[:-1])],
+                "peaks": [state["peak"] for state in states],
+            }
+        )
+
+    def _take(self, gathered: dict[str, Any]) -> None:
+        """Know of all modules what rank 0 has to."""
+        self._gathered = gathered
+        for method, (low, high, *_) in zip(gathered["methods"], self.cut.pieces, strict=True):
+            self._weights[low:high].copy_(method["w"])
+
+    def _own(self) -> dict[str, Any]:
+        """Return this module's state; copies, as a view would be saved with all that it is a view of."""
+        return {
+            "method": {name: tensor.clone() for name, tensor in self.method.state().items()},
+            "kept": [{name: tensor.clone() for name, tensor in item.items()} for item in self.method.kept()],
+            "statistics": self.stage.running.clone(),
+            "totals": self.oracle.totals.clone(),
+            "held": [delta for delta in self.held or [] if delta is not None],
+            "peak": self.stage.peak,
+            "activity": self.activity.totals(self.rank),
+        }
+
+    def columns(self) -> dict[str, float]:
+        """Return the modules' peaks of memory as gathered at the last evaluation."""
+        return memory(self._gathered["peaks"])
+
+    def weights(self) -> Tensor:
+        """Return the flat weights of all modules as gathered at the last evaluation."""
+        return self._weights
+
+    def running_statistics(self) -> Tensor:
+        """Return the running batch-norm statistics of all modules as gathered at the last evaluation (k,)."""
+        return self._gathered["statistics"].to(self.oracle.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on, of all ranks, as gathered at the last evaluation."""
+        return {
+            **self._gathered,
+            "totals": self.oracle.totals,
+            "step": self.step,
+            "activity": self.activity.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore this rank's part of what `state_dict` returned on rank 0."""
+        device, rank = self.oracle.device, self.rank
+        self.stage.method = None
+        restore(self.method, self.stage, state, rank, device)
+        running = state["statistics"].split([len(stage.running) for stage in self.cut.stages])
+        self.stage.running.copy_(running[rank])
+        self.stage.peak = state["peaks"][rank]
+        if self.last:
+            self.oracle.totals.copy_(state["totals"])
+        if not self.last:
+            found = state["travelling"][rank + 1]
+            self.held = [found[0].to(device) if found else None]
+        self._take({name: state[name] for name in ("methods", "kept", "statistics", "totals", "travelling", "peaks")})
+        self.step = state["step"]
+        self.activity.load_state_dict(state["activity"])

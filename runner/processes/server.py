@@ -1,0 +1,449 @@
+"""A parameter server on a process of its own, with one process for each worker.
+
+The server handles messages one at a time, in order of arrival. A thread for each worker only receives; everything else
+(update, reply, evaluation, checkpoint) happens in the main thread. While the server evaluates, the clock stands: each
+worker gets at most the gradient it was computing for free.
+
+At a barrier the server waits for every push that is on its way, sends each round's broadcast to all workers, and gives
+each a shard of the training set to answer for. A lost worker's shard goes to whoever is free; answers are added up in
+the order of the shards, so that it does not matter who gave them.
+
+The weights, and the backups of methods that keep them, lie in CPU memory, also when workers compute on GPUs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed import Work
+
+from algorithms.base import Message, ParameterServer, Round, Step, cut
+from runner.gradients.replica import Replica, running_average
+from runner.loop.barrier import following, summed
+from runner.loop.batches import Batches, Leases
+from runner.loop.clock import Clock
+from runner.loop.train_control import Course, PeerLost
+from runner.processes.message_buffer import BATCH, PART, RESTORE, ROUND, STOP, Packet
+from runner.processes.rendezvous import Link, reason
+from runner.processes.worker import STATISTICS, push_fields
+from runner.run_folder.recorder import Recorder
+from runner.run_folder.timeline import Activity
+
+log = logging.getLogger("dcrun")
+
+POLL = 0.5
+"""Seconds between two looks at who was lost while no message comes."""
+FAREWELL = datetime.timedelta(seconds=5)
+"""How long a worker is given to take the message that the run is over."""
+
+
+class Connection:
+    """The server's end of one worker: link, buffers, and what the worker is at."""
+
+    def __init__(self, link: Link, pull: dict[str, int], push: dict[str, int]) -> None:
+        self.link = link
+        self.outbox = Packet(pull)
+        self.inbox = Packet(push)
+        self.expected = self.inbox
+        self.sending: Work | None = None
+        self.since = 0.0
+        self.owing = threading.Semaphore(0)
+        self.version = 0
+        self.replied = 0.0
+        self.alive = True
+        self.taking: list[int] = []
+
+
+class ProcessServer:
+    """Serve a parameter-server method to worker processes.
+
+    Args:
+        server: the method's server half; started here, on a CPU copy of the replica's weights.
+        links: a link to each worker.
+        replica: holds the initial weights.
+        batches: the run's batches, leased one by one.
+        course: counts, evaluation, checkpoints.
+        activity: what each worker did when.
+        lost: returns the workers that were found dead or stuck since it was called last, and what happened to each.
+        clock: delays that are acted with real sleeps.
+        recorder: writes down the order of messages; None where nobody asked for it.
+        compiled: fuse the server's update rule.
+    """
+
+    def __init__(
+        self,
+        server: ParameterServer,
+        *,
+        links: list[Link],
+        replica: Replica,
+        batches: Batches,
+        course: Course,
+        activity: Activity,
+        lost: Callable[[], list[tuple[int, str]]] = list,
+        clock: Clock,
+        recorder: Recorder | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.server = server
+        self.course = course
+        self.activity = activity
+        self.lost = lost
+        self.server_seconds = clock.server_seconds
+        self.recorder = recorder
+        self.workers_lost = 0
+        self._resumed = False
+        server.start(replica.weights.to("cpu", copy=True), len(links), compiled)
+        self.statistics = replica.initial_statistics().to("cpu")
+        self.totals = torch.zeros(3, dtype=torch.float64)
+        self.batches = batches
+        self.leases = Leases(batches)
+        self.leases.quota = following(server, -1)
+        self.rounds = server.rounds(replica.weights.numel())
+        self.restoring = server.restoring(replica.weights.numel())
+        layout = server.layout(replica.weights.numel())
+        self.kept = layout.kept
+        self.samples = batches.samples
+        push = push_fields(layout.push | layout.mirror, self.statistics.numel())
+        self.connections = [Connection(link, layout.pull, push) for link in links]
+        self.fields = list(layout.push | layout.mirror)
+        self.arrivals: queue.Queue[tuple[int, float, str | None]] = queue.Queue()
+
+    def run(self) -> None:
+        """Serve until every batch is done.
+
+        Raises:
+            Stop: the run diverged or was asked to stop.
+            PeerLost: all workers are gone.
+        """
+        for worker in range(len(self.connections)):
+            threading.Thread(target=self._receive, args=(worker,), daemon=True, name=f"worker {worker}").start()
+        course = self.course
+        course.start()
+        try:
+            if self.recorder is not None:
+                self.recorder.begin()
+                if self._resumed:
+                    self.recorder.resumed(version=course.updates, time=course.wall())
+            for worker in range(len(self.connections)):
+                if self._resumed and self.restoring:
+                    self._restore(worker)
+                self._occupied()
+                self._reply(worker)
+            while not self.leases.finished:
+                if not self.leases.met:
+                    self._next()
+                    continue
+                self._meet()
+                if course.due():
+                    self._evaluate(False)
+        finally:
+            course.pause()
+            if self.recorder is not None:
+                self.recorder.flush()
+            self._stop()
+
+    def _receive(self, worker: int) -> None:
+        connection = self.connections[worker]
+        while True:
+            # Only while the worker owes a message: a thread in a transfer when Python ends can abort the process.
+            connection.owing.acquire()
+            try:
+                connection.link.receive(connection.expected.buffer)
+            except RuntimeError as error:
+                self.arrivals.put((worker, time.perf_counter(), str(error)))
+                return
+            self.arrivals.put((worker, time.perf_counter(), None))
+
+    def _next(self) -> None:
+        """Handle the next message, or whatever else has come up, and evaluate where that is due."""
+        self._take()
+        finished = self.leases.finished
+        if self.course.due(finished):
+            self._evaluate(finished)
+
+    def _take(self) -> None:
+        """Handle the next message, or whatever else has come up."""
+        for worker, fault in self.lost():
+            self._drop(worker, fault)
+        try:
+            worker, arrived, error = self.arrivals.get(timeout=POLL)
+        except queue.Empty:
+            return
+        if error is not None:
+            self._drop(worker, f"its connection broke: {reason(error)}")
+        elif self.connections[worker].alive:
+            self._handle(worker, arrived)
+
+    def _handle(self, worker: int, arrived: float) -> None:
+        """Take in a push and answer it."""
+        connection, begin = self.connections[worker], time.perf_counter()
+        pulled, version, batch = connection.version, self.course.updates, self.leases.held[worker]
+        compute = float(connection.inbox.numbers[3])
+        clipped = compute
+        try:
+            self._occupied()
+            clipped = self._push(worker, arrived, compute)
+            self._reply(worker)
+        finally:
+            # Also what made the loss infinite is part of the record.
+            if self.recorder is not None:
+                self.recorder.push(
+                    worker,
+                    pulled=pulled,
+                    version=version,
+                    batch=batch,
+                    time=self.course.seconds,
+                    compute=clipped,
+                    waited=begin - arrived,
+                    served=time.perf_counter() - begin,
+                )
+
+    def _occupied(self) -> None:
+        """Act the time for which a message occupies the server."""
+        if self.server_seconds:
+            time.sleep(self.server_seconds)
+
+    def _push(self, worker: int, arrived: float, compute: float) -> float:
+        """Return how many seconds of the run's clock, which stands at evaluations, went by while it was computed."""
+        connection, packet = self.connections[worker], self.connections[worker].inbox
+        batch = self.leases.done(worker)
+        staleness = self.course.updates - connection.version
+        rate = self.course.rate()
+        message = {name: packet.tensors[name] for name in self.fields}
+        self.server.push(worker, message, Step(lr=rate.lr, decay=rate.decay, staleness=staleness))
+        if self.statistics.numel():
+            running_average(self.statistics, packet.tensors[STATISTICS])
+        self.totals.add_(packet.numbers[:3])
+        evaluations = self.server.evaluations(self.course.updates)
+        now = self.course.wall()
+        seconds = self.activity.round_trip(
+            worker, connection.replied, now - (time.perf_counter() - arrived), now, compute
+        )
+        self.activity.staleness(worker, staleness)
+        connection.since = now
+        self.course.advance(len(batch.ids) * evaluations, now, self.totals, staleness)
+        return seconds
+
+    def _meet(self) -> None:
+        """Hold the barrier that all workers have come to."""
+        begin, updates = self.course.wall(), self.course.updates
+        for worker in self._living():
+            self.activity.span(worker, "wait", min(self.connections[worker].since, begin), begin)
+        for number, part in enumerate(self.rounds):
+            message = self.server.broadcast(number)
+            if part.answer:
+                answers = self._ask(number, part, message)
+                self.server.collect(number, summed(answers[shard] for shard in sorted(answers)))
+            else:
+                for worker in self._living():
+                    self._send(worker, (ROUND, number, -1, self.leases.next), part.broadcast, message)
+        now = self.course.wall()
+        if self.recorder is not None:
+            self.recorder.barrier(version=updates, time=now)
+        self.course.spend(self.batches.samples * self.server.barrier_cost.gradients, now)
+        self.leases.quota = following(self.server, updates)
+        for worker in sorted(self.leases.idle):
+            self._reply(worker)
+
+    def _ask(self, number: int, part: Round, message: Message) -> dict[int, Message]:
+        """Return the answers to a round by shard: each worker's own, and others' where their workers are lost.
+
+        Raises:
+            PeerLost: all workers are gone.
+        """
+        answers: dict[int, Message] = {}
+        asked: dict[int, int] = {}
+        orphans: list[int] = []
+        inboxes = [Packet(part.answer) for _ in self.connections]
+        following_batch = self.leases.next
+
+        def ask(worker: int, shard: int) -> None:
+            connection = self.connections[worker]
+            asked[worker] = shard
+            connection.expected = inboxes[worker]
+            connection.replied = self.course.wall()
+            self._send(worker, (ROUND, number, shard, following_batch), part.broadcast, message)
+            connection.owing.release()
+
+        def drop(worker: int, fault: str) -> None:
+            self._drop(worker, fault)
+            if worker in asked:
+                orphans.append(asked.pop(worker))
+
+        for worker, connection in enumerate(self.connections):
+            if connection.alive:
+                ask(worker, worker)
+            else:
+                orphans.append(worker)
+        while len(answers) < len(self.connections):
+            for worker, fault in self.lost():
+                drop(worker, fault)
+            for worker in self._living():
+                if orphans and worker not in asked:
+                    ask(worker, orphans.pop(0))
+            try:
+                worker, arrived, error = self.arrivals.get(timeout=POLL)
+            except queue.Empty:
+                continue
+            connection = self.connections[worker]
+            if error is not None:
+                drop(worker, f"its connection broke: {reason(error)}")
+            elif connection.alive:
+                self._occupied()
+                answers[asked.pop(worker)] = {name: part.clone() for name, part in inboxes[worker].tensors.items()}
+                connection.expected = connection.inbox
+                now, compute = self.course.wall(), float(inboxes[worker].numbers[3])
+                there = now - (time.perf_counter() - arrived)
+                self.activity.round_trip(worker, connection.replied, there, now, compute)
+        return answers
+
+    def _living(self) -> list[int]:
+        return [worker for worker, connection in enumerate(self.connections) if connection.alive]
+
+    def _restore(self, worker: int) -> None:
+        """Give a worker the state that it has in a run that goes on."""
+        self._send(worker, (RESTORE, 0, 0, 0), self.restoring, self.server.restore(worker))
+
+    def _send(self, worker: int, header: tuple[int, ...], sizes: dict[str, int], message: Message) -> None:
+        """Send a packet of another layout than a pull's, announced by a header."""
+        connection = self.connections[worker]
+        if connection.sending is not None:
+            connection.sending.wait()
+        connection.outbox.header.copy_(torch.tensor(header))
+        packet = Packet(sizes)
+        packet.fill(message)
+        try:
+            connection.link.send(connection.outbox.buffer).wait()
+            connection.link.send(packet.buffer).wait()
+        except RuntimeError as error:
+            self._broken(worker, error)
+        connection.sending = None
+
+    def _reply(self, worker: int) -> None:
+        """Answer with fresh weights and a batch; without a batch left the worker idles."""
+        connection = self.connections[worker]
+        batch = self.leases.lease(worker)
+        if batch is None:
+            return
+        # Before the wait below: a transfer is waited for once.
+        self._hand_over(worker)
+        if connection.sending is not None:
+            connection.sending.wait()
+        rate = self.course.rate()
+        self.server.announce(Step(lr=rate.lr, decay=rate.decay))
+        connection.outbox.fill(self.server.pull(worker))
+        connection.outbox.header[0] = BATCH
+        connection.outbox.header[1] = batch.number
+        connection.outbox.header[2] = self.course.updates
+        connection.version = self.course.updates
+        connection.replied = self.course.wall()
+        try:
+            connection.sending = connection.link.send(connection.outbox.buffer)
+        except RuntimeError as error:
+            self._broken(worker, error)
+        connection.owing.release()
+
+    def _hand_over(self, worker: int) -> None:
+        """Send a worker what it needs to know of the parts of the training set that it is to take over."""
+        connection = self.connections[worker]
+        while connection.taking:
+            part = connection.taking.pop(0)
+            piece = cut(self.samples, len(self.connections), part)
+            self._send(worker, (PART, part, 0, 0), self.kept, self.server.kept(piece))
+
+    def _broken(self, worker: int, error: RuntimeError) -> None:
+        """Have a worker dropped in its turn: a message that is being handled is finished first."""
+        self.arrivals.put((worker, time.perf_counter(), str(error)))
+
+    def _drop(self, worker: int, fault: str) -> None:
+        """Go on without a worker: its batch goes to an idle one, or to whoever pulls next."""
+        connection = self.connections[worker]
+        if not connection.alive:
+            return
+        connection.alive = False
+        self.workers_lost += 1
+        updates = self.course.updates
+        if self.recorder is not None:
+            self.recorder.lost(worker, version=updates, time=self.course.wall())
+        held = self.leases.held.get(worker)
+        waking = self.leases.forfeit(worker)
+        if not any(other.alive for other in self.connections):
+            raise PeerLost(f"all workers are lost; the last one was worker {worker} ({fault}), after update {updates}")
+        batch = "it held no batch" if held is None else f"its batch {held} is handed out again"
+        if inherited := self.leases.heir(worker):
+            heir, parts = inherited
+            self.connections[heir].taking += parts
+            batch += f"; worker {heir} takes over its part of the training set"
+        log.warning("worker %d lost after update %d (%s); %s", worker, updates, fault, batch)
+        for other in waking:
+            self._reply(other)
+
+    def _evaluate(self, finished: bool) -> None:
+        if self.server.at_rest:
+            quota, self.leases.quota = self.leases.quota, 0
+            while self.leases.held:
+                self._take()
+            self.leases.quota = quota
+        self.course.evaluate(self.server.solution(), self.statistics, self.totals, self, finished)
+        if self.server.at_rest:
+            for worker in sorted(self.leases.idle):
+                self._reply(worker)
+
+    def _stop(self) -> None:
+        """Tell who waits for work that there is none; the others notice that the server is gone."""
+        for worker in self.leases.idle:
+            connection = self.connections[worker]
+            try:
+                if connection.sending is not None:
+                    connection.sending.wait(FAREWELL)
+                connection.outbox.header[0] = STOP
+                connection.link.send(connection.outbox.buffer).wait(FAREWELL)
+            except RuntimeError as error:
+                log.info("worker %d could not be told to stop: %s", worker, reason(error))
+
+    def columns(self) -> dict[str, float]:
+        """Return what goes into a row besides the course's own columns: nothing."""
+        return {}
+
+    def weights(self) -> Tensor:
+        """Return the flat weights of the solution, in CPU memory."""
+        return self.server.solution()
+
+    def running_statistics(self) -> Tensor:
+        """Return the flat running batch-norm statistics that belong to the solution."""
+        return self.statistics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a later run on processes continues from; gradients being computed are not part of it."""
+        return {
+            "method": self.server.state(),
+            "statistics": self.statistics,
+            "totals": self.totals,
+            "leases": self.leases.state_dict(),
+            "activity": self.activity.state_dict(),
+            "workers_lost": self.workers_lost,
+            "trace": None if self.recorder is None else self.recorder.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; batches that were being computed are handed out again."""
+        self.server.load_state(state["method"])
+        self.statistics.copy_(state["statistics"])
+        self.totals.copy_(state["totals"])
+        self.leases.load_state_dict(state["leases"])
+        self.leases.restart()
+        for worker, parts in self.leases.parts.items():
+            self.connections[worker].taking += parts
+        self.activity.load_state_dict(state["activity"])
+        self.workers_lost = state["workers_lost"]
+        if self.recorder is not None and state["trace"] is not None:
+            self.recorder.load_state_dict(state["trace"])
+        self._resumed = True

@@ -1,0 +1,186 @@
+"""Checkpoints of a run: a kill or a full disk costs at most the newest one, and all are checked before they are used.
+
+A file `checkpoints/step-<updates>.pt` is what `torch.save` writes, followed by a line with the SHA-256 of all before
+it. It appears under its name only when it is whole and on the disk. It is loaded with `weights_only=True`, so it holds
+data, never code.
+"""
+
+import hashlib
+import logging
+import mmap
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runner.run_folder.jsonl import sync_folder
+
+log = logging.getLogger("dcrun")
+
+FOLDER = "checkpoints"
+_NAME = re.compile(r"step-(\d+)\.pt")
+_MARK = b"\ndcrun-sha256:"
+_TRAILER = len(_MARK) + 64  # the mark and the digest in hexadecimal
+_CHUNK = 1 << 22
+
+
+class _Sink:
+    """A file for `torch.save` that hashes what passes through, in one pass and without a second copy in memory."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        # An error that is raised through torch's writer ends as an unrelated RuntimeError from its destructor: keep it
+        # for later.
+        if self.error is None:
+            try:
+                self.file.write(data)
+                self.digest.update(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        if self.error is None:
+            try:
+                self.file.flush()
+            except OSError as error:
+                self.error = error
+
+
+def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path | None:
+    """Writes a checkpoint and removes the oldest ones.
+
+    Tensors are written with their whole storage, shared storages once: clone a small view of a large buffer before
+    saving it.
+
+    Args:
+        folder: the run folder.
+        step: position in the run, in updates; a larger one is newer. Checkpoints with a larger step than this one
+            belong to a course that was abandoned (they were damaged, or the run was started anew) and are removed.
+        state: nested dicts, lists and tuples of tensors, int, float, str, bool and None.
+        keep: how many checkpoints stay.
+
+    Returns:
+        The file, announced in the log as `checkpoint <name>` once it is safe; None if it could not be written (a full
+        disk), which is logged as a warning: the run goes on, and older checkpoints are as they were.
+
+    Raises:
+        ValueError: if `keep` is less than 1.
+        TypeError: if the state holds anything that could not be loaded again, naming where.
+    """
+    if keep < 1:
+        raise ValueError(f"run.keep_checkpoints={keep}: a run keeps at least its newest one; allowed: 1 or more")
+    _check(state, "state")
+    path = folder / FOLDER / f"step-{step:012d}.pt"
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(temporary, state)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        _remove(temporary)
+        log.warning("checkpoint %s could not be written (%s); the run goes on", path, error.strerror or error)
+        return None
+    except BaseException:
+        _remove(temporary)
+        raise
+    log.info("checkpoint %s", path.name)
+    found = _listing(folder)
+    abandoned = [file for number, file in found if number > step]
+    for file in abandoned + [file for number, file in found if number <= step][keep:]:
+        _remove(file)
+    for file in path.parent.glob(".step-*.tmp"):  # left by a kill in the middle of a write
+        _remove(file)
+    return path
+
+
+def newest_intact(folder: Path) -> tuple[dict[str, Any], Path] | None:
+    """Loads the newest checkpoint of a run folder that is whole; damaged ones are named in the log and passed over.
+
+    Returns:
+        The state, tensors in CPU memory, and its file; None if there is no intact checkpoint.
+    """
+    for _, path in _listing(folder):
+        try:
+            return _read(path), path
+        except Exception as error:  # noqa: BLE001 (whatever a damaged file makes of its reader)
+            log.warning("checkpoint %s is damaged (%s); trying the one before", path, str(error).splitlines()[0])
+    return None
+
+
+def exists(folder: Path) -> bool:
+    """Tells whether a run folder has checkpoints, whole or damaged."""
+    return bool(_listing(folder))
+
+
+def clear(folder: Path) -> None:
+    """Removes the checkpoints of an earlier run in the same folder, so that a new run is never resumed from them."""
+    for _, path in _listing(folder):
+        path.unlink()
+
+
+def _write(temporary: Path, state: dict[str, Any]) -> None:
+    with open(temporary, "wb") as file:
+        sink = _Sink(file)
+        torch.save(state, sink)  # pyright: ignore[reportArgumentType]
+        if sink.error is not None:
+            raise sink.error
+        file.write(_MARK + sink.digest.hexdigest().encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size - _TRAILER
+    if size <= 0:
+        raise ValueError(f"truncated to {size + _TRAILER} bytes")
+    with open(path, "rb") as file:
+        digest, left = hashlib.sha256(), size
+        while left and (data := file.read(min(_CHUNK, left))):
+            digest.update(data)
+            left -= len(data)
+        trailer = file.read()
+        if not trailer.startswith(_MARK):
+            raise ValueError("truncated: its checksum is missing")
+        if trailer != _MARK + digest.hexdigest().encode():
+            raise ValueError("its checksum does not match")
+        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as body:
+            return torch.load(body, map_location="cpu", weights_only=True)  # pyright: ignore[reportArgumentType]
+
+
+def _listing(folder: Path) -> list[tuple[int, Path]]:
+    """Checkpoints by step, newest first; temporary files are none."""
+    found = [(int(match[1]), path) for path in (folder / FOLDER).glob("*") if (match := _NAME.fullmatch(path.name))]
+    return sorted(found, reverse=True)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s could not be removed (%s)", path, error.strerror or error)
+
+
+def _check(value: Any, where: str) -> None:
+    """Refuses when saving what `weights_only=True` would refuse when loading."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str | int):
+                raise TypeError(f"{where}: a checkpoint cannot hold the key {key!r}; allowed: str and int")
+            _check(item, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check(item, f"{where}[{index}]")
+    # Exact types: subclasses (numpy.float64 is a float) are pickled as what they are, and refused by the loader.
+    elif not isinstance(value, Tensor) and type(value) not in (int, float, str, bool, type(None)):
+        raise TypeError(
+            f"{where}: a checkpoint cannot hold a {type(value).__name__}; allowed: tensors and plain values"
+        )

@@ -1,0 +1,128 @@
+"""The folder of a run before and after it: never over a finished run, nothing left by a mistake."""
+
+import fcntl
+import itertools
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runner.config.errors import InputError
+
+log = logging.getLogger("dcrun")
+
+
+def check_run_folder(folder: Path, key: str) -> None:
+    """Refuses a folder that already holds a run, or that cannot be written.
+
+    Args:
+        folder: where a run is to be written; need not exist.
+        key: the key that names it on the command line.
+
+    Raises:
+        InputError: naming `key` and how to go on.
+    """
+    if (summary := folder / "summary.json").exists():
+        ways = f"continue that run with run.resume={folder}, or choose another folder"
+        raise InputError(f"{key}={folder}: already holds a run ({_status(summary)}); {ways}")
+    check_writable(folder, key)
+
+
+def check_sweep_folder(folder: Path, key: str) -> None:
+    """Refuses a folder that already holds a sweep, or that cannot be written.
+
+    Raises:
+        InputError: naming `key`.
+    """
+    if (folder / "multirun.yaml").exists():
+        raise InputError(f"{key}={folder}: already holds a sweep; choose another folder")
+    check_writable(folder, key)
+
+
+def check_writable(folder: Path, key: str) -> None:
+    """Refuses a folder in which, once created, nothing could be written.
+
+    Raises:
+        InputError: naming `key` and what the operating system says.
+    """
+    try:
+        # Permissions tell less than trying: root ignores them, read-only file systems have them.
+        with tempfile.TemporaryFile(dir=nearest_existing(folder)):
+            pass
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise InputError.of(key, folder, f"cannot be written ({reason})", "a folder you may write to") from exc
+
+
+def free_folder(folder: Path) -> Path:
+    """Returns the folder itself or, where it exists, the first of `<folder>-2`, `-3` and so on that does not."""
+    names = (folder if n == 1 else folder.with_name(f"{folder.name}-{n}") for n in itertools.count(1))
+    return next(path for path in names if not path.exists())
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Keeps other processes from writing the same run; the system lets go of it when this one ends.
+
+    Raises:
+        InputError: another process writes it now.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not _lock(descriptor):
+            raise InputError.of("run.resume", folder, "is being written by a process that runs", "a run that stopped")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_written(folder: Path) -> bool:
+    """Tells whether a process writes this run now."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return not _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as exc:  # a file system without locks
+        log.info("the run folder cannot be locked: %s", exc)
+    return True
+
+
+def nearest_existing(folder: Path) -> Path:
+    """Returns the folder itself or, where it does not exist, the nearest of its parents that does."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def discard(folder: Path, existing: Path) -> None:
+    """Removes a run folder in which no run began, and the folders created for it.
+
+    Args:
+        folder: the run folder; kept if it holds more than the configuration and the log.
+        existing: what was there before (see `nearest_existing`), which is kept.
+    """
+    if folder.absolute() == existing or {path.name for path in folder.iterdir()} - {".hydra", "dcrun.log"}:
+        return
+    shutil.rmtree(folder)
+    for parent in folder.absolute().parents:
+        if parent == existing or any(parent.iterdir()):
+            return
+        parent.rmdir()
+
+
+def _status(summary: Path) -> str:
+    try:
+        return str(json.loads(summary.read_text(encoding="utf-8"))["status"])
+    except (OSError, ValueError, KeyError):
+        return "its summary.json cannot be read"

@@ -1,0 +1,122 @@
+"""Facts about the machine and the programs, for `summary.json`: what one needs to judge, or to repeat, a result."""
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_ROOT = Path(__file__).resolve().parents[2]
+_CODE = ("algorithms", "models", "data", "runner", "conf", "pyproject.toml")
+_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+
+
+def facts(device: torch.device | str) -> dict[str, Any]:
+    """What `summary.json` says of where a run took place.
+
+    Returns:
+        `versions` (see `versions`), `isa` (the instruction set that torch's CPU kernels use, as 'AVX512'), `cpu`
+        (model), `cores` (usable by this process), `threads` (of torch's CPU kernels, in this process), `device` (as
+        'cpu' or 'cuda:0'), `device_name` (the accelerator's, or the CPU's), `git_commit` (see `git_commit`).
+    """
+    device = torch.device(device)
+    cpu = cpu_model()
+    return {
+        "versions": versions(device),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "cpu": cpu,
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+        "git_commit": git_commit(),
+    }
+
+
+def versions(device: torch.device | str = "cpu") -> dict[str, str | None]:
+    """Versions of what computes the result, None for what is not installed; CUDA's only for a CUDA device."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("torchvision", "numpy", "hydra-core", "dcrun"):
+        try:
+            found[package.removesuffix("-core")] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package.removesuffix("-core")] = None
+    if torch.device(device).type == "cuda":
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def cpu_model() -> str:
+    """The processor's name as the system tells it; else its architecture."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def git_commit(root: Path = _ROOT) -> str | None:
+    """The commit of the checkout that the code lies in.
+
+    Args:
+        root: the folder above the packages.
+
+    Returns:
+        The full hash, with '-dirty' if code or configs there differ from it (new files too); None outside a checkout,
+        without git, or where the code lies in a checkout of something else (installed below a project of the user's).
+    """
+    commit = _git(root, "rev-parse", "HEAD")
+    if not commit or not _git(root, "ls-files", "--", "runner"):
+        return None
+    changes = _git(root, "status", "--porcelain", "--untracked-files=all", "--", *_CODE)
+    return commit if changes == "" else f"{commit}-dirty"
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    # Not the repository that a surrounding git hook names.
+    environment = {key: value for key, value in os.environ.items() if key not in _HOOK}
+    # Without this, `status` takes the index's lock, and a `git commit` of the user's at that moment fails.
+    environment["GIT_OPTIONAL_LOCKS"] = "0"
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            env=environment,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def peak_memory_bytes(device: torch.device | str = "cpu") -> int:
+    """The most memory this process has held so far, in bytes.
+
+    On a CUDA device what torch's allocator held there, elsewhere the process's resident memory (code and libraries
+    included). On processes each worker has its own; report the largest or the sum, as fits.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not ru_maxrss first: a process started by a larger one inherits that one's peak.
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,110 @@
+"""Writes the trace of a run (`runner.run_folder.trace` says what is in it)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runner.run_folder.jsonl import cut_lines, line
+from runner.run_folder.trace import BITS, FILE, facts
+from runner.train.build import Parts
+
+log = logging.getLogger("dcrun")
+
+BUFFERED = 256
+"""Messages between two writes to the file."""
+
+
+class Recorder:
+    """Writes a trace. A trace that cannot be written is given up with a warning: the run goes on.
+
+    Args:
+        folder: the run folder.
+        about: the first line, as of `facts`.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self.path = folder / FILE
+        self.about = about
+        self.lines: int | None = None
+        self._pending: list[str] = []
+        self._failed = False
+
+    @classmethod
+    def of(cls, parts: Parts, folder: Path) -> Recorder | None:
+        """Return what writes a run's trace; None where `cluster.record` says no, by default on all but processes."""
+        cluster = parts.cfg.cluster
+        wanted = cluster.kind == "processes" if cluster.record is None else cluster.record
+        return cls(folder, facts(parts)) if wanted else None
+
+    def begin(self) -> None:
+        """Begin the file; one that is continued (`load_state_dict`) says so instead."""
+        if self.lines is None:
+            cut_lines(self.path, 0)
+            self.lines = 0
+            self._pending.append(line(self.about))
+            self.flush()
+
+    def push(
+        self,
+        worker: int,
+        *,
+        pulled: int,
+        version: int,
+        batch: int,
+        time: float,
+        compute: float = 0.0,
+        waited: float = 0.0,
+        served: float = 0.0,
+    ) -> None:
+        """Note a message that was handled; see `Record`."""
+        self._pending.append(
+            f'{{"worker": {worker}, "pulled": {pulled}, "version": {version}, "batch": {batch}, "time": {time!r}, '
+            f'"compute": {compute!r}, "waited": {waited!r}, "served": {served!r}}}\n'
+        )
+        if len(self._pending) >= BUFFERED:
+            self.flush()
+
+    def lost(self, worker: int, *, version: int, time: float) -> None:
+        """Note that a worker was given up."""
+        self._pending.append(line({"lost": worker, "version": version, "time": time}))
+        self.flush()
+
+    def barrier(self, *, version: int, time: float) -> None:
+        """Note that a barrier is over."""
+        self._pending.append(line({"barrier": version, "time": time}))
+        self.flush()
+
+    def resumed(self, *, version: int, time: float) -> None:
+        """Note that all workers begin anew, here and now."""
+        machine_now = {key: self.about[key] for key in BITS}
+        self._pending.append(line({"resumed": machine_now, "version": version, "time": time}))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        if self.lines is None or self._failed:
+            self._pending.clear()
+            return
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.writelines(self._pending)
+        except OSError as error:
+            self._failed = True
+            log.warning("%s could not be written (%s); the run goes on, unrecorded", self.path, error.strerror or error)
+        self.lines += len(self._pending)
+        self._pending.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Flush, and return how many lines there are."""
+        self.flush()
+        return {"lines": self.lines}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Cut the file back to what `state_dict` knew of; it goes on from there."""
+        self.lines = cut_lines(self.path, state["lines"])
+        self._failed = self.lines < state["lines"]
+        if self._failed:
+            log.warning("%s is incomplete; the run goes on, unrecorded", self.path)

@@ -1,0 +1,169 @@
+"""Finds what is needed to continue a stopped run in its own folder, and the earlier runs of a sweep's jobs."""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from runner.config.errors import InputError
+from runner.config.schema import Config
+from runner.run_folder import folders
+
+log = logging.getLogger("dcrun")
+
+ALLOWED = ("run.resume", "run.threads", "logger")
+"""Keys that may change when a run is continued; all others would make it another run."""
+NOT_REPEATED = ("run.name", "run.resume", "run.estimate")
+"""Keys of a recorded run that its replay does not take over."""
+
+
+def may_accompany(key: str) -> bool:
+    """Tells whether a key may stand beside `run.resume=<folder>`."""
+    return key in ALLOWED or key.startswith("logger.")
+
+
+def run_folder(resume: str) -> Path:
+    """Returns the folder that `run.resume=<folder>` names.
+
+    Raises:
+        InputError: if it is no run folder.
+    """
+    folder = Path(resume)
+    if not folder.is_dir():
+        raise InputError.of("run.resume", resume, "no such folder", "the folder of a stopped run, as outputs/dcrun/...")
+    if not (folder / ".hydra" / "config.yaml").is_file():
+        wrong = "is no run folder (it has no .hydra/config.yaml)"
+        raise InputError.of("run.resume", resume, wrong, "the folder of a stopped run")
+    return folder
+
+
+def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]) -> DictConfig:
+    """Reads the configuration of a stopped run and applies the few overrides that may accompany `run.resume`.
+
+    Args:
+        folder: the run folder.
+        typed: what the present command line composes to; its values of the allowed keys are taken.
+        overrides: the present command line.
+
+    Raises:
+        InputError: for an override that would change the run, or a stored configuration of another version.
+    """
+    cfg = OmegaConf.structured(Config)
+    try:
+        cfg = OmegaConf.merge(cfg, OmegaConf.load(folder / ".hydra" / "config.yaml"))
+    except Exception as exc:
+        raise InputError(f"run.resume={folder}: its .hydra/config.yaml cannot be used: {exc}") from exc
+    assert isinstance(cfg, DictConfig)
+    for override in overrides:
+        key = override.key_or_group
+        if not may_accompany(key):
+            wrong = "cannot change when a run is continued (run.resume)"
+            allowed = "run.resume, run.threads, logger, logger.<key>"
+            raise InputError(f"{override.input_line}: {wrong}; allowed: {allowed}")
+        if key != "run.resume":
+            OmegaConf.update(cfg, key, OmegaConf.select(typed, key), merge=False)
+    cfg.run.resume = str(folder)
+    return cfg
+
+
+def stored_choices(folder: Path) -> dict[str, str]:
+    """Reads which option of each group the stopped run was composed of."""
+    path = folder / ".hydra" / "hydra.yaml"
+    try:
+        return dict(OmegaConf.load(path).hydra.runtime.choices)
+    except Exception as exc:
+        raise InputError(f"run.resume={folder}: its .hydra/hydra.yaml cannot be used: {exc}") from exc
+
+
+def recorded_overrides(given: Sequence[str]) -> list[str]:
+    """Returns what to add to a command line with `cluster=replay`, so that it is the recorded run's.
+
+    Args:
+        given: the command line; what it sets itself is not taken from the recording, nor the keys of a group that it
+            chooses.
+
+    Returns:
+        the recorded run's overrides but for those of cluster, logger, run folder and name; none where the trace lies in
+        no run folder.
+    """
+    own = {(parts := text.lstrip("+~").partition("="))[0]: parts[2] for text in given}
+    place = Path(own.get("cluster.trace", "").strip("'\""))
+    folder = place if place.is_dir() else place.parent
+    path = folder / ".hydra" / "overrides.yaml"
+    if own.get("cluster") != "replay" or not own.get("cluster.trace") or not path.is_file():
+        return []
+    try:
+        recorded = [str(text) for text in OmegaConf.load(path)]
+    except Exception as exc:
+        raise InputError(f"cluster.trace={place}: its .hydra/overrides.yaml cannot be used: {exc}") from exc
+    keys = [text.lstrip("+~").partition("=")[0] for text in recorded]
+    taken = [
+        text
+        for text, key in zip(recorded, keys, strict=True)
+        if key not in own and key.split(".")[0] not in (*own, "cluster", "logger", "hydra") and key not in NOT_REPEATED
+    ]
+    if not any(text.startswith("experiment=") for text in taken):
+        return taken
+    # An experiment's file makes every command with it a sweep that is resumed; the recording is one run of it.
+    return [*taken, "hydra.mode=RUN", *([] if "run.resume" in own else ["run.resume=null"])]
+
+
+class Earlier:
+    """The runs below `outputs/<name>`, which `run.resume=true` matches the jobs of a sweep with."""
+
+    def __init__(self, outputs: Path):
+        """Reads the configurations of all runs below `outputs`, the newest first."""
+        paths = [*outputs.glob("*/.hydra/config.yaml"), *outputs.glob("*/*/.hydra/config.yaml")]
+        paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        self._runs = [(path.parent.parent, identity) for path in paths if (identity := _stored_identity(path))]
+
+    def of(self, job: DictConfig) -> tuple[Path, bool] | None:
+        """Looks for a run that was composed as `job` is and came to its end, or was stopped and left a checkpoint.
+
+        One that failed is not continued: it would fail again. Nor is one that some process is writing now.
+
+        Returns:
+            its folder and whether it came to its end; a finished one rather than a stopped one.
+        """
+        identity = _identity(job)
+        same = [folder for folder, other in self._runs if other == identity]
+        for folder in same:
+            if _status(folder) in ("completed", "diverged"):
+                return folder, True
+        stopped = (folder for folder in same if _status(folder) in ("interrupted", "running"))
+        return next(((folder, False) for folder in stopped if _can_continue(folder)), None)
+
+
+def _identity(cfg: Any) -> Any:
+    """What makes two runs the same: their configuration but for the keys that may change when one is continued."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    run = {key: value for key, value in plain.get("run", {}).items() if not may_accompany(f"run.{key}")}
+    return {**{key: value for key, value in plain.items() if not may_accompany(str(key))}, "run": run}
+
+
+def _stored_identity(path: Path) -> Any:
+    """As `_identity`, of a file; None of one that is no configuration of a run.
+
+    A key that the file lacks, because it was written before there was one, has its default.
+    """
+    try:
+        cfg = OmegaConf.load(path)
+        known = isinstance(cfg, DictConfig) and "run" in cfg
+        return _identity(OmegaConf.merge(OmegaConf.structured(Config), cfg)) if known else None
+    except Exception as exc:  # noqa: BLE001 (whatever somebody else's file makes of its reader)
+        log.info("%s cannot be read, and is no earlier run: %s", path, exc)
+        return None
+
+
+def _can_continue(folder: Path) -> bool:
+    return any(folder.glob("checkpoints/*")) and not folders.is_written(folder)
+
+
+def _status(folder: Path) -> str | None:
+    path = folder / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("status") if path.is_file() else None

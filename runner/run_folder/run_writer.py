@@ -1,0 +1,217 @@
+"""The run folder's writer: metrics as they come, the summary at both ends, and the same to the display and to wandb.
+
+Only the process that owns the run folder has one (the simulation, or rank 0). It imports neither torch nor, unless
+asked to, wandb.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+
+from runner.run_folder.console import Live, Progress, show_result
+from runner.run_folder.jsonl import cut_lines, line, plain, read_lines, write_document
+from runner.run_folder.wandb_run import WandbRun
+
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+STATUSES = ("running", "completed", "diverged", "interrupted", "failed")
+# Every summary has all of these, null where a run does not know: reports need not ask. `clock` ('virtual', 'measured')
+# says what `seconds` are.
+SUMMARY_KEYS = (
+    "status",
+    "algorithm",
+    "model",
+    "dataset",
+    "cluster",
+    "workers",
+    "seed",
+    "epochs",
+    "samples",
+    "updates",
+    "parameters",
+    "best_test_error",
+    "final_test_error",
+    "final_train_loss",
+    "seconds",
+    "clock",
+    "wall_seconds",
+    "samples_per_second",
+    "peak_memory_bytes",
+    "workers_lost",
+    "weights_sha256",
+    "buffers_sha256",
+    "dataset_fingerprint",
+    "threads",
+    "device",
+    "git_commit",
+    "versions",
+)
+
+
+class Tracker:
+    """Writes what a run leaves behind; a context manager that ends a run as failed when an exception passes through.
+
+        with Tracker(folder, cfg, epochs=3, virtual=True) as tracker:
+            tracker.start({"workers": 4, ...})
+            ...
+            tracker.finish("completed", samples=..., ...)
+
+    Args:
+        folder: the run folder; it exists.
+        cfg: the composed config as plain values; its section `logger` (`kind`, `mode`, `project`, `group`) decides
+            about wandb.
+        epochs: effective passes that the run will make.
+        virtual: whether `seconds` are a simulated clock's.
+        console: where a person is told; standard output by default.
+    """
+
+    def __init__(
+        self, folder: Path, cfg: Mapping[str, Any], *, epochs: float, virtual: bool, console: Console | None = None
+    ) -> None:
+        self.folder = folder
+        self.cfg = cfg
+        self.display = Progress(epochs=epochs, virtual=virtual, console=console)
+        self.summary: dict[str, Any] = dict.fromkeys(SUMMARY_KEYS)
+        self.summary["clock"] = "virtual" if virtual else "measured"
+        self.rows: list[dict[str, Any]] = []
+        self.finished = False
+        self._started = False
+        self._begun = time.perf_counter()
+        self._wall_before = 0.0
+        self._metrics: Any = None
+        self._wandb: WandbRun | None = None
+        self._wandb_id: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.finished or not self._started:
+            return
+        # A second Ctrl-C and an exit leave what was written; an earlier checkpoint can still be resumed from.
+        status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        lines = str(error).splitlines()
+        reason = "the run ended without a result" if error is None else ": ".join([type(error).__name__, *lines[:1]])
+        self.finish(status, error=reason)
+
+    def start(self, summary: Mapping[str, Any], resumed: Mapping[str, Any] | None = None) -> None:
+        """Begins: `summary.json` says `running`, `metrics.jsonl` is emptied or cut back.
+
+        Args:
+            summary: what is known from the beginning (`algorithm`, `workers`, the machine's facts, ...).
+            resumed: what `state_dict` gave when the checkpoint was written that the run goes on from.
+
+        Raises:
+            ValueError: if wandb is asked for and cannot begin.
+            OSError: if the run folder cannot be written.
+        """
+        if resumed is not None:
+            self._wall_before = resumed["wall_seconds"]
+            self._wandb_id = resumed["wandb_id"]
+        # First, because it can refuse: nothing in the folder has changed then.
+        self._begin_wandb()
+        self._started = True
+        self._begun = time.perf_counter()
+        path = self.folder / METRICS
+        cut_lines(path, 0 if resumed is None else resumed["rows"])
+        self.rows = read_lines(path)
+        self.summary |= plain({**summary, "status": "running"})
+        write_document(self.folder / SUMMARY, self.summary)
+        self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
+        self.display.start(self.rows[-1]["epoch"] if self.rows else 0.0)
+
+    def progress(
+        self, *, epoch: float, samples: int, train_loss: Live | None = None, staleness: Live | None = None
+    ) -> None:
+        """Shows where the run is; for every update (see `Progress.update`: 0-d tensors are read only when shown)."""
+        self.display.update(epoch=epoch, samples=samples, train_loss=train_loss, staleness=staleness)
+
+    def log(self, row: Mapping[str, Any], samples_per_second: float | None = None) -> None:
+        """Records an evaluation: a line in `metrics.jsonl` that is on the disk on return, wandb, the display.
+
+        Args:
+            row: the columns of the contract and what the algorithm adds; NaN and infinities are written as null.
+            samples_per_second: for the display only.
+        """
+        if self._metrics is None:
+            raise RuntimeError("a run that has not started, or has finished, cannot log")
+        plain_row: dict[str, Any] = plain(row)
+        self._metrics.write(line(plain_row))
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())  # a checkpoint may count this line next
+        self.rows.append(plain_row)
+        if self._wandb is not None:
+            self._wandb.log(plain_row, step=len(self.rows))
+        self.display.row(plain_row, samples_per_second)
+
+    def wall_seconds(self) -> float:
+        """Time since the run started, evaluation and the sessions before a resume included."""
+        return self._wall_before + time.perf_counter() - self._begun
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps for `start(resumed=...)`: plain values."""
+        return {"rows": len(self.rows), "wall_seconds": self.wall_seconds(), "wandb_id": self._wandb_id}
+
+    def finish(self, status: str, **summary: Any) -> None:
+        """Ends the run: `summary.json`, wandb, and the result on the console. A second call does nothing.
+
+        Args:
+            status: 'completed', 'diverged', 'interrupted' or 'failed'.
+            summary: what the run found out. `epochs`, `samples`, `updates`, `seconds`, the test errors and
+                `final_train_loss` are those of the rows, and `wall_seconds` this object's, unless given.
+
+        Raises:
+            ValueError: if there is no such status.
+        """
+        if status not in STATUSES[1:]:
+            raise ValueError(f"status={status}: is not an end of a run; allowed: {', '.join(STATUSES[1:])}")
+        if self.finished:
+            return
+        self.finished = True
+        self.display.stop()
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        self.summary |= plain({**self._from_rows(), "wall_seconds": self.wall_seconds(), **summary, "status": status})
+        try:
+            write_document(self.folder / SUMMARY, self.summary)
+        finally:
+            if self._wandb is not None:
+                self._wandb.finish(self.summary, failed=status != "completed")
+        lr = (self.cfg.get("schedule") or {}).get("lr")
+        curve = [row.get("test_error") for row in self.rows]
+        show_result(self.display.console, self.summary, self.folder, lr=lr, curve=curve)
+
+    def _begin_wandb(self) -> None:
+        logger = self.cfg.get("logger") or {}
+        if logger.get("kind") != "wandb" or logger["mode"] == "disabled":
+            return
+        self._wandb = WandbRun(
+            self.folder,
+            self.cfg,
+            mode=logger["mode"],
+            project=logger["project"],
+            group=logger["group"],
+            run_id=self._wandb_id,
+        )
+        self._wandb_id = self._wandb.id
+
+    def _from_rows(self) -> dict[str, Any]:
+        if not self.rows:
+            return {}
+        last = self.rows[-1]
+        errors = [row["test_error"] for row in self.rows if row.get("test_error") is not None]
+        return {
+            **{key: last.get(key) for key in ("samples", "updates", "seconds")},
+            "epochs": last.get("epoch"),
+            "best_test_error": min(errors, default=None),
+            "final_test_error": last.get("test_error"),
+            "final_train_loss": last.get("train_loss"),
+        }

@@ -1,0 +1,264 @@
+"""What each worker did when, and how stale its pushes were: `timeline.jsonl` and `workers.json` of a run folder."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runner.run_folder.jsonl import cut_lines, write_document
+
+KINDS: tuple[str, ...] = ("compute", "transfer", "wait")
+BUFFERED_LINES = 4096
+NOTABLE = 0.01
+"""Share of the workers' time from which it is told who waits."""
+TIMELINE_LINES = 1_000_000  # about 80 MB: all of a 160-epoch CIFAR run; longer runs keep their totals, not every span
+
+
+class Activity:
+    """Counts and times what the workers of a run do; times are in the run's seconds, virtual or measured.
+
+    Memory is bounded once `flush` was called for the first time (call it when the run starts): from then on full
+    buffers go to the file by themselves. Not to be called from several threads at once.
+
+    Args:
+        workers: Number of workers.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._seconds: list[dict[str, float]] = [dict.fromkeys(KINDS, 0.0) for _ in range(workers)]
+        self._last: list[dict[str, list[float]]] = [{kind: [0.0, 0.0] for kind in KINDS} for _ in range(workers)]
+        self._gradients = [0] * workers
+        self._histogram: Counter[int] = Counter()
+        self._pushes = [0] * workers
+        self._staleness = [0] * workers
+        self._stalest = [0] * workers
+        self._window = [0, 0, 0]  # pushes, sum and maximum of their staleness
+        self._pending: list[str] = []
+        self._lines = 0
+        self._dropped = 0
+        self._folder: Path | None = None
+
+    def span(self, worker: int, what: str, start: float, end: float) -> None:
+        """Notes that a worker was busy with one thing from `start` to `end`.
+
+        A worker's spans of one kind come in order; one may end after the run's end, `report` leaves out what lies
+        beyond.
+
+        Args:
+            worker: From 0 to workers - 1.
+            what: ``compute`` (each counts as one gradient), ``transfer`` or ``wait``.
+            start: Seconds since the run's start.
+            end: Seconds since the run's start.
+
+        Raises:
+            ValueError: Another kind of span, or one that ends before it starts.
+        """
+        if what not in KINDS:
+            raise ValueError(f"what={what}: no such kind of span; allowed: {', '.join(KINDS)}")
+        if not (math.isfinite(start) and start <= end < math.inf):
+            raise ValueError(f"span=[{start}, {end}]: ends before it starts; allowed: finite start <= end")
+        self._seconds[worker][what] += end - start
+        self._last[worker][what] = [start, end]
+        if what == "compute":
+            self._gradients[worker] += 1
+        if self._lines + len(self._pending) >= TIMELINE_LINES:
+            self._dropped += 1
+            return
+        self._pending.append(f'{{"worker": {worker}, "what": "{what}", "start": {start:.12g}, "end": {end:.12g}}}\n')
+        if len(self._pending) >= BUFFERED_LINES and self._folder is not None:
+            self.flush(self._folder)
+
+    def round_trip(self, worker: int, begin: float, arrived: float, handled: float, compute: float) -> float:
+        """Notes what became of a reply that left the server at `begin`: the push that arrived and was handled.
+
+        Half of the time until it arrived that was not spent computing went by on the way there, half on the way back.
+
+        Args:
+            worker: From 0 to workers - 1.
+            begin: Seconds since the run's start, as those below; the run's clock may stand in between.
+            arrived: When the push was there.
+            handled: When the server had taken it in.
+            compute: How many seconds the worker computed.
+
+        Returns:
+            How many of these seconds went by on the run's clock.
+        """
+        arrived = min(max(arrived, begin), handled)
+        compute = min(compute, arrived - begin)
+        half = (arrived - begin - compute) / 2
+        self.span(worker, "transfer", begin, begin + half)
+        self.span(worker, "compute", begin + half, begin + half + compute)
+        self.span(worker, "transfer", begin + half + compute, arrived)
+        self.span(worker, "wait", arrived, handled)
+        return compute
+
+    def staleness(self, worker: int, value: int) -> None:
+        """Notes how many updates the server made between the pull and the push of a gradient."""
+        self._histogram[value] += 1
+        self._pushes[worker] += 1
+        self._staleness[worker] += value
+        self._stalest[worker] = max(self._stalest[worker], value)
+        pushes, total, most = self._window
+        self._window = [pushes + 1, total + value, max(most, value)]
+
+    def window(self) -> tuple[float, int]:
+        """Mean and maximum of the staleness since the last call, (0.0, 0) if nothing was pushed."""
+        pushes, total, most = self._window
+        self._window = [0, 0, 0]
+        return (total / pushes if pushes else 0.0), most
+
+    def report(self, seconds: float) -> dict[str, Any]:
+        """The whole run in numbers, ready for JSON.
+
+        Args:
+            seconds: The run's length.
+
+        Returns:
+            ``seconds``; ``workers``, a row per worker with its ``utilization`` (share of the run spent computing),
+            the shares ``transferring`` and ``waiting``, ``gradients``, and mean and maximum of its staleness (null
+            without pushes); ``staleness``, a histogram: pushes by staleness; ``timeline_lines`` and
+            ``timeline_dropped`` (spans too many for the timeline; all else counts them).
+        """
+        return {
+            "seconds": seconds,
+            "workers": [self._row(worker, seconds) for worker in range(self._workers)],
+            "staleness": {str(value): self._histogram[value] for value in sorted(self._histogram)},
+            "timeline_lines": self._lines + len(self._pending),
+            "timeline_dropped": self._dropped,
+        }
+
+    def slowest(self, seconds: float) -> dict[str, Any]:
+        """Who is slow, for `summary.json`; empty with a single worker.
+
+        Args:
+            seconds: The run's length.
+
+        Returns:
+            ``slowest``: the ``worker`` that computed longest on a gradient, its ``seconds_per_gradient``, how many
+            ``times_median`` of all workers that is, and its own ``waiting_share`` of all the time that workers waited
+            or transferred: a worker for which the others wait has next to none of it; null where that is less than
+            1 % of the run. ``staleness_by_worker``: the mean of each, null without pushes.
+        """
+        counts = [max(count, 1) for count in self._gradients]
+        means = [kinds["compute"] / count for kinds, count in zip(self._seconds, counts, strict=True)]
+        if self._workers == 1 or not any(means):
+            return {}
+        slow = max(range(self._workers), key=means.__getitem__)
+        idle = [self._share(m, "transfer", seconds) + self._share(m, "wait", seconds) for m in range(self._workers)]
+        typical = statistics.median(means)
+        staleness = [
+            total / pushes if pushes else None for total, pushes in zip(self._staleness, self._pushes, strict=True)
+        ]
+        return {
+            "slowest": {
+                "worker": slow,
+                "seconds_per_gradient": means[slow],
+                "times_median": means[slow] / typical if typical else None,
+                "waiting_share": idle[slow] / sum(idle) if sum(idle) > NOTABLE * self._workers else None,
+            },
+            "staleness_by_worker": staleness,
+        }
+
+    def totals(self, worker: int) -> list[float]:
+        """What `adopt` needs to know of a worker: its seconds of each kind, and its gradients."""
+        return [*self._seconds[worker].values(), float(self._gradients[worker])]
+
+    def adopt(self, worker: int, totals: Sequence[float]) -> None:
+        """Takes over the `totals` of a worker that another process notes; its spans stay there."""
+        self._seconds[worker] = dict(zip(KINDS, totals[:-1], strict=True))
+        self._gradients[worker] = int(totals[-1])
+
+    def _row(self, worker: int, seconds: float) -> dict[str, Any]:
+        pushes = self._pushes[worker]
+        return {
+            "worker": worker,
+            "utilization": self._share(worker, "compute", seconds),
+            "transferring": self._share(worker, "transfer", seconds),
+            "waiting": self._share(worker, "wait", seconds),
+            "gradients": self._gradients[worker],
+            "staleness_mean": self._staleness[worker] / pushes if pushes else None,
+            "staleness_max": self._stalest[worker] if pushes else None,
+        }
+
+    def _share(self, worker: int, what: str, seconds: float) -> float:
+        start, end = self._last[worker][what]
+        beyond = max(0.0, end - max(start, seconds))
+        return (self._seconds[worker][what] - beyond) / seconds if seconds > 0.0 else 0.0
+
+    def flush(self, folder: Path) -> None:
+        """Appends the buffered spans to the folder's `timeline.jsonl`.
+
+        A line is ``{"worker": 0, "what": "compute", "start": 0.5, "end": 1.5}``, times in seconds.
+
+        The first call cuts the file to the lines that this object knows of: none in a new run, those of the
+        checkpoint in one that goes on.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        path = folder / "timeline.jsonl"
+        if folder != self._folder:
+            self._lines = cut_lines(path, self._lines)
+            self._folder = folder
+        with open(path, "a", encoding="ascii") as file:
+            file.writelines(self._pending)
+        self._lines += len(self._pending)
+        self._pending.clear()
+
+    def write(self, folder: Path, seconds: float) -> None:
+        """Flushes the timeline and writes the report to the folder's `workers.json`.
+
+        Args:
+            folder: The run folder.
+            seconds: The run's length.
+
+        Raises:
+            OSError: A file cannot be written.
+        """
+        self.flush(folder)
+        write_document(folder / "workers.json", self.report(seconds))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything noted so far as plain JSON values; flushes first where the folder is known."""
+        if self._folder is not None:
+            self.flush(self._folder)
+        return {
+            "seconds": [dict(kinds) for kinds in self._seconds],
+            "last": [{kind: list(span) for kind, span in kinds.items()} for kinds in self._last],
+            "gradients": list(self._gradients),
+            "histogram": [[value, self._histogram[value]] for value in sorted(self._histogram)],
+            "pushes": list(self._pushes),
+            "staleness": list(self._staleness),
+            "stalest": list(self._stalest),
+            "window": list(self._window),
+            "pending": list(self._pending),
+            "lines": self._lines,
+            "dropped": self._dropped,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a state; the next `flush` cuts the timeline back to the lines it had then.
+
+        Raises:
+            ValueError: The state is of another number of workers.
+        """
+        if len(state["gradients"]) != self._workers:
+            raise ValueError(
+                f"cluster.workers={self._workers}: the saved activity is of {len(state['gradients'])} workers; "
+                f"allowed: {len(state['gradients'])}"
+            )
+        self._seconds = [dict(kinds) for kinds in state["seconds"]]
+        self._last = [{kind: list(span) for kind, span in kinds.items()} for kinds in state["last"]]
+        self._gradients = list(state["gradients"])
+        self._histogram = Counter(dict(state["histogram"]))
+        self._pushes = list(state["pushes"])
+        self._staleness = list(state["staleness"])
+        self._stalest = list(state["stalest"])
+        self._window = list(state["window"])
+        self._pending = list(state["pending"])
+        self._lines = state["lines"]
+        self._dropped = state["dropped"]
+        self._folder = None

@@ -1,0 +1,244 @@
+"""The order in which a parameter server handled its messages, written down so that the run can be executed again.
+
+`trace.jsonl` begins with a line about the run: what a replay must have in common with it, and on what its bits depend.
+Then comes a line for each message, as the server had handled and answered it:
+
+    {"worker": 2, "pulled": 5, "version": 8, "batch": 9, "time": 0.71, "compute": 0.04, "waited": 0.01, "served": 0.002}
+
+Worker 2 pushed the gradient on batch 9 at the weights after update 5; it became update 9. The times are the run's
+seconds: when it was handled, how long the worker computed, how long the push lay at the server, and how long the server
+was busy with it and the answer. A push is followed by the same worker's next pull, so pulls need no line.
+`{"lost": 3, ...}` says that worker 3 was given up, `{"resumed": ...}` that the run was stopped and continued: all
+workers began anew. `{"barrier": 1000, "time": 9.3}` says that a barrier after update 1000 was over then.
+`runner.run_folder.recorder` writes traces.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from algorithms.base import Layout, ParameterServer, Stateful
+from runner.config.errors import InputError, shown
+from runner.run_folder import machine
+from runner.train.build import Parts
+
+log = logging.getLogger("dcrun")
+
+FILE = "trace.jsonl"
+VERSION = 1
+FLOAT_BYTES = 4
+PUSH, LOST, RESUMED, BARRIER = "push", "lost", "resumed", "barrier"
+MUST_AGREE = {
+    "workers": "cluster.workers",
+    "batch_size": "run.batch_size",
+    "samples": "dataset",
+    "dataset_fingerprint": "dataset",
+    "epochs": "run.epochs",
+}
+"""What a replay must have in common with its trace, and the key that says it."""
+BITS = ("isa", "cpu", "torch", "threads", "device", "precision", "channels_last", "compile")
+"""What may differ, but then the last bits do."""
+SIZES = ("pull_bytes", "push_bytes", "gradients")
+"""What the times depend on besides."""
+
+
+class Record(NamedTuple):
+    """A line of a trace.
+
+    Attributes:
+        kind: `PUSH`, `LOST`, `RESUMED` or `BARRIER`.
+        worker: from 0; -1 for `RESUMED` and `BARRIER`.
+        version: updates before this event.
+        time: the run's seconds after it.
+        pulled: updates before the pull of the pushed gradient.
+        batch: number of its batch.
+        compute: seconds that the worker computed, as far as the run's clock went on.
+        waited: seconds between arrival and being handled.
+        served: seconds that the server was busy with it and the answer.
+    """
+
+    kind: str
+    worker: int
+    version: int
+    time: float
+    pulled: int = 0
+    batch: int = 0
+    compute: float = 0.0
+    waited: float = 0.0
+    served: float = 0.0
+
+
+def facts(parts: Parts) -> dict[str, Any]:
+    """Return what identifies a run for a replay: the content of a trace's first line."""
+    cfg, method, n = parts.cfg, parts.method, parts.oracle.replica.weights.numel()
+    sizes = method.layout(n) if isinstance(method, ParameterServer) else Layout({}, {})
+    return {
+        "trace": VERSION,
+        **{group: cfg.names[group] for group in ("algorithm", "model", "dataset", "cluster")},
+        "seed": cfg.seed,
+        "workers": parts.workers,
+        "batch_size": cfg.run.batch_size,
+        "epochs": float(cfg.run.epochs),
+        "samples": len(parts.dataset.train),
+        "dataset_fingerprint": parts.dataset.fingerprint,
+        "parameters": n,
+        "pull_bytes": FLOAT_BYTES * sum(sizes.pull.values()),
+        "push_bytes": FLOAT_BYTES * sum(sizes.push.values()),
+        "gradients": method.cost.gradients,
+        "barriers": barriers(method),
+        **{key: cfg.run[key] for key in ("precision", "channels_last", "compile")},
+        "cpu": machine.cpu_model(),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": parts.device.type,
+    }
+
+
+def barriers(method: Stateful) -> list[int] | None:
+    """Return after how many updates a method's first barrier comes, and how many there are between two."""
+    if not isinstance(method, ParameterServer) or method.barrier_every is None:
+        return None
+    return [method.barrier_every if method.barrier_from is None else method.barrier_from, method.barrier_every]
+
+
+class Trace:
+    """A recorded schedule.
+
+    Args:
+        path: where it was read from.
+        about: its first line.
+        records: the others.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any], records: list[Record]) -> None:
+        self.path = path
+        self.about = about
+        self.records = records
+
+    @property
+    def updates(self) -> int:
+        """Number of messages."""
+        return sum(record.kind == PUSH for record in self.records)
+
+    @classmethod
+    def read(cls, place: str) -> Trace:
+        """Read a trace, from its file or from the run folder it lies in.
+
+        Raises:
+            InputError: there is none, or it is damaged; names the line.
+        """
+        path = Path(place)
+        path = path / FILE if path.is_dir() else path
+        if not path.is_file():
+            wrong = f"{path} does not exist" if path.name == FILE else "no such file"
+            allowed = f"a run folder with a {FILE} (of a parameter-server method), or that file"
+            raise InputError.of("cluster.trace", place, wrong, allowed)
+        content = path.read_bytes()
+        # A kill can tear the last line.
+        lines = content[: content.rfind(b"\n") + 1].splitlines()
+        try:
+            about = json.loads(lines[0]) if lines else None
+            if not isinstance(about, dict) or about.get("trace") != VERSION:
+                raise ValueError(f"line 1 does not begin a trace of version {VERSION}")
+            missing = [key for key in (*MUST_AGREE, *BITS, *SIZES) if key not in about]
+            if missing:
+                raise ValueError(f"line 1 lacks {', '.join(missing)}")
+            records = [_record(json.loads(text), number, about) for number, text in enumerate(lines[1:], start=2)]
+        except ValueError as error:
+            raise InputError.of("cluster.trace", str(path), str(error), "a whole trace.jsonl") from error
+        return cls(path, about, records)
+
+    def check(self, parts: Parts) -> None:
+        """Refuse a run that the trace does not fit, warn where its bits will differ.
+
+        Raises:
+            InputError: naming the key that differs.
+        """
+        mine = facts(parts)
+        for name, key in MUST_AGREE.items():
+            if mine[name] != self.about[name]:
+                value = mine[name] if key != "dataset" else parts.cfg.names.dataset
+                what = {"samples": "training samples", "dataset_fingerprint": "content"}.get(name)
+                differs = f"its {what} are {mine[name]}, the trace has {self.about[name]}"
+                wrong = differs if what else f"the trace in {self.path} was recorded with {shown(self.about[name])}"
+                allowed = (
+                    f"the data of the recording ({self.about.get('dataset')})" if what else shown(self.about[name])
+                )
+                raise InputError.of(key, value, wrong, allowed)
+        theirs = self.about.get("barriers")
+        if mine["barriers"] != theirs:
+            said = [
+                f"has barriers after update {found[0]} and then every {found[1]}" if found else "has no barriers"
+                for found in (mine["barriers"], theirs)
+            ]
+            wrong = f"it {said[0]}, the recorded run {said[1]}"
+            raise InputError.of("algorithm", parts.cfg.names.algorithm, wrong, "methods whose workers meet as often")
+        for about in [self.about, *self._machines()]:
+            differing = [key for key in BITS if mine[key] != about[key]]
+            if differing:
+                pairs = ", ".join(f"{key} {about[key]} (here {mine[key]})" for key in differing)
+                log.warning("the trace was recorded with %s: the schedule is the same, the last bits are not", pairs)
+        if self.updates < len(parts.batches):
+            stopped = f"its run ended after update {self.updates} of {len(parts.batches)}; so does the replay"
+            log.warning("the trace is of a part of a run: %s", stopped)
+
+    def _machines(self) -> list[dict[str, Any]]:
+        """What the run went on with after each stop."""
+        return self.about.get("continued", [])
+
+
+def _record(row: Any, number: int, about: dict[str, Any]) -> Record:
+    """Check a line.
+
+    Raises:
+        ValueError: it is not of a trace.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"line {number} is no message")
+    if "resumed" in row:
+        if not isinstance(row["resumed"], dict) or set(BITS) - row["resumed"].keys():
+            raise ValueError(f"line {number} is no message")
+        about.setdefault("continued", []).append(row["resumed"])
+    if "lost" in row:
+        return Record(
+            LOST,
+            _whole(row, "lost", number, about["workers"]),
+            _whole(row, "version", number),
+            _time(row, "time", number),
+        )
+    if "barrier" in row:
+        return Record(BARRIER, -1, _whole(row, "barrier", number), _time(row, "time", number))
+    if "resumed" in row:
+        return Record(RESUMED, -1, _whole(row, "version", number), _time(row, "time", number))
+    return Record(
+        PUSH,
+        _whole(row, "worker", number, about["workers"]),
+        version=_whole(row, "version", number),
+        time=_time(row, "time", number),
+        pulled=_whole(row, "pulled", number),
+        batch=_whole(row, "batch", number),
+        compute=_time(row, "compute", number),
+        waited=_time(row, "waited", number),
+        served=_time(row, "served", number),
+    )
+
+
+def _whole(row: dict[str, Any], key: str, number: int, below: float = math.inf) -> int:
+    value = row.get(key)
+    if type(value) is not int or not 0 <= value < below:
+        raise ValueError(f"line {number} is no message: its {key} is {value!r}")
+    return value
+
+
+def _time(row: dict[str, Any], key: str, number: int) -> float:
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"line {number} is no message: its {key} is {value!r}")
+    return float(value)

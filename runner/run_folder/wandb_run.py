@@ -1,0 +1,120 @@
+"""The run in Weights & Biases: offline unless told otherwise, silent, never a reason for a run to fail half-way.
+
+Offline runs lie in the run folder under `wandb/`; `wandb leet <folder>` shows them in the terminal, `wandb sync
+<folder>` uploads them.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from runner.config.errors import InputError
+
+log = logging.getLogger("dcrun")
+
+
+class WandbRun:
+    """One wandb run, begun on construction; wandb is imported then, not earlier.
+
+    Args:
+        folder: the run folder; wandb's files go to `wandb/` in it.
+        config: the composed config, logged as the run's.
+        mode: 'offline' or 'online'; set explicitly, so that no login or environment variable of the user's takes a run
+            online.
+        project: wandb's project.
+        group: the same for all jobs of a sweep; None for a single run.
+        run_id: of the run that is resumed; None begins a new one.
+
+    Raises:
+        InputError: if wandb is not installed or cannot begin (online without a login, no network).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        *,
+        mode: str,
+        project: str,
+        group: str | None,
+        run_id: str | None = None,
+    ) -> None:
+        self._run = begin(
+            folder,
+            mode=mode,
+            project=project,
+            group=group,
+            name=folder.name,
+            id=run_id,
+            resume=None if run_id is None else "allow",
+            config=dict(config),
+        )
+        self.id: str = self._run.id
+        self._failed = False
+        # Charts over effective passes, not over the number of the evaluation.
+        self._call(lambda: self._run.define_metric("epoch"))
+        self._call(lambda: self._run.define_metric("*", step_metric="epoch"))
+
+    def log(self, row: Mapping[str, Any], step: int) -> None:
+        """Logs an evaluation; `step` is its number. wandb itself passes over numbers it has (after a resume)."""
+        self._call(lambda: self._run.log(dict(row), step=step))
+
+    def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
+        """Writes the summary and ends the run; `failed` marks it so in wandb."""
+        self._call(lambda: self._run.summary.update(dict(summary)))
+        self._call(lambda: self._run.finish(exit_code=int(failed)))
+
+    def _call(self, action: Any) -> None:
+        # Metrics are in the run folder anyway: hours of training are worth more than their copy here.
+        if self._failed:
+            return
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 (wandb's errors have no common base)
+            self._failed = True
+            log.warning("wandb failed (%s: %s); the run goes on without it", type(error).__name__, error)
+
+
+def group_of(config: DictConfig, sweep: Path) -> str:
+    """Names the group of a sweep's runs: as the user says, else after the experiment and its scale, else the folder.
+
+    Args:
+        config: what the command line composes to, Hydra's part included.
+        sweep: the sweep's folder.
+    """
+    if config.logger.group is not None:
+        return str(config.logger.group)
+    experiment = config.hydra.runtime.choices.get("experiment")
+    return sweep.name if experiment is None else f"{experiment.replace('/', '-')}-{config.scale}"
+
+
+def begin(folder: Path, *, mode: str, **arguments: Any) -> Any:
+    """Begins a run of wandb, silently.
+
+    Args:
+        folder: wandb's files go to `wandb/` in it.
+        mode: 'offline' or 'online', whatever login or environment variable there is.
+        arguments: of `wandb.init`.
+
+    Raises:
+        InputError: if wandb is not installed or cannot begin (online without a login, no network).
+    """
+    if mode not in ("offline", "online"):
+        raise InputError(f"logger.mode={mode}: is not a mode of wandb; allowed: offline, online, disabled")
+    os.environ["WANDB_MODE"] = mode  # what wandb's own processes go by
+    os.environ["WANDB_SILENT"] = "true"
+    try:
+        import wandb
+
+        settings = wandb.Settings(silent=True, console="off", quiet=True)
+        return wandb.init(dir=folder, mode=mode, settings=settings, **arguments)  # type: ignore[arg-type]
+    except ImportError as error:
+        raise InputError(f"logger=wandb: cannot be imported ({error}); allowed: none, or pip install wandb") from error
+    except Exception as error:  # as below: wandb's errors have no common base
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        allowed = "offline, online, disabled"
+        raise InputError(f"logger.mode={mode}: wandb cannot begin ({reason}); allowed: {allowed}") from error

@@ -1,0 +1,231 @@
+"""The workers of a collective method in one process, on a virtual clock.
+
+Every worker takes its local step; where that yields a contribution, the contributions of all are combined from the time
+of the slowest on, for as long as the network model says, and the combination is applied at once or, for methods with a
+`delay`, that many local steps later, travelling meanwhile. Where all workers hold equal weights at all times
+(`replicated`) one copy serves them all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from algorithms.base import Batch, Collective, Message, Step
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.replica import running_average
+from runner.loop.batches import Batches
+from runner.loop.clock import Clock
+from runner.loop.communication import Communication, disagreement, distances
+from runner.loop.train_control import Course
+from runner.run_folder.timeline import Activity
+
+FLOAT_BYTES = 4
+
+
+class Travelling(NamedTuple):
+    """A combination on its way from virtual second `begin` to `arrival`, to be applied after local step `due`."""
+
+    due: int
+    begin: float
+    arrival: float
+    combined: Message
+
+
+class SimulatedCollective:
+    """Run a collective method on simulated workers.
+
+    Args:
+        methods: one instance for each worker, or a single one where the method is `replicated`; started here.
+        workers: number of workers M.
+        oracle: gradients.
+        batches: the run's batches of M times the batch size, cut into shares.
+        clock: virtual durations.
+        course: counts, evaluation, checkpoints.
+        activity: what each worker did when.
+        compiled: fuse the update rule.
+    """
+
+    def __init__(
+        self,
+        methods: list[Collective],
+        *,
+        workers: int,
+        oracle: NetworkOracle,
+        batches: Batches,
+        clock: Clock,
+        course: Course,
+        activity: Activity,
+        compiled: bool = False,
+    ) -> None:
+        self.methods = methods
+        self.workers = workers
+        self.oracle = oracle
+        self.batches = batches
+        self.clock = clock
+        self.course = course
+        self.activity = activity
+        replica = oracle.replica
+        for rank, method in enumerate(methods):
+            # A single copy lives in the replica itself, which saves copying the weights there for every gradient.
+            method.start(replica.weights if len(methods) == 1 else replica.weights.clone(), rank, workers, compiled)
+        self.statistics = replica.initial_statistics().repeat(workers, 1)
+        layout = methods[0].layout(replica.weights.numel())
+        nbytes = FLOAT_BYTES * sum(layout.values())
+        self.transfer_seconds = clock.combining_seconds(methods[0].combine, nbytes, workers)
+        self.now = [0.0] * workers
+        self.step = 0
+        self.travelling: deque[Travelling] = deque()
+        self.communication = Communication()
+        self._stacks: Message = {}
+
+    def run(self) -> None:
+        """Run to the end of the batches.
+
+        Raises:
+            Stop: the run diverged or was asked to stop.
+        """
+        course = self.course
+        course.start()
+        while self.step < len(self.batches):
+            shares = self.batches.shares(self.step, self.workers)
+            if self.oracle.streams:
+                following = self.batches.shares(min(self.step + 1, len(self.batches) - 1), self.workers)
+                for batch in (*shares, *following):
+                    self.oracle.expect(batch)
+            self._step(shares)
+            self.step += 1
+            finished = self.step == len(self.batches)
+            if course.due(finished):
+                course.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished)
+        course.pause()
+
+    def _step(self, shares: list[Batch]) -> None:
+        rate = self.course.rate()
+        step = Step(lr=rate.lr, decay=rate.decay)
+        samples = sum(len(batch.ids) for batch in shares)
+        combined: Message | None = None
+        for rank, batch in enumerate(shares):
+            share = 1.0 if samples == self.workers * len(batch.ids) else len(batch.ids) * self.workers / samples
+            method = self.methods[rank if len(self.methods) > 1 else 0]
+            message = method.local(self.oracle, batch, step._replace(share=share))
+            if len(batch.ids):
+                running_average(self.statistics[rank], self.oracle.replica.statistics)
+            if message is not None:
+                combined = self._combine(combined, rank, message)
+            begin = self.now[rank]
+            load = len(batch.ids) * self.workers / self.batches.size
+            self.now[rank] += self.clock.compute_seconds(rank, self.step, load, method.cost.gradients)
+            self.activity.span(rank, "compute", begin, self.now[rank])
+        if combined is not None:
+            self._send(combined)
+        while self.travelling and self.travelling[0].due == self.step:
+            self._receive(self.travelling.popleft(), step)
+        self.course.advance(samples * self.methods[0].cost.gradients, max(self.now), self.oracle.totals)
+
+    def _combine(self, combined: Message | None, rank: int, message: Message) -> Message:
+        """Take one worker's contribution, in the order of the ranks; it may be borrowed, so it is copied."""
+        if self.methods[0].combine == "gather":
+            if combined is None:
+                combined = self._stack(message)
+            for name, tensor in message.items():
+                combined[name][rank].copy_(tensor)
+            return combined
+        if combined is None:
+            # A single worker's contribution that is applied at once is handed on as it is.
+            alone = self.workers == 1 and not self.methods[0].delay
+            return message if alone else {name: tensor.clone() for name, tensor in message.items()}
+        for name, tensor in message.items():
+            combined[name].add_(tensor)
+        return combined
+
+    def _stack(self, message: Message) -> Message:
+        """Return room for all workers' contributions, the same each time unless an earlier one still travels."""
+        if self._stacks and not self.methods[0].delay:
+            return self._stacks
+        self._stacks = {name: tensor.new_empty(self.workers, tensor.numel()) for name, tensor in message.items()}
+        return self._stacks
+
+    def _send(self, combined: Message) -> None:
+        if self.workers > 1 and self.methods[0].combine == "mean":
+            for tensor in combined.values():
+                tensor.div_(self.workers)
+        # One network: a combination waits for the slowest worker and for the combination before it.
+        begin = max([*self.now, *(earlier.arrival for earlier in self.travelling)])
+        arrival = begin + self.transfer_seconds
+        self.travelling.append(Travelling(self.step + self.methods[0].delay, begin, arrival, combined))
+
+    def _receive(self, travelling: Travelling, step: Step) -> None:
+        begin, arrival = travelling.begin, travelling.arrival
+        hidden = 0.0
+        for rank, now in enumerate(self.now):
+            # What a worker computed while the combination travelled hid that much of it.
+            seen = min(max(now, begin), arrival)
+            hidden += seen - begin
+            if now < begin:
+                self.activity.span(rank, "wait", now, begin)
+            if seen < arrival:
+                self.activity.span(rank, "transfer", seen, arrival)
+            self.now[rank] = max(now, arrival)
+        self.communication.add(self.transfer_seconds, hidden / self.workers)
+        for method in self.methods:
+            method.apply(travelling.combined, step)
+
+    def columns(self) -> dict[str, float]:
+        """Return, for workers with weights of their own, how far they are apart and what their communication took."""
+        if len(self.methods) == 1:
+            return {}
+        return disagreement(self._distances()[:, 0]) | self.communication.columns()
+
+    def disagreements(self) -> Tensor:
+        """Return the workers' mean distance from the mean of their weights, layer by layer (layers,)."""
+        return self._distances()[:, 1:].mean(0)
+
+    def _distances(self) -> Tensor:
+        mean, layers = self.weights(), self.oracle.replica.layers
+        return torch.stack([distances(method.solution(), mean, layers) for method in self.methods])
+
+    def weights(self) -> Tensor:
+        """Return the flat weights of the solution: the workers' mean."""
+        if len(self.methods) == 1:
+            return self.methods[0].solution()
+        mean = self.methods[0].solution().clone()
+        for method in self.methods[1:]:
+            mean.add_(method.solution())
+        return mean.div_(len(self.methods))
+
+    def running_statistics(self) -> Tensor:
+        """Return the workers' mean running batch-norm statistics (k,)."""
+        return self.statistics.mean(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on."""
+        return {
+            "methods": [method.state() for method in self.methods],
+            "statistics": self.statistics,
+            "totals": self.oracle.totals,
+            "now": self.now,
+            "step": self.step,
+            "travelling": [list(item) for item in self.travelling],
+            "communication": self.communication.state_dict(),
+            "activity": self.activity.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; `run` then continues."""
+        for method, saved in zip(self.methods, state["methods"], strict=True):
+            method.load_state(saved)
+        self.statistics.copy_(state["statistics"])
+        self.oracle.totals.copy_(state["totals"])
+        self.now = list(state["now"])
+        self.step = state["step"]
+        device = self.statistics.device
+        self.travelling = deque(
+            Travelling(due, begin, arrival, {name: tensor.to(device) for name, tensor in combined.items()})
+            for due, begin, arrival, combined in state["travelling"]
+        )
+        self.communication.load_state_dict(state["communication"])
+        self.activity.load_state_dict(state["activity"])

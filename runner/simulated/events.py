@@ -1,0 +1,229 @@
+"""Two sources of what happens when on a simulated parameter server: a virtual clock, and a recorded trace.
+
+A source answers one question, which message the server handles next, and notes what the workers did meanwhile. What is
+computed, and when a worker pulls, is the executor's: it is the same for both.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from algorithms.base import Layout, Round
+from runner.loop.clock import Clock
+from runner.run_folder.timeline import Activity
+from runner.run_folder.trace import BARRIER, FLOAT_BYTES, PUSH, Record
+
+
+class Event(NamedTuple):
+    """Something the server has to handle.
+
+    Attributes:
+        kind: `PUSH`: a gradient of a worker; `LOST`: it is gone; `RESUMED`: all workers begin anew.
+        worker: its number, from 0.
+        time: the run's seconds when the server has handled it.
+        record: what a trace says about it, to be compared; None on a clock.
+    """
+
+    kind: str
+    worker: int
+    time: float
+    record: Record | None = None
+
+
+class Events(Protocol):
+    """Says what the server handles next."""
+
+    def begin(self) -> float:
+        """Return when the server has handled the next of the first pulls, called once for each worker."""
+        ...
+
+    def pulled(self, worker: int, share: float, now: float, gradients: float) -> None:
+        """Note that a worker got weights and a batch at the run's second `now`.
+
+        Args:
+            worker: its number, from 0.
+            share: the batch's samples as a share of a full one.
+            now: seconds of the run.
+            gradients: gradient evaluations per sample.
+        """
+        ...
+
+    def meet(self, rounds: Sequence[Round], shares: Sequence[float], gradients: float) -> float | None:
+        """Return when a barrier that all workers have come to is over; None where something else happens first.
+
+        Args:
+            rounds: the rounds of the barrier.
+            shares: the samples of each worker's shard as a share of a full batch.
+            gradients: gradient evaluations per sample in all rounds with answers.
+        """
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether there are no more events."""
+        ...
+
+    def next(self) -> Event:
+        """Return the next event."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the coming events depend on."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        ...
+
+
+class ClockEvents:
+    """Events on a virtual clock: a worker computes on what it pulled, its push travels, the server takes one at a time.
+
+    Args:
+        clock: virtual durations.
+        activity: what each worker did when.
+        layout: sizes of the messages.
+        workers: number of workers M.
+    """
+
+    def __init__(self, clock: Clock, activity: Activity, *, layout: Layout, workers: int) -> None:
+        self.clock = clock
+        self.activity = activity
+        self.pull_seconds = clock.transfer_seconds(FLOAT_BYTES * sum(layout.pull.values()))
+        self.push_seconds = clock.transfer_seconds(FLOAT_BYTES * sum(layout.push.values()))
+        self.tasks = [0] * workers
+        self.since = [0.0] * workers
+        self.free = 0.0
+        self.heap: list[tuple[float, int]] = []
+
+    def begin(self) -> float:
+        """See `Events.begin`: a request is a message without tensors."""
+        return self._handle(self.clock.transfer_seconds(0))
+
+    def pulled(self, worker: int, share: float, now: float, gradients: float) -> None:
+        """See `Events.pulled`."""
+        begin = now + self.pull_seconds
+        end = begin + self._compute(worker, share, gradients)
+        arrival = end + self.push_seconds
+        self.activity.span(worker, "transfer", now, begin)
+        self.activity.span(worker, "compute", begin, end)
+        self.activity.span(worker, "transfer", end, arrival)
+        heapq.heappush(self.heap, (arrival, worker))
+
+    def meet(self, rounds: Sequence[Round], shares: Sequence[float], gradients: float) -> float:
+        """See `Events.meet`: it begins when the last push is handled, and waits in each round for the slowest.
+
+        The server sends to all at once, as it does where workers pull, and handles one answer at a time.
+        """
+        now, answered = self.free, [part for part in rounds if part.answer]
+        for worker, since in enumerate(self.since):
+            self.activity.span(worker, "wait", since, now)
+        for part in rounds:
+            heard = now + self.clock.transfer_seconds(FLOAT_BYTES * sum(part.broadcast.values()))
+            arrivals = []
+            for worker, share in enumerate(shares):
+                self.activity.span(worker, "transfer", now, heard)
+                if not part.answer:
+                    continue
+                end = heard + self._compute(worker, share, gradients / len(answered))
+                arrival = end + self.clock.transfer_seconds(FLOAT_BYTES * sum(part.answer.values()))
+                self.activity.span(worker, "compute", heard, end)
+                self.activity.span(worker, "transfer", end, arrival)
+                arrivals.append((arrival, worker))
+            for arrival, _ in sorted(arrivals):
+                self._handle(arrival)
+            now = self.free = max(heard, self.free)
+            for arrival, worker in arrivals:
+                self.activity.span(worker, "wait", arrival, now)
+        return now
+
+    def _compute(self, worker: int, share: float, gradients: float) -> float:
+        """Return how long a worker's next task takes."""
+        self.tasks[worker] += 1
+        return self.clock.compute_seconds(worker, self.tasks[worker] - 1, share, gradients)
+
+    @property
+    def over(self) -> bool:
+        """See `Events.over`: a clock goes on for as long as there are batches."""
+        return False
+
+    def next(self) -> Event:
+        """See `Events.next`; ties go to the worker with the smaller number."""
+        arrival, worker = heapq.heappop(self.heap)
+        handled = self._handle(arrival)
+        self.activity.span(worker, "wait", arrival, handled)
+        self.since[worker] = handled
+        return Event(PUSH, worker, handled)
+
+    def _handle(self, arrival: float) -> float:
+        self.free = max(arrival, self.free) + self.clock.server_seconds
+        return self.free
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the rest of the events depends on."""
+        return {"tasks": list(self.tasks), "since": list(self.since), "free": self.free, "heap": list(self.heap)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.tasks = list(state["tasks"])
+        self.since = list(state.get("since", self.since))
+        self.free = state["free"]
+        self.heap = [(arrival, worker) for arrival, worker in state["heap"]]
+
+
+class TraceEvents:
+    """The events of a recorded run, at the times at which they happened there.
+
+    Args:
+        records: of the trace.
+        activity: what each worker did when.
+        workers: number of workers M.
+    """
+
+    def __init__(self, records: list[Record], activity: Activity, *, workers: int) -> None:
+        self.records = records
+        self.activity = activity
+        self.position = 0
+        self.replied = [0.0] * workers
+
+    def begin(self) -> float:
+        """See `Events.begin`."""
+        return 0.0
+
+    def pulled(self, worker: int, share: float, now: float, gradients: float) -> None:
+        """See `Events.pulled`."""
+        self.replied[worker] = now
+
+    def meet(self, rounds: Sequence[Round], shares: Sequence[float], gradients: float) -> float | None:
+        """See `Events.meet`: workers may be lost before it is over, or the run stopped."""
+        if self.over or self.records[self.position].kind != BARRIER:
+            return None
+        record = self.records[self.position]
+        self.position += 1
+        return record.time
+
+    @property
+    def over(self) -> bool:
+        """See `Events.over`."""
+        return self.position == len(self.records)
+
+    def next(self) -> Event:
+        """See `Events.next`."""
+        record = self.records[self.position]
+        self.position += 1
+        if record.kind == PUSH:
+            self.activity.round_trip(
+                record.worker, self.replied[record.worker], record.time - record.waited, record.time, record.compute
+            )
+        return Event(record.kind, record.worker, record.time, record)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the rest of the events depends on."""
+        return {"position": self.position, "replied": list(self.replied)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.position = state["position"]
+        self.replied = list(state["replied"])

@@ -1,0 +1,217 @@
+"""The modules of a pipeline method in one process, on a virtual clock.
+
+A module's share of `cluster.compute.seconds` is its share of the network's multiply-adds; a third of it is its forward
+pass, two thirds its backward pass. Features go forward through the chain, module by module. Ours, after algorithm 11:
+the backward passes of an iteration begin when its forward pass is over in the last module, for the decoupled methods in
+all modules at once, for a locked one module by module; a module that replays needs another forward pass. So with equal
+modules and a free network an iteration takes T_F + T_B locked and T_F + T_B/K decoupled (thesis, table 3). Features and
+error gradients travel as messages of their bytes. What a synthesizer costs is not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algorithms.base import Step
+from algorithms.pipeline import Features, Pipeline
+from runner.gradients.directions import Directions
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.pipeline_stage import Cut, backward, forward
+from runner.loop.batches import Batches
+from runner.loop.clock import Clock
+from runner.loop.train_control import Course
+from runner.run_folder.timeline import Activity
+
+FORWARD = 1 / 3
+"""Share of the forward pass in a gradient's seconds."""
+
+
+def measured(step: int, workers: int) -> bool:
+    """Whether memory is counted in this iteration: later ones hold what those after the pipeline is full do."""
+    return step < 2 * workers + 1
+
+
+def memory(peaks: Sequence[int]) -> dict[str, float]:
+    """Return the columns that tell of the modules' peaks of memory."""
+    each = {f"activation_bytes_module{k}": float(peak) for k, peak in enumerate(peaks, start=1)}
+    return {"activation_bytes": float(sum(peaks))} | each
+
+
+class SimulatedPipeline:
+    """Run a pipeline method on simulated modules.
+
+    Args:
+        methods: one instance for each module; started here.
+        cut: the network's modules.
+        workers: number of modules K.
+        oracle: of the whole network; its replica has the weights of all modules.
+        batches: the run's batches.
+        clock: virtual durations.
+        course: counts, evaluation, checkpoints.
+        activity: what each module did when.
+        directions: compares gradients with those of back-propagation, None to save the effort.
+    """
+
+    def __init__(
+        self,
+        methods: list[Pipeline],
+        cut: Cut,
+        *,
+        workers: int,
+        oracle: NetworkOracle,
+        batches: Batches,
+        clock: Clock,
+        course: Course,
+        activity: Activity,
+        directions: Directions | None = None,
+    ) -> None:
+        self.methods = methods
+        self.cut = cut
+        self.workers = workers
+        self.oracle = oracle
+        self.batches = batches
+        self.clock = clock
+        self.course = course
+        self.activity = activity
+        self.directions = directions
+        for rank, (method, stage) in enumerate(zip(methods, cut.stages, strict=True)):
+            method.start(stage.weights, cut.place(rank))
+            method.watched = directions is not None
+        self.now = [0.0] * workers
+        self.step = 0
+        self.travelling: list[Tensor | None] = [None] * workers
+        self.arrivals = [0.0] * workers
+
+    def run(self) -> None:
+        """Run to the end of the batches.
+
+        Raises:
+            Stop: the run diverged or was asked to stop.
+        """
+        course = self.course
+        course.start()
+        while self.step < len(self.batches):
+            self._step()
+            self.step += 1
+            finished = self.step == len(self.batches)
+            if course.due(finished):
+                # An evaluation puts these into the replica itself, where the modules' weights are.
+                course.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished)
+        course.pause()
+
+    def _step(self) -> None:
+        rate = self.course.rate()
+        step = Step(lr=rate.lr, decay=rate.decay)
+        batch = self.batches.batch(self.step)
+        inputs, targets = self.oracle.split.batch(batch.ids, seed=self.oracle.seed, epoch=batch.epoch)
+        exact = None if self.directions is None else self.directions.exact(self.oracle, batch)
+        size = len(targets)
+        load = size / self.batches.size
+        seconds = [
+            self.clock.compute_seconds(rank, self.step, load) * share for rank, share in enumerate(self.cut.shares)
+        ]
+        for method, stage in zip(self.methods, self.cut.stages, strict=True):
+            stage.method = method if measured(self.step, self.workers) else None
+        forward(self.methods, self.cut.stages, Features(self.step, self.oracle.arranged(inputs), targets))
+        self._clock_forward(seconds, size)
+        self.travelling = backward(self.methods, self.cut.stages, self.travelling, step)
+        self._clock_backward(seconds, size)
+        if self.directions is not None and exact is not None:
+            self.directions.add(exact, [method.direction for method in self.methods], self.cut.pieces)
+        self.course.advance(size, max(self.now), self.oracle.totals)
+
+    def _wait(self, rank: int, until: float, sent: float) -> None:
+        """Let a module wait for a message that was sent at `sent` and arrives at `until`."""
+        now = self.now[rank]
+        begin = min(max(now, sent), until)
+        if now < begin:
+            self.activity.span(rank, "wait", now, begin)
+        if max(now, begin) < until:
+            self.activity.span(rank, "transfer", max(now, begin), until)
+        self.now[rank] = max(now, until)
+
+    def _clock_forward(self, seconds: list[float], size: int) -> None:
+        for rank in range(self.workers):
+            if rank:
+                sent = self.now[rank - 1]
+                self._wait(rank, sent + self.clock.transfer_seconds(self.cut.nbytes(rank - 1, size)), sent)
+            begin = self.now[rank]
+            self.now[rank] += seconds[rank] * FORWARD
+            self.activity.span(rank, "compute", begin, self.now[rank])
+
+    def _clock_backward(self, seconds: list[float], size: int) -> None:
+        over = self.now[-1]
+        locked, arrivals = self.methods[0].locked, list(self.arrivals)
+        for rank in reversed(range(self.workers)):
+            self._wait(rank, max(over, self.now[rank]), max(over, self.now[rank]))
+            if rank < self.workers - 1:
+                arrival = self.arrivals[rank + 1] if locked else arrivals[rank + 1]
+                sent = arrival - self.clock.transfer_seconds(self.cut.nbytes(rank, size))
+                self._wait(rank, max(arrival, self.now[rank]), max(sent, self.now[rank]))
+            again = FORWARD * self.methods[0].replays if rank < self.workers - 1 else 0.0
+            begin = self.now[rank]
+            self.now[rank] += seconds[rank] * (1 - FORWARD + again)
+            self.activity.span(rank, "compute", begin, self.now[rank])
+            if rank:
+                self.arrivals[rank] = self.now[rank] + self.clock.transfer_seconds(self.cut.nbytes(rank - 1, size))
+
+    def columns(self) -> dict[str, float]:
+        """Return the modules' peaks of memory."""
+        return memory([stage.peak for stage in self.cut.stages])
+
+    def sufficient_directions(self) -> dict[str, float]:
+        """Return σ of each module since the last call, see `runner.gradients.directions`."""
+        assert self.directions is not None
+        return self.directions.take()
+
+    def weights(self) -> Tensor:
+        """Return the flat weights of all modules."""
+        return self.oracle.replica.weights
+
+    def running_statistics(self) -> Tensor:
+        """Return the running batch-norm statistics of all modules (k,)."""
+        return torch.cat([stage.running for stage in self.cut.stages])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on; a graph is kept as what it is made of."""
+        return {
+            "methods": [method.state() for method in self.methods],
+            "kept": [method.kept() for method in self.methods],
+            "statistics": self.running_statistics(),
+            "totals": self.oracle.totals,
+            "travelling": [[] if delta is None else [delta] for delta in self.travelling],
+            "arrivals": self.arrivals,
+            "now": self.now,
+            "step": self.step,
+            "peaks": [stage.peak for stage in self.cut.stages],
+            "directions": None if self.directions is None else self.directions.state_dict(),
+            "activity": self.activity.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; `run` then continues."""
+        device = self.oracle.device
+        running = state["statistics"].to(device).split([len(stage.running) for stage in self.cut.stages])
+        for rank, (method, stage) in enumerate(zip(self.methods, self.cut.stages, strict=True)):
+            stage.method = None
+            restore(method, stage, state, rank, device)
+            stage.running.copy_(running[rank])
+            stage.peak = state["peaks"][rank]
+        self.oracle.totals.copy_(state["totals"])
+        self.travelling = [delta[0].to(device) if delta else None for delta in state["travelling"]]
+        self.arrivals, self.now = list(state["arrivals"]), list(state["now"])
+        self.step = state["step"]
+        if self.directions is not None and state["directions"] is not None:
+            self.directions.load_state_dict(state["directions"])
+        self.activity.load_state_dict(state["activity"])
+
+
+def restore(method: Pipeline, stage: Any, state: dict[str, Any], rank: int, device: torch.device) -> None:
+    """Give a module's method its part of a saved state."""
+    method.load_state(state["methods"][rank])
+    kept = state["kept"][rank]
+    method.keep(stage, [{name: tensor.to(device) for name, tensor in item.items()} for item in kept])

@@ -1,0 +1,285 @@
+"""A parameter server and its workers in one process.
+
+Which message the server handles next, and when, is told by a source of events: a virtual clock, or the trace of a
+recorded run (`simulated.events`). Since a gradient depends only on what was pulled and on the leased batch, it is
+evaluated when its push is handled: no gradient is ever in flight, and a server that keeps backups needs no further copy
+of the weights.
+
+A barrier begins when every push before it is in. Each worker's half receives the broadcasts; shards are answered for
+one after the other, in the order in which their answers are added up.
+
+A push and the pull that follows it are one message and its answer, as in a request with a reply; the papers' algorithms
+pull right after they push too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from algorithms.base import Batch, Message, ParameterServer, Step, Worker, cut
+from runner.config.errors import InputError
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.replica import running_average
+from runner.loop.barrier import following, summed
+from runner.loop.batches import Batches, Leases
+from runner.loop.train_control import Course
+from runner.run_folder.recorder import Recorder
+from runner.run_folder.timeline import Activity
+from runner.run_folder.trace import BARRIER, LOST, RESUMED, Record
+from runner.simulated.events import Event, Events
+
+
+class SimulatedServer:
+    """Run a parameter-server method on simulated workers.
+
+    Args:
+        server: the method's server half; started here, on a copy of the replica's weights.
+        workers: number of workers M.
+        oracle: gradients.
+        batches: the run's batches, leased one by one.
+        events: says which message is handled next.
+        course: counts, evaluation, checkpoints.
+        activity: what each worker did when.
+        recorder: writes down the order of messages; None where nobody asked for it.
+        compiled: fuse the server's update rule.
+    """
+
+    def __init__(
+        self,
+        server: ParameterServer,
+        *,
+        workers: int,
+        oracle: NetworkOracle,
+        batches: Batches,
+        events: Events,
+        course: Course,
+        activity: Activity,
+        recorder: Recorder | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.server = server
+        self.oracle = oracle
+        self.batches = batches
+        self.events = events
+        self.course = course
+        self.activity = activity
+        self.recorder = recorder
+        replica = oracle.replica
+        server.start(replica.weights.clone(), workers, compiled)
+        self.halves = [server.worker(m) for m in range(workers)]
+        self.statistics = replica.initial_statistics()
+        self.leases = Leases(batches)
+        self.leases.quota = following(server, -1)
+        self.rounds = server.rounds(replica.weights.numel())
+        layout = server.layout(replica.weights.numel())
+        # What each worker pulled last, where the server does not keep it itself.
+        self.copies: list[Message] = [
+            {} if server.sent(m) else {name: server.w.new_zeros(size) for name, size in layout.pull.items()}
+            for m in range(workers)
+        ]
+        self.version = [0] * workers
+        self.workers_lost = 0
+        self._resumed = False
+
+    def run(self) -> None:
+        """Run to the end of the batches, or of the events.
+
+        Raises:
+            Stop: the run diverged or was asked to stop.
+            InputError: the trace that is replayed is not what this run makes of it.
+        """
+        course = self.course
+        course.start()
+        if self.recorder is not None:
+            self.recorder.begin()
+        if not self._resumed:
+            for worker in range(len(self.halves)):
+                self._pull(worker, self.events.begin())
+        try:
+            while not self._finished:
+                if not (self.leases.met and self._meet()):
+                    self._handle(self.events.next())
+                finished = self._finished
+                if course.due(finished):
+                    course.evaluate(self.weights(), self.statistics, self.oracle.totals, self, finished)
+        finally:
+            course.pause()
+            if self.recorder is not None:
+                self.recorder.flush()
+
+    @property
+    def _finished(self) -> bool:
+        return self.leases.finished or self.events.over
+
+    def _handle(self, event: Event) -> None:
+        if event.kind == LOST:
+            self._drop(event)
+        elif event.kind == RESUMED:
+            if self.recorder is not None:
+                self.recorder.resumed(version=self.course.updates, time=event.time)
+            self.leases.restart()
+            self._begin_anew()
+            self._restore()
+            for worker in range(len(self.halves)):
+                self._pull(worker, event.time)
+        elif event.kind == BARRIER:
+            raise InputError(
+                f"cluster.trace: a barrier was over after update {event.record.version if event.record else 0}, here "
+                "workers are still on their way to it; allowed: the trace of such a run, unchanged"
+            )
+        else:
+            self._push(event)
+            self._pull(event.worker, event.time)
+
+    def _meet(self) -> bool:
+        """Hold the barrier that all workers have come to, unless something else happens before it is over."""
+        server, course, workers = self.server, self.course, len(self.halves)
+        shards = [self.batches.shard(worker, workers, self.leases.next) for worker in range(workers)]
+        cost = server.barrier_cost.gradients
+        now = self.events.meet(self.rounds, [len(shard.ids) / self.batches.size for shard in shards], cost)
+        if now is None:
+            return False
+        living = [self.halves[worker] for worker in range(workers) if worker not in self.leases.gone]
+        for number, part in enumerate(self.rounds):
+            message = server.broadcast(number)
+            for half in living:
+                half.receive(number, message)
+            if part.answer:
+                # Whoever answers for a lost worker's shard says the same.
+                answers = (half.answer(self.oracle, number, shard) for half, shard in self._answering(living, shards))
+                server.collect(number, summed(answers))
+        if self.recorder is not None:
+            self.recorder.barrier(version=course.updates, time=now)
+        course.spend(self.batches.samples * cost, now)
+        self.leases.quota = following(server, course.updates)
+        for worker in sorted(self.leases.idle):
+            self._pull(worker, now)
+        return True
+
+    def _answering(self, living: list[Worker], shards: list[Batch]) -> list[tuple[Worker, Batch]]:
+        gone = self.leases.gone
+        halves = [living[0] if worker in gone else half for worker, half in enumerate(self.halves)]
+        return list(zip(halves, shards, strict=True))
+
+    def _restore(self) -> None:
+        """Give the worker halves the state that they have in a run that goes on."""
+        if self.server.restoring(self.server.w.numel()):
+            for worker, half in enumerate(self.halves):
+                half.restore(self.server.restore(worker))
+
+    def _push(self, event: Event) -> None:
+        worker, course = event.worker, self.course
+        if event.record is not None:
+            self._compare(event.record)
+        batch = self.leases.done(worker)
+        message = self.halves[worker].work(self.oracle, self.server.sent(worker) or self.copies[worker], batch)
+        staleness = course.updates - self.version[worker]
+        if self.recorder is not None:
+            self.recorder.push(
+                worker, pulled=self.version[worker], version=course.updates, batch=batch.number, time=event.time
+            )
+        rate = course.rate()
+        self.server.push(worker, message, Step(lr=rate.lr, decay=rate.decay, staleness=staleness))
+        running_average(self.statistics, self.oracle.replica.statistics)
+        self.activity.staleness(worker, staleness)
+        gradients = len(batch.ids) * self.server.evaluations(course.updates)
+        course.advance(gradients, event.time, self.oracle.totals, staleness)
+
+    def _pull(self, worker: int, now: float) -> None:
+        batch = self.leases.lease(worker)
+        if batch is None:
+            return
+        if self.oracle.streams:
+            self.oracle.expect(batch)
+        rate = self.course.rate()
+        self.server.announce(Step(lr=rate.lr, decay=rate.decay))
+        message = self.server.pull(worker)
+        for name, copy in self.copies[worker].items():
+            copy.copy_(message[name])
+        self.version[worker] = self.course.updates
+        updates = self.course.updates
+        self.events.pulled(worker, len(batch.ids) / self.batches.size, now, self.server.evaluations(updates))
+
+    def _drop(self, event: Event) -> None:
+        """Go on without a worker: its batch goes to an idle one, or to whoever pulls next."""
+        self.workers_lost += 1
+        if self.recorder is not None:
+            self.recorder.lost(event.worker, version=self.course.updates, time=event.time)
+        waking = self.leases.forfeit(event.worker)
+        if inherited := self.leases.heir(event.worker):
+            self._hand_over(*inherited)
+        for idle in waking:
+            self._pull(idle, event.time)
+
+    def _hand_over(self, worker: int, parts: list[int]) -> None:
+        """Give a worker's half what it needs to know of parts of the training set."""
+        for part in parts:
+            piece = cut(self.batches.samples, len(self.halves), part)
+            self.halves[worker].take(piece, self.server.kept(piece))
+
+    def _begin_anew(self) -> None:
+        """Give every worker a new half that knows what the server knows, where parts of the training set are fixed."""
+        for worker, parts in self.leases.parts.items():
+            self.halves[worker] = self.server.worker(worker)
+            self._hand_over(worker, parts)
+
+    def _compare(self, record: Record) -> None:
+        """Refuse a trace that this run cannot have made: it would not be what it claims to repeat."""
+        worker = record.worker
+        held = self.leases.held.get(worker)
+        mine = (self.version[worker], self.course.updates, held)
+        recorded = (record.pulled, record.version, record.batch)
+        if held is None or mine != recorded:
+            names = "(version pulled, version at push, batch)"
+            what = (
+                f"worker {worker}'s push after update {self.course.updates} was {names} = {recorded}, here it is {mine}"
+            )
+            raise InputError(f"cluster.trace: {what}; allowed: the trace of such a run, unchanged")
+
+    def columns(self) -> dict[str, float]:
+        """Return what goes into a row besides the course's own columns: nothing."""
+        return {}
+
+    def weights(self) -> torch.Tensor:
+        """Return the flat weights of the solution."""
+        return self.server.solution()
+
+    def running_statistics(self) -> torch.Tensor:
+        """Return the flat running batch-norm statistics that belong to the solution."""
+        return self.statistics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on."""
+        return {
+            "method": self.server.state(),
+            "copies": self.copies,
+            "statistics": self.statistics,
+            "totals": self.oracle.totals,
+            "leases": self.leases.state_dict(),
+            "version": self.version,
+            "events": self.events.state_dict(),
+            "workers_lost": self.workers_lost,
+            "trace": None if self.recorder is None else self.recorder.state_dict(),
+            "activity": self.activity.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; `run` then continues."""
+        self.server.load_state(state["method"])
+        for copies, saved in zip(self.copies, state["copies"], strict=True):
+            for name, copy in copies.items():
+                copy.copy_(saved[name])
+        self.statistics.copy_(state["statistics"])
+        self.oracle.totals.copy_(state["totals"])
+        self.leases.load_state_dict(state["leases"])
+        self.version = list(state["version"])
+        self.events.load_state_dict(state["events"])
+        self.workers_lost = state["workers_lost"]
+        if self.recorder is not None and state["trace"] is not None:
+            self.recorder.load_state_dict(state["trace"])
+        self.activity.load_state_dict(state["activity"])
+        self._begin_anew()
+        self._restore()
+        self._resumed = True

@@ -1,0 +1,177 @@
+"""The sweeper of the experiments: a table of a paper is a list of cells, not all combinations of its settings.
+
+An experiment's file names the sweeper and gives it cells and scales, each a line of overrides as on the command line:
+
+    defaults:
+      - override /hydra/sweeper: cells
+    hydra:
+      sweeper:
+        cells:
+          - algorithm=sgd
+          - algorithm=asgd,ssgd cluster.workers=4,8      # four cells
+          - scale=paper algorithm=asgd cluster.workers=64  # a cell of one scale
+        scales:
+          paper: run.epochs=160
+          quick: run.epochs=4 dataset.limit_train=20000
+
+A job is composed of the experiment, the scale's overrides, the cell's, a seed, and last what the user typed.
+"""
+
+import shlex
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from runner.config.errors import InputError
+
+_CONSUMED = ("scale", "seeds")
+
+
+class CellSweeper(Sweeper):
+    """Hydra sweeper: a job for each cell and seed.
+
+    Args:
+        cells: overrides of the cells, a line each; comma-separated values of a line are combined.
+        scales: the overrides of each scale, by its name.
+    """
+
+    def __init__(self, cells: Sequence[str], scales: dict[str, str]) -> None:
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+        self.cells = list(cells)
+        self.scales = dict(scales)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Makes the launcher ready."""
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Launches all jobs.
+
+        Args:
+            arguments: the overrides that the user typed, Hydra's own left out.
+        """
+        assert self.config is not None
+        assert self.launcher is not None
+        return [self.launcher.launch(jobs(self.config, arguments), initial_job_idx=0)]
+
+
+def uses_cells(config: DictConfig) -> bool:
+    """Tells whether a composed configuration, Hydra's part included, is swept by cells."""
+    sweeper = config.hydra.sweeper
+    return str(sweeper.get("_target_", "")).endswith(f".{CellSweeper.__name__}")
+
+
+def jobs(config: DictConfig, typed: Sequence[str]) -> list[list[str]]:
+    """Lists the overrides of every job of an experiment.
+
+    Args:
+        config: what the command line composes to, Hydra's part included.
+        typed: the overrides on the command line, Hydra's own left out.
+
+    Returns:
+        for each cell its jobs, one per seed, next to each other.
+
+    Raises:
+        InputError: for a scale that the experiment has not.
+    """
+    seeds = [] if "seed" in {_key(override) for override in typed} else seeds_of(config)
+    listed: list[list[str]] = []
+    for line in lines(config, typed):
+        for job in (job for batch in BasicSweeper.split_arguments(line, None) for job in batch):
+            listed += [[*job, *common(config), seed] for seed in seeds] or [[*job, *common(config)]]
+    # What was typed may have made cells equal: model=resnet20 with a table of several models.
+    parser = OverridesParser.create()
+    parsed = {override: parser.parse_override(override) for override in {text for job in listed for text in job}}
+    different: dict[Hashable, list[str]] = {}
+    for job in listed:
+        different.setdefault(_settled([parsed[override] for override in job]), job)
+    return list(different.values())
+
+
+def lines(config: DictConfig, typed: Sequence[str]) -> list[list[Override]]:
+    """Puts together what each line of cells says, comma-separated values not yet combined.
+
+    Args:
+        config: what the command line composes to, Hydra's part included.
+        typed: the overrides on the command line, Hydra's own left out.
+
+    Returns:
+        for each line of the chosen scale: the overrides of the scale, the line and the command line, of a key given
+        twice the last; the line's own keys first.
+
+    Raises:
+        InputError: for a scale that the experiment has not.
+    """
+    sweeper = config.hydra.sweeper
+    scales = OmegaConf.to_container(sweeper.scales)
+    assert isinstance(scales, dict)
+    if config.scale not in scales:
+        allowed = f"{', '.join(map(str, scales))} (this experiment's)"
+        raise InputError.of("scale", config.scale, "is no scale", allowed)
+    own = [override for override in typed if _key(override) not in _CONSUMED]
+    scale = shlex.split(str(scales[config.scale] or ""))
+    found = []
+    for text in sweeper.cells:
+        cell = shlex.split(str(text))
+        if any(_key(override) == "scale" and override != f"scale={config.scale}" for override in cell):
+            continue
+        found.append(_last(scale, [override for override in cell if _key(override) != "scale"], own))
+    return found
+
+
+def common(config: DictConfig) -> list[str]:
+    """What every job of an experiment says, besides its cell and its seed."""
+    # The number of seeds is no setting of a single run: cells measured before are found whatever it was.
+    return [f"scale={config.scale}", "seeds=null"]
+
+
+def seeds_of(config: DictConfig) -> list[str]:
+    """The seeds of an experiment, as overrides."""
+    return [f"seed={seed}" for seed in range(config.seeds or 1)]
+
+
+def one_per_cell(jobs: Iterable[list[str]]) -> list[list[str]]:
+    """Keeps one of the jobs that differ in the seed alone."""
+    return list({tuple(o for o in job if not o.startswith("seed=")): job for job in jobs}.values())
+
+
+def register() -> None:
+    """Makes the sweeper known to Hydra as `hydra/sweeper: cells`."""
+    Plugins.instance().register(CellSweeper)
+    node: dict[str, Any] = {"_target_": f"{CellSweeper.__module__}.{CellSweeper.__name__}", "cells": [], "scales": {}}
+    ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=node, provider="dcrun")
+
+
+def _last(scale: list[str], cell: list[str], own: list[str]) -> list[Override]:
+    """Of a key given twice the last, the cell's own keys first."""
+    parser = OverridesParser.create()
+    last = {o.key_or_group: o for part in (scale, cell, own) for o in parser.parse_overrides(part)}
+    leading = [_key(override) for override in (*cell, *own)]
+    return sorted(last.values(), key=lambda o: leading.index(o.key_or_group) if o.key_or_group in leading else 999)
+
+
+def _settled(job: Iterable[Override]) -> Hashable:
+    """What a job finally says of each key: two jobs that agree in it are the same, in whatever order they say it."""
+    last = {override.key_or_group: override for override in job}
+    # A group's option counts before any value of its keys, wherever it stands; a section given as a value does not.
+    sections = [f"{key}." for key, override in last.items() if isinstance(override.value(), dict)]
+    order = tuple(key for key in last if any(f"{key}.".startswith(section) for section in sections))
+    return order, frozenset((key, override.type, repr(override.value())) for key, override in last.items())
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")

@@ -1,0 +1,182 @@
+"""What a search may choose from: values and intervals of a command line, or of each line of an experiment's cells."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import DictConfig
+
+from runner.config.errors import InputError
+from runner.sweeps import experiment_sweeper
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+SWEEPER = "runner.sweeps.optuna_sweeper.OptunaSweeper"
+SAMPLERS = ("tpe", "random", "grid")
+OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
+    "best_test_error": "minimize",
+    "final_test_error": "minimize",
+    "final_train_loss": "minimize",
+    "epochs_to_target": "minimize",
+    "seconds": "minimize",
+    "samples_per_second": "maximize",
+}
+"""Numbers of `summary.json` that a search can go by."""
+_DIGITS = 4
+_LAST_SEED = 2**32 - 1  # the last that NumPy takes
+
+Point = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What one search may choose from.
+
+    Attributes:
+        fixed: overrides that all its runs have.
+        choices: the values of each key, as typed.
+        intervals: the bounds of each key that has no list of values.
+        seeds: overrides of each run of a trial; one without any where the seed is left alone.
+    """
+
+    fixed: list[str]
+    choices: dict[str, list[str]]
+    intervals: dict[str, IntervalSweep]
+    seeds: list[list[str]]
+
+    @property
+    def name(self) -> str:
+        """What it is a search for: the method, where one is named."""
+        return next((override for override in self.fixed if override.startswith("algorithm=")), "all runs")
+
+    @property
+    def size(self) -> float:
+        """How many points there are."""
+        return math.inf if self.intervals else math.prod(map(len, self.choices.values()))
+
+    def points(self) -> Iterator[dict[str, str]]:
+        """Every combination of the values listed."""
+        return (dict(zip(self.choices, values, strict=True)) for values in itertools.product(*self.choices.values()))
+
+    def corners(self) -> list[list[str]]:
+        """Overrides of runs that between them have every value listed, and both ends of every interval."""
+        ends = {key: [_number(i, i.start), _number(i, i.end)] for key, i in self.intervals.items()}
+        values = self.choices | ends
+        count = max(map(len, values.values()))
+        own = [[f"{key}={column[min(n, len(column) - 1)]}" for key, column in values.items()] for n in range(count)]
+        return [[*self.fixed, *point, *self.seeds[0]] for point in own]
+
+    def distributions(self) -> "dict[str, BaseDistribution]":
+        """The space in Optuna's words."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        spaces: dict[str, BaseDistribution] = {key: CategoricalDistribution(v) for key, v in self.choices.items()}
+        for key, interval in self.intervals.items():
+            kind = IntDistribution if isinstance(interval.start, int) else FloatDistribution
+            spaces[key] = kind(interval.start, interval.end, log="log" in interval.tags)  # type: ignore[arg-type]
+        return spaces
+
+    def point(self, params: Mapping[str, Any]) -> Point:
+        """What Optuna proposes, as overrides."""
+        values = {k: _number(self.intervals[k], v) if k in self.intervals else v for k, v in params.items()}
+        return tuple(f"{key}={values[key]}" for key in [*self.choices, *self.intervals])
+
+
+def implied(given: Sequence[str]) -> list[str]:
+    """Returns what to add to a command line that chooses a searching sweeper: it is a sweep, with `-m` or without."""
+    return ["hydra.mode=MULTIRUN"] if "hydra/sweeper=optuna" in given else []
+
+
+def uses_search(config: DictConfig) -> bool:
+    """Tells whether a composed configuration, Hydra's part included, is swept by searching."""
+    return str(config.hydra.sweeper.get("_target_", "")) == SWEEPER
+
+
+def spaces(config: DictConfig, typed: Sequence[str]) -> list[Space]:
+    """Lists what is to be searched.
+
+    Args:
+        config: what the command line composes to, Hydra's part included.
+        typed: the overrides on the command line, Hydra's own left out.
+
+    Returns:
+        a space for each line of an experiment's cells, one without an experiment.
+
+    Raises:
+        InputError: for settings of the sweeper that there are not, and values that cannot be searched.
+    """
+    sweeper = config.hydra.sweeper
+    if sweeper.sampler not in SAMPLERS:
+        raise InputError.of("hydra.sweeper.sampler", sweeper.sampler, "is no sampler", ", ".join(SAMPLERS))
+    if sweeper.metric not in OBJECTIVES:
+        raise InputError.of("hydra.sweeper.metric", sweeper.metric, "is nothing to go by", ", ".join(OBJECTIVES))
+    if not (sweeper.n_trials is None or _is_integer(sweeper.n_trials, 1)):
+        raise InputError.of(
+            "hydra.sweeper.n_trials", sweeper.n_trials, "is no number of trials", "integers from 1, null"
+        )
+    if not _is_integer(sweeper.seed, 0, _LAST_SEED):
+        raise InputError.of("hydra.sweeper.seed", sweeper.seed, "is no seed", f"integers from 0 to {_LAST_SEED}")
+    if sweeper.get("cells"):
+        found = [
+            _space(line, experiment_sweeper.common(config), experiment_sweeper.seeds_of(config))
+            for line in experiment_sweeper.lines(config, typed)
+        ]
+    else:
+        found = [_space(OverridesParser.create().parse_overrides(list(typed)), [], [])]
+    for space in found:
+        if not (space.choices or space.intervals):
+            allowed = "values, as algorithm.lambda0=0.5,1,2, or 'algorithm.lambda0=interval(0.1,10)'"
+            raise InputError.of("hydra/sweeper", "optuna", f"{space.name} leaves nothing to search", allowed)
+        if sweeper.sampler == "grid" and space.intervals:
+            key = next(iter(space.intervals))
+            raise InputError(
+                f"{key}=interval(...): has no values for a grid; allowed: hydra.sweeper.sampler=tpe, random"
+            )
+        for key, interval in space.intervals.items():
+            low, high = interval.start, interval.end
+            assert low is not None
+            assert high is not None
+            if not low < high or (low <= 0 and "log" in interval.tags):
+                wrong = f"{key}=interval({low:g},{high:g}): is no interval"
+                raise InputError(f"{wrong}; allowed: interval(low,high) with low < high, with tag(log,...) low above 0")
+    return found
+
+
+def _is_integer(value: object, first: int, last: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and first <= value <= last
+
+
+def _space(line: Sequence[Override], common: list[str], seeds: list[str]) -> Space:
+    fixed: list[str] = []
+    choices: dict[str, list[str]] = {}
+    intervals: dict[str, IntervalSweep] = {}
+    for override in line:
+        key, value = str(override.input_line).partition("=")[0], override.value()
+        if isinstance(value, IntervalSweep):
+            intervals[key] = value
+        elif override.key_or_group == "seed":
+            values = override.sweep_string_iterator() if override.is_sweep_override() else [str(value)]
+            seeds = [f"seed={seed}" for seed in values]
+        elif override.is_sweep_override():
+            values = list(override.sweep_string_iterator())
+            if len(values) > 1:
+                choices[key] = values
+            else:
+                fixed.append(f"{key}={values[0]}")
+        else:
+            fixed.append(str(override.input_line))
+    return Space([*fixed, *common], choices, intervals, [[seed] for seed in seeds] or [[]])
+
+
+def _number(interval: IntervalSweep, value: Any) -> str:
+    """A proposal with the digits that matter, still within its bounds: a command line that can be repeated."""
+    if isinstance(value, int):
+        return str(value)
+    assert interval.start is not None
+    assert interval.end is not None
+    return repr(min(max(float(f"{value:.{_DIGITS}g}"), float(interval.start)), float(interval.end)))

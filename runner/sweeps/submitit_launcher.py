@@ -1,0 +1,200 @@
+"""Sweeps on a cluster: each job is submitted, to SLURM or to this machine, and waited for. Needs the package submitit.
+
+    dcrun -m hydra/launcher=slurm hydra.launcher.parameters.slurm_partition=gpu algorithm=asgd,dc_asgd_a seed=0,1,2
+
+Submitted is the command of `sweeps.subprocess_launcher`: a job writes its own run folder, on a file system that the
+machines share. submitit's scripts and logs lie in `<sweep folder>/submitit/`. A job that SLURM preempts, or that comes
+to the end of its time, saves its state and is submitted again to go on from there.
+"""
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf
+
+from runner.config.errors import InputError
+from runner.sweeps.subprocess_launcher import FreshProcessLauncher, Job, Planned, announce, complain, quoted
+
+if TYPE_CHECKING:
+    from submitit import AutoExecutor
+    from submitit.helpers import DelayedSubmission
+
+CLUSTERS = ("slurm", "local")
+_START = 3  # arguments before the overrides: python -m runner.cli
+_WITHOUT_RESULT = 1
+
+
+class Task:
+    """What runs on the other machine: a command in a process of its own.
+
+    Args:
+        command: its arguments.
+        folder: the run folder, to go on from when the job is submitted again.
+    """
+
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
+        self.command, self.folder = list(command), folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self) -> int:
+        """Runs the command; returns its exit code."""
+        self.process = subprocess.Popen(self.command)
+        try:
+            return self.process.wait()
+        except KeyboardInterrupt:
+            # So submitit cancels a job of this machine: what it started is to save its state.
+            self._stop()
+            raise
+
+    def checkpoint(self) -> "DelayedSubmission":
+        """Says how to go on; submitit asks when the job is about to lose its machine."""
+        from submitit.helpers import DelayedSubmission
+
+        self._stop()
+        go_on = [*self.command[:_START], f"run.resume={quoted(str(self.folder))}"]
+        return DelayedSubmission(Task(go_on if any(self.folder.glob("checkpoints/*")) else self.command, self.folder))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent: the process stays where it runs."""
+        return {"command": self.command, "folder": self.folder, "process": None}
+
+    def _stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait()
+
+
+class SubmititLauncher(FreshProcessLauncher):
+    """Hydra launcher: the jobs of `sweeps.subprocess_launcher`, submitted.
+
+    Args:
+        cluster: `slurm`, or `local` (processes of this machine).
+        n_jobs: how many run at a time.
+        timeouts: how often a job that came to the end of its time is submitted again.
+        parameters: of submitit's executor, as `timeout_min`, `cpus_per_task`, `slurm_partition`.
+    """
+
+    def __init__(self, cluster: str, n_jobs: int, timeouts: int, parameters: Mapping[str, Any]) -> None:
+        super().__init__(n_jobs)
+        self.cluster, self.timeouts, self.parameters = cluster, timeouts, parameters
+        self.submitted: list[Any] = []
+        self.withdrawn = False
+
+    def _run_all(self, planned: Sequence[Planned | Job], total: int) -> list[Job]:
+        assert self.config is not None
+        folder = Path(str(self.config.hydra.sweep.dir)) / "submitit"
+        executor = _executor(folder, self.cluster, self.timeouts, self.parameters, self.n_jobs)
+        jobs: dict[int, Any] = {}
+        queued = self.cluster == "slurm"
+        # SLURM gets them at once, as an array of which so many run at a time; this machine has no queue.
+        with executor.batch() if queued else nullcontext():
+            for plan in self._announced(planned, total) if queued else ():
+                jobs[plan.number] = executor.submit(Task(plan.command, plan.folder))
+        self.submitted += jobs.values()
+
+        def run(plan: Planned | Job) -> Job | None:
+            if self.over() and plan.number not in jobs:
+                return None
+            if not queued:
+                announce(plan, total)
+            if isinstance(plan, Job):
+                return plan
+            if plan.number not in jobs:
+                jobs[plan.number] = executor.submit(Task(plan.command, plan.folder))
+                self.submitted.append(jobs[plan.number])
+            job = self._ended(plan, jobs[plan.number])
+            if job is not None and not self.over():
+                self._judge_first(job, total)
+                if queued and FreshProcessLauncher.refused:
+                    # The queue would begin them without us. What has begun is cancelled, too.
+                    self.withdrawn = True
+                    self._stop(signal.SIGTERM)
+            return job
+
+        with ThreadPoolExecutor(len(planned) if queued else self.n_jobs) as pool:
+            return [job for job in pool.map(run, planned) if job is not None]
+
+    @staticmethod
+    def _announced(planned: Sequence[Planned | Job], total: int) -> Iterator[Planned]:
+        for plan in planned:
+            announce(plan, total)
+            if isinstance(plan, Planned):
+                yield plan
+
+    def _ended(self, plan: Planned, submitted: Any) -> Job | None:
+        """Waits for a job; None for one that was withdrawn because the experiment's first has wrong input."""
+        from submitit.core.utils import FailedJobError, UncompletedJobError
+
+        try:
+            code = submitted.result()
+        except (FailedJobError, UncompletedJobError) as exc:
+            if self.withdrawn and not isinstance(exc, FailedJobError):
+                return None
+            code = _WITHOUT_RESULT
+            print(
+                f"dcrun: job {plan.number}: {_reason(exc)}; see {submitted.paths.stderr}", file=sys.stderr, flush=True
+            )
+        job = Job(plan.number, plan.overrides, plan.folder, code)
+        complain(job)
+        return job
+
+    def _stop(self, number: int) -> None:
+        for job in self.submitted:
+            job.cancel(check=False)
+
+
+def register() -> None:
+    """Makes the launcher known to Hydra; `conf/hydra/launcher/slurm.yaml` names it."""
+    Plugins.instance().register(SubmititLauncher)
+
+
+def check(config: DictConfig) -> None:
+    """Refuses settings that submitit would refuse, before a sweep begins.
+
+    Args:
+        config: of a job, Hydra's part included; passed over unless it has this launcher.
+
+    Raises:
+        InputError: naming the key.
+    """
+    own = config.hydra.launcher
+    if not str(own.get("_target_", "")).endswith(f".{SubmititLauncher.__name__}"):
+        return
+    if own.cluster not in CLUSTERS:
+        raise InputError.of("hydra.launcher.cluster", own.cluster, "is no such choice", ", ".join(CLUSTERS))
+    if not (isinstance(own.timeouts, int) and own.timeouts >= 0):
+        raise InputError.of("hydra.launcher.timeouts", own.timeouts, "is no number", "integers from 0")
+    if own.cluster == "slurm" and shutil.which("srun") is None:
+        chosen = config.hydra.runtime.choices.get("hydra/launcher")
+        allowed = "on a machine that submits to SLURM, or hydra/launcher=submitit_local"
+        raise InputError.of("hydra/launcher", chosen, "finds no srun", allowed)
+    parameters: Any = OmegaConf.to_container(own.parameters, resolve=True)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _executor(Path(folder), own.cluster, own.timeouts, parameters, own.n_jobs)
+        except (AssertionError, NameError, TypeError, ValueError, RuntimeError) as exc:
+            allowed = "what submitit.AutoExecutor.update_parameters takes"
+            raise InputError(f"hydra.launcher.parameters: {_reason(exc)}; allowed: {allowed}") from exc
+
+
+def _executor(folder: Path, cluster: str, timeouts: int, parameters: Mapping[str, Any], n_jobs: int) -> "AutoExecutor":
+    import submitit
+
+    limits: Any = {f"{cluster}_max_num_timeout": timeouts}
+    executor = submitit.AutoExecutor(folder, cluster, **limits)
+    own = {"slurm_array_parallelism": n_jobs} if cluster == "slurm" else {}
+    executor.update_parameters(name="dcrun", **{k: v for k, v in parameters.items() if v is not None}, **own)
+    return executor
+
+
+def _reason(exc: Exception) -> str:
+    return next((line for line in str(exc).splitlines() if line.strip("- ")), type(exc).__name__)

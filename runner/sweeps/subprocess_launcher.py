@@ -1,0 +1,324 @@
+"""Runs the jobs of a sweep, each in a fresh process: one after the other, or several at a time.
+
+A fresh process per job: nothing of one job (CUDA context, random generators, threads, a crash) reaches the next, and a
+job of a sweep gives the same bits as the same run on its own.
+"""
+
+import importlib.util
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runner.cli.compose import without_hydra
+from runner.config.errors import InputError
+from runner.config.exit_codes import WRONG_INPUT
+from runner.config.schema import GPU_SLOT
+from runner.run_folder.folders import free_folder
+from runner.run_folder.resume import Earlier, may_accompany
+from runner.run_folder.wandb_run import group_of
+
+_PLUGINS = (
+    f"{__name__}.FreshProcessLauncher",
+    "runner.sweeps.experiment_sweeper.CellSweeper",
+    "runner.sweeps.optuna_sweeper.OptunaSweeper",
+    "runner.sweeps.submitit_launcher.SubmititLauncher",
+)
+_EXTRAS = {"runner.sweeps.optuna_sweeper": "optuna", "runner.sweeps.submitit_launcher": "submitit"}
+"""The packages that only some sweepers and launchers need, by the module that uses them."""
+_OF_THE_SWEEP = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One finished job of a sweep."""
+
+    number: int
+    overrides: tuple[str, ...]
+    folder: Path
+    code: int
+
+    @property
+    def label(self) -> str:
+        """What sets the job apart: its overrides."""
+        return " ".join(self.overrides) or "(no overrides)"
+
+    @property
+    def ending(self) -> str:
+        """How the process ended."""
+        return f"signal {signal.Signals(-self.code).name}" if self.code < 0 else f"exit code {self.code}"
+
+    def summary(self) -> dict[str, Any]:
+        """Reads the job's `summary.json`; empty when it did not get so far."""
+        path = self.folder / "summary.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job of a sweep that is to run."""
+
+    number: int
+    overrides: tuple[str, ...]
+    folder: Path
+    command: tuple[str, ...]
+
+
+class FreshProcessLauncher(Launcher):
+    """Hydra launcher: `python -m runner.cli <overrides> hydra.run.dir=<sweep folder>/<number>` per job.
+
+    Args:
+        n_jobs: how many run at a time. What several write to the terminal goes to `<sweep folder>/<number>.txt`.
+    """
+
+    jobs: ClassVar[list[Job]] = []
+    stopped_by: ClassVar[int | None] = None
+    sweep: ClassVar[Path | None] = None
+    refused: ClassVar[bool] = False
+
+    def __init__(self, n_jobs: int = 1) -> None:
+        self.n_jobs = n_jobs
+        self.expected = 0  # how many jobs there will be in all, where a sweeper launches them in several parts
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+        self.processes: set[subprocess.Popen[bytes]] = set()
+        self.slots: set[int] = set()
+        self.choosing = threading.Lock()
+        self.earlier: Earlier | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keeps what Hydra hands over; the task function runs in the jobs' own processes."""
+        self.config, self.hydra_context = config, hydra_context
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs the jobs; one that fails is named, and the others run on.
+
+        Args:
+            job_overrides: the overrides of each job.
+            initial_job_idx: number of the first.
+
+        Returns:
+            the exit code of each job as its return value. They are also kept in `FreshProcessLauncher.jobs`.
+        """
+        assert self.config is not None
+        FreshProcessLauncher.sweep = Path(str(self.config.hydra.sweep.dir))
+        total = max(self.expected, initial_job_idx + len(job_overrides))
+        planned: list[Planned | Job] = []
+        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+            planned.append(self._plan(number, tuple(overrides)))
+        with self._signals_forwarded():
+            finished = self._run_all(planned, total)
+        FreshProcessLauncher.jobs += finished
+        return [JobReturn(overrides=j.overrides, status=JobStatus.COMPLETED, _return_value=j.code) for j in finished]
+
+    def _plan(self, number: int, overrides: tuple[str, ...]) -> "Planned | Job":
+        """Says how to run a job: from its beginning or, with `run.resume=true`, from where an earlier one stopped."""
+        config = self._job_config(number, overrides)
+        assert self.config is not None
+        folder = Path(str(self.config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+        own = [override for override in overrides if not override.startswith("run.resume=")]
+        if config.run.resume and (found := self._earlier(folder.parent.parent).of(without_hydra(config))):
+            folder, finished = found
+            if finished:
+                return Job(number, overrides, folder, 0)
+            arguments = [f"run.resume={quoted(str(folder))}", *(o for o in own if may_accompany(o.partition("=")[0]))]
+        else:
+            common = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
+            if config.run.resume:
+                folder = free_folder(folder)  # that of a failed job stays as it is
+            # An experiment's file makes every command with it a sweep; a job is one run of it.
+            own += ["hydra.mode=RUN", "run.resume=null", f"hydra.run.dir={quoted(str(folder))}"]
+            arguments = [*common, *self._wandb_group(own), *own]
+        return Planned(number, overrides, folder, (sys.executable, "-m", "runner.cli", *arguments))
+
+    def _run_all(self, planned: Sequence["Planned | Job"], total: int) -> list[Job]:
+        """Runs jobs to their end; without those that had not begun when the sweep was stopped."""
+        with ThreadPoolExecutor(self.n_jobs) as pool:
+            return [job for job in pool.map(lambda plan: self._run(plan, total), planned) if job is not None]
+
+    def _stop(self, number: int) -> None:
+        """Passes a signal on to what runs."""
+        for process in list(self.processes):
+            process.send_signal(number)
+
+    def _run(self, plan: "Planned | Job", total: int) -> Job | None:
+        """Runs a job to its end; None if the sweep was stopped before."""
+        if self.over():
+            return None
+        announce(plan, total)
+        if isinstance(plan, Job):
+            return plan
+        with ExitStack() as stack:
+            told = None
+            if self.n_jobs > 1:
+                plan.folder.parent.mkdir(parents=True, exist_ok=True)
+                told = stack.enter_context(open(plan.folder.with_name(f"{plan.number}.txt"), "wb"))
+            # Jobs that run at a time have different numbers, the smallest there are: they spread evenly over GPUs.
+            with self.choosing:
+                slot = next(number for number in itertools.count() if number not in self.slots)
+                self.slots.add(slot)
+            stack.callback(self.slots.discard, slot)
+            environment = os.environ | {GPU_SLOT: str(slot)}
+            # Its own session: a Ctrl-C in the terminal reaches the job once, through us, however it was sent.
+            process = subprocess.Popen(plan.command, start_new_session=True, stdout=told, stderr=told, env=environment)
+            self.processes.add(process)
+            job = Job(plan.number, plan.overrides, plan.folder, process.wait())
+            self.processes.discard(process)
+        complain(job)
+        self._judge_first(job, total)
+        return job
+
+    @classmethod
+    def over(cls) -> bool:
+        """Tells that no further job is to begin."""
+        return cls.stopped_by is not None or cls.refused
+
+    def _judge_first(self, job: Job, total: int) -> None:
+        """Stops an experiment whose first job has wrong input, as data that are not what it needs."""
+        if job.number != 0 or job.code != WRONG_INPUT or total == 1:
+            return
+        assert self.config is not None
+        if self.config.hydra.sweeper.get("cells"):
+            FreshProcessLauncher.refused = True
+            others = "no further job of the experiment is begun, its first has wrong input"
+            print(f"dcrun: {others}", file=sys.stderr, flush=True)
+
+    def _earlier(self, outputs: Path) -> Earlier:
+        if self.earlier is None:
+            self.earlier = Earlier(outputs)
+        return self.earlier
+
+    @contextmanager
+    def _signals_forwarded(self) -> Iterator[None]:
+        """Passes a request to stop on to the running jobs, which save their state; the sweep ends with them."""
+
+        def forward(number: int, frame: FrameType | None) -> None:
+            FreshProcessLauncher.stopped_by = number
+            self._stop(signal.SIGTERM if number == signal.SIGHUP else number)
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, forward) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _job_config(self, number: int, overrides: Sequence[str]) -> DictConfig:
+        assert self.config is not None
+        assert self.hydra_context is not None
+        job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(job):
+            job.hydra.job.id = str(number)
+            job.hydra.job.num = number
+        HydraConfig.instance().set_config(job)
+        return job
+
+    def _wandb_group(self, overrides: Sequence[str]) -> list[str]:
+        """One group for all jobs, unless the user named one."""
+        assert self.config is not None
+        if any(o.startswith("logger.group=") for o in overrides):
+            return []
+        return [f"logger.group={quoted(group_of(self.config, Path(str(self.config.hydra.sweep.dir))))}"]
+
+
+def register() -> None:
+    """Makes the launcher known to Hydra; `conf/hydra/launcher/fresh_process.yaml` names it."""
+    plugins = Plugins.instance()
+    plugins.register(FreshProcessLauncher)
+    # Hydra instantiates only what lies in a package hydra_plugins; what is of this project lies in this project.
+    known = Plugins.is_in_toplevel_plugins_module
+    plugins.is_in_toplevel_plugins_module = lambda clazz: clazz in _PLUGINS or known(clazz)
+
+
+def check(config: DictConfig) -> None:
+    """Refuses a sweep that cannot be launched, before Hydra begins it.
+
+    Args:
+        config: of a job, Hydra's part included.
+
+    Raises:
+        InputError: for a package that is not installed, or a number of jobs that cannot be.
+    """
+    for group in ("sweeper", "launcher"):
+        module = str(config.hydra[group].get("_target_", "")).rpartition(".")[0]
+        package = _EXTRAS.get(module)
+        if package and importlib.util.find_spec(package) is None:
+            chosen = config.hydra.runtime.choices.get(f"hydra/{group}")
+            wrong = f"needs the package {package}, which is not installed"
+            raise InputError.of(
+                f"hydra/{group}", chosen, wrong, f'pip install -e ".[{package}]" first, or another {group}'
+            )
+    n_jobs = config.hydra.launcher.get("n_jobs")
+    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs < 1):
+        raise InputError.of("hydra.launcher.n_jobs", n_jobs, "is no number of jobs", "integers from 1")
+
+
+def announce(plan: Planned | Job, total: int) -> None:
+    """Says which job is next, and where it was measured if it was measured before."""
+    title = f"job {plan.number} ({plan.number + 1} of {total}): {' '.join(plan.overrides)}"
+    # As it is: in a string rich would take [...] for markup.
+    _console().rule(Text(title), align="left", style="dim")
+    if isinstance(plan, Job):
+        print(f"finished before, in {plan.folder}", flush=True)
+    sys.stdout.flush()
+
+
+def complain(job: Job) -> None:
+    """Names a job that failed."""
+    if job.code != 0:
+        print(f"dcrun: job {job.number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
+
+
+def quoted(value: str) -> str:
+    """Quotes a value so that Hydra's grammar takes it as it is."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def print_table(jobs: Sequence[Job], folder: Path) -> None:
+    """Prints a row per job, from their `summary.json`."""
+    table = Table(title=f"sweep in {folder}", title_justify="left")
+    for column in ("job", "overrides", "status", "test error %", "best %", "seconds"):
+        table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
+    varying = {override for job in jobs for override in job.overrides if any(override not in j.overrides for j in jobs)}
+    for job in jobs:
+        summary = job.summary()
+        # A job that only answers leaves nothing, and has not failed.
+        status = str(summary.get("status", "failed" if job.code else "-"))
+        table.add_row(
+            str(job.number),
+            Text(" ".join(o for o in job.overrides if o in varying) or job.label),
+            status if job.code == 0 else f"{status}, {job.ending}",
+            *(_number(summary.get(key)) for key in ("final_test_error", "best_test_error", "seconds")),
+        )
+    _console().print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=120)

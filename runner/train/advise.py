@@ -1,0 +1,195 @@
+"""What communication costs a collective method, and which delay would hide it: `run.advise=true`.
+
+The model is that of delayed averaging (ICLR 2022 submission, section 3.3): a step of computing takes t_p, a
+combination t_c. Workers that communicate every τ steps and let a combination travel for d steps need
+τ t_p + max(0, t_c − d t_p) for τ steps, so a delay of d steps hides all communication where d t_p >= t_c. Where
+computing times vary, the slowest worker counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from algorithms.base import Collective, Rhythm
+from runner.config.errors import InputError
+from runner.loop.clock import Clock
+from runner.train import measure
+from runner.train.build import Parts
+
+FLOAT_BYTES = 4
+DRAWS = 200
+"""Periods that the slowest worker's time is the mean of."""
+
+
+class Advice:
+    """Times and throughput of a collective method by number of workers.
+
+    Args:
+        cfg: the composed configuration, for its cluster.
+        method: what is combined, and how.
+        weights: number of weights.
+        batch_size: samples per worker and step.
+        measured_step: seconds of one step of computing; None takes `cluster.compute`.
+        measured_combination: seconds of the real network for one combination, and among how many workers; None takes
+            `cluster.network` alone.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        method: Collective,
+        *,
+        weights: int,
+        batch_size: int,
+        measured_step: float | None = None,
+        measured_combination: tuple[float, int] | None = None,
+    ) -> None:
+        self.cluster = cfg.cluster
+        self.seed = cfg.seed
+        self.method = method
+        self.nbytes = FLOAT_BYTES * sum(method.layout(weights).values())
+        self.batch_size = batch_size
+        self.measured_step = measured_step
+        self.measured_combination = measured_combination
+
+    def clock(self, workers: int) -> Clock:
+        """Return the clock of the cluster with another number of workers."""
+        cluster = self.cluster
+        return Clock(cluster.compute, cluster.stragglers, cluster.network, workers=workers, seed=self.seed)
+
+    def step_seconds(self, workers: int) -> float:
+        """t_p: mean seconds of one step of computing, over workers and steps."""
+        return self._slowest(workers, 1, slowest=False)
+
+    def combination_seconds(self, workers: int) -> float:
+        """t_c: seconds of one combination."""
+        seconds = self.clock(workers).combining_seconds(self.method.combine, self.nbytes, workers)
+        if self.measured_combination is not None and workers > 1:
+            measured, among = self.measured_combination
+            # A ring's cost per byte grows as (M − 1) / M; an all-gather's as M − 1.
+            grow = (lambda m: m - 1) if self.method.combine == "gather" else (lambda m: (m - 1) / m)
+            seconds += measured * grow(workers) / grow(among)
+        return seconds
+
+    def delay(self, workers: int) -> int:
+        """Return the smallest d with d t_p >= t_c."""
+        return math.ceil(round(self.combination_seconds(workers) / self.step_seconds(workers), 9))
+
+    def throughput(self, workers: int, rhythm: Rhythm) -> tuple[float, float]:
+        """Return samples per second of all workers together, and what share that is of them without communication."""
+        computing = self._slowest(workers, rhythm.period)
+        exposed = max(0.0, self.combination_seconds(workers) - rhythm.delay * self.step_seconds(workers))
+        period = computing + exposed
+        return workers * self.batch_size * rhythm.period / period, computing / period
+
+    def _slowest(self, workers: int, steps: int, slowest: bool = True) -> float:
+        """Return mean seconds that the slowest worker (or with `slowest=False` any) needs for so many steps."""
+        clock = self.clock(workers)
+        total = 0.0
+        for period in range(DRAWS):
+            tasks = range(period * steps, (period + 1) * steps)
+            times = [sum(self._seconds(clock, m, task) for task in tasks) for m in range(workers)]
+            total += max(times) if slowest else sum(times) / workers
+        return total / DRAWS
+
+    def _seconds(self, clock: Clock, worker: int, task: int) -> float:
+        """Return the seconds of one step of computing, as the clock has them or would act them on a measured step."""
+        gradients = self.method.cost.gradients
+        if self.measured_step is None:
+            return clock.compute_seconds(worker, task, 1.0, gradients)
+        return self.measured_step + clock.sleep_seconds(worker, task, self.measured_step, 1.0, gradients)
+
+
+def show(parts: Parts) -> int:
+    """Print t_p, t_c, the smallest delay that hides t_c, and throughput against workers; train nothing.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        InputError: the method does not combine.
+    """
+    cfg, method, workers = parts.cfg, parts.method, parts.workers
+    if not isinstance(method, Collective):
+        where = {"parameter_server": "a parameter server", "shared_memory": "one vector of weights in shared memory"}
+        what = f"algorithm={cfg.names.algorithm} uses {where.get(method.topology, 'modules of a network')}"
+        raise InputError.of(
+            "run.advise", True, what, "with algorithms that combine: all workers have the whole network"
+        )
+    advice = measured(parts) if cfg.cluster.kind == "processes" else modelled(parts)
+    source = "measured, a worker alone" if cfg.cluster.kind == "processes" else "modelled"
+    step, combination, delay = advice.step_seconds(workers), advice.combination_seconds(workers), advice.delay(workers)
+
+    console = Console()
+    facts = Table(title=f"communication of {cfg.names.algorithm} on {cfg.names.model}", show_header=False)
+    facts.add_row("weights", f"{parts.oracle.replica.weights.numel():,}")
+    facts.add_row("a worker's contribution", f"{advice.nbytes / 2**20:.2f} MiB")
+    facts.add_row("t_p, one step of computing", f"{step:.4g} s ({source})")
+    facts.add_row(f"t_c, one combination of {workers} workers", f"{combination:.4g} s ({source.split(',')[0]})")
+    facts.add_row("smallest delay with d t_p >= t_c", f"{delay} step(s), in periods of at least {delay + 1}")
+    facts.add_row("the method as configured", f"every {method.period} step(s), {method.delay} step(s) late")
+    console.print(facts)
+
+    compared = method.compared()
+    table = Table(title="throughput, samples/s and share of what it would be without communication")
+    for column in ("workers", "t_c [s]", "delay", *(f"{name}\n{_rhythm(rhythm)}" for name, rhythm in compared.items())):
+        table.add_column(column, justify="right", no_wrap=True)
+    for m in _rows(parts):
+        cells = []
+        for rhythm in compared.values():
+            samples, share = advice.throughput(m, rhythm)
+            cells.append(f"{samples:,.{0 if samples >= 1000 else 1}f} {100 * share:3.0f} %")
+        table.add_row(str(m), f"{advice.combination_seconds(m):.4g}", str(advice.delay(m)), *cells)
+    console.print(table)
+    if workers > 1 and not combination:
+        console.print("This network takes no time: cluster.network.bandwidth and .latency set what it takes.")
+    return 0
+
+
+def modelled(parts: Parts) -> Advice:
+    """Return what the simulated cluster's models say."""
+    assert isinstance(parts.method, Collective)
+    weights = parts.oracle.replica.weights.numel()
+    return Advice(parts.cfg, parts.method, weights=weights, batch_size=parts.cfg.run.batch_size)
+
+
+def measured(parts: Parts) -> Advice:
+    """Return what this machine's processes need, and the network that they act on top."""
+    cfg, method, workers = parts.cfg, parts.method, parts.workers
+    assert isinstance(method, Collective)
+    weights = parts.oracle.replica.weights.numel()
+    step: float | None = None
+    if cfg.cluster.compute.seconds is None:
+        step = measure.step_seconds(parts)
+    elements = sum(method.layout(weights).values())
+    combination: tuple[float, int] | None = None
+    if workers > 1:
+        seconds = measure.combination_seconds(elements, workers, method.combine, cfg.cluster.timeout)
+        combination = (seconds, workers)
+    return Advice(
+        cfg,
+        method,
+        weights=weights,
+        batch_size=cfg.run.batch_size,
+        measured_step=step,
+        measured_combination=combination,
+    )
+
+
+def _rows(parts: Parts) -> Iterable[int]:
+    """Return the numbers of workers to show: powers of two around the run's own; that alone where workers differ."""
+    cluster = parts.cfg.cluster
+    if cluster.compute.speeds is not None or cluster.stragglers.workers is not None:
+        return [parts.workers]
+    most = parts.method.max_workers or max(32, 4 * parts.workers)
+    return sorted({parts.workers} | {2**k for k in range(most.bit_length()) if 2**k <= most})
+
+
+def _rhythm(rhythm: Rhythm) -> str:
+    every = "every step" if rhythm.period == 1 else f"every {rhythm.period} steps"
+    return every + (f"\n{rhythm.delay} late" if rhythm.delay else "")

@@ -1,0 +1,214 @@
+"""`dcrun-fit`: delays from life. Fits the virtual clock's model to recorded runs and prints it as a `cluster` config.
+
+    dcrun-fit outputs/recorded > conf/cluster/mine.yaml       then: dcrun algorithm=dc_asgd_a cluster=mine
+
+Computing: each worker's mean over its gradients becomes its speed, so that the mean cycle of each is the recorded one;
+the spread around it chooses the distribution, by likelihood. Network: what is left of a round trip after computing,
+queueing and the server's own work is the time of two messages. Messages of one size cannot tell latency from bandwidth:
+then all of it is latency. Recordings of networks of several sizes can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from runner.config.errors import InputError
+from runner.run_folder.trace import PUSH, RESUMED, Record, Trace
+
+CONSTANT = 0.01
+"""Coefficient of variation below which computing times count as constant."""
+DIGITS = 4
+FEWEST = 2
+"""Messages of each worker that a fit needs."""
+
+
+class Cycles(NamedTuple):
+    """What a trace tells of its workers' cycles.
+
+    Attributes:
+        compute: by worker, seconds of a gradient over a full batch.
+        transfer: seconds of a round trip's two messages together.
+        served: seconds that the server was busy with a message.
+        nbytes: of a round trip's two messages together.
+    """
+
+    compute: dict[int, list[float]]
+    transfer: list[float]
+    served: list[float]
+    nbytes: int
+
+
+def cycles(trace: Trace) -> Cycles:
+    """Take a trace apart.
+
+    Raises:
+        InputError: it has too few messages, or no measured times.
+    """
+    about = trace.about
+    rest = about["samples"] % about["batch_size"]
+    per_epoch = math.ceil(about["samples"] / about["batch_size"])
+    compute: dict[int, list[float]] = defaultdict(list)
+    transfer, served = [], []
+    last: dict[int, Record] = {}
+    for record in trace.records:
+        if record.kind == RESUMED:
+            last.clear()
+        if record.kind != PUSH:
+            continue
+        short = rest and record.batch % per_epoch == per_epoch - 1
+        share = rest / about["batch_size"] if short else 1.0
+        compute[record.worker].append(record.compute / share / about["gradients"])
+        served.append(record.served)
+        if record.worker in last:
+            cycle = record.time - last[record.worker].time
+            transfer.append(max(0.0, cycle - record.compute - record.waited - record.served))
+        last[record.worker] = record
+    few = [worker for worker in range(about["workers"]) if len(compute[worker]) < FEWEST]
+    if few or not sum(served):
+        what = f"worker {few[0]} has fewer than {FEWEST} messages" if few else "its times are virtual"
+        raise InputError(f"{trace.path}: cannot be fitted: {what}; allowed: longer recordings of runs on processes")
+    return Cycles(dict(compute), transfer, served, about["pull_bytes"] + about["push_bytes"])
+
+
+def fit(traces: Sequence[Trace]) -> dict[str, Any]:
+    """Return the `cluster` config, as plain values, whose simulation takes the time that the recordings took.
+
+    Raises:
+        InputError: the traces cannot be fitted, or are of different numbers of workers.
+    """
+    workers = traces[0].about["workers"]
+    for trace in traces:
+        if trace.about["workers"] != workers:
+            what = f"is of {trace.about['workers']} workers, {traces[0].path} of {workers}"
+            raise InputError(f"{trace.path}: {what}; allowed: recordings of one number of workers")
+    parts = [cycles(trace) for trace in traces]
+    # Different networks compute differently long: the newest named decides, the others tell about the wires.
+    compute = parts[0].compute
+    means = [statistics.fmean(compute[worker]) for worker in range(workers)]
+    seconds = statistics.median(means)
+    relative = [
+        value / mean
+        for values, mean in zip(map(compute.get, range(workers)), means, strict=True)
+        for value in values or ()
+    ]
+    return {
+        "kind": "simulated",
+        "workers": workers,
+        "compute": {
+            **distribution(np.array(relative)),
+            "seconds": _round(seconds),
+            "speeds": [_round(seconds / mean) for mean in means],
+        },
+        "network": {**network(parts), "server_seconds": _round(statistics.fmean(parts[0].served))},
+    }
+
+
+def distribution(relative: np.ndarray) -> dict[str, Any]:
+    """Choose the model of computing times that makes them most likely.
+
+    Args:
+        relative: computing times, each relative to its worker's mean.
+    """
+    variation = float(relative.std() / relative.mean())
+    if variation < CONSTANT:
+        return {"distribution": "constant"}
+    x = np.maximum(relative, 1e-9)
+    logs = np.log(x)
+    sigma = math.sqrt(math.log(1 + variation**2))
+    shape = 1 / variation**2
+    jitter = float(np.abs(x - 1).max())
+    likelihoods = {
+        "lognormal": np.mean(
+            -logs - math.log(sigma) - 0.5 * math.log(2 * math.pi) - (logs + sigma**2 / 2) ** 2 / 2 / sigma**2
+        ),
+        "gamma": np.mean((shape - 1) * logs - shape * x) + shape * math.log(shape) - math.lgamma(shape),
+        "uniform": -math.log(2 * jitter) if jitter < 1 else -math.inf,
+    }
+    best = max(likelihoods, key=lambda name: float(likelihoods[name]))
+    parameters = {
+        "lognormal": {"sigma": _round(sigma)},
+        "gamma": {"cv_task": _round(variation), "cv_machine": 0.0},
+        "uniform": {"jitter": _round(jitter)},
+    }
+    return {"distribution": best, **parameters[best]}
+
+
+def network(parts: Sequence[Cycles]) -> dict[str, Any]:
+    """Fit latency and bandwidth to the mean round trips: t = 2 latency + bytes / bandwidth."""
+    times = [statistics.fmean(part.transfer) for part in parts]
+    sizes = [part.nbytes for part in parts]
+    if len(set(sizes)) == 1:
+        return {"latency": _round(statistics.fmean(times) / 2), "bandwidth": None}
+    slope, start = np.polyfit(sizes, times, 1)
+    if slope <= 0:
+        return {"latency": _round(statistics.fmean(times) / 2), "bandwidth": None}
+    if start < 0:  # no latency to be seen
+        slope, start = sum(t * s for t, s in zip(times, sizes, strict=True)) / sum(s * s for s in sizes), 0.0
+    return {"latency": _round(start / 2), "bandwidth": _round(1 / slope)}
+
+
+def overrides(cluster: dict[str, Any]) -> list[str]:
+    """Return a fitted config as arguments for the command line."""
+    flat = [f"cluster.workers={cluster['workers']}"]
+    for section, key in itertools.chain.from_iterable([(s, k) for k in cluster[s]] for s in ("compute", "network")):
+        value = cluster[section][key]
+        text = "null" if value is None else json.dumps(value).replace(" ", "").replace('"', "")
+        flat.append(f"cluster.{section}.{key}={text}")
+    return flat
+
+
+def document(cluster: dict[str, Any], traces: Sequence[Trace]) -> str:
+    """Return a fitted config as a file for `conf/cluster/`."""
+    about = traces[0].about
+    names = ", ".join(str(trace.path) for trace in traces)
+    lines = [
+        f"# Fitted to {sum(trace.updates for trace in traces)} messages of {names}",
+        f"# ({about['algorithm']}, {about['model']} on {about['dataset']}, batches of {about['batch_size']}).",
+    ]
+    if cluster["network"]["bandwidth"] is None:
+        lines.append(
+            f"# All messages had {about['pull_bytes']} bytes down and {about['push_bytes']} up: no bandwidth told."
+        )
+    lines += ["# " + " ".join(overrides(cluster)), "defaults: [simulated, _self_]", f"workers: {cluster['workers']}"]
+    for section in ("compute", "network"):
+        lines.append(f"{section}:")
+        lines += [f"  {key}: {json.dumps(value)}" for key, value in cluster[section].items()]
+    return "\n".join(lines)
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the config fitted to the recordings that the command line names, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="dcrun-fit", description="Fit the virtual clock to recorded runs.")
+    parser.add_argument(
+        "recordings",
+        nargs="+",
+        metavar="FOLDER",
+        help="run folders with a trace.jsonl; the first decides about computing",
+    )
+    given = parser.parse_args(arguments)
+    try:
+        traces = [Trace.read(str(Path(place))) for place in given.recordings]
+        print(document(fit(traces), traces))
+    except InputError as error:
+        print(f"dcrun-fit: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What a step of computing and a combination between processes take on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import statistics
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from algorithms.base import Collective, Step
+from runner.config.exit_codes import guarded
+from runner.processes import rendezvous
+from runner.processes.async_collective import Courier
+from runner.train.build import Parts
+
+REPEATS = 7
+"""Measurements; the median counts."""
+WARM_UP = 2
+"""Measurements before those that count."""
+
+
+def step_seconds(parts: Parts) -> float:
+    """Return the seconds of one local step of a collective method on one worker's share, on this process's device."""
+    method = parts.method
+    assert isinstance(method, Collective)
+    method.start(parts.oracle.replica.weights.clone(), 0, parts.workers, parts.cfg.run.compile)
+    batch = parts.batches.shares(0, parts.workers)[0]
+    times = []
+    for _ in range(WARM_UP + REPEATS):
+        begin = time.perf_counter()
+        method.local(parts.oracle, batch, Step(lr=0.0))
+        if parts.device.type == "cuda":
+            torch.cuda.synchronize(parts.device)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[WARM_UP:])
+
+
+def combination_seconds(elements: int, world: int, combine: str, timeout: float) -> float:
+    """Return the seconds in which `world` processes of this machine combine a vector of each, in CPU memory.
+
+    Args:
+        elements: float32 elements of one rank's vector.
+        world: number of processes, at least 2.
+        combine: "mean" or "gather", see `algorithms.base.Collective`.
+        timeout: seconds that a transfer may take.
+
+    Raises:
+        RuntimeError: the processes did not come to an answer.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["runner.train.measure"])
+    place = Path(tempfile.mkdtemp(prefix="dcrun-"))
+    ours, theirs = context.Pipe(duplex=False)
+    ranks = [
+        context.Process(target=_rank, args=(rank, world, str(place / "store"), elements, combine, timeout, theirs))
+        for rank in range(world)
+    ]
+    try:
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join()
+        if not ours.poll():
+            raise RuntimeError(f"{world} processes could not combine {elements:,} elements")
+        return ours.recv()
+    finally:
+        for rank in ranks:
+            if rank.is_alive():
+                rank.kill()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _rank(rank: int, world: int, path: str, elements: int, combine: str, timeout: float, pipe: Connection) -> None:
+    def call() -> int:
+        torch.set_num_threads(1)
+        rendezvous.join_group(rendezvous.at_file(path, rank, world, timeout), torch.device("cpu"))
+        courier = Courier("gather" if combine == "gather" else "mean", world)
+        vector = torch.zeros(elements)
+        times = []
+        for _ in range(WARM_UP + REPEATS):
+            dist.barrier()
+            begin = time.perf_counter()
+            courier.send(vector).arrived()
+            times.append(time.perf_counter() - begin)
+        if rank == 0:
+            pipe.send(statistics.median(times[WARM_UP:]))
+        dist.destroy_process_group()
+        return 0
+
+    guarded(call, None, f"rank {rank}")

@@ -1,0 +1,267 @@
+"""The ranks of a run on real processes: what each of them does.
+
+With a parameter server rank 0 is the server and rank m ≥ 1 is worker m − 1; collective methods have as many ranks as
+workers, and pipelines as modules. Rank 0 owns the run folder. Spawned ranks are started and watched by `spawn`,
+which is no rank itself; under `torchrun` every rank starts here by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from hydra.utils import get_class
+from omegaconf import DictConfig
+
+from algorithms.base import Collective, ParameterServer
+from algorithms.pipeline import Pipeline
+from algorithms.shared_memory import SharedMemory
+from runner.config.errors import InputError
+from runner.loop.stop_signals import StopSignals
+from runner.loop.train_control import Course, Stop
+from runner.processes import rendezvous
+from runner.processes.collective import ProcessCollective
+from runner.processes.server import ProcessServer
+from runner.processes.shared_memory import MemoryServer, MemoryWorker
+from runner.processes.spawn import launch
+from runner.processes.worker import serve_worker
+from runner.run_folder.recorder import Recorder
+from runner.run_folder.timeline import Activity
+from runner.train import build, pipeline
+from runner.train.train import Executor, conduct
+
+READY = "rank 0 is ready"
+
+
+def execute(cfg: DictConfig, folder: Path | None) -> int:
+    """Run `cfg` on processes: spawn them, or join those that `torchrun` started.
+
+    Returns:
+        The exit code of the run.
+
+    Raises:
+        InputError: wrong input, as a number of workers that does not fit `torchrun`'s.
+    """
+    algorithm = get_class(cfg.algorithm._target_)
+    if rendezvous.expected():
+        local = os.environ.get("LOCAL_WORLD_SIZE")
+        if issubclass(algorithm, SharedMemory) and local not in (None, os.environ["WORLD_SIZE"]):
+            what = (
+                f"algorithm={cfg.names.algorithm}: torchrun started {os.environ['WORLD_SIZE']} processes, {local} here"
+            )
+            raise InputError(f"{what}; allowed: all on one machine, whose memory they share")
+        meeting = rendezvous.under_torchrun(cfg.cluster.timeout)
+        fit(cfg, meeting.world)
+        build.workers_of(cfg, algorithm)
+        return run_rank(cfg, folder, meeting, lost=list)
+    assert folder is not None
+    cfg.cluster.workers = build.workers_of(cfg, algorithm)
+    servers = _servers(cfg)
+    return launch(cfg, folder, server=bool(servers), world=cfg.cluster.workers + servers)
+
+
+def _servers(cfg: DictConfig) -> int:
+    """Ranks that are no workers: a parameter server, or the owner of a shared memory, which hands out batches too."""
+    return 1 if issubclass(get_class(cfg.algorithm._target_), ParameterServer | SharedMemory) else 0
+
+
+def fit(cfg: DictConfig, world: int) -> None:
+    """Take the number of workers from how many processes `torchrun` started.
+
+    Raises:
+        InputError: another number was given, or there is no worker.
+    """
+    given, workers = cfg.cluster.workers, world - _servers(cfg)
+    if workers < 1:
+        raise InputError(f"torchrun started {workers + 1} process; allowed: 2 or more (a server and its workers)")
+    if given is not None and given != workers:
+        raise InputError.of("cluster.workers", given, f"torchrun started {workers} workers", f"{workers}, or null")
+    cfg.cluster.workers = workers
+
+
+Lost = Callable[[], list[tuple[int, str]]]
+"""Returns the workers that whoever watches found dead or stuck since the last call, and what happened to each."""
+
+
+def run_rank(
+    cfg: DictConfig,
+    folder: Path | None,
+    meeting: rendezvous.Meeting,
+    lost: Lost = list,
+    sign: Callable[[int], None] = lambda step: None,
+) -> int:
+    """Do what this rank has to do, to the end of the run.
+
+    Args:
+        cfg: the composed configuration, `cluster.workers` set.
+        folder: the run folder, for rank 0.
+        meeting: where the ranks meet.
+        lost: see `Lost`; asked by a server from when all workers have joined.
+        sign: told, step by step, how far this rank has come.
+
+    Returns:
+        The exit code.
+    """
+    parameter_server = bool(_servers(cfg))
+    if meeting.rank:
+        # Ctrl-C reaches every process of a terminal; rank 0 decides what to do about it and tells the others.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if meeting.local:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # Rank 0 first: it decodes the data into the cache that the others open.
+        meeting.store.wait([READY])
+    parts = build.load(cfg, rank=max(0, meeting.rank - 1) if parameter_server else meeting.rank)
+    # Rank 0 alone says why a network cannot be cut.
+    modules = pipeline.cut(parts) if isinstance(parts.method, Pipeline) else None
+    if meeting.rank == 0:
+        meeting.store.set(READY, "yes")
+    if modules is not None:
+        # Neighbours send to each other whenever they are ready; over NCCL their messages would have to come in order.
+        rendezvous.join_group(meeting, torch.device("cpu"))
+        return _together(
+            parts, folder, meeting, sign, lambda course: pipeline.on_process(parts, modules, meeting, course)
+        )
+    return _serve(parts, folder, meeting, lost, sign) if parameter_server else _collect(parts, folder, meeting, sign)
+
+
+def _serve(
+    parts: build.Parts, folder: Path | None, meeting: rendezvous.Meeting, lost: Lost, sign: Callable[[int], None]
+) -> int:
+    method, n = parts.method, parts.oracle.replica.weights.numel()
+    shared = method if isinstance(method, SharedMemory) else None
+    if shared is not None:
+        method = MemoryServer(shared, meeting.store, len(parts.dataset.train))
+    assert isinstance(method, ParameterServer)
+    if meeting.rank:
+        # torchrun sends it to all: the server saves, and that it is gone then ends its workers.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        worker = meeting.rank - 1
+        link = rendezvous.Link(meeting, worker)
+        own = {"n": n, "workers": parts.workers, "seed": parts.cfg.seed}
+        serve_worker(
+            method.worker(worker) if shared is None else MemoryWorker(shared, meeting.store, **own),
+            link,
+            worker=worker,
+            layout=method.layout(n),
+            oracle=parts.oracle,
+            batches=parts.batches,
+            clock=parts.clock(),
+            gradients=method.evaluations,
+            workers=parts.workers,
+            rounds=method.rounds(n),
+            restoring=method.restoring(n),
+            shard_gradients=method.barrier_cost.gradients,
+            sign=sign,
+        )
+        return 0
+    assert folder is not None
+    servers: list[ProcessServer] = []
+
+    def make(course: Course) -> Executor:
+        server = ProcessServer(
+            method,
+            links=[rendezvous.Link(meeting, worker) for worker in range(parts.workers)],
+            replica=parts.oracle.replica,
+            batches=parts.batches,
+            course=course,
+            activity=Activity(parts.workers),
+            lost=lost,
+            clock=parts.clock(),
+            recorder=Recorder.of(parts, folder) if shared is None else None,
+            compiled=parts.cfg.run.compile,
+        )
+        if isinstance(method, MemoryServer):
+            method.rate = course.rate
+        servers.append(server)
+        return server
+
+    try:
+        return conduct(parts, folder, virtual=False, make=make, lost=lambda: servers[0].workers_lost, sign=sign)
+    finally:
+        if isinstance(method, MemoryServer):
+            method.close()
+
+
+def _collect(parts: build.Parts, folder: Path | None, meeting: rendezvous.Meeting, sign: Callable[[int], None]) -> int:
+    method = parts.method
+    assert isinstance(method, Collective)
+    rendezvous.join_group(meeting, parts.device)
+
+    def make(course: Course) -> ProcessCollective:
+        return ProcessCollective(
+            method,
+            meeting=meeting,
+            oracle=parts.oracle,
+            batches=parts.batches,
+            course=course,
+            activity=Activity(parts.workers),
+            clock=parts.clock(),
+            compiled=parts.cfg.run.compile,
+        )
+
+    return _together(parts, folder, meeting, sign, make)
+
+
+def _together(
+    parts: build.Parts,
+    folder: Path | None,
+    meeting: rendezvous.Meeting,
+    sign: Callable[[int], None],
+    make: Callable[[Course], Executor],
+) -> int:
+    """Run one of several ranks that are all alike, but that rank 0 owns the run folder; all have joined the group."""
+    try:
+        if meeting.rank == 0:
+            assert folder is not None
+            share = functools.partial(_share, device=rendezvous.carrier(parts.device))
+            return conduct(parts, folder, virtual=False, make=make, share=share, sign=sign, watched=meeting.local)
+        return _follow(parts, make, sign)
+    finally:
+        dist.destroy_process_group()
+
+
+def _follow(parts: build.Parts, make: Callable[[Course], Executor], sign: Callable[[int], None]) -> int:
+    """Run a rank other than 0, which writes nothing; one that is asked to stop has all of them stop."""
+    cfg = parts.cfg
+    with StopSignals(follows=True) as stop:
+        course = Course(
+            samples=len(parts.dataset.train),
+            epochs=cfg.run.epochs,
+            eval_every=cfg.run.eval_every,
+            checkpoint_every=cfg.run.checkpoint_every or cfg.run.eval_every,
+            schedule=parts.schedule,
+            stopping=lambda: bool(stop),
+            sign=sign,
+        )
+        executor = make(course)
+        resumed = _share(None, rendezvous.carrier(parts.device))
+        if resumed:
+            course.load_state_dict(resumed["course"])
+            executor.load_state_dict(resumed["executor"])
+        try:
+            executor.run()
+        except Stop as reason:
+            return reason.code
+    return 0
+
+
+def _share(state: dict[str, Any] | None, device: torch.device) -> dict[str, Any]:
+    """Send rank 0's checkpoint to all ranks; tensors and plain values only, empty where there is none."""
+    file = io.BytesIO()
+    if dist.get_rank() == 0:
+        torch.save(state or {}, file)
+    size = torch.tensor([len(file.getbuffer())], device=device)
+    dist.broadcast(size, 0)
+    content = torch.zeros(int(size), dtype=torch.uint8)
+    if dist.get_rank() == 0:
+        content.copy_(torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8))
+    content = content.to(device)
+    dist.broadcast(content, 0)
+    return torch.load(io.BytesIO(content.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)

@@ -1,0 +1,110 @@
+"""Execute a recorded schedule in simulation: the same messages in the same order, and so the same weights, bit for bit.
+
+The algorithm, its settings and the learning rate may be others than those of the recording: then it is the delays that
+are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from algorithms.base import ParameterServer
+from runner.config.errors import InputError
+from runner.loop.train_control import Course
+from runner.run_folder.run_writer import SUMMARY
+from runner.run_folder.trace import FILE, Trace
+from runner.train import build
+from runner.train.train import Executor, conduct, simulated
+
+log = logging.getLogger("dcrun")
+
+SECTIONS = ("algorithm", "model", "dataset", "schedule", "seed")
+RUN_KEYS = ("epochs", "batch_size", "device", "precision", "threads", "compile", "channels_last", "micro_batch")
+WHERE = ("root", "download", "workers")
+"""Keys of a data set that say where it lies, not what it holds: its fingerprint is in the trace."""
+
+
+def execute(cfg: DictConfig, folder: Path) -> int:
+    """Replay `cluster.trace`.
+
+    Args:
+        cfg: the composed configuration.
+        folder: the run folder; the trace is copied there, so that it can be continued, and replayed in its turn.
+
+    Returns:
+        The exit code, as of `runner.train.train.execute`.
+
+    Raises:
+        InputError: the trace cannot be read, or does not fit the run.
+    """
+    own = folder / FILE
+    trace = recorded(cfg, str(own) if cfg.run.resume and own.is_file() else cfg.cluster.trace)
+    parts = build.load(cfg)
+    trace.check(parts)
+    if not own.exists() or not own.samefile(trace.path):
+        shutil.copyfile(trace.path, own)
+    executors: list[Executor] = []
+
+    def make(course: Course) -> Executor:
+        executors.append(simulated(parts, course, trace=trace))
+        return executors[0]
+
+    code = conduct(parts, folder, virtual=True, make=make, lost=lambda: getattr(executors[0], "workers_lost", 0))
+    if (verdict := compare(trace, cfg, folder)) is not None:
+        print(verdict)
+    return code
+
+
+def recorded(cfg: DictConfig, path: str) -> Trace:
+    """Read a trace, and take the number of workers from it.
+
+    Raises:
+        InputError: the trace cannot be read, the method cannot replay one, or another number of workers was given.
+    """
+    if not issubclass(get_class(cfg.algorithm._target_), ParameterServer):
+        what = "has no parameter server, and so no order of messages that a trace could tell"
+        raise InputError.of("algorithm", cfg.names.algorithm, what, "methods on a parameter server")
+    trace = Trace.read(path)
+    given, workers = cfg.cluster.workers, trace.about["workers"]
+    if given is not None and given != workers:
+        wrong = f"the trace in {trace.path} was recorded with {workers}"
+        raise InputError.of("cluster.workers", given, wrong, f"{workers}, or null")
+    cfg.cluster.workers = workers
+    return trace
+
+
+def compare(trace: Trace, cfg: DictConfig, folder: Path) -> str | None:
+    """Compare the weights of a replay with the recorded run's.
+
+    Returns:
+        One line; None where the two are different trainings, or the recorded run's folder does not tell.
+    """
+    theirs, mine = _document(trace.path.parent / SUMMARY), _document(folder / SUMMARY)
+    config = trace.path.parent / ".hydra" / "config.yaml"
+    if trace.path.parent == folder or not theirs.get("weights_sha256") or not config.is_file():
+        return None
+    if mine.get("updates") != theirs.get("updates") or identity(OmegaConf.load(config)) != identity(cfg):
+        return None
+    same = mine["weights_sha256"] == theirs["weights_sha256"]
+    if not same:
+        log.warning("weights_sha256 %s differs from the recorded %s", mine["weights_sha256"], theirs["weights_sha256"])
+    return f"weights: {'bit for bit' if same else 'NOT'} those of the recorded run in {trace.path.parent}"
+
+
+def identity(cfg: Any) -> dict[str, Any]:
+    """Return what decides a run's weights besides the schedule of messages, as plain values."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    dataset = {key: value for key, value in plain["dataset"].items() if key not in WHERE}
+    sections = {key: plain.get(key) for key in SECTIONS} | {"dataset": dataset}
+    return sections | {key: plain["run"].get(key) for key in RUN_KEYS}
+
+
+def _document(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

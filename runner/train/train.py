@@ -1,0 +1,283 @@
+"""Execute a composed configuration: build its parts, choose an executor, train, and leave the result behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from algorithms.base import Collective, ParameterServer
+from algorithms.pipeline import Pipeline
+from algorithms.shared_memory import SharedMemory
+from runner.config.errors import InputError
+from runner.loop.stop_signals import StopSignals
+from runner.loop.train_control import Course, PeerLost, Stop
+from runner.processes.spawn import way_on
+from runner.run_folder import checkpoint, folders, machine
+from runner.run_folder.console import show_result
+from runner.run_folder.fingerprint import weights_sha256
+from runner.run_folder.jsonl import read_lines
+from runner.run_folder.recorder import Recorder
+from runner.run_folder.run_writer import METRICS, SUMMARY, Tracker
+from runner.run_folder.timeline import Activity
+from runner.run_folder.trace import Trace
+from runner.simulated.collective import SimulatedCollective
+from runner.simulated.events import ClockEvents, Events, TraceEvents
+from runner.simulated.server import SimulatedServer
+from runner.simulated.shared_memory import SimulatedMemory
+from runner.train import build, pipeline
+
+log = logging.getLogger("dcrun")
+
+
+class Executor(Protocol):
+    """Runs a method to the end of its batches."""
+
+    activity: Activity
+
+    def run(self) -> None:
+        """Run to the end; raises `runner.loop.train_control.Stop` to end earlier."""
+        ...
+
+    def weights(self) -> Tensor:
+        """Return the flat weights of the solution."""
+        ...
+
+    def running_statistics(self) -> Tensor:
+        """Return the flat running batch-norm statistics that belong to the solution."""
+        ...
+
+    def columns(self) -> dict[str, float]:
+        """Return what the executor adds to a row of metrics."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; `run` then continues."""
+        ...
+
+
+def execute(cfg: DictConfig, folder: Path | None) -> int:
+    """Run what `cfg` describes.
+
+    Args:
+        cfg: the composed configuration, with the section `names` (the options chosen of each group).
+        folder: the run folder; None on a process that torchrun started and that is not rank 0.
+
+    Returns:
+        The exit code: 0 completed or diverged, 3 a dead or stuck peer, 130 or 143 stopped by a signal.
+
+    Raises:
+        InputError: wrong input.
+    """
+    # These modules need what is defined here.
+    if cfg.run.plot_schedule or cfg.run.advise or cfg.run.estimate:
+        from runner.train import preview
+
+        return preview.answer(cfg)
+    if folder is not None and cfg.run.resume and _completed(cfg, folder):
+        return 0
+    if cfg.cluster.kind == "processes":
+        from runner.train import ranks
+
+        return ranks.execute(cfg, folder)
+    assert folder is not None
+    if cfg.cluster.kind == "replay":
+        from runner.train import replay
+
+        return replay.execute(cfg, folder)
+    parts = build.load(cfg)
+    return conduct(parts, folder, virtual=True, make=lambda course: simulated(parts, course, folder))
+
+
+def simulated(parts: build.Parts, course: Course, folder: Path | None = None, trace: Trace | None = None) -> Executor:
+    """Return the executor that simulates the method's topology; `folder` and `trace` as of `simulated_server`."""
+    common: dict[str, Any] = {
+        "workers": parts.workers,
+        "oracle": parts.oracle,
+        "batches": parts.batches,
+        "course": course,
+        "activity": Activity(parts.workers),
+        "compiled": parts.cfg.run.compile,
+    }
+    if isinstance(parts.method, ParameterServer):
+        return simulated_server(parts, common, folder, trace)
+    if isinstance(parts.method, Pipeline):
+        return pipeline.simulated(parts, course)
+    if isinstance(parts.method, SharedMemory):
+        del common["compiled"]
+        return SimulatedMemory(parts.method, clock=parts.clock(), seed=parts.cfg.seed, **common)
+    assert isinstance(parts.method, Collective)
+    copies = 0 if parts.method.replicated else parts.workers - 1
+    return SimulatedCollective(
+        [parts.method, *(parts.another_method() for _ in range(copies))], clock=parts.clock(), **common
+    )
+
+
+def simulated_server(
+    parts: build.Parts, common: dict[str, Any], folder: Path | None, trace: Trace | None
+) -> SimulatedServer:
+    """Return the executor of a simulated parameter server, driven by a clock or by a trace.
+
+    Args:
+        parts: the parts of the run.
+        common: arguments of every simulation.
+        folder: the run folder, for what is recorded; None to record nothing.
+        trace: what to replay; None to simulate on a clock.
+    """
+    method, workers = parts.method, parts.workers
+    assert isinstance(method, ParameterServer)
+    events: Events
+    if trace is not None:
+        events = TraceEvents(trace.records, common["activity"], workers=workers)
+    else:
+        layout = method.layout(parts.oracle.replica.weights.numel())
+        events = ClockEvents(parts.clock(), common["activity"], layout=layout, workers=workers)
+    return SimulatedServer(method, events=events, recorder=folder and Recorder.of(parts, folder), **common)
+
+
+def conduct(
+    parts: build.Parts,
+    folder: Path,
+    *,
+    virtual: bool,
+    make: Callable[[Course], Executor],
+    lost: Callable[[], int] = lambda: 0,
+    share: Callable[[dict[str, Any] | None], object] = lambda state: None,
+    sign: Callable[[int], None] = lambda updates: None,
+    watched: bool = False,
+) -> int:
+    """Train with the executor that `make` returns, and write the run folder.
+
+    Args:
+        parts: the parts of the run.
+        folder: the run folder.
+        virtual: whether seconds are virtual.
+        make: builds the executor for a course.
+        lost: returns the number of workers lost.
+        share: gives the checkpoint that the run goes on from (None for a fresh run) to the other ranks.
+        sign: told the number of updates after each of them.
+        watched: whether a launcher says which peer was lost, and why; it knows better than a broken connection.
+
+    Returns:
+        The exit code.
+    """
+    cfg = parts.cfg
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    resumed = _checkpoint(folder) if cfg.run.resume else None
+    if resumed is None:
+        checkpoint.clear(folder)
+    with (
+        folders.writing(folder),
+        StopSignals() as stop,
+        Tracker(folder, plain, epochs=cfg.run.epochs, virtual=virtual) as tracker,
+    ):
+
+        def save(updates: int, state: dict[str, Any]) -> None:
+            checkpoint.save(folder, updates, {**state, "tracker": tracker.state_dict()}, cfg.run.keep_checkpoints)
+
+        course = Course(
+            samples=len(parts.dataset.train),
+            epochs=cfg.run.epochs,
+            eval_every=cfg.run.eval_every,
+            checkpoint_every=cfg.run.checkpoint_every or cfg.run.eval_every,
+            schedule=parts.schedule,
+            evaluator=parts.evaluator(),
+            log=tracker,
+            folder=folder,
+            save=save,
+            stopping=lambda: bool(stop),
+            observers=parts.observers(folder, 0 if resumed is None else resumed["tracker"]["rows"]),
+            target_loss=cfg.run.target_loss,
+            sign=sign,
+            measure=parts.measure,
+            classifies=parts.classifies,
+        )
+        executor = make(course)
+        share(resumed)
+        if resumed is not None:
+            course.load_state_dict(resumed["course"])
+            executor.load_state_dict(resumed["executor"])
+        tracker.start(_facts(parts), None if resumed is None else resumed["tracker"])
+        executor.activity.flush(folder)
+        status, code = "completed", 0
+        extra: dict[str, Any] = {}
+        try:
+            executor.run()
+        except Stop as reason:
+            status, code = reason.status, reason.code
+            course.pause()
+            if isinstance(reason, PeerLost):
+                level = logging.INFO if watched else logging.ERROR
+                log.log(level, "%s; the run stopped, %s", reason.message, way_on(folder))
+                extra["error"] = reason.message
+        tracker.finish(status, workers_lost=lost(), **_results(parts, course, executor, folder), **extra)
+    # Another rank that was asked to stop had SIGTERM: it catches no other signal.
+    return code or (stop.exit_code or 128 + signal.SIGTERM if status == "interrupted" else 0)
+
+
+def _completed(cfg: DictConfig, folder: Path) -> bool:
+    """Show the result of a run that has already come to its end."""
+    path = folder / SUMMARY
+    summary = json.loads(path.read_text()) if path.exists() else {}
+    if summary.get("status") not in ("completed", "diverged"):
+        return False
+    curve = [row.get("test_error") for row in read_lines(folder / METRICS)]
+    show_result(Console(), summary, folder, lr=cfg.schedule.lr, curve=curve)
+    return True
+
+
+def _checkpoint(folder: Path) -> dict[str, Any]:
+    found = checkpoint.newest_intact(folder)
+    if found is None:
+        raise InputError.of("run.resume", str(folder), "holds no intact checkpoint", "the folder of a stopped run")
+    state, path = found
+    log.info("resuming from %s", path.name)
+    return state
+
+
+def _facts(parts: build.Parts) -> dict[str, Any]:
+    cfg = parts.cfg
+    return {
+        **{group: cfg.names[group] for group in ("algorithm", "model", "dataset", "cluster")},
+        "workers": parts.workers,
+        "seed": cfg.seed,
+        "parameters": parts.oracle.replica.weights.numel(),
+        "dataset_fingerprint": parts.dataset.fingerprint,
+        **machine.facts(parts.device),
+    }
+
+
+def _results(parts: build.Parts, course: Course, executor: Executor, folder: Path) -> dict[str, Any]:
+    replica = parts.oracle.replica
+    weights, statistics = executor.weights(), executor.running_statistics()
+    # As arrays, which may be views of one vector: the torch form of save_file wants a copy of each tensor.
+    state = replica.state_dict(weights, statistics, course.updates)
+    save_file({name: tensor.numpy() for name, tensor in state.items()}, folder / "weights.safetensors")
+    executor.activity.write(folder, course.seconds)
+    reached = {} if course.target_loss is None else {"epochs_to_target": course.epochs_to_target}
+    return reached | {
+        "epochs": course.epoch,
+        "samples": round(course.samples_seen),
+        "updates": course.updates,
+        "seconds": course.seconds,
+        "samples_per_second": course.samples_seen / course.train_wall if course.train_wall else None,
+        "train_wall_seconds": course.train_wall,
+        "peak_memory_bytes": machine.peak_memory_bytes(parts.device),
+        "weights_sha256": weights_sha256(replica.named_weights(weights)),
+        "buffers_sha256": weights_sha256(replica.named_statistics(statistics)),
+        **executor.activity.slowest(course.seconds),
+        **executor.columns(),
+        **parts.measure(weights, executor),
+    }

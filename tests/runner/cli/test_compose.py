@@ -1,0 +1,136 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from runner.cli import main
+from runner.cli.compose import composer, swept_along
+from runner.config import schema
+from runner.sweeps import experiment_sweeper, subprocess_launcher
+from runner.sweeps.subprocess_launcher import FreshProcessLauncher, Job, Planned
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Planned]:
+    """Runs nothing, in an empty folder, and records the jobs that a sweep would have started."""
+    record: list[Planned] = []
+
+    def run_all(self: FreshProcessLauncher, plans: Sequence[Planned], total: int) -> list[Job]:
+        record.extend(plans)
+        return [Job(plan.number, plan.overrides, plan.folder, 0) for plan in plans]
+
+    monkeypatch.setattr(FreshProcessLauncher, "_run_all", run_all)
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "HYDRA_FULL_ERROR"):
+        monkeypatch.delenv(name, raising=False)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("typed", "key"),
+    [
+        (["algorithm=dasgd,local_sgd", "model=linear"], "algorithm.tau=4"),
+        (["algorithm=dasgd,local_sgd", "model=linear"], "++algorithm.tau=4"),
+        (["dataset=cifar10,cifar100"], "dataset.root=/data"),
+    ],
+)
+def test_a_key_that_only_the_swept_options_have_can_be_given(planned: list[Planned], typed: list[str], key: str):
+    assert main.main(["-m", *typed, key, "run.resume=null"]) == 0
+    assert len(planned) == 2
+    assert all(key in job.overrides and key in job.command for job in planned)
+    assert all("choice" not in word for job in planned for word in job.command)
+
+
+def test_a_key_that_only_the_swept_options_have_can_be_given_to_a_search(planned: list[Planned]):
+    pytest.importorskip("optuna", reason='pip install -e ".[optuna]"')
+    assert main.main(["hydra/sweeper=optuna", "algorithm=dasgd,local_sgd", "algorithm.tau=4"]) == 0
+    found = sorted(job.overrides for job in planned)
+    assert found == [("algorithm.tau=4", "algorithm=dasgd"), ("algorithm.tau=4", "algorithm=local_sgd")]
+
+
+def test_what_only_one_of_the_swept_options_has_is_one_line(planned: list[Planned], capfd: pytest.CaptureFixture[str]):
+    for wrong in ("algorithm.tau=4", "~algorithm.tau"):
+        assert main.main(["-m", "algorithm=dasgd,asgd", wrong]) == 2
+        err = capfd.readouterr().err
+        assert err.startswith("dcrun: ")
+        assert err.count("\n") == 1
+    for unknown in ("~algorithm.tau", "algorithm.tau=null"):
+        assert main.main(["-m", "algorithm=dasgd,local_sgd", unknown]) == 2
+        assert capfd.readouterr().err.count("\n") == 1
+    assert planned == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        ("algorithm.tau=4", "algorithm.tau=choice(4)"),
+        ("+algorithm.tau=4", "+algorithm.tau=choice(4)"),
+        ("algorithm.tau=1,2", "algorithm.tau=1,2"),
+        ("algorithm.tau=", "algorithm.tau=choice('')"),
+        ("algorithm.tau=null", "algorithm.tau=null"),  # Hydra cannot choose it
+        ("algorithm.tau='a, b'", "algorithm.tau=choice('a, b')"),
+        ("algorithm.tau='4'", "algorithm.tau='4'"),  # Hydra would make it a number
+        ("algorithm.tau=[1,{a:2}]", "algorithm.tau=choice([1,{a:2}])"),
+        ("algorithm.tau=${seed}", "algorithm.tau=choice(${seed})"),
+        ("algorithm.tau=interval(1,2)", "algorithm.tau=interval(1,2)"),
+        ("~algorithm.tau", "~algorithm.tau"),
+        ("dataset.root=/a", "dataset.root=/a"),
+    ],
+)
+def test_keys_of_a_swept_group_are_swept_over_the_value_they_have(typed: str, written: str):
+    assert swept_along(["algorithm=dasgd,asgd", typed]) == ["algorithm=dasgd,asgd", written]
+    assert swept_along(["algorithm=dasgd", typed]) == ["algorithm=dasgd", typed]
+
+
+def test_an_experiment_may_choose_the_option_of_any_group():
+    typed = ["dataset.root=/a", "algorithm.tau=4", "run.epochs=1"]
+    assert swept_along(["experiment=a,b", *typed])[1:] == [
+        "dataset.root=choice(/a)",
+        "algorithm.tau=choice(4)",
+        typed[2],
+    ]
+
+
+EXPERIMENTS = [
+    (
+        ["experiment=dc_asgd_icml2017/published"],
+        "experiment=dc_asgd_icml2017/published: holds data of experiments; allowed: dc_asgd_icml2017/figure2, dc_asgd",
+    ),
+    (
+        ["-m", "experiment=dasgd_iclr2022/table1,dasgd_iclr2022/figure3", "dataset.root=a"],
+        "experiment=dasgd_iclr2022/table1,dasgd_iclr2022/figure3: dasgd_iclr2022/table1 is a sweep of its own; allow",
+    ),
+    (["seeds=3"], "seeds=3: would do nothing; allowed: with experiment=..., or -m seed=0,1,2"),
+    (["-m", "scale=quick,paper"], "scale=quick,paper: would do nothing; allowed: with experiment=..."),
+    (["experiment=null", "scale=paper"], "scale=paper: would do nothing; allowed: with experiment=..."),
+    (["experiment=huo_thesis2020/figure11", "scale=quick,paper"], "scale=quick,paper: are several values; allowed: on"),
+    (
+        ["experiment=huo_thesis2020/figure11", "hydra.mode=RUN", "run.resume=null", "seeds=3"],
+        "seeds=3: would do nothing; ",
+    ),
+    (["experiment=huo_thesis2020/figure11", "seeds=1,2"], "seeds=1,2: are several values; allowed: how many, as "),
+    (["hydra/sweeper=optuna", "schedule.lr=0.1,0.2", "hydra.sweeper.seed=abc"], "hydra.sweeper.seed=abc: is no seed"),
+]
+
+
+@pytest.mark.parametrize(("typed", "line"), EXPERIMENTS, ids=[" ".join(typed) for typed, _ in EXPERIMENTS])
+def test_what_is_no_experiment_or_nothing_to_one_is_one_line(
+    planned: list[Planned], tmp_path: Path, capfd: pytest.CaptureFixture[str], typed: list[str], line: str
+):
+    assert main.main(typed) == 2
+    err = capfd.readouterr().err
+    assert err.startswith(f"dcrun: {line}")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_of_an_experiment_may_say_its_scale_on_its_own(planned: list[Planned]):
+    schema.register()
+    subprocess_launcher.register()
+    experiment_sweeper.register()
+    OmegaConf.register_new_resolver("random_hex", lambda: "0", replace=True)
+    with composer() as compose:
+        own = ["scale=quick", "seeds=null", "hydra.mode=RUN"]
+        [cfg] = compose.jobs(["experiment=huo_thesis2020/figure11", *own], multirun=False)
+        assert cfg.scale == "quick"

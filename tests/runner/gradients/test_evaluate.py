@@ -1,0 +1,69 @@
+import pytest
+import torch
+from torch import nn
+
+from data.digits import Digits
+from models.resnet import ResNet
+from runner.gradients.evaluate import Evaluator
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.replica import Replica
+
+DIGITS = Digits(limit_train=64, limit_test=50, augment=True)
+
+
+def network() -> ResNet:
+    torch.manual_seed(3)
+    return ResNet(depth=8, shape=(1, 8, 8), classes=10)
+
+
+def oracle() -> NetworkOracle:
+    return NetworkOracle(Replica(network()), DIGITS.train, seed=0)
+
+
+@pytest.mark.parametrize("batch_size", [1000, 50, 16, 7])
+def test_the_score_is_that_of_the_whole_split_whatever_the_batch_size(batch_size: int):
+    asked = oracle()
+    statistics = asked.replica.initial_statistics()
+    weights = asked.replica.weights.clone()
+    score = Evaluator(asked, DIGITS.test, batch_size=batch_size)(weights, statistics)
+
+    plain = network().eval()
+    inputs, targets = DIGITS.test.batch(torch.arange(50))
+    with torch.no_grad():
+        outputs = plain(inputs)
+    assert score.loss == pytest.approx(float(nn.functional.cross_entropy(outputs, targets)), rel=1e-5)
+    assert score.error == pytest.approx(100 * float((outputs.argmax(1) != targets).double().mean()))
+
+
+def test_the_weights_and_statistics_handed_over_are_what_counts():
+    asked = oracle()
+    evaluate = Evaluator(asked, DIGITS.test, batch_size=50)
+    weights, statistics = asked.replica.weights.clone(), asked.replica.initial_statistics()
+    first = evaluate(weights, statistics)
+    assert evaluate(torch.zeros_like(weights), statistics).loss == pytest.approx(float(torch.tensor(10.0).log()))
+    assert evaluate(weights, statistics + 0.5) != first
+    assert evaluate(weights, statistics) == first
+
+
+def test_an_evaluation_is_no_training():
+    asked = oracle()
+    weights, statistics = asked.replica.weights.clone(), asked.replica.initial_statistics()
+    kept = statistics.clone()
+    Evaluator(asked, DIGITS.test, batch_size=50)(weights, statistics)
+    assert torch.equal(statistics, kept)
+    assert not asked.totals.any()
+    assert torch.equal(weights, asked.replica.weights)
+
+
+def test_the_five_best_guesses_are_scored_where_asked_for():
+    asked = oracle()
+    weights, statistics = asked.replica.weights.clone(), asked.replica.initial_statistics()
+    score = Evaluator(asked, DIGITS.test, batch_size=16, top5=True)(weights, statistics)
+    inputs, targets = DIGITS.test.batch(torch.arange(50))
+    with torch.no_grad():
+        outputs = network().eval()(inputs)
+    ranks = (outputs > outputs.gather(1, targets[:, None])).sum(1)
+    assert score.error_top5 == pytest.approx(100 * float((ranks >= 5).double().mean()))
+    assert score.error_top5 is not None
+    assert 0 < score.error_top5 < score.error
+    assert Evaluator(asked, DIGITS.test, batch_size=16)(weights, statistics) == score._replace(error_top5=None)

@@ -1,0 +1,112 @@
+import math
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.loop.batches import Batches, Leases
+
+sizes = st.tuples(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5))
+
+
+@given(sizes=sizes, epochs=st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_every_epoch_has_every_sample_exactly_once(sizes: tuple[int, int, int], epochs: int):
+    samples, size, seed = sizes
+    batches = Batches(samples=samples, size=size, seed=seed, epochs=epochs)
+    assert len(batches) == epochs * math.ceil(samples / size)
+    drawn: list[list[int]] = [[] for _ in range(epochs)]
+    for number in range(len(batches)):
+        batch = batches.batch(number)
+        assert batch.number == number
+        assert len(batch.ids) == size or (number + 1) % batches.per_epoch == 0
+        drawn[batch.epoch] += batch.ids.tolist()
+    assert all(sorted(ids) == list(range(samples)) for ids in drawn)
+
+
+@given(sizes=sizes, workers=st.integers(1, 9))
+@settings(max_examples=60, deadline=None)
+def test_shares_cut_a_batch_into_nearly_equal_parts(sizes: tuple[int, int, int], workers: int):
+    samples, size, seed = sizes
+    batches = Batches(samples=samples, size=size, seed=seed, epochs=1)
+    for number in range(len(batches)):
+        shares = batches.shares(number, workers)
+        lengths = [len(share.ids) for share in shares]
+        assert len(shares) == workers
+        assert max(lengths) - min(lengths) <= 1
+        assert torch.equal(torch.cat([share.ids for share in shares]), batches.batch(number).ids)
+
+
+def test_order_depends_on_seed_and_epoch_and_not_on_what_was_asked_before():
+    batches = Batches(samples=50, size=50, seed=0, epochs=2)
+    first, second = batches.batch(0).ids, batches.batch(1).ids
+    assert not torch.equal(first, second)
+    assert torch.equal(batches.batch(0).ids, first)
+    assert torch.equal(Batches(samples=50, size=50, seed=0, epochs=9).batch(1).ids, second)
+    assert not torch.equal(Batches(samples=50, size=50, seed=1, epochs=2).batch(0).ids, first)
+    small = Batches(samples=50, size=7, seed=0, epochs=2)
+    assert torch.equal(torch.cat([small.batch(i).ids for i in range(8)]), first)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(1, 10), (0.25, 3), (0.3, 3), (0.1 + 0.2, 3), (0.301, 4), (1.5, 15), (1.51, 16), (0.001, 1), (2 + 1e-9, 20)],
+)
+def test_a_part_of_an_epoch_ends_with_the_batch_that_completes_it(epochs: float, expected: int):
+    assert len(Batches(samples=100, size=10, seed=0, epochs=epochs)) == expected
+
+
+@given(
+    moves=st.lists(st.tuples(st.sampled_from(["pull", "done", "lost"]), st.integers(0, 3)), max_size=80),
+    samples=st.integers(1, 30),
+    save_at=st.integers(0, 80),
+)
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_lost_every_batch_is_done_exactly_once(moves: list[tuple[str, int]], samples: int, save_at: int):
+    batches = Batches(samples=samples, size=4, seed=0, epochs=2)
+    leases = Leases(batches)
+    done: Counter[int] = Counter()
+    for position, (move, worker) in enumerate(moves):
+        if position == save_at:
+            state = leases.state_dict()
+            leases = Leases(batches)
+            leases.load_state_dict(state)
+        if move == "pull" and worker not in leases.held:
+            batch = leases.lease(worker)
+            assert batch is None or leases.held[worker] == batch.number
+        elif move == "done" and worker in leases.held:
+            done[leases.done(worker).number] += 1
+        elif move == "lost":
+            leases.forfeit(worker)
+            assert worker not in leases.held
+        places = [*leases.held.values(), *leases.returned, *done.elements(), *range(leases.next, len(batches))]
+        assert sorted(places) == list(range(len(batches)))
+        assert leases.finished == (len(done) == len(batches))
+    for worker in list(leases.held):
+        leases.forfeit(worker)
+    while (batch := leases.lease(9)) is not None:
+        done[leases.done(9).number] += 1
+        assert batch.number in done
+    assert leases.finished
+    assert done == Counter(range(len(batches)))
+
+
+def test_a_lost_workers_batch_is_handed_out_before_new_ones():
+    leases = Leases(Batches(samples=12, size=4, seed=0, epochs=1))
+    held = [leases.lease(worker) for worker in (0, 1)]
+    assert [batch and batch.number for batch in held] == [0, 1]
+    leases.forfeit(0)
+    assert [leases.lease(worker) is not None and leases.held[worker] for worker in (2, 3)] == [0, 2]
+    assert leases.lease(4) is None
+    assert not leases.finished
+
+
+def test_a_state_is_a_copy():
+    leases = Leases(Batches(samples=12, size=4, seed=0, epochs=1))
+    leases.lease(0)
+    state = leases.state_dict()
+    leases.lease(1)
+    leases.forfeit(0)
+    assert (state["next"], state["held"], state["returned"]) == (1, {0: 0}, [])

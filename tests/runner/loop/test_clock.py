@@ -1,0 +1,175 @@
+import math
+import time
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from runner.config.schema import ComputeConfig as Compute
+from runner.config.schema import NetworkConfig as Network
+from runner.config.schema import StragglersConfig as Stragglers
+from runner.loop.clock import Clock
+
+
+def make(compute=None, stragglers=None, network=None, *, workers=4, seed=0) -> Clock:
+    compute, stragglers, network = compute or Compute("constant"), stragglers or Stragglers(), network or Network()
+    return Clock(compute, stragglers, network, workers=workers, seed=seed)
+
+
+def draw(clock: Clock, worker: int, tasks: int = 4000) -> np.ndarray:
+    return np.array([clock.compute_seconds(worker, task) for task in range(tasks)])
+
+
+@pytest.mark.parametrize(
+    ("compute", "deviation"),
+    [
+        (Compute("constant", seconds=3.0), 0.0),
+        (Compute("uniform", seconds=3.0, jitter=0.5), 3.0 * 0.5 / math.sqrt(3)),
+        (Compute("lognormal", seconds=3.0, sigma=0.8), 3.0 * math.sqrt(math.exp(0.8**2) - 1)),
+        (Compute("gamma", seconds=3.0, cv_task=0.5, cv_machine=0.0), 3.0 * 0.5),
+    ],
+    ids=lambda value: getattr(value, "distribution", ""),
+)
+def test_mean_and_deviation_are_the_models_own(compute, deviation):
+    times = draw(make(compute), worker=2)
+    assert times.min() > 0
+    assert times.mean() == pytest.approx(3.0, abs=4 * deviation / math.sqrt(len(times)) + 1e-12)
+    assert times.std() == pytest.approx(deviation, rel=0.1, abs=1e-12)
+
+
+def test_uniform_stays_within_its_jitter():
+    times = draw(make(Compute("uniform", seconds=2.0, jitter=0.25)), worker=0)
+    assert 1.5 <= times.min() < 1.51
+    assert 2.49 < times.max() <= 2.5
+
+
+def test_gamma_varies_between_machines_and_within_each():
+    clock = make(Compute("gamma", seconds=2.0, cv_task=0.1, cv_machine=0.6), workers=1000)
+    times = np.array([[clock.compute_seconds(worker, task) for task in range(10)] for worker in range(1000)])
+    machines = times.mean(axis=1)
+    assert machines.mean() == pytest.approx(2.0, rel=0.08)
+    assert machines.std() / machines.mean() == pytest.approx(0.6, rel=0.12)
+    within = times.std(axis=1, ddof=1) / machines
+    assert within.mean() == pytest.approx(0.1, rel=0.1)
+
+
+def test_gamma_without_variation_is_constant():
+    clock = make(Compute("gamma", seconds=2.0, cv_task=0.0, cv_machine=0.0))
+    assert set(draw(clock, worker=1, tasks=5)) == {2.0}
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "lognormal", "gamma"])
+def test_a_draw_depends_on_seed_worker_and_task_alone(distribution):
+    def new(seed: int = 5) -> Clock:
+        return make(Compute(distribution), Stragglers(probability=0.5), seed=seed)
+
+    asked = [(worker, task) for worker in range(4) for task in (0, 1, 7, 10**6)]
+    forward, backward = new(), new()
+    first = {key: forward.compute_seconds(*key) for key in asked}
+    second = {key: backward.compute_seconds(*key) for key in reversed(asked)}
+    assert first == second
+    assert len(set(first.values())) == len(asked)
+    assert all(new(seed=6).compute_seconds(*key) != seconds for key, seconds in first.items())
+
+
+def test_workers_are_independent():
+    clock = make(Compute("uniform"))
+    assert abs(np.corrcoef(draw(clock, 0), draw(clock, 1))[0, 1]) < 0.08
+
+
+def test_speeds_shares_and_gradients_scale_the_time():
+    plain, fast = make(Compute("lognormal")), make(Compute("lognormal", speeds=[1.0, 2.0, 0.5, 1.0]))
+    assert fast.compute_seconds(1, 3) == pytest.approx(plain.compute_seconds(1, 3) / 2)
+    assert fast.compute_seconds(2, 3) == pytest.approx(plain.compute_seconds(2, 3) * 2)
+    assert fast.compute_seconds(0, 3, share=0.25) == pytest.approx(plain.compute_seconds(0, 3) / 4)
+    assert fast.compute_seconds(0, 3, gradients=2.0) == pytest.approx(plain.compute_seconds(0, 3) * 2)
+
+
+def test_stragglers_come_as_often_and_last_as_long_as_asked():
+    compute = Compute("uniform", seconds=2.0)
+    plain, slow = make(compute), make(compute, Stragglers(probability=0.2, extra=[1.0, 3.0]))
+    extra = draw(slow, 1) / draw(plain, 1) - 1.0
+    hit = extra > 1e-9
+    assert hit.mean() == pytest.approx(0.2, abs=0.03)
+    assert 1.0 <= extra[hit].min() < 1.05
+    assert 2.95 < extra[hit].max() <= 3.0
+    assert extra[hit].mean() == pytest.approx(2.0, abs=0.1)
+    assert draw(plain, 1)[hit].mean() == pytest.approx(2.0, abs=0.02), "fast and slow tasks are hit alike"
+
+
+def test_only_the_named_workers_straggle():
+    clock = make(stragglers=Stragglers(probability=1.0, extra=[2.0, 2.0], workers=[1, 3]))
+    assert [clock.compute_seconds(worker, 0) for worker in range(4)] == [1.0, 3.0, 1.0, 3.0]
+
+
+def test_transfer_is_latency_plus_bytes_over_bandwidth():
+    assert make(network=Network(latency=0.5, bandwidth=100.0)).transfer_seconds(250) == 3.0
+    assert make(network=Network(latency=0.5)).transfer_seconds(250) == 0.5
+
+
+def test_ring_allreduce_by_hand():
+    # 4 workers: 6 steps, each one latency of 0.1 s and a quarter of 400 bytes at 1000 bytes/s.
+    clock = make(network=Network(latency=0.1, bandwidth=1000.0))
+    assert clock.allreduce_seconds(400, 4) == pytest.approx(6 * 0.1 + 6 * 0.1)
+    assert clock.allreduce_seconds(400, 2) == pytest.approx(2 * 0.1 + 2 * 0.2)
+    assert clock.allreduce_seconds(400, 1) == 0.0
+
+
+def test_linear_allreduce_by_hand():
+    # t_c = m n_p / BW (DaSGD 3.3): 4 workers, 400 bytes, 1000 bytes/s, and one latency.
+    clock = make(network=Network(latency=0.1, bandwidth=1000.0, allreduce="linear"))
+    assert clock.allreduce_seconds(400, 4) == pytest.approx(0.1 + 1.6)
+    assert clock.allreduce_seconds(400, 1) == 0.0
+
+
+def test_takes_hydra_configs():
+    sections = [OmegaConf.structured(section) for section in (Compute("gamma", speeds=[1, 2]), Stragglers(), Network())]
+    clock = Clock(*sections, workers=2, seed=1)
+    plain = make(Compute("gamma", speeds=[1, 2]), workers=2, seed=1)
+    assert clock.compute_seconds(1, 9) == plain.compute_seconds(1, 9)
+    assert clock.server_seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"compute": Compute("normal")}, "cluster.compute.distribution=normal: "),
+        ({"compute": Compute(seconds=0.0)}, "cluster.compute.seconds=0.0: "),
+        ({"compute": Compute(seconds=math.nan)}, "cluster.compute.seconds=nan: "),
+        ({"compute": Compute(jitter=1.5)}, "cluster.compute.jitter=1.5: "),
+        ({"compute": Compute(sigma=-0.1)}, "cluster.compute.sigma=-0.1: "),
+        ({"compute": Compute(cv_task=-1)}, "cluster.compute.cv_task=-1: "),
+        ({"compute": Compute(cv_machine=-1)}, "cluster.compute.cv_machine=-1: "),
+        ({"compute": Compute(speeds=[1.0, 2.0])}, "cluster.compute.speeds=[1.0, 2.0]: 2 speeds; allowed: a list of 4"),
+        ({"compute": Compute(speeds=[1, 1, 1, 0])}, "cluster.compute.speeds=0: "),
+        ({"stragglers": Stragglers(probability=1.1)}, "cluster.stragglers.probability=1.1: "),
+        ({"stragglers": Stragglers(probability=-0.1)}, "cluster.stragglers.probability=-0.1: "),
+        ({"stragglers": Stragglers(extra=[3.0])}, "cluster.stragglers.extra=[3.0]: "),
+        ({"stragglers": Stragglers(extra=[3.0, 1.0])}, "cluster.stragglers.extra=[3.0, 1.0]: the range is empty"),
+        ({"stragglers": Stragglers(extra=[-1.0, 1.0])}, "cluster.stragglers.extra=-1.0: "),
+        ({"stragglers": Stragglers(workers=[4])}, "cluster.stragglers.workers=4: "),
+        ({"network": Network(latency=-1.0)}, "cluster.network.latency=-1.0: "),
+        ({"network": Network(bandwidth=0.0)}, "cluster.network.bandwidth=0.0: "),
+        ({"network": Network(allreduce="tree")}, "cluster.network.allreduce=tree: unknown; allowed: ring, linear"),
+        ({"network": Network(server_seconds=-1.0)}, "cluster.network.server_seconds=-1.0: "),
+        ({"workers": 0}, "cluster.workers=0: "),
+    ],
+)
+def test_wrong_values_are_refused_in_one_line(wrong, message):
+    with pytest.raises(ValueError) as caught:
+        make(**wrong)
+    assert str(caught.value).startswith(message)
+    assert "; allowed: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "lognormal", "gamma"])
+def test_a_draw_is_cheap(distribution):
+    clock = make(Compute(distribution), Stragglers(probability=0.5))
+    best = math.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        for task in range(500):
+            clock.compute_seconds(1, task)
+        best = min(best, (time.perf_counter() - start) / 500)
+    assert best < 30e-6

@@ -1,0 +1,154 @@
+"""Workers with fixed parts of the training set: who draws from which, and what a part's new owner is told."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from injection import Host, Run, host
+
+from algorithms.base import cut
+from runner.loop.batches import Batches, Leases
+from runner.run_folder import checkpoint
+from runner.train import build
+from tests.trial import compose
+
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc (Linux)")
+
+OVERRIDES = (
+    *("algorithm=dis_dfsdca", "model=ridge", "dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]"),
+    *("dataset.noise=0.5", "dataset.train=203", "dataset.test=40", "run.batch_size=5", "schedule.lr=3e-4"),
+)
+
+
+def batches(parts: int | None = 3) -> Batches:
+    return Batches(samples=20, size=6, seed=0, epochs=3, parts=parts)
+
+
+def test_pieces_cover_all_and_differ_by_at_most_one():
+    pieces = [cut(20, 3, number) for number in range(3)]
+    assert [len(piece) for piece in pieces] == [7, 7, 6]
+    assert [i for piece in pieces for i in piece] == list(range(20))
+
+
+def test_a_batch_is_drawn_from_the_parts_of_its_worker():
+    leases = Leases(batches())
+    for worker in (0, 1, 2, 1):
+        batch = leases.lease(worker)
+        assert batch is not None
+        assert batch.pool is not None
+        assert batch.pool.tolist() == list(cut(20, 3, worker))
+        assert set(batch.ids.tolist()) <= set(batch.pool.tolist())
+        assert len(batch.ids) == (2 if batch.number % 4 == 3 else 6)
+        assert torch.equal(leases.done(worker).ids, batch.ids)
+
+
+def test_draws_are_uniform_and_independent():
+    made = Batches(samples=9, size=3000, seed=1, epochs=1, parts=3)
+    counts = torch.bincount(torch.cat([made.drawn(number, [1]).ids for number in range(1000)]), minlength=9)
+    assert counts[:3].sum() == counts[6:].sum() == 0
+    torch.testing.assert_close(counts[3:6] / counts.sum(), torch.full((3,), 1 / 3), atol=0.05, rtol=0)
+
+
+def test_shares_of_a_collective_are_drawn_by_rank():
+    made = Batches(samples=20, size=7, seed=0, epochs=2, parts=3)
+    shares = made.shares(0, 3)
+    assert [len(share.ids) for share in shares] == [3, 2, 2]
+    for rank, share in enumerate(shares):
+        assert set(share.ids.tolist()) <= set(cut(20, 3, rank))
+
+
+def test_the_living_worker_with_the_fewest_parts_inherits():
+    leases = Leases(batches(4))
+    held = leases.lease(1)
+    assert held is not None
+    leases.forfeit(0)
+    assert leases.heir(0) == (1, [0])
+    assert leases.parts == {0: [], 1: [1, 0], 2: [2], 3: [3]}
+    # What it holds is what it was given before.
+    assert torch.equal(leases.done(1).ids, held.ids)
+    again = leases.lease(1)
+    assert again is not None
+    assert again.pool is not None
+    assert again.pool.tolist() == [*cut(20, 4, 1), *cut(20, 4, 0)]
+    leases.forfeit(1)
+    assert leases.heir(1) == (2, [1, 0])
+    saved = leases.state_dict()
+    other = Leases(batches(4))
+    other.load_state_dict(saved)
+    assert other.parts == leases.parts
+    other.restart()
+    assert other.parts == {worker: [worker] for worker in range(4)}
+
+
+def test_without_fixed_parts_nothing_is_inherited():
+    leases = Leases(batches(None))
+    leases.forfeit(0)
+    assert leases.heir(0) is None
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with host(tmp_path_factory.mktemp("host")) as made:
+        yield made
+
+
+def check_replay(machine: Host, run: Run, folder: Path, *given: str) -> None:
+    """Replay a run, and find its weights and its duals again."""
+    again = machine.start(folder, *given, "cluster=replay", f"cluster.trace={run.folder}")
+    assert again.end() == 0
+    for key in ("weights_sha256", "updates", "primal", "dual", "duality_gap", "suboptimality"):
+        assert again.summary[key] == run.summary[key]
+
+
+def check_relation(folder: Path) -> None:
+    """Compare (1/λn) Σ α_i x_i, of the newest checkpoint's mirror, with its w."""
+    found = checkpoint.newest_intact(folder)
+    assert found is not None
+    state = found[0]["executor"]["method"]
+    x = build.load(compose(*OVERRIDES)).dataset.train.batch(torch.arange(203))[0]
+    combined = state["alpha"].double() @ x.double() / (0.1 * 203)
+    torch.testing.assert_close(combined, state["w"].double(), atol=1e-5, rtol=1e-3)
+
+
+PROCESSES = ("cluster=processes", "cluster.workers=3", "cluster.timeout=20")
+
+
+@linux
+@pytest.mark.parametrize("sampling", ["uniform", "adaptive"])
+def test_a_recorded_run_is_replayed_bit_for_bit(machine: Host, tmp_path: Path, sampling: str):
+    given = (*OVERRIDES, "run.epochs=2", f"algorithm.sampling={sampling}")
+    run = machine.start(tmp_path / "run", *given, *PROCESSES)
+    assert run.end() == 0
+    check_relation(run.folder)
+    check_replay(machine, run, tmp_path / "again", *given)
+
+
+@linux
+def test_a_lost_workers_part_goes_on_elsewhere(machine: Host, tmp_path: Path):
+    given = (*OVERRIDES, "run.epochs=60", "run.eval_every=1", "cluster.compute.seconds=0.005")
+    run = machine.start(tmp_path / "run", *given, *PROCESSES)
+    run.saved(3)
+    run.signal("worker 1", signal.SIGKILL)
+    assert run.end() == 0
+    assert run.summary["workers_lost"] == 1
+    assert "worker 0 takes over its part of the training set" in machine.output.read_text()
+    check_relation(run.folder)
+    without = [item for item in given if not item.startswith("cluster.")]
+    check_replay(machine, run, tmp_path / "again", *without)
+
+
+@linux
+def test_a_run_that_was_stopped_goes_on_with_its_duals(machine: Host, tmp_path: Path):
+    given = (*OVERRIDES, "run.epochs=60", "run.eval_every=1", "cluster.compute.seconds=0.005")
+    run = machine.start(tmp_path / "run", *given, *PROCESSES)
+    run.saved(3)
+    run.signal("server", signal.SIGTERM)
+    assert run.end() == 143
+    check_relation(run.folder)
+    again = machine.start(run.folder, *given, *PROCESSES, resume=True)
+    assert again.end() == 0
+    check_relation(run.folder)
+    without = [item for item in given if not item.startswith("cluster.")]
+    check_replay(machine, again, tmp_path / "again", *without)

@@ -1,0 +1,248 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from runner.gradients.evaluate import Score
+from runner.loop.schedule import Schedule
+from runner.loop.train_control import CHECK_EVERY, Course, PeerLost, Stop
+from runner.run_folder.timeline import Activity
+from tests.trial import Notes
+
+
+class Executor:
+    """What a course needs of whoever drives it."""
+
+    def __init__(self) -> None:
+        self.activity = Activity(1)
+
+    def columns(self) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mine": 7}
+
+
+class Fixture:
+    """A course of 10 samples with a log, saved checkpoints and an evaluator that counts."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.notes, self.saved, self.evaluated, self.stop = Notes(), [], 0, False
+        self.score = Score(0.5, 12.5)
+        self.executor = Executor()
+        self.totals = torch.zeros(3, dtype=torch.float64)
+        evaluator: Any = self.evaluate
+        given: dict[str, Any] = {"samples": 10, "epochs": 3, "eval_every": 1.0, "checkpoint_every": 1.0} | options
+        self.course = Course(
+            **given,
+            schedule=Schedule(lr=0.4, workers=1, milestones=[1], gamma=0.5),
+            evaluator=evaluator,
+            log=self.notes,
+            folder=folder,
+            save=lambda updates, state: self.saved.append((updates, state)),
+            stopping=lambda: self.stop,
+        )
+
+    def evaluate(self, weights: torch.Tensor, statistics: torch.Tensor) -> Score:
+        self.evaluated += 1
+        return self.score
+
+    def update(self, samples: float = 5, loss: float = 2.0, errors: float = 1.0, finished: bool = False) -> None:
+        self.totals += torch.tensor([loss * samples, errors, samples], dtype=torch.float64)
+        self.executor.activity.staleness(0, self.course.updates)
+        self.course.advance(samples, self.course.seconds + 1, self.totals, staleness=self.course.updates)
+        if self.course.due(finished):
+            nothing = torch.empty(0)
+            self.course.evaluate(nothing, nothing, self.totals, self.executor, finished)
+
+
+def test_a_row_says_what_happened_since_the_last_one(tmp_path: Path):
+    run = Fixture(tmp_path)
+    for loss in (2.0, 4.0, 6.0):
+        run.update(loss=loss)
+    assert len(run.notes.rows) == 1
+    run.update(loss=8.0)
+    first, second = run.notes.rows
+    expected = {
+        "epoch": 1.0,
+        "samples": 10,
+        "updates": 2,
+        "seconds": 2.0,
+        "train_loss": 3.0,
+        "train_error": 20.0,
+        "test_loss": 0.5,
+        "test_error": 12.5,
+        "lr": 0.2,
+        "staleness_mean": 0.5,
+        "staleness_max": 1,
+    }
+    assert {key: first[key] for key in expected} == expected
+    assert (second["train_loss"], second["staleness_mean"], second["updates"], second["epoch"]) == (7.0, 2.5, 4, 2.0)
+    assert not run.totals.any()
+
+
+def test_the_rate_is_that_of_the_passes_so_far(tmp_path: Path):
+    run = Fixture(tmp_path)
+    rates = []
+    for _ in range(3):
+        rates.append(run.course.rate())
+        run.update()
+    assert rates == [(0.4, 1.0), (0.4, 1.0), (0.2, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("every", "epochs"), [(1.0, [1.0, 2.0, 3.0]), (0.5, [0.5, 1, 1.5, 2, 2.5, 3]), (2.0, [2.0, 3.0])]
+)
+def test_evaluations_come_as_often_as_asked_and_at_the_end(every: float, epochs: list[float], tmp_path: Path):
+    run = Fixture(tmp_path, eval_every=every)
+    for update in range(6):
+        run.update(finished=update == 5)
+    assert [row["epoch"] for row in run.notes.rows] == epochs
+
+
+def test_steps_longer_than_the_interval_are_evaluated_once_each(tmp_path: Path):
+    run = Fixture(tmp_path, eval_every=0.1)
+    run.update(samples=10)
+    run.update(samples=10)
+    assert [row["epoch"] for row in run.notes.rows] == [1.0, 2.0]
+
+
+def test_checkpoints_are_as_rare_as_asked_and_never_missing_at_the_end(tmp_path: Path):
+    run = Fixture(tmp_path, checkpoint_every=2.0)
+    for update in range(6):
+        run.update(finished=update == 5)
+    assert [updates for updates, _ in run.saved] == [4, 6]
+    assert run.saved[0][1]["executor"] == {"mine": 7}
+
+
+def test_a_signal_saves_at_once_and_stops(tmp_path: Path):
+    run = Fixture(tmp_path)
+    run.update()
+    run.stop = True
+    with pytest.raises(Stop) as stopped:
+        run.update(samples=1)
+    assert (stopped.value.status, stopped.value.code) == ("interrupted", 0)
+    assert [updates for updates, _ in run.saved] == [2]
+    assert run.evaluated == 0, "what was trained so far is not in a row yet"
+
+
+def test_a_signal_at_an_evaluation_saves_too_however_rare_checkpoints_are(tmp_path: Path):
+    run = Fixture(tmp_path, checkpoint_every=100.0)
+    run.update()
+    run.stop = True
+    with pytest.raises(Stop, match="interrupted"):
+        run.update()
+    assert len(run.notes.rows) == 1
+    assert [updates for updates, _ in run.saved] == [2]
+
+
+def test_a_signal_that_comes_while_a_checkpoint_is_decided_on_stops_at_the_next_update(tmp_path: Path):
+    run = Fixture(tmp_path, checkpoint_every=100.0)
+    answers = iter([False, False, True, True])  # one for `due` of each update, one for `evaluate` of each
+    run.course.stopping = lambda: next(answers)
+    run.course.due = lambda finished=False: run.course.stopping() or True
+    run.update()
+    assert not run.saved
+    with pytest.raises(Stop, match="interrupted"):
+        run.update()
+    assert [updates for updates, _ in run.saved] == [2]
+
+
+def test_what_another_process_was_asked_is_saved_here(tmp_path: Path):
+    run = Fixture(tmp_path, checkpoint_every=100.0)
+    run.course.advance(5, 1.0, None)
+    nothing = torch.empty(0)
+    with pytest.raises(Stop, match="interrupted"):
+        run.course.evaluate(nothing, nothing, run.totals, run.executor, stop=True)
+    assert [updates for updates, _ in run.saved] == [1]
+
+
+def test_intervals_far_below_an_update_are_passed_at_once(tmp_path: Path):
+    run = Fixture(tmp_path, eval_every=1e-12, checkpoint_every=1e-12)
+    run.update()
+    run.update()
+    assert [row["epoch"] for row in run.notes.rows] == [0.5, 1.0]
+    assert len(run.saved) == 2
+
+
+def test_a_signal_in_the_last_update_changes_nothing(tmp_path: Path):
+    run = Fixture(tmp_path, epochs=0.5)
+    run.stop = True
+    run.update(finished=True)
+    assert len(run.notes.rows) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_infinite_loss_ends_the_run_within_some_updates(value: float, tmp_path: Path):
+    run = Fixture(tmp_path, epochs=1e9, eval_every=1e9)
+    for _ in range(CHECK_EVERY - 1):
+        run.update(loss=value)
+    with pytest.raises(Stop, match="diverged"):
+        run.update(loss=value)
+
+
+def test_an_infinite_loss_is_found_at_an_evaluation_and_its_row_is_written(tmp_path: Path):
+    run = Fixture(tmp_path)
+    run.update(loss=math.nan)
+    with pytest.raises(Stop, match="diverged"):
+        run.update()
+    assert len(run.notes.rows) == 1
+    assert not run.saved, "nothing is gained by going on from there"
+
+
+def test_a_test_loss_that_is_not_finite_is_a_divergence_too(tmp_path: Path):
+    run = Fixture(tmp_path)
+    run.score = Score(math.inf, 90.0)
+    run.update()
+    with pytest.raises(Stop, match="diverged"):
+        run.update()
+
+
+def test_the_state_continues_where_it_was(tmp_path: Path):
+    run, other = Fixture(tmp_path, checkpoint_every=2.0), Fixture(tmp_path, checkpoint_every=2.0)
+    for _ in range(3):
+        run.update()
+    other.course.load_state_dict(run.course.state_dict())
+    for _ in range(3):
+        run.update()
+        other.update()
+    assert [row["epoch"] for row in other.notes.rows] == [2.0, 3.0]
+    assert [updates for updates, _ in other.saved] == [updates for updates, _ in run.saved] == [4]
+    assert other.course.state_dict() | {"train_wall": 0} == run.course.state_dict() | {"train_wall": 0}
+
+
+def test_training_time_stands_during_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clock = [100.0]
+    monkeypatch.setattr("runner.loop.train_control.time.perf_counter", lambda: clock[0])
+    run = Fixture(tmp_path)
+
+    def slow(weights: torch.Tensor, statistics: torch.Tensor) -> Score:
+        clock[0] += 1000
+        return Score(0.5, 10.0)
+
+    evaluator: Any = slow
+    run.course.evaluator = evaluator
+    run.course.start()
+    for _ in range(4):
+        clock[0] += 1
+        run.update()
+    assert run.course.wall() == 4.0
+    run.course.pause()
+    clock[0] += 50
+    assert run.course.wall() == run.course.train_wall == 4.0
+
+
+def test_another_ranks_evaluation_is_only_counted(tmp_path: Path):
+    run = Fixture(tmp_path)
+    run.course.advance(10, 1.0, None)
+    assert run.course.evaluation_due()
+    run.course.skip_evaluation()
+    assert not run.course.evaluation_due()
+    assert run.evaluated == 0
+
+
+def test_a_lost_peer_is_an_interruption_with_its_own_exit_code():
+    lost = PeerLost("worker 3 is gone")
+    assert (lost.status, lost.code, lost.message) == ("interrupted", 3, "worker 3 is gone")

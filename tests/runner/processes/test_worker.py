@@ -1,0 +1,97 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from runner.processes.message_buffer import BATCH, STOP, Packet
+from runner.processes.worker import push_fields, serve_worker
+from runner.train import build
+from tests.graphs import CpuGraphs, Late
+from tests.trial import compose, conduct
+
+RUN = (
+    "model=resnet8",
+    "dataset.limit_train=70",
+    "dataset.limit_test=20",
+    "dataset.augment=true",
+    "run.batch_size=16",
+    "run.epochs=2",
+    "algorithm.momentum=0.9",
+    "algorithm.weight_decay=0.01",
+)
+
+
+def test_one_worker_process_is_sequential_sgd_to_the_bit(tmp_path: Path):
+    code, real = conduct(tmp_path / "real", "algorithm=dc_asgd_a", "cluster=processes", "cluster.workers=1", *RUN)
+    sequential = conduct(tmp_path / "sequential", "algorithm=sgd", *RUN)[1]
+    assert (code, real["status"]) == (0, "completed")
+    for key in ("weights_sha256", "buffers_sha256", "updates", "samples", "final_test_error"):
+        assert real[key] == sequential[key], key
+
+
+class Server:
+    """A link whose other end answers every push with new weights and the next batch."""
+
+    def __init__(self, layout: Any, push: dict[str, int], weights: torch.Tensor, tasks: int) -> None:
+        self.outbox, self.inbox = Packet(layout.pull), Packet(push)
+        self.weights, self.tasks = weights, tasks
+        self.pushes: list[dict[str, torch.Tensor]] = []
+        self.sums: list[torch.Tensor] = []
+
+    def receive(self, buffer: torch.Tensor) -> None:
+        task = len(self.pushes)
+        self.outbox.header[0] = BATCH if task < self.tasks else STOP
+        self.outbox.header[1] = task
+        self.outbox.fill({"w": self.weights + 0.01 * task})
+        buffer.copy_(self.outbox.buffer)
+
+    def send(self, buffer: torch.Tensor) -> Any:
+        self.inbox.buffer.copy_(buffer)
+        self.pushes.append({name: tensor.clone() for name, tensor in self.inbox.tensors.items()})
+        self.sums.append(self.inbox.numbers[:3].clone())
+
+        class Done:
+            wait: Callable[[], None] = staticmethod(lambda: None)
+
+        return Done()
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["on a CPU", "as on a GPU"])
+def test_a_worker_pushes_what_its_oracle_says_of_the_weights_it_was_sent(streamed: bool):
+    """Two sizes of batches, weights that arrive in one buffer: as on a GPU, beside the batch, a graph's branch."""
+    limits = ("dataset.limit_train=70", "dataset.limit_test=20", "dataset.augment=true", "run.batch_size=16")
+    overrides = ("algorithm=asgd", "model=resnet8", "run.epochs=3", "cluster.workers=1", *limits)
+    reference, parts = build.load(compose(*overrides)), build.load(compose(*overrides))
+    oracle, late, graphs = parts.oracle, Late(), CpuGraphs()
+    if streamed:
+        doubles = build.NetworkOracle(oracle.replica, oracle.split, seed=oracle.seed, beside=late, graphs=graphs)
+        oracle = doubles
+    n, statistics = oracle.replica.weights.numel(), oracle.replica.statistics.numel()
+    method: Any = parts.method
+    layout = method.layout(n)
+    server: Any = Server(layout, push_fields(layout.push, statistics), oracle.replica.weights.clone(), tasks=12)
+    serve_worker(
+        method.worker(0),
+        server,
+        worker=0,
+        layout=layout,
+        oracle=oracle,
+        batches=parts.batches,
+        clock=parts.clock(),
+        gradients=lambda updates: 1.0,
+    )
+    assert len(server.pushes) == 12
+    sizes = set()
+    for task, (push, sums) in enumerate(zip(server.pushes, server.sums, strict=True)):
+        batch = reference.batches.batch(task)
+        sizes.add(len(batch.ids))
+        assert torch.equal(push["g"], reference.oracle.gradient(server.weights + 0.01 * task, batch)), task
+        assert torch.equal(push["batch statistics"], reference.oracle.replica.statistics)
+        assert torch.equal(sums, reference.oracle.take_totals())
+    assert len(sizes) == 2
+    if streamed:
+        assert late.log == ["start", "join"] * (late.log.count("join"))
+        assert graphs.captures == len(sizes)
+        assert graphs.replays == 12 - len(sizes)

@@ -1,0 +1,218 @@
+import io
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from runner.run_folder import console as console_module
+from runner.run_folder.console import Progress, duration, row_line, show_result, sparkline
+
+ROW = {
+    "epoch": 1.0,
+    "samples": 1000,
+    "updates": 32,
+    "seconds": 12.25,
+    "train_loss": 1.5,
+    "train_error": 40.0,
+    "test_loss": 1.25,
+    "test_error": 33.333,
+    "lr": 0.1,
+    "staleness_mean": 6.96,
+    "staleness_max": 9,
+}
+
+
+def console(width: int = 200, terminal: bool = False) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
+
+
+def written(target: Console) -> str:
+    assert isinstance(target.file, io.StringIO)
+    return target.file.getvalue()
+
+
+def test_a_line_says_what_is_in_the_row():
+    text = row_line(ROW, 3, "virtual s", 1234.6)
+    parts = ["epoch 1.00/3", "test error  33.33 %", "train error  40.00 %", "train loss 1.5000", "lr     0.1"]
+    parts += ["staleness  7.0", "max   9", "12.2 virtual s", "1,235 samples/s", "test loss 1.2500"]
+    for part in parts:
+        assert part in text
+    assert "None" not in row_line({**ROW, "test_error": None, "train_loss": float("nan")}, 3, "s")
+
+
+def test_lines_are_aligned_and_show_what_an_algorithm_adds():
+    last = {**ROW, "epoch": 10.0, "test_error": 5.0, "staleness_max": 120, "seconds": 12345.6, "duality_gap": 1e-7}
+    first, second = (row_line(row, 10, "s", 9.0) for row in ({**ROW, "duality_gap": 0.25}, last))
+    assert len(first) == len(second)
+    assert first.index("duality_gap") == second.index("duality_gap")
+    assert "duality_gap      1e-07" in second
+
+
+def test_a_line_fits_a_narrow_terminal_without_what_matters_less():
+    text = row_line({**ROW, "sigma": 0.1}, 3, "virtual s", 1234.6, width=80)
+    assert len(text) <= 80
+    assert "test error" in text
+    assert "samples/s" in text
+    assert "sigma" not in text
+
+
+def test_without_a_terminal_there_is_one_plain_line_per_evaluation():
+    target = console(width=40)
+    display = Progress(epochs=3, virtual=False, console=target)
+    display.start()
+    for epoch in (1.0, 2.0):
+        display.update(epoch=epoch, samples=10, train_loss=1.0)
+        display.row({**ROW, "epoch": epoch})
+    display.stop()
+    assert written(target) == "".join(row_line({**ROW, "epoch": epoch}, 3, "s") + "\n" for epoch in (1.0, 2.0))
+
+
+def test_live_numbers_are_shown_and_read_only_when_refreshed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(console_module, "_REFRESH_SECONDS", 1000.0)
+    target = console(terminal=True)
+    display = Progress(epochs=3, virtual=True, console=target, live=True)
+    display.start()
+    display.row(ROW)
+    calls = []
+
+    def loss() -> torch.Tensor:
+        calls.append(1)
+        return torch.tensor(0.75)
+
+    for samples in (32, 64, 96):
+        display.update(epoch=1.5, samples=samples, train_loss=loss, staleness=torch.tensor(7))
+    display.stop()
+    display.stop()
+    assert len(calls) == 1
+    live = written(target).split("\n")[-2]
+    for part in ("epoch 1.50/3", "test error 33.33 %", "train loss 0.7500", "staleness 7.0", "left"):
+        assert part in live
+
+
+def test_the_rate_leaves_evaluation_out(monkeypatch: pytest.MonkeyPatch):
+    now = 0.0
+    monkeypatch.setattr(console_module.time, "perf_counter", lambda: now)
+    target = console(terminal=True)
+    display = Progress(epochs=3, virtual=True, console=target, live=True)
+    display.start()
+    for samples in (100, 200, 300):
+        now += 1.0
+        display.update(epoch=samples / 1000, samples=samples)
+    now += 1000.0
+    display.row(ROW)
+    for samples in (400, 500):
+        now += 1.0
+        display.update(epoch=samples / 1000, samples=samples)
+    display.stop()
+    rates = [part.split()[0] for part in written(target).split("  ") if "samples/s" in part and "virtual" not in part]
+    assert set(rates) == {"100"}
+
+
+def test_time_left_of_a_resumed_run_goes_by_this_session(monkeypatch: pytest.MonkeyPatch):
+    now = 0.0
+    monkeypatch.setattr(console_module.time, "perf_counter", lambda: now)
+    target = console(terminal=True)
+    display = Progress(epochs=10, virtual=True, console=target, live=True)
+    display.start(8.0)
+    now = 60.0
+    display.update(epoch=9.0, samples=100)
+    display.stop()
+    assert "epoch 9.00/10  1:00 left" in written(target)
+
+
+def test_an_update_between_refreshes_costs_microseconds():
+    display = Progress(epochs=3, virtual=True, console=console(terminal=True), live=True)
+    display.start()
+    display.update(epoch=0.0, samples=0)
+    best = float("inf")
+    for _ in range(20):  # the shortest of several: another process may take the core
+        begun = time.perf_counter()
+        for index in range(500):
+            display.update(epoch=1.0, samples=index, train_loss=1.0, staleness=7)
+        best = min(best, (time.perf_counter() - begun) / 500)
+    display.stop()
+    assert best < 5e-6
+
+
+def test_log_lines_go_above_the_bar(monkeypatch: pytest.MonkeyPatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    handler = logging.StreamHandler(sys.stdout)
+    logger = logging.getLogger("dcrun")
+    logger.addHandler(handler)
+    try:
+        target = console(terminal=True)
+        display = Progress(epochs=3, virtual=True, console=target, live=True)
+        display.start()
+        logger.warning("a warning")
+        display.stop()
+        assert "a warning\n" in written(target)
+        assert stream.getvalue() == ""
+        assert handler.stream is stream
+        logger.warning("afterwards")
+        assert stream.getvalue() == "afterwards\n"
+    finally:
+        logger.removeHandler(handler)
+
+
+SUMMARY: dict[str, Any] = {
+    "status": "completed",
+    "algorithm": "dc_asgd_a",
+    "model": "resnet20",
+    "dataset": "digits",
+    "cluster": "simulated",
+    "workers": 4,
+    "epochs": 3.0,
+    "best_test_error": 4.5,
+    "final_test_error": 5.25,
+    "seconds": 321.0,
+    "clock": "virtual",
+    "wall_seconds": 61.25,
+    "samples_per_second": 1234.0,
+}
+
+
+def test_the_result_says_what_ran_and_how_it_ended():
+    target = console(width=80)
+    show_result(target, SUMMARY, Path("outputs/a"), curve=[80.0, None, 40.0, 5.25])
+    text = written(target)
+    parts = ["dc_asgd_a", "resnet20", "digits", "4 (simulated)", "best 4.50 %, final 5.25 %", "321.0 virtual s"]
+    for part in [*parts, "61.2 s", "1,234 samples/s", "completed", "█▅▁"]:
+        assert part in text
+    assert text.endswith("run folder: outputs/a\n")
+    assert "schedule.lr" not in text
+
+
+def test_measured_seconds_are_not_called_virtual():
+    target = console()
+    show_result(target, {**SUMMARY, "clock": "measured", "cluster": "processes"}, Path("outputs/a"))
+    assert "321.0 s" in written(target)
+    assert "virtual" not in written(target)
+
+
+def test_a_diverged_run_gets_a_hint_and_an_interrupted_one_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    target = console()
+    empty = {"best_test_error": None, "final_test_error": None, "samples_per_second": None}
+    show_result(target, {**SUMMARY, **empty, "status": "diverged"}, Path("outputs/a"), lr=0.5)
+    assert "smaller schedule.lr (it is 0.5), or a warm-up: schedule.warmup_epochs=5" in written(target)
+    assert "best - %, final - %" in written(target)
+    monkeypatch.chdir(tmp_path)
+    show_result(target, {**SUMMARY, "status": "interrupted"}, Path("outputs/a").absolute())
+    assert "run.resume" not in written(target), "there is no checkpoint to go on from"
+    Path("outputs/a/checkpoints").mkdir(parents=True)
+    Path("outputs/a/checkpoints/step-000000000001.pt").touch()
+    show_result(target, {**SUMMARY, "status": "interrupted"}, Path("outputs/a").absolute())
+    assert "dcrun run.resume=outputs/a" in written(target)
+
+
+def test_small_forms():
+    assert [duration(seconds) for seconds in (7, 754, 3723)] == ["0:07", "12:34", "1:02:03"]
+    assert sparkline([100, 50, 0]) == "█▅▁"
+    assert sparkline([float("nan"), 3.0, None]) == ""
+    assert len(sparkline(list(range(160)))) == 40
+    assert sparkline([0.0, 0.0]) == "▁▁"

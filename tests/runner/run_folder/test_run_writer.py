@@ -1,0 +1,276 @@
+import io
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from runner.run_folder.run_writer import SUMMARY_KEYS, Tracker
+
+CFG: dict[str, Any] = {
+    "schedule": {"lr": 0.5},
+    "logger": {"kind": "none", "mode": "offline", "project": "dcrun", "group": None},
+}
+
+
+def tracker(folder: Path, *, virtual: bool = True, **logger: object) -> Tracker:
+    console = Console(file=io.StringIO(), width=200)
+    cfg = {**CFG, "logger": {**CFG["logger"], **logger}}
+    return Tracker(folder, cfg, epochs=3, virtual=virtual, console=console)
+
+
+def row(epoch: int, error: float | None, loss: float = 1.0) -> dict[str, Any]:
+    return {
+        "epoch": float(epoch),
+        "samples": 100 * epoch,
+        "updates": 10 * epoch,
+        "seconds": 2.5 * epoch,
+        "train_loss": loss,
+        "test_error": error,
+    }
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads((folder / "summary.json").read_text(), parse_constant=refuse)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def printed(run: Tracker) -> str:
+    file = run.display.console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_a_run_from_start_to_finish(tmp_path: Path):
+    run = tracker(tmp_path)
+    run.start({"algorithm": "sgd", "workers": 1})
+    assert summary(tmp_path)["status"] == "running"
+    for epoch, error in ((1, 50.0), (2, 20.0), (3, 30.0)):
+        run.progress(epoch=epoch, samples=100 * epoch, train_loss=1.0)
+        run.log(row(epoch, error))
+        assert metrics(tmp_path)[-1] == row(epoch, error)
+    run.finish("completed", samples_per_second=12.0, weights_sha256="ab")
+    done = summary(tmp_path)
+    assert set(SUMMARY_KEYS) == set(done)
+    expected = {
+        "status": "completed",
+        "algorithm": "sgd",
+        "workers": 1,
+        "epochs": 3.0,
+        "samples": 300,
+        "updates": 30,
+        "seconds": 7.5,
+        "clock": "virtual",
+        "best_test_error": 20.0,
+        "final_test_error": 30.0,
+        "final_train_loss": 1.0,
+        "samples_per_second": 12.0,
+        "weights_sha256": "ab",
+        "dataset_fingerprint": None,
+    }
+    assert {key: done[key] for key in expected} == expected
+    assert 0 < done["wall_seconds"] < 60
+    assert printed(run).count("epoch ") == 3
+    assert f"run folder: {tmp_path}" in printed(run)
+    assert sorted(os.listdir(tmp_path)) == ["metrics.jsonl", "summary.json"]
+
+
+def test_a_diverged_run_is_strict_json_and_hints(tmp_path: Path):
+    run = tracker(tmp_path, virtual=False)
+    run.start({})
+    run.log(row(1, 90.0, loss=math.nan))
+    run.finish("diverged", final_train_loss=math.inf)
+    assert metrics(tmp_path)[0]["train_loss"] is None
+    assert summary(tmp_path)["final_train_loss"] is None
+    assert summary(tmp_path)["clock"] == "measured"
+    assert "smaller schedule.lr (it is 0.5)" in printed(run)
+
+
+def test_finishing_is_once_and_only_with_an_end(tmp_path: Path):
+    run = tracker(tmp_path)
+    run.start({})
+    with pytest.raises(ValueError, match="status=running"):
+        run.finish("running")
+    run.finish("interrupted")
+    run.finish("completed")
+    assert summary(tmp_path)["status"] == "interrupted"
+    with pytest.raises(RuntimeError):
+        run.log(row(1, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError("it broke\nbadly"), "failed"), (KeyboardInterrupt(), "interrupted")]
+)
+def test_an_exception_ends_the_run_and_goes_on(tmp_path: Path, error: BaseException, status: str):
+    run = tracker(tmp_path)
+
+    def work() -> None:
+        with run:
+            run.start({})
+            run.log(row(1, 50.0))
+            raise error
+
+    with pytest.raises(type(error)):
+        work()
+    assert summary(tmp_path)["status"] == status
+    assert summary(tmp_path)["final_test_error"] == 50.0
+    if status == "failed":
+        assert summary(tmp_path)["error"] == "RuntimeError: it broke"
+        assert "it broke" in printed(run)
+
+
+def test_an_exception_before_the_start_leaves_the_folder_alone(tmp_path: Path):
+    with pytest.raises(ValueError, match="wrong input"), tracker(tmp_path):
+        raise ValueError("wrong input")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_resumed_run_cuts_back_and_knows_what_was_before(tmp_path: Path):
+    run = tracker(tmp_path)
+    run.start({})
+    run.log(row(1, 10.0))
+    run.log(row(2, 60.0))
+    state = run.state_dict()
+    assert json.loads(json.dumps(state)) == state
+    run.log(row(3, 1.0))  # after the checkpoint: will come again
+    run.finish("interrupted")
+
+    again = tracker(tmp_path)
+    again.start({}, resumed={**state, "wall_seconds": 1000.0})
+    assert metrics(tmp_path) == [row(1, 10.0), row(2, 60.0)]
+    again.log(row(3, 40.0))
+    assert again.state_dict()["rows"] == 3
+    again.finish("completed")
+    assert metrics(tmp_path) == [row(1, 10.0), row(2, 60.0), row(3, 40.0)]
+    done = summary(tmp_path)
+    assert (done["best_test_error"], done["final_test_error"], done["status"]) == (10.0, 40.0, "completed")
+    assert 1000.0 < done["wall_seconds"] < 1060.0
+
+
+def test_a_new_run_in_an_old_folder_begins_empty(tmp_path: Path):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1.0, "test_error": 0.5}\n')
+    run = tracker(tmp_path)
+    run.start({})
+    run.log(row(1, 50.0))
+    run.finish("completed")
+    assert metrics(tmp_path) == [row(1, 50.0)]
+    assert summary(tmp_path)["best_test_error"] == 50.0
+
+
+def test_without_wandb_neither_it_nor_torch_is_imported(tmp_path: Path):
+    program = f"""
+import sys
+from pathlib import Path
+from runner.run_folder.run_writer import Tracker
+for kind, mode in (("none", "offline"), ("wandb", "disabled")):
+    logger = {{"kind": kind, "mode": mode, "project": "p", "group": None}}
+    run = Tracker(Path({str(tmp_path)!r}), {{"logger": logger}}, epochs=1, virtual=True)
+    run.start({{}})
+    run.finish("completed")
+assert "wandb" not in sys.modules and "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+OFFLINE = """
+import sys
+from pathlib import Path
+from runner.run_folder.run_writer import Tracker
+cfg = {"seed": 3, "logger": {"kind": "wandb", "mode": "offline", "project": "p", "group": "sweep-1"}}
+with Tracker(Path(sys.argv[1]), cfg, epochs=1, virtual=True) as run:
+    run.start({"algorithm": "sgd"})
+    run.log({"epoch": 1.0, "test_error": 12.5})
+    if sys.argv[2] == "fail":
+        raise RuntimeError("it broke")
+    run.finish("completed")
+"""
+
+
+@pytest.mark.parametrize("end", ["completed", "fail"])
+def test_wandb_is_offline_silent_and_in_the_run_folder(tmp_path: Path, end: str):
+    # A key, a server and a mode in the environment are no permission to go online.
+    server = socket.create_server(("127.0.0.1", 0))
+    server.setblocking(False)
+    environment = {
+        **os.environ,
+        "WANDB_MODE": "online",
+        "WANDB_API_KEY": "0" * 40,
+        "WANDB_BASE_URL": f"http://127.0.0.1:{server.getsockname()[1]}",
+        "HOME": str(tmp_path / "home"),
+    }
+    folder = tmp_path / "run"
+    folder.mkdir()
+    command = [sys.executable, "-c", OFFLINE, str(folder), end]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    with server, pytest.raises(BlockingIOError):  # nobody has called
+        server.accept()
+    assert done.returncode == (end == "fail"), done.stderr
+    assert "wandb:" not in done.stdout + done.stderr
+    files = list(folder.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == 1
+    content = files[0].read_bytes()
+    for part in (b"sweep-1", b"test_error", b"12.5", b"seed"):
+        assert part in content
+    if end == "completed":
+        assert b"completed" in content
+        assert done.stderr == ""
+    else:
+        assert b"failed" in content
+        assert summary(folder)["status"] == "failed"
+
+
+def test_wandb_that_cannot_begin_is_wrong_input_and_leaves_the_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("WANDB_MODE", "WANDB_SILENT"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"^logger=wandb: .*allowed: none"):
+        tracker(tmp_path, kind="wandb").start({})
+    with pytest.raises(ValueError, match=r"^logger\.mode=cloud: .*allowed: offline, online, disabled"):
+        tracker(tmp_path, kind="wandb", mode="cloud").start({})
+    assert os.listdir(tmp_path) == []
+
+
+def test_wandb_that_breaks_half_way_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    class Broken:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            self.id = "abc"
+
+        def define_metric(self, *arguments: object, **options: object) -> None: ...
+
+        def log(self, *arguments: object, **options: object) -> None:
+            raise ConnectionError("the service is gone")
+
+    class Module:
+        init = Broken
+        Settings = dict
+
+    for name in ("WANDB_MODE", "WANDB_SILENT"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setitem(sys.modules, "wandb", Module)
+    run = tracker(tmp_path, kind="wandb")
+    run.start({})
+    assert os.environ["WANDB_MODE"] == "offline"
+    run.log(row(1, 50.0))
+    run.log(row(2, 40.0))
+    assert run.state_dict()["wandb_id"] == "abc"
+    run.finish("completed")
+    assert len(metrics(tmp_path)) == 2
+    assert summary(tmp_path)["status"] == "completed"
+    assert caplog.text.count("the service is gone") == 1

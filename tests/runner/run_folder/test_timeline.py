@@ -1,0 +1,134 @@
+import json
+import math
+
+import pytest
+
+import runner.run_folder.timeline
+from runner.run_folder.timeline import Activity
+
+
+def rows(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "timeline.jsonl").read_text().splitlines()]
+
+
+def busy(activity: Activity, rounds: int, first: int = 0) -> None:
+    """Each round of 4 s: worker 0 computes for 3 s and waits for 1 s, worker 1 computes 1 s, sends 1 s and pushes."""
+    for number in range(first, first + rounds):
+        start = 4.0 * number
+        activity.span(0, "compute", start, start + 3.0)
+        activity.span(0, "wait", start + 3.0, start + 4.0)
+        activity.span(1, "compute", start, start + 1.0)
+        activity.span(1, "transfer", start + 1.0, start + 2.0)
+        activity.staleness(1, number % 3)
+
+
+def test_report_by_hand():
+    activity = Activity(2)
+    busy(activity, 5)
+    report = activity.report(20.0)
+    assert report["workers"] == [
+        {"worker": 0, "utilization": 0.75, "transferring": 0.0, "waiting": 0.25, "gradients": 5}
+        | {"staleness_mean": None, "staleness_max": None},
+        {"worker": 1, "utilization": 0.25, "transferring": 0.25, "waiting": 0.0, "gradients": 5}
+        | {"staleness_mean": 4 / 5, "staleness_max": 2},
+    ]
+    assert report["staleness"] == {"0": 2, "1": 2, "2": 1}
+    assert (report["seconds"], report["timeline_lines"], report["timeline_dropped"]) == (20.0, 20, 0)
+
+
+def test_what_lies_beyond_the_end_does_not_count():
+    activity = Activity(1)
+    activity.span(0, "compute", 0.0, 6.0)
+    activity.span(0, "compute", 6.0, 14.0)
+    activity.span(0, "transfer", 14.0, 15.0)
+    (row,) = activity.report(10.0)["workers"]
+    assert (row["utilization"], row["transferring"]) == (1.0, 0.0)
+    assert activity.report(0.0)["workers"][0]["utilization"] == 0.0
+
+
+def test_window_is_since_the_last_call():
+    activity = Activity(2)
+    assert activity.window() == (0.0, 0)
+    for value in (1, 2, 6):
+        activity.staleness(0, value)
+    assert activity.window() == (3.0, 6)
+    activity.staleness(1, 1)
+    assert activity.window() == (1.0, 1)
+    assert activity.window() == (0.0, 0)
+
+
+def test_timeline_has_every_span_once_and_in_order(tmp_path):
+    activity = Activity(2)
+    busy(activity, 2)
+    activity.flush(tmp_path)
+    busy(activity, 1, first=2)
+    activity.flush(tmp_path)
+    activity.flush(tmp_path)
+    assert len(rows(tmp_path)) == 12
+    assert rows(tmp_path)[-1] == {"worker": 1, "what": "transfer", "start": 9.0, "end": 10.0}
+
+
+def test_a_new_run_starts_a_new_timeline(tmp_path):
+    (tmp_path / "timeline.jsonl").write_text('{"worker": 9}\n')
+    activity = Activity(1)
+    activity.span(0, "wait", 0.0, 1e-7)
+    activity.flush(tmp_path)
+    assert rows(tmp_path) == [{"worker": 0, "what": "wait", "start": 0, "end": 1e-7}]
+
+
+def test_memory_and_file_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner.run_folder.timeline, "BUFFERED_LINES", 10)
+    monkeypatch.setattr(runner.run_folder.timeline, "TIMELINE_LINES", 25)
+    activity = Activity(1)
+    activity.flush(tmp_path)
+    for number in range(40):
+        activity.span(0, "compute", number, number + 1)
+        assert len(activity._pending) < 10
+    assert len(rows(tmp_path)) == 20
+    activity.write(tmp_path, 40.0)
+    assert len(rows(tmp_path)) == 25
+    report = json.loads((tmp_path / "workers.json").read_text())
+    assert (report["timeline_lines"], report["timeline_dropped"]) == (25, 15)
+    assert report["workers"][0]["gradients"] == 40
+    assert report["workers"][0]["utilization"] == 1.0
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+def test_a_resumed_run_reports_as_one_that_never_stopped(tmp_path, flushed):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir()
+    stopped.mkdir()
+    straight = Activity(2)
+    busy(straight, 6)
+    straight.write(whole, 24.0)
+
+    killed = Activity(2)
+    if flushed:
+        killed.flush(stopped)
+    busy(killed, 4)
+    state = json.loads(json.dumps(killed.state_dict(), allow_nan=False))
+    busy(killed, 1, first=4)
+    killed.flush(stopped)  # lines after the checkpoint, to be cut off
+    with open(stopped / "timeline.jsonl", "a") as file:
+        file.write('{"worker": 0, "wh')
+
+    resumed = Activity(2)
+    resumed.load_state_dict(state)
+    busy(resumed, 2, first=4)
+    resumed.write(stopped, 24.0)
+    assert (stopped / "timeline.jsonl").read_bytes() == (whole / "timeline.jsonl").read_bytes()
+    assert (stopped / "workers.json").read_bytes() == (whole / "workers.json").read_bytes()
+    assert resumed.window() == straight.window()
+
+
+def test_state_of_another_cluster_is_refused():
+    with pytest.raises(ValueError, match=r"cluster\.workers=3: the saved activity is of 2 workers; allowed: 2"):
+        Activity(3).load_state_dict(Activity(2).state_dict())
+
+
+@pytest.mark.parametrize(
+    "span", [("sleep", 0.0, 1.0), ("wait", 2.0, 1.0), ("wait", 0.0, math.inf), ("wait", math.nan, 1.0)]
+)
+def test_impossible_spans_are_refused(span):
+    with pytest.raises(ValueError, match="allowed: "):
+        Activity(1).span(0, *span)

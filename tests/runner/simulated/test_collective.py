@@ -1,0 +1,245 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from runner.run_folder.jsonl import read_lines
+from tests.trial import QuadraticOracle, Trial, equal, train
+
+# Twelve samples, three workers with batches of two: two steps.
+QUADRATIC = (
+    "algorithm=ssgd",
+    "model=linear",
+    "dataset.limit_train=12",
+    "run.batch_size=2",
+    "run.epochs=1",
+    "schedule.lr=0.25",
+    "algorithm.weight_decay=0",
+    "cluster.compute.distribution=constant",
+    "cluster.workers=3",
+    "cluster.compute.seconds=4",
+    "cluster.compute.speeds=[1,2,4]",
+)
+
+
+def played(*overrides: str, folder: Path, start: float = 16.0, **given: Any) -> tuple[Trial, list[float]]:
+    trial = Trial(*QUADRATIC, *overrides, folder=folder, oracle=QuadraticOracle(start), **given)
+    seconds: list[float] = []
+    trial.notes.on_update = lambda: seconds.append(trial.course.seconds)
+    return trial, seconds
+
+
+def test_all_wait_for_the_slowest(tmp_path: Path):
+    trial, seconds = played(folder=tmp_path)
+    trial.run()
+    assert seconds == [4.0, 8.0]
+    assert float(trial.executor.weights()) == 9.0, "16, 12, 9: the mean gradient of three equal ones is w"
+    workers = trial.executor.activity.report(8.0)["workers"]
+    assert [worker["utilization"] for worker in workers] == [1.0, 0.5, 0.25]
+    assert [worker["waiting"] for worker in workers] == [0.0, 0.5, 0.75]
+    assert trial.course.samples_seen == 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [
+        # 2 (M - 1) = 4 rounds of a latency and a third of the 4 bytes.
+        ("ring", 4 * 0.5 + 4 * (4 / 3) / 8),
+        # A latency and three times the bytes (DaSGD, section 3.3).
+        ("linear", 0.5 + 3 * 4 / 8),
+    ],
+)
+def test_an_all_reduce_follows_the_slowest(kind: str, seconds: float, tmp_path: Path):
+    network = (f"cluster.network.allreduce={kind}", "cluster.network.latency=0.5", "cluster.network.bandwidth=8")
+    trial, seen = played(*network, folder=tmp_path)
+    trial.run()
+    assert seen == pytest.approx([4.0 + seconds, 8.0 + 2 * seconds])
+    workers = trial.executor.activity.report(seen[-1])["workers"]
+    assert [worker["transferring"] for worker in workers] == pytest.approx([2 * seconds / seen[-1]] * 3)
+
+
+def test_one_worker_talks_to_nobody(tmp_path: Path):
+    alone = ("cluster.workers=1", "cluster.compute.speeds=null", "cluster.network.latency=9")
+    trial, seconds = played(*alone, "run.epochs=0.5", folder=tmp_path)
+    trial.run()
+    assert seconds == [4.0, 8.0, 12.0]
+
+
+def test_a_short_last_step_counts_every_sample_once(tmp_path: Path):
+    """13 samples: the third step has one sample for worker 0 and none for the others, and takes half its time."""
+    trial, seconds = played("dataset.limit_train=13", folder=tmp_path)
+    trial.run()
+    assert seconds == [4.0, 8.0, 10.0]
+    assert trial.course.samples_seen == 13
+    sizes = [len(ids) for _, ids in trial.parts.oracle.asked]  # type: ignore[attr-defined]
+    assert sizes == [2, 2, 2, 2, 2, 2, 1, 0, 0]
+    # The gradient of one sample of one counts three times in the mean over three workers, an empty share not at all;
+    # this oracle gives w for an empty share too, but its share is 0.
+    assert float(trial.executor.weights()) == 6.75
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 4])
+def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not(stop_after: int, tmp_path: Path):
+    overrides = ("run.epochs=3", "algorithm.momentum=0.5")
+    expected, _ = played(*overrides, folder=tmp_path)
+    expected.run()
+    stopped, _ = played(*overrides, folder=tmp_path, stop_after=stop_after)
+    state = stopped.stopped()
+    assert state["course"]["updates"] == stop_after
+    continued, _ = played(*overrides, folder=tmp_path)
+    continued.resume(state).run()
+    assert equal(continued.state, expected.state)
+    assert continued.course.seconds == expected.course.seconds
+
+
+def test_running_statistics_are_the_mean_of_the_workers_own(tmp_path: Path):
+    overrides = ("algorithm=ssgd", "model=resnet8", "dataset.limit_train=64", "run.epochs=2", "run.batch_size=16")
+    trial = Trial(*overrides, "cluster.workers=2", folder=tmp_path)
+    replica = trial.parts.oracle.replica
+    own = [replica.initial_statistics() for _ in range(2)]
+    asked: list[torch.Tensor] = []
+    gradient = trial.parts.oracle.gradient
+
+    def watched(w: torch.Tensor, batch: Any) -> torch.Tensor:
+        g = gradient(w, batch)
+        asked.append(replica.statistics.clone())
+        return g
+
+    trial.parts.oracle.gradient = watched
+    trial.run()
+    assert len(asked) == 8
+    for number, statistics in enumerate(asked):
+        own[number % 2].mul_(0.9).add_(statistics, alpha=0.1)
+    torch.testing.assert_close(trial.executor.running_statistics(), (own[0] + own[1]) / 2)
+
+
+def test_same_seed_same_bits(tmp_path: Path):
+    overrides = ("algorithm=ssgd", "model=mlp", "dataset.limit_train=128", "run.epochs=2", "run.batch_size=8")
+    first, second = (train(*overrides, folder=tmp_path) for _ in range(2))
+    assert first.sha256 == second.sha256
+    assert first.notes.rows == second.notes.rows
+    # Virtual time changes no weight of a method whose workers step together.
+    assert train(*overrides, "cluster.compute.distribution=gamma", folder=tmp_path).sha256 == first.sha256
+
+
+DELAYED = (
+    "algorithm=dasgd",
+    "algorithm.weight_decay=0",
+    "algorithm.tau=4",
+    "model=linear",
+    "dataset.limit_train=48",
+    "run.batch_size=2",
+    "run.epochs=1",
+    "cluster.workers=3",
+    "cluster.compute.distribution=constant",
+    "cluster.network.allreduce=linear",
+    "cluster.network.bandwidth=1",
+)
+"""Eight steps of three workers, a second each; twelve bytes of one weight travel at a byte a second."""
+
+
+def delayed(*overrides: str, folder: Path, **given: Any) -> tuple[Trial, list[float]]:
+    trial = Trial(*DELAYED, *overrides, folder=folder, oracle=QuadraticOracle(16.0), **given)
+    seconds: list[float] = []
+    trial.notes.on_update = lambda: seconds.append(trial.course.seconds)
+    return trial, seconds
+
+
+@pytest.mark.parametrize(
+    ("bandwidth", "delay", "seconds", "hidden"),
+    [
+        # Sent at 4, there at 4.8, before the step that merges it ends at 5.
+        (15.0, 1, [1, 2, 3, 4, 5, 6, 7, 8], 0.8),
+        # There at 5.5: half a second is waited, a second is hidden; the second one is sent at 8.5 and never merged.
+        (8.0, 1, [1, 2, 3, 4, 5.5, 6.5, 7.5, 8.5], 1.0),
+        (8.0, 2, [1, 2, 3, 4, 5, 6, 7, 8], 1.5),
+        # Without delay every one is waited for.
+        (8.0, 0, [1, 2, 3, 5.5, 6.5, 7.5, 8.5, 11], 0.0),
+    ],
+)
+def test_a_combination_travels_while_local_steps_run(
+    bandwidth: float, delay: int, seconds: list[float], hidden: float, tmp_path: Path
+):
+    trial, seen = delayed(f"cluster.network.bandwidth={bandwidth}", f"algorithm.delay={delay}", folder=tmp_path)
+    trial.run()
+    assert seen == pytest.approx(seconds)
+    row = trial.notes.rows[-1]
+    assert row["hidden_seconds"] == pytest.approx(hidden)
+    merged = 1 if delay else 2
+    assert row["communication_seconds"] == pytest.approx(merged * 12 / bandwidth)
+    for worker in trial.executor.activity.report(seen[-1])["workers"]:
+        exposed = row["communication_seconds"] - row["hidden_seconds"]
+        assert worker["transferring"] * seen[-1] == pytest.approx(exposed)
+        assert worker["utilization"] * seen[-1] == pytest.approx(8.0)
+        assert worker["waiting"] == 0.0
+
+
+def test_a_slow_worker_is_waited_for_only_where_its_average_is_missing(tmp_path: Path):
+    """Worker 0 needs 2 s a step, the others 1 s: it sends at 8, and only the step that merges waits for that."""
+    trial, seen = delayed("cluster.compute.speeds=[0.5,1,1]", "cluster.network.bandwidth=12", folder=tmp_path)
+    trial.run()
+    # The fast ones are at 5 when they need what is there at 9; the slow one is at 10 then.
+    assert seen == pytest.approx([2, 4, 6, 8, 10, 12, 14, 16])
+    fast = trial.executor.activity.report(16.0)["workers"][1]
+    assert fast["waiting"] * 16 == pytest.approx(3.0)
+    assert fast["transferring"] * 16 == pytest.approx(1.0)
+    # The slow worker hid the whole second, the others none of it.
+    assert trial.notes.rows[-1]["hidden_seconds"] == pytest.approx(1 / 3)
+
+
+def test_disagreement_is_the_distance_from_the_mean(tmp_path: Path):
+    trial = Trial("algorithm=dasgd", "model=mlp", "run.epochs=1", "cluster.workers=3", folder=tmp_path).run()
+    weights = torch.stack([method.solution() for method in trial.executor.methods])  # type: ignore[attr-defined]
+    distances = (weights - weights.mean(0)).norm(dim=1)
+    row = trial.notes.rows[-1]
+    assert row["disagreement_mean"] == pytest.approx(float(distances.mean()), rel=1e-4)
+    assert row["disagreement_max"] == pytest.approx(float(distances.max()), rel=1e-4)
+    assert 0 < row["disagreement_mean"] < row["disagreement_max"]
+
+
+def test_disagreement_is_logged_layer_by_layer(tmp_path: Path):
+    overrides = ("algorithm=dasgd", "model=mlp", "run.epochs=2", "cluster.workers=3", "run.diagnostics=[disagreement]")
+    trial = Trial(*overrides, folder=tmp_path).run()
+    lines = read_lines(tmp_path / "layers.jsonl")
+    assert len(lines) == 2
+    weights = torch.stack([method.solution() for method in trial.executor.methods])  # type: ignore[attr-defined]
+    apart = weights - weights.mean(0)
+    for layer in trial.parts.oracle.replica.layers:
+        expected = float(apart[:, layer.low : layer.high].norm(dim=1).mean())
+        assert lines[-1]["disagreement"][layer.name] == pytest.approx(expected, rel=1e-4)
+        assert expected > 0
+
+
+def test_methods_with_equal_weights_have_no_disagreement_column(tmp_path: Path):
+    trial, _ = played(folder=tmp_path)
+    trial.run()
+    assert not {"disagreement_mean", "hidden_seconds"} & trial.notes.rows[-1].keys()
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+@pytest.mark.parametrize("stop_after", range(1, 9))
+def test_a_run_stopped_while_an_average_travels_goes_on_as_if_it_had_not(stop_after: int, delay: int, tmp_path: Path):
+    overrides = (
+        *("algorithm=dasgd", "algorithm.tau=4", f"algorithm.delay={delay}", "algorithm.momentum=0.9", "model=mlp"),
+        *("dataset.limit_train=60", "run.batch_size=5", "cluster.workers=3", "run.epochs=3", "run.eval_every=0.5"),
+        *("cluster.network.bandwidth=40000", "cluster.compute.distribution=gamma"),
+    )
+    expected = train(*overrides, folder=tmp_path)
+    stopped = Trial(*overrides, folder=tmp_path, stop_after=stop_after)
+    state = stopped.stopped()
+    travels = any(k <= stop_after < k + delay for k in (4, 8))
+    assert bool(state["executor"]["travelling"]) == travels
+    continued = Trial(*overrides, folder=tmp_path).resume(state).run()
+    assert continued.sha256 == expected.sha256
+    assert continued.course.seconds == expected.course.seconds
+    assert continued.notes.rows[-1] == expected.notes.rows[-1]
+
+
+def test_a_gathering_follows_the_slowest(tmp_path: Path):
+    """Three workers send 8 bytes, a gradient and its norm: in a ring twice, one latency each."""
+    network = ("cluster.network.latency=0.5", "cluster.network.bandwidth=8")
+    trial, seen = played("algorithm=dc_ssgd", "algorithm.lambda0=0", "schedule.lr=0.1", *network, folder=tmp_path)
+    trial.run()
+    assert seen == pytest.approx([4 + 3.0, 8 + 6.0])
+    assert float(trial.executor.weights()) == pytest.approx(16 * 0.7**2)

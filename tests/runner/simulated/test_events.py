@@ -1,0 +1,158 @@
+"""Random schedules on a simulated parameter server: workers push in any order, are lost, begin anew."""
+
+import itertools
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.loop.train_control import Course
+from runner.run_folder.fingerprint import weights_sha256
+from runner.run_folder.recorder import Recorder
+from runner.run_folder.timeline import Activity
+from runner.run_folder.trace import LOST, PUSH, RESUMED, Trace, facts
+from runner.simulated.events import Event, TraceEvents
+from runner.simulated.server import SimulatedServer
+from runner.train import build
+from tests.trial import Notes, compose
+
+METHODS = ("asgd", "dc_asgd_c", "dc_asgd_a", "dc_asgd_abs")
+
+
+class RandomEvents:
+    """Any schedule that could happen: `draw` chooses among who computes, and who is lost or when all begin anew."""
+
+    def __init__(self, draw: random.Random, workers: int, lossy: bool) -> None:
+        self.draw = draw
+        self.workers = workers
+        self.busy: list[int] = []
+        self.alive = set(range(workers))
+        self.lossy = lossy
+        self.clock = itertools.count(1)
+
+    def begin(self) -> float:
+        return 0.0
+
+    def pulled(self, worker: int, share: float, now: float, gradients: float) -> None:
+        self.busy.append(worker)
+
+    @property
+    def over(self) -> bool:
+        return not self.busy
+
+    def next(self) -> Event:
+        time = float(next(self.clock))
+        if self.lossy and self.draw.random() < 0.1:
+            if self.draw.random() < 0.3:
+                self.busy.clear()
+                self.alive = set(range(self.workers))
+                return Event(RESUMED, -1, time)
+            if len(self.alive) > 1:
+                worker = self.draw.choice(sorted(self.alive))
+                self.alive.discard(worker)
+                if worker in self.busy:
+                    self.busy.remove(worker)
+                return Event(LOST, worker, time)
+        worker = self.draw.choice(self.busy)
+        self.busy.remove(worker)
+        return Event(PUSH, worker, time)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+def execute(parts: build.Parts, folder: Path, events: Any, activity: Activity, recorder: Recorder | None) -> Any:
+    torch.manual_seed(0)
+    run = parts.cfg.run
+    notes = Notes()
+    course = Course(
+        samples=len(parts.dataset.train),
+        epochs=run.epochs,
+        eval_every=run.eval_every,
+        checkpoint_every=100.0,
+        schedule=parts.schedule,
+        evaluator=parts.evaluator(),
+        log=notes,
+        folder=folder,
+    )
+    server: Any = SimulatedServer(
+        parts.method,  # type: ignore[arg-type]
+        workers=parts.workers,
+        oracle=parts.oracle,
+        batches=parts.batches,
+        events=events,
+        course=course,
+        activity=activity,
+        recorder=recorder,
+    )
+    server.run()
+    sha = weights_sha256(parts.oracle.replica.named_weights(server.weights()))
+    return sha, notes.rows, server
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    workers=st.integers(1, 6),
+    method=st.sampled_from(METHODS),
+    lossy=st.booleans(),
+    epochs=st.sampled_from([0.5, 1, 2]),
+)
+def test_a_replay_gives_the_bits_back(
+    tmp_path_factory: Any, seed: int, workers: int, method: str, lossy: bool, epochs: float
+):
+    folder = tmp_path_factory.mktemp("schedule")
+    overrides = (
+        f"algorithm={method}",
+        "model=linear",
+        "dataset.limit_train=100",
+        "dataset.limit_test=20",
+        "run.batch_size=8",
+        f"run.epochs={epochs}",
+        f"cluster.workers={workers}",
+    )
+    parts = build.load(compose(*overrides))
+    activity = Activity(workers)
+    events = RandomEvents(random.Random(seed), workers, lossy)
+    sha, rows, server = execute(parts, folder, events, activity, Recorder(folder, facts(parts)))
+    trace = Trace.read(str(folder))
+    pushes = [record for record in trace.records if record.kind == PUSH]
+
+    # Every sample is used once in each epoch.
+    assert sorted(record.batch for record in pushes) == list(range(len(parts.batches)))
+    used = torch.cat([parts.batches.batch(record.batch).ids for record in pushes])
+    counts = torch.bincount(used, minlength=len(parts.dataset.train))
+    assert int(counts.sum()) == sum(len(parts.batches.batch(b).ids) for b in range(len(parts.batches)))
+    if float(epochs).is_integer():
+        assert counts.tolist() == [int(epochs)] * len(parts.dataset.train)
+
+    # The staleness that was noted is the one that the order of the messages makes.
+    pulled, staleness = [0] * workers, []
+    for record in trace.records:
+        if record.kind == PUSH:
+            assert record.version == len(staleness)
+            assert record.pulled == pulled[record.worker]
+            staleness.append(record.version - record.pulled)
+            pulled[record.worker] = len(staleness)
+        elif record.kind == RESUMED:
+            pulled = [len(staleness)] * workers
+        else:  # who was idle takes the batch, and pulls now
+            break
+    else:
+        histogram = activity.report(1.0)["staleness"]
+        assert histogram == {str(value): staleness.count(value) for value in sorted(set(staleness))}
+
+    again = build.load(compose(*overrides))
+    replayed = Activity(workers)
+    same = TraceEvents(trace.records, replayed, workers=workers)
+    sha_again, rows_again, server_again = execute(again, folder, same, replayed, None)
+    assert sha_again == sha
+    assert rows_again == rows
+    assert server_again.workers_lost == server.workers_lost
+    assert replayed.report(1.0)["staleness"] == activity.report(1.0)["staleness"]

@@ -1,0 +1,164 @@
+"""Virtual time, memory and directions of modules, worked out by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from algorithms.base import Step
+from algorithms.pipeline import Features
+from models.base import Chain
+from runner.config.errors import InputError
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.pipeline_stage import Cut, backward, forward
+from runner.gradients.replica import Replica
+from runner.train import build
+from tests.trial import Trial, compose, conduct, train
+
+TIMED = (
+    "model=resnet8",
+    "dataset.limit_train=40",
+    "dataset.limit_test=10",
+    "run.batch_size=8",
+    "run.epochs=1",
+    "cluster.compute.distribution=constant",
+    "cluster.compute.seconds=3",
+)
+STEPS = 5
+
+
+def seconds(tmp_path: Path, *overrides: str, shares: list[float]) -> float:
+    trial = Trial(*TIMED, *overrides, f"cluster.workers={len(shares)}", folder=tmp_path)
+    executor: Any = trial.executor
+    executor.cut.shares = shares
+    return trial.run().course.seconds
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_equal_modules_take_the_time_of_table_3(workers: int, tmp_path: Path):
+    """T_F = 1, T_B = 2."""
+    equal = [1 / workers] * workers
+    assert seconds(tmp_path, "algorithm=bp", shares=equal) == pytest.approx(STEPS * 3)
+    assert seconds(tmp_path, "algorithm=ddg", shares=equal) == pytest.approx(STEPS * (1 + 2 / workers))
+    # The last module does not replay: it is through a T_F/K earlier, in the last iteration the others are not.
+    again = 1 / workers if workers > 1 else 0
+    assert seconds(tmp_path, "algorithm=fr", shares=equal) == pytest.approx(STEPS * (1 + 2 / workers + again))
+
+
+def test_the_slowest_module_decides(tmp_path: Path):
+    # Forward 0.25 + 0.75; backward 0.5 and 1.5. The first module is free 1 s before the second, and plays meanwhile.
+    expected = 1 + 1.5 + (STEPS - 1) * (0.75 + 1.5)
+    assert seconds(tmp_path, "algorithm=ddg", shares=[0.25, 0.75]) == pytest.approx(expected)
+
+
+def test_messages_take_time(tmp_path: Path):
+    slow = ("cluster.network.latency=0.1", "algorithm=bp")
+    assert seconds(tmp_path, *slow, shares=[0.5, 0.5]) == pytest.approx(STEPS * 3.2)
+    # The error gradient travels while the first module plays, and arrives 0.1 after the second's backward pass, which
+    # ended as the first's did; the features of an iteration take 0.1.
+    ddg = seconds(tmp_path, "cluster.network.latency=0.1", "algorithm=ddg", shares=[0.5, 0.5])
+    assert ddg == pytest.approx(STEPS * 2.1)
+
+
+def test_a_modules_share_is_that_of_its_multiply_adds():
+    parts = build.load(compose("algorithm=bp", "model=mlp", "model.widths=[32]"))
+    cut = Cut(parts.oracle, 2, None, parts.dataset.shape, parts.dataset.classes)
+    assert cut.shares == pytest.approx([64 * 32 / (64 * 32 + 32 * 10), 32 * 10 / (64 * 32 + 32 * 10)])
+    assert cut.outputs == [(32,), (10,)]
+    assert cut.nbytes(0, 8) == 4 * 8 * 32
+
+
+class Uniform(Chain):
+    """Layers that all save their input alone, of 64 features."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__([(f"layer{i}", nn.Linear(64, 64, bias=False)) for i in range(layers)])
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_uniform_chain_holds_what_the_thesis_counts(workers: int, tmp_path: Path):
+    """In boundary features, with L layers: BP L, DDG L(K + 1)/2, FR L + K(K + 1)/2 (table 6).
+
+    A replay's input is one of the K − k + 1 that are stored, so K of them are not counted twice. Stashed weights
+    are DDG's own: K − k copies of each module but the last.
+    """
+    layers = 8
+
+    def peak(*overrides: str) -> float:
+        trial = Trial(*TIMED, *overrides, f"cluster.workers={workers}", folder=tmp_path)
+        return _uniform(trial, layers, workers)
+
+    boundary = 4 * 8 * 64
+    weights = 4 * 64 * 64
+    loss = peak("algorithm=bp") - layers * boundary
+    assert loss == pytest.approx(4 * 8 * 64 + 8 * 8 + 4, abs=8 * 64), "what the loss saves: log-softmax, targets"
+    copies = workers * (workers - 1) / 2 * (layers / workers) * weights
+    assert peak("algorithm=ddg") - loss - copies == layers * (workers + 1) / 2 * boundary
+    assert peak("algorithm=fr") - loss == (layers + workers * (workers + 1) / 2 - workers) * boundary
+
+
+def _uniform(trial: Trial, layers: int, workers: int) -> float:
+    """Drive the trial's methods on a uniform chain in place of its network, in the executor's order."""
+    oracle = NetworkOracle(Replica(Uniform(layers)), trial.parts.dataset.train, seed=0)
+    size = layers // workers
+    cut = Cut(oracle, workers, [f"layer{size * k}" for k in range(1, workers)], (64,), 64)
+    methods: Any = [trial.parts.another_method() for _ in range(workers)]
+    for rank, method in enumerate(methods):
+        method.start(cut.stages[rank].weights, cut.place(rank))
+        cut.stages[rank].method = method
+    sent: list[Any] = [None] * workers
+    for t in range(2 * workers):
+        forward(methods, cut.stages, Features(t, torch.randn(8, 64), torch.arange(8)))
+        sent = backward(methods, cut.stages, sent, Step(lr=0.01))
+    return sum(stage.peak for stage in cut.stages)
+
+
+def test_back_propagation_has_sigma_one_and_measuring_changes_nothing(tmp_path: Path):
+    setting = (*TIMED, "algorithm=bp", "run.diagnostics=[sufficient_direction]")
+    code, measured = conduct(tmp_path / "a", *setting)
+    assert code == 0
+    (line,) = [json.loads(text) for text in (tmp_path / "a" / "layers.jsonl").read_text().splitlines()]
+    assert line["sufficient_direction"] == pytest.approx({"module1": 1.0, "module2": 1.0})
+    assert measured["weights_sha256"] == train(*TIMED, "algorithm=bp", folder=tmp_path).sha256
+
+
+def test_sigma_of_delayed_gradients_is_theirs(tmp_path: Path):
+    """Two iterations by hand: at t=1 module 1 takes the gradient of t=0, at t=0 none."""
+    setting = ("model=mlp", "dataset.limit_train=16", "run.batch_size=8", "run.epochs=1", "algorithm=ddg")
+    trial = Trial(*setting, "run.diagnostics=[sufficient_direction]", folder=tmp_path)
+    oracle, batches = trial.parts.oracle, trial.parts.batches
+    piece = slice(*trial.executor.cut.pieces[0][:2])  # type: ignore[attr-defined]
+    exact = []
+    original = trial.executor.directions.exact  # type: ignore[attr-defined]
+
+    def exactly(*arguments: Any) -> torch.Tensor:
+        exact.append(original(*arguments)[piece].double())
+        return original(*arguments)
+
+    trial.executor.directions.exact = exactly  # type: ignore[attr-defined]
+    trial.run()
+    assert len(exact) == len(batches) == 2
+    assert oracle is trial.parts.oracle
+    line = json.loads((tmp_path / "layers.jsonl").read_text())
+    expected = float(exact[1] @ exact[0] / (exact[0] @ exact[0] + exact[1] @ exact[1]))
+    assert line["sufficient_direction"]["module1"] == pytest.approx(expected, rel=1e-5)
+    assert line["sufficient_direction"]["module2"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("run.precision=bf16",), r"^run\.precision=bf16: algorithm=ddg cuts the network into modules; allowed: "),
+        (("run.compile=true",), r"^run\.compile=.*; allowed: false"),
+        (("run.micro_batch=4",), r"^run\.micro_batch=4: .*; allowed: null"),
+        (("cluster.record=true",), r"^cluster\.record="),
+        (("run.diagnostics=[disagreement]",), r"^run\.diagnostics=disagreement: "),
+        (("algorithm=asgd", "run.diagnostics=[sufficient_direction]"), r"^run\.diagnostics=sufficient_direction: "),
+    ],
+)
+def test_what_modules_cannot_do_is_refused(overrides: tuple[str, ...], message: str):
+    with pytest.raises(InputError, match=message):
+        build.load(compose("algorithm=ddg", *overrides))

@@ -1,0 +1,190 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from runner.cli.compose import CONF
+from runner.config.errors import InputError
+from runner.sweeps import experiment_sweeper
+
+EXPERIMENT = """
+# @package _global_
+defaults:
+  - override /algorithm: sgd
+  - override /hydra/sweeper: cells
+  - _self_
+scale: quick
+seeds: 2
+run: {name: a_paper, resume: true}
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    cells:
+      - algorithm=sgd
+      - algorithm=asgd,ssgd cluster.workers=2
+    scales: {paper: run.epochs=9 schedule.lr=0.5, quick: run.epochs=3}
+"""
+
+# Stands in for runner.train.train in every process of a test.
+STAND_IN = """
+import json, sys, types
+
+def execute(cfg, folder):
+    facts = {"status": "completed", "algorithm": cfg.names.algorithm, "workers": cfg.cluster.workers, "seed": cfg.seed,
+             "scale": cfg.scale, "seeds": cfg.seeds, "epochs": cfg.run.epochs}
+    (folder / "summary.json").write_text(json.dumps(facts))
+    return 0
+
+module = types.ModuleType("runner.train.train")
+module.execute = execute
+sys.modules["runner.train.train"] = module
+import runner
+runner.train.train = module
+"""
+
+
+def jobs(*typed: str, scale: str = "quick", seeds: int | None = 2) -> list[str]:
+    sweeper = OmegaConf.create(EXPERIMENT).hydra.sweeper
+    config = OmegaConf.create({"scale": scale, "seeds": seeds, "hydra": {"sweeper": sweeper}})
+    return [" ".join(job) for job in experiment_sweeper.jobs(config, typed)]
+
+
+def test_a_job_per_cell_and_seed() -> None:
+    assert jobs() == [
+        "algorithm=sgd run.epochs=3 scale=quick seeds=null seed=0",
+        "algorithm=sgd run.epochs=3 scale=quick seeds=null seed=1",
+        "algorithm=asgd cluster.workers=2 run.epochs=3 scale=quick seeds=null seed=0",
+        "algorithm=asgd cluster.workers=2 run.epochs=3 scale=quick seeds=null seed=1",
+        "algorithm=ssgd cluster.workers=2 run.epochs=3 scale=quick seeds=null seed=0",
+        "algorithm=ssgd cluster.workers=2 run.epochs=3 scale=quick seeds=null seed=1",
+    ]
+
+
+def test_another_scale() -> None:
+    assert jobs("scale=paper", scale="paper", seeds=1)[0] == (
+        "algorithm=sgd run.epochs=9 schedule.lr=0.5 scale=paper seeds=null seed=0"
+    )
+    with pytest.raises(InputError, match="scale=huge: is no scale; allowed: paper, quick"):
+        jobs(scale="huge")
+
+
+def test_what_is_typed_counts_last_and_may_be_swept() -> None:
+    (one, two, *_) = jobs("run.epochs=1", "schedule.lr=0.1,0.2", seeds=1)
+    assert one == "algorithm=sgd schedule.lr=0.1 run.epochs=1 scale=quick seeds=null seed=0".replace(
+        "schedule.lr=0.1 run.epochs=1", "run.epochs=1 schedule.lr=0.1"
+    )
+    assert "schedule.lr=0.2" in two
+
+
+def test_cells_made_equal_are_one() -> None:
+    assert [job.split()[0] for job in jobs("algorithm=nag", "cluster.workers=1", seeds=1)] == ["algorithm=nag"]
+    # The cells say the number of workers before and after the method.
+    for workers in ("4", "2"):
+        typed = ("dataset.root=/data", "algorithm=asgd", f"cluster.workers={workers}")
+        assert jobs(*typed, seeds=1) == [
+            f"algorithm=asgd dataset.root=/data cluster.workers={workers} run.epochs=3 scale=quick seeds=null seed=0"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("schedule.lr=0.1 run.epochs=1", "run.epochs=1 schedule.lr=0.1", True),
+        ("schedule.lr=0.2 run.epochs=1 schedule.lr=0.1", "schedule.lr=0.1 run.epochs=1", True),
+        ("schedule.lr=0.10 run.name='a'", "run.name=a schedule.lr=0.1", True),
+        ("algorithm=dasgd algorithm.tau=4", "algorithm.tau=4 algorithm=dasgd", True),
+        ("algorithm=dasgd algorithm.tau=4", "algorithm=dasgd algorithm.tau=2", False),
+        ("algorithm.tau=4", "~algorithm.tau=4", False),
+        ("algorithm.scale={a:1} algorithm.scale.a=2", "algorithm.scale.a=2 algorithm.scale={a:1}", False),
+        ("algorithm.scale={a:1} run.epochs=1", "run.epochs=1 algorithm.scale={a:1}", True),
+    ],
+)
+def test_jobs_are_equal_if_each_key_finally_gets_the_same(one: str, other: str, equal: bool) -> None:
+    sweeper = {"cells": ["model=mlp", "model=linear"], "scales": {"quick": ""}}
+    config = OmegaConf.create({"scale": "quick", "seeds": 1, "hydra": {"sweeper": sweeper}})
+    parsed = [OverridesParser.create().parse_overrides(text.split()) for text in (one, other)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment_sweeper, "lines", lambda config, typed: parsed)
+        assert len(experiment_sweeper.jobs(config, [])) == (1 if equal else 2)
+
+
+def test_a_cell_can_be_of_one_scale() -> None:
+    sweeper = {"cells": ["algorithm=sgd", "scale=paper algorithm=asgd"], "scales": {"quick": "", "paper": ""}}
+    for scale, cell_count in (("quick", 1), ("paper", 2)):
+        config = OmegaConf.create({"scale": scale, "seeds": 1, "hydra": {"sweeper": sweeper}})
+        assert len(experiment_sweeper.jobs(config, [])) == cell_count
+
+
+def test_seeds_can_be_given() -> None:
+    assert [job.rpartition(" ")[0].rpartition("=")[2] for job in jobs("seed=7")] == ["quick"] * 3
+    assert all("seed=7" in job for job in jobs("seed=7"))
+    assert len(jobs("seed=7,8")) == 6
+    assert len(jobs("seeds=5", seeds=5)) == 15
+
+
+def test_one_of_each_cell() -> None:
+    listed = [job.split() for job in jobs()]
+    assert [job[0] for job in experiment_sweeper.one_per_cell(listed)] == [
+        "algorithm=sgd",
+        "algorithm=asgd",
+        "algorithm=ssgd",
+    ]
+
+
+def test_an_experiment_is_a_sweep_whose_measured_cells_are_not_run_again(tmp_path: Path) -> None:
+    folder = tmp_path / "conf" / "experiment" / "a_paper"
+    folder.mkdir(parents=True)
+    (folder / "table1.yaml").write_text(EXPERIMENT)
+    (tmp_path / "sitecustomize.py").write_text(STAND_IN)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(CONF.parent)])}
+
+    def dcrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "runner.cli", "experiment=a_paper/table1", *arguments]
+        command += ["--config-dir", str(tmp_path / "conf")]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    def measured() -> list[tuple[str, int, int, str, None, float]]:
+        found = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/a_paper/*/*/summary.json")]
+        return sorted(tuple(run[key] for key in ("algorithm", "seed", "scale", "seeds", "epochs")) for run in found)
+
+    done = dcrun("seeds=1", "hydra.launcher.n_jobs=2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert measured() == [(name, 0, "quick", None, 3.0) for name in ("asgd", "sgd", "ssgd")]
+    again = dcrun("seeds=2")
+    assert again.returncode == 0
+    assert again.stdout.count("finished before, in ") == 3
+    assert len(measured()) == 6
+    wrong = dcrun("scale=huge")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "scale=huge: is no scale; allowed: paper, quick" in wrong.stderr
+    unknown = dcrun("experiment=a_paper/table9")
+    assert unknown.returncode == 2
+    assert "dc_asgd_icml2017/table1" in unknown.stderr
+    assert "published" not in unknown.stderr
+
+
+def test_an_experiment_without_its_data_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(CONF.parent)}
+    environment.pop("DCRUN_DATA", None)
+    command = [sys.executable, "-m", "runner.cli", "experiment=dc_asgd_icml2017/table2"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "dataset.root=null: this experiment needs its data set, and there is no data-sets" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_an_experiment_whose_first_job_has_wrong_input_is_not_begun(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(CONF.parent)}
+    data = tmp_path / "no_images"
+    data.mkdir()
+    command = [sys.executable, "-m", "runner.cli", "experiment=dc_asgd_icml2017/table2", f"dataset.root={data}"]
+    done = subprocess.run([*command, "logger=none"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("dcrun: dataset.root=") == 1
+    assert "dcrun: no further job of the experiment is begun" in done.stderr

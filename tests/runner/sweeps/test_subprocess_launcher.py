@@ -1,0 +1,212 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from runner.cli import main
+from runner.cli.compose import CONF
+from runner.sweeps.subprocess_launcher import FreshProcessLauncher, Job, Planned, announce, print_table, quoted
+
+# Stands in for runner.train.train in every process of a test: seed 1 fails, seed 2 waits to be stopped.
+STAND_IN = """
+import json, os, signal, sys, time, types
+
+def execute(cfg, folder):
+    def write(status):
+        facts = {"pid": os.getpid(), "resume": cfg.run.resume, "group": cfg.logger.group, "final_test_error": 1.5}
+        (folder / "summary.json").write_text(json.dumps({"status": status, **facts}))
+    write("running")
+    if cfg.seed == 1:
+        raise RuntimeError("no luck")
+    if cfg.seed == 2:
+        def stop(number, frame):
+            write("interrupted")
+            (folder / "checkpoints").mkdir()
+            (folder / "checkpoints" / "one").touch()
+            os._exit(143)
+        if cfg.run.resume is None:
+            signal.signal(signal.SIGTERM, stop)
+            (folder / "waiting").touch()
+            time.sleep(30)
+    write("completed")
+    return 0
+
+module = types.ModuleType("runner.train.train")
+module.execute = execute
+sys.modules["runner.train.train"] = module
+import runner
+runner.train.train = module
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> tuple[list[str], dict[str, str]]:
+    (tmp_path / "stand_in").mkdir()
+    (tmp_path / "stand_in" / "sitecustomize.py").write_text(STAND_IN)
+    path = os.pathsep.join([str(tmp_path / "stand_in"), str(CONF.parent)])
+    return [sys.executable, "-m", "runner.cli"], {**os.environ, "PYTHONPATH": path, "COLUMNS": "120"}
+
+
+def sweep_of(tmp_path: Path, name: str = "dcrun") -> Path:
+    """Returns the newest sweep folder."""
+    return max((tmp_path / "outputs" / name).iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+
+
+def summary(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_jobs_run_in_fresh_processes_and_a_failed_one_is_named(
+    command: tuple[list[str], dict[str, str]], tmp_path: Path
+):
+    start, environment = command
+    arguments = ["-m", "algorithm=asgd", "seed=0,1,3", "hydra.verbose=false"]
+    done = subprocess.run([*start, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    folder = sweep_of(tmp_path)
+    assert summary(folder / "0")["status"] == summary(folder / "2")["status"] == "completed"
+    assert len({summary(folder / str(number))["pid"] for number in range(3)}) == 3
+    assert {summary(folder / str(number))["group"] for number in range(3)} == {folder.name}
+    assert "dcrun: job 1 (algorithm=asgd seed=1) failed with exit code 1" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "job 2 (3 of 3): algorithm=asgd seed=3" in done.stdout
+    table = done.stdout[done.stdout.index("sweep in ") :]
+    assert [seed in table for seed in ("seed=0", "seed=1", "seed=3")] == [True] * 3
+    assert table.count("completed") == 2
+
+    # run.resume=true: the finished ones are not run again, the failed one is.
+    again = subprocess.run(
+        [*start, "-m", "algorithm=asgd", "seed=0,1,3", "run.resume=true"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 1
+    assert again.stdout.count("finished before, in ") == 2
+    assert [path.name for path in sweep_of(tmp_path).iterdir() if path.is_dir()] == ["1"]
+
+
+def test_sigterm_stops_the_job_and_the_sweep_which_can_be_resumed(
+    command: tuple[list[str], dict[str, str]], tmp_path: Path
+):
+    start, environment = command
+    process = subprocess.Popen([*start, "-m", "seed=2,0"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("outputs/dcrun/*/0/waiting")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+    finally:
+        process.kill()
+        process.communicate()
+    folder = sweep_of(tmp_path)
+    assert summary(folder / "0")["status"] == "interrupted"
+    assert not (folder / "1").exists()
+
+    again = [*start, "-m", "seed=2,0", "run.resume=true", "logger=none"]
+    subprocess.run(again, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert summary(folder / "0")["status"] == "completed"
+    assert summary(folder / "0")["resume"] == str((folder / "0").relative_to(tmp_path))
+    assert summary(sweep_of(tmp_path) / "1")["status"] == "completed"
+
+
+def test_jobs_that_run_at_a_time_have_different_slots(tmp_path: Path):
+    claim = """
+import os, sys, time
+slot = os.environ["DCRUN_GPU_SLOT"]
+os.close(os.open(slot, os.O_CREAT | os.O_EXCL))
+time.sleep(0.3)
+os.rename(slot, sys.argv[1] + "." + slot)
+"""
+    planned = [
+        Planned(
+            number,
+            (),
+            tmp_path / str(number),
+            (sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r}){claim}", f"job{number}"),
+        )
+        for number in range(5)
+    ]
+    jobs = FreshProcessLauncher(2)._run_all(planned, 5)
+    assert [job.code for job in jobs] == [0] * 5
+    assert {path.suffix for path in tmp_path.glob("job*")} == {".0", ".1"}
+
+
+@pytest.mark.parametrize("value", ["plain", "a b", "a'b", "a=b,c", "tail\\", "a\\'b", "x(1)[2]{3}:"])
+def test_quoted_values_survive_the_grammar(value: str):
+    [override] = OverridesParser.create().parse_overrides([f"key={quoted(value)}"])
+    assert override.value() == value
+
+
+def test_table_shows_what_varies_and_how_jobs_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for number, text in (("0", '{"status": "diverged", "final_test_error": 12.345}'), ("1", '{"status": "running"}')):
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "summary.json").write_text(text)
+    common = "run.epochs=1"
+    jobs = [
+        Job(0, ("seed=0", common), tmp_path / "0", 0),
+        Job(1, ("seed=1", common), tmp_path / "1", -9),
+        Job(2, ("seed=2", common), tmp_path / "2", 2),
+    ]
+    print_table([*jobs, Job(3, ("seed=3", common), tmp_path / "3", 0)], Path("outputs/x"))
+    out = capsys.readouterr().out
+    assert out.count("failed") == 1
+    [answered] = [line for line in out.splitlines() if "seed=3" in line]
+    assert [cell.strip() for cell in answered.split("│")[1:-1]] == ["3", "seed=3", "-", "-", "-", "-"]
+    assert "outputs/x" in out
+    assert "diverged" in out
+    assert "12.35" in out or "12.34" in out
+    assert "running, signal SIGKILL" in out
+    assert "failed, exit code 2" in out
+    assert "seed=2" in out
+    assert common not in out
+
+
+def sweep(monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str) -> None:
+    """Runs a sweep whose jobs were finished elsewhere, in `folder`."""
+
+    def run_all(self: FreshProcessLauncher, plans: Sequence[Planned], total: int) -> list[Job]:
+        return [Job(plan.number, plan.overrides, folder / "elsewhere" / str(plan.number), 0) for plan in plans]
+
+    monkeypatch.setattr(FreshProcessLauncher, "_run_all", run_all)
+    monkeypatch.chdir(folder)
+    assert main.main(["-m", "seed=0,1", "logger=none", "hydra.sweep.dir=here", *overrides]) == 0
+
+
+def test_the_table_names_its_own_sweep(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    sweep(monkeypatch, tmp_path)
+    out = capsys.readouterr().out
+    assert "sweep in here" in out
+    assert "elsewhere" not in out
+
+
+@pytest.mark.parametrize("answer", ["run.estimate=true", "run.advise=true", "run.plot_schedule=a.png"])
+def test_a_sweep_of_answers_has_no_table(
+    answer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    sweep(monkeypatch, tmp_path, "algorithm=ssgd", answer)
+    assert "sweep in" not in capsys.readouterr().out
+
+
+def test_values_in_brackets_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "summary.json").write_text("{}")
+    print_table(
+        [Job(0, ("run.diagnostics=[largest_rate]",), tmp_path / "0", 0), Job(1, (), tmp_path / "1", 0)], tmp_path
+    )
+    announce(Planned(0, ("run.diagnostics=[variance_factor]",), tmp_path, ()), 2)
+    out = capsys.readouterr().out
+    assert "[largest_rate]" in out
+    assert "[variance_factor]" in out

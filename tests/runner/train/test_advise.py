@@ -1,0 +1,128 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from algorithms.base import Collective, Rhythm
+from runner.config.errors import InputError
+from runner.train import advise, build, measure
+from tests.trial import QuadraticOracle, Trial, compose
+
+RUN = ("model=linear", "dataset.limit_train=640", "run.batch_size=2", "run.epochs=2", "run.eval_every=2")
+
+
+def advice(*overrides: str, **measured: Any) -> advise.Advice:
+    """What is said of a single weight: 4 bytes a contribution."""
+    cfg = compose(*RUN, *overrides)
+    method = build.load(cfg).method
+    assert isinstance(method, Collective)
+    return advise.Advice(cfg, method, weights=1, batch_size=cfg.run.batch_size, **measured)
+
+
+CONSTANT = ("algorithm=dasgd", "cluster.compute.distribution=constant", "cluster.compute.seconds=2")
+
+
+@pytest.mark.parametrize(
+    ("bandwidth", "workers", "seconds", "delay"),
+    [("null", 4, 0.0, 0), (8, 4, 2.0, 1), (8, 5, 2.5, 2), (16, 4, 1.0, 1), (2, 8, 16.0, 8), (2, 1, 0.0, 0)],
+)
+def test_the_smallest_delay_that_hides(bandwidth: Any, workers: int, seconds: float, delay: int):
+    """The paper's t_c = m n_p / BW against steps of two seconds; a delay of exactly t_c hides it."""
+    linear = ("cluster.network.allreduce=linear", f"cluster.network.bandwidth={bandwidth}")
+    told = advice(*CONSTANT, *linear)
+    assert told.step_seconds(workers) == pytest.approx(2.0)
+    assert told.combination_seconds(workers) == pytest.approx(seconds)
+    assert told.delay(workers) == delay
+
+
+def test_throughput_by_hand():
+    """t_p = 2 s, t_c = 3 s, four workers with two samples each."""
+    told = advice(*CONSTANT, "cluster.network.allreduce=linear", "cluster.network.latency=3")
+    assert told.throughput(4, Rhythm(1, 0)) == pytest.approx((8 / 5, 2 / 5))
+    assert told.throughput(4, Rhythm(4, 0)) == pytest.approx((32 / 11, 8 / 11))
+    assert told.throughput(4, Rhythm(4, 1)) == pytest.approx((32 / 9, 8 / 9))
+    assert told.throughput(4, Rhythm(4, 2)) == pytest.approx((4.0, 1.0))
+
+
+LATE = ("algorithm=ssgd", "cluster.stragglers.probability=1", "cluster.stragglers.extra=[5,5]")
+
+
+def test_without_communication_the_share_is_one_however_late_workers_are():
+    told = advice("algorithm=ssgd", "cluster.stragglers.probability=0.5", "cluster.compute.seconds=2")
+    samples, share = told.throughput(8, Rhythm(1, 0))
+    assert share == 1.0
+    assert samples < 0.9 * 8 * 2 / told.step_seconds(8), "all wait for the slowest"
+
+
+def test_delays_that_processes_act_count_on_top_of_measured_steps():
+    told = advice(*LATE, "cluster=processes", measured_step=0.1)
+    assert told.step_seconds(2) == pytest.approx(0.6)
+    assert told.throughput(2, Rhythm(1, 0))[0] == pytest.approx(4 / 0.6)
+
+
+@pytest.mark.parametrize("kind", ["ring", "linear"])
+@pytest.mark.parametrize("distribution", ["constant", "uniform"])
+@pytest.mark.parametrize("bandwidth", [4.0, 16.0])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("algorithm=ssgd",),
+        ("algorithm=local_sgd", "algorithm.tau=4"),
+        ("algorithm=dasgd", "algorithm.tau=4", "algorithm.delay=1"),
+        ("algorithm=dasgd", "algorithm.tau=4", "algorithm.delay=3"),
+    ],
+    ids=["ssgd", "local", "delay 1", "delay 3"],
+)
+def test_the_virtual_clock_agrees_with_the_formula(
+    overrides: tuple[str, ...], bandwidth: float, distribution: str, kind: str, tmp_path: Path
+):
+    cluster = (
+        f"cluster.network.bandwidth={bandwidth}",
+        f"cluster.network.allreduce={kind}",
+        f"cluster.compute.distribution={distribution}",
+        "cluster.workers=8",
+    )
+    trial = Trial(*RUN, *overrides, *cluster, folder=tmp_path, oracle=QuadraticOracle(1.0)).run()
+    measured = trial.course.samples_seen / trial.course.seconds
+    method = trial.parts.method
+    assert isinstance(method, Collective)
+    told, _ = advice(*overrides, *cluster).throughput(8, Rhythm(method.period, method.delay))
+    assert told == pytest.approx(measured, rel=0.05)
+
+
+def test_measured_times_take_the_place_of_models():
+    told = advice("algorithm=dasgd", "cluster=processes", measured_step=0.1, measured_combination=(0.12, 2))
+    assert told.step_seconds(4) == pytest.approx(0.1)
+    # Two workers move 2 (2 − 1) / 2 = 1 times the bytes in a ring, four 1.5 times.
+    assert told.combination_seconds(4) == pytest.approx(0.18)
+    assert told.combination_seconds(1) == 0.0
+    assert told.delay(4) == 2
+
+
+def test_two_processes_measure_a_combination():
+    small = measure.combination_seconds(1000, 2, "mean", timeout=20)
+    large = measure.combination_seconds(4_000_000, 2, "gather", timeout=20)
+    assert 0 < small < large < 5
+
+
+def test_the_tables_name_what_is_compared(capsys: pytest.CaptureFixture):
+    overrides = ("algorithm=dasgd", "model=mlp", "cluster.workers=6", "cluster.network.bandwidth=1e5")
+    assert advise.show(build.load(compose(*overrides))) == 0
+    out = capsys.readouterr().out
+    for text in ("t_p", "t_c", "smallest delay", "mini-batch SGD", "Local SGD", "DaSGD"):
+        assert text in out
+    rows = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
+    assert [row for row in rows if row.isdigit()] == ["1", "2", "4", "6", "8", "16", "32"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "what"),
+    [
+        ("asgd", "uses a parameter server"),
+        ("hogwild", "uses one vector of weights in shared memory"),
+        ("ddg", "uses modules of a network"),
+    ],
+)
+def test_only_methods_that_combine_get_advice(algorithm: str, what: str):
+    with pytest.raises(InputError, match=rf"run\.advise=true: algorithm={algorithm} {what}; allowed: "):
+        advise.show(build.load(compose(f"algorithm={algorithm}", "model=mlp")))

@@ -1,0 +1,209 @@
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from runner.config.errors import InputError
+from runner.config.schema import GPU_SLOT
+from runner.train import build
+from tests.trial import compose
+
+CPU = torch.device("cpu")
+
+
+def load(*overrides: str) -> build.Parts:
+    return build.load(compose("dataset.limit_train=100", "dataset.limit_test=20", *overrides))
+
+
+def test_parts_fit_each_other():
+    parts = load("algorithm=dc_asgd_a", "model=resnet8", "run.batch_size=8", "run.epochs=1.5", "schedule.lr=0.3")
+    assert parts.workers == 4
+    assert parts.oracle.split is parts.dataset.train
+    assert len(parts.dataset.train) == parts.batches.samples == 100
+    assert len(parts.batches) == 13 + 7
+    assert parts.schedule.at(0).lr == 0.3
+    assert parts.oracle.replica.channels_last
+    parts.oracle.replica.check_aliasing()
+
+
+def test_a_collective_steps_with_all_workers_batches():
+    parts = load("algorithm=ssgd", "model=linear", "run.batch_size=8", "cluster.workers=3")
+    assert parts.batches.size == 24
+    assert load("algorithm=asgd", "model=linear", "run.batch_size=8", "cluster.workers=3").batches.size == 8
+
+
+def test_the_schedule_knows_the_workers():
+    options = ("schedule.warmup_epochs=2", "schedule.lr=0.4", "run.batch_size=8")
+    assert load("algorithm=asgd", "model=linear", "cluster.workers=4", *options).schedule.at(0).lr == pytest.approx(0.1)
+    assert load("algorithm=asgd", "model=linear", "cluster.workers=2", *options).schedule.at(0).lr == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("algorithm", "workers"), [("sgd", 1), ("ssgd", 4), ("asgd", 4)])
+def test_without_a_number_of_workers_the_algorithm_has_its_own(algorithm: str, workers: int):
+    assert load(f"algorithm={algorithm}", "model=linear", "run.batch_size=8").workers == workers
+
+
+def test_another_instance_of_the_method_is_another():
+    parts = load("algorithm=ssgd", "model=linear", "run.batch_size=8")
+    other = parts.another_method()
+    assert type(other) is type(parts.method)
+    assert other is not parts.method
+
+
+WRONG = [
+    (
+        ["algorithm=sgd", "cluster.workers=4"],
+        "cluster.workers=4: algorithm=sgd runs on one worker; allowed: 1, or null",
+    ),
+    (
+        ["algorithm=asgd", "run.batch_size=26"],
+        "run.batch_size=26: 4 workers would need 104 samples at a time, the training set has 100; allowed: 1 to 25",
+    ),
+    (
+        ["algorithm=asgd", "cluster.workers=200"],
+        "cluster.workers=200: 200 workers would need 6400 samples at a time, the training set has 100; allowed: 1 to 3",
+    ),
+    (
+        ["algorithm=asgd", "cluster.compute.speeds=[1,2]"],
+        "cluster.compute.speeds=.1,2.: has 2 entries; allowed: one per worker .cluster.workers=4.",
+    ),
+    (["algorithm=asgd", "cluster.compute.speeds=[]"], "cluster.compute.speeds=..: has 0 entries"),
+    (
+        ["algorithm=asgd", "cluster.stragglers.workers=[7]"],
+        "cluster.stragglers.workers=.7.: 7 is no worker; allowed: numbers from 0 to 3",
+    ),
+    (["algorithm=sgd", "run.epochs=1e-10"], "run.epochs=1e-10: is no update of 100 samples; allowed: 0.01 or more"),
+    (["algorithm=sgd", "run.batch_size=101"], "run.batch_size=101: .* allowed: 1 to 100"),
+    (["algorithm=dc_asgd_c", "algorithm.lambda0=-1"], "algorithm.lambda0=-1: out of range; allowed: lambda0 >= 0"),
+    (["algorithm=dc_asgd_a", "algorithm.m=1"], "algorithm.m=1: out of range; allowed: 0 <= m < 1"),
+    (["algorithm=dc_asgd_a", "algorithm.m=much"], "algorithm.m=much: is no number; allowed: 0 <= m < 1"),
+    (["algorithm=dc_asgd_a", "algorithm.m=true"], "algorithm.m=True: is no number; allowed: 0 <= m < 1"),
+    (
+        ["algorithm=asgd", "algorithm.nesterov=maybe"],
+        "algorithm.nesterov=maybe: is neither true nor false",
+    ),
+    (["dataset.limit_train=-3"], "dataset.limit_train=-3: "),
+    (
+        ["dataset=synthetic", "dataset.shape=[22]", "model=resnet20", "run.batch_size=8"],
+        "model=resnet20: cannot take .*shape",
+    ),
+    (
+        ["algorithm=ssgd", "cluster.record=true"],
+        "cluster.record=true: algorithm=ssgd has no parameter server, .*; allowed: false, or null",
+    ),
+    (
+        ["algorithm=ssgd", "run.diagnostics=[disagreement]"],
+        "run.diagnostics=disagreement: with algorithm=ssgd and 4 worker.s. there is one vector of weights",
+    ),
+    (["algorithm=asgd", "run.diagnostics=[disagreement]"], "run.diagnostics=disagreement: with algorithm=asgd"),
+    (["run.precision=tf32"], "run.precision=tf32: needs a GPU, the run is on cpu; allowed: fp32, bf16"),
+    (["dataset=mnist", "dataset.root=/nowhere", "model=mlp"], "dataset.root=/nowhere"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), WRONG, ids=[" ".join(overrides) for overrides, _ in WRONG])
+def test_what_does_not_fit_is_said_in_one_line(overrides: list[str], message: str):
+    cfg = compose(*(["dataset.limit_train=100"] if "mnist" not in overrides[0] else []), *overrides)
+    with pytest.raises(InputError, match="^" + message.replace("(", r"\(")) as error:
+        build.load(cfg)
+    assert "\n" not in str(error.value)
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    wrong = "run.compile=true: needs a C++ compiler, and there is no no-such-compiler; allowed: false"
+    with pytest.raises(InputError, match=re.escape(wrong)):
+        load("run.compile=true", "run.device=cpu")
+    assert load("run.device=cpu", "run.batch_size=8").oracle is not None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there_is_refused(device: str):
+    with pytest.raises(
+        InputError, match=re.escape(f"run.device={device}: this machine has 0 usable GPUs; allowed: cpu")
+    ):
+        load(f"run.device={device}")
+
+
+@pytest.mark.parametrize(
+    ("device", "slot", "rank", "expected"),
+    [("cuda", "0", 0, 0), ("auto", "1", 0, 1), ("cuda", "2", 0, 0), ("auto", "1", 1, 0), ("cuda:1", "2", 0, 1)],
+)
+def test_jobs_and_ranks_are_spread_over_the_gpus(
+    device: str, slot: str, rank: int, expected: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv(GPU_SLOT, slot)
+    assert build.device_of(compose(f"run.device={device}"), rank) == torch.device("cuda", expected)
+
+
+@pytest.fixture
+def arithmetic() -> Iterator[None]:
+    """Puts back what a run sets for the whole process."""
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_deterministic_is_for_the_whole_process_and_until_the_next_run(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    seen = []
+    monkeypatch.setattr(
+        build, "device_of", lambda cfg, rank: seen.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG")) or CPU
+    )
+    load("model=linear", "run.batch_size=8", "run.deterministic=true")
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.deterministic
+    # Before anything can have started CUDA.
+    assert seen == [":4096:8"]
+    load("model=linear", "run.batch_size=8")
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.deterministic
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_an_operator_that_does_not_repeat_is_refused_in_one_line():
+    class Unrepeatable(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, outputs: torch.Tensor) -> torch.Tensor:
+            return outputs.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+            # One of the operators that say so on a CPU too.
+            torch.zeros(4).put_(torch.tensor([0, 0]), torch.ones(2), accumulate=False)
+            return gradients[0]
+
+    parts = load("model=linear", "run.batch_size=8", "run.deterministic=true")
+    module: Any = parts.oracle.replica.module
+    module.register_forward_hook(lambda layer, given, outputs: Unrepeatable.apply(outputs))
+    with pytest.raises(InputError, match=r"^run.deterministic=true: put_ is not repeatable .*; allowed: false$"):
+        parts.oracle.gradient(parts.oracle.replica.weights, parts.batches.batch(0))
+
+
+def test_fp32_uses_no_tf32_neither_in_products_nor_in_convolutions():
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    load("model=linear", "run.batch_size=8")
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_on_a_cpu_nothing_is_captured_and_the_network_is_not_compiled():
+    oracle = load("model=linear", "run.batch_size=8", "run.compile=true").oracle
+    assert oracle.steps is None
+    assert oracle._compiled == oracle.loss
+
+
+def test_a_number_of_threads_is_set():
+    before = torch.get_num_threads()
+    try:
+        load("run.threads=2", "model=linear", "run.batch_size=8")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

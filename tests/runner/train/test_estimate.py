@@ -1,0 +1,33 @@
+import pytest
+
+from runner.train import build, estimate
+from tests.trial import compose
+
+
+@pytest.mark.parametrize("algorithm", ["asgd", "ssgd", "dasgd", "dc_ssgd", "ddg", "bp"])
+def test_every_way_of_communicating_can_be_estimated(algorithm: str, capsys: pytest.CaptureFixture):
+    assert estimate.show(build.load(compose(f"algorithm={algorithm}", "model=mlp", "run.epochs=2"))) == 0
+    out = capsys.readouterr().out
+    assert "7,510" in out, "the parameters"
+    assert "expected wall time" in out
+
+
+def test_an_evaluation_that_is_begun_counts(capsys: pytest.CaptureFixture):
+    overrides = ("algorithm=asgd", "model=linear", "run.epochs=10", "run.eval_every=4", "dataset.limit_train=320")
+    assert estimate.show(build.load(compose(*overrides))) == 0
+    assert "100, 100, 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "times"),
+    [
+        (("algorithm=ddg",), 1.0),
+        (("algorithm=asgd", "cluster=processes", "cluster.workers=3"), 3.0),
+        (("algorithm=bp", "cluster=processes"), 1.0),
+        # The first module has 64 x 32 multiply-adds, the second 32 x 10.
+        (("algorithm=ddg", "cluster=processes"), (64 * 32 + 32 * 10) / (64 * 32)),
+    ],
+)
+def test_locked_modules_take_turns_and_others_wait_for_the_largest(overrides: tuple[str, ...], times: float):
+    parts = build.load(compose(*overrides, "model=mlp", "model.widths=[32]"))
+    assert estimate.side_by_side(parts) == pytest.approx(times)

@@ -49,12 +49,14 @@ function figurePanels(figure) {
     const narrow = window.innerWidth < 700;
     const layout = { height: narrow ? 330 * panels.length : 430, annotations: [],
       grid: { rows: narrow ? panels.length : 1, columns: narrow ? 1 : panels.length, pattern: "independent", xgap: 0.12, ygap: 0.3 } };
-    layout.legend = { orientation: "h", y: narrow ? -0.06 : -0.18 };
+    // At the figure's lower edge: Plotly makes room for as many lines as the legend needs, below the axis' title.
+    layout.legend = { orientation: "h", yref: "container", y: 0, yanchor: "bottom" };
     panels.forEach((panel, at) => {
       const end = at === 0 ? "" : String(at + 1);
       layout["xaxis" + end] = axis(plain(figure.x), figure.log_x);
       layout["yaxis" + end] = axis(plain(panel.y), figure.log_y);
-      layout.annotations.push({ text: plain(panel.title), showarrow: false, xref: `x${end} domain`, yref: `y${end} domain`, x: 0.5, y: 1.08, yanchor: "bottom" });
+      // Above the axes by pixels: the margin that has to hold the title is in pixels too, whatever the axes' height.
+      layout.annotations.push({ text: plain(panel.title), showarrow: false, xref: `x${end} domain`, yref: `y${end} domain`, x: 0.5, y: 1, yanchor: "bottom", yshift: 2 });
       panel.curves.forEach((curve) => {
         const shared = { name: plain(curve.name), legendgroup: curve.name, xaxis: "x" + end, yaxis: "y" + end };
         const line = { color: color(curve.index), dash: dash(curve.index), width: 2 };

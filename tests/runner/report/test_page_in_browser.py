@@ -48,6 +48,35 @@ CONTRAST = """() => {
   }
   return least;
 }"""
+# Titles of panels and legends of figures that are not wholly seen: cut off by the figure's box, wider than their panel,
+# or over another text. Each panel's axes are the rectangle that Plotly drags in.
+HIDDEN_TEXTS = """() => {
+  const inside = (a, b) => a.left >= b.left && a.right <= b.right && a.top >= b.top && a.bottom <= b.bottom;
+  const covers = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+  const hidden = [];
+  for (const figure of document.querySelectorAll("[data-figure]")) {
+    const box = figure.getBoundingClientRect();
+    const axes = [...figure.querySelectorAll(".nsewdrag")].map((node) => node.getBoundingClientRect());
+    const titles = [...figure.querySelectorAll(".annotation text")];
+    if (titles.length !== axes.length) hidden.push(`${titles.length} titles of ${axes.length} panels`);
+    titles.forEach((title, at) => {
+      const place = title.getBoundingClientRect();
+      const above = { left: axes[at].left, right: axes[at].right, top: box.top, bottom: axes[at].top };
+      if (!inside(place, above)) hidden.push(`${title.textContent} is cut off`);
+    });
+    const texts = [...figure.querySelectorAll("svg text")].filter((text) => text.getBoundingClientRect().width > 0);
+    for (const text of [...titles, ...figure.querySelectorAll(".legendtext")]) {
+      const place = text.getBoundingClientRect();
+      if (!inside(place, box)) hidden.push(`${text.textContent} leaves its figure`);
+      for (const other of texts) {
+        if (other === text || !covers(place, other.getBoundingClientRect())) continue;
+        hidden.push(`${text.textContent} lies over ${other.textContent}`);
+      }
+    }
+  }
+  return hidden;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +244,13 @@ def test_it_fits_and_can_be_read(visit, width: int, scheme: str) -> None:
     if folder := os.environ.get("DCRUN_SCREENSHOTS"):
         page.set_viewport_size({"width": width, "height": 1200})
         page.screenshot(path=Path(folder) / f"report-{width}-{scheme}.png")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_titles_of_panels_are_whole(visit, width: int) -> None:
+    page = visit(width)
+    assert page.locator("[data-figure] .annotation").count() > 10
+    assert page.evaluate(HIDDEN_TEXTS) == []
 
 
 def test_all_of_it_can_be_reached_by_keyboard(visit) -> None:

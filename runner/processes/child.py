@@ -9,14 +9,16 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from runner.config.exit_codes import guarded, log_to
+from runner.processes import rendezvous
 
 log = logging.getLogger("dcrun")
 
@@ -26,6 +28,15 @@ BEAT = 0.5
 """Seconds between two signs of life, at most."""
 DIE_WITH_PARENT = 1
 """`prctl`'s PR_SET_PDEATHSIG."""
+
+LostWorkers = Callable[[], list[tuple[int, str]]]
+"""Return the workers that were found dead or stuck since the last call, and what happened to each."""
+RunRank = Callable[[DictConfig, Path | None, rendezvous.Meeting, LostWorkers, Callable[[int], None]], int]
+"""Run one rank to the end and return its exit code; see `runner.train.ranks.run_rank`, which is handed down here.
+
+What a rank runs is built by the room above this one, so it comes as an argument. A spawned process gets it by name:
+it must be a function of a module, not a closure.
+"""
 
 
 class Signs:
@@ -92,7 +103,14 @@ class Signs:
 
 
 def be(
-    rank: int, world: int, path: str, plain: dict[str, Any], folder: Path, signs: Signs, pipe: Connection | None
+    rank: int,
+    world: int,
+    path: str,
+    plain: dict[str, Any],
+    folder: Path,
+    run_rank: RunRank,
+    signs: Signs,
+    pipe: Connection | None,
 ) -> None:
     """Be a rank: the target of a spawned process.
 
@@ -102,12 +120,10 @@ def be(
         path: file where the ranks meet.
         plain: the composed configuration.
         folder: the run folder.
+        run_rank: what the rank runs, see `RunRank`.
         signs: where to give signs of life.
         pipe: from the launcher, which tells rank 0 of lost workers; None on other ranks.
     """
-    from runner.processes import rendezvous
-    from runner.train import ranks
-
     cfg = OmegaConf.create(plain)
     _die_with_parent()
     signs.beat(rank)
@@ -124,9 +140,7 @@ def be(
     def run() -> int:
         meeting = rendezvous.at_file(path, rank, world, cfg.cluster.timeout)
         try:
-            return ranks.run_rank(
-                cfg, folder if rank == 0 else None, meeting, lost, lambda step: signs.step(rank, step)
-            )
+            return run_rank(cfg, folder if rank == 0 else None, meeting, lost, lambda step: signs.step(rank, step))
         except RuntimeError as error:
             if rank == 0 or not rendezvous.is_peers_fault(error):
                 raise

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner.processes.child import DEAD_PEER, Signs, be
+from runner.processes.child import DEAD_PEER, RunRank, Signs, be
 from runner.run_folder import checkpoint
 from runner.run_folder.jsonl import write_document
 from runner.run_folder.run_writer import SUMMARY
@@ -41,14 +41,15 @@ class Ranks:
         folder: the run folder.
         server: whether rank 0 is a parameter server.
         world: number of ranks.
+        run_rank: what each rank runs, see `RunRank`.
     """
 
-    def __init__(self, cfg: DictConfig, folder: Path, *, server: bool, world: int) -> None:
+    def __init__(self, cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: RunRank) -> None:
         self.server = server
         self.patience = PATIENCE * cfg.cluster.timeout
         self.farewell = min(FAREWELL, (1 - PATIENCE) * cfg.cluster.timeout)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["runner.train.ranks"])
+        context.set_forkserver_preload([run_rank.__module__])
         self.meeting_place = Path(tempfile.mkdtemp(prefix="dcrun-"))
         self.signs = Signs(context, world, cfg.cluster.timeout)
         theirs, self.pipe = context.Pipe(duplex=False)
@@ -57,7 +58,7 @@ class Ranks:
         self.processes = [
             context.Process(
                 target=be,
-                args=(rank, world, path, plain, folder, self.signs, theirs if rank == 0 else None),
+                args=(rank, world, path, plain, folder, run_rank, self.signs, theirs if rank == 0 else None),
                 name=self.name(rank),
             )
             for rank in range(world)
@@ -151,7 +152,7 @@ class Ranks:
         shutil.rmtree(self.meeting_place, ignore_errors=True)
 
 
-def launch(cfg: DictConfig, folder: Path, *, server: bool, world: int) -> int:
+def launch(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: RunRank) -> int:
     """Run all ranks to the end and return the run's exit code.
 
     Args:
@@ -159,8 +160,9 @@ def launch(cfg: DictConfig, folder: Path, *, server: bool, world: int) -> int:
         folder: the run folder.
         server: whether rank 0 is a parameter server, and so no worker.
         world: number of ranks.
+        run_rank: what each rank runs, see `RunRank`.
     """
-    ranks = Ranks(cfg, folder, server=server, world=world)
+    ranks = Ranks(cfg, folder, server=server, world=world, run_rank=run_rank)
 
     def forward(number: int, frame: object) -> None:
         # A terminal sends Ctrl-C to all; rank 0 alone acts on it. SIGTERM comes here only.

@@ -27,6 +27,7 @@ from runner.config.errors import InputError
 from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import Course, Stop
 from runner.processes import rendezvous
+from runner.processes.child import LostWorkers
 from runner.processes.collective import ProcessCollective
 from runner.processes.server import ProcessServer
 from runner.processes.shared_memory import MemoryServer, MemoryWorker
@@ -64,7 +65,7 @@ def execute(cfg: DictConfig, folder: Path | None) -> int:
     assert folder is not None
     cfg.cluster.workers = build.workers_of(cfg, algorithm)
     servers = _servers(cfg)
-    return launch(cfg, folder, server=bool(servers), world=cfg.cluster.workers + servers)
+    return launch(cfg, folder, server=bool(servers), world=cfg.cluster.workers + servers, run_rank=run_rank)
 
 
 def _servers(cfg: DictConfig) -> int:
@@ -86,15 +87,11 @@ def fit(cfg: DictConfig, world: int) -> None:
     cfg.cluster.workers = workers
 
 
-Lost = Callable[[], list[tuple[int, str]]]
-"""Returns the workers that whoever watches found dead or stuck since the last call, and what happened to each."""
-
-
 def run_rank(
     cfg: DictConfig,
     folder: Path | None,
     meeting: rendezvous.Meeting,
-    lost: Lost = list,
+    lost: LostWorkers = list,
     sign: Callable[[int], None] = lambda step: None,
 ) -> int:
     """Do what this rank has to do, to the end of the run.
@@ -103,7 +100,7 @@ def run_rank(
         cfg: the composed configuration, `cluster.workers` set.
         folder: the run folder, for rank 0.
         meeting: where the ranks meet.
-        lost: see `Lost`; asked by a server from when all workers have joined.
+        lost: see `LostWorkers`; asked by a server from when all workers have joined.
         sign: told, step by step, how far this rank has come.
 
     Returns:
@@ -132,7 +129,7 @@ def run_rank(
 
 
 def _serve(
-    parts: build.Parts, folder: Path | None, meeting: rendezvous.Meeting, lost: Lost, sign: Callable[[int], None]
+    parts: build.Parts, folder: Path | None, meeting: rendezvous.Meeting, lost: LostWorkers, sign: Callable[[int], None]
 ) -> int:
     method, n = parts.method, parts.oracle.replica.weights.numel()
     shared = method if isinstance(method, SharedMemory) else None

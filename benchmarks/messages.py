@@ -23,8 +23,9 @@ from torch.distributed.distributed_c10d import PrefixStore
 
 from algorithms.base import Batch, ParameterServer
 from runner.gradients.oracle import NetworkOracle
+from runner.processes.links import Link
 from runner.processes.message_buffer import Packet
-from runner.processes.rendezvous import Link, Meeting, at_file
+from runner.processes.rendezvous import Rendezvous, file_rendezvous
 from runner.processes.server import ProcessServer
 from runner.processes.worker import push_fields, serve_worker
 from runner.run_folder.recorder import Recorder
@@ -66,25 +67,27 @@ def packets(given: Parts) -> tuple[Packet, Packet]:
     return Packet(layout.pull), Packet(push_fields(layout.push, given.oracle.replica.statistics.numel()))
 
 
-def fresh(meeting: Meeting, label: str) -> Meeting:
-    """The same meeting, where links can be made anew."""
-    return Meeting(meeting.rank, meeting.world, PrefixStore(label, meeting.store), meeting.local, meeting.timeout)
+def fresh(rendezvous: Rendezvous, label: str) -> Rendezvous:
+    """Return the same rendezvous, at which links can be made anew."""
+    return Rendezvous(
+        rendezvous.rank, rendezvous.world, PrefixStore(label, rendezvous.store), rendezvous.local, rendezvous.timeout
+    )
 
 
 def work(rank: int, workers: int, path: str) -> None:
     """Be a worker: both sides in turn, until the server has measured enough and ends this process."""
     given = subject(workers)
-    meeting = at_file(path, rank, workers + 1, TIMEOUT)
+    rendezvous = file_rendezvous(path, rank, workers + 1, TIMEOUT)
     assert isinstance(given.method, ParameterServer)
     pull, push = packets(given)
     layout = given.method.layout(given.oracle.replica.weights.numel())
     oracle = EmptyGradients(given.oracle.replica, given.dataset.train, seed=0)
     for turn in itertools.count():
-        link = Link(fresh(meeting, f"bare{turn}"), rank - 1)
+        link = Link(fresh(rendezvous, f"bare{turn}"), rank - 1)
         for _ in range(TRIPS // workers):
             link.receive(pull.buffer)
             link.send(push.buffer).wait()
-        link = Link(fresh(meeting, f"dcrun{turn}"), rank - 1)
+        link = Link(fresh(rendezvous, f"dcrun{turn}"), rank - 1)
         half = given.method.worker(rank - 1)
         clock, gradients = given.clock(), given.method.cost.gradients
         about = {"worker": rank - 1, "layout": layout, "clock": clock, "gradients": gradients}
@@ -97,14 +100,14 @@ class Server:
     def __init__(self, workers: int, path: str) -> None:
         self.workers = workers
         self.given = subject(workers)
-        self.meeting = at_file(path, 0, workers + 1, TIMEOUT)
+        self.rendezvous = file_rendezvous(path, 0, workers + 1, TIMEOUT)
         self.turns = {"bare": 0, "dcrun": 0}
 
     def links(self, label: str) -> list[Link]:
         """New links to all workers: receiving threads of the last run still listen on the old ones."""
-        meeting = fresh(self.meeting, f"{label}{self.turns[label]}")
+        rendezvous = fresh(self.rendezvous, f"{label}{self.turns[label]}")
         self.turns[label] += 1
-        return [Link(meeting, worker) for worker in range(self.workers)]
+        return [Link(rendezvous, worker) for worker in range(self.workers)]
 
     def bare(self) -> float:
         """Round trips per second of a loop that only sends and receives."""

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from runner.processes.rendezvous import carrier
+from runner.processes.rendezvous import comm_device
 
 
 class Parcel:
@@ -85,7 +85,7 @@ class Courier:
     def send(self, vector: Tensor) -> Parcel:
         """Start combining a contiguous tensor, of shape (n,) or any other, which belongs to the courier from now on."""
         wanted = None
-        if vector.is_cuda and carrier(vector.device).type == "cpu":
+        if vector.is_cuda and comm_device(vector.device).type == "cpu":
             wanted = vector.device
             # Not asynchronous: the transfer must find the values there.
             vector = page_locked(vector.shape, vector.dtype).copy_(vector)

@@ -18,7 +18,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config.exit_codes import guarded, log_to
-from runner.processes import rendezvous
+from runner.processes.links import is_peers_fault, reason
+from runner.processes.rendezvous import Rendezvous, file_rendezvous
 
 log = logging.getLogger("dcrun")
 
@@ -31,7 +32,7 @@ DIE_WITH_PARENT = 1
 
 LostWorkers = Callable[[], list[tuple[int, str]]]
 """Return the workers that were found dead or stuck since the last call, and what happened to each."""
-RunRank = Callable[[DictConfig, Path | None, rendezvous.Meeting, LostWorkers, Callable[[int], None]], int]
+RunRank = Callable[[DictConfig, Path | None, Rendezvous, LostWorkers, Callable[[int], None]], int]
 """Run one rank to the end and return its exit code; see `runner.train.ranks.run_rank`, which is handed down here.
 
 What a rank runs is built by the room above this one, so it comes as an argument. A spawned process gets it by name:
@@ -138,14 +139,14 @@ def be(
         return found
 
     def run() -> int:
-        meeting = rendezvous.at_file(path, rank, world, cfg.cluster.timeout)
+        rendezvous = file_rendezvous(path, rank, world, cfg.cluster.timeout)
         try:
-            return run_rank(cfg, folder if rank == 0 else None, meeting, lost, lambda step: signs.step(rank, step))
+            return run_rank(cfg, folder if rank == 0 else None, rendezvous, lost, lambda step: signs.step(rank, step))
         except RuntimeError as error:
-            if rank == 0 or not rendezvous.is_peers_fault(error):
+            if rank == 0 or not is_peers_fault(error):
                 raise
             # Whose fault it is, the launcher says.
-            log.info("rank %d: %s", rank, rendezvous.reason(error))
+            log.info("rank %d: %s", rank, reason(error))
             return DEAD_PEER
 
     code = guarded(run, folder, f"rank {rank}")

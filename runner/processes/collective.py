@@ -23,7 +23,8 @@ from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
 from runner.loop.train_control import CHECK_EVERY, Course, PeerLost, Stop, settle
 from runner.processes.async_collective import Courier, Parcel
-from runner.processes.rendezvous import Meeting, is_peers_fault, reason
+from runner.processes.links import is_peers_fault, reason
+from runner.processes.rendezvous import Rendezvous
 from runner.run_folder.timeline import Activity
 
 FLOAT_BYTES = 4
@@ -43,7 +44,7 @@ class ProcessCollective:
 
     Args:
         method: this rank's instance; started here, on the replica's weights.
-        meeting: rank, number of ranks and store.
+        rendezvous: rank, number of ranks and store.
         oracle: gradients.
         batches: the run's batches of M times the batch size, cut into shares.
         course: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
@@ -56,7 +57,7 @@ class ProcessCollective:
         self,
         method: Collective,
         *,
-        meeting: Meeting,
+        rendezvous: Rendezvous,
         oracle: NetworkOracle,
         batches: Batches,
         course: Course,
@@ -65,13 +66,13 @@ class ProcessCollective:
         compiled: bool = False,
     ) -> None:
         self.method = method
-        self.meeting = meeting
+        self.rendezvous = rendezvous
         self.oracle = oracle
         self.batches = batches
         self.course = course
         self.activity = activity
         replica = oracle.replica
-        method.start(replica.weights, meeting.rank, meeting.world, compiled)
+        method.start(replica.weights, rendezvous.rank, rendezvous.world, compiled)
         self.statistics = replica.initial_statistics()
         self.layout = method.layout(replica.weights.numel())
         self.step = 0
@@ -80,8 +81,8 @@ class ProcessCollective:
         self.communication = Communication()
         self.clock = clock
         nbytes = FLOAT_BYTES * sum(self.layout.values())
-        slowed = clock.combining_seconds(method.combine, nbytes, meeting.world)
-        self.courier = Courier(method.combine, meeting.world, background=bool(method.delay), slowed=slowed)
+        slowed = clock.combining_seconds(method.combine, nbytes, rendezvous.world)
+        self.courier = Courier(method.combine, rendezvous.world, background=bool(method.delay), slowed=slowed)
         # What rank 0 gathered for an evaluation; ranks other than 0 never look at it.
         self._gathered: dict[str, Any] = {
             "weights": method.solution(),
@@ -101,7 +102,7 @@ class ProcessCollective:
         except RuntimeError as error:
             if not is_peers_fault(error):
                 raise
-            what = f"rank {self.meeting.rank} lost a peer in step {self.step}: {reason(error)}"
+            what = f"rank {self.rendezvous.rank} lost a peer in step {self.step}: {reason(error)}"
             raise PeerLost(what) from error
 
     def _run(self) -> None:
@@ -119,33 +120,39 @@ class ProcessCollective:
 
     def _step(self) -> str | None:
         """Take one step; return the status with which all ranks stop now, if they do."""
-        shares = self.batches.shares(self.step, self.meeting.world)
-        batch = shares[self.meeting.rank]
+        shares = self.batches.shares(self.step, self.rendezvous.world)
+        batch = shares[self.rendezvous.rank]
         if self.oracle.streams and self.step + 1 < len(self.batches):
             self.oracle.expect(batch)
-            self.oracle.expect(self.batches.shares(self.step + 1, self.meeting.world)[self.meeting.rank])
+            self.oracle.expect(self.batches.shares(self.step + 1, self.rendezvous.world)[self.rendezvous.rank])
         samples = sum(len(other.ids) for other in shares)
         rate = self.course.rate()
         step = Step(lr=rate.lr, decay=rate.decay)
-        share = 1.0 if samples == self.meeting.world * len(batch.ids) else len(batch.ids) * self.meeting.world / samples
+        share = (
+            1.0
+            if samples == self.rendezvous.world * len(batch.ids)
+            else len(batch.ids) * self.rendezvous.world / samples
+        )
         begin = self.course.wall()
         message = self.method.local(self.oracle, batch, step._replace(share=share))
         if len(batch.ids):
             running_average(self.statistics, self.oracle.replica.statistics)
         computed = self.course.wall()
-        load = len(batch.ids) * self.meeting.world / self.batches.size
+        load = len(batch.ids) * self.rendezvous.world / self.batches.size
         time.sleep(
-            self.clock.sleep_seconds(self.meeting.rank, self.step, computed - begin, load, self.method.cost.gradients)
+            self.clock.sleep_seconds(
+                self.rendezvous.rank, self.step, computed - begin, load, self.method.cost.gradients
+            )
         )
         computed = self.course.wall()
-        self.activity.span(self.meeting.rank, "compute", begin, computed)
+        self.activity.span(self.rendezvous.rank, "compute", begin, computed)
         if message is not None:
             self._send(message)
         stop = None
         while self.travelling and self.travelling[0].due == self.step:
             stop = self._receive(self.travelling.popleft(), step)
         now = self.course.wall()
-        self.activity.span(self.meeting.rank, "transfer", computed, now)
+        self.activity.span(self.rendezvous.rank, "transfer", computed, now)
         self.course.advance(samples * self.method.cost.gradients, now, None)
         return stop
 
@@ -168,7 +175,7 @@ class ProcessCollective:
             combined = dict(zip(self.layout, pieces, strict=True))
         else:
             combined = {
-                name: piece[0].div_(self.meeting.world) for name, piece in zip(self.layout, pieces, strict=True)
+                name: piece[0].div_(self.rendezvous.world) for name, piece in zip(self.layout, pieces, strict=True)
             }
         self.method.apply(combined, step)
         self.sent += 1
@@ -186,7 +193,7 @@ class ProcessCollective:
         totals = self.oracle.take_totals()
         totals = self._sum(totals)
         weights = self._weights()
-        own_totals = torch.tensor(self.activity.totals(self.meeting.rank), dtype=torch.float64)
+        own_totals = torch.tensor(self.activity.totals(self.rendezvous.rank), dtype=torch.float64)
         for rank, row in enumerate(self._rows(own_totals.to(self.oracle.device))):
             self.activity.adopt(rank, row.tolist())
         self._gathered = {
@@ -197,7 +204,7 @@ class ProcessCollective:
             "distances": self._distances(weights),
         }
         key = f"evaluated/{self.step}"
-        if self.meeting.rank == 0:
+        if self.rendezvous.rank == 0:
             self.oracle.totals.copy_(totals)
             # The evaluation puts the mean into the replica, where this rank's own weights live.
             own = None if self.method.replicated else self.method.w.clone()
@@ -208,24 +215,24 @@ class ProcessCollective:
                 if own is not None:
                     self.method.w.copy_(own)
             finally:
-                self.meeting.store.set(key, verdict)
+                self.rendezvous.store.set(key, verdict)
         else:
             course.skip_evaluation()
-            self.meeting.store.wait([key])
-            if self.meeting.store.get(key) != b"go on":
+            self.rendezvous.store.wait([key])
+            if self.rendezvous.store.get(key) != b"go on":
                 raise Stop("interrupted")
         course.start()
 
     def _rows(self, vector: Tensor) -> list[Tensor]:
         """Return every rank's vector."""
-        return list(Courier("gather", self.meeting.world).send(vector.contiguous()).arrived())
+        return list(Courier("gather", self.rendezvous.world).send(vector.contiguous()).arrived())
 
     def _sum(self, vector: Tensor) -> Tensor:
         """Return the sum of all ranks' vectors, in the memory of this rank's where it can be."""
-        return Courier("mean", self.meeting.world).send(vector).arrived()[0]
+        return Courier("mean", self.rendezvous.world).send(vector).arrived()[0]
 
     def _distances(self, mean: Tensor) -> Tensor | None:
-        if self.method.replicated or self.meeting.world == 1:
+        if self.method.replicated or self.rendezvous.world == 1:
             return None
         return torch.stack(self._rows(distances(self.method.solution(), mean, self.oracle.replica.layers)))
 
@@ -244,14 +251,14 @@ class ProcessCollective:
     def _weights(self) -> Tensor:
         if self.method.replicated:
             return self.method.solution()
-        return self._sum(self.method.solution().clone()).div_(self.meeting.world)
+        return self._sum(self.method.solution().clone()).div_(self.rendezvous.world)
 
     def _states(self) -> list[Message]:
         own = self.method.state()
         if self.method.replicated:
             return [own]
         columns = {name: self._rows(tensor) for name, tensor in own.items()}
-        return [{name: rows[rank] for name, rows in columns.items()} for rank in range(self.meeting.world)]
+        return [{name: rows[rank] for name, rows in columns.items()} for rank in range(self.rendezvous.world)]
 
     def weights(self) -> Tensor:
         """Return the flat weights of the solution as gathered at the last evaluation: the workers' mean."""
@@ -275,7 +282,7 @@ class ProcessCollective:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore this rank's part of what `state_dict` returned on rank 0."""
-        rank = self.meeting.rank
+        rank = self.rendezvous.rank
         self.method.load_state(state["methods"][0 if self.method.replicated else rank])
         self.statistics.copy_(state["statistics"][rank])
         if rank == 0:

@@ -28,8 +28,9 @@ from runner.gradients.pipeline_stage import Cut
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.train_control import CHECK_EVERY, Course, PeerLost, Stop, settle
+from runner.processes.links import is_peers_fault, reason
 from runner.processes.p2p_channel import Channel, Received, collect
-from runner.processes.rendezvous import Meeting, is_peers_fault, reason
+from runner.processes.rendezvous import Rendezvous
 from runner.run_folder.timeline import Activity
 from runner.simulated.pipeline import FORWARD, measured, memory, restore
 
@@ -40,7 +41,7 @@ class ProcessPipeline:
     Args:
         method: this rank's instance; started here, on its piece of the replica's weights.
         cut: the network's modules.
-        meeting: rank, number of ranks and store.
+        rendezvous: rank, number of ranks and store.
         oracle: of the whole network; of its weights only this module's piece is kept up to date.
         batches: the run's batches.
         course: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
@@ -53,7 +54,7 @@ class ProcessPipeline:
         method: Pipeline,
         cut: Cut,
         *,
-        meeting: Meeting,
+        rendezvous: Rendezvous,
         oracle: NetworkOracle,
         batches: Batches,
         course: Course,
@@ -62,9 +63,9 @@ class ProcessPipeline:
     ) -> None:
         self.method = method
         self.cut = cut
-        self.meeting = meeting
-        self.rank = meeting.rank
-        self.last = meeting.rank == meeting.world - 1
+        self.rendezvous = rendezvous
+        self.rank = rendezvous.rank
+        self.last = rendezvous.rank == rendezvous.world - 1
         self.oracle = oracle
         self.batches = batches
         self.course = course
@@ -82,7 +83,7 @@ class ProcessPipeline:
         # What rank 0 gathered for an evaluation; ranks other than 0 never look at it.
         self._gathered: dict[str, Any] = {
             "statistics": torch.cat([stage.running for stage in cut.stages]),
-            "peaks": [0] * meeting.world,
+            "peaks": [0] * rendezvous.world,
         }
         self._weights = oracle.replica.weights.clone()
 
@@ -126,7 +127,7 @@ class ProcessPipeline:
         rate = self.course.rate()
         step = Step(lr=rate.lr, decay=rate.decay)
         batch = self.batches.batch(self.step)
-        self.stage.method = self.method if measured(self.step, self.meeting.world) else None
+        self.stage.method = self.method if measured(self.step, self.rendezvous.world) else None
         seconds = len(batch.ids) / self.batches.size * self.cut.shares[self.rank]
         features = self._features(batch)
         begin = self.course.wall()
@@ -194,7 +195,7 @@ class ProcessPipeline:
         if self.oracle.device.type != "cpu" or (self.course.updates + 1) % CHECK_EVERY:
             return None
         totals = self.oracle.totals.clone()
-        dist.broadcast(totals, self.meeting.world - 1)
+        dist.broadcast(totals, self.rendezvous.world - 1)
         return totals
 
     def _evaluate(self, finished: bool) -> None:
@@ -215,11 +216,11 @@ class ProcessPipeline:
                 )
                 verdict = "go on"
             finally:
-                self.meeting.store.set(key, verdict)
+                self.rendezvous.store.set(key, verdict)
         else:
             course.skip_evaluation()
-            self.meeting.store.wait([key])
-            if self.meeting.store.get(key) != b"go on":
+            self.rendezvous.store.wait([key])
+            if self.rendezvous.store.get(key) != b"go on":
                 raise Stop("interrupted")
         course.start()
 
@@ -234,7 +235,7 @@ class ProcessPipeline:
         torch.save(self._own(), file)
         states = [
             torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            for content in collect(file.getvalue(), self.meeting.world)
+            for content in collect(file.getvalue(), self.rendezvous.world)
         ]
         if self.rank:
             return

@@ -31,8 +31,8 @@ from runner.loop.barrier import following, summed
 from runner.loop.batches import Batches, Leases
 from runner.loop.clock import Clock
 from runner.loop.train_control import Course, PeerLost
+from runner.processes.links import Link, reason
 from runner.processes.message_buffer import BATCH, PART, RESTORE, ROUND, STOP, Packet
-from runner.processes.rendezvous import Link, reason
 from runner.processes.worker import STATISTICS, push_fields
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity

@@ -50,11 +50,11 @@ class Ranks:
         self.farewell = min(FAREWELL, (1 - PATIENCE) * cfg.cluster.timeout)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([run_rank.__module__])
-        self.meeting_place = Path(tempfile.mkdtemp(prefix="dcrun-"))
+        self.rendezvous_folder = Path(tempfile.mkdtemp(prefix="dcrun-"))
         self.signs = Signs(context, world, cfg.cluster.timeout)
         theirs, self.pipe = context.Pipe(duplex=False)
         plain = OmegaConf.to_container(cfg, resolve=True)
-        path = str(self.meeting_place / "store")
+        path = str(self.rendezvous_folder / "store")
         self.processes = [
             context.Process(
                 target=be,
@@ -149,7 +149,7 @@ class Ranks:
             if process.exitcode is None:
                 process.kill()
                 process.join()
-        shutil.rmtree(self.meeting_place, ignore_errors=True)
+        shutil.rmtree(self.rendezvous_folder, ignore_errors=True)
 
 
 def launch(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: RunRank) -> int:

@@ -11,8 +11,8 @@ from algorithms.base import Layout, Message, Round, Worker, cut
 from runner.gradients.oracle import NetworkOracle
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
+from runner.processes.links import Link
 from runner.processes.message_buffer import BATCH, PART, RESTORE, ROUND, STOP, Packet
-from runner.processes.rendezvous import Link
 from runner.run_folder.trace import FLOAT_BYTES
 
 STATISTICS = "batch statistics"

@@ -15,8 +15,8 @@ import torch.distributed as dist
 
 from algorithms.base import Collective, Step
 from runner.config.exit_codes import guarded
-from runner.processes import rendezvous
 from runner.processes.async_collective import Courier
+from runner.processes.rendezvous import file_rendezvous, join_group
 from runner.train.build import Parts
 
 REPEATS = 7
@@ -79,7 +79,7 @@ def combination_seconds(elements: int, world: int, combine: str, timeout: float)
 def _rank(rank: int, world: int, path: str, elements: int, combine: str, timeout: float, pipe: Connection) -> None:
     def call() -> int:
         torch.set_num_threads(1)
-        rendezvous.join_group(rendezvous.at_file(path, rank, world, timeout), torch.device("cpu"))
+        join_group(file_rendezvous(path, rank, world, timeout), torch.device("cpu"))
         courier = Courier("gather" if combine == "gather" else "mean", world)
         vector = torch.zeros(elements)
         times = []

@@ -11,7 +11,7 @@ from runner.config.errors import InputError
 from runner.gradients.directions import Directions
 from runner.gradients.pipeline_stage import Cut
 from runner.processes.pipeline import ProcessPipeline
-from runner.processes.rendezvous import Meeting
+from runner.processes.rendezvous import Rendezvous
 from runner.run_folder.timeline import Activity
 from runner.simulated.pipeline import SimulatedPipeline
 
@@ -82,14 +82,14 @@ def simulated(parts: Parts, course: Course) -> SimulatedPipeline:
     )
 
 
-def on_process(parts: Parts, modules: Cut, meeting: Meeting, course: Course) -> ProcessPipeline:
+def on_process(parts: Parts, modules: Cut, rendezvous: Rendezvous, course: Course) -> ProcessPipeline:
     """Return the executor of this rank's module."""
     method = parts.method
     assert isinstance(method, Pipeline)
     return ProcessPipeline(
         method,
         modules,
-        meeting=meeting,
+        rendezvous=rendezvous,
         oracle=parts.oracle,
         batches=parts.batches,
         course=course,

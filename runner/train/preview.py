@@ -6,7 +6,7 @@ import os
 
 from omegaconf import DictConfig
 
-from runner.processes import rendezvous
+from runner.processes.rendezvous import launched_by_torchrun
 from runner.train import advise, build, estimate, plot_schedule, ranks, replay
 
 
@@ -23,7 +23,7 @@ def answer(cfg: DictConfig) -> int:
     """
     if cfg.cluster.kind == "replay":
         replay.recorded(cfg, cfg.cluster.trace)
-    elif cfg.cluster.kind == "processes" and rendezvous.expected():
+    elif cfg.cluster.kind == "processes" and launched_by_torchrun():
         ranks.fit(cfg, int(os.environ["WORLD_SIZE"]))
         if int(os.environ["RANK"]):
             return 0

@@ -26,9 +26,16 @@ from algorithms.shared_memory import SharedMemory
 from runner.config.errors import InputError
 from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import Course, Stop
-from runner.processes import rendezvous
 from runner.processes.child import LostWorkers
 from runner.processes.collective import ProcessCollective
+from runner.processes.links import Link
+from runner.processes.rendezvous import (
+    Rendezvous,
+    comm_device,
+    join_group,
+    launched_by_torchrun,
+    torchrun_rendezvous,
+)
 from runner.processes.server import ProcessServer
 from runner.processes.shared_memory import MemoryServer, MemoryWorker
 from runner.processes.spawn import launch
@@ -51,17 +58,17 @@ def execute(cfg: DictConfig, folder: Path | None) -> int:
         InputError: wrong input, as a number of workers that does not fit `torchrun`'s.
     """
     algorithm = get_class(cfg.algorithm._target_)
-    if rendezvous.expected():
+    if launched_by_torchrun():
         local = os.environ.get("LOCAL_WORLD_SIZE")
         if issubclass(algorithm, SharedMemory) and local not in (None, os.environ["WORLD_SIZE"]):
             what = (
                 f"algorithm={cfg.names.algorithm}: torchrun started {os.environ['WORLD_SIZE']} processes, {local} here"
             )
             raise InputError(f"{what}; allowed: all on one machine, whose memory they share")
-        meeting = rendezvous.under_torchrun(cfg.cluster.timeout)
-        fit(cfg, meeting.world)
+        rendezvous = torchrun_rendezvous(cfg.cluster.timeout)
+        fit(cfg, rendezvous.world)
         build.workers_of(cfg, algorithm)
-        return run_rank(cfg, folder, meeting, lost=list)
+        return run_rank(cfg, folder, rendezvous, lost=list)
     assert folder is not None
     cfg.cluster.workers = build.workers_of(cfg, algorithm)
     servers = _servers(cfg)
@@ -90,7 +97,7 @@ def fit(cfg: DictConfig, world: int) -> None:
 def run_rank(
     cfg: DictConfig,
     folder: Path | None,
-    meeting: rendezvous.Meeting,
+    rendezvous: Rendezvous,
     lost: LostWorkers = list,
     sign: Callable[[int], None] = lambda step: None,
 ) -> int:
@@ -99,7 +106,7 @@ def run_rank(
     Args:
         cfg: the composed configuration, `cluster.workers` set.
         folder: the run folder, for rank 0.
-        meeting: where the ranks meet.
+        rendezvous: where the ranks meet.
         lost: see `LostWorkers`; asked by a server from when all workers have joined.
         sign: told, step by step, how far this rank has come.
 
@@ -107,43 +114,45 @@ def run_rank(
         The exit code.
     """
     parameter_server = bool(_servers(cfg))
-    if meeting.rank:
+    if rendezvous.rank:
         # Ctrl-C reaches every process of a terminal; rank 0 decides what to do about it and tells the others.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if meeting.local:
+        if rendezvous.local:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         # Rank 0 first: it decodes the data into the cache that the others open.
-        meeting.store.wait([READY])
-    parts = build.load(cfg, rank=max(0, meeting.rank - 1) if parameter_server else meeting.rank)
+        rendezvous.store.wait([READY])
+    parts = build.load(cfg, rank=max(0, rendezvous.rank - 1) if parameter_server else rendezvous.rank)
     # Rank 0 alone says why a network cannot be cut.
     modules = pipeline.cut(parts) if isinstance(parts.method, Pipeline) else None
-    if meeting.rank == 0:
-        meeting.store.set(READY, "yes")
+    if rendezvous.rank == 0:
+        rendezvous.store.set(READY, "yes")
     if modules is not None:
         # Neighbours send to each other whenever they are ready; over NCCL their messages would have to come in order.
-        rendezvous.join_group(meeting, torch.device("cpu"))
+        join_group(rendezvous, torch.device("cpu"))
         return _together(
-            parts, folder, meeting, sign, lambda course: pipeline.on_process(parts, modules, meeting, course)
+            parts, folder, rendezvous, sign, lambda course: pipeline.on_process(parts, modules, rendezvous, course)
         )
-    return _serve(parts, folder, meeting, lost, sign) if parameter_server else _collect(parts, folder, meeting, sign)
+    return (
+        _serve(parts, folder, rendezvous, lost, sign) if parameter_server else _collect(parts, folder, rendezvous, sign)
+    )
 
 
 def _serve(
-    parts: build.Parts, folder: Path | None, meeting: rendezvous.Meeting, lost: LostWorkers, sign: Callable[[int], None]
+    parts: build.Parts, folder: Path | None, rendezvous: Rendezvous, lost: LostWorkers, sign: Callable[[int], None]
 ) -> int:
     method, n = parts.method, parts.oracle.replica.weights.numel()
     shared = method if isinstance(method, SharedMemory) else None
     if shared is not None:
-        method = MemoryServer(shared, meeting.store, len(parts.dataset.train))
+        method = MemoryServer(shared, rendezvous.store, len(parts.dataset.train))
     assert isinstance(method, ParameterServer)
-    if meeting.rank:
+    if rendezvous.rank:
         # torchrun sends it to all: the server saves, and that it is gone then ends its workers.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        worker = meeting.rank - 1
-        link = rendezvous.Link(meeting, worker)
+        worker = rendezvous.rank - 1
+        link = Link(rendezvous, worker)
         own = {"n": n, "workers": parts.workers, "seed": parts.cfg.seed}
         serve_worker(
-            method.worker(worker) if shared is None else MemoryWorker(shared, meeting.store, **own),
+            method.worker(worker) if shared is None else MemoryWorker(shared, rendezvous.store, **own),
             link,
             worker=worker,
             layout=method.layout(n),
@@ -164,7 +173,7 @@ def _serve(
     def make(course: Course) -> Executor:
         server = ProcessServer(
             method,
-            links=[rendezvous.Link(meeting, worker) for worker in range(parts.workers)],
+            links=[Link(rendezvous, worker) for worker in range(parts.workers)],
             replica=parts.oracle.replica,
             batches=parts.batches,
             course=course,
@@ -186,15 +195,15 @@ def _serve(
             method.close()
 
 
-def _collect(parts: build.Parts, folder: Path | None, meeting: rendezvous.Meeting, sign: Callable[[int], None]) -> int:
+def _collect(parts: build.Parts, folder: Path | None, rendezvous: Rendezvous, sign: Callable[[int], None]) -> int:
     method = parts.method
     assert isinstance(method, Collective)
-    rendezvous.join_group(meeting, parts.device)
+    join_group(rendezvous, parts.device)
 
     def make(course: Course) -> ProcessCollective:
         return ProcessCollective(
             method,
-            meeting=meeting,
+            rendezvous=rendezvous,
             oracle=parts.oracle,
             batches=parts.batches,
             course=course,
@@ -203,22 +212,22 @@ def _collect(parts: build.Parts, folder: Path | None, meeting: rendezvous.Meetin
             compiled=parts.cfg.run.compile,
         )
 
-    return _together(parts, folder, meeting, sign, make)
+    return _together(parts, folder, rendezvous, sign, make)
 
 
 def _together(
     parts: build.Parts,
     folder: Path | None,
-    meeting: rendezvous.Meeting,
+    rendezvous: Rendezvous,
     sign: Callable[[int], None],
     make: Callable[[Course], Executor],
 ) -> int:
     """Run one of several ranks that are all alike, but that rank 0 owns the run folder; all have joined the group."""
     try:
-        if meeting.rank == 0:
+        if rendezvous.rank == 0:
             assert folder is not None
-            share = functools.partial(_share, device=rendezvous.carrier(parts.device))
-            return conduct(parts, folder, virtual=False, make=make, share=share, sign=sign, watched=meeting.local)
+            share = functools.partial(_share, device=comm_device(parts.device))
+            return conduct(parts, folder, virtual=False, make=make, share=share, sign=sign, watched=rendezvous.local)
         return _follow(parts, make, sign)
     finally:
         dist.destroy_process_group()
@@ -238,7 +247,7 @@ def _follow(parts: build.Parts, make: Callable[[Course], Executor], sign: Callab
             sign=sign,
         )
         executor = make(course)
-        resumed = _share(None, rendezvous.carrier(parts.device))
+        resumed = _share(None, comm_device(parts.device))
         if resumed:
             course.load_state_dict(resumed["course"])
             executor.load_state_dict(resumed["executor"])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from runner.processes import async_collective
 from runner.processes.async_collective import Courier
-from runner.processes.rendezvous import at_file, join_group
+from runner.processes.rendezvous import file_rendezvous, join_group
 
 
 class Pretender(torch.overrides.TorchFunctionMode):
@@ -26,7 +26,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A gloo group of this process alone."""
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         monkeypatch.setenv(name, "")
-    join_group(at_file(str(tmp_path / "store"), 0, 1, 6.0), torch.device("cpu"))
+    join_group(file_rendezvous(str(tmp_path / "store"), 0, 1, 6.0), torch.device("cpu"))
     yield
     dist.destroy_process_group()
 
@@ -89,7 +89,7 @@ def test_over_gloo_a_gpus_vectors_travel_through_page_locked_memory(
 def test_where_the_group_carries_gpus_vectors_nothing_is_copied(
     alone: None, carried: list[int], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(async_collective, "carrier", lambda device: torch.device("cuda"))
+    monkeypatch.setattr(async_collective, "comm_device", lambda device: torch.device("cuda"))
     vector = torch.ones(3)
     with Pretender():
         parcel = Courier("mean", 1).send(vector)

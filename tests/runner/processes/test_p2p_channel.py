@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from runner.processes import rendezvous
 from runner.processes.p2p_channel import Channel, collect
+from runner.processes.rendezvous import file_rendezvous, join_group
 
 SHAPE = (3, 4, 5)
 
@@ -20,7 +20,7 @@ def values() -> torch.Tensor:
 
 
 def _play(rank: int, path: str, found: Any) -> None:
-    rendezvous.join_group(rendezvous.at_file(path, rank, 2, 10.0), torch.device("cpu"))
+    join_group(file_rendezvous(path, rank, 2, 10.0), torch.device("cpu"))
     channel = Channel(1 - rank, SHAPE, torch.device("cpu"), lambda: 7.0)
     last = values().contiguous(memory_format=torch.channels_last)
     if rank:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from runner.config.errors import InputError
-from runner.processes import rendezvous
+from runner.processes.rendezvous import file_rendezvous
 from runner.run_folder.jsonl import read_lines
 from runner.train import build, ranks
 from tests.runner.processes.test_spawn import Watched
@@ -180,9 +180,9 @@ def test_what_modules_on_processes_cannot_do_is_refused(overrides: tuple[str, ..
 
 
 def test_a_network_that_cannot_be_cut_is_refused_before_other_ranks_begin(tmp_path: Path):
-    meeting = rendezvous.at_file(str(tmp_path / "store"), 0, 9, 5.0)
+    rendezvous = file_rendezvous(str(tmp_path / "store"), 0, 9, 5.0)
     cfg = compose("algorithm=ddg", "cluster=processes", "model=mlp", "cluster.workers=9")
     with pytest.raises(InputError, match=r"^cluster\.workers=9: the network has 2 blocks with weights"):
-        ranks.run_rank(cfg, tmp_path, meeting)
-    assert not meeting.store.check([ranks.READY])
+        ranks.run_rank(cfg, tmp_path, rendezvous)
+    assert not rendezvous.store.check([ranks.READY])
     assert not (tmp_path / "summary.json").exists()

@@ -24,7 +24,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from algorithms.base import Batch, ParameterServer
 from runner.gradients.oracle import NetworkOracle
 from runner.processes.links import Link
-from runner.processes.message_buffer import Packet
+from runner.processes.message_buffer import MessageBuffer
 from runner.processes.rendezvous import Rendezvous, file_rendezvous
 from runner.processes.server import ProcessServer
 from runner.processes.worker import push_fields, serve_worker
@@ -60,11 +60,11 @@ def subject(workers: int) -> Parts:
     return parts([*overrides, *data, "run.batch_size=1"])
 
 
-def packets(given: Parts) -> tuple[Packet, Packet]:
+def message_buffers(given: Parts) -> tuple[MessageBuffer, MessageBuffer]:
     """Buffers for a pull and a push, of the size that dcrun sends."""
     assert isinstance(given.method, ParameterServer)
     layout = given.method.layout(given.oracle.replica.weights.numel())
-    return Packet(layout.pull), Packet(push_fields(layout.push, given.oracle.replica.statistics.numel()))
+    return MessageBuffer(layout.pull), MessageBuffer(push_fields(layout.push, given.oracle.replica.statistics.numel()))
 
 
 def fresh(rendezvous: Rendezvous, label: str) -> Rendezvous:
@@ -79,14 +79,14 @@ def work(rank: int, workers: int, path: str) -> None:
     given = subject(workers)
     rendezvous = file_rendezvous(path, rank, workers + 1, TIMEOUT)
     assert isinstance(given.method, ParameterServer)
-    pull, push = packets(given)
+    pull, push = message_buffers(given)
     layout = given.method.layout(given.oracle.replica.weights.numel())
     oracle = EmptyGradients(given.oracle.replica, given.dataset.train, seed=0)
     for turn in itertools.count():
         link = Link(fresh(rendezvous, f"bare{turn}"), rank - 1)
         for _ in range(TRIPS // workers):
-            link.receive(pull.buffer)
-            link.send(push.buffer).wait()
+            link.receive(pull.raw)
+            link.send(push.raw).wait()
         link = Link(fresh(rendezvous, f"dcrun{turn}"), rank - 1)
         half = given.method.worker(rank - 1)
         clock, gradients = given.clock(), given.method.cost.gradients
@@ -113,10 +113,10 @@ class Server:
         """Round trips per second of a loop that only sends and receives."""
 
         def loop(link: Link) -> None:
-            pull, push = packets(self.given)
+            pull, push = message_buffers(self.given)
             for _ in range(TRIPS // self.workers):
-                link.send(pull.buffer).wait()
-                link.receive(push.buffer)
+                link.send(pull.raw).wait()
+                link.receive(push.raw)
 
         threads = [threading.Thread(target=loop, args=(link,)) for link in self.links("bare")]
         begin = time.perf_counter()

@@ -22,7 +22,7 @@ from torch import Tensor
 from runner.processes.rendezvous import comm_device
 
 
-class Parcel:
+class PendingCollective:
     """A combination on its way.
 
     Args:
@@ -39,7 +39,7 @@ class Parcel:
         self.arrival: Future[float] | None = None
         self._end: float | None = None
 
-    def arrived(self) -> Tensor:
+    def wait(self) -> Tensor:
         """Wait for the combination.
 
         Raises:
@@ -60,30 +60,35 @@ class Parcel:
         return 0.0 if self._end is None else self._end - self.begin
 
 
-class Courier:
+class AsyncCollective:
     """Combines vectors of all ranks of the default process group.
 
     Args:
         combine: "mean" sums them (the receiver divides), "gather" stacks them.
         world: number of ranks M.
         background: whether combinations travel while this rank computes.
-        slowed: seconds that each transfer takes in addition to the real network's.
+        extra_seconds: seconds that each transfer takes in addition to the real network's.
     """
 
     def __init__(
-        self, combine: Literal["mean", "gather"], world: int, *, background: bool = False, slowed: float = 0.0
+        self, combine: Literal["mean", "gather"], world: int, *, background: bool = False, extra_seconds: float = 0.0
     ) -> None:
         self.combine = combine
         self.world = world
-        self.slowed = slowed
-        self._queue: queue.SimpleQueue[Parcel] | None = None
-        if background or slowed:
+        self.extra_seconds = extra_seconds
+        self._queue: queue.SimpleQueue[PendingCollective] | None = None
+        if background or extra_seconds:
             self._queue = queue.SimpleQueue()
             # A daemon: a run that ends because a peer is stuck must not wait for the peer here.
-            threading.Thread(target=_wait, args=(self._queue, slowed), daemon=True, name="courier").start()
+            threading.Thread(
+                target=_wait, args=(self._queue, extra_seconds), daemon=True, name="async collective"
+            ).start()
 
-    def send(self, vector: Tensor) -> Parcel:
-        """Start combining a contiguous tensor, of shape (n,) or any other, which belongs to the courier from now on."""
+    def start(self, vector: Tensor) -> PendingCollective:
+        """Start combining a contiguous tensor, of shape (n,) or any other.
+
+        The caller gives the tensor away: the sum is made in its memory where that can be, while the transfer goes on.
+        """
         wanted = None
         if vector.is_cuda and comm_device(vector.device).type == "cpu":
             wanted = vector.device
@@ -96,11 +101,11 @@ class Courier:
         else:
             vectors = vector[None]
             work = dist.all_reduce(vector, async_op=True)
-        parcel = Parcel(vectors, work, wanted)
+        pending = PendingCollective(vectors, work, wanted)
         if self._queue is not None:
-            parcel.arrival = Future()
-            self._queue.put(parcel)
-        return parcel
+            pending.arrival = Future()
+            self._queue.put(pending)
+        return pending
 
 
 def page_locked(shape: torch.Size, dtype: torch.dtype) -> Tensor:
@@ -108,24 +113,24 @@ def page_locked(shape: torch.Size, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, pin_memory=True)
 
 
-def _wait(parcels: queue.SimpleQueue[Parcel], slowed: float) -> None:
+def _wait(started: queue.SimpleQueue[PendingCollective], extra_seconds: float) -> None:
     stream: torch.cuda.Stream | None = None
     while True:
-        parcel = parcels.get()
-        assert parcel.work is not None and parcel.arrival is not None
+        pending = started.get()
+        assert pending.work is not None and pending.arrival is not None
         try:
-            if parcel.vectors.is_cuda:
+            if pending.vectors.is_cuda:
                 # On a stream of its own: waiting on the default one would be waiting for the gradients there. And on a
                 # single one: PyTorch has 32, and hands out again those on which others record or copy.
-                stream = stream or torch.cuda.Stream(parcel.vectors.device)
+                stream = stream or torch.cuda.Stream(pending.vectors.device)
                 with torch.cuda.stream(stream):
-                    parcel.work.wait()
+                    pending.work.wait()
                     torch.cuda.current_stream().synchronize()
             else:
-                parcel.work.wait()
-            time.sleep(slowed)
+                pending.work.wait()
+            time.sleep(extra_seconds)
         except RuntimeError as error:
-            parcel.arrival.set_exception(error)
+            pending.arrival.set_exception(error)
         else:
-            parcel.arrival.set_result(time.perf_counter())
-        del parcel
+            pending.arrival.set_result(time.perf_counter())
+        del pending

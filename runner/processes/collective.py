@@ -22,7 +22,7 @@ from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
 from runner.loop.train_control import CHECK_EVERY, Course, PeerLost, Stop, settle
-from runner.processes.async_collective import Courier, Parcel
+from runner.processes.async_collective import AsyncCollective, PendingCollective
 from runner.processes.links import is_peers_fault, reason
 from runner.processes.rendezvous import Rendezvous
 from runner.run_folder.timeline import Activity
@@ -36,7 +36,7 @@ class Travelling(NamedTuple):
     """A combination on its way, to be applied after local step `due`."""
 
     due: int
-    parcel: Parcel
+    pending: PendingCollective
 
 
 class ProcessCollective:
@@ -81,8 +81,10 @@ class ProcessCollective:
         self.communication = Communication()
         self.clock = clock
         nbytes = FLOAT_BYTES * sum(self.layout.values())
-        slowed = clock.combining_seconds(method.combine, nbytes, rendezvous.world)
-        self.courier = Courier(method.combine, rendezvous.world, background=bool(method.delay), slowed=slowed)
+        extra_seconds = clock.combining_seconds(method.combine, nbytes, rendezvous.world)
+        self.combiner = AsyncCollective(
+            method.combine, rendezvous.world, background=bool(method.delay), extra_seconds=extra_seconds
+        )
         # What rank 0 gathered for an evaluation; ranks other than 0 never look at it.
         self._gathered: dict[str, Any] = {
             "weights": method.solution(),
@@ -161,13 +163,13 @@ class ProcessCollective:
         flags[0] = float(self.course.stopping())
         flags[1] = (~torch.isfinite(self.oracle.totals[0])).float()
         vector = torch.cat([*(message[name].reshape(-1) for name in self.layout), flags])
-        self.travelling.append(Travelling(self.step + self.method.delay, self.courier.send(vector)))
+        self.travelling.append(Travelling(self.step + self.method.delay, self.combiner.start(vector)))
 
     def _receive(self, travelling: Travelling, step: Step) -> str | None:
-        parcel = travelling.parcel
+        pending = travelling.pending
         begin = time.perf_counter()
-        vectors = parcel.arrived()
-        seconds = parcel.seconds()
+        vectors = pending.wait()
+        seconds = pending.seconds()
         waited = time.perf_counter() - begin
         self.communication.add(seconds, max(0.0, seconds - waited) if self.method.delay else 0.0)
         pieces = vectors[:, :-FLAGS].split(list(self.layout.values()), dim=1)
@@ -200,7 +202,7 @@ class ProcessCollective:
             "weights": weights,
             "statistics": self._rows(self.statistics),
             "methods": self._states(),
-            "travelling": [[t.due, t.parcel.arrived()] for t in self.travelling],
+            "travelling": [[t.due, t.pending.wait()] for t in self.travelling],
             "distances": self._distances(weights),
         }
         key = f"evaluated/{self.step}"
@@ -225,11 +227,11 @@ class ProcessCollective:
 
     def _rows(self, vector: Tensor) -> list[Tensor]:
         """Return every rank's vector."""
-        return list(Courier("gather", self.rendezvous.world).send(vector.contiguous()).arrived())
+        return list(AsyncCollective("gather", self.rendezvous.world).start(vector.contiguous()).wait())
 
     def _sum(self, vector: Tensor) -> Tensor:
         """Return the sum of all ranks' vectors, in the memory of this rank's where it can be."""
-        return Courier("mean", self.rendezvous.world).send(vector).arrived()[0]
+        return AsyncCollective("mean", self.rendezvous.world).start(vector).wait()[0]
 
     def _distances(self, mean: Tensor) -> Tensor | None:
         if self.method.replicated or self.rendezvous.world == 1:
@@ -292,5 +294,5 @@ class ProcessCollective:
         device = self.oracle.device
         self.communication.load_state_dict(state["communication"])
         self.travelling = deque(
-            Travelling(due, Parcel(vectors.to(device), None)) for due, vectors in state["travelling"]
+            Travelling(due, PendingCollective(vectors.to(device), None)) for due, vectors in state["travelling"]
         )

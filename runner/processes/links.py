@@ -50,7 +50,10 @@ class Link:
 
 
 def is_peers_fault(error: RuntimeError) -> bool:
-    """Return whether an error of a transfer says that the other side is gone or silent; gloo has no type of its own for it."""
+    """Return whether an error of a transfer says that the other side is gone or silent.
+
+    gloo has no type of its own for such errors, so its messages have to be looked at.
+    """
     return isinstance(error, dist.DistError) or "gloo/" in str(error) or "onnection" in str(error)
 
 

@@ -6,16 +6,16 @@ import torch
 
 from algorithms.base import Message
 
-HEADER = 4
+HEADER_WORDS = 4
 """int64 words of the header."""
-NUMBERS = 4
+NUMBER_WORDS = 4
 """float64 words after the header."""
 BATCH, STOP, ROUND, RESTORE, PART = 0, 1, 2, 3, 4
-"""What a message to a worker asks for: compute on a batch, or end, or take in a packet that follows it: the broadcast
+"""What a message to a worker asks for: compute on a batch, or end, or take in a buffer that follows it: the broadcast
 of a barrier's round, the state of a worker in a run that goes on, or what is known of a part of the training set."""
 
 
-class Packet:
+class MessageBuffer:
     """A reusable buffer for messages of one layout.
 
     Args:
@@ -23,7 +23,7 @@ class Packet:
         pinned: allocate page-locked memory, for copies to and from a GPU.
 
     Attributes:
-        buffer: uint8 vector, what is sent.
+        raw: uint8 vector (bytes,), what is sent.
         header: int64 view (4,): the kind; for a batch its number and the updates so far; for a round its number, the
             shard to answer for (-1 for none) and the number of the batch that comes next.
         numbers: float64 view (4,): sums of losses, errors and samples, seconds of computing.
@@ -32,11 +32,11 @@ class Packet:
 
     def __init__(self, fields: dict[str, int], *, pinned: bool = False) -> None:
         self.pinned = pinned
-        words = 8 * (HEADER + NUMBERS)
-        self.buffer = torch.zeros(words + 4 * sum(fields.values()), dtype=torch.uint8, pin_memory=pinned)
-        self.header = self.buffer[: 8 * HEADER].view(torch.int64)
-        self.numbers = self.buffer[8 * HEADER : words].view(torch.float64)
-        body = self.buffer[words:].view(torch.float32)
+        words = 8 * (HEADER_WORDS + NUMBER_WORDS)
+        self.raw = torch.zeros(words + 4 * sum(fields.values()), dtype=torch.uint8, pin_memory=pinned)
+        self.header = self.raw[: 8 * HEADER_WORDS].view(torch.int64)
+        self.numbers = self.raw[8 * HEADER_WORDS : words].view(torch.float64)
+        body = self.raw[words:].view(torch.float32)
         self.tensors: Message = dict(zip(fields, body.split(list(fields.values())), strict=True))
 
     def fill(self, message: Message) -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-HEADER = 3
+P2P_HEADER_WORDS = 3
 
 
 class Received(NamedTuple):
@@ -31,7 +31,7 @@ class Received(NamedTuple):
     sent: float
 
 
-class Channel:
+class P2PChannel:
     """Messages of one shape to or from a neighbour, over the default process group, which must be gloo.
 
     Args:
@@ -83,7 +83,7 @@ class Channel:
         Raises:
             RuntimeError: the neighbour is gone, or silent for too long.
         """
-        header = torch.zeros(HEADER, dtype=torch.int64)
+        header = torch.zeros(P2P_HEADER_WORDS, dtype=torch.int64)
         dist.recv(header, self.peer)
         sent = self.clock()
         samples, last, flag = header.tolist()
@@ -100,7 +100,7 @@ def _channels_last(values: Tensor) -> bool:
     return values.dim() == 4 and not values.is_contiguous() and values.is_contiguous(memory_format=torch.channels_last)
 
 
-def collect(state: bytes, world: int) -> list[bytes]:
+def gather_bytes(state: bytes, world: int) -> list[bytes]:
     """Return every rank's bytes on rank 0, nothing elsewhere; all ranks call it, with no message on its way.
 
     Raises:

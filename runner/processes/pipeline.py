@@ -29,7 +29,7 @@ from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.train_control import CHECK_EVERY, Course, PeerLost, Stop, settle
 from runner.processes.links import is_peers_fault, reason
-from runner.processes.p2p_channel import Channel, Received, collect
+from runner.processes.p2p_channel import P2PChannel, Received, gather_bytes
 from runner.processes.rendezvous import Rendezvous
 from runner.run_folder.timeline import Activity
 from runner.simulated.pipeline import FORWARD, measured, memory, restore
@@ -87,8 +87,8 @@ class ProcessPipeline:
         }
         self._weights = oracle.replica.weights.clone()
 
-    def _channel(self, peer: int, shape: tuple[int, ...]) -> Channel:
-        return Channel(peer, shape, self.oracle.device, self.course.wall)
+    def _channel(self, peer: int, shape: tuple[int, ...]) -> P2PChannel:
+        return P2PChannel(peer, shape, self.oracle.device, self.course.wall)
 
     def run(self) -> None:
         """Run to the end of the batches.
@@ -167,19 +167,19 @@ class ProcessPipeline:
             return delta
         return self._from_above(self.above)
 
-    def _from_above(self, above: Channel) -> Tensor | None:
+    def _from_above(self, above: P2PChannel) -> Tensor | None:
         received = self._receive(above)
         self.asked = self.asked or received.flag
         return received.values
 
-    def _receive(self, channel: Channel) -> Received:
+    def _receive(self, channel: P2PChannel) -> Received:
         begin = self.course.wall()
         received = channel.receive()
         self.activity.span(self.rank, "wait", begin, received.sent)
         self.activity.span(self.rank, "transfer", received.sent, self.course.wall())
         return received
 
-    def _send(self, channel: Channel, values: Tensor | None, flag: bool) -> None:
+    def _send(self, channel: P2PChannel, values: Tensor | None, flag: bool) -> None:
         begin = self.course.wall()
         channel.send(values, flag)
         self.activity.span(self.rank, "transfer", begin, self.course.wall())
@@ -235,7 +235,7 @@ class ProcessPipeline:
         torch.save(self._own(), file)
         states = [
             torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            for content in collect(file.getvalue(), self.rendezvous.world)
+            for content in gather_bytes(file.getvalue(), self.rendezvous.world)
         ]
         if self.rank:
             return

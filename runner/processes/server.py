@@ -32,7 +32,7 @@ from runner.loop.batches import Batches, Leases
 from runner.loop.clock import Clock
 from runner.loop.train_control import Course, PeerLost
 from runner.processes.links import Link, reason
-from runner.processes.message_buffer import BATCH, PART, RESTORE, ROUND, STOP, Packet
+from runner.processes.message_buffer import BATCH, PART, RESTORE, ROUND, STOP, MessageBuffer
 from runner.processes.worker import STATISTICS, push_fields
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
@@ -50,8 +50,8 @@ class Connection:
 
     def __init__(self, link: Link, pull: dict[str, int], push: dict[str, int]) -> None:
         self.link = link
-        self.outbox = Packet(pull)
-        self.inbox = Packet(push)
+        self.outbox = MessageBuffer(pull)
+        self.inbox = MessageBuffer(push)
         self.expected = self.inbox
         self.sending: Work | None = None
         self.since = 0.0
@@ -156,7 +156,7 @@ class ProcessServer:
             # Only while the worker owes a message: a thread in a transfer when Python ends can abort the process.
             connection.owing.acquire()
             try:
-                connection.link.receive(connection.expected.buffer)
+                connection.link.receive(connection.expected.raw)
             except RuntimeError as error:
                 self.arrivals.put((worker, time.perf_counter(), str(error)))
                 return
@@ -213,15 +213,15 @@ class ProcessServer:
 
     def _push(self, worker: int, arrived: float, compute: float) -> float:
         """Return how many seconds of the run's clock, which stands at evaluations, went by while it was computed."""
-        connection, packet = self.connections[worker], self.connections[worker].inbox
+        connection, buffer = self.connections[worker], self.connections[worker].inbox
         batch = self.leases.done(worker)
         staleness = self.course.updates - connection.version
         rate = self.course.rate()
-        message = {name: packet.tensors[name] for name in self.fields}
+        message = {name: buffer.tensors[name] for name in self.fields}
         self.server.push(worker, message, Step(lr=rate.lr, decay=rate.decay, staleness=staleness))
         if self.statistics.numel():
-            running_average(self.statistics, packet.tensors[STATISTICS])
-        self.totals.add_(packet.numbers[:3])
+            running_average(self.statistics, buffer.tensors[STATISTICS])
+        self.totals.add_(buffer.numbers[:3])
         evaluations = self.server.evaluations(self.course.updates)
         now = self.course.wall()
         seconds = self.activity.round_trip(
@@ -262,7 +262,7 @@ class ProcessServer:
         answers: dict[int, Message] = {}
         asked: dict[int, int] = {}
         orphans: list[int] = []
-        inboxes = [Packet(part.answer) for _ in self.connections]
+        inboxes = [MessageBuffer(part.answer) for _ in self.connections]
         following_batch = self.leases.next
 
         def ask(worker: int, shard: int) -> None:
@@ -313,16 +313,16 @@ class ProcessServer:
         self._send(worker, (RESTORE, 0, 0, 0), self.restoring, self.server.restore(worker))
 
     def _send(self, worker: int, header: tuple[int, ...], sizes: dict[str, int], message: Message) -> None:
-        """Send a packet of another layout than a pull's, announced by a header."""
+        """Send a buffer of another layout than a pull's, announced by a header."""
         connection = self.connections[worker]
         if connection.sending is not None:
             connection.sending.wait()
         connection.outbox.header.copy_(torch.tensor(header))
-        packet = Packet(sizes)
-        packet.fill(message)
+        buffer = MessageBuffer(sizes)
+        buffer.fill(message)
         try:
-            connection.link.send(connection.outbox.buffer).wait()
-            connection.link.send(packet.buffer).wait()
+            connection.link.send(connection.outbox.raw).wait()
+            connection.link.send(buffer.raw).wait()
         except RuntimeError as error:
             self._broken(worker, error)
         connection.sending = None
@@ -346,7 +346,7 @@ class ProcessServer:
         connection.version = self.course.updates
         connection.replied = self.course.wall()
         try:
-            connection.sending = connection.link.send(connection.outbox.buffer)
+            connection.sending = connection.link.send(connection.outbox.raw)
         except RuntimeError as error:
             self._broken(worker, error)
         connection.owing.release()
@@ -405,7 +405,7 @@ class ProcessServer:
                 if connection.sending is not None:
                     connection.sending.wait(FAREWELL)
                 connection.outbox.header[0] = STOP
-                connection.link.send(connection.outbox.buffer).wait(FAREWELL)
+                connection.link.send(connection.outbox.raw).wait(FAREWELL)
             except RuntimeError as error:
                 log.info("worker %d could not be told to stop: %s", worker, reason(error))
 

@@ -174,7 +174,7 @@ def launch(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank:
         ranks.start()
         code, fault = ranks.watch()
         if fault is not None:
-            log.error("%s; the run stopped, %s", fault, way_on(folder))
+            log.error("%s; the run stopped, %s", fault, resume_hint(folder))
             _interrupted(folder, fault)
         return code
     finally:
@@ -183,7 +183,7 @@ def launch(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank:
             signal.signal(number, handler)
 
 
-def way_on(folder: Path) -> str:
+def resume_hint(folder: Path) -> str:
     """Return what the user of a stopped run can do."""
     return f"continue it with run.resume={folder}" if checkpoint.exists(folder) else "before its first checkpoint"
 

@@ -12,7 +12,7 @@ from runner.gradients.oracle import NetworkOracle
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.processes.links import Link
-from runner.processes.message_buffer import BATCH, PART, RESTORE, ROUND, STOP, Packet
+from runner.processes.message_buffer import BATCH, PART, RESTORE, ROUND, STOP, MessageBuffer
 from runner.run_folder.trace import FLOAT_BYTES
 
 STATISTICS = "batch statistics"
@@ -20,7 +20,7 @@ STATISTICS = "batch statistics"
 
 
 def push_fields(push: dict[str, int], statistics: int) -> dict[str, int]:
-    """Return the fields of a worker's packet: the method's, and the batch-norm statistics where the network has any."""
+    """Return the fields of a worker's buffer: the method's, and the batch-norm statistics where the network has any."""
     return push | ({STATISTICS: statistics} if statistics else {})
 
 
@@ -62,21 +62,21 @@ def serve_worker(
     """
     replica = oracle.replica
     on_gpu = oracle.device.type == "cuda"
-    inbox = Packet(layout.pull, pinned=on_gpu)
-    outbox = Packet(push_fields(layout.push | layout.mirror, replica.statistics.numel()), pinned=on_gpu)
-    heard = [Packet(part.broadcast, pinned=on_gpu) for part in rounds]
-    said = [Packet(part.answer, pinned=on_gpu) for part in rounds]
-    state = Packet(restoring or {}, pinned=on_gpu)
-    parcel = Packet(layout.kept)
+    inbox = MessageBuffer(layout.pull, pinned=on_gpu)
+    outbox = MessageBuffer(push_fields(layout.push | layout.mirror, replica.statistics.numel()), pinned=on_gpu)
+    heard = [MessageBuffer(part.broadcast, pinned=on_gpu) for part in rounds]
+    said = [MessageBuffer(part.answer, pinned=on_gpu) for part in rounds]
+    state = MessageBuffer(restoring or {}, pinned=on_gpu)
+    parcel = MessageBuffer(layout.kept)
     answered = max(1, sum(bool(part.answer) for part in rounds))
 
     def travel(sizes: dict[str, int]) -> None:
         if seconds := clock.transfer_seconds(FLOAT_BYTES * sum(sizes.values())):
             time.sleep(seconds)
 
-    def send(packet: Packet, message: Message, begin: float, samples: int, evaluations: float) -> None:
-        packet.fill(message)
-        packet.numbers[:3].copy_(oracle.totals, non_blocking=on_gpu)
+    def send(buffer: MessageBuffer, message: Message, begin: float, samples: int, evaluations: float) -> None:
+        buffer.fill(message)
+        buffer.numbers[:3].copy_(oracle.totals, non_blocking=on_gpu)
         oracle.totals.zero_()
         if on_gpu:
             # The one wait of a task: weights to the GPU, the step, and everything that is sent are in line there.
@@ -84,27 +84,27 @@ def serve_worker(
         took = time.perf_counter() - begin
         if longer := clock.sleep_seconds(worker, task, took, samples / batches.size, evaluations):
             time.sleep(longer)
-        packet.numbers[3] = time.perf_counter() - begin
+        buffer.numbers[3] = time.perf_counter() - begin
 
     task = 0
     parts = [] if batches.parts is None else [worker]
     while True:
-        link.receive(inbox.buffer)
+        link.receive(inbox.raw)
         kind, number, third, fourth = inbox.header.tolist()
         if kind == STOP:
             return
         if kind == RESTORE:
-            link.receive(state.buffer)
+            link.receive(state.raw)
             half.restore(state.tensors)
             continue
         if kind == PART:
             # The worker's own, in a run that goes on, or a lost worker's.
-            link.receive(parcel.buffer)
+            link.receive(parcel.raw)
             half.take(cut(batches.samples, workers, number), parcel.tensors)
             parts += [] if number in parts else [number]
             continue
         if kind == ROUND:
-            link.receive(heard[number].buffer)
+            link.receive(heard[number].raw)
             travel(rounds[number].broadcast)
             begin = time.perf_counter()
             half.receive(number, heard[number].tensors)
@@ -113,7 +113,7 @@ def serve_worker(
             shard = batches.shard(third, workers, fourth)
             send(said[number], half.answer(oracle, number, shard), begin, len(shard.ids), shard_gradients / answered)
             travel(rounds[number].answer)
-            link.send(said[number].buffer).wait()
+            link.send(said[number].raw).wait()
         else:
             assert kind == BATCH
             travel(layout.pull)
@@ -123,6 +123,6 @@ def serve_worker(
             extra = {STATISTICS: replica.statistics} if replica.statistics.numel() else {}
             send(outbox, message | extra, begin, len(batch.ids), gradients(third))
             travel(layout.push)
-            link.send(outbox.buffer).wait()
+            link.send(outbox.raw).wait()
         task += 1
         sign(task)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from algorithms.base import Collective, Step
 from runner.config.exit_codes import guarded
-from runner.processes.async_collective import Courier
+from runner.processes.async_collective import AsyncCollective
 from runner.processes.rendezvous import file_rendezvous, join_group
 from runner.train.build import Parts
 
@@ -80,13 +80,13 @@ def _rank(rank: int, world: int, path: str, elements: int, combine: str, timeout
     def call() -> int:
         torch.set_num_threads(1)
         join_group(file_rendezvous(path, rank, world, timeout), torch.device("cpu"))
-        courier = Courier("gather" if combine == "gather" else "mean", world)
+        combiner = AsyncCollective("gather" if combine == "gather" else "mean", world)
         vector = torch.zeros(elements)
         times = []
         for _ in range(WARM_UP + REPEATS):
             dist.barrier()
             begin = time.perf_counter()
-            courier.send(vector).arrived()
+            combiner.start(vector).wait()
             times.append(time.perf_counter() - begin)
         if rank == 0:
             pipe.send(statistics.median(times[WARM_UP:]))

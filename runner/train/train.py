@@ -20,7 +20,7 @@ from algorithms.shared_memory import SharedMemory
 from runner.config.errors import InputError
 from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import Course, PeerLost, Stop
-from runner.processes.spawn import way_on
+from runner.processes.spawn import resume_hint
 from runner.run_folder import checkpoint, folders, machine
 from runner.run_folder.console import show_result
 from runner.run_folder.fingerprint import weights_sha256
@@ -220,7 +220,7 @@ def conduct(
             course.pause()
             if isinstance(reason, PeerLost):
                 level = logging.INFO if watched else logging.ERROR
-                log.log(level, "%s; the run stopped, %s", reason.message, way_on(folder))
+                log.log(level, "%s; the run stopped, %s", reason.message, resume_hint(folder))
                 extra["error"] = reason.message
         tracker.finish(status, workers_lost=lost(), **_results(parts, course, executor, folder), **extra)
     # Another rank that was asked to stop had SIGTERM: it catches no other signal.

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from runner.processes import async_collective
-from runner.processes.async_collective import Courier
+from runner.processes.async_collective import AsyncCollective
 from runner.processes.rendezvous import file_rendezvous, join_group
 
 
@@ -71,16 +71,16 @@ def test_over_gloo_a_gpus_vectors_travel_through_page_locked_memory(
         given = vector.clone()
         if pretended:
             with Pretender():
-                parcel = Courier(combine, 1, background=background).send(given)
-            assert parcel.device == given.device
+                pending = AsyncCollective(combine, 1, background=background).start(given)
+            assert pending.device == given.device
             assert set(carried) == {tensor.data_ptr() for tensor in locked}
         else:
-            parcel = Courier(combine, 1, background=background).send(given)
-            assert (parcel.device, locked) == (None, [])
+            pending = AsyncCollective(combine, 1, background=background).start(given)
+            assert (pending.device, locked) == (None, [])
             assert given.data_ptr() in carried
-        results.append(parcel.arrived())
-        assert parcel.arrived() is results[-1]
-        assert parcel.device is None
+        results.append(pending.wait())
+        assert pending.wait() is results[-1]
+        assert pending.device is None
     assert torch.equal(results[0], vector[None])
     assert torch.equal(results[1], results[0])
     assert len(locked) == (2 if combine == "gather" else 1)
@@ -92,5 +92,5 @@ def test_where_the_group_carries_gpus_vectors_nothing_is_copied(
     monkeypatch.setattr(async_collective, "comm_device", lambda device: torch.device("cuda"))
     vector = torch.ones(3)
     with Pretender():
-        parcel = Courier("mean", 1).send(vector)
-    assert parcel.arrived().data_ptr() == vector.data_ptr() == carried[0]
+        pending = AsyncCollective("mean", 1).start(vector)
+    assert pending.wait().data_ptr() == vector.data_ptr() == carried[0]

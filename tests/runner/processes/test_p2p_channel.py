@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from runner.processes.p2p_channel import Channel, collect
+from runner.processes.p2p_channel import P2PChannel, gather_bytes
 from runner.processes.rendezvous import file_rendezvous, join_group
 
 SHAPE = (3, 4, 5)
@@ -21,7 +21,7 @@ def values() -> torch.Tensor:
 
 def _play(rank: int, path: str, found: Any) -> None:
     join_group(file_rendezvous(path, rank, 2, 10.0), torch.device("cpu"))
-    channel = Channel(1 - rank, SHAPE, torch.device("cpu"), lambda: 7.0)
+    channel = P2PChannel(1 - rank, SHAPE, torch.device("cpu"), lambda: 7.0)
     last = values().contiguous(memory_format=torch.channels_last)
     if rank:
         for message, flag in ((values(), False), (last, True), (None, True), (values()[:1], False)):
@@ -39,7 +39,7 @@ def _play(rank: int, path: str, found: Any) -> None:
         found.put(torch.equal(ordered.values, values()) and ordered.values.stride() == last.stride())
         found.put(nothing.values is None)
         found.put(short.values is not None and tuple(short.values.shape) == (1, *SHAPE))
-    states = collect(bytes([rank] * (3 + rank)), 2)
+    states = gather_bytes(bytes([rank] * (3 + rank)), 2)
     if not rank:
         found.put(states == [bytes(3), bytes([1] * 4)])
     else:

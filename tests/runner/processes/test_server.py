@@ -13,7 +13,7 @@ from torch import Tensor
 from algorithms.base import Layout
 from runner.gradients.evaluate import Score
 from runner.loop.train_control import Course, PeerLost, Stop
-from runner.processes.message_buffer import BATCH, STOP, Packet
+from runner.processes.message_buffer import BATCH, STOP, MessageBuffer
 from runner.processes.server import ProcessServer
 from runner.run_folder.timeline import Activity
 from runner.train import build
@@ -28,7 +28,7 @@ QUADRATIC = (
     "schedule.lr=0.5",
     "algorithm.weight_decay=0",
 )
-PATIENCE = 20.0
+WAIT_SECONDS = 20.0
 
 
 class Sent:
@@ -123,24 +123,24 @@ class Stage:
 
     def pulled(self, worker: int) -> tuple[int, float]:
         """Return batch number and weight of the next message to a worker; batch -1 for the end."""
-        packet = Packet(self.layout.pull)
-        packet.buffer.copy_(self.wires[worker].down.get(timeout=PATIENCE))
-        kind = int(packet.header[0])
+        buffer = MessageBuffer(self.layout.pull)
+        buffer.raw.copy_(self.wires[worker].down.get(timeout=WAIT_SECONDS))
+        kind = int(buffer.header[0])
         assert kind in (BATCH, STOP)
-        return (-1, 0.0) if kind == STOP else (int(packet.header[1]), float(packet.tensors["w"]))
+        return (-1, 0.0) if kind == STOP else (int(buffer.header[1]), float(buffer.tensors["w"]))
 
     def push(self, worker: int, g: float, **more: float) -> float:
         """Push a gradient and return the weight after the update."""
-        packet = Packet(self.layout.push)
-        packet.fill({"g": torch.tensor([g])} | {name: torch.tensor([value]) for name, value in more.items()})
-        packet.numbers[:4] = torch.tensor([0.5, 1.0, 1.0, 0.0], dtype=torch.float64)
-        self.wires[worker].up.put(packet.buffer)
-        self.updated.get(timeout=PATIENCE)
+        buffer = MessageBuffer(self.layout.push)
+        buffer.fill({"g": torch.tensor([g])} | {name: torch.tensor([value]) for name, value in more.items()})
+        buffer.numbers[:4] = torch.tensor([0.5, 1.0, 1.0, 0.0], dtype=torch.float64)
+        self.wires[worker].up.put(buffer.raw)
+        self.updated.get(timeout=WAIT_SECONDS)
         return self.weights[-1]
 
     def end(self) -> Exception | None:
         """Wait for the server to end; return what it ended with."""
-        self.thread.join(PATIENCE)
+        self.thread.join(WAIT_SECONDS)
         assert not self.thread.is_alive()
         return self.ended[0]
 
@@ -246,9 +246,9 @@ def test_what_a_lost_worker_still_sends_is_not_taken(tmp_path: Path):
     lost("launcher", stage, 1)
     while not stage.server.workers_lost:
         assert stage.thread.is_alive()
-    packet = Packet(stage.layout.push)
-    packet.fill({"g": torch.tensor([1000.0])})
-    stage.wires[1].up.put(packet.buffer)
+    buffer = MessageBuffer(stage.layout.push)
+    buffer.fill({"g": torch.tensor([1000.0])})
+    stage.wires[1].up.put(buffer.raw)
     stage.push(0, 1.0)
     stage.pulled(0)
     stage.push(0, 0.0)
@@ -259,10 +259,10 @@ def test_what_a_lost_worker_still_sends_is_not_taken(tmp_path: Path):
 def test_an_infinite_loss_ends_the_run(tmp_path: Path):
     stage = Stage(tmp_path, "algorithm=asgd", start=1.0, workers=1)
     stage.pulled(0)
-    packet = Packet(stage.layout.push)
-    packet.numbers[:3] = torch.tensor([float("nan"), 1.0, 1.0], dtype=torch.float64)
+    buffer = MessageBuffer(stage.layout.push)
+    buffer.numbers[:3] = torch.tensor([float("nan"), 1.0, 1.0], dtype=torch.float64)
     for _ in range(8):
-        stage.wires[0].up.put(packet.buffer)
+        stage.wires[0].up.put(buffer.raw)
     error = stage.end()
     assert isinstance(error, Stop)
     assert error.status == "diverged"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from runner.processes.message_buffer import BATCH, STOP, Packet
+from runner.processes.message_buffer import BATCH, STOP, MessageBuffer
 from runner.processes.worker import push_fields, serve_worker
 from runner.train import build
 from tests.graphs import CpuGraphs, Late
@@ -35,7 +35,7 @@ class Server:
     """A link whose other end answers every push with new weights and the next batch."""
 
     def __init__(self, layout: Any, push: dict[str, int], weights: torch.Tensor, tasks: int) -> None:
-        self.outbox, self.inbox = Packet(layout.pull), Packet(push)
+        self.outbox, self.inbox = MessageBuffer(layout.pull), MessageBuffer(push)
         self.weights, self.tasks = weights, tasks
         self.pushes: list[dict[str, torch.Tensor]] = []
         self.sums: list[torch.Tensor] = []
@@ -45,10 +45,10 @@ class Server:
         self.outbox.header[0] = BATCH if task < self.tasks else STOP
         self.outbox.header[1] = task
         self.outbox.fill({"w": self.weights + 0.01 * task})
-        buffer.copy_(self.outbox.buffer)
+        buffer.copy_(self.outbox.raw)
 
     def send(self, buffer: torch.Tensor) -> Any:
-        self.inbox.buffer.copy_(buffer)
+        self.inbox.raw.copy_(buffer)
         self.pushes.append({name: tensor.clone() for name, tensor in self.inbox.tensors.items()})
         self.sums.append(self.inbox.numbers[:3].clone())
 

@@ -24,15 +24,15 @@ from torch import Tensor
 from algorithms.base import Batch, Step
 from algorithms.pipeline import Features, Pipeline
 from runner.gradients.oracle import NetworkOracle
-from runner.gradients.pipeline_stage import Cut
+from runner.gradients.partition import Cut
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
+from runner.loop.pipeline_schedule import FORWARD_SHARE, counts_memory, memory_columns, restore_module
 from runner.loop.train_control import CHECK_EVERY, Course, PeerLost, Stop, settle
 from runner.processes.links import is_peers_fault, reason
 from runner.processes.p2p_channel import P2PChannel, Received, gather_bytes
 from runner.processes.rendezvous import Rendezvous
 from runner.run_folder.timeline import Activity
-from runner.simulated.pipeline import FORWARD, measured, memory, restore
 
 
 class ProcessPipeline:
@@ -127,19 +127,19 @@ class ProcessPipeline:
         rate = self.course.rate()
         step = Step(lr=rate.lr, decay=rate.decay)
         batch = self.batches.batch(self.step)
-        self.stage.method = self.method if measured(self.step, self.rendezvous.world) else None
+        self.stage.method = self.method if counts_memory(self.step, self.rendezvous.world) else None
         seconds = len(batch.ids) / self.batches.size * self.cut.shares[self.rank]
         features = self._features(batch)
         begin = self.course.wall()
         outputs = self.method.forward(self.stage, features)
-        self._computed(begin, seconds * FORWARD)
+        self._computed(begin, seconds * FORWARD_SHARE)
         if self.above is not None:
             self._send(self.above, outputs, self.stop)
         delta = self._delta()
         begin = self.course.wall()
         down = self.method.backward(self.stage, delta, step)
-        again = FORWARD * self.method.replays if not self.last else 0.0
-        self._computed(begin, seconds * (1 - FORWARD + again))
+        again = FORWARD_SHARE * self.method.replays if not self.last else 0.0
+        self._computed(begin, seconds * (1 - FORWARD_SHARE + again))
         if self.below is not None:
             self._send(self.below, down, self.asked or self.course.stopping())
         return len(batch.ids)
@@ -272,7 +272,7 @@ class ProcessPipeline:
 
     def columns(self) -> dict[str, float]:
         """Return the modules' peaks of memory as gathered at the last evaluation."""
-        return memory(self._gathered["peaks"])
+        return memory_columns(self._gathered["peaks"])
 
     def weights(self) -> Tensor:
         """Return the flat weights of all modules as gathered at the last evaluation."""
@@ -295,7 +295,7 @@ class ProcessPipeline:
         """Restore this rank's part of what `state_dict` returned on rank 0."""
         device, rank = self.oracle.device, self.rank
         self.stage.method = None
-        restore(self.method, self.stage, state, rank, device)
+        restore_module(self.method, self.stage, state, rank, device)
         running = state["statistics"].split([len(stage.running) for stage in self.cut.stages])
         self.stage.running.copy_(running[rank])
         self.stage.peak = state["peaks"][rank]

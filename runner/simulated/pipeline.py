@@ -10,7 +10,6 @@ error gradients travel as messages of their bytes. What a synthesizer costs is n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,25 +19,19 @@ from algorithms.base import Step
 from algorithms.pipeline import Features, Pipeline
 from runner.gradients.directions import Directions
 from runner.gradients.oracle import NetworkOracle
-from runner.gradients.pipeline_stage import Cut, backward, forward
+from runner.gradients.partition import Cut
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
+from runner.loop.pipeline_schedule import (
+    FORWARD_SHARE,
+    backward,
+    counts_memory,
+    forward,
+    memory_columns,
+    restore_module,
+)
 from runner.loop.train_control import Course
 from runner.run_folder.timeline import Activity
-
-FORWARD = 1 / 3
-"""Share of the forward pass in a gradient's seconds."""
-
-
-def measured(step: int, workers: int) -> bool:
-    """Whether memory is counted in this iteration: later ones hold what those after the pipeline is full do."""
-    return step < 2 * workers + 1
-
-
-def memory(peaks: Sequence[int]) -> dict[str, float]:
-    """Return the columns that tell of the modules' peaks of memory."""
-    each = {f"activation_bytes_module{k}": float(peak) for k, peak in enumerate(peaks, start=1)}
-    return {"activation_bytes": float(sum(peaks))} | each
 
 
 class SimulatedPipeline:
@@ -115,7 +108,7 @@ class SimulatedPipeline:
             self.clock.compute_seconds(rank, self.step, load) * share for rank, share in enumerate(self.cut.shares)
         ]
         for method, stage in zip(self.methods, self.cut.stages, strict=True):
-            stage.method = method if measured(self.step, self.workers) else None
+            stage.method = method if counts_memory(self.step, self.workers) else None
         forward(self.methods, self.cut.stages, Features(self.step, self.oracle.arranged(inputs), targets))
         self._clock_forward(seconds, size)
         self.travelling = backward(self.methods, self.cut.stages, self.travelling, step)
@@ -140,7 +133,7 @@ class SimulatedPipeline:
                 sent = self.now[rank - 1]
                 self._wait(rank, sent + self.clock.transfer_seconds(self.cut.nbytes(rank - 1, size)), sent)
             begin = self.now[rank]
-            self.now[rank] += seconds[rank] * FORWARD
+            self.now[rank] += seconds[rank] * FORWARD_SHARE
             self.activity.span(rank, "compute", begin, self.now[rank])
 
     def _clock_backward(self, seconds: list[float], size: int) -> None:
@@ -152,16 +145,16 @@ class SimulatedPipeline:
                 arrival = self.arrivals[rank + 1] if locked else arrivals[rank + 1]
                 sent = arrival - self.clock.transfer_seconds(self.cut.nbytes(rank, size))
                 self._wait(rank, max(arrival, self.now[rank]), max(sent, self.now[rank]))
-            again = FORWARD * self.methods[0].replays if rank < self.workers - 1 else 0.0
+            again = FORWARD_SHARE * self.methods[0].replays if rank < self.workers - 1 else 0.0
             begin = self.now[rank]
-            self.now[rank] += seconds[rank] * (1 - FORWARD + again)
+            self.now[rank] += seconds[rank] * (1 - FORWARD_SHARE + again)
             self.activity.span(rank, "compute", begin, self.now[rank])
             if rank:
                 self.arrivals[rank] = self.now[rank] + self.clock.transfer_seconds(self.cut.nbytes(rank - 1, size))
 
     def columns(self) -> dict[str, float]:
         """Return the modules' peaks of memory."""
-        return memory([stage.peak for stage in self.cut.stages])
+        return memory_columns([stage.peak for stage in self.cut.stages])
 
     def sufficient_directions(self) -> dict[str, float]:
         """Return σ of each module since the last call, see `runner.gradients.directions`."""
@@ -198,7 +191,7 @@ class SimulatedPipeline:
         running = state["statistics"].to(device).split([len(stage.running) for stage in self.cut.stages])
         for rank, (method, stage) in enumerate(zip(self.methods, self.cut.stages, strict=True)):
             stage.method = None
-            restore(method, stage, state, rank, device)
+            restore_module(method, stage, state, rank, device)
             stage.running.copy_(running[rank])
             stage.peak = state["peaks"][rank]
         self.oracle.totals.copy_(state["totals"])
@@ -208,10 +201,3 @@ class SimulatedPipeline:
         if self.directions is not None and state["directions"] is not None:
             self.directions.load_state_dict(state["directions"])
         self.activity.load_state_dict(state["activity"])
-
-
-def restore(method: Pipeline, stage: Any, state: dict[str, Any], rank: int, device: torch.device) -> None:
-    """Give a module's method its part of a saved state."""
-    method.load_state(state["methods"][rank])
-    kept = state["kept"][rank]
-    method.keep(stage, [{name: tensor.to(device) for name, tensor in item.items()} for item in kept])

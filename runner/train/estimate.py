@@ -17,8 +17,8 @@ from torch import Tensor
 from algorithms.base import ParameterServer, Step
 from algorithms.pipeline import Features, Pipeline
 from algorithms.shared_memory import SharedMemory
-from runner.gradients.pipeline_stage import backward, forward
 from runner.loop import barrier
+from runner.loop.pipeline_schedule import backward, forward
 from runner.train import pipeline
 from runner.train.build import Parts
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from algorithms.pipeline import Pipeline
 from runner.config.errors import InputError
 from runner.gradients.directions import Directions
-from runner.gradients.pipeline_stage import Cut
+from runner.gradients.partition import Cut
 from runner.processes.pipeline import ProcessPipeline
 from runner.processes.rendezvous import Rendezvous
 from runner.run_folder.timeline import Activity

@@ -13,8 +13,9 @@ from algorithms.pipeline import Features
 from models.base import Chain
 from runner.config.errors import InputError
 from runner.gradients.oracle import NetworkOracle
-from runner.gradients.pipeline_stage import Cut, backward, forward
+from runner.gradients.partition import Cut
 from runner.gradients.replica import Replica
+from runner.loop.pipeline_schedule import backward, forward
 from runner.train import build
 from tests.trial import Trial, compose, conduct, train
 

@@ -1,0 +1,104 @@
+"""A network cut into the modules of a pipeline: where each begins, its share of the work, its messages' size."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from algorithms.pipeline import Place, cut
+from runner.config.errors import InputError, building
+from runner.config.seeds import derive
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.pipeline_stage import NetworkStage
+
+
+class Cut:
+    """A network cut into modules.
+
+    Args:
+        oracle: of the whole network.
+        workers: number of modules K.
+        split: blocks at which modules 2 to K begin, or None.
+        shape: of a sample.
+        classes: number of classes.
+
+    Attributes:
+        stages: the modules.
+        outputs: shape of what each makes of one sample.
+        shares: each one's share of the network's multiply-adds in a forward pass.
+
+    Raises:
+        InputError: the network is no chain that can be cut so.
+    """
+
+    def __init__(
+        self, oracle: NetworkOracle, workers: int, split: Sequence[str] | None, shape: Sequence[int], classes: int
+    ) -> None:
+        self.oracle = oracle
+        self.classes = classes
+        chain: Any = oracle.replica.module
+        if not hasattr(chain, "block_names"):
+            raise InputError.of("model", type(chain).__name__, "is no chain of blocks", "networks with blocks")
+        blocks = list(chain.blocks())
+        with building():
+            spans = cut([(name, sum(p.numel() for p in b.parameters())) for name, b in blocks], workers, split)
+        pieces = [_pieces(oracle, [name for name, _ in blocks[low:high]]) for low, high in spans]
+        for k in (0, 2):
+            ends = [(piece[k], piece[k + 1]) for piece in pieces]
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(ends)), "a module's piece is contiguous"
+        self.pieces = pieces
+        self.stages = [
+            NetworkStage(oracle, rank, span, piece, rank == workers - 1)
+            for rank, (span, piece) in enumerate(zip(spans, pieces, strict=True))
+        ]
+        self._measure(shape)
+
+    def _measure(self, shape: Sequence[int]) -> None:
+        features = torch.zeros(1, *shape, device=self.oracle.device)
+        self.outputs, work = [], []
+        for stage in self.stages:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                for block in stage.blocks:
+                    features = block.eval()(features)
+            self.outputs.append(tuple(features.shape[1:]))
+            work.append(counter.get_total_flops())
+        self.shares = [amount / sum(work) for amount in work]
+
+    def place(self, rank: int) -> Place:
+        """Return where a module is, for its method."""
+        seed = derive(self.oracle.seed, "pipeline", rank)
+        return Place(rank, len(self.stages), self.outputs[rank], self.classes, seed)
+
+    def nbytes(self, rank: int, samples: int) -> int:
+        """Return the bytes of what a module makes of so many samples."""
+        return 4 * samples * int(torch.Size(self.outputs[rank]).numel())
+
+
+def _pieces(oracle: NetworkOracle, names: Sequence[str]) -> tuple[int, int, int, int]:
+    """Return where the blocks' weights begin and end, and their statistics; an empty range where there are none.
+
+    Statistics come in the order of the network's modules, as weights do.
+    """
+    replica = oracle.replica
+    prefixes = tuple(f"{name}." for name in names)
+    weights = [replica.named_weights(replica.weights), replica.named_statistics(replica.statistics)]
+    found: list[int] = []
+    before = _order(replica.module, names[0])
+    for named in weights:
+        low, length = 0, 0
+        for name, tensor in named:
+            if name.startswith(prefixes):
+                length += tensor.numel()
+            elif name.startswith(before):
+                low += tensor.numel()
+        found += [low, low + length]
+    return found[0], found[1], found[2], found[3]
+
+
+def _order(module: Any, first: str) -> tuple[str, ...]:
+    names = module.block_names[: module.block_names.index(first)]
+    return tuple(f"{name}." for name in names) or ("\0",)

@@ -1,0 +1,70 @@
+"""What both executors of a pipeline share: its passes, how their time is divided, and what a checkpoint restores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algorithms.base import Step
+from algorithms.pipeline import Features, Pipeline, Stage
+
+FORWARD_SHARE = 1 / 3
+"""Share of the forward pass in a gradient's seconds: a backward pass multiplies twice where it multiplies once."""
+
+
+def counts_memory(step: int, workers: int) -> bool:
+    """Return whether memory is counted in this iteration; once the pipeline is full, all iterations hold the same."""
+    return step < 2 * workers + 1
+
+
+def memory_columns(peaks: Sequence[int]) -> dict[str, float]:
+    """Return the columns of each module's peak of memory, in bytes, and of their sum."""
+    each = {f"activation_bytes_module{k}": float(peak) for k, peak in enumerate(peaks, start=1)}
+    return {"activation_bytes": float(sum(peaks))} | each
+
+
+def forward(methods: Sequence[Pipeline], stages: Sequence[Stage], features: Features) -> None:
+    """Take a batch through all modules."""
+    for method, stage in zip(methods, stages, strict=True):
+        features = features._replace(inputs=method.forward(stage, features))
+
+
+def backward(
+    methods: Sequence[Pipeline], stages: Sequence[Stage], sent: Sequence[Tensor | None], step: Step
+) -> list[Tensor | None]:
+    """Go backward in all modules.
+
+    Args:
+        methods: of the modules.
+        stages: the modules.
+        sent: what each module sent down in the iteration before.
+        step: of this update.
+
+    Returns:
+        What each module sends down in this one.
+    """
+    sending: list[Tensor | None] = [None] * len(methods)
+    for rank in reversed(range(len(methods))):
+        above = sending if methods[rank].locked else sent
+        delta = None if rank == len(methods) - 1 else above[rank + 1]
+        sending[rank] = methods[rank].backward(stages[rank], delta, step)
+    return sending
+
+
+def restore_module(method: Pipeline, stage: Any, state: dict[str, Any], rank: int, device: torch.device) -> None:
+    """Restore a module's method from the state of all modules that a checkpoint holds.
+
+    Args:
+        method: of the module.
+        stage: the module.
+        state: by name, a list with an entry for each module: `methods` (named tensors), `kept` (of earlier iterations).
+        rank: which module, from 0.
+        device: where what is kept of earlier iterations goes.
+    """
+    # The weights first: what is kept of earlier iterations may be recorded anew at them.
+    method.load_state(state["methods"][rank])
+    kept = state["kept"][rank]
+    method.keep(stage, [{name: tensor.to(device) for name, tensor in item.items()} for item in kept])

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Batch, Layout, Message, Oracle, ParameterServer, Step, Worker, in_range, one_of, zeros
-from algorithms.momentum import descend, looks_ahead
-from algorithms.sweep import Sweep
+from algorithms.blockwise import BlockwiseUpdate
+from algorithms.momentum import check_nesterov, sgd_step
 
 
 class GradientWorker(Worker):
@@ -56,14 +56,14 @@ class ASGD(ParameterServer):
         self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
         self.staleness = one_of("staleness", staleness, ("plain", "aware"))
-        self.nesterov = looks_ahead(nesterov, momentum)
+        self.nesterov = check_nesterov(nesterov, momentum)
 
     def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
         """See `ParameterServer.start`."""
         self.w = w
         self.workers = workers
         self.v = zeros(w.numel(), like=w) if self.momentum else None
-        self.sweep = Sweep(self.update, scratch=2, compiled=compiled)
+        self.update_blockwise = BlockwiseUpdate(self.update, scratch=2, compiled=compiled)
 
     def layout(self, n: int) -> Layout:
         """The weights down, the gradient up."""
@@ -76,7 +76,9 @@ class ASGD(ParameterServer):
     def push(self, worker: int, message: Message, step: Step) -> None:
         """Take one step with the pushed gradient."""
         lr = step.lr / max(1, step.staleness) if self.staleness == "aware" else step.lr
-        self.sweep(self.w, message["g"], *self.operands(worker, message), self.v, lr=lr, lambda_t=self.lambda_t(step))
+        self.update_blockwise(
+            self.w, message["g"], *self.operands(worker, message), self.v, lr=lr, lambda_t=self.lambda_t(step)
+        )
 
     def operands(self, worker: int, message: Message) -> tuple[Tensor | None, Tensor | None]:
         """Return w_bak(m) and MeanSquare for this push, None where the method has none."""
@@ -103,7 +105,7 @@ class ASGD(ParameterServer):
         d = self.compensate(w, g, bak, ms, s, q, lambda_t)
         if self.weight_decay:
             d = torch.add(d, w, alpha=self.weight_decay, out=s)
-        descend(w, d, v, q, lr=lr, momentum=self.momentum, nesterov=self.nesterov)  # eq. 3
+        sgd_step(w, d, v, q, lr=lr, momentum=self.momentum, nesterov=self.nesterov)  # eq. 3
 
     def compensate(
         self, w: Tensor, g: Tensor, bak: Tensor | None, ms: Tensor | None, s: Tensor, q: Tensor, lambda_t: float

@@ -34,5 +34,5 @@ class BP(Pipeline):
         assert self.tape is not None
         g, below = self.tape.backward(delta)
         self.tape = None
-        self.descend(g, step)
+        self.optimizer_step(g, step)
         return below

@@ -55,7 +55,7 @@ class DaSGD(LocalSGD):
         if self.xi == 0:
             self.w.copy_(combined["x"])
         else:
-            # One operator, one pass over memory: block by block as in `Sweep` would only cost more.
+            # One operator, one pass over memory: block by block as in `BlockwiseUpdate` would only cost more.
             self.w.lerp_(combined["x"], 1 - self.xi)
 
     def compared(self) -> dict[str, Rhythm]:

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Batch, Collective, Message, Oracle, Step, in_range, one_of, zeros
-from algorithms.momentum import descend, looks_ahead
-from algorithms.sweep import Sweep
+from algorithms.blockwise import BlockwiseUpdate
+from algorithms.momentum import check_nesterov, sgd_step
 
 
 class DCSSGD(Collective):
@@ -59,7 +59,7 @@ class DCSSGD(Collective):
         self.lambda_schedule = one_of("lambda_schedule", lambda_schedule, ("constant", "inverse_lr"))
         self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.nesterov = looks_ahead(nesterov, momentum)
+        self.nesterov = check_nesterov(nesterov, momentum)
 
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
         """See `Collective.start`."""
@@ -67,7 +67,7 @@ class DCSSGD(Collective):
         self.rank = rank
         self.workers = workers
         self.v = zeros(w.numel(), like=w) if self.momentum else None
-        self.sweep = Sweep(self.update, scratch=2, compiled=compiled)
+        self.update_blockwise = BlockwiseUpdate(self.update, scratch=2, compiled=compiled)
 
     def layout(self, n: int) -> dict[str, int]:
         """The gradient, and its norm: with the sender's number all ranks agree on the order."""
@@ -86,7 +86,7 @@ class DCSSGD(Collective):
         lambda_t = self.lambda0 if self.lambda_schedule == "constant" else self.lambda0 / step.decay
         # On a GPU reading the order would make the host wait; sorting the gradients there costs one pass over them.
         gradients = combined["g"][order] if order.is_cuda else [combined["g"][j] for j in order.tolist()]
-        self.sweep(self.w, self.v, *gradients, eta=step.lr, lambda_t=lambda_t)
+        self.update_blockwise(self.w, self.v, *gradients, eta=step.lr, lambda_t=lambda_t)
 
     def update(self, w: Tensor, v: Tensor | None, *rest: Tensor, eta: float, lambda_t: float) -> None:
         """All M small steps on a block; `rest` are the ordered gradients and two blocks of scratch."""
@@ -98,7 +98,7 @@ class DCSSGD(Collective):
                 c.add_(w, alpha=self.weight_decay)
             s.add_(c)  # eq. 111
         s.div_(len(gradients))
-        descend(w, s, v, c, lr=len(gradients) * eta, momentum=self.momentum, nesterov=self.nesterov)
+        sgd_step(w, s, v, c, lr=len(gradients) * eta, momentum=self.momentum, nesterov=self.nesterov)
 
     def state(self) -> Message:
         """`w`, and the velocity `v` with momentum."""

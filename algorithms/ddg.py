@@ -100,12 +100,12 @@ class DDG(Pipeline):
         """Take the gradient of iteration t − K + k."""
         if len(self.passes) <= self.delay:
             if self.zero:
-                self.descend(zeros(self.w.numel(), like=self.w), step)  # eq. 5.8
+                self.optimizer_step(zeros(self.w.numel(), like=self.w), step)  # eq. 5.8
             else:
-                self.rest()
+                self.skip_update()
             return None
         g, below = self.passes.popleft().tape.backward(delta)  # eq. 5.6, 5.7
-        self.descend(g, step)  # eq. 5.9
+        self.optimizer_step(g, step)  # eq. 5.9
         return below
 
     def kept(self) -> list[Message]:

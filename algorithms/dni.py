@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from algorithms.base import Message, Step, in_range, zeros
-from algorithms.descent import Descent
+from algorithms.optimizer import Optimizer
 from algorithms.pipeline import Features, Pipeline, Place, Stage, Tape
 from algorithms.synthesizer import Synthesizer
 
@@ -73,7 +73,7 @@ class DNI(Pipeline):
             split=split,
         )
         self.synthesizer_lr = in_range("synthesizer_lr", synthesizer_lr, 0)
-        self.adam = Descent(optimizer="adam")
+        self.adam = Optimizer(optimizer="adam")
 
     def start(self, w: Tensor, place: Place) -> None:
         """See `Pipeline.start`."""
@@ -106,7 +106,7 @@ class DNI(Pipeline):
             self.before = self.now
         g, below = self.tape.backward(guess)
         self.tape = None
-        self.descend(g, step)
+        self.optimizer_step(g, step)
         return below
 
     def state(self) -> Message:

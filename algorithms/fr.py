@@ -100,15 +100,15 @@ class FR(Pipeline):
         """Replay the features of iteration t + k − K and go back."""
         if len(self.history) <= self.delay:
             if self.zero:
-                self.descend(zeros(self.w.numel(), like=self.w), step)
+                self.optimizer_step(zeros(self.w.numel(), like=self.w), step)
             else:
-                self.rest()
+                self.skip_update()
             return None
         tape = self.tape or stage.record(self.w, self.history[0], track=True)  # line 11
         self.tape = None
         self.history.popleft()
         g, below = tape.backward(delta)  # eq. 6.8, 6.9
-        self.descend(g, step)  # line 13
+        self.optimizer_step(g, step)  # line 13
         return below
 
     def kept(self) -> list[Message]:

@@ -16,8 +16,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from algorithms.base import Batch, Collective, Message, Oracle, Rhythm, Step, in_range, zeros
-from algorithms.momentum import descend, looks_ahead
-from algorithms.sweep import Sweep
+from algorithms.blockwise import BlockwiseUpdate
+from algorithms.momentum import check_nesterov, sgd_step
 
 
 class LocalSGD(Collective):
@@ -39,7 +39,7 @@ class LocalSGD(Collective):
         self.period = int(in_range("tau", whole("tau", tau), 1))
         self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.nesterov = looks_ahead(nesterov, momentum)
+        self.nesterov = check_nesterov(nesterov, momentum)
 
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
         """See `Collective.start`."""
@@ -47,7 +47,7 @@ class LocalSGD(Collective):
         self.rank = rank
         self.workers = workers
         self.v = zeros(w.numel(), like=w) if self.momentum else None
-        self.sweep = Sweep(self.update, scratch=1, compiled=compiled)
+        self.update_blockwise = BlockwiseUpdate(self.update, scratch=1, compiled=compiled)
 
     def layout(self, n: int) -> dict[str, int]:
         """The weights."""
@@ -60,7 +60,7 @@ class LocalSGD(Collective):
             g.add_(self.w, alpha=self.weight_decay)
         if step.share != 1.0:
             g.mul_(step.share)
-        self.sweep(self.w, g, self.v, lr=step.lr)
+        self.update_blockwise(self.w, g, self.v, lr=step.lr)
         return {"x": self.w} if (batch.number + 1) % self.period == 0 else None
 
     def apply(self, combined: Message, step: Step) -> None:
@@ -69,7 +69,7 @@ class LocalSGD(Collective):
 
     def update(self, w: Tensor, g: Tensor, v: Tensor | None, s: Tensor, *, lr: float) -> None:
         """One local step on a block; `s` is scratch."""
-        descend(w, g, v, s, lr=lr, momentum=self.momentum, nesterov=self.nesterov)
+        sgd_step(w, g, v, s, lr=lr, momentum=self.momentum, nesterov=self.nesterov)
 
     def state(self) -> Message:
         """`w`, and the velocity `v` with momentum."""

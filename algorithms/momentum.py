@@ -14,7 +14,7 @@ from torch import Tensor
 from algorithms.base import flag
 
 
-def looks_ahead(nesterov: bool, momentum: float) -> bool:
+def check_nesterov(nesterov: bool, momentum: float) -> bool:
     """Check that Nesterov's form is asked for with momentum only, and return `nesterov`.
 
     Raises:
@@ -25,7 +25,7 @@ def looks_ahead(nesterov: bool, momentum: float) -> bool:
     return nesterov
 
 
-def descend(w: Tensor, d: Tensor, v: Tensor | None, s: Tensor, *, lr: float, momentum: float, nesterov: bool) -> None:
+def sgd_step(w: Tensor, d: Tensor, v: Tensor | None, s: Tensor, *, lr: float, momentum: float, nesterov: bool) -> None:
     """Step `w` along the direction `d`, all flat and of equal length.
 
     Args:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Batch, Collective, Layer, Message, Oracle, Step, in_range
-from algorithms.sweep import Sweep
+from algorithms.blockwise import BlockwiseUpdate
 
 
 class NAG(Collective):
@@ -65,7 +65,7 @@ class NAG(Collective):
         self.v = w.clone()
         scales = [self.layer_scale.get(layer.name, 1.0) for layer in self.layers]
         self.scales = w.new_tensor(scales) if self.layer_scale else None
-        self.sweep = Sweep(self.update, scratch=1, compiled=compiled)
+        self.update_blockwise = BlockwiseUpdate(self.update, scratch=1, compiled=compiled)
 
     def layout(self, n: int) -> dict[str, int]:
         """The gradient."""
@@ -85,7 +85,7 @@ class NAG(Collective):
         if factors is not None:
             for piece, factor in zip(self.pieces(g), factors.unbind(), strict=True):
                 piece.mul_(factor)
-        self.sweep(self.w, g, self.v, lr=step.lr)
+        self.update_blockwise(self.w, g, self.v, lr=step.lr)
 
     def factors(self, combined: Message) -> Tensor | None:
         """Return γ_k relative to the schedule's learning rate, (layers,); None where it is 1 throughout."""

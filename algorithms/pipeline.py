@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Cost, Message, Stateful, Step, one_of
-from algorithms.descent import Descent
+from algorithms.optimizer import Optimizer
 
 
 class Features(NamedTuple):
@@ -99,7 +99,7 @@ class Pipeline(Stateful):
     """One module of a method that cuts the network.
 
     Args:
-        optimizer: "sgd" or "adam", see `algorithms.descent.Descent`, as the arguments after it up to `epsilon`.
+        optimizer: "sgd" or "adam", see `algorithms.optimizer.Optimizer`, as the arguments after it up to `epsilon`.
         momentum: heavy-ball coefficient.
         nesterov: use Nesterov's form of momentum.
         weight_decay: coefficient of the l2 term.
@@ -141,7 +141,7 @@ class Pipeline(Stateful):
         epsilon: float | None = None,
         split: Sequence[str] | None = None,
     ) -> None:
-        self.descent = Descent(
+        self.optimizer = Optimizer(
             optimizer=optimizer,
             momentum=momentum,
             nesterov=nesterov,
@@ -158,7 +158,7 @@ class Pipeline(Stateful):
         """Take over `w` (not a copy) as the module's flat weights and allocate its state."""
         self.w = w
         self.rank, self.workers = place.rank, place.workers
-        self.descent.start(w)
+        self.optimizer.start(w)
 
     @property
     def delay(self) -> int:
@@ -178,19 +178,19 @@ class Pipeline(Stateful):
     def backward(self, stage: Stage, delta: Tensor | None, step: Step) -> Tensor | None:
         """Go backward with what the module after sent, if anything; update; return what the module before gets."""
 
-    def descend(self, g: Tensor, step: Step) -> None:
+    def optimizer_step(self, g: Tensor, step: Step) -> None:
         """Update the weights along the gradient `g`, which is overwritten."""
         if self.watched:
             self.direction = g.clone()
-        self.descent(self.w, g, step.lr)
+        self.optimizer(self.w, g, step.lr)
 
-    def rest(self) -> None:
+    def skip_update(self) -> None:
         """Let the weights be in this iteration."""
         self.direction = None
 
     def state(self) -> Message:
         """`w` and the optimizer's tensors."""
-        return {"w": self.w} | self.descent.state()
+        return {"w": self.w} | self.optimizer.state()
 
     def kept(self) -> list[Message]:
         """Return what is kept of earlier iterations, as named tensors of any shapes, the oldest first."""

@@ -17,8 +17,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from algorithms.base import Batch, Collective, Message, Oracle, Step, in_range, zeros
-from algorithms.momentum import descend, looks_ahead
-from algorithms.sweep import Sweep
+from algorithms.blockwise import BlockwiseUpdate
+from algorithms.momentum import check_nesterov, sgd_step
 
 
 class SSGD(Collective):
@@ -38,7 +38,7 @@ class SSGD(Collective):
     def __init__(self, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
         self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.nesterov = looks_ahead(nesterov, momentum)
+        self.nesterov = check_nesterov(nesterov, momentum)
 
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
         """See `Collective.start`."""
@@ -46,7 +46,7 @@ class SSGD(Collective):
         self.rank = rank
         self.workers = workers
         self.v = zeros(w.numel(), like=w) if self.momentum else None
-        self.sweep = Sweep(self.update, scratch=1, compiled=compiled)
+        self.update_blockwise = BlockwiseUpdate(self.update, scratch=1, compiled=compiled)
 
     def layout(self, n: int) -> dict[str, int]:
         """The gradient."""
@@ -61,11 +61,11 @@ class SSGD(Collective):
 
     def apply(self, combined: Message, step: Step) -> None:
         """Descend along the mean gradient."""
-        self.sweep(self.w, combined["g"], self.v, lr=step.lr)
+        self.update_blockwise(self.w, combined["g"], self.v, lr=step.lr)
 
     def update(self, w: Tensor, g: Tensor, v: Tensor | None, s: Tensor, *, lr: float) -> None:
         """One step on a block; `s` is scratch."""
-        descend(w, g, v, s, lr=lr, momentum=self.momentum, nesterov=self.nesterov)  # eq. 108
+        sgd_step(w, g, v, s, lr=lr, momentum=self.momentum, nesterov=self.nesterov)  # eq. 108
 
     def state(self) -> Message:
         """`w`, and the velocity `v` with momentum."""

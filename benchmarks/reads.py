@@ -18,7 +18,7 @@ from rich.table import Table
 from sidebyside import in_turn, pace, ratios
 from torch import Tensor
 
-from algorithms.sweep import BLOCK
+from algorithms.blockwise import BLOCK
 
 WEIGHTS = 25_600_000
 

@@ -18,8 +18,8 @@ import torch
 from sidebyside import Row, in_turn, main, pace, ratios
 
 from algorithms.base import ParameterServer, Step
+from algorithms.blockwise import BLOCK
 from algorithms.dc_asgd import DCASGD, DCASGDAdaptive, DCASGDConstant
-from algorithms.sweep import BLOCK
 
 WEIGHTS = 25_600_000
 VECTOR = 4 * WEIGHTS

@@ -58,7 +58,7 @@ class ByHand:
         found = torch.autograd.grad(nn.functional.cross_entropy(outputs, targets), [p for ps in leaves for p in ps])
         return [list(found[low : low + 2]) for low in (0, 2, 4)]
 
-    def descend(self, k: int, gradient: list[Tensor]) -> None:
+    def sgd_step(self, k: int, gradient: list[Tensor]) -> None:
         """Take layer `k`'s step of SGD with weight decay."""
         self.weights[k] = [p - LR * (g + DECAY * p) for p, g in zip(self.weights[k], gradient, strict=True)]
 

@@ -8,12 +8,12 @@ import torch
 
 from algorithms.asgd import ASGD, GradientWorker
 from algorithms.base import Batch, Step
-from algorithms.sweep import BLOCK
+from algorithms.blockwise import BLOCK
 from tests.trial import equal, train
 
 RUN = ("dataset.limit_train=70", "dataset.limit_test=50", "run.epochs=2", "schedule.lr=0.05", "run.batch_size=16")
 N = BLOCK + 13
-"""One block of a sweep and a tail."""
+"""One block and a tail."""
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])

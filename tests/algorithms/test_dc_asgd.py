@@ -7,13 +7,13 @@ import torch
 
 from algorithms.asgd import ASGD
 from algorithms.base import Step
+from algorithms.blockwise import BLOCK
 from algorithms.dc_asgd import DCASGD, DCASGDAbs, DCASGDAdaptive, DCASGDConstant
-from algorithms.sweep import BLOCK
 from tests.trial import equal, train
 
 RUN = ("dataset.limit_train=70", "dataset.limit_test=50", "run.epochs=2", "schedule.lr=0.05", "run.batch_size=16")
 N = BLOCK + 13
-"""One block of a sweep and a tail."""
+"""One block and a tail."""
 FORMS = ["dc_asgd_c", "dc_asgd_a", "dc_asgd_abs"]
 # Who comes to the server: a worker, and whether it then pulls again.
 VISITS = [(0, True), (2, True), (1, True), (0, False), (0, True), (2, True), (1, True)]

@@ -20,9 +20,9 @@ def test_module_k_takes_the_exact_gradient_of_the_iteration_that_it_is_late_by(s
         for k in range(3):
             s = t - 2 + k
             if s >= 0:
-                hand.descend(k, hand.gradients(past[s], s)[k])  # eq. 5.6 to 5.9
+                hand.sgd_step(k, hand.gradients(past[s], s)[k])  # eq. 5.6 to 5.9
             elif start == "zero":
-                hand.descend(k, [torch.zeros_like(p) for p in hand.weights[k]])  # eq. 5.8
+                hand.sgd_step(k, [torch.zeros_like(p) for p in hand.weights[k]])  # eq. 5.8
     hand.check()
 
 
@@ -48,7 +48,7 @@ def test_current_weights_are_the_old_graph_with_new_weights(tmp_path: Path):
             else:
                 delta = arriving[k + 1] * (1 - outputs**2)
             now[k] = delta @ hand.weights[k][0]
-            hand.descend(k, [delta.T @ inputs, delta.sum(0)])
+            hand.sgd_step(k, [delta.T @ inputs, delta.sum(0)])
         sent = now
     hand.check()
 

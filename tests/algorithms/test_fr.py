@@ -38,7 +38,7 @@ def test_it_is_algorithm_11(start: str, tmp_path: Path):
             else:
                 arrived = delta[k] if delta[k] is not None else torch.zeros(size, replayed.shape[1])
                 *g, below = torch.autograd.grad(replayed, [*own, leaf], arrived)
-            hand.descend(k, g)  # line 13
+            hand.sgd_step(k, g)  # line 13
             if k:
                 sent[k - 1] = below  # line 14
         delta = sent

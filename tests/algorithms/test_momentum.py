@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.momentum import descend
+from algorithms.momentum import sgd_step
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
@@ -17,7 +17,7 @@ def test_is_torch_optim_sgd_to_the_bit(momentum: float, nesterov: bool):
         parameter.grad, kept = d.clone(), d.clone()
         optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
-        descend(w, d, v, s, lr=lr, momentum=momentum, nesterov=nesterov)
+        sgd_step(w, d, v, s, lr=lr, momentum=momentum, nesterov=nesterov)
         assert torch.equal(w, parameter.detach())
         assert torch.equal(d, kept), "the direction belongs to the caller"
 
@@ -31,6 +31,6 @@ def test_is_the_rule_written_above_it(nesterov: bool):
         d = random.standard_normal(50)
         v = 0.7 * v + d
         w = w - 0.2 * (d + 0.7 * v if nesterov else v)
-        descend(ours_w, torch.from_numpy(d), ours_v, torch.empty_like(ours_w), lr=0.2, momentum=0.7, nesterov=nesterov)
+        sgd_step(ours_w, torch.from_numpy(d), ours_v, torch.empty_like(ours_w), lr=0.2, momentum=0.7, nesterov=nesterov)
     np.testing.assert_allclose(ours_w, w, rtol=1e-13)
     np.testing.assert_allclose(ours_v, v, rtol=1e-13)

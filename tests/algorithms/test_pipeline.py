@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from algorithms.descent import Descent
+from algorithms.optimizer import Optimizer
 from algorithms.pipeline import cut
 from models.resnet import ResNet
 from tests.trial import Trial, train
@@ -70,7 +70,7 @@ def test_adam_is_pytorchs_to_the_bit(decay: float):
     w = torch.randn(100)
     theirs = w.clone().requires_grad_()
     adam = torch.optim.Adam([theirs], lr=0.01, weight_decay=decay, foreach=False)
-    ours = Descent(optimizer="adam", weight_decay=decay)
+    ours = Optimizer(optimizer="adam", weight_decay=decay)
     ours.start(w)
     for _ in range(20):
         g = torch.randn(100)
@@ -90,7 +90,7 @@ def test_adam_is_pytorchs_to_the_bit(decay: float):
 )
 def test_an_optimizer_refuses_what_the_other_has(options: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        Descent(**options)
+        Optimizer(**options)
 
 
 @pytest.mark.parametrize("momentum", ["0.0", "0.9"])

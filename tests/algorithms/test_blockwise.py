@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms import sweep as sweeps
+from algorithms import blockwise
 from algorithms.base import Step
+from algorithms.blockwise import BLOCK, BlockwiseUpdate
 from algorithms.dc_asgd import DCASGDAdaptive, DCASGDConstant
 from algorithms.local_sgd import LocalSGD
-from algorithms.sweep import BLOCK, Sweep
 
 
 def rule(w: Tensor, g: Tensor, extra: Tensor | None, s: Tensor, *, scale: float) -> None:
@@ -25,7 +25,7 @@ def rule(w: Tensor, g: Tensor, extra: Tensor | None, s: Tensor, *, scale: float)
 def test_blocks_and_their_tail_cover_every_element_once(n: int, with_none: bool):
     w, g = torch.zeros(n), torch.randn(n, generator=torch.Generator().manual_seed(0))
     extra = None if with_none else torch.full((n,), 2.0)
-    Sweep(rule, scratch=1)(w, g, extra, scale=3.0)
+    BlockwiseUpdate(rule, scratch=1)(w, g, extra, scale=3.0)
     assert torch.equal(w, 3.0 * g * (1.0 if with_none else 2.0))
 
 
@@ -36,17 +36,17 @@ def test_a_rule_never_sees_more_than_a_block_and_fitting_scratch():
         seen.append((len(w), len(s), len(q)))
         assert s.data_ptr() != q.data_ptr()
 
-    sweep = Sweep(watching, scratch=2)
+    update = BlockwiseUpdate(watching, scratch=2)
     block = BLOCK * torch.get_num_threads()
-    sweep(torch.zeros(block + 5))
+    update(torch.zeros(block + 5))
     assert seen == [(block, block, block), (5, 5, 5)]
 
 
 def test_a_longer_vector_after_a_short_one_gets_longer_scratch():
-    sweep = Sweep(rule, scratch=1)
+    update = BlockwiseUpdate(rule, scratch=1)
     for n in (10, BLOCK + 3, 10):
         w, g = torch.zeros(n), torch.ones(n)
-        sweep(w, g, None, scale=1.0)
+        update(w, g, None, scale=1.0)
         assert torch.equal(w, g)
 
 
@@ -54,14 +54,14 @@ def test_scratch_has_the_operands_type():
     def watching(w: Tensor, s: Tensor) -> None:
         assert s.dtype == torch.float64
 
-    Sweep(watching, scratch=1)(torch.zeros(3, dtype=torch.float64))
+    BlockwiseUpdate(watching, scratch=1)(torch.zeros(3, dtype=torch.float64))
 
 
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sends every sweep the way of vectors on a GPU."""
-    monkeypatch.setattr(sweeps, "FUSED", sweeps._Fused())
-    monkeypatch.setattr(Sweep, "__call__", Sweep._on_gpu)
+    """Send every update the way of vectors on a GPU."""
+    monkeypatch.setattr(blockwise, "FUSED", blockwise._Fused())
+    monkeypatch.setattr(BlockwiseUpdate, "__call__", BlockwiseUpdate._on_gpu)
 
 
 @pytest.mark.usefixtures("on_gpu")
@@ -78,10 +78,10 @@ def test_on_a_gpu_a_rule_is_fused_once_and_numbers_are_no_part_of_it(monkeypatch
 
         return fused
 
-    monkeypatch.setattr(sweeps.torch, "compile", compile_)
-    sweep, w = Sweep(rule, scratch=1), torch.zeros(10)
+    monkeypatch.setattr(blockwise.torch, "compile", compile_)
+    update, w = BlockwiseUpdate(rule, scratch=1), torch.zeros(10)
     for scale in (1.0, 2.0, 0.5):
-        sweep(w, torch.ones(10), None, scale=scale)
+        update(w, torch.ones(10), None, scale=scale)
     assert torch.equal(w, torch.full((10,), 3.5))
     assert compiled == [{"dynamic": False}]
     # In CPU memory, where reading a number makes nobody wait.
@@ -99,11 +99,11 @@ def test_on_a_gpu_without_a_compiler_operators_run_one_by_one_which_is_said_once
         tried.append(scalars)
         raise error
 
-    monkeypatch.setattr(sweeps.torch, "compile", lambda traced, **options: broken)
+    monkeypatch.setattr(blockwise.torch, "compile", lambda traced, **options: broken)
     caplog.set_level(logging.INFO, logger="dcrun")
-    first, second, w = Sweep(rule, scratch=1), Sweep(rule, scratch=1), torch.zeros(10)
-    for sweep in (first, second, first):
-        sweep(w, torch.ones(10), None, scale=2.0)
+    first, second, w = BlockwiseUpdate(rule, scratch=1), BlockwiseUpdate(rule, scratch=1), torch.zeros(10)
+    for update in (first, second, first):
+        update(w, torch.ones(10), None, scale=2.0)
     assert torch.equal(w, torch.full((10,), 6.0))
     assert len(tried) == 1
     [record] = caplog.records
@@ -136,7 +136,7 @@ def test_many_workers_with_rules_of_their_own_compile_one():
     for rank in range(12):
         method = LocalSGD(momentum=0.9)
         method.start(torch.zeros(100), rank, 12, compiled=True)
-        method.sweep(method.w, torch.ones(100), method.v, lr=0.1)
+        method.update_blockwise(method.w, torch.ones(100), method.v, lr=0.1)
         assert method.w.eq(-0.1).all()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 

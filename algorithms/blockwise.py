@@ -25,7 +25,7 @@ BLOCK = 2**16
 times as long as waiting for each other does."""
 
 
-class Sweep:
+class BlockwiseUpdate:
     """Apply an in-place, element-wise rule to whole vectors.
 
     Args:

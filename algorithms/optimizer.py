@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Message, in_range, one_of, zeros
-from algorithms.momentum import descend, looks_ahead
-from algorithms.sweep import Sweep
+from algorithms.blockwise import BlockwiseUpdate
+from algorithms.momentum import check_nesterov, sgd_step
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 
 
-class Descent:
+class Optimizer:
     """An optimizer of one flat vector.
 
     Args:
@@ -54,7 +54,7 @@ class Descent:
     ) -> None:
         self.adam = one_of("optimizer", optimizer, ("sgd", "adam")) == "adam"
         self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
-        self.nesterov = looks_ahead(nesterov, momentum)
+        self.nesterov = check_nesterov(nesterov, momentum)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
         if self.adam and momentum:
             raise ValueError(f"algorithm.momentum={momentum}: adam has none; allowed: 0, or optimizer=sgd")
@@ -73,22 +73,22 @@ class Descent:
         self.m = zeros(w.numel(), like=w) if self.adam else None
         self.u = zeros(w.numel(), like=w) if self.adam else None
         self.t = torch.zeros((), dtype=torch.int64)
-        self.sweep = Sweep(self._adam if self.adam else self._sgd, scratch=1)
+        self.update_blockwise = BlockwiseUpdate(self._adam if self.adam else self._sgd, scratch=1)
 
     def __call__(self, w: Tensor, g: Tensor, lr: float) -> None:
         """Update `w` along `g`, which is overwritten."""
         if self.weight_decay:
             g.add_(w, alpha=self.weight_decay)
         if not self.adam:
-            self.sweep(w, g, self.v, lr=lr)
+            self.update_blockwise(w, g, self.v, lr=lr)
             return
         self.t += 1
         t = int(self.t)
         rate, root = lr / (1 - self.beta1**t), math.sqrt(1 - self.beta2**t)
-        self.sweep(w, g, self.m, self.u, rate=rate, root=root)
+        self.update_blockwise(w, g, self.m, self.u, rate=rate, root=root)
 
     def _sgd(self, w: Tensor, g: Tensor, v: Tensor | None, s: Tensor, *, lr: float) -> None:
-        descend(w, g, v, s, lr=lr, momentum=self.momentum, nesterov=self.nesterov)
+        sgd_step(w, g, v, s, lr=lr, momentum=self.momentum, nesterov=self.nesterov)
 
     def _adam(self, w: Tensor, g: Tensor, m: Tensor, u: Tensor, s: Tensor, *, rate: float, root: float) -> None:
         m.lerp_(g, 1 - self.beta1)  # line 4

@@ -167,7 +167,7 @@ class Stateful(ABC):
     needs: ClassVar[Literal["gradients", "rows", "dual"]] = "gradients"
     weight_decay: float = 0.0
 
-    def pose(self, problem: Problem) -> None:  # noqa: B027 (most methods need not know)
+    def bind_problem(self, problem: Problem) -> None:  # noqa: B027 (most methods need not know)
         """Learn what the problem is, where `needs` is more than gradients; called once, before all but `prepare`.
 
         Raises:

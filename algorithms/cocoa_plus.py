@@ -50,8 +50,8 @@ class CoCoAPlus(Collective):
             raise ValueError(f"algorithm.gamma={gamma}: no step would be taken; allowed: 0 < gamma <= 1")
         self.gamma = gamma
 
-    def pose(self, problem: Problem) -> None:
-        """See `Stateful.pose`."""
+    def bind_problem(self, problem: Problem) -> None:
+        """See `Stateful.bind_problem`."""
         self.problem = problem
 
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:

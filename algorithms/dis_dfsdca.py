@@ -177,8 +177,8 @@ class DisDfSDCA(ParameterServer):
         self.weight_decay = positive("weight_decay", weight_decay)
         self.sampling = one_of("sampling", sampling, SAMPLING)
 
-    def pose(self, problem: Problem) -> None:
-        """See `Stateful.pose`."""
+    def bind_problem(self, problem: Problem) -> None:
+        """See `Stateful.bind_problem`."""
         if problem.samples > LARGEST:
             raise ValueError(f"algorithm: {problem.samples} samples are too many; allowed: up to {LARGEST}")
         self.problem = problem

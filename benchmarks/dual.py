@@ -47,7 +47,7 @@ class Data:
 def dfsdca(data: Data) -> Side:
     """Samples per second of dcrun's dfSDCA: pull, work, push."""
     oracle, method = data.oracle(), DfSDCA(weight_decay=LAMBDA)
-    method.pose(data.problem)
+    method.bind_problem(data.problem)
     method.start(torch.zeros(D), 1)
     method.announce(Step(ETA))
     half = method.worker(0)
@@ -84,7 +84,7 @@ def dfsdca_loop(data: Data) -> Side:
 def sdca(data: Data) -> Side:
     """Samples per second of dcrun's SDCA: local steps and their application."""
     oracle, method = data.oracle(), SDCA(weight_decay=LAMBDA)
-    method.pose(data.problem)
+    method.bind_problem(data.problem)
     method.start(torch.zeros(D), 0, 1)
 
     def side() -> float:

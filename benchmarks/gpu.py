@@ -48,7 +48,7 @@ from algorithms.base import Step  # noqa: E402
 from algorithms.dc_asgd import DCASGDAdaptive, DCASGDConstant  # noqa: E402
 from data.augment import PadCrop  # noqa: E402
 from runner.run_folder import machine  # noqa: E402
-from runner.train.build import Parts  # noqa: E402
+from runner.train.build import RunComponents  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Plan:
     repeats: int = 50
     workers: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
 
-    def subject(self, *overrides: str) -> Parts:
+    def subject(self, *overrides: str) -> RunComponents:
         """A run of `steps` gradients of `batch` samples, augmented as CIFAR's are."""
         given = parts(
             [
@@ -102,7 +102,7 @@ class Plan:
         return given
 
 
-def bare_step(plan: Plan, given: Parts, mode: str | None) -> Callable[[Tensor], None]:
+def bare_step(plan: Plan, given: RunComponents, mode: str | None) -> Callable[[Tensor], None]:
     """A training step of a plain loop on sample numbers, as good as PyTorch's own means make it."""
     split, cfg = given.dataset.train, given.cfg
     model = instantiate(cfg.model, shape=given.dataset.shape, classes=given.dataset.classes)
@@ -129,7 +129,7 @@ def bare_step(plan: Plan, given: Parts, mode: str | None) -> Callable[[Tensor], 
     return step
 
 
-def bare(plan: Plan, given: Parts, mode: str | None) -> Side:
+def bare(plan: Plan, given: RunComponents, mode: str | None) -> Side:
     """A plain training loop over the samples of a run; returns samples/s."""
     step, samples = bare_step(plan, given, mode), len(given.dataset.train)
 
@@ -145,7 +145,7 @@ def bare(plan: Plan, given: Parts, mode: str | None) -> Side:
     return side
 
 
-def through(given: Parts) -> Side:
+def through(given: RunComponents) -> Side:
     """The same samples through dcrun; returns samples/s."""
     return lambda: run(given)["samples_per_second"]
 
@@ -245,7 +245,7 @@ def updates(plan: Plan) -> list[Row]:
     ]
 
 
-def bounds_of(plan: Plan, speeds: dict[str, list[float]], given: Parts) -> dict[str, Any]:
+def bounds_of(plan: Plan, speeds: dict[str, list[float]], given: RunComponents) -> dict[str, Any]:
     """What bounds a step from below, and the share of each bound that every side reaches."""
     ids = torch.arange(plan.batch, device=given.device)
     eager = bare_step(plan, given, None)

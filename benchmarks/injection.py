@@ -272,7 +272,7 @@ def main() -> int:
     from runner.config import schema
     from runner.config.exit_codes import guarded, log_to
     from runner.sweeps import subprocess_launcher
-    from runner.train import train
+    from runner.train.dispatch import dispatch
 
     schema.register()
     subprocess_launcher.register()
@@ -289,7 +289,7 @@ def main() -> int:
             cfg["names"] = {group: composed.hydra.runtime.choices.get(group) for group in schema.GROUPS}
         cfg.run.resume = str(folder) if request["resume"] else None
         log_to(folder)
-        code = guarded(lambda cfg=cfg, folder=folder: train.execute(cfg, folder), folder)
+        code = guarded(lambda cfg=cfg, folder=folder: dispatch(cfg, folder), folder)
         logging.shutdown()
         done = folder.with_name(folder.name + ".code")
         done.with_suffix(".tmp").write_text(str(code))

@@ -30,7 +30,7 @@ from runner.processes.server import ProcessServer
 from runner.processes.worker import push_fields, serve_worker
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
-from runner.train.build import Parts
+from runner.train.build import RunComponents
 
 TRIPS = 200
 """Round trips that a side makes in a round, over all workers."""
@@ -45,7 +45,7 @@ class EmptyGradients(NetworkOracle):
         return self.replica.gradient
 
 
-def subject(workers: int) -> Parts:
+def subject(workers: int) -> RunComponents:
     """A run of TRIPS gradients."""
     overrides = [
         "algorithm=asgd",
@@ -60,7 +60,7 @@ def subject(workers: int) -> Parts:
     return parts([*overrides, *data, "run.batch_size=1"])
 
 
-def message_buffers(given: Parts) -> tuple[MessageBuffer, MessageBuffer]:
+def message_buffers(given: RunComponents) -> tuple[MessageBuffer, MessageBuffer]:
     """Buffers for a pull and a push, of the size that dcrun sends."""
     assert isinstance(given.method, ParameterServer)
     layout = given.method.layout(given.oracle.replica.weights.numel())

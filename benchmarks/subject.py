@@ -18,10 +18,11 @@ from runner.loop.train_control import Course
 from runner.run_folder.run_writer import SUMMARY
 from runner.sweeps import subprocess_launcher
 from runner.train import build
-from runner.train.train import Executor, conduct, simulated
+from runner.train.executors import simulated
+from runner.train.train import Executor, train
 
 
-def parts(overrides: Sequence[str]) -> build.Parts:
+def parts(overrides: Sequence[str]) -> build.RunComponents:
     """Build the parts of the run that `dcrun <overrides>` would make."""
     schema.register()
     subprocess_launcher.register()
@@ -31,10 +32,10 @@ def parts(overrides: Sequence[str]) -> build.Parts:
         cfg = without_hydra(composed)
         with open_dict(cfg):
             cfg["names"] = {group: composed.hydra.runtime.choices.get(group) for group in schema.GROUPS}
-    return build.load(cfg)
+    return build.build_run(cfg)
 
 
-def run(given: build.Parts, make: Callable[[Course], Executor] | None = None) -> dict[str, Any]:
+def run(given: build.RunComponents, make: Callable[[Course], Executor] | None = None) -> dict[str, Any]:
     """Make a whole run, run folder and progress included, and return its `summary.json`.
 
     Args:
@@ -43,7 +44,7 @@ def run(given: build.Parts, make: Callable[[Course], Executor] | None = None) ->
     """
     with tempfile.TemporaryDirectory(prefix="dcrun-bench-") as name, contextlib.redirect_stdout(io.StringIO()):
         folder = Path(name)
-        code = conduct(given, folder, virtual=True, make=make or (lambda course: simulated(given, course)))
+        code = train(given, folder, virtual=True, make=make or (lambda course: simulated(given, course)))
         summary = json.loads((folder / SUMMARY).read_text())
     if code or summary["status"] not in ("completed", "diverged"):
         raise RuntimeError(f"the measured run ended with exit code {code}, {summary['status']}")

@@ -16,7 +16,7 @@ from sidebyside import Row, Side, in_turn, main, ratios
 from subject import parts, run
 
 from data.augment import PadCrop
-from runner.train.build import Parts
+from runner.train.build import RunComponents
 
 BATCH = 128
 STEPS = 12
@@ -33,14 +33,14 @@ CIFAR = [
 ]
 
 
-def subject(*overrides: str) -> Parts:
+def subject(*overrides: str) -> RunComponents:
     """A run of STEPS gradients of BATCH samples, augmented as CIFAR's are."""
     given = parts([*CIFAR, f"run.batch_size={BATCH}", *overrides])
     given.dataset.train.augment = PadCrop(4, flip=True)
     return given
 
 
-def bare(given: Parts) -> Side:
+def bare(given: RunComponents) -> Side:
     """A plain training loop over the samples of a run; returns samples/s."""
     split, cfg = given.dataset.train, given.cfg
     model = instantiate(cfg.model, shape=given.dataset.shape, classes=given.dataset.classes)
@@ -63,7 +63,7 @@ def bare(given: Parts) -> Side:
     return side
 
 
-def through(given: Parts) -> Side:
+def through(given: RunComponents) -> Side:
     """The same samples through dcrun; returns samples/s."""
     return lambda: run(given)["samples_per_second"]
 

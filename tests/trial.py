@@ -32,7 +32,8 @@ from runner.loop.train_control import Course, Stop
 from runner.run_folder.fingerprint import weights_sha256
 from runner.sweeps import subprocess_launcher
 from runner.train import build
-from runner.train.train import execute, simulated
+from runner.train.dispatch import dispatch
+from runner.train.executors import simulated
 
 SMALL = ("logger=none", "run.threads=1", "run.device=cpu")
 """What every run in a test wants: no wandb, results that do not depend on the machine's cores."""
@@ -91,7 +92,7 @@ class Trial:
     """
 
     def __init__(self, *overrides: str, folder: Path, stop_after: int | None = None, oracle: Any = None) -> None:
-        self.parts = build.load(compose(*overrides))
+        self.parts = build.build_run(compose(*overrides))
         evaluator: Any = self.parts.evaluator()
         told = {"measure": self.parts.measure, "classifies": self.parts.classifies} if oracle is None else {}
         if oracle is not None:
@@ -156,10 +157,10 @@ def train(*overrides: str, folder: Path) -> Trial:
     return Trial(*overrides, folder=folder).run()
 
 
-def conduct(folder: Path, *overrides: str) -> tuple[int, dict[str, Any]]:
+def run_in(folder: Path, *overrides: str) -> tuple[int, dict[str, Any]]:
     """Run with a run folder, simulated or on processes; return the exit code and `summary.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    code = execute(compose(*overrides), folder)
+    code = dispatch(compose(*overrides), folder)
     return code, json.loads((folder / "summary.json").read_text())
 
 

@@ -4,7 +4,7 @@ Exit codes: 0 completed or diverged, 1 anything unexpected (a sweep with a faile
 stuck peer, 130 and 143 stopped by Ctrl-C or SIGTERM.
 
 A command line is composed and checked before Hydra acts on it, so that a mistake costs one line and leaves no folder.
-Nothing here imports torch; `runner.train.train` is imported when a run really starts.
+Nothing here imports torch; `runner.train.dispatch` is imported when a run really starts.
 """
 
 import argparse
@@ -185,14 +185,14 @@ def _joined(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapp
 
 
 def _execute(cfg: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -> int:
-    """Runs `runner.train.train.execute`, with what it raises turned into an exit code and one line."""
+    """Runs `runner.train.dispatch.dispatch`, with what it raises turned into an exit code and one line."""
     with open_dict(cfg):
         cfg["names"] = {group: choices.get(group) for group in (*schema.GROUPS, "experiment")}
 
     def call() -> int:
-        from runner.train import train
+        from runner.train.dispatch import dispatch
 
-        return train.execute(cfg, folder)
+        return dispatch(cfg, folder)
 
     return exit_codes.guarded(call, folder, who=f"rank {_rank()}" if _world_size() > 1 else "")
 

@@ -5,7 +5,7 @@ configuration into these schemas, which refuse unknown keys and values of the wr
 of range. The sections `algorithm`, `model` and `dataset` are `_target_` configurations; their constructors check them.
 
 Before a run is executed `runner.cli.main` adds a section `names` with the options chosen of each group, as
-`names.model = "resnet20"`: `runner.train.train.execute` writes them to `summary.json`.
+`names.model = "resnet20"`: `runner.train.dispatch.dispatch` writes them to `summary.json`.
 """
 
 import itertools

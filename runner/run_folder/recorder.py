@@ -9,7 +9,7 @@ from typing import Any
 
 from runner.run_folder.jsonl import cut_lines, line
 from runner.run_folder.trace import BITS, FILE, facts
-from runner.train.build import Parts
+from runner.train.build import RunComponents
 
 log = logging.getLogger("dcrun")
 
@@ -33,7 +33,7 @@ class Recorder:
         self._failed = False
 
     @classmethod
-    def of(cls, parts: Parts, folder: Path) -> Recorder | None:
+    def of(cls, parts: RunComponents, folder: Path) -> Recorder | None:
         """Return what writes a run's trace; None where `cluster.record` says no, by default on all but processes."""
         cluster = parts.cfg.cluster
         wanted = cluster.kind == "processes" if cluster.record is None else cluster.record

@@ -26,7 +26,7 @@ import torch
 from algorithms.base import Layout, ParameterServer, Stateful
 from runner.config.errors import InputError, shown
 from runner.run_folder import machine
-from runner.train.build import Parts
+from runner.train.build import RunComponents
 
 log = logging.getLogger("dcrun")
 
@@ -74,7 +74,7 @@ class Record(NamedTuple):
     served: float = 0.0
 
 
-def facts(parts: Parts) -> dict[str, Any]:
+def facts(parts: RunComponents) -> dict[str, Any]:
     """Return what identifies a run for a replay: the content of a trace's first line."""
     cfg, method, n = parts.cfg, parts.method, parts.oracle.replica.weights.numel()
     sizes = method.layout(n) if isinstance(method, ParameterServer) else Layout({}, {})
@@ -155,7 +155,7 @@ class Trace:
             raise InputError.of("cluster.trace", str(path), str(error), "a whole trace.jsonl") from error
         return cls(path, about, records)
 
-    def check(self, parts: Parts) -> None:
+    def check(self, parts: RunComponents) -> None:
         """Refuse a run that the trace does not fit, warn where its bits will differ.
 
         Raises:

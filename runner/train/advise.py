@@ -19,7 +19,7 @@ from algorithms.base import Collective, Rhythm
 from runner.config.errors import InputError
 from runner.loop.clock import Clock
 from runner.train import measure
-from runner.train.build import Parts
+from runner.train.build import RunComponents
 
 FLOAT_BYTES = 4
 DRAWS = 200
@@ -105,7 +105,7 @@ class Advice:
         return self.measured_step + clock.sleep_seconds(worker, task, self.measured_step, 1.0, gradients)
 
 
-def show(parts: Parts) -> int:
+def show(parts: RunComponents) -> int:
     """Print t_p, t_c, the smallest delay that hides t_c, and throughput against workers; train nothing.
 
     Returns:
@@ -151,14 +151,14 @@ def show(parts: Parts) -> int:
     return 0
 
 
-def modelled(parts: Parts) -> Advice:
+def modelled(parts: RunComponents) -> Advice:
     """Return what the simulated cluster's models say."""
     assert isinstance(parts.method, Collective)
     weights = parts.oracle.replica.weights.numel()
     return Advice(parts.cfg, parts.method, weights=weights, batch_size=parts.cfg.run.batch_size)
 
 
-def measured(parts: Parts) -> Advice:
+def measured(parts: RunComponents) -> Advice:
     """Return what this machine's processes need, and the network that they act on top."""
     cfg, method, workers = parts.cfg, parts.method, parts.workers
     assert isinstance(method, Collective)
@@ -181,7 +181,7 @@ def measured(parts: Parts) -> Advice:
     )
 
 
-def _rows(parts: Parts) -> Iterable[int]:
+def _rows(parts: RunComponents) -> Iterable[int]:
     """Return the numbers of workers to show: powers of two around the run's own; that alone where workers differ."""
     cluster = parts.cfg.cluster
     if cluster.compute.speeds is not None or cluster.stragglers.workers is not None:

@@ -41,8 +41,8 @@ log = logging.getLogger("dcrun")
 
 
 @dataclass
-class Parts:
-    """What a run is made of; see `load`.
+class RunComponents:
+    """What a run is made of; see `build_run`.
 
     Attributes:
         cfg: the composed configuration.
@@ -64,12 +64,12 @@ class Parts:
     schedule: Schedule
     batches: Batches
 
-    def another_method(self) -> Any:
+    def new_method(self) -> Any:
         """Return one more unstarted instance of the algorithm."""
         method = instantiate(self.cfg.algorithm)
         method.prepare(self.oracle.replica.layers)
         method.plan(len(self.dataset.train), self.cfg.run.batch_size)
-        pose(method, self.cfg, len(self.dataset.train), self.workers, self.oracle.replica)
+        bind_problem(method, self.cfg, len(self.dataset.train), self.workers, self.oracle.replica)
         return method
 
     def observers(self, folder: Path, lines: int) -> list[Observer]:
@@ -154,7 +154,7 @@ def device_of(cfg: DictConfig, rank: int = 0) -> torch.device:
     return device
 
 
-def _arithmetic(cfg: DictConfig) -> None:
+def set_numerics(cfg: DictConfig) -> None:
     """Set for this process whether kernels may use TF32, and whether all they do must repeat bit for bit."""
     torch.backends.cuda.matmul.allow_tf32 = cfg.run.precision == "tf32"
     # Convolutions have a switch of their own, which is on by default.
@@ -166,7 +166,7 @@ def _arithmetic(cfg: DictConfig) -> None:
     torch.backends.cudnn.deterministic = cfg.run.deterministic
 
 
-def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
+def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
     """Build the parts of a run for one process.
 
     Args:
@@ -178,10 +178,10 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     """
     algorithm = get_class(cfg.algorithm._target_)
     workers = workers_of(cfg, algorithm)
-    compatibility.of_algorithm(cfg, algorithm, workers)
-    _arithmetic(cfg)
+    compatibility.check_algorithm(cfg, algorithm, workers)
+    set_numerics(cfg)
     device = device_of(cfg, rank)
-    compatibility.of_device(cfg, algorithm, device)
+    compatibility.check_device(cfg, algorithm, device)
     if cfg.run.threads is not None:
         torch.set_num_threads(cfg.run.threads)
     if device.type == "cuda":
@@ -190,7 +190,7 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         method = instantiate(cfg.algorithm)
         dataset = instantiate(cfg.dataset)
     n = len(dataset.train)
-    compatibility.of_size(cfg, algorithm, workers, n)
+    compatibility.check_size(cfg, algorithm, workers, n)
     torch.manual_seed(derive(cfg.seed, "weights"))
     with building():
         module = instantiate(cfg.model, shape=tuple(dataset.shape), classes=dataset.classes).to(device)
@@ -208,11 +208,11 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
         beside=SideStream(device) if on_gpu else None,
         piece=min(cfg.run.eval_batch_size, cfg.run.micro_batch or cfg.run.eval_batch_size),
     )
-    compatibility.of_problem(cfg, method, oracle, dataset.train)
+    compatibility.check_problem(cfg, method, oracle, dataset.train)
     with building():
         method.prepare(oracle.replica.layers)
         method.plan(n, cfg.run.batch_size)
-        pose(method, cfg, n, workers, oracle.replica)
+        bind_problem(method, cfg, n, workers, oracle.replica)
         if method.per_sample or "variance_factor" in cfg.run.diagnostics:
             oracle.sample_norms  # noqa: B018 (refuses a network with layers that cannot tell them)
     together = workers if isinstance(method, Collective) else 1
@@ -234,10 +234,10 @@ def load(cfg: DictConfig, *, rank: int = 0) -> Parts:
     bound = method.largest_rate()
     if bound is not None and cfg.schedule.lr >= bound:
         log.warning("schedule.lr=%g: this problem needs a rate below %.3g, or it diverges", cfg.schedule.lr, bound)
-    return Parts(cfg, workers, device, dataset, oracle, method, schedule, batches)
+    return RunComponents(cfg, workers, device, dataset, oracle, method, schedule, batches)
 
 
-def pose(method: Stateful, cfg: DictConfig, n: int, workers: int, replica: Replica) -> None:
+def bind_problem(method: Stateful, cfg: DictConfig, n: int, workers: int, replica: Replica) -> None:
     """Tell a method that needs more than gradients what the problem is.
 
     Raises:
@@ -252,7 +252,7 @@ def pose(method: Stateful, cfg: DictConfig, n: int, workers: int, replica: Repli
         allowed = "ridge" if method.needs == "dual" else "ridge, pca_step"
         raise InputError.of("model", cfg.names.model, f"algorithm={cfg.names.algorithm} {what}", allowed)
     scalar = bool(getattr(module, "scalar", True))
-    method.pose(Problem(n, replica.weights.numel(), workers, cfg.run.batch_size, scalar))
+    method.bind_problem(Problem(n, replica.weights.numel(), workers, cfg.run.batch_size, scalar))
 
 
 def schedule_of(cfg: DictConfig, workers: int, batch: int) -> Schedule:

@@ -19,7 +19,7 @@ from runner.gradients.oracle import NetworkOracle
 from runner.train import pipeline
 
 
-def of_algorithm(cfg: DictConfig, algorithm: type[Stateful], workers: int) -> None:
+def check_algorithm(cfg: DictConfig, algorithm: type[Stateful], workers: int) -> None:
     """Refuse what a kind of algorithm cannot do; a run on shared memory is put on the CPU where it has the choice.
 
     Args:
@@ -46,7 +46,7 @@ def of_algorithm(cfg: DictConfig, algorithm: type[Stateful], workers: int) -> No
     pipeline.check(cfg, algorithm)
 
 
-def of_device(cfg: DictConfig, algorithm: type[Stateful], device: torch.device) -> None:
+def check_device(cfg: DictConfig, algorithm: type[Stateful], device: torch.device) -> None:
     """Refuse a compilation that has nothing to compile, or nothing to do it with.
 
     Raises:
@@ -63,7 +63,7 @@ def of_device(cfg: DictConfig, algorithm: type[Stateful], device: torch.device) 
         raise InputError.of("run.compile", True, f"needs a C++ compiler, and there is no {compiler}", "false")
 
 
-def of_size(cfg: DictConfig, algorithm: type[Stateful], workers: int, samples: int) -> None:
+def check_size(cfg: DictConfig, algorithm: type[Stateful], workers: int, samples: int) -> None:
     """Refuse batches that the training set is too small for.
 
     Raises:
@@ -80,7 +80,7 @@ def of_size(cfg: DictConfig, algorithm: type[Stateful], workers: int, samples: i
     raise InputError.of("run.batch_size", size, what, f"1 to {samples // together}")
 
 
-def of_problem(cfg: DictConfig, method: Stateful, oracle: NetworkOracle, training: Any) -> None:
+def check_problem(cfg: DictConfig, method: Stateful, oracle: NetworkOracle, training: Any) -> None:
     """Refuse networks and samples that a method cannot be trained on.
 
     Args:

@@ -20,13 +20,13 @@ from algorithms.shared_memory import SharedMemory
 from runner.loop import barrier
 from runner.loop.pipeline_schedule import backward, forward
 from runner.train import pipeline
-from runner.train.build import Parts
+from runner.train.build import RunComponents
 
 STEPS = 5
 """Steps that are timed, after two that are not; the median counts."""
 
 
-def show(parts: Parts) -> int:
+def show(parts: RunComponents) -> int:
     """Print parameters, memory and expected wall time of the run that `parts` describe; train nothing.
 
     Memory counts weight vectors, gradients, the method's state and the data, not activations. Time is that of
@@ -112,7 +112,7 @@ def show(parts: Parts) -> int:
     return 0
 
 
-def side_by_side(parts: Parts) -> float:
+def side_by_side(parts: RunComponents) -> float:
     """Return how many times as fast as one process the workers compute together: on processes, with a core for each.
 
     Modules whose backward passes are locked take turns; the others wait for the one that has most to compute.
@@ -125,14 +125,14 @@ def side_by_side(parts: Parts) -> float:
     return 1.0 if method.locked else 1 / max(pipeline.cut(parts).shares)
 
 
-def _pipeline(parts: Parts) -> tuple[float, int, int]:
+def _pipeline(parts: RunComponents) -> tuple[float, int, int]:
     """Return seconds of an iteration of all modules, its update in it; elements of the other modules' state; traffic.
 
     The method that `parts` has is the first module's. Traffic is the largest of a module's, both ways.
     """
     cut = pipeline.cut(parts)
     assert isinstance(parts.method, Pipeline)
-    methods = [parts.method, *(parts.another_method() for _ in range(parts.workers - 1))]
+    methods = [parts.method, *(parts.new_method() for _ in range(parts.workers - 1))]
     for rank, (method, stage) in enumerate(zip(methods, cut.stages, strict=True)):
         method.start(stage.weights, cut.place(rank))
     batch, number = parts.batches.batch(0), itertools.count()
@@ -151,12 +151,12 @@ def _pipeline(parts: Parts) -> tuple[float, int, int]:
     return _median(parts, iterate), others, 2 * max(sizes, default=0)
 
 
-def _pass(parts: Parts, gradient: float) -> float:
+def _pass(parts: RunComponents, gradient: float) -> float:
     """Return the seconds of one gradient evaluation for each training sample, from those of one push."""
     return gradient / parts.method.cost.gradients * len(parts.dataset.train) / parts.batches.size
 
 
-def _median(parts: Parts, call: Callable[[], object]) -> float:
+def _median(parts: RunComponents, call: Callable[[], object]) -> float:
     times = []
     for _ in range(STEPS + 2):
         begin = time.perf_counter()
@@ -167,7 +167,7 @@ def _median(parts: Parts, call: Callable[[], object]) -> float:
     return statistics.median(times[2:])
 
 
-def _evaluation(parts: Parts) -> float:
+def _evaluation(parts: RunComponents) -> float:
     test, size = parts.dataset.test, min(parts.cfg.run.eval_batch_size, len(parts.dataset.test))
     if not size:
         return 0.0

@@ -17,7 +17,7 @@ from algorithms.base import Collective, Step
 from runner.config.exit_codes import guarded
 from runner.processes.async_collective import AsyncCollective
 from runner.processes.rendezvous import file_rendezvous, join_group
-from runner.train.build import Parts
+from runner.train.build import RunComponents
 
 REPEATS = 7
 """Measurements; the median counts."""
@@ -25,7 +25,7 @@ WARM_UP = 2
 """Measurements before those that count."""
 
 
-def step_seconds(parts: Parts) -> float:
+def step_seconds(parts: RunComponents) -> float:
     """Return the seconds of one local step of a collective method on one worker's share, on this process's device."""
     method = parts.method
     assert isinstance(method, Collective)

@@ -17,7 +17,7 @@ from runner.simulated.pipeline import SimulatedPipeline
 
 if TYPE_CHECKING:
     from runner.loop.train_control import Course
-    from runner.train.build import Parts
+    from runner.train.build import RunComponents
 
 SIGMA = "sufficient_direction"
 
@@ -57,20 +57,20 @@ def _check_processes(cfg: DictConfig, name: str) -> None:
         raise InputError.of("cluster.network.bandwidth", network.bandwidth, what, "null, or cluster=simulated")
 
 
-def cut(parts: Parts) -> Cut:
+def cut(parts: RunComponents) -> Cut:
     """Return the run's network in modules."""
     method = parts.method
     assert isinstance(method, Pipeline)
     return Cut(parts.oracle, parts.workers, method.split, parts.dataset.shape, parts.dataset.classes)
 
 
-def simulated(parts: Parts, course: Course) -> SimulatedPipeline:
+def simulated(parts: RunComponents, course: Course) -> SimulatedPipeline:
     """Return the executor that simulates the modules."""
     method = parts.method
     assert isinstance(method, Pipeline)
     watched = SIGMA in parts.cfg.run.diagnostics
     return SimulatedPipeline(
-        [method, *(parts.another_method() for _ in range(parts.workers - 1))],
+        [method, *(parts.new_method() for _ in range(parts.workers - 1))],
         cut(parts),
         workers=parts.workers,
         oracle=parts.oracle,
@@ -82,7 +82,7 @@ def simulated(parts: Parts, course: Course) -> SimulatedPipeline:
     )
 
 
-def on_process(parts: Parts, modules: Cut, rendezvous: Rendezvous, course: Course) -> ProcessPipeline:
+def on_process(parts: RunComponents, modules: Cut, rendezvous: Rendezvous, course: Course) -> ProcessPipeline:
     """Return the executor of this rank's module."""
     method = parts.method
     assert isinstance(method, Pipeline)

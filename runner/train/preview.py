@@ -10,7 +10,7 @@ from runner.processes.rendezvous import launched_by_torchrun
 from runner.train import advise, build, estimate, plot_schedule, ranks, replay
 
 
-def answer(cfg: DictConfig) -> int:
+def preview(cfg: DictConfig) -> int:
     """Answer for the workers that the run would have: `torchrun`'s, or those of the trace to replay.
 
     Under `torchrun` rank 0 answers, the others say nothing.
@@ -29,5 +29,5 @@ def answer(cfg: DictConfig) -> int:
             return 0
     if cfg.run.plot_schedule:
         return plot_schedule.show(cfg)
-    parts = build.load(cfg)
+    parts = build.build_run(cfg)
     return advise.show(parts) if cfg.run.advise else estimate.show(parts)

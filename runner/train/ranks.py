@@ -43,12 +43,12 @@ from runner.processes.worker import serve_worker
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
 from runner.train import build, pipeline
-from runner.train.train import Executor, conduct
+from runner.train.train import Executor, train
 
 READY = "rank 0 is ready"
 
 
-def execute(cfg: DictConfig, folder: Path | None) -> int:
+def run_on_processes(cfg: DictConfig, folder: Path | None) -> int:
     """Run `cfg` on processes: spawn them, or join those that `torchrun` started.
 
     Returns:
@@ -121,7 +121,7 @@ def run_rank(
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         # Rank 0 first: it decodes the data into the cache that the others open.
         rendezvous.store.wait([READY])
-    parts = build.load(cfg, rank=max(0, rendezvous.rank - 1) if parameter_server else rendezvous.rank)
+    parts = build.build_run(cfg, rank=max(0, rendezvous.rank - 1) if parameter_server else rendezvous.rank)
     # Rank 0 alone says why a network cannot be cut.
     modules = pipeline.cut(parts) if isinstance(parts.method, Pipeline) else None
     if rendezvous.rank == 0:
@@ -138,7 +138,11 @@ def run_rank(
 
 
 def _serve(
-    parts: build.Parts, folder: Path | None, rendezvous: Rendezvous, lost: LostWorkers, sign: Callable[[int], None]
+    parts: build.RunComponents,
+    folder: Path | None,
+    rendezvous: Rendezvous,
+    lost: LostWorkers,
+    sign: Callable[[int], None],
 ) -> int:
     method, n = parts.method, parts.oracle.replica.weights.numel()
     shared = method if isinstance(method, SharedMemory) else None
@@ -189,13 +193,15 @@ def _serve(
         return server
 
     try:
-        return conduct(parts, folder, virtual=False, make=make, lost=lambda: servers[0].workers_lost, sign=sign)
+        return train(parts, folder, virtual=False, make=make, lost=lambda: servers[0].workers_lost, sign=sign)
     finally:
         if isinstance(method, MemoryServer):
             method.close()
 
 
-def _collect(parts: build.Parts, folder: Path | None, rendezvous: Rendezvous, sign: Callable[[int], None]) -> int:
+def _collect(
+    parts: build.RunComponents, folder: Path | None, rendezvous: Rendezvous, sign: Callable[[int], None]
+) -> int:
     method = parts.method
     assert isinstance(method, Collective)
     join_group(rendezvous, parts.device)
@@ -216,7 +222,7 @@ def _collect(parts: build.Parts, folder: Path | None, rendezvous: Rendezvous, si
 
 
 def _together(
-    parts: build.Parts,
+    parts: build.RunComponents,
     folder: Path | None,
     rendezvous: Rendezvous,
     sign: Callable[[int], None],
@@ -227,13 +233,13 @@ def _together(
         if rendezvous.rank == 0:
             assert folder is not None
             share = functools.partial(_share, device=comm_device(parts.device))
-            return conduct(parts, folder, virtual=False, make=make, share=share, sign=sign, watched=rendezvous.local)
+            return train(parts, folder, virtual=False, make=make, share=share, sign=sign, watched=rendezvous.local)
         return _follow(parts, make, sign)
     finally:
         dist.destroy_process_group()
 
 
-def _follow(parts: build.Parts, make: Callable[[Course], Executor], sign: Callable[[int], None]) -> int:
+def _follow(parts: build.RunComponents, make: Callable[[Course], Executor], sign: Callable[[int], None]) -> int:
     """Run a rank other than 0, which writes nothing; one that is asked to stop has all of them stop."""
     cfg = parts.cfg
     with StopSignals(follows=True) as stop:

@@ -21,7 +21,8 @@ from runner.loop.train_control import Course
 from runner.run_folder.run_writer import SUMMARY
 from runner.run_folder.trace import FILE, Trace
 from runner.train import build
-from runner.train.train import Executor, conduct, simulated
+from runner.train.executors import simulated
+from runner.train.train import Executor, train
 
 log = logging.getLogger("dcrun")
 
@@ -31,7 +32,7 @@ WHERE = ("root", "download", "workers")
 """Keys of a data set that say where it lies, not what it holds: its fingerprint is in the trace."""
 
 
-def execute(cfg: DictConfig, folder: Path) -> int:
+def run_replay(cfg: DictConfig, folder: Path) -> int:
     """Replay `cluster.trace`.
 
     Args:
@@ -39,14 +40,14 @@ def execute(cfg: DictConfig, folder: Path) -> int:
         folder: the run folder; the trace is copied there, so that it can be continued, and replayed in its turn.
 
     Returns:
-        The exit code, as of `runner.train.train.execute`.
+        The exit code, as of `runner.train.dispatch.dispatch`.
 
     Raises:
         InputError: the trace cannot be read, or does not fit the run.
     """
     own = folder / FILE
     trace = recorded(cfg, str(own) if cfg.run.resume and own.is_file() else cfg.cluster.trace)
-    parts = build.load(cfg)
+    parts = build.build_run(cfg)
     trace.check(parts)
     if not own.exists() or not own.samefile(trace.path):
         shutil.copyfile(trace.path, own)
@@ -56,7 +57,7 @@ def execute(cfg: DictConfig, folder: Path) -> int:
         executors.append(simulated(parts, course, trace=trace))
         return executors[0]
 
-    code = conduct(parts, folder, virtual=True, make=make, lost=lambda: getattr(executors[0], "workers_lost", 0))
+    code = train(parts, folder, virtual=True, make=make, lost=lambda: getattr(executors[0], "workers_lost", 0))
     if (verdict := compare(trace, cfg, folder)) is not None:
         print(verdict)
     return code

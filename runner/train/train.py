@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
+from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from algorithms.base import Collective, ParameterServer
-from algorithms.pipeline import Pipeline
-from algorithms.shared_memory import SharedMemory
 from runner.config.errors import InputError
 from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import Course, PeerLost, Stop
 from runner.processes.spawn import resume_hint
 from runner.run_folder import checkpoint, folders, machine
-from runner.run_folder.console import show_result
 from runner.run_folder.fingerprint import weights_sha256
-from runner.run_folder.jsonl import read_lines
-from runner.run_folder.recorder import Recorder
-from runner.run_folder.run_writer import METRICS, SUMMARY, Tracker
+from runner.run_folder.run_writer import Tracker
 from runner.run_folder.timeline import Activity
-from runner.run_folder.trace import Trace
-from runner.simulated.collective import SimulatedCollective
-from runner.simulated.events import ClockEvents, Events, TraceEvents
-from runner.simulated.server import SimulatedServer
-from runner.simulated.shared_memory import SimulatedMemory
-from runner.train import build, pipeline
+from runner.train import build
 
 log = logging.getLogger("dcrun")
 
@@ -68,87 +55,8 @@ class Executor(Protocol):
         ...
 
 
-def execute(cfg: DictConfig, folder: Path | None) -> int:
-    """Run what `cfg` describes.
-
-    Args:
-        cfg: the composed configuration, with the section `names` (the options chosen of each group).
-        folder: the run folder; None on a process that torchrun started and that is not rank 0.
-
-    Returns:
-        The exit code: 0 completed or diverged, 3 a dead or stuck peer, 130 or 143 stopped by a signal.
-
-    Raises:
-        InputError: wrong input.
-    """
-    # These modules need what is defined here.
-    if cfg.run.plot_schedule or cfg.run.advise or cfg.run.estimate:
-        from runner.train import preview
-
-        return preview.answer(cfg)
-    if folder is not None and cfg.run.resume and _completed(cfg, folder):
-        return 0
-    if cfg.cluster.kind == "processes":
-        from runner.train import ranks
-
-        return ranks.execute(cfg, folder)
-    assert folder is not None
-    if cfg.cluster.kind == "replay":
-        from runner.train import replay
-
-        return replay.execute(cfg, folder)
-    parts = build.load(cfg)
-    return conduct(parts, folder, virtual=True, make=lambda course: simulated(parts, course, folder))
-
-
-def simulated(parts: build.Parts, course: Course, folder: Path | None = None, trace: Trace | None = None) -> Executor:
-    """Return the executor that simulates the method's topology; `folder` and `trace` as of `simulated_server`."""
-    common: dict[str, Any] = {
-        "workers": parts.workers,
-        "oracle": parts.oracle,
-        "batches": parts.batches,
-        "course": course,
-        "activity": Activity(parts.workers),
-        "compiled": parts.cfg.run.compile,
-    }
-    if isinstance(parts.method, ParameterServer):
-        return simulated_server(parts, common, folder, trace)
-    if isinstance(parts.method, Pipeline):
-        return pipeline.simulated(parts, course)
-    if isinstance(parts.method, SharedMemory):
-        del common["compiled"]
-        return SimulatedMemory(parts.method, clock=parts.clock(), seed=parts.cfg.seed, **common)
-    assert isinstance(parts.method, Collective)
-    copies = 0 if parts.method.replicated else parts.workers - 1
-    return SimulatedCollective(
-        [parts.method, *(parts.another_method() for _ in range(copies))], clock=parts.clock(), **common
-    )
-
-
-def simulated_server(
-    parts: build.Parts, common: dict[str, Any], folder: Path | None, trace: Trace | None
-) -> SimulatedServer:
-    """Return the executor of a simulated parameter server, driven by a clock or by a trace.
-
-    Args:
-        parts: the parts of the run.
-        common: arguments of every simulation.
-        folder: the run folder, for what is recorded; None to record nothing.
-        trace: what to replay; None to simulate on a clock.
-    """
-    method, workers = parts.method, parts.workers
-    assert isinstance(method, ParameterServer)
-    events: Events
-    if trace is not None:
-        events = TraceEvents(trace.records, common["activity"], workers=workers)
-    else:
-        layout = method.layout(parts.oracle.replica.weights.numel())
-        events = ClockEvents(parts.clock(), common["activity"], layout=layout, workers=workers)
-    return SimulatedServer(method, events=events, recorder=folder and Recorder.of(parts, folder), **common)
-
-
-def conduct(
-    parts: build.Parts,
+def train(
+    parts: build.RunComponents,
     folder: Path,
     *,
     virtual: bool,
@@ -227,17 +135,6 @@ def conduct(
     return code or (stop.exit_code or 128 + signal.SIGTERM if status == "interrupted" else 0)
 
 
-def _completed(cfg: DictConfig, folder: Path) -> bool:
-    """Show the result of a run that has already come to its end."""
-    path = folder / SUMMARY
-    summary = json.loads(path.read_text()) if path.exists() else {}
-    if summary.get("status") not in ("completed", "diverged"):
-        return False
-    curve = [row.get("test_error") for row in read_lines(folder / METRICS)]
-    show_result(Console(), summary, folder, lr=cfg.schedule.lr, curve=curve)
-    return True
-
-
 def _checkpoint(folder: Path) -> dict[str, Any]:
     found = checkpoint.newest_intact(folder)
     if found is None:
@@ -247,7 +144,7 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _facts(parts: build.Parts) -> dict[str, Any]:
+def _facts(parts: build.RunComponents) -> dict[str, Any]:
     cfg = parts.cfg
     return {
         **{group: cfg.names[group] for group in ("algorithm", "model", "dataset", "cluster")},
@@ -259,7 +156,7 @@ def _facts(parts: build.Parts) -> dict[str, Any]:
     }
 
 
-def _results(parts: build.Parts, course: Course, executor: Executor, folder: Path) -> dict[str, Any]:
+def _results(parts: build.RunComponents, course: Course, executor: Executor, folder: Path) -> dict[str, Any]:
     replica = parts.oracle.replica
     weights, statistics = executor.weights(), executor.running_statistics()
     # As arrays, which may be views of one vector: the torch form of save_file wants a copy of each tensor.

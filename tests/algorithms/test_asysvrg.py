@@ -65,17 +65,17 @@ def test_one_worker_is_an_independent_sequential_svrg(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def parts() -> build.Parts:
-    return build.load(compose("algorithm=svrg", *CONVEX))
+def parts() -> build.RunComponents:
+    return build.build_run(compose("algorithm=svrg", *CONVEX))
 
 
-def single(parts: build.Parts, half: VarianceReducedWorker, w: Tensor) -> Tensor:
+def single(parts: build.RunComponents, half: VarianceReducedWorker, w: Tensor) -> Tensor:
     """v of every single sample, (n, weights)."""
     batches = [Batch(i, 0, torch.tensor([i])) for i in range(96)]
     return torch.stack([half.work(parts.oracle, {"w": w}, batch)["v"].clone() for batch in batches]).double()
 
 
-def shot(parts: build.Parts, w: Tensor) -> VarianceReducedWorker:
+def shot(parts: build.RunComponents, w: Tensor) -> VarianceReducedWorker:
     """A worker whose snapshot is w."""
     half = VarianceReducedWorker(C)
     half.receive(SNAPSHOT, {"w": w})
@@ -84,7 +84,7 @@ def shot(parts: build.Parts, w: Tensor) -> VarianceReducedWorker:
     return half
 
 
-def test_v_is_the_full_gradient_in_expectation_and_varies_less_the_nearer_the_snapshot(parts: build.Parts):
+def test_v_is_the_full_gradient_in_expectation_and_varies_less_the_nearer_the_snapshot(parts: build.RunComponents):
     generator = torch.Generator().manual_seed(0)
     w = 0.05 * torch.randn(parts.oracle.replica.weights.numel(), generator=generator)
     plain = single(parts, VarianceReducedWorker(C), w)
@@ -134,7 +134,7 @@ def test_sgd_comes_first_and_is_sgd_to_the_bit(tmp_path: Path):
     assert {**row, "lr": 0} == {**other, "lr": 0}
 
 
-def test_what_a_restored_worker_pushes_is_what_it_would_have_pushed(parts: build.Parts):
+def test_what_a_restored_worker_pushes_is_what_it_would_have_pushed(parts: build.RunComponents):
     n = parts.oracle.replica.weights.numel()
     server = AsySVRG(inner=5, weight_decay=C)
     server.plan(96, 4)

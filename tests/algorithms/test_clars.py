@@ -9,7 +9,7 @@ from torch.func import functional_call, grad, vmap
 
 from algorithms.base import Batch, Layer, Step
 from algorithms.clars import CLARS
-from tests.trial import Trial, conduct, equal, train
+from tests.trial import Trial, equal, run_in, train
 
 LAYERS = (Layer("a", 0, 3), Layer("b", 3, 7))
 RUN = ("dataset.limit_train=70", "dataset.limit_test=50", "run.epochs=2", "schedule.lr=2.0")
@@ -140,8 +140,8 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path):
 
 def test_two_processes_end_with_the_simulations_bits(tmp_path: Path):
     overrides = ("algorithm=clars", "model=mlp", *RUN, "run.batch_size=8", "cluster.workers=2", "algorithm.samples=6")
-    code, simulated = conduct(tmp_path / "simulated", *overrides)
-    also, processes = conduct(tmp_path / "processes", *overrides, "cluster=processes")
+    code, simulated = run_in(tmp_path / "simulated", *overrides)
+    also, processes = run_in(tmp_path / "processes", *overrides, "cluster=processes")
     assert code == also == 0
     assert simulated["weights_sha256"] == processes["weights_sha256"]
 

@@ -12,13 +12,13 @@ from algorithms.base import Step
 from algorithms.cocoa_plus import SDCA, CoCoAPlus
 from tests.algorithms.ridge_problem import Small
 from tests.algorithms.test_dis_dfsdca import SMALL
-from tests.trial import conduct, train
+from tests.trial import run_in, train
 
 
 def started(small: Small, workers: int, **options: float) -> list[CoCoAPlus]:
     methods = [CoCoAPlus(**options) for _ in range(workers)]
     for rank, method in enumerate(methods):
-        method.pose(small.problem)
+        method.bind_problem(small.problem)
         method.start(torch.zeros(small.problem.features), rank, workers)
     return methods
 
@@ -99,7 +99,7 @@ def test_the_gap_goes_to_zero(workers: int, tmp_path: Path):
 
 def test_processes_reach_the_simulated_weights(tmp_path: Path):
     overrides = ("algorithm=cocoa_plus", *SMALL, "run.epochs=2", "cluster.workers=2")
-    code, real = conduct(tmp_path / "real", *overrides, "cluster=processes")
+    code, real = run_in(tmp_path / "real", *overrides, "cluster=processes")
     assert code == 0
     simulated = train(*overrides, folder=tmp_path)
     assert real["weights_sha256"] == simulated.sha256

@@ -12,7 +12,7 @@ from torch import Tensor
 from algorithms.base import Problem, Step
 from algorithms.dis_dfsdca import DfSDCA, DisDfSDCA, DualFreeWorker
 from tests.algorithms.ridge_problem import Small, pca
-from tests.trial import Trial, conduct, train
+from tests.trial import Trial, run_in, train
 
 RIDGE = ("model=ridge", "dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]", "dataset.noise=2.0")
 SMALL = (*RIDGE, "dataset.train=203", "dataset.test=40", "run.batch_size=10")
@@ -25,7 +25,7 @@ class Server:
 
     def __init__(self, small: Small, method: DisDfSDCA, lr: float) -> None:
         self.small = small
-        method.pose(small.problem)
+        method.bind_problem(small.problem)
         method.start(torch.zeros(small.problem.features), small.problem.workers)
         method.announce(Step(lr))
         self.method = method
@@ -209,13 +209,13 @@ def test_rates_beyond_the_bound_are_warned_of(tmp_path: Path, caplog: pytest.Log
     Trial("algorithm=dis_dfsdca", *SMALL, "schedule.lr=0.1", folder=tmp_path)
     assert "schedule.lr=0.1: this problem needs a rate below 0.0985, or it diverges" in caplog.text
     method = DisDfSDCA(weight_decay=0.1, sampling="adaptive")
-    method.pose(Problem(200, 3, 4, 10, True))
+    method.bind_problem(Problem(200, 3, 4, 10, True))
     assert method.largest_rate() == 0.05
     assert method.cost.gradients == 1 + 50 / 10
 
 
 def test_it_diverges_beyond_the_bound(tmp_path: Path):
-    code, summary = conduct(tmp_path / "run", "algorithm=dfsdca", *SMALL, "run.epochs=200", "schedule.lr=0.11")
+    code, summary = run_in(tmp_path / "run", "algorithm=dfsdca", *SMALL, "run.epochs=200", "schedule.lr=0.11")
     assert (code, summary["status"]) == (0, "diverged")
 
 
@@ -249,7 +249,7 @@ def test_problems_that_it_cannot_solve_are_refused(overrides: tuple[str, ...], w
 
 def test_one_worker_gives_the_same_bits_on_processes(tmp_path: Path):
     overrides = ("algorithm=dis_dfsdca", *SMALL, "run.epochs=2", f"schedule.lr={LR}", "cluster.workers=1")
-    code, real = conduct(tmp_path / "real", *overrides, "cluster=processes")
+    code, real = run_in(tmp_path / "real", *overrides, "cluster=processes")
     assert code == 0
     simulated = train(*overrides, folder=tmp_path)
     assert real["weights_sha256"] == simulated.sha256

@@ -16,7 +16,7 @@ from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
 from runner.cli.compose import CONF
 from runner.run_folder import checkpoint
-from tests.trial import Trial, compose, conduct, equal, train
+from tests.trial import Trial, compose, equal, run_in, train
 
 NAMES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
 every = pytest.mark.parametrize("name", NAMES)
@@ -184,7 +184,7 @@ def test_it_runs_on_processes_and_learns(name: str, tmp_path: Path):
     for lr in rates(name):
         folder = tmp_path / str(lr)
         overrides = (f"algorithm={name}", "cluster=processes", workers(name, 2), *size, f"schedule.lr={lr}")
-        code, summary = conduct(folder, *overrides)
+        code, summary = run_in(folder, *overrides)
         assert code == 0
         assert summary["status"] == "completed"
         assert summary["workers_lost"] == 0

@@ -11,7 +11,6 @@ import pytest
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-import runner
 from runner.cli import main
 from runner.cli.compose import CONF, composer
 from runner.config.errors import InputError
@@ -24,7 +23,7 @@ class Executed(list[tuple[DictConfig, Path | None]]):
 
     behave: Execute = staticmethod(lambda cfg, folder: 0)
 
-    def execute(self, cfg: DictConfig, folder: Path | None) -> int:
+    def dispatch(self, cfg: DictConfig, folder: Path | None) -> int:
         self.append((cfg, folder))
         if folder is not None:
             (folder / "summary.json").write_text(json.dumps({"status": "running"}))
@@ -35,10 +34,9 @@ class Executed(list[tuple[DictConfig, Path | None]]):
 def executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Executed]:
     """Runs nothing, in an empty folder, and records what would have been run."""
     record = Executed()
-    module = ModuleType("runner.train.train")
-    module.execute = record.execute  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "runner.train.train", module)
-    monkeypatch.setattr(runner, "run", module, raising=False)
+    module = ModuleType("runner.train.dispatch")
+    module.dispatch = record.dispatch  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "runner.train.dispatch", module)
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "HYDRA_FULL_ERROR"):
         monkeypatch.delenv(name, raising=False)

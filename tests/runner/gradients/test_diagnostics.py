@@ -14,7 +14,7 @@ from runner.config.schema import DIAGNOSTICS
 from runner.gradients.diagnostics import DISAGREEMENT, QUANTITIES, SUFFICIENT_DIRECTION, LayerLog, spread
 from runner.run_folder.jsonl import read_lines
 from runner.train import build
-from tests.trial import compose, conduct
+from tests.trial import compose, run_in
 
 RUN = ("algorithm=nag", "model=mlp", "dataset.limit_train=100", "dataset.limit_test=20", "run.epochs=3")
 ASKED = ("run.diagnostics=[variance_factor,largest_rate]", "run.diagnostic_samples=30")
@@ -24,7 +24,9 @@ WIDE = ("algorithm=nag", "model=mlp", "model.widths=[40,30]")
 
 def test_factors_are_those_of_single_gradients(tmp_path: Path):
     """Batch norm with running statistics: a network whose loss on a sample depends on that sample alone."""
-    parts = build.load(compose("algorithm=nag", "model=resnet8", "dataset.limit_train=50", "dataset.limit_test=20"))
+    parts = build.build_run(
+        compose("algorithm=nag", "model=resnet8", "dataset.limit_train=50", "dataset.limit_test=20")
+    )
     oracle = parts.oracle
     network: Any = oracle.replica.module
     assert isinstance(network, ResNet)
@@ -52,7 +54,7 @@ def test_factors_are_those_of_single_gradients(tmp_path: Path):
 
 def test_the_largest_rate_is_the_last_at_which_the_loss_does_not_rise(tmp_path: Path):
     """Each layer's bound, beside steps made by functional calls: it holds, and the next rate up does not."""
-    parts = build.load(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
+    parts = build.build_run(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
     oracle = parts.oracle
     network: Any = oracle.replica.module
     ids = spread(50, 13)
@@ -85,7 +87,9 @@ def test_the_largest_rate_is_computed_in_float32_whatever_the_runs_precision_is(
     found = []
     for precision in ("fp32", "bf16"):
         limits = ("dataset.limit_train=50", "dataset.limit_test=20")
-        oracle = build.load(compose("algorithm=nag", "model=resnet8", f"run.precision={precision}", *limits)).oracle
+        oracle = build.build_run(
+            compose("algorithm=nag", "model=resnet8", f"run.precision={precision}", *limits)
+        ).oracle
         log = LayerLog(oracle, spread(50, 13), tmp_path, 0, ["largest_rate"], batch_size=5)
         found.append(log.measure("largest_rate", oracle.replica.weights, oracle.replica.initial_statistics()))
         assert oracle.precision == precision
@@ -94,7 +98,7 @@ def test_the_largest_rate_is_computed_in_float32_whatever_the_runs_precision_is(
 
 
 def test_the_largest_rate_of_a_layer_without_a_gradient_is_unknown(tmp_path: Path):
-    parts = build.load(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
+    parts = build.build_run(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
     weights = parts.oracle.replica.weights.clone()
     last = parts.oracle.replica.layers[-1]
     weights[last.low : last.high] = 0
@@ -112,7 +116,7 @@ def test_what_can_be_asked_for_is_what_is_measured():
 
 
 def test_a_run_writes_a_line_for_each_evaluation(tmp_path: Path):
-    code, _ = conduct(tmp_path, *RUN, *ASKED)
+    code, _ = run_in(tmp_path, *RUN, *ASKED)
     assert code == 0
     lines = read_lines(tmp_path / "layers.jsonl")
     rows = read_lines(tmp_path / "metrics.jsonl")
@@ -125,21 +129,19 @@ def test_a_run_writes_a_line_for_each_evaluation(tmp_path: Path):
 
 
 def test_looking_does_not_change_the_run(tmp_path: Path):
-    _, plain = conduct(tmp_path / "plain", *RUN, "algorithm=dc_asgd_a", "run.batch_size=16", "model=resnet8")
-    _, watched = conduct(
-        tmp_path / "watched", *RUN, "algorithm=dc_asgd_a", "run.batch_size=16", "model=resnet8", *ASKED
-    )
+    _, plain = run_in(tmp_path / "plain", *RUN, "algorithm=dc_asgd_a", "run.batch_size=16", "model=resnet8")
+    _, watched = run_in(tmp_path / "watched", *RUN, "algorithm=dc_asgd_a", "run.batch_size=16", "model=resnet8", *ASKED)
     assert watched["weights_sha256"] == plain["weights_sha256"]
     assert not (tmp_path / "plain" / "layers.jsonl").exists()
 
 
 def test_a_resumed_run_cuts_the_file_back_with_the_metrics(tmp_path: Path):
-    conduct(tmp_path, *RUN, *ASKED)
+    run_in(tmp_path, *RUN, *ASKED)
     before = (tmp_path / "layers.jsonl").read_text()
     summary = json.loads((tmp_path / "summary.json").read_text())
     (tmp_path / "summary.json").write_text(json.dumps(summary | {"status": "interrupted"}))
     max((tmp_path / "checkpoints").iterdir(), key=lambda path: path.stat().st_mtime).unlink()
-    code, again = conduct(tmp_path, *RUN, *ASKED, f"run.resume={tmp_path}")
+    code, again = run_in(tmp_path, *RUN, *ASKED, f"run.resume={tmp_path}")
     assert code == 0
     assert again["weights_sha256"] == summary["weights_sha256"]
     assert (tmp_path / "layers.jsonl").read_text() == before
@@ -152,7 +154,7 @@ def test_the_fixed_sample_is_spread_over_the_data():
 
 @pytest.mark.parametrize("reached", [True, False])
 def test_a_run_stops_at_its_target_loss(tmp_path: Path, reached: bool):
-    code, summary = conduct(tmp_path, *RUN, "run.epochs=8", f"run.target_loss={1.0 if reached else 1e-6}")
+    code, summary = run_in(tmp_path, *RUN, "run.epochs=8", f"run.target_loss={1.0 if reached else 1e-6}")
     rows = read_lines(tmp_path / "metrics.jsonl")
     assert (code, summary["status"]) == (0, "completed")
     if reached:

@@ -21,7 +21,7 @@ from algorithms.dc_ssgd import DCSSGD
 from data.augment import PadCrop
 from runner.gradients.cuda_graph import CapturedSteps
 from runner.train import build
-from tests.trial import Trial, compose, conduct
+from tests.trial import Trial, compose, run_in
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -38,8 +38,8 @@ RUN = (
 GPU = ("run.device=cuda",)
 
 
-def parts(*overrides: str) -> build.Parts:
-    return build.load(compose(*RUN, *overrides))
+def parts(*overrides: str) -> build.RunComponents:
+    return build.build_run(compose(*RUN, *overrides))
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -137,7 +137,7 @@ def test_the_host_waits_for_nothing_inside_an_epoch(algorithm: str, monkeypatch:
 def test_a_simulation_repeats_bit_for_bit_and_captured_or_not(algorithm: str, tmp_path: Path):
     common = (f"algorithm={algorithm}", *RUN, *GPU, "run.deterministic=true")
     first, again, eager = (
-        conduct(tmp_path / name, *common, *more)[1]
+        run_in(tmp_path / name, *common, *more)[1]
         for name, more in (("first", ()), ("again", ()), ("eager", ("run.capture=false",)))
     )
     assert first["status"] == "completed"
@@ -147,8 +147,8 @@ def test_a_simulation_repeats_bit_for_bit_and_captured_or_not(algorithm: str, tm
 
 
 def test_a_short_run_has_the_cpus_losses(tmp_path: Path):
-    here = conduct(tmp_path / "gpu", "algorithm=dc_asgd_a", *RUN, *GPU)[1]
-    there = conduct(tmp_path / "cpu", "algorithm=dc_asgd_a", *RUN)[1]
+    here = run_in(tmp_path / "gpu", "algorithm=dc_asgd_a", *RUN, *GPU)[1]
+    there = run_in(tmp_path / "cpu", "algorithm=dc_asgd_a", *RUN)[1]
     assert here["updates"] == there["updates"]
     assert here["final_train_loss"] == pytest.approx(there["final_train_loss"], rel=5e-2)
 
@@ -186,9 +186,9 @@ def test_gradients_that_are_sorted_on_the_gpu_give_the_cpus_update():
 
 def test_a_worker_process_on_a_gpu_is_sequential_sgd(tmp_path: Path):
     common = ("dataset.limit_train=200", *RUN[6:], *GPU, "run.deterministic=true")
-    code, real = conduct(tmp_path / "real", "algorithm=asgd", "cluster=processes", "cluster.workers=1", *common)
+    code, real = run_in(tmp_path / "real", "algorithm=asgd", "cluster=processes", "cluster.workers=1", *common)
     assert (code, real["status"]) == (0, "completed")
-    sequential = conduct(tmp_path / "sequential", "algorithm=sgd", *common)[1]
+    sequential = run_in(tmp_path / "sequential", "algorithm=sgd", *common)[1]
     # The server is on the CPU, where an update has another rounding than the GPU's fused one.
     assert real["final_train_loss"] == pytest.approx(sequential["final_train_loss"], rel=5e-2)
 
@@ -197,9 +197,9 @@ def test_a_worker_process_on_a_gpu_is_sequential_sgd(tmp_path: Path):
 def test_two_ranks_on_gpus_are_the_simulation(algorithm: str, tmp_path: Path):
     """On one GPU the two share it, and vectors go through CPU memory; on two GPUs they go from one to the other."""
     common = (f"algorithm={algorithm}", *RUN, *GPU, "cluster.workers=2", "run.deterministic=true")
-    code, real = conduct(tmp_path / "real", *common, "cluster=processes")
+    code, real = run_in(tmp_path / "real", *common, "cluster=processes")
     assert (code, real["status"]) == (0, "completed")
-    simulated = conduct(tmp_path / "simulated", *common)[1]
+    simulated = run_in(tmp_path / "simulated", *common)[1]
     assert real["updates"] == simulated["updates"]
     assert real["final_train_loss"] == pytest.approx(simulated["final_train_loss"], rel=5e-2)
 
@@ -208,7 +208,7 @@ def test_two_ranks_on_gpus_are_the_simulation(algorithm: str, tmp_path: Path):
 def test_a_compiled_network_is_captured_and_close(tmp_path: Path):
     common = ("algorithm=sgd", *RUN, *GPU)
     plain, compiled = (
-        conduct(tmp_path / name, *common, *more)[1]
+        run_in(tmp_path / name, *common, *more)[1]
         for name, more in (("plain", ()), ("compiled", ("run.compile=true",)))
     )
     assert compiled["final_train_loss"] == pytest.approx(plain["final_train_loss"], rel=5e-2)

@@ -18,7 +18,7 @@ from algorithms.asgd import ASGD
 from runner.config.errors import InputError
 from runner.loop import barrier
 from runner.train import build, estimate
-from tests.trial import QuadraticOracle, Trial, compose, conduct, equal
+from tests.trial import QuadraticOracle, Trial, compose, equal, run_in
 
 QUADRATIC = (
     "algorithm=asysvrg",
@@ -184,7 +184,7 @@ def test_a_barrier_without_rounds_costs_nothing_and_makes_weights_fresh(tmp_path
 
 
 def test_shards_are_contiguous_and_differ_by_at_most_one():
-    batches = build.load(
+    batches = build.build_run(
         compose("algorithm=asgd", "model=linear", "dataset.limit_train=23", "run.batch_size=5")
     ).batches
     shards = [batches.shard(worker, 4, following=0) for worker in range(4)]
@@ -201,12 +201,12 @@ def test_answers_are_added_up_in_their_order():
 
 def test_networks_with_batch_norm_are_refused_where_single_samples_count():
     with pytest.raises(InputError, match=r"model=resnet8: has batch norm.* allowed: mlp"):
-        build.load(compose("algorithm=asysvrg", "model=resnet8", "dataset.limit_train=160"))
+        build.build_run(compose("algorithm=asysvrg", "model=resnet8", "dataset.limit_train=160"))
 
 
 def test_an_estimate_counts_the_full_gradients(capsys: pytest.CaptureFixture[str]):
     given = ("algorithm=asysvrg", "algorithm.inner=10", "model=mlp", "dataset.limit_train=160", "run.batch_size=16")
-    assert estimate.show(build.load(compose(*given, "run.epochs=6"))) == 0
+    assert estimate.show(build.build_run(compose(*given, "run.epochs=6"))) == 0
     # Ten pushes are two passes; three times 1 + 2 passes with a full gradient before each are nine: two times are six.
     assert re.search(r"barriers\D+2, 2 passes", capsys.readouterr().out)
 
@@ -217,8 +217,8 @@ DATA = ("dataset=synthetic", "dataset.train=480", "dataset.test=50", "run.batch_
 
 def test_one_worker_process_is_the_simulation_to_the_bit(tmp_path: Path):
     same = ("algorithm=svrg", "model=mlp", *DATA, "run.epochs=5", "algorithm.sgd_epochs=0.5")
-    real = conduct(tmp_path / "real", *PROCESSES[:2], *same)[1]
-    simulated = conduct(tmp_path / "simulated", *same)[1]
+    real = run_in(tmp_path / "real", *PROCESSES[:2], *same)[1]
+    simulated = run_in(tmp_path / "simulated", *same)[1]
     for key in ("weights_sha256", "updates", "samples", "epochs", "final_test_error", "final_train_loss"):
         assert real[key] == simulated[key], key
 

@@ -107,7 +107,7 @@ def check_relation(folder: Path) -> None:
     found = checkpoint.newest_intact(folder)
     assert found is not None
     state = found[0]["executor"]["method"]
-    x = build.load(compose(*OVERRIDES)).dataset.train.batch(torch.arange(203))[0]
+    x = build.build_run(compose(*OVERRIDES)).dataset.train.batch(torch.arange(203))[0]
     combined = state["alpha"].double() @ x.double() / (0.1 * 203)
     torch.testing.assert_close(combined, state["w"].double(), atol=1e-5, rtol=1e-3)
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from runner.run_folder.jsonl import read_lines
-from tests.trial import conduct
+from tests.trial import run_in
 
 RUN = (
     "dataset.limit_train=101",
@@ -22,8 +22,8 @@ RUN = (
 def test_simulated_and_on_processes_synchronous_sgd_is_the_same_to_the_bit(tmp_path: Path):
     """101 samples: the last step of an epoch has three for worker 0 and two for worker 1."""
     overrides = ("algorithm=ssgd", "model=resnet8", *RUN)
-    simulated = conduct(tmp_path / "simulated", *overrides)[1]
-    code, real = conduct(tmp_path / "processes", *overrides, "cluster=processes")
+    simulated = run_in(tmp_path / "simulated", *overrides)[1]
+    code, real = run_in(tmp_path / "processes", *overrides, "cluster=processes")
     assert code == 0
     for key in ("weights_sha256", "updates", "samples", "epochs", "final_test_error", "dataset_fingerprint"):
         assert real[key] == simulated[key], key
@@ -49,8 +49,8 @@ LOCAL = ("algorithm.tau=3", "run.diagnostics=[disagreement]")
     ids=lambda overrides: overrides[0],
 )
 def test_other_methods_too(overrides: tuple[str, ...], tmp_path: Path):
-    simulated = conduct(tmp_path / "simulated", *overrides, "model=mlp", *RUN)[1]
-    code, real = conduct(tmp_path / "processes", *overrides, "model=mlp", *RUN, "cluster=processes")
+    simulated = run_in(tmp_path / "simulated", *overrides, "model=mlp", *RUN)[1]
+    code, real = run_in(tmp_path / "processes", *overrides, "model=mlp", *RUN, "cluster=processes")
     assert code == 0
     for key in ("weights_sha256", "updates", "samples", "final_test_error"):
         assert real[key] == simulated[key], key
@@ -65,6 +65,6 @@ def test_other_methods_too(overrides: tuple[str, ...], tmp_path: Path):
 @pytest.mark.parametrize("lr", ["1e30"])
 def test_an_infinite_loss_ends_all_ranks(lr: str, tmp_path: Path):
     overrides = ("algorithm=ssgd", "model=mlp", *RUN, "schedule.warmup_epochs=0", f"schedule.lr={lr}")
-    code, summary = conduct(tmp_path, *overrides, "cluster=processes", "run.epochs=50")
+    code, summary = run_in(tmp_path, *overrides, "cluster=processes", "run.epochs=50")
     assert (code, summary["status"]) == (0, "diverged")
     assert summary["updates"] < 100

@@ -15,7 +15,7 @@ from runner.run_folder.jsonl import read_lines
 from runner.train import build, ranks
 from tests.runner.processes.test_spawn import Watched
 from tests.runner.train.test_ranks import torchrun
-from tests.trial import compose, conduct, train
+from tests.trial import compose, run_in, train
 
 DEEP = (
     "model=resnet8",
@@ -34,9 +34,9 @@ SAME = ("weights_sha256", "buffers_sha256", "updates", "samples", "epochs", "fin
 
 
 def both(tmp_path: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    code, simulated = conduct(tmp_path / "simulated", *overrides)
+    code, simulated = run_in(tmp_path / "simulated", *overrides)
     assert code == 0
-    code, real = conduct(tmp_path / "processes", *overrides, "cluster=processes")
+    code, real = run_in(tmp_path / "processes", *overrides, "cluster=processes")
     assert code == 0
     return simulated, real
 
@@ -76,7 +76,7 @@ def test_simulated_and_on_processes_the_bits_are_the_same(overrides: tuple[str, 
 
 def test_each_modules_time_is_told(tmp_path: Path):
     slow = ("cluster.compute.seconds=0.03", "cluster.compute.distribution=constant")
-    code, summary = conduct(tmp_path, "algorithm=bp", *FLAT, "cluster=processes", *slow)
+    code, summary = run_in(tmp_path, "algorithm=bp", *FLAT, "cluster=processes", *slow)
     assert code == 0
     assert summary["seconds"] > 7 * 0.03, "what the cluster says is slept, and locked modules take turns"
     workers = json.loads((tmp_path / "workers.json").read_text())["workers"]
@@ -106,12 +106,12 @@ def test_a_dead_module_is_named_and_the_run_goes_on_to_the_same_bits(tmp_path: P
     folder = tmp_path / "run"
     folder.mkdir()
     watched = Watched(folder, ("worker 1", signal.SIGKILL))
-    code, summary = conduct(folder, *overrides, *SLOWED)
+    code, summary = run_in(folder, *overrides, *SLOWED)
     assert watched.none_left()
     assert (code, summary["status"]) == (3, "interrupted")
     assert "worker 1" in summary["error"] and "SIGKILL" in summary["error"]
     assert 0 < summary["updates"] < whole.course.updates
-    code, summary = conduct(folder, *overrides, *SLOWED, f"run.resume={folder}")
+    code, summary = run_in(folder, *overrides, *SLOWED, f"run.resume={folder}")
     assert (code, summary["status"]) == (0, "completed")
     assert summary["weights_sha256"] == whole.sha256
 
@@ -133,20 +133,20 @@ def test_a_signal_saves_in_the_middle_and_the_run_goes_on(
     folder = tmp_path / "run"
     folder.mkdir()
     watched = Watched(folder, *((name, number) for name in ranks))
-    code, summary = conduct(folder, *overrides, *SLOWED)
+    code, summary = run_in(folder, *overrides, *SLOWED)
     assert watched.none_left()
     assert (code, summary["status"]) == (expected, "interrupted")
     newest = max(folder.glob("checkpoints/step-*.pt"))
     assert int(newest.stem.split("-")[1]) == summary["updates"] < whole.course.updates
-    code, summary = conduct(folder, *overrides, *SLOWED, f"run.resume={folder}")
+    code, summary = run_in(folder, *overrides, *SLOWED, f"run.resume={folder}")
     assert (code, summary["status"]) == (0, "completed")
     assert summary["weights_sha256"] == whole.sha256
 
 
 def test_an_infinite_loss_ends_all_modules_where_it_ends_the_simulation(tmp_path: Path):
     overrides = ("algorithm=bp", *BRIEF, "schedule.lr=1e30", "run.epochs=50", "run.eval_every=50")
-    simulated = conduct(tmp_path / "simulated", *overrides)[1]
-    code, real = conduct(tmp_path / "processes", *overrides, "cluster=processes")
+    simulated = run_in(tmp_path / "simulated", *overrides)[1]
+    code, real = run_in(tmp_path / "processes", *overrides, "cluster=processes")
     assert (code, real["status"], simulated["status"]) == (0, "diverged", "diverged")
     assert real["updates"] == simulated["updates"] == 32
 
@@ -176,7 +176,7 @@ def test_torchrun_starts_three_modules(tmp_path: Path):
 )
 def test_what_modules_on_processes_cannot_do_is_refused(overrides: tuple[str, ...], message: str):
     with pytest.raises(InputError, match=message):
-        build.load(compose("algorithm=ddg", "cluster=processes", *overrides))
+        build.build_run(compose("algorithm=ddg", "cluster=processes", *overrides))
 
 
 def test_a_network_that_cannot_be_cut_is_refused_before_other_ranks_begin(tmp_path: Path):

@@ -60,7 +60,7 @@ class Stage:
     """A server in a thread of its own, and its workers in the hands of the test."""
 
     def __init__(self, folder: Path, *overrides: str, start: float, workers: int, state: Any = None) -> None:
-        parts = build.load(compose(*QUADRATIC, f"cluster.workers={workers}", *overrides))
+        parts = build.build_run(compose(*QUADRATIC, f"cluster.workers={workers}", *overrides))
         self.oracle = QuadraticOracle(start)
         method: Any = parts.method
         self.layout: Layout = method.layout(1)

@@ -10,7 +10,7 @@ from runner.config.errors import InputError
 from runner.processes import shared_memory
 from runner.train import build
 from tests.runner.processes.test_spawn import RUN, Watched
-from tests.trial import compose, conduct, train
+from tests.trial import compose, run_in, train
 
 NAMES = ["hogwild", "shared_asysvrg"]
 SMALL = ("model=mlp", "dataset.limit_train=104", "dataset.limit_test=50", "run.batch_size=8")
@@ -26,7 +26,7 @@ def test_one_worker_ends_with_the_simulations_bits(name: str, coordinates: str, 
     decay = "algorithm.weight_decay=0.01"
     overrides = (*own(name), *SMALL, "cluster.workers=1", f"algorithm.coordinates={coordinates}", decay, "run.epochs=4")
     simulated = train(*overrides, folder=tmp_path)
-    code, summary = conduct(tmp_path / "run", *overrides, "cluster=processes")
+    code, summary = run_in(tmp_path / "run", *overrides, "cluster=processes")
     assert code == 0
     assert summary["weights_sha256"] == simulated.sha256
     assert summary["updates"] == simulated.course.updates
@@ -35,7 +35,7 @@ def test_one_worker_ends_with_the_simulations_bits(name: str, coordinates: str, 
 
 def test_a_killed_worker_leaves_its_batch_and_its_shard_to_the_others(tmp_path: Path):
     watched = Watched(tmp_path, ("worker 1", signal.SIGKILL))
-    code, summary = conduct(tmp_path, *own("shared_asysvrg"), *RUN, "run.epochs=12")
+    code, summary = run_in(tmp_path, *own("shared_asysvrg"), *RUN, "run.epochs=12")
     assert watched.none_left()
     assert (code, summary["status"], summary["workers_lost"]) == (0, "completed", 1)
     assert summary["epochs"] >= 12
@@ -46,16 +46,16 @@ def test_a_run_that_was_stopped_goes_on_from_its_snapshot(tmp_path: Path):
     whole = train(*overrides, folder=tmp_path)
     watched = Watched(tmp_path, ("server", signal.SIGTERM))
     # Nobody writes while the weights are saved, so what one worker wrote is neither lost nor written twice.
-    assert conduct(tmp_path, *overrides, "cluster=processes")[0] == 143
+    assert run_in(tmp_path, *overrides, "cluster=processes")[0] == 143
     assert watched.none_left()
-    code, summary = conduct(tmp_path, *overrides, "cluster=processes", f"run.resume={tmp_path}")
+    code, summary = run_in(tmp_path, *overrides, "cluster=processes", f"run.resume={tmp_path}")
     assert code == 0
     assert summary["weights_sha256"] == whole.sha256
 
 
 def test_the_memory_has_no_name_once_all_have_found_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     before = set(os.listdir(shared_memory.MEMORY)) if shared_memory.MEMORY.is_dir() else set()
-    assert conduct(tmp_path, *own("hogwild"), *SMALL, "cluster=processes", "cluster.workers=2", "run.epochs=1")[0] == 0
+    assert run_in(tmp_path, *own("hogwild"), *SMALL, "cluster=processes", "cluster.workers=2", "run.epochs=1")[0] == 0
     if shared_memory.MEMORY.is_dir():
         assert not {name for name in set(os.listdir(shared_memory.MEMORY)) - before if name.startswith("dcrun-")}
 
@@ -70,7 +70,7 @@ def test_the_memory_has_no_name_once_all_have_found_it(tmp_path: Path, monkeypat
 )
 def test_what_shared_memory_cannot_do_is_one_line(overrides: tuple[str, ...], message: str):
     with pytest.raises(InputError, match=f"(?i){message}"):
-        build.load(compose("algorithm=hogwild", "cluster=processes", *SMALL, *overrides))
+        build.build_run(compose("algorithm=hogwild", "cluster=processes", *SMALL, *overrides))
 
 
 def test_ranks_on_several_machines_share_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -80,4 +80,4 @@ def test_ranks_on_several_machines_share_no_memory(tmp_path: Path, monkeypatch: 
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="4 processes, 2 here; allowed: all on one machine"):
-        ranks.execute(compose("algorithm=hogwild", "cluster=processes"), tmp_path)
+        ranks.run_on_processes(compose("algorithm=hogwild", "cluster=processes"), tmp_path)

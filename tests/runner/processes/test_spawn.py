@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trial import SMALL, conduct, dcrun, interrupt, rows, when
+from tests.trial import SMALL, dcrun, interrupt, rows, run_in, when
 
 RUN = (
     "cluster=processes",
@@ -73,7 +73,7 @@ class Watched:
 
 def test_a_killed_worker_is_named_and_the_others_finish(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     watched = Watched(tmp_path, ("worker 1", signal.SIGKILL))
-    code, summary = conduct(tmp_path, "algorithm=dc_asgd_a", *RUN, "run.epochs=6")
+    code, summary = run_in(tmp_path, "algorithm=dc_asgd_a", *RUN, "run.epochs=6")
     assert watched.none_left()
     assert (code, summary["status"], summary["workers_lost"]) == (0, "completed", 1)
     assert summary["epochs"] == 6
@@ -87,7 +87,7 @@ def test_a_killed_worker_is_named_and_the_others_finish(tmp_path: Path, caplog: 
 @pytest.mark.slow
 def test_without_workers_the_run_is_interrupted_and_can_go_on(tmp_path: Path):
     watched = Watched(tmp_path, ("worker 0", signal.SIGKILL), ("worker 1", signal.SIGKILL))
-    code, summary = conduct(tmp_path, "algorithm=asgd", *LONG)
+    code, summary = run_in(tmp_path, "algorithm=asgd", *LONG)
     assert watched.none_left()
     assert (code, summary["status"], summary["workers_lost"]) == (3, "interrupted", 2)
     assert list(tmp_path.glob("checkpoints/step-*.pt"))
@@ -95,7 +95,7 @@ def test_without_workers_the_run_is_interrupted_and_can_go_on(tmp_path: Path):
 
 def test_a_killed_server_ends_the_run_and_leaves_no_orphan(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     watched = Watched(tmp_path, ("server", signal.SIGKILL))
-    code, summary = conduct(tmp_path, "algorithm=asgd", *LONG)
+    code, summary = run_in(tmp_path, "algorithm=asgd", *LONG)
     assert watched.none_left()
     assert (code, summary["status"]) == (3, "interrupted")
     assert "server" in summary["error"]
@@ -104,7 +104,7 @@ def test_a_killed_server_ends_the_run_and_leaves_no_orphan(tmp_path: Path, caplo
 
 def test_a_killed_peer_of_a_collective_ends_the_run_and_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     watched = Watched(tmp_path, ("worker 1", signal.SIGKILL))
-    code, summary = conduct(tmp_path, "algorithm=ssgd", *LONG)
+    code, summary = run_in(tmp_path, "algorithm=ssgd", *LONG)
     assert watched.none_left()
     assert (code, summary["status"]) == (3, "interrupted")
     assert any("worker 1" in line and "SIGKILL" in line for line in caplog.messages)
@@ -121,7 +121,7 @@ def test_a_stuck_worker_is_noticed_within_the_timeout(algorithm: str, tmp_path: 
 
     thread = when(lambda: rows(tmp_path) > 0, stop)
     epochs = ("run.epochs=15",) if algorithm == "asgd" else ("run.epochs=1000",)
-    code, summary = conduct(tmp_path, f"algorithm={algorithm}", *RUN, *epochs, "cluster.timeout=4")
+    code, summary = run_in(tmp_path, f"algorithm={algorithm}", *RUN, *epochs, "cluster.timeout=4")
     thread.join(30)
     if algorithm == "asgd":
         assert (code, summary["status"], summary["workers_lost"]) == (0, "completed", 1)
@@ -149,7 +149,7 @@ def test_a_signal_saves_and_stops(algorithm: str, number: signal.Signals, code: 
 
     thread = when(lambda: rows(tmp_path) > 0, stop)
     overrides = (f"algorithm={algorithm}", *RUN)
-    got, summary = conduct(tmp_path, *overrides, "run.epochs=1000")
+    got, summary = run_in(tmp_path, *overrides, "run.epochs=1000")
     thread.join(30)
     assert (got, summary["status"]) == (code, "interrupted")
     assert not pids()
@@ -161,7 +161,7 @@ def test_one_rank_asked_to_stop_has_rank_0_save(tmp_path: Path):
     """At an evaluation too, at which no checkpoint would be due for long."""
     thread = when(lambda: rows(tmp_path) > 1, lambda: kill("worker 1", signal.SIGTERM))
     overrides = ("algorithm=ssgd", *RUN, "run.epochs=200", "run.eval_every=0.01", "run.checkpoint_every=200")
-    code, summary = conduct(tmp_path, *overrides)
+    code, summary = run_in(tmp_path, *overrides)
     thread.join(30)
     assert (code, summary["status"]) == (143, "interrupted")
     [only] = tmp_path.glob("checkpoints/step-*.pt")
@@ -171,13 +171,13 @@ def test_one_rank_asked_to_stop_has_rank_0_save(tmp_path: Path):
 def test_a_stopped_collective_goes_on_to_the_same_bits(tmp_path: Path):
     overrides = ("algorithm=ssgd", "algorithm.momentum=0.9", *RUN)
     thread = when(lambda: rows(tmp_path) > 0, lambda: interrupt(signal.SIGTERM))
-    code, stopped = conduct(tmp_path, *overrides, "run.epochs=4")
+    code, stopped = run_in(tmp_path, *overrides, "run.epochs=4")
     thread.join(30)
     assert (code, stopped["status"]) == (143, "interrupted")
     assert 0 < stopped["updates"] < 32
-    code, resumed = conduct(tmp_path, *overrides, "run.epochs=4", f"run.resume={tmp_path}")
+    code, resumed = run_in(tmp_path, *overrides, "run.epochs=4", f"run.resume={tmp_path}")
     assert (code, resumed["status"]) == (0, "completed")
-    simulated = conduct(tmp_path / "simulated", "algorithm=ssgd", "algorithm.momentum=0.9", *simulation())[1]
+    simulated = run_in(tmp_path / "simulated", "algorithm=ssgd", "algorithm.momentum=0.9", *simulation())[1]
     assert resumed["weights_sha256"] == simulated["weights_sha256"]
 
 

@@ -9,7 +9,7 @@ from runner.processes.message_buffer import BATCH, STOP, MessageBuffer
 from runner.processes.worker import push_fields, serve_worker
 from runner.train import build
 from tests.graphs import CpuGraphs, Late
-from tests.trial import compose, conduct
+from tests.trial import compose, run_in
 
 RUN = (
     "model=resnet8",
@@ -24,8 +24,8 @@ RUN = (
 
 
 def test_one_worker_process_is_sequential_sgd_to_the_bit(tmp_path: Path):
-    code, real = conduct(tmp_path / "real", "algorithm=dc_asgd_a", "cluster=processes", "cluster.workers=1", *RUN)
-    sequential = conduct(tmp_path / "sequential", "algorithm=sgd", *RUN)[1]
+    code, real = run_in(tmp_path / "real", "algorithm=dc_asgd_a", "cluster=processes", "cluster.workers=1", *RUN)
+    sequential = run_in(tmp_path / "sequential", "algorithm=sgd", *RUN)[1]
     assert (code, real["status"]) == (0, "completed")
     for key in ("weights_sha256", "buffers_sha256", "updates", "samples", "final_test_error"):
         assert real[key] == sequential[key], key
@@ -63,7 +63,7 @@ def test_a_worker_pushes_what_its_oracle_says_of_the_weights_it_was_sent(streame
     """Two sizes of batches, weights that arrive in one buffer: as on a GPU, beside the batch, a graph's branch."""
     limits = ("dataset.limit_train=70", "dataset.limit_test=20", "dataset.augment=true", "run.batch_size=16")
     overrides = ("algorithm=asgd", "model=resnet8", "run.epochs=3", "cluster.workers=1", *limits)
-    reference, parts = build.load(compose(*overrides)), build.load(compose(*overrides))
+    reference, parts = build.build_run(compose(*overrides)), build.build_run(compose(*overrides))
     oracle, late, graphs = parts.oracle, Late(), CpuGraphs()
     if streamed:
         doubles = build.NetworkOracle(oracle.replica, oracle.split, seed=oracle.seed, beside=late, graphs=graphs)

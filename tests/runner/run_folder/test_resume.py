@@ -10,7 +10,7 @@ import pytest
 
 from runner.cli import main
 from runner.config.errors import InputError
-from tests.trial import SMALL, conduct, dcrun, interrupt, rows, when
+from tests.trial import SMALL, dcrun, interrupt, rows, run_in, when
 
 RUN = (
     "algorithm=dc_asgd_a",
@@ -40,7 +40,7 @@ def metrics(folder: Path) -> str:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    code, _ = conduct(folder, *RUN)
+    code, _ = run_in(folder, *RUN)
     assert code == 0
     return folder
 
@@ -58,13 +58,13 @@ def expect(folder: Path, whole: Path) -> None:
 def stopped(folder: Path, number: signal.Signals, *overrides: str) -> int:
     """Run in this process, send it a signal after the second evaluation, and return the exit code."""
     thread = when(lambda: rows(folder) > 1, lambda: interrupt(number))
-    code, _ = conduct(folder, *RUN, *overrides)
+    code, _ = run_in(folder, *RUN, *overrides)
     thread.join(30)
     return code
 
 
 def resume(folder: Path) -> int:
-    return conduct(folder, *RUN, f"run.resume={folder}")[0]
+    return run_in(folder, *RUN, f"run.resume={folder}")[0]
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
@@ -98,7 +98,7 @@ def test_a_run_killed_before_its_first_checkpoint_says_that_there_is_none(tmp_pa
     process.join(30)
     assert not list(folder.glob("checkpoints/*"))
     with pytest.raises(InputError, match=f"^run.resume={folder}: holds no intact checkpoint"):
-        conduct(folder, *RUN, f"run.resume={folder}")
+        run_in(folder, *RUN, f"run.resume={folder}")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

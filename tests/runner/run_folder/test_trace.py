@@ -153,13 +153,13 @@ RUN = ("model=linear", "algorithm=asgd", "run.epochs=1", "dataset.limit_train=12
     ],
 )
 def test_a_trace_that_does_not_fit_the_run_is_refused(tmp_path: Path, override: str, line: str):
-    trace = Trace(tmp_path, facts(build.load(compose(*RUN))), [])
+    trace = Trace(tmp_path, facts(build.build_run(compose(*RUN))), [])
     with pytest.raises(InputError, match=line):
-        trace.check(build.load(compose(*RUN, override)))
+        trace.check(build.build_run(compose(*RUN, override)))
 
 
 def test_another_machine_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    parts = build.load(compose(*RUN))
+    parts = build.build_run(compose(*RUN))
     about = facts(parts) | {"isa": "SSE2", "torch": "0.1"}
     with caplog.at_level(logging.WARNING, "dcrun"):
         Trace(tmp_path, about, []).check(parts)
@@ -169,7 +169,7 @@ def test_another_machine_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_the_same_machine_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    parts = build.load(compose(*RUN))
+    parts = build.build_run(compose(*RUN))
     records = [Record(PUSH, 0, version=v, time=1.0) for v in range(len(parts.batches))]
     with caplog.at_level(logging.WARNING, "dcrun"):
         Trace(tmp_path, facts(parts), records).check(parts)

@@ -67,7 +67,9 @@ class RandomEvents:
         raise NotImplementedError
 
 
-def execute(parts: build.Parts, folder: Path, events: Any, activity: Activity, recorder: Recorder | None) -> Any:
+def execute(
+    parts: build.RunComponents, folder: Path, events: Any, activity: Activity, recorder: Recorder | None
+) -> Any:
     torch.manual_seed(0)
     run = parts.cfg.run
     notes = Notes()
@@ -117,7 +119,7 @@ def test_a_replay_gives_the_bits_back(
         f"run.epochs={epochs}",
         f"cluster.workers={workers}",
     )
-    parts = build.load(compose(*overrides))
+    parts = build.build_run(compose(*overrides))
     activity = Activity(workers)
     events = RandomEvents(random.Random(seed), workers, lossy)
     sha, rows, server = execute(parts, folder, events, activity, Recorder(folder, facts(parts)))
@@ -148,7 +150,7 @@ def test_a_replay_gives_the_bits_back(
         histogram = activity.report(1.0)["staleness"]
         assert histogram == {str(value): staleness.count(value) for value in sorted(set(staleness))}
 
-    again = build.load(compose(*overrides))
+    again = build.build_run(compose(*overrides))
     replayed = Activity(workers)
     same = TraceEvents(trace.records, replayed, workers=workers)
     sha_again, rows_again, server_again = execute(again, folder, same, replayed, None)

@@ -17,7 +17,7 @@ from runner.gradients.partition import Cut
 from runner.gradients.replica import Replica
 from runner.loop.pipeline_schedule import backward, forward
 from runner.train import build
-from tests.trial import Trial, compose, conduct, train
+from tests.trial import Trial, compose, run_in, train
 
 TIMED = (
     "model=resnet8",
@@ -65,7 +65,7 @@ def test_messages_take_time(tmp_path: Path):
 
 
 def test_a_modules_share_is_that_of_its_multiply_adds():
-    parts = build.load(compose("algorithm=bp", "model=mlp", "model.widths=[32]"))
+    parts = build.build_run(compose("algorithm=bp", "model=mlp", "model.widths=[32]"))
     cut = Cut(parts.oracle, 2, None, parts.dataset.shape, parts.dataset.classes)
     assert cut.shares == pytest.approx([64 * 32 / (64 * 32 + 32 * 10), 32 * 10 / (64 * 32 + 32 * 10)])
     assert cut.outputs == [(32,), (10,)]
@@ -106,7 +106,7 @@ def _uniform(trial: Trial, layers: int, workers: int) -> float:
     oracle = NetworkOracle(Replica(Uniform(layers)), trial.parts.dataset.train, seed=0)
     size = layers // workers
     cut = Cut(oracle, workers, [f"layer{size * k}" for k in range(1, workers)], (64,), 64)
-    methods: Any = [trial.parts.another_method() for _ in range(workers)]
+    methods: Any = [trial.parts.new_method() for _ in range(workers)]
     for rank, method in enumerate(methods):
         method.start(cut.stages[rank].weights, cut.place(rank))
         cut.stages[rank].method = method
@@ -119,7 +119,7 @@ def _uniform(trial: Trial, layers: int, workers: int) -> float:
 
 def test_back_propagation_has_sigma_one_and_measuring_changes_nothing(tmp_path: Path):
     setting = (*TIMED, "algorithm=bp", "run.diagnostics=[sufficient_direction]")
-    code, measured = conduct(tmp_path / "a", *setting)
+    code, measured = run_in(tmp_path / "a", *setting)
     assert code == 0
     (line,) = [json.loads(text) for text in (tmp_path / "a" / "layers.jsonl").read_text().splitlines()]
     assert line["sufficient_direction"] == pytest.approx({"module1": 1.0, "module2": 1.0})
@@ -162,4 +162,4 @@ def test_sigma_of_delayed_gradients_is_theirs(tmp_path: Path):
 )
 def test_what_modules_cannot_do_is_refused(overrides: tuple[str, ...], message: str):
     with pytest.raises(InputError, match=message):
-        build.load(compose("algorithm=ddg", *overrides))
+        build.build_run(compose("algorithm=ddg", *overrides))

@@ -30,21 +30,19 @@ hydra:
     scales: {paper: run.epochs=9 schedule.lr=0.5, quick: run.epochs=3}
 """
 
-# Stands in for runner.train.train in every process of a test.
+# Stands in for runner.train.dispatch in every process of a test.
 STAND_IN = """
 import json, sys, types
 
-def execute(cfg, folder):
+def dispatch(cfg, folder):
     facts = {"status": "completed", "algorithm": cfg.names.algorithm, "workers": cfg.cluster.workers, "seed": cfg.seed,
              "scale": cfg.scale, "seeds": cfg.seeds, "epochs": cfg.run.epochs}
     (folder / "summary.json").write_text(json.dumps(facts))
     return 0
 
-module = types.ModuleType("runner.train.train")
-module.execute = execute
-sys.modules["runner.train.train"] = module
-import runner
-runner.train.train = module
+module = types.ModuleType("runner.train.dispatch")
+module.dispatch = dispatch
+sys.modules["runner.train.dispatch"] = module
 """
 
 

@@ -153,20 +153,18 @@ def test_a_stopped_sweep_proposes_nothing_more(tmp_path: Path) -> None:
     assert len(results) == 1
 
 
-# Stands in for runner.train.train in every process of a test.
+# Stands in for runner.train.dispatch in every process of a test.
 STAND_IN = """
 import json, sys, types
 
-def execute(cfg, folder):
+def dispatch(cfg, folder):
     facts = {"status": "completed", "best_test_error": abs(cfg.algorithm.lambda0 - 2)}
     (folder / "summary.json").write_text(json.dumps(facts))
     return 0
 
-module = types.ModuleType("runner.train.train")
-module.execute = execute
-sys.modules["runner.train.train"] = module
-import runner
-runner.train.train = module
+module = types.ModuleType("runner.train.dispatch")
+module.dispatch = dispatch
+sys.modules["runner.train.dispatch"] = module
 """
 
 

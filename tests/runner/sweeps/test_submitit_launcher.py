@@ -31,20 +31,18 @@ signal.signal(signal.SIGTERM, stop)
 pathlib.Path("waiting").touch()
 time.sleep(30)
 """
-# Stands in for runner.train.train in every process of a test: seed 1 fails.
+# Stands in for runner.train.dispatch in every process of a test: seed 1 fails.
 STAND_IN = """
 import json, os, sys, types
 
-def execute(cfg, folder):
+def dispatch(cfg, folder):
     facts = {"status": "completed", "final_test_error": 1.5, "submitted": "SUBMITIT_EXECUTOR" in os.environ}
     (folder / "summary.json").write_text(json.dumps(facts))
     return cfg.seed
 
-module = types.ModuleType("runner.train.train")
-module.execute = execute
-sys.modules["runner.train.train"] = module
-import runner
-runner.train.train = module
+module = types.ModuleType("runner.train.dispatch")
+module.dispatch = dispatch
+sys.modules["runner.train.dispatch"] = module
 """
 
 

@@ -14,11 +14,11 @@ from runner.cli import main
 from runner.cli.compose import CONF
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher, Job, Planned, announce, print_table, quoted
 
-# Stands in for runner.train.train in every process of a test: seed 1 fails, seed 2 waits to be stopped.
+# Stands in for runner.train.dispatch in every process of a test: seed 1 fails, seed 2 waits to be stopped.
 STAND_IN = """
 import json, os, signal, sys, time, types
 
-def execute(cfg, folder):
+def dispatch(cfg, folder):
     def write(status):
         facts = {"pid": os.getpid(), "resume": cfg.run.resume, "group": cfg.logger.group, "final_test_error": 1.5}
         (folder / "summary.json").write_text(json.dumps({"status": status, **facts}))
@@ -38,11 +38,9 @@ def execute(cfg, folder):
     write("completed")
     return 0
 
-module = types.ModuleType("runner.train.train")
-module.execute = execute
-sys.modules["runner.train.train"] = module
-import runner
-runner.train.train = module
+module = types.ModuleType("runner.train.dispatch")
+module.dispatch = dispatch
+sys.modules["runner.train.dispatch"] = module
 """
 
 

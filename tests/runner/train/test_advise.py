@@ -14,7 +14,7 @@ RUN = ("model=linear", "dataset.limit_train=640", "run.batch_size=2", "run.epoch
 def advice(*overrides: str, **measured: Any) -> advise.Advice:
     """What is said of a single weight: 4 bytes a contribution."""
     cfg = compose(*RUN, *overrides)
-    method = build.load(cfg).method
+    method = build.build_run(cfg).method
     assert isinstance(method, Collective)
     return advise.Advice(cfg, method, weights=1, batch_size=cfg.run.batch_size, **measured)
 
@@ -107,7 +107,7 @@ def test_two_processes_measure_a_combination():
 
 def test_the_tables_name_what_is_compared(capsys: pytest.CaptureFixture):
     overrides = ("algorithm=dasgd", "model=mlp", "cluster.workers=6", "cluster.network.bandwidth=1e5")
-    assert advise.show(build.load(compose(*overrides))) == 0
+    assert advise.show(build.build_run(compose(*overrides))) == 0
     out = capsys.readouterr().out
     for text in ("t_p", "t_c", "smallest delay", "mini-batch SGD", "Local SGD", "DaSGD"):
         assert text in out
@@ -125,4 +125,4 @@ def test_the_tables_name_what_is_compared(capsys: pytest.CaptureFixture):
 )
 def test_only_methods_that_combine_get_advice(algorithm: str, what: str):
     with pytest.raises(InputError, match=rf"run\.advise=true: algorithm={algorithm} {what}; allowed: "):
-        advise.show(build.load(compose(f"algorithm={algorithm}", "model=mlp")))
+        advise.show(build.build_run(compose(f"algorithm={algorithm}", "model=mlp")))

@@ -14,8 +14,8 @@ from tests.trial import compose
 CPU = torch.device("cpu")
 
 
-def load(*overrides: str) -> build.Parts:
-    return build.load(compose("dataset.limit_train=100", "dataset.limit_test=20", *overrides))
+def load(*overrides: str) -> build.RunComponents:
+    return build.build_run(compose("dataset.limit_train=100", "dataset.limit_test=20", *overrides))
 
 
 def test_parts_fit_each_other():
@@ -48,7 +48,7 @@ def test_without_a_number_of_workers_the_algorithm_has_its_own(algorithm: str, w
 
 def test_another_instance_of_the_method_is_another():
     parts = load("algorithm=ssgd", "model=linear", "run.batch_size=8")
-    other = parts.another_method()
+    other = parts.new_method()
     assert type(other) is type(parts.method)
     assert other is not parts.method
 
@@ -108,7 +108,7 @@ WRONG = [
 def test_what_does_not_fit_is_said_in_one_line(overrides: list[str], message: str):
     cfg = compose(*(["dataset.limit_train=100"] if "mnist" not in overrides[0] else []), *overrides)
     with pytest.raises(InputError, match="^" + message.replace("(", r"\(")) as error:
-        build.load(cfg)
+        build.build_run(cfg)
     assert "\n" not in str(error.value)
 
 

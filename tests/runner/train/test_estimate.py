@@ -6,7 +6,7 @@ from tests.trial import compose
 
 @pytest.mark.parametrize("algorithm", ["asgd", "ssgd", "dasgd", "dc_ssgd", "ddg", "bp"])
 def test_every_way_of_communicating_can_be_estimated(algorithm: str, capsys: pytest.CaptureFixture):
-    assert estimate.show(build.load(compose(f"algorithm={algorithm}", "model=mlp", "run.epochs=2"))) == 0
+    assert estimate.show(build.build_run(compose(f"algorithm={algorithm}", "model=mlp", "run.epochs=2"))) == 0
     out = capsys.readouterr().out
     assert "7,510" in out, "the parameters"
     assert "expected wall time" in out
@@ -14,7 +14,7 @@ def test_every_way_of_communicating_can_be_estimated(algorithm: str, capsys: pyt
 
 def test_an_evaluation_that_is_begun_counts(capsys: pytest.CaptureFixture):
     overrides = ("algorithm=asgd", "model=linear", "run.epochs=10", "run.eval_every=4", "dataset.limit_train=320")
-    assert estimate.show(build.load(compose(*overrides))) == 0
+    assert estimate.show(build.build_run(compose(*overrides))) == 0
     assert "100, 100, 3" in capsys.readouterr().out
 
 
@@ -29,5 +29,5 @@ def test_an_evaluation_that_is_begun_counts(capsys: pytest.CaptureFixture):
     ],
 )
 def test_locked_modules_take_turns_and_others_wait_for_the_largest(overrides: tuple[str, ...], times: float):
-    parts = build.load(compose(*overrides, "model=mlp", "model.widths=[32]"))
+    parts = build.build_run(compose(*overrides, "model=mlp", "model.widths=[32]"))
     assert estimate.side_by_side(parts) == pytest.approx(times)

@@ -11,7 +11,7 @@ from models.resnet import ResNet
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.machine import peak_memory_bytes
 from runner.run_folder.run_writer import SUMMARY_KEYS
-from tests.trial import compose, conduct, execute, rows
+from tests.trial import compose, dispatch, rows, run_in
 
 RUN = ("dataset.limit_train=128", "dataset.limit_test=40", "run.batch_size=16", "run.epochs=2", "model=resnet8")
 # The contract of the run folder, for reports and tools.
@@ -61,7 +61,7 @@ ROW = [
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("run")
-    code, summary = conduct(folder, "algorithm=dc_asgd_a", *RUN, "seed=3")
+    code, summary = run_in(folder, "algorithm=dc_asgd_a", *RUN, "seed=3")
     assert code == 0
     return folder, summary
 
@@ -124,7 +124,7 @@ def test_what_workers_did_is_there(finished: tuple[Path, dict[str, Any]]):
 def test_a_diverging_run_ends_as_such_and_writes_its_summary(
     algorithm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    code, summary = conduct(tmp_path, f"algorithm={algorithm}", *RUN, "schedule.lr=1e30", "run.epochs=40")
+    code, summary = run_in(tmp_path, f"algorithm={algorithm}", *RUN, "schedule.lr=1e30", "run.epochs=40")
     assert (code, summary["status"]) == (0, "diverged")
     assert summary["epochs"] < 40
     assert set(SUMMARY) <= set(summary)
@@ -141,7 +141,7 @@ def test_a_diverging_run_ends_as_such_and_writes_its_summary(
 def test_an_estimate_trains_nothing_and_writes_nothing(
     algorithm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    code = execute(compose(f"algorithm={algorithm}", *RUN, "run.estimate=true"), tmp_path)
+    code = dispatch(compose(f"algorithm={algorithm}", *RUN, "run.estimate=true"), tmp_path)
     assert code == 0
     assert not list(tmp_path.iterdir())
     shown = capsys.readouterr().out
@@ -151,16 +151,16 @@ def test_an_estimate_trains_nothing_and_writes_nothing(
 
 
 def test_a_run_ends_where_its_epochs_do_and_evaluates_there(tmp_path: Path):
-    code, summary = conduct(tmp_path, "algorithm=asgd", *RUN, "run.epochs=0.5", "run.eval_every=0.2")
+    code, summary = run_in(tmp_path, "algorithm=asgd", *RUN, "run.epochs=0.5", "run.eval_every=0.2")
     assert (code, summary["epochs"]) == (0, 0.5)
     assert rows(tmp_path) == 2, "after the update that passed 0.2, and at the end"
 
 
 def test_a_checkpoint_of_an_earlier_run_in_the_folder_is_no_start(tmp_path: Path):
-    conduct(tmp_path, "algorithm=asgd", *RUN)
+    run_in(tmp_path, "algorithm=asgd", *RUN)
     assert list((tmp_path / "checkpoints").glob("*.pt"))
     # Diverges before its own first checkpoint.
-    assert conduct(tmp_path, "algorithm=asgd", *RUN, "schedule.lr=1e30")[1]["status"] == "diverged"
+    assert run_in(tmp_path, "algorithm=asgd", *RUN, "schedule.lr=1e30")[1]["status"] == "diverged"
     assert not list((tmp_path / "checkpoints").glob("*.pt"))
 
 
@@ -179,10 +179,10 @@ LARGE = (
 
 def _peak(pipe: Connection, folder: Path, wide: str) -> None:
     """Run a small network, then a large one; send the growth of this process's memory and the large one's size."""
-    conduct(folder / "small", *LARGE, "model.widths=[64]")
+    run_in(folder / "small", *LARGE, "model.widths=[64]")
     status = Path("/proc/self/status").read_text().splitlines()
     before = int(next(line for line in status if line.startswith("VmRSS")).split()[1])
-    summary = conduct(folder / "large", *LARGE, wide)[1]
+    summary = run_in(folder / "large", *LARGE, wide)[1]
     pipe.send((peak_memory_bytes() - 1024 * before, 4 * summary["parameters"]))
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from runner.gradients.oracle import NetworkOracle
-from runner.run_folder.jsonl import cut_lines, line
+from runner.run_folder.jsonl import to_line, truncate_lines
 
 LAYERS = "layers.jsonl"
 DECADES = (-4, 5)
@@ -89,7 +89,7 @@ class LayerLog:
         self.path = folder / LAYERS
         self.quantities = tuple(quantities)
         self.batch_size = batch_size
-        cut_lines(self.path, lines)
+        truncate_lines(self.path, lines)
 
     def __call__(self, row: dict[str, Any], weights: Tensor, statistics: Tensor, executor: object) -> None:
         """Measure at flat weights and running statistics, and append a line that is on the disk on return."""
@@ -107,7 +107,7 @@ class LayerLog:
                 values = self.measure(quantity, weights, statistics)
             record[quantity] = dict(zip(names, values, strict=True))
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(line(record))
+            file.write(to_line(record))
             file.flush()
             os.fsync(file.fileno())
 

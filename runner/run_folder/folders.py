@@ -65,7 +65,7 @@ def free_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path) -> Iterator[None]:
     """Keeps other processes from writing the same run; the system lets go of it when this one ends.
 
     Raises:
@@ -80,7 +80,7 @@ def writing(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def is_written(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Tells whether a process writes this run now."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:

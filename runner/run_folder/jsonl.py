@@ -15,7 +15,7 @@ from typing import Any
 log = logging.getLogger("dcrun")
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """The value as strict JSON can hold it.
 
     Args:
@@ -32,21 +32,21 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_jsonable(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     # Only one-element arrays and tensors: .item() of a long tensor would raise an error that names neither key nor
     # value.
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        return plain(value.item())
+        return to_jsonable(value.item())
     raise TypeError(f"cannot be written as JSON: {type(value).__name__} {value!r:.80}")
 
 
-def line(row: Mapping[str, Any]) -> str:
-    """One line of a .jsonl file, newline included (see `plain` for what a row may hold)."""
-    return json.dumps(plain(row), allow_nan=False) + "\n"
+def to_line(row: Mapping[str, Any]) -> str:
+    """One line of a .jsonl file, newline included (see `to_jsonable` for what a row may hold)."""
+    return json.dumps(to_jsonable(row), allow_nan=False) + "\n"
 
 
 def sync_folder(folder: Path) -> None:
@@ -78,8 +78,8 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes a JSON document atomically, indented, in the order of its keys (see `plain` for what it may hold)."""
-    replace(path, (json.dumps(plain(document), indent=2, allow_nan=False) + "\n").encode())
+    """Write a JSON document atomically, indented, in the order of its keys; `to_jsonable` says what it may hold."""
+    replace(path, (json.dumps(to_jsonable(document), indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -90,7 +90,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in content[: content.rfind(b"\n") + 1].splitlines()]
 
 
-def cut_lines(path: Path, lines: int) -> int:
+def truncate_lines(path: Path, lines: int) -> int:
     """Cuts a .jsonl file back to its first lines, atomically: a kill leaves the old file or the new one.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.run_folder.jsonl import cut_lines, line
+from runner.run_folder.jsonl import to_line, truncate_lines
 from runner.run_folder.trace import BITS, FILE, facts
 from runner.train.build import RunComponents
 
@@ -42,9 +42,9 @@ class Recorder:
     def begin(self) -> None:
         """Begin the file; one that is continued (`load_state_dict`) says so instead."""
         if self.lines is None:
-            cut_lines(self.path, 0)
+            truncate_lines(self.path, 0)
             self.lines = 0
-            self._pending.append(line(self.about))
+            self._pending.append(to_line(self.about))
             self.flush()
 
     def push(
@@ -69,18 +69,18 @@ class Recorder:
 
     def lost(self, worker: int, *, version: int, time: float) -> None:
         """Note that a worker was given up."""
-        self._pending.append(line({"lost": worker, "version": version, "time": time}))
+        self._pending.append(to_line({"lost": worker, "version": version, "time": time}))
         self.flush()
 
     def barrier(self, *, version: int, time: float) -> None:
         """Note that a barrier is over."""
-        self._pending.append(line({"barrier": version, "time": time}))
+        self._pending.append(to_line({"barrier": version, "time": time}))
         self.flush()
 
     def resumed(self, *, version: int, time: float) -> None:
         """Note that all workers begin anew, here and now."""
         machine_now = {key: self.about[key] for key in BITS}
-        self._pending.append(line({"resumed": machine_now, "version": version, "time": time}))
+        self._pending.append(to_line({"resumed": machine_now, "version": version, "time": time}))
         self.flush()
 
     def flush(self) -> None:
@@ -104,7 +104,7 @@ class Recorder:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Cut the file back to what `state_dict` knew of; it goes on from there."""
-        self.lines = cut_lines(self.path, state["lines"])
+        self.lines = truncate_lines(self.path, state["lines"])
         self._failed = self.lines < state["lines"]
         if self._failed:
             log.warning("%s is incomplete; the run goes on, unrecorded", self.path)

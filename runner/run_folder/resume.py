@@ -161,7 +161,7 @@ def _stored_identity(path: Path) -> Any:
 
 
 def _can_continue(folder: Path) -> bool:
-    return any(folder.glob("checkpoints/*")) and not folders.is_written(folder)
+    return any(folder.glob("checkpoints/*")) and not folders.is_locked(folder)
 
 
 def _status(folder: Path) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from rich.console import Console
 
 from runner.run_folder.console import Live, Progress, show_result
-from runner.run_folder.jsonl import cut_lines, line, plain, read_lines, write_document
+from runner.run_folder.jsonl import read_lines, to_jsonable, to_line, truncate_lines, write_document
 from runner.run_folder.wandb_run import WandbRun
 
 METRICS = "metrics.jsonl"
@@ -53,13 +53,13 @@ SUMMARY_KEYS = (
 )
 
 
-class Tracker:
+class RunWriter:
     """Writes what a run leaves behind; a context manager that ends a run as failed when an exception passes through.
 
-        with Tracker(folder, cfg, epochs=3, virtual=True) as tracker:
-            tracker.start({"workers": 4, ...})
+        with RunWriter(folder, cfg, epochs=3, virtual=True) as writer:
+            writer.start({"workers": 4, ...})
             ...
-            tracker.finish("completed", samples=..., ...)
+            writer.finish("completed", samples=..., ...)
 
     Args:
         folder: the run folder; it exists.
@@ -120,9 +120,9 @@ class Tracker:
         self._started = True
         self._begun = time.perf_counter()
         path = self.folder / METRICS
-        cut_lines(path, 0 if resumed is None else resumed["rows"])
+        truncate_lines(path, 0 if resumed is None else resumed["rows"])
         self.rows = read_lines(path)
-        self.summary |= plain({**summary, "status": "running"})
+        self.summary |= to_jsonable({**summary, "status": "running"})
         write_document(self.folder / SUMMARY, self.summary)
         self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
         self.display.start(self.rows[-1]["epoch"] if self.rows else 0.0)
@@ -142,8 +142,8 @@ class Tracker:
         """
         if self._metrics is None:
             raise RuntimeError("a run that has not started, or has finished, cannot log")
-        plain_row: dict[str, Any] = plain(row)
-        self._metrics.write(line(plain_row))
+        plain_row: dict[str, Any] = to_jsonable(row)
+        self._metrics.write(to_line(plain_row))
         self._metrics.flush()
         os.fsync(self._metrics.fileno())  # a checkpoint may count this line next
         self.rows.append(plain_row)
@@ -179,7 +179,9 @@ class Tracker:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
-        self.summary |= plain({**self._from_rows(), "wall_seconds": self.wall_seconds(), **summary, "status": status})
+        self.summary |= to_jsonable(
+            {**self._from_rows(), "wall_seconds": self.wall_seconds(), **summary, "status": status}
+        )
         try:
             write_document(self.folder / SUMMARY, self.summary)
         finally:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.run_folder.jsonl import cut_lines, write_document
+from runner.run_folder.jsonl import truncate_lines, write_document
 
 KINDS: tuple[str, ...] = ("compute", "transfer", "wait")
 BUFFERED_LINES = 4096
@@ -201,7 +201,7 @@ class Activity:
         """
         path = folder / "timeline.jsonl"
         if folder != self._folder:
-            self._lines = cut_lines(path, self._lines)
+            self._lines = truncate_lines(path, self._lines)
             self._folder = folder
         with open(path, "a", encoding="ascii") as file:
             file.writelines(self._pending)

@@ -18,7 +18,7 @@ from runner.loop.train_control import Course, PeerLost, Stop
 from runner.processes.spawn import resume_hint
 from runner.run_folder import checkpoint, folders, machine
 from runner.run_folder.fingerprint import weights_sha256
-from runner.run_folder.run_writer import Tracker
+from runner.run_folder.run_writer import RunWriter
 from runner.run_folder.timeline import Activity
 from runner.train import build
 
@@ -87,13 +87,13 @@ def train(
     if resumed is None:
         checkpoint.clear(folder)
     with (
-        folders.writing(folder),
+        folders.run_lock(folder),
         StopSignals() as stop,
-        Tracker(folder, plain, epochs=cfg.run.epochs, virtual=virtual) as tracker,
+        RunWriter(folder, plain, epochs=cfg.run.epochs, virtual=virtual) as writer,
     ):
 
         def save(updates: int, state: dict[str, Any]) -> None:
-            checkpoint.save(folder, updates, {**state, "tracker": tracker.state_dict()}, cfg.run.keep_checkpoints)
+            checkpoint.save(folder, updates, {**state, "tracker": writer.state_dict()}, cfg.run.keep_checkpoints)
 
         course = Course(
             samples=len(parts.dataset.train),
@@ -102,7 +102,7 @@ def train(
             checkpoint_every=cfg.run.checkpoint_every or cfg.run.eval_every,
             schedule=parts.schedule,
             evaluator=parts.evaluator(),
-            log=tracker,
+            log=writer,
             folder=folder,
             save=save,
             stopping=lambda: bool(stop),
@@ -117,7 +117,7 @@ def train(
         if resumed is not None:
             course.load_state_dict(resumed["course"])
             executor.load_state_dict(resumed["executor"])
-        tracker.start(_facts(parts), None if resumed is None else resumed["tracker"])
+        writer.start(_facts(parts), None if resumed is None else resumed["tracker"])
         executor.activity.flush(folder)
         status, code = "completed", 0
         extra: dict[str, Any] = {}
@@ -130,7 +130,7 @@ def train(
                 level = logging.INFO if watched else logging.ERROR
                 log.log(level, "%s; the run stopped, %s", reason.message, resume_hint(folder))
                 extra["error"] = reason.message
-        tracker.finish(status, workers_lost=lost(), **_results(parts, course, executor, folder), **extra)
+        writer.finish(status, workers_lost=lost(), **_results(parts, course, executor, folder), **extra)
     # Another rank that was asked to stop had SIGTERM: it catches no other signal.
     return code or (stop.exit_code or 128 + signal.SIGTERM if status == "interrupted" else 0)
 

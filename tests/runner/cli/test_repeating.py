@@ -199,20 +199,20 @@ def test_the_slowest_worker_is_named():
 
 
 def test_a_run_folder_has_one_writer(tmp_path: Path):
-    assert not folders.is_written(tmp_path)
-    code = "import sys, time, pathlib; from runner.run_folder.folders import writing\n"
-    code += "with writing(pathlib.Path(sys.argv[1])):\n"
+    assert not folders.is_locked(tmp_path)
+    code = "import sys, time, pathlib; from runner.run_folder.folders import run_lock\n"
+    code += "with run_lock(pathlib.Path(sys.argv[1])):\n"
     code += "    print('in', flush=True); time.sleep(60)"
     environment = os.environ | {"PYTHONPATH": str(Path(main.__file__).parents[2])}
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"in\n"
-        assert folders.is_written(tmp_path)
-        with pytest.raises(InputError, match="is being written by a process that runs"), folders.writing(tmp_path):
+        assert folders.is_locked(tmp_path)
+        with pytest.raises(InputError, match="is being written by a process that runs"), folders.run_lock(tmp_path):
             pass
         other.kill()
-    assert not folders.is_written(tmp_path)
+    assert not folders.is_locked(tmp_path)
 
 
 def past(folder: Path, cfg: Any, status: str, checkpoints: bool = True) -> Path:
@@ -248,7 +248,7 @@ def test_a_sweep_finds_finished_and_stopped_jobs_and_leaves_failed_ones(tmp_path
         None,
         None,
     ]
-    with folders.writing(stopped):
+    with folders.run_lock(stopped):
         pass  # by this process; another one's lock is what counts
     assert resume.Earlier(tmp_path).of(job(2)) == (stopped, False)
 
@@ -267,7 +267,7 @@ def test_a_run_older_than_a_key_is_found_where_the_key_has_its_default(tmp_path:
 
 def test_a_job_that_another_process_writes_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     past(tmp_path / "a" / "0", job(0), "running")
-    monkeypatch.setattr(folders, "is_written", lambda folder: True)
+    monkeypatch.setattr(folders, "is_locked", lambda folder: True)
     assert Earlier(tmp_path).of(job(0)) is None
 
 

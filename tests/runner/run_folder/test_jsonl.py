@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from runner.run_folder.jsonl import cut_lines, line, plain, read_lines, write_document
+from runner.run_folder.jsonl import read_lines, to_jsonable, to_line, truncate_lines, write_document
 
 
 def strict(text: str):
@@ -28,7 +28,7 @@ def test_values_become_strict_json():
         "path": Path("a/b"),
         "nested": {"a": (1, True, None, "x")},
     }
-    assert strict(line(row)) == {
+    assert strict(to_line(row)) == {
         "nan": None,
         "inf": [None, None],
         "numpy": 0.5,
@@ -42,7 +42,7 @@ def test_values_become_strict_json():
 @pytest.mark.parametrize("value", [torch.zeros(3), object(), {1, 2}])
 def test_what_json_cannot_hold_is_refused(value: object):
     with pytest.raises(TypeError, match="cannot be written as JSON"):
-        plain({"key": value})
+        to_jsonable({"key": value})
 
 
 def test_document_is_replaced_whole_and_leaves_no_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -64,10 +64,10 @@ def test_document_is_replaced_whole_and_leaves_no_temporary(tmp_path: Path, monk
 
 def test_cutting_back_keeps_the_first_lines(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(line({"epoch": epoch}) for epoch in range(5)))
-    assert cut_lines(path, 3) == 3
+    path.write_text("".join(to_line({"epoch": epoch}) for epoch in range(5)))
+    assert truncate_lines(path, 3) == 3
     assert [row["epoch"] for row in read_lines(path)] == [0, 1, 2]
-    assert cut_lines(path, 0) == 0
+    assert truncate_lines(path, 0) == 0
     assert path.read_bytes() == b""
     assert os.listdir(tmp_path) == ["metrics.jsonl"]
 
@@ -76,15 +76,15 @@ def test_a_line_cut_off_by_a_kill_does_not_count(tmp_path: Path, caplog: pytest.
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"epoch": 1}\n{"epoch": 2}\n{"epo')
     assert [row["epoch"] for row in read_lines(path)] == [1, 2]
-    assert cut_lines(path, 2) == 2
+    assert truncate_lines(path, 2) == 2
     assert path.read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
     with caplog.at_level(logging.WARNING, "dcrun"):
-        assert cut_lines(path, 7) == 2
+        assert truncate_lines(path, 7) == 2
     assert "has 2 whole lines, the checkpoint knows of 7" in caplog.text
 
 
 def test_a_missing_file_has_no_lines(tmp_path: Path):
     assert read_lines(tmp_path / "none.jsonl") == []
-    assert cut_lines(tmp_path / "none.jsonl", 0) == 0
+    assert truncate_lines(tmp_path / "none.jsonl", 0) == 0
     with pytest.raises(ValueError, match="lines=-1"):
-        cut_lines(tmp_path / "none.jsonl", -1)
+        truncate_lines(tmp_path / "none.jsonl", -1)

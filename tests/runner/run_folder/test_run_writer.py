@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from runner.run_folder.run_writer import SUMMARY_KEYS, Tracker
+from runner.run_folder.run_writer import SUMMARY_KEYS, RunWriter
 
 CFG: dict[str, Any] = {
     "schedule": {"lr": 0.5},
@@ -19,10 +19,10 @@ CFG: dict[str, Any] = {
 }
 
 
-def tracker(folder: Path, *, virtual: bool = True, **logger: object) -> Tracker:
+def writer(folder: Path, *, virtual: bool = True, **logger: object) -> RunWriter:
     console = Console(file=io.StringIO(), width=200)
     cfg = {**CFG, "logger": {**CFG["logger"], **logger}}
-    return Tracker(folder, cfg, epochs=3, virtual=virtual, console=console)
+    return RunWriter(folder, cfg, epochs=3, virtual=virtual, console=console)
 
 
 def row(epoch: int, error: float | None, loss: float = 1.0) -> dict[str, Any]:
@@ -47,14 +47,14 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def printed(run: Tracker) -> str:
+def printed(run: RunWriter) -> str:
     file = run.display.console.file
     assert isinstance(file, io.StringIO)
     return file.getvalue()
 
 
 def test_a_run_from_start_to_finish(tmp_path: Path):
-    run = tracker(tmp_path)
+    run = writer(tmp_path)
     run.start({"algorithm": "sgd", "workers": 1})
     assert summary(tmp_path)["status"] == "running"
     for epoch, error in ((1, 50.0), (2, 20.0), (3, 30.0)):
@@ -88,7 +88,7 @@ def test_a_run_from_start_to_finish(tmp_path: Path):
 
 
 def test_a_diverged_run_is_strict_json_and_hints(tmp_path: Path):
-    run = tracker(tmp_path, virtual=False)
+    run = writer(tmp_path, virtual=False)
     run.start({})
     run.log(row(1, 90.0, loss=math.nan))
     run.finish("diverged", final_train_loss=math.inf)
@@ -99,7 +99,7 @@ def test_a_diverged_run_is_strict_json_and_hints(tmp_path: Path):
 
 
 def test_finishing_is_once_and_only_with_an_end(tmp_path: Path):
-    run = tracker(tmp_path)
+    run = writer(tmp_path)
     run.start({})
     with pytest.raises(ValueError, match="status=running"):
         run.finish("running")
@@ -114,7 +114,7 @@ def test_finishing_is_once_and_only_with_an_end(tmp_path: Path):
     ("error", "status"), [(RuntimeError("it broke\nbadly"), "failed"), (KeyboardInterrupt(), "interrupted")]
 )
 def test_an_exception_ends_the_run_and_goes_on(tmp_path: Path, error: BaseException, status: str):
-    run = tracker(tmp_path)
+    run = writer(tmp_path)
 
     def work() -> None:
         with run:
@@ -132,13 +132,13 @@ def test_an_exception_ends_the_run_and_goes_on(tmp_path: Path, error: BaseExcept
 
 
 def test_an_exception_before_the_start_leaves_the_folder_alone(tmp_path: Path):
-    with pytest.raises(ValueError, match="wrong input"), tracker(tmp_path):
+    with pytest.raises(ValueError, match="wrong input"), writer(tmp_path):
         raise ValueError("wrong input")
     assert os.listdir(tmp_path) == []
 
 
 def test_a_resumed_run_cuts_back_and_knows_what_was_before(tmp_path: Path):
-    run = tracker(tmp_path)
+    run = writer(tmp_path)
     run.start({})
     run.log(row(1, 10.0))
     run.log(row(2, 60.0))
@@ -147,7 +147,7 @@ def test_a_resumed_run_cuts_back_and_knows_what_was_before(tmp_path: Path):
     run.log(row(3, 1.0))  # after the checkpoint: will come again
     run.finish("interrupted")
 
-    again = tracker(tmp_path)
+    again = writer(tmp_path)
     again.start({}, resumed={**state, "wall_seconds": 1000.0})
     assert metrics(tmp_path) == [row(1, 10.0), row(2, 60.0)]
     again.log(row(3, 40.0))
@@ -161,7 +161,7 @@ def test_a_resumed_run_cuts_back_and_knows_what_was_before(tmp_path: Path):
 
 def test_a_new_run_in_an_old_folder_begins_empty(tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1.0, "test_error": 0.5}\n')
-    run = tracker(tmp_path)
+    run = writer(tmp_path)
     run.start({})
     run.log(row(1, 50.0))
     run.finish("completed")
@@ -173,10 +173,10 @@ def test_without_wandb_neither_it_nor_torch_is_imported(tmp_path: Path):
     program = f"""
 import sys
 from pathlib import Path
-from runner.run_folder.run_writer import Tracker
+from runner.run_folder.run_writer import RunWriter
 for kind, mode in (("none", "offline"), ("wandb", "disabled")):
     logger = {{"kind": kind, "mode": mode, "project": "p", "group": None}}
-    run = Tracker(Path({str(tmp_path)!r}), {{"logger": logger}}, epochs=1, virtual=True)
+    run = RunWriter(Path({str(tmp_path)!r}), {{"logger": logger}}, epochs=1, virtual=True)
     run.start({{}})
     run.finish("completed")
 assert "wandb" not in sys.modules and "torch" not in sys.modules
@@ -188,9 +188,9 @@ assert "wandb" not in sys.modules and "torch" not in sys.modules
 OFFLINE = """
 import sys
 from pathlib import Path
-from runner.run_folder.run_writer import Tracker
+from runner.run_folder.run_writer import RunWriter
 cfg = {"seed": 3, "logger": {"kind": "wandb", "mode": "offline", "project": "p", "group": "sweep-1"}}
-with Tracker(Path(sys.argv[1]), cfg, epochs=1, virtual=True) as run:
+with RunWriter(Path(sys.argv[1]), cfg, epochs=1, virtual=True) as run:
     run.start({"algorithm": "sgd"})
     run.log({"epoch": 1.0, "test_error": 12.5})
     if sys.argv[2] == "fail":
@@ -239,9 +239,9 @@ def test_wandb_that_cannot_begin_is_wrong_input_and_leaves_the_folder_alone(
         monkeypatch.setenv(name, "")
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match=r"^logger=wandb: .*allowed: none"):
-        tracker(tmp_path, kind="wandb").start({})
+        writer(tmp_path, kind="wandb").start({})
     with pytest.raises(ValueError, match=r"^logger\.mode=cloud: .*allowed: offline, online, disabled"):
-        tracker(tmp_path, kind="wandb", mode="cloud").start({})
+        writer(tmp_path, kind="wandb", mode="cloud").start({})
     assert os.listdir(tmp_path) == []
 
 
@@ -264,7 +264,7 @@ def test_wandb_that_breaks_half_way_does_not_end_the_run(
     for name in ("WANDB_MODE", "WANDB_SILENT"):
         monkeypatch.setenv(name, "")
     monkeypatch.setitem(sys.modules, "wandb", Module)
-    run = tracker(tmp_path, kind="wandb")
+    run = writer(tmp_path, kind="wandb")
     run.start({})
     assert os.environ["WANDB_MODE"] == "offline"
     run.log(row(1, 50.0))

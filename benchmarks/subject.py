@@ -15,7 +15,7 @@ from omegaconf import OmegaConf, open_dict
 from runner.cli.compose import composer, without_hydra
 from runner.config import schema
 from runner.loop.train_control import Course
-from runner.run_folder.run_writer import SUMMARY
+from runner.run_folder.contents import SUMMARY
 from runner.sweeps import subprocess_launcher
 from runner.train import build
 from runner.train.executors import simulated

@@ -7,7 +7,6 @@ with it. Ranks are forked from a small server process that has imported torch on
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
@@ -21,9 +20,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from runner.processes.child import DEAD_PEER, RunRank, Signs, be
-from runner.run_folder import checkpoint
+from runner.run_folder.contents import SUMMARY, has_checkpoints, read_summary
 from runner.run_folder.jsonl import write_document
-from runner.run_folder.run_writer import SUMMARY
 
 log = logging.getLogger("dcrun")
 
@@ -185,12 +183,11 @@ def launch(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank:
 
 def resume_hint(folder: Path) -> str:
     """Return what the user of a stopped run can do."""
-    return f"continue it with run.resume={folder}" if checkpoint.exists(folder) else "before its first checkpoint"
+    return f"continue it with run.resume={folder}" if has_checkpoints(folder) else "before its first checkpoint"
 
 
 def _interrupted(folder: Path, fault: str) -> None:
     """Write down why a run ended that could not do so itself."""
-    path = folder / SUMMARY
-    summary = json.loads(path.read_text()) if path.exists() else {}
+    summary = read_summary(folder)
     if summary.get("status") in ("running", "interrupted"):
         write_document(folder / SUMMARY, {**summary, "status": "interrupted", "error": fault})

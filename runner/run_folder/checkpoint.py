@@ -9,19 +9,17 @@ import hashlib
 import logging
 import mmap
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from runner.run_folder.contents import CHECKPOINTS, checkpoint_files
 from runner.run_folder.jsonl import sync_folder
 
 log = logging.getLogger("dcrun")
 
-FOLDER = "checkpoints"
-_NAME = re.compile(r"step-(\d+)\.pt")
 _MARK = b"\ndcrun-sha256:"
 _TRAILER = len(_MARK) + 64  # the mark and the digest in hexadecimal
 _CHUNK = 1 << 22
@@ -78,7 +76,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path | No
     if keep < 1:
         raise ValueError(f"run.keep_checkpoints={keep}: a run keeps at least its newest one; allowed: 1 or more")
     _check(state, "state")
-    path = folder / FOLDER / f"step-{step:012d}.pt"
+    path = folder / CHECKPOINTS / f"step-{step:012d}.pt"
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +91,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path | No
         _remove(temporary)
         raise
     log.info("checkpoint %s", path.name)
-    found = _listing(folder)
+    found = checkpoint_files(folder)
     abandoned = [file for number, file in found if number > step]
     for file in abandoned + [file for number, file in found if number <= step][keep:]:
         _remove(file)
@@ -108,7 +106,7 @@ def newest_intact(folder: Path) -> tuple[dict[str, Any], Path] | None:
     Returns:
         The state, tensors in CPU memory, and its file; None if there is no intact checkpoint.
     """
-    for _, path in _listing(folder):
+    for _, path in checkpoint_files(folder):
         try:
             return _read(path), path
         except Exception as error:  # noqa: BLE001 (whatever a damaged file makes of its reader)
@@ -116,14 +114,9 @@ def newest_intact(folder: Path) -> tuple[dict[str, Any], Path] | None:
     return None
 
 
-def exists(folder: Path) -> bool:
-    """Tells whether a run folder has checkpoints, whole or damaged."""
-    return bool(_listing(folder))
-
-
 def clear(folder: Path) -> None:
     """Removes the checkpoints of an earlier run in the same folder, so that a new run is never resumed from them."""
-    for _, path in _listing(folder):
+    for _, path in checkpoint_files(folder):
         path.unlink()
 
 
@@ -154,12 +147,6 @@ def _read(path: Path) -> dict[str, Any]:
             raise ValueError("its checksum does not match")
         with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as body:
             return torch.load(body, map_location="cpu", weights_only=True)  # pyright: ignore[reportArgumentType]
-
-
-def _listing(folder: Path) -> list[tuple[int, Path]]:
-    """Checkpoints by step, newest first; temporary files are none."""
-    found = [(int(match[1]), path) for path in (folder / FOLDER).glob("*") if (match := _NAME.fullmatch(path.name))]
-    return sorted(found, reverse=True)
 
 
 def _remove(path: Path) -> None:

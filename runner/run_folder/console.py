@@ -18,6 +18,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from runner.run_folder.contents import has_checkpoints
+
 Live = SupportsFloat | Callable[[], SupportsFloat]
 """A number, a 0-d tensor, or a function that returns one: converted and called only when the display is refreshed."""
 
@@ -281,7 +283,7 @@ def _hint(status: str, summary: Mapping[str, Any], folder: Path, lr: float | Non
         now = "" if lr is None else f" (it is {lr:g})"
         return f"The loss is infinite or NaN: try a smaller schedule.lr{now}, or a warm-up: schedule.warmup_epochs=5"
     if status == "interrupted":
-        return f"Go on with: dcrun run.resume={folder}" if any(folder.glob("checkpoints/*")) else ""
+        return f"Go on with: dcrun run.resume={folder}" if has_checkpoints(folder) else ""
     return str(summary.get("error") or "") if status == "failed" else ""
 
 

@@ -2,7 +2,6 @@
 
 import fcntl
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runner.config.errors import InputError
+from runner.run_folder.contents import SUMMARY, read_summary
 
 log = logging.getLogger("dcrun")
 
@@ -26,9 +26,9 @@ def check_run_folder(folder: Path, key: str) -> None:
     Raises:
         InputError: naming `key` and how to go on.
     """
-    if (summary := folder / "summary.json").exists():
+    if (folder / SUMMARY).exists():
         ways = f"continue that run with run.resume={folder}, or choose another folder"
-        raise InputError(f"{key}={folder}: already holds a run ({_status(summary)}); {ways}")
+        raise InputError(f"{key}={folder}: already holds a run ({_status(folder)}); {ways}")
     check_writable(folder, key)
 
 
@@ -121,8 +121,8 @@ def discard(folder: Path, existing: Path) -> None:
         parent.rmdir()
 
 
-def _status(summary: Path) -> str:
+def _status(folder: Path) -> str:
     try:
-        return str(json.loads(summary.read_text(encoding="utf-8"))["status"])
+        return str(read_summary(folder)["status"])
     except (OSError, ValueError, KeyError):
         return "its summary.json cannot be read"

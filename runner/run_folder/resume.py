@@ -1,6 +1,5 @@
 """Finds what is needed to continue a stopped run in its own folder, and the earlier runs of a sweep's jobs."""
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.config.errors import InputError
 from runner.config.schema import Config
 from runner.run_folder import folders
+from runner.run_folder.contents import CONFIG, has_checkpoints, read_summary
 
 log = logging.getLogger("dcrun")
 
@@ -35,7 +35,7 @@ def run_folder(resume: str) -> Path:
     folder = Path(resume)
     if not folder.is_dir():
         raise InputError.of("run.resume", resume, "no such folder", "the folder of a stopped run, as outputs/dcrun/...")
-    if not (folder / ".hydra" / "config.yaml").is_file():
+    if not (folder / CONFIG).is_file():
         wrong = "is no run folder (it has no .hydra/config.yaml)"
         raise InputError.of("run.resume", resume, wrong, "the folder of a stopped run")
     return folder
@@ -54,7 +54,7 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
     """
     cfg = OmegaConf.structured(Config)
     try:
-        cfg = OmegaConf.merge(cfg, OmegaConf.load(folder / ".hydra" / "config.yaml"))
+        cfg = OmegaConf.merge(cfg, OmegaConf.load(folder / CONFIG))
     except Exception as exc:
         raise InputError(f"run.resume={folder}: its .hydra/config.yaml cannot be used: {exc}") from exc
     assert isinstance(cfg, DictConfig)
@@ -161,9 +161,12 @@ def _stored_identity(path: Path) -> Any:
 
 
 def _can_continue(folder: Path) -> bool:
-    return any(folder.glob("checkpoints/*")) and not folders.is_locked(folder)
+    return has_checkpoints(folder) and not folders.is_locked(folder)
 
 
 def _status(folder: Path) -> str | None:
-    path = folder / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("status") if path.is_file() else None
+    try:
+        return read_summary(folder).get("status")
+    except (OSError, ValueError) as exc:  # a damaged folder elsewhere must not stop a sweep
+        log.info("%s cannot be read, and is no earlier run: %s", folder, exc)
+        return None

@@ -14,11 +14,10 @@ from typing import Any, Self
 from rich.console import Console
 
 from runner.run_folder.console import Live, Progress, show_result
+from runner.run_folder.contents import METRICS, SUMMARY
 from runner.run_folder.jsonl import read_lines, to_jsonable, to_line, truncate_lines, write_document
 from runner.run_folder.wandb_run import WandbRun
 
-METRICS = "metrics.jsonl"
-SUMMARY = "summary.json"
 STATUSES = ("running", "completed", "diverged", "interrupted", "failed")
 # Every summary has all of these, null where a run does not know: reports need not ask. `clock` ('virtual', 'measured')
 # says what `seconds` are.

@@ -22,6 +22,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config.errors import InputError
+from runner.run_folder.contents import has_checkpoints
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher, Job, Planned, announce, complain, quoted
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Task:
 
         self._stop()
         go_on = [*self.command[:_START], f"run.resume={quoted(str(self.folder))}"]
-        return DelayedSubmission(Task(go_on if any(self.folder.glob("checkpoints/*")) else self.command, self.folder))
+        return DelayedSubmission(Task(go_on if has_checkpoints(self.folder) else self.command, self.folder))
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent: the process stays where it runs."""

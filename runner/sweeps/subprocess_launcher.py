@@ -6,7 +6,6 @@ job of a sweep gives the same bits as the same run on its own.
 
 import importlib.util
 import itertools
-import json
 import os
 import re
 import signal
@@ -35,6 +34,7 @@ from runner.cli.compose import without_hydra
 from runner.config.errors import InputError
 from runner.config.exit_codes import WRONG_INPUT
 from runner.config.schema import GPU_SLOT
+from runner.run_folder.contents import read_summary
 from runner.run_folder.folders import free_folder
 from runner.run_folder.resume import Earlier, may_accompany
 from runner.run_folder.wandb_run import group_of
@@ -71,8 +71,7 @@ class Job:
 
     def summary(self) -> dict[str, Any]:
         """Reads the job's `summary.json`; empty when it did not get so far."""
-        path = self.folder / "summary.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_summary(self.folder)
 
 
 @dataclass(frozen=True)

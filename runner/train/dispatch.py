@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
 
 from runner.run_folder.console import show_result
-from runner.run_folder.jsonl import read_lines
-from runner.run_folder.run_writer import METRICS, SUMMARY
+from runner.run_folder.contents import read_metrics, read_summary
 from runner.train import build, executors, ranks, replay
 from runner.train.preview import preview
 from runner.train.train import train
@@ -44,10 +42,9 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
 
 def _completed(cfg: DictConfig, folder: Path) -> bool:
     """Show the result of a run that has already come to its end."""
-    path = folder / SUMMARY
-    summary = json.loads(path.read_text()) if path.exists() else {}
+    summary = read_summary(folder)
     if summary.get("status") not in ("completed", "diverged"):
         return False
-    curve = [row.get("test_error") for row in read_lines(folder / METRICS)]
+    curve = [row.get("test_error") for row in read_metrics(folder)]
     show_result(Console(), summary, folder, lr=cfg.schedule.lr, curve=curve)
     return True

@@ -6,7 +6,6 @@ are the same.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from algorithms.base import ParameterServer
 from runner.config.errors import InputError
 from runner.loop.train_control import Course
-from runner.run_folder.run_writer import SUMMARY
+from runner.run_folder.contents import read_summary
 from runner.run_folder.trace import FILE, Trace
 from runner.train import build
 from runner.train.executors import simulated
@@ -87,7 +86,7 @@ def compare(trace: Trace, cfg: DictConfig, folder: Path) -> str | None:
     Returns:
         One line; None where the two are different trainings, or the recorded run's folder does not tell.
     """
-    theirs, mine = _document(trace.path.parent / SUMMARY), _document(folder / SUMMARY)
+    theirs, mine = read_summary(trace.path.parent), read_summary(folder)
     config = trace.path.parent / ".hydra" / "config.yaml"
     if trace.path.parent == folder or not theirs.get("weights_sha256") or not config.is_file():
         return None
@@ -105,7 +104,3 @@ def identity(cfg: Any) -> dict[str, Any]:
     dataset = {key: value for key, value in plain["dataset"].items() if key not in WHERE}
     sections = {key: plain.get(key) for key in SECTIONS} | {"dataset": dataset}
     return sections | {key: plain["run"].get(key) for key in RUN_KEYS}
-
-
-def _document(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

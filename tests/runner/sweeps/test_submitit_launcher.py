@@ -57,7 +57,7 @@ def test_a_task_that_loses_its_machine_stops_and_goes_on_from_what_was_saved(
     monkeypatch.chdir(tmp_path)
     if kept:
         (tmp_path / "checkpoints").mkdir()
-        (tmp_path / "checkpoints" / "one").touch()
+        (tmp_path / "checkpoints" / "step-000000000001.pt").touch()
     task = Task([sys.executable, "-c", WAITS, "seed=1"], tmp_path)
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(task()))

@@ -29,7 +29,7 @@ def dispatch(cfg, folder):
         def stop(number, frame):
             write("interrupted")
             (folder / "checkpoints").mkdir()
-            (folder / "checkpoints" / "one").touch()
+            (folder / "checkpoints" / "step-000000000001.pt").touch()
             os._exit(143)
         if cfg.run.resume is None:
             signal.signal(signal.SIGTERM, stop)

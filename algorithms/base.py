@@ -149,9 +149,21 @@ class Worker(ABC):
 
 
 class Stateful(ABC):
-    """A method whose whole state is a set of named tensors.
+    """A method whose whole state is a set of named tensors, and what every executor asks of it.
 
     Attributes:
+        has_server: whether a server handles messages one by one, in an order that can be recorded and replayed.
+        steps_together: whether an update combines a batch of every worker; else each worker's batch makes one.
+        shares_memory: whether all workers write to one vector in the memory of one machine.
+        cuts_network: whether workers are modules of one network, and all work on the same batch.
+        replicated: whether all workers hold the same weights and state at all times, or there is one vector of weights.
+        default_workers: number of workers where the user gives none.
+        max_workers: largest number of workers that makes sense, None for any.
+        cost: what one step, push or update costs a worker.
+        barrier_every: updates from one barrier to the next; None for no barriers.
+        barrier_from: updates before the first one, 0 to begin with it; None for as many as `barrier_every`.
+        barrier_cost: what a barrier costs in all, per training sample.
+        workers: number of workers, valid after `start`.
         per_sample: whether the method asks the oracle for norms of single samples' gradients; networks with layers
             that cannot tell them are then refused before the run.
         separable: whether the method needs f to be a mean of functions f_i of single samples; networks with batch norm
@@ -162,10 +174,23 @@ class Stateful(ABC):
         weight_decay: λ, coefficient of the l2 term (λ/2)‖w‖².
     """
 
+    has_server: ClassVar[bool] = False
+    steps_together: ClassVar[bool] = False
+    shares_memory: ClassVar[bool] = False
+    cuts_network: ClassVar[bool] = False
+    replicated: ClassVar[bool] = True
+    default_workers: ClassVar[int] = 4
+    max_workers: ClassVar[int | None] = None
+    cost: ClassVar[Cost] = Cost()
+    barrier_every: int | None = None
+    barrier_from: int | None = None
+    barrier_cost: ClassVar[Cost] = Cost(0.0)
     per_sample: ClassVar[bool] = False
     separable: ClassVar[bool] = False
     needs: ClassVar[Literal["gradients", "rows", "dual"]] = "gradients"
     weight_decay: float = 0.0
+
+    workers: int
 
     def bind_problem(self, problem: Problem) -> None:  # noqa: B027 (most methods need not know)
         """Learn what the problem is, where `needs` is more than gradients; called once, before all but `prepare`.
@@ -173,6 +198,10 @@ class Stateful(ABC):
         Raises:
             ValueError: the method cannot solve such a problem.
         """
+
+    def evaluations(self, updates: int) -> float:
+        """Return the gradient evaluations per sample of update number `updates`, counted from 0; callable always."""
+        return self.cost.gradients
 
     def largest_rate(self) -> float | None:
         """Return the learning rate from which on the method cannot converge; None where it is not known."""
@@ -226,29 +255,14 @@ class ParameterServer(Stateful):
     `collect`; then all workers pull anew. With no rounds it makes everybody's weights fresh. The run's end is none.
 
     Attributes:
-        topology: tells the runner which executors can run the method.
-        default_workers: number of workers where the user gives none.
-        max_workers: largest number of workers that makes sense, None for any.
-        cost: what one push costs a worker.
-        barrier_every: pushes from one barrier to the next; None for no barriers.
-        barrier_from: pushes before the first one, 0 to begin with it; None for as many as `barrier_every`.
-        barrier_cost: what all rounds of a barrier cost together, per training sample.
         at_rest: whether real workers must have pushed what they compute before weights are evaluated and saved.
         w: the flat weights, valid after `start`.
-        workers: number of workers, valid after `start`.
     """
 
-    topology: ClassVar[str] = "parameter_server"
-    default_workers: ClassVar[int] = 4
-    max_workers: ClassVar[int | None] = None
-    cost: ClassVar[Cost] = Cost()
-    barrier_every: int | None = None
-    barrier_from: int | None = None
-    barrier_cost: ClassVar[Cost] = Cost(0.0)
+    has_server: ClassVar[bool] = True
     at_rest: ClassVar[bool] = False
 
     w: Tensor
-    workers: int
 
     @abstractmethod
     def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
@@ -286,10 +300,6 @@ class ParameterServer(Stateful):
     @abstractmethod
     def worker(self, worker: int) -> Worker:
         """Return the worker half for `worker`; callable before `start`, and it must not hold on to the server."""
-
-    def evaluations(self, updates: int) -> float:
-        """Return the gradient evaluations per sample of push number `updates`, counted from 0; callable always."""
-        return self.cost.gradients
 
     def rounds(self, n: int) -> list[Round]:
         """Return the rounds of a barrier for `n` weights; callable before `start`."""
@@ -329,15 +339,12 @@ class Collective(Stateful):
         combine: how messages are combined: "mean" over the workers; "gather" stacks them by rank, to (M, size).
         period: local steps from one contribution to the next.
         delay: local steps that a combination travels before it is applied; 0 waits for it.
-        replicated: whether all workers hold the same weights and state at all times. A simulation then keeps one copy.
-        topology, default_workers, max_workers, cost, w, workers: as in `ParameterServer`.
+        replicated: as in `Stateful`; a simulation then keeps one copy.
+        w: this worker's flat weights, valid after `start`.
         rank: this worker's number, from 0.
     """
 
-    topology: ClassVar[str] = "collective"
-    default_workers: ClassVar[int] = 4
-    max_workers: ClassVar[int | None] = None
-    cost: ClassVar[Cost] = Cost()
+    steps_together: ClassVar[bool] = True
     combine: ClassVar[Literal["mean", "gather"]] = "mean"
     replicated: ClassVar[bool] = False
     period: int = 1
@@ -345,7 +352,6 @@ class Collective(Stateful):
 
     w: Tensor
     rank: int
-    workers: int
 
     @abstractmethod
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:

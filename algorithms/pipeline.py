@@ -19,7 +19,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from algorithms.base import Cost, Message, Stateful, Step, one_of
+from algorithms.base import Message, Stateful, Step, one_of
 from algorithms.optimizer import Optimizer
 
 
@@ -113,19 +113,17 @@ class Pipeline(Stateful):
         replays: forward passes that a module other than the last makes in its backward pass.
         direction: the gradient that the last update took, before weight decay, where `watched`; None where none was.
         watched: whether to keep `direction`.
-        topology, default_workers, max_workers, cost, w, workers: as in `algorithms.base.ParameterServer`.
+        w: the module's flat weights, valid after `start`.
+        rank: which module this is, from 0, valid after `start`.
     """
 
-    topology: ClassVar[str] = "pipeline"
+    cuts_network: ClassVar[bool] = True
     default_workers: ClassVar[int] = 2
-    max_workers: ClassVar[int | None] = None
-    cost: ClassVar[Cost] = Cost()
     locked: ClassVar[bool] = False
     replays: ClassVar[int] = 0
 
     w: Tensor
     rank: int
-    workers: int
     watched: bool = False
     direction: Tensor | None = None
 

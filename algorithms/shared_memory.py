@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, Cost, Message, Oracle, Stateful, Step, in_range
+from algorithms.base import Batch, Message, Oracle, Stateful, Step, in_range
 from algorithms.local_sgd import whole
 
 
@@ -31,22 +31,12 @@ class SharedMemory(Stateful):
     every worker computes the gradient of its fixed shard of the training set, and their sum makes a snapshot.
 
     Attributes:
-        topology, default_workers, max_workers, cost, barrier_every, barrier_from, barrier_cost: as in
-            `algorithms.base.ParameterServer`.
         w: the shared flat weights (n,), valid after `start`; another process may change them at any time.
-        workers: number of workers, valid after `start`.
     """
 
-    topology: ClassVar[str] = "shared_memory"
-    default_workers: ClassVar[int] = 4
-    max_workers: ClassVar[int | None] = None
-    cost: ClassVar[Cost] = Cost()
-    barrier_every: int | None = None
-    barrier_from: int | None = None
-    barrier_cost: ClassVar[Cost] = Cost(0.0)
+    shares_memory: ClassVar[bool] = True
 
     w: Tensor
-    workers: int
 
     def start(self, w: Tensor, workers: int) -> None:
         """Take over `w` (not a copy) as the shared weights, and allocate the method's state."""
@@ -60,10 +50,6 @@ class SharedMemory(Stateful):
     def rate(self, batch: Batch, step: Step) -> float:
         """Return the learning rate η with which v of this batch is written: the schedule's."""
         return step.lr
-
-    def evaluations(self, updates: int) -> float:
-        """Return the gradient evaluations per sample of update number `updates`, counted from 0; callable always."""
-        return self.cost.gradients
 
     def coordinates(self, n: int, generator: np.random.Generator) -> Tensor | None:
         """Return the coordinates to be written, ascending and distinct, drawn from `generator`; None for all of `n`."""

@@ -116,8 +116,10 @@ def show(parts: RunComponents) -> int:
     """
     cfg, method, workers = parts.cfg, parts.method, parts.workers
     if not isinstance(method, Collective):
-        where = {"parameter_server": "a parameter server", "shared_memory": "one vector of weights in shared memory"}
-        what = f"algorithm={cfg.names.algorithm} uses {where.get(method.topology, 'modules of a network')}"
+        where = "a parameter server" if method.has_server else "modules of a network"
+        if method.shares_memory:
+            where = "one vector of weights in shared memory"
+        what = f"algorithm={cfg.names.algorithm} uses {where}"
         raise InputError.of(
             "run.advise", True, what, "with algorithms that combine: all workers have the whole network"
         )

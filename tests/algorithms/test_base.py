@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from algorithms.asgd import ASGD
-from algorithms.base import Batch, ParameterServer, Step, in_range, one_of, zeros
+from algorithms.base import Batch, Collective, ParameterServer, Stateful, Step, in_range, one_of, zeros
 from algorithms.dc_asgd import DCASGDAdaptive
+from algorithms.pipeline import Pipeline
+from algorithms.shared_memory import SharedMemory
 from algorithms.ssgd import SSGD
 
 
@@ -71,9 +73,21 @@ def test_a_state_of_another_method_or_size_is_refused():
         plain.load_state(started(ASGD(), 6).state())
 
 
+@pytest.mark.parametrize(
+    ("protocol", "says"),
+    [
+        (ParameterServer, "has_server"),
+        (Collective, "steps_together"),
+        (SharedMemory, "shares_memory"),
+        (Pipeline, "cuts_network"),
+    ],
+)
+def test_protocol_says_how_workers_communicate(protocol: type[Stateful], says: str):
+    asked = ("has_server", "steps_together", "shares_memory", "cuts_network")
+    assert [name for name in asked if getattr(protocol, name)] == [says]
+
+
 def test_what_executors_say_by_default():
     assert Step(lr=0.5) == (0.5, 1.0, 0, 1.0)
     assert ASGD().sent(0) is None
-    assert ASGD.topology == "parameter_server"
-    assert SSGD.topology == "collective"
     assert Batch(3, 1, torch.tensor([7]))._replace(number=4).epoch == 1

@@ -133,15 +133,15 @@ class Server:
         links = self.links("dcrun")
         summary = run(
             given,
-            lambda course: ProcessServer(
+            lambda control: ProcessServer(
                 method,
                 links=links,
                 replica=given.oracle.replica,
                 batches=given.batches,
-                course=course,
+                control=control,
                 activity=Activity(self.workers),
                 clock=given.clock(),
-                recorder=Recorder.of(given, course.folder) if course.folder else None,
+                recorder=Recorder.of(given, control.folder) if control.folder else None,
             ),
         )
         return summary["samples_per_second"]  # a sample per round trip

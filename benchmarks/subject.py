@@ -14,7 +14,7 @@ from omegaconf import OmegaConf, open_dict
 
 from runner.cli.compose import composer, without_hydra
 from runner.config import schema
-from runner.loop.train_control import Course
+from runner.loop.train_control import TrainControl
 from runner.run_folder.contents import SUMMARY
 from runner.sweeps import subprocess_launcher
 from runner.train import build
@@ -35,7 +35,7 @@ def parts(overrides: Sequence[str]) -> build.RunComponents:
     return build.build_run(cfg)
 
 
-def run(given: build.RunComponents, make: Callable[[Course], Executor] | None = None) -> dict[str, Any]:
+def run(given: build.RunComponents, make: Callable[[TrainControl], Executor] | None = None) -> dict[str, Any]:
     """Make a whole run, run folder and progress included, and return its `summary.json`.
 
     Args:
@@ -44,7 +44,7 @@ def run(given: build.RunComponents, make: Callable[[Course], Executor] | None = 
     """
     with tempfile.TemporaryDirectory(prefix="dcrun-bench-") as name, contextlib.redirect_stdout(io.StringIO()):
         folder = Path(name)
-        code = train(given, folder, virtual=True, make=make or (lambda course: simulated(given, course)))
+        code = train(given, folder, virtual=True, make=make or (lambda control: simulated(given, control)))
         summary = json.loads((folder / SUMMARY).read_text())
     if code or summary["status"] not in ("completed", "diverged"):
         raise RuntimeError(f"the measured run ended with exit code {code}, {summary['status']}")

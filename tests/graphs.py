@@ -177,7 +177,7 @@ class CpuGraphs:
 
 
 class Late:
-    """Work beside other work on a CPU, see `runner.gradients.side_stream.Beside`: not done before it is waited for.
+    """Work beside other work on a CPU, see `runner.gradients.side_stream.SideStream`: not done before it is waited for.
 
     Attributes:
         log: "start" and "join", in the order in which they came.
@@ -186,7 +186,7 @@ class Late:
     def __init__(self) -> None:
         self.log: list[str] = []
 
-    def carries(self, source: Tensor) -> bool:
+    def can_copy(self, source: Tensor) -> bool:
         return True
 
     def start(self, work: Callable[[], None]) -> Callable[[], None]:

@@ -28,7 +28,7 @@ from runner.cli.compose import composer, without_hydra
 from runner.config import schema
 from runner.config.seeds import derive
 from runner.gradients.evaluate import Score
-from runner.loop.train_control import Course, Stop
+from runner.loop.train_control import Stop, TrainControl
 from runner.run_folder.fingerprint import weights_sha256
 from runner.sweeps import subprocess_launcher
 from runner.train import build
@@ -63,7 +63,7 @@ def _composed(groups: tuple[tuple[str, str], ...]) -> DictConfig:
 
 
 class Notes:
-    """A course's log that keeps everything."""
+    """A metrics logger that keeps everything."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -101,21 +101,21 @@ class Trial:
         self.notes = Notes()
         self.saved: list[tuple[int, dict[str, Any]]] = []
         run = self.parts.cfg.run
-        self.course = Course(
+        self.control = TrainControl(
             samples=len(self.parts.dataset.train),
             epochs=run.epochs,
             eval_every=run.eval_every,
             checkpoint_every=run.checkpoint_every or run.eval_every,
             schedule=self.parts.schedule,
             evaluator=evaluator,
-            log=self.notes,
+            logger=self.notes,
             folder=folder,
             save=lambda updates, state: self.saved.append((updates, copy.deepcopy(state))),
             observers=self.parts.observers(folder, 0),
-            stopping=lambda: stop_after is not None and self.course.updates >= stop_after,
+            stopping=lambda: stop_after is not None and self.control.updates >= stop_after,
             **told,
         )
-        self.executor = simulated(self.parts, self.course)
+        self.executor = simulated(self.parts, self.control)
 
     def run(self) -> Trial:
         """Run to the end."""
@@ -130,7 +130,7 @@ class Trial:
 
     def resume(self, state: dict[str, Any]) -> Trial:
         """Take over a saved state."""
-        self.course.load_state_dict(state["course"])
+        self.control.load_state_dict(state["course"])
         self.executor.load_state_dict(state["executor"])
         return self
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Glance:
+class AsyncScalars:
     """A small tensor's values as they were some moments ago.
 
     Each look starts a copy to page-locked memory and returns what an earlier one brought, if it has arrived.

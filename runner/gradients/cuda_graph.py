@@ -21,13 +21,13 @@ from torch import Tensor
 
 log = logging.getLogger("dcrun")
 
-SIZES = 4
+MAX_GRAPHS = 4
 """Numbers of samples, and places that weights come from, for which a step is captured, at most: a run has two to four
 (whole batches, and what is left)."""
-WARM_UP = 3
+WARM_UP_STEPS = 3
 """Steps before a capture, as PyTorch's notes on CUDA graphs advise: libraries choose and load their kernels there."""
 
-Step = Callable[[Tensor, "int | Tensor", "Tensor | None"], None]
+TrainStep = Callable[[Tensor, "int | Tensor", "Tensor | None"], None]
 """Makes a step on sample numbers [B] in an epoch, with operators on the device alone; reads weights that are in CPU
 memory, if it is given any, in a copy that it starts itself."""
 
@@ -63,7 +63,7 @@ class CudaGraphs:
 
     def warming_up(self) -> AbstractContextManager[Any]:
         """Return the stream that captures: what is warm belongs to a stream."""
-        return _Side(self.stream)
+        return _WarmUpStream(self.stream)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """See `Graphs.capture`."""
@@ -81,7 +81,7 @@ class CudaGraphs:
         return graph.replay
 
 
-class _Side:
+class _WarmUpStream:
     """A stream of its own that begins after the current one's work, and is finished before what follows there."""
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
@@ -114,16 +114,16 @@ class CapturedSteps:
     Args:
         step: makes a step.
         graphs: records it.
-        kept: returns the tensors that the steps made to warm up must leave as they are: statistics, totals.
+        preserved: returns the tensors that the steps made to warm up must leave as they are: statistics, totals.
         device: where sample numbers are.
     """
 
     def __init__(
-        self, step: Step, *, graphs: Graphs, kept: Callable[[], Sequence[Tensor]], device: torch.device
+        self, step: TrainStep, *, graphs: Graphs, preserved: Callable[[], Sequence[Tensor]], device: torch.device
     ) -> None:
         self.step = step
         self.graphs = graphs
-        self.kept = kept
+        self.preserved = preserved
         self.captured: dict[tuple[int, int], _Captured] = {}
         self.refused: str | None = None
         self._epoch = torch.zeros((), dtype=torch.int64, device=device)
@@ -160,8 +160,8 @@ class CapturedSteps:
             log.log(level, "training steps are made without CUDA graphs: %s", reason)
 
     def _capture(self, ids: Tensor, arriving: Tensor | None = None) -> _Captured | None:
-        if len(self.captured) == SIZES:
-            self.refuse(f"there are more than {SIZES} kinds of batches; those captured before still use them")
+        if len(self.captured) == MAX_GRAPHS:
+            self.refuse(f"there are more than {MAX_GRAPHS} kinds of batches; those captured before still use them")
             return None
         static = ids.to(self._epoch.device, copy=True)
 
@@ -169,11 +169,11 @@ class CapturedSteps:
             self.step(static, self._epoch, arriving)
 
         # Warming up makes real steps. Random numbers that a network draws are not to depend on it either.
-        kept = [(tensor, tensor.clone()) for tensor in self.kept()]
+        kept = [(tensor, tensor.clone()) for tensor in self.preserved()]
         device = self._epoch.device
         try:
             with torch.random.fork_rng([device] if device.type == "cuda" else []), self.graphs.warming_up():
-                for _ in range(WARM_UP):
+                for _ in range(WARM_UP_STEPS):
                     work()
             replay = self.graphs.capture(work)
         except Exception as error:  # noqa: BLE001 (whatever a network's Python raises while it is recorded)

@@ -20,7 +20,7 @@ from runner.gradients.cuda_graph import CapturedSteps, Graphs
 from runner.gradients.replica import Replica
 from runner.gradients.rows import ObjectiveRows
 from runner.gradients.sample_norms import SampleNorms
-from runner.gradients.side_stream import Beside
+from runner.gradients.side_stream import SideStream
 
 Prepared = tuple[Tensor, Tensor]
 """Inputs [B, ...] and targets [B] of a batch."""
@@ -60,8 +60,8 @@ class NetworkOracle:
             the memory of a piece. Batch norm normalises each piece by itself; the batch's statistics are then the
             pieces' means and unbiased variances, averaged by samples. None for a batch in one piece.
         graphs: capture whole steps with these; None makes each step as it is.
-        beside: copies weights that come from CPU memory to the GPU while the batch is prepared there; None copies them
-            first.
+        side_stream: copies weights that come from CPU memory to the GPU while the batch is prepared there; None copies
+            them first.
         piece: samples at a time of `gradient_sum`.
 
     Attributes:
@@ -79,7 +79,7 @@ class NetworkOracle:
         compiled: int | None = None,
         micro_batch: int | None = None,
         graphs: Graphs | None = None,
-        beside: Beside | None = None,
+        side_stream: SideStream | None = None,
         piece: int = 256,
     ) -> None:
         self.replica = replica
@@ -89,7 +89,7 @@ class NetworkOracle:
         self.device = replica.weights.device
         self.precision = precision
         self.micro_batch = micro_batch
-        self.beside = beside
+        self.side_stream = side_stream
         self.piece = piece
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         self._compiled_size = compiled
@@ -97,7 +97,7 @@ class NetworkOracle:
         self._has_dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in replica.module.modules())
         self.steps: CapturedSteps | None = None
         if graphs is not None:
-            self.steps = CapturedSteps(self._step, graphs=graphs, kept=self._kept, device=self.device)
+            self.steps = CapturedSteps(self._step, graphs=graphs, preserved=self._changed_by_steps, device=self.device)
             if self._has_dropout:
                 self.steps.refuse("the network drops units, at random anew for each batch")
             if self.streams:
@@ -180,7 +180,7 @@ class NetworkOracle:
         """Fill the flat gradient, and `squares` with squared norms of contributions."""
         replica = self.replica
         size = batch.ids.numel()
-        arriving = w if self.beside is not None and size and self.beside.carries(w) else None
+        arriving = w if self.side_stream is not None and size and self.side_stream.can_copy(w) else None
         if arriving is None and w.data_ptr() != replica.weights.data_ptr():
             replica.weights.copy_(w, non_blocking=True)
         if size == 0:
@@ -212,8 +212,8 @@ class NetworkOracle:
         """Return what `prepare` returns, which is done while the weights `w`, if any, are copied to the replica."""
         if w is None:
             return prepare()
-        assert self.beside is not None
-        arrived = self.beside.start(lambda: self._load(w))
+        assert self.side_stream is not None
+        arrived = self.side_stream.start(lambda: self._load(w))
         try:
             return prepare()
         finally:
@@ -230,7 +230,7 @@ class NetworkOracle:
         self.replica.backpropagate(loss)
         self.count(loss.detach(), errors, len(inputs))
 
-    def _kept(self) -> list[Tensor]:
+    def _changed_by_steps(self) -> list[Tensor]:
         """Return what steps change besides the gradient."""
         return [self.totals, self.replica.statistics, *self.replica.module.buffers()]
 

@@ -1,6 +1,6 @@
 """Work that a GPU does beside other work: a copy from CPU memory, while kernels prepare what the copy is needed for.
 
-What does it is behind an interface, `Beside`, so that the tests can do it on a CPU, with a double whose work is not
+What does it is behind an interface, `SideStream`, so that the tests can do it on a CPU, with a double whose work is not
 done before it is waited for.
 """
 
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 
-class Beside(Protocol):
+class SideStream(Protocol):
     """Does work beside that of the current stream."""
 
-    def carries(self, source: Tensor) -> bool:
+    def can_copy(self, source: Tensor) -> bool:
         """Whether a copy from `source` can be such work."""
         ...
 
@@ -29,7 +29,7 @@ class Beside(Protocol):
         ...
 
 
-class SideStream:
+class CudaSideStream:
     """A second stream of a GPU. Captured together with the work beside it, it becomes a branch of the graph.
 
     Args:
@@ -39,12 +39,12 @@ class SideStream:
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device)
 
-    def carries(self, source: Tensor) -> bool:
+    def can_copy(self, source: Tensor) -> bool:
         """Whether it is in page-locked CPU memory: from other memory a copy keeps the host, and cannot be captured."""
         return source.device.type == "cpu" and source.is_pinned()
 
     def start(self, work: Callable[[], None]) -> Callable[[], None]:
-        """See `Beside.start`; `work` must neither allocate nor free memory of the GPU, which belongs to a stream."""
+        """See `SideStream.start`; `work` must neither allocate nor free GPU memory, which belongs to a stream."""
         self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
         with torch.cuda.stream(self.stream):
             work()

@@ -1,6 +1,6 @@
 """How far a run has come: counts, when to evaluate, save and stop, and what each evaluation writes down.
 
-Every executor drives one `Course` and nothing else of the run's surroundings: it reports finished updates, asks `due`,
+Every executor drives one `TrainControl` and nothing else around the run: it reports finished updates, asks `due`,
 and hands over weights when an evaluation is due.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from runner.gradients.async_scalars import Glance
+from runner.gradients.async_scalars import AsyncScalars
 from runner.gradients.evaluate import Evaluator
 from runner.loop.schedule import Rate, Schedule
 from runner.run_folder.timeline import Activity
@@ -24,8 +24,8 @@ CHECK_EVERY = 32
 """Updates between two looks at the loss, which a GPU may have computed some updates before."""
 
 
-class Log(Protocol):
-    """What the course needs of the run folder's writer."""
+class MetricsLogger(Protocol):
+    """What `TrainControl` needs of the run folder's writer."""
 
     def log(self, row: dict[str, Any], samples_per_second: float | None = None) -> None:
         """Write down an evaluation."""
@@ -42,12 +42,12 @@ class Observer(Protocol):
     """Looks at what was evaluated, after the row is logged."""
 
     def __call__(self, row: dict[str, Any], weights: Tensor, statistics: Tensor, executor: Executor) -> None:
-        """Look at the row, the flat weights and running statistics that it is about, and who drives the course."""
+        """Look at the row, the flat weights and running statistics that it is about, and the executor."""
         ...
 
 
 class Executor(Protocol):
-    """What the course needs of whoever drives it."""
+    """What `TrainControl` needs of the executor that drives it."""
 
     activity: Activity
 
@@ -91,7 +91,7 @@ class PeerLost(Stop):
         self.message = message
 
 
-class Silent:
+class NullLogger:
     """The log of a rank that owns no run folder."""
 
     def log(self, row: dict[str, Any], samples_per_second: float | None = None) -> None:
@@ -103,7 +103,7 @@ class Silent:
         """Show nothing."""
 
 
-def settle(tensor: Tensor) -> None:
+def synchronize(tensor: Tensor) -> None:
     """Wait until the device of a tensor has done all work that it was given: until then training is not over."""
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
@@ -114,7 +114,7 @@ def _after(due: float, every: float, epoch: float) -> float:
     return due + every * (math.floor((epoch + 1e-9 - due) / every) + 1)
 
 
-class Course:
+class TrainControl:
     """Progress of a run.
 
     Args:
@@ -126,14 +126,14 @@ class Course:
         schedule: learning rate by effective passes.
         evaluator: test score of weights; None without test samples, and on a rank that only counts, like the
             arguments after it.
-        log: writer of rows and live progress.
+        logger: writer of rows and live progress.
         folder: the run folder, for the timeline.
         save: writes a checkpoint of (update number, state).
         stopping: returns whether a signal asks the run to stop.
         observers: called at every evaluation.
         target_loss: training loss at which the run is complete.
         sign: told the number of updates after each of them.
-        measure: columns about the objective at the weights, and the state of who drives the course.
+        measure: columns about the objective at the weights, and the state of the executor.
         classifies: whether the model guesses classes, so that training has errors.
 
     Attributes:
@@ -153,7 +153,7 @@ class Course:
         checkpoint_every: float,
         schedule: Schedule,
         evaluator: Evaluator | None = None,
-        log: Log | None = None,
+        logger: MetricsLogger | None = None,
         folder: Path | None = None,
         save: Callable[[int, dict[str, Any]], object] = lambda updates, state: None,
         stopping: Callable[[], bool] = lambda: False,
@@ -169,7 +169,7 @@ class Course:
         self.checkpoint_every = checkpoint_every
         self.schedule = schedule
         self.evaluator = evaluator
-        self.log = log or Silent()
+        self.logger = logger or NullLogger()
         self.folder = folder
         self.save = save
         self.stopping = stopping
@@ -187,7 +187,7 @@ class Course:
         self._next_save = checkpoint_every
         self._train_loss: float | None = None
         self._wall_mark: float | None = None
-        self._glance = Glance()
+        self._scalars = AsyncScalars()
 
     @property
     def epoch(self) -> float:
@@ -231,7 +231,7 @@ class Course:
         self.sign(self.updates)
         if totals is not None and self.updates % CHECK_EVERY == 0:
             self._look(totals)
-        self.log.progress(
+        self.logger.progress(
             epoch=self.epoch, samples=round(self.samples_seen), train_loss=self._train_loss, staleness=staleness
         )
 
@@ -239,10 +239,10 @@ class Course:
         """Count gradient evaluations that made no update: those of a barrier, over at the run's second `seconds`."""
         self.samples_seen += gradients
         self.seconds = seconds
-        self.log.progress(epoch=self.epoch, samples=round(self.samples_seen), train_loss=self._train_loss)
+        self.logger.progress(epoch=self.epoch, samples=round(self.samples_seen), train_loss=self._train_loss)
 
     def _look(self, totals: Tensor) -> None:
-        numbers = self._glance(totals) if totals.is_cuda else totals.tolist()
+        numbers = self._scalars(totals) if totals.is_cuda else totals.tolist()
         if numbers is None:
             return
         loss, _, count = numbers
@@ -286,7 +286,7 @@ class Course:
         Raises:
             Stop: the loss is NaN or infinite, or a signal asked to stop.
         """
-        settle(totals)
+        synchronize(totals)
         self.pause()
         save = finished
         if finished or self.evaluation_due():
@@ -326,7 +326,7 @@ class Course:
             **executor.columns(),
             **objective,
         }
-        self.log.log(row, samples_per_second=self.samples_seen / self.train_wall if self.train_wall else None)
+        self.logger.log(row, samples_per_second=self.samples_seen / self.train_wall if self.train_wall else None)
         if not math.isfinite(loss) or not all(map(math.isfinite, (*tested.values(), *objective.values()))):
             raise Stop("diverged")
         for observer in self.observers:
@@ -338,6 +338,7 @@ class Course:
     def _checkpoint(self, executor: Executor) -> None:
         assert self.folder is not None
         executor.activity.flush(self.folder)
+        # "course" is what checkpoints call it since their first version.
         self.save(self.updates, {"course": self.state_dict(), "executor": executor.state_dict()})
 
     def state_dict(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from runner.gradients.replica import running_average
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
-from runner.loop.train_control import CHECK_EVERY, Course, PeerLost, Stop, settle
+from runner.loop.train_control import CHECK_EVERY, PeerLost, Stop, TrainControl, synchronize
 from runner.processes.async_collective import AsyncCollective, PendingCollective
 from runner.processes.links import is_peers_fault, reason
 from runner.processes.rendezvous import Rendezvous
@@ -47,7 +47,7 @@ class ProcessCollective:
         rendezvous: rank, number of ranks and store.
         oracle: gradients.
         batches: the run's batches of M times the batch size, cut into shares.
-        course: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
+        control: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
         activity: what each worker did when, kept on rank 0.
         clock: the delays of computing and network that this run acts with real sleeps.
         compiled: fuse the update rule.
@@ -60,7 +60,7 @@ class ProcessCollective:
         rendezvous: Rendezvous,
         oracle: NetworkOracle,
         batches: Batches,
-        course: Course,
+        control: TrainControl,
         activity: Activity,
         clock: Clock,
         compiled: bool = False,
@@ -69,7 +69,7 @@ class ProcessCollective:
         self.rendezvous = rendezvous
         self.oracle = oracle
         self.batches = batches
-        self.course = course
+        self.control = control
         self.activity = activity
         replica = oracle.replica
         method.start(replica.weights, rendezvous.rank, rendezvous.world, compiled)
@@ -108,17 +108,17 @@ class ProcessCollective:
             raise PeerLost(what) from error
 
     def _run(self) -> None:
-        course = self.course
-        course.start()
+        control = self.control
+        control.start()
         while self.step < len(self.batches):
             stop = self._step()
             self.step += 1
             finished = self.step == len(self.batches)
-            if finished or stop or course.evaluation_due():
+            if finished or stop or control.evaluation_due():
                 self._evaluate(finished, stop == "interrupted")
             if stop and not finished:
                 raise Stop(stop)
-        course.pause()
+        control.pause()
 
     def _step(self) -> str | None:
         """Take one step; return the status with which all ranks stop now, if they do."""
@@ -128,39 +128,39 @@ class ProcessCollective:
             self.oracle.expect(batch)
             self.oracle.expect(self.batches.shares(self.step + 1, self.rendezvous.world)[self.rendezvous.rank])
         samples = sum(len(other.ids) for other in shares)
-        rate = self.course.rate()
+        rate = self.control.rate()
         step = Step(lr=rate.lr, decay=rate.decay)
         share = (
             1.0
             if samples == self.rendezvous.world * len(batch.ids)
             else len(batch.ids) * self.rendezvous.world / samples
         )
-        begin = self.course.wall()
+        begin = self.control.wall()
         message = self.method.local(self.oracle, batch, step._replace(share=share))
         if len(batch.ids):
             running_average(self.statistics, self.oracle.replica.statistics)
-        computed = self.course.wall()
+        computed = self.control.wall()
         load = len(batch.ids) * self.rendezvous.world / self.batches.size
         time.sleep(
             self.clock.sleep_seconds(
                 self.rendezvous.rank, self.step, computed - begin, load, self.method.cost.gradients
             )
         )
-        computed = self.course.wall()
+        computed = self.control.wall()
         self.activity.span(self.rendezvous.rank, "compute", begin, computed)
         if message is not None:
             self._send(message)
         stop = None
         while self.travelling and self.travelling[0].due == self.step:
             stop = self._receive(self.travelling.popleft(), step)
-        now = self.course.wall()
+        now = self.control.wall()
         self.activity.span(self.rendezvous.rank, "transfer", computed, now)
-        self.course.advance(samples * self.method.cost.gradients, now, None)
+        self.control.advance(samples * self.method.cost.gradients, now, None)
         return stop
 
     def _send(self, message: Message) -> None:
         flags = torch.zeros(FLAGS, device=self.oracle.device)
-        flags[0] = float(self.course.stopping())
+        flags[0] = float(self.control.stopping())
         flags[1] = (~torch.isfinite(self.oracle.totals[0])).float()
         vector = torch.cat([*(message[name].reshape(-1) for name in self.layout), flags])
         self.travelling.append(Travelling(self.step + self.method.delay, self.combiner.start(vector)))
@@ -189,9 +189,9 @@ class ProcessCollective:
 
     def _evaluate(self, finished: bool, stop: bool) -> None:
         """Gather at rank 0, evaluate and save there, wait for it elsewhere."""
-        course = self.course
-        settle(self.oracle.totals)
-        course.pause()
+        control = self.control
+        synchronize(self.oracle.totals)
+        control.pause()
         totals = self.oracle.take_totals()
         totals = self._sum(totals)
         weights = self._weights()
@@ -212,18 +212,18 @@ class ProcessCollective:
             own = None if self.method.replicated else self.method.w.clone()
             verdict = "stop"
             try:
-                course.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished, stop)
+                control.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished, stop)
                 verdict = "go on"
                 if own is not None:
                     self.method.w.copy_(own)
             finally:
                 self.rendezvous.store.set(key, verdict)
         else:
-            course.skip_evaluation()
+            control.skip_evaluation()
             self.rendezvous.store.wait([key])
             if self.rendezvous.store.get(key) != b"go on":
                 raise Stop("interrupted")
-        course.start()
+        control.start()
 
     def _rows(self, vector: Tensor) -> list[Tensor]:
         """Return every rank's vector."""

@@ -28,7 +28,7 @@ from runner.gradients.partition import Cut
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.pipeline_schedule import FORWARD_SHARE, counts_memory, memory_columns, restore_module
-from runner.loop.train_control import CHECK_EVERY, Course, PeerLost, Stop, settle
+from runner.loop.train_control import CHECK_EVERY, PeerLost, Stop, TrainControl, synchronize
 from runner.processes.links import is_peers_fault, reason
 from runner.processes.p2p_channel import P2PChannel, Received, gather_bytes
 from runner.processes.rendezvous import Rendezvous
@@ -44,7 +44,7 @@ class ProcessPipeline:
         rendezvous: rank, number of ranks and store.
         oracle: of the whole network; of its weights only this module's piece is kept up to date.
         batches: the run's batches.
-        course: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
+        control: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
         activity: what each module did when; ranks other than 0 tell rank 0 their totals.
         clock: the delays of computing that this run acts with real sleeps.
     """
@@ -57,7 +57,7 @@ class ProcessPipeline:
         rendezvous: Rendezvous,
         oracle: NetworkOracle,
         batches: Batches,
-        course: Course,
+        control: TrainControl,
         activity: Activity,
         clock: Clock,
     ) -> None:
@@ -68,7 +68,7 @@ class ProcessPipeline:
         self.last = rendezvous.rank == rendezvous.world - 1
         self.oracle = oracle
         self.batches = batches
-        self.course = course
+        self.control = control
         self.activity = activity
         self.clock = clock
         self.stage = cut.stages[self.rank]
@@ -88,7 +88,7 @@ class ProcessPipeline:
         self._weights = oracle.replica.weights.clone()
 
     def _channel(self, peer: int, shape: tuple[int, ...]) -> P2PChannel:
-        return P2PChannel(peer, shape, self.oracle.device, self.course.wall)
+        return P2PChannel(peer, shape, self.oracle.device, self.control.wall)
 
     def run(self) -> None:
         """Run to the end of the batches.
@@ -106,42 +106,42 @@ class ProcessPipeline:
             raise PeerLost(what) from error
 
     def _run(self) -> None:
-        course = self.course
-        course.start()
+        control = self.control
+        control.start()
         while self.step < len(self.batches):
             size = self._step()
             self.step += 1
             try:
-                course.advance(size, course.wall(), self._loss())
+                control.advance(size, control.wall(), self._loss())
             except Stop:
-                course.pause()
+                control.pause()
                 self._gather()
                 raise
             finished = self.step == len(self.batches)
-            if finished or self.stop or course.evaluation_due():
+            if finished or self.stop or control.evaluation_due():
                 self._evaluate(finished)
-        course.pause()
+        control.pause()
 
     def _step(self) -> int:
         """Take one iteration; return its number of samples."""
-        rate = self.course.rate()
+        rate = self.control.rate()
         step = Step(lr=rate.lr, decay=rate.decay)
         batch = self.batches.batch(self.step)
         self.stage.method = self.method if counts_memory(self.step, self.rendezvous.world) else None
         seconds = len(batch.ids) / self.batches.size * self.cut.shares[self.rank]
         features = self._features(batch)
-        begin = self.course.wall()
+        begin = self.control.wall()
         outputs = self.method.forward(self.stage, features)
         self._computed(begin, seconds * FORWARD_SHARE)
         if self.above is not None:
             self._send(self.above, outputs, self.stop)
         delta = self._delta()
-        begin = self.course.wall()
+        begin = self.control.wall()
         down = self.method.backward(self.stage, delta, step)
         again = FORWARD_SHARE * self.method.replays if not self.last else 0.0
         self._computed(begin, seconds * (1 - FORWARD_SHARE + again))
         if self.below is not None:
-            self._send(self.below, down, self.asked or self.course.stopping())
+            self._send(self.below, down, self.asked or self.control.stopping())
         return len(batch.ids)
 
     def _features(self, batch: Batch) -> Features:
@@ -149,7 +149,7 @@ class ProcessPipeline:
         split = self.oracle.split
         if self.below is None:
             inputs, targets = split.batch(batch.ids, seed=self.oracle.seed, epoch=batch.epoch)
-            self.stop = self.asked or self.course.stopping()
+            self.stop = self.asked or self.control.stopping()
             return Features(self.step, self.oracle.arranged(inputs), targets)
         targets = split.targets.index_select(0, batch.ids.to(split.targets.device))
         received = self._receive(self.below)
@@ -173,26 +173,26 @@ class ProcessPipeline:
         return received.values
 
     def _receive(self, channel: P2PChannel) -> Received:
-        begin = self.course.wall()
+        begin = self.control.wall()
         received = channel.receive()
         self.activity.span(self.rank, "wait", begin, received.sent)
-        self.activity.span(self.rank, "transfer", received.sent, self.course.wall())
+        self.activity.span(self.rank, "transfer", received.sent, self.control.wall())
         return received
 
     def _send(self, channel: P2PChannel, values: Tensor | None, flag: bool) -> None:
-        begin = self.course.wall()
+        begin = self.control.wall()
         channel.send(values, flag)
-        self.activity.span(self.rank, "transfer", begin, self.course.wall())
+        self.activity.span(self.rank, "transfer", begin, self.control.wall())
 
     def _computed(self, begin: float, share: float) -> None:
-        settle(self.oracle.totals)
-        took = self.course.wall() - begin
+        synchronize(self.oracle.totals)
+        took = self.control.wall() - begin
         time.sleep(self.clock.sleep_seconds(self.rank, self.step, took, share))
-        self.activity.span(self.rank, "compute", begin, self.course.wall())
+        self.activity.span(self.rank, "compute", begin, self.control.wall())
 
     def _loss(self) -> Tensor | None:
         """Return the last module's sums, on all ranks, when it is time to look whether the loss is finite."""
-        if self.oracle.device.type != "cpu" or (self.course.updates + 1) % CHECK_EVERY:
+        if self.oracle.device.type != "cpu" or (self.control.updates + 1) % CHECK_EVERY:
             return None
         totals = self.oracle.totals.clone()
         dist.broadcast(totals, self.rendezvous.world - 1)
@@ -200,9 +200,9 @@ class ProcessPipeline:
 
     def _evaluate(self, finished: bool) -> None:
         """Gather at rank 0, evaluate and save there, wait for it elsewhere."""
-        course = self.course
-        settle(self.oracle.totals)
-        course.pause()
+        control = self.control
+        synchronize(self.oracle.totals)
+        control.pause()
         self._gather()
         self.oracle.take_totals()
         key = f"evaluated/{self.step}"
@@ -211,18 +211,18 @@ class ProcessPipeline:
             verdict = "stop"
             try:
                 # Puts the weights of all modules into the replica, of which this one's are there already.
-                course.evaluate(
+                control.evaluate(
                     self.weights(), self.running_statistics(), self.oracle.totals, self, finished, self.stop
                 )
                 verdict = "go on"
             finally:
                 self.rendezvous.store.set(key, verdict)
         else:
-            course.skip_evaluation()
+            control.skip_evaluation()
             self.rendezvous.store.wait([key])
             if self.rendezvous.store.get(key) != b"go on":
                 raise Stop("interrupted")
-        course.start()
+        control.start()
 
     def _gather(self) -> None:
         """Take in what is on its way, and have rank 0 know the state of all modules."""

@@ -30,7 +30,7 @@ from runner.gradients.replica import Replica, running_average
 from runner.loop.barrier import following, summed
 from runner.loop.batches import Batches, Leases
 from runner.loop.clock import Clock
-from runner.loop.train_control import Course, PeerLost
+from runner.loop.train_control import PeerLost, TrainControl
 from runner.processes.links import Link, reason
 from runner.processes.message_buffer import BATCH, PART, RESTORE, ROUND, STOP, MessageBuffer
 from runner.processes.worker import STATISTICS, push_fields
@@ -70,7 +70,7 @@ class ProcessServer:
         links: a link to each worker.
         replica: holds the initial weights.
         batches: the run's batches, leased one by one.
-        course: counts, evaluation, checkpoints.
+        control: counts, evaluation, checkpoints.
         activity: what each worker did when.
         lost: returns the workers that were found dead or stuck since it was called last, and what happened to each.
         clock: delays that are acted with real sleeps.
@@ -85,7 +85,7 @@ class ProcessServer:
         links: list[Link],
         replica: Replica,
         batches: Batches,
-        course: Course,
+        control: TrainControl,
         activity: Activity,
         lost: Callable[[], list[tuple[int, str]]] = list,
         clock: Clock,
@@ -93,7 +93,7 @@ class ProcessServer:
         compiled: bool = False,
     ) -> None:
         self.server = server
-        self.course = course
+        self.control = control
         self.activity = activity
         self.lost = lost
         self.server_seconds = clock.server_seconds
@@ -125,13 +125,13 @@ class ProcessServer:
         """
         for worker in range(len(self.connections)):
             threading.Thread(target=self._receive, args=(worker,), daemon=True, name=f"worker {worker}").start()
-        course = self.course
-        course.start()
+        control = self.control
+        control.start()
         try:
             if self.recorder is not None:
                 self.recorder.begin()
                 if self._resumed:
-                    self.recorder.resumed(version=course.updates, time=course.wall())
+                    self.recorder.resumed(version=control.updates, time=control.wall())
             for worker in range(len(self.connections)):
                 if self._resumed and self.restoring:
                     self._restore(worker)
@@ -142,10 +142,10 @@ class ProcessServer:
                     self._next()
                     continue
                 self._meet()
-                if course.due():
+                if control.due():
                     self._evaluate(False)
         finally:
-            course.pause()
+            control.pause()
             if self.recorder is not None:
                 self.recorder.flush()
             self._stop()
@@ -166,7 +166,7 @@ class ProcessServer:
         """Handle the next message, or whatever else has come up, and evaluate where that is due."""
         self._take()
         finished = self.leases.finished
-        if self.course.due(finished):
+        if self.control.due(finished):
             self._evaluate(finished)
 
     def _take(self) -> None:
@@ -185,7 +185,7 @@ class ProcessServer:
     def _handle(self, worker: int, arrived: float) -> None:
         """Take in a push and answer it."""
         connection, begin = self.connections[worker], time.perf_counter()
-        pulled, version, batch = connection.version, self.course.updates, self.leases.held[worker]
+        pulled, version, batch = connection.version, self.control.updates, self.leases.held[worker]
         compute = float(connection.inbox.numbers[3])
         clipped = compute
         try:
@@ -200,7 +200,7 @@ class ProcessServer:
                     pulled=pulled,
                     version=version,
                     batch=batch,
-                    time=self.course.seconds,
+                    time=self.control.seconds,
                     compute=clipped,
                     waited=begin - arrived,
                     served=time.perf_counter() - begin,
@@ -215,26 +215,26 @@ class ProcessServer:
         """Return how many seconds of the run's clock, which stands at evaluations, went by while it was computed."""
         connection, buffer = self.connections[worker], self.connections[worker].inbox
         batch = self.leases.done(worker)
-        staleness = self.course.updates - connection.version
-        rate = self.course.rate()
+        staleness = self.control.updates - connection.version
+        rate = self.control.rate()
         message = {name: buffer.tensors[name] for name in self.fields}
         self.server.push(worker, message, Step(lr=rate.lr, decay=rate.decay, staleness=staleness))
         if self.statistics.numel():
             running_average(self.statistics, buffer.tensors[STATISTICS])
         self.totals.add_(buffer.numbers[:3])
-        evaluations = self.server.evaluations(self.course.updates)
-        now = self.course.wall()
+        evaluations = self.server.evaluations(self.control.updates)
+        now = self.control.wall()
         seconds = self.activity.round_trip(
             worker, connection.replied, now - (time.perf_counter() - arrived), now, compute
         )
         self.activity.staleness(worker, staleness)
         connection.since = now
-        self.course.advance(len(batch.ids) * evaluations, now, self.totals, staleness)
+        self.control.advance(len(batch.ids) * evaluations, now, self.totals, staleness)
         return seconds
 
     def _meet(self) -> None:
         """Hold the barrier that all workers have come to."""
-        begin, updates = self.course.wall(), self.course.updates
+        begin, updates = self.control.wall(), self.control.updates
         for worker in self._living():
             self.activity.span(worker, "wait", min(self.connections[worker].since, begin), begin)
         for number, part in enumerate(self.rounds):
@@ -245,10 +245,10 @@ class ProcessServer:
             else:
                 for worker in self._living():
                     self._send(worker, (ROUND, number, -1, self.leases.next), part.broadcast, message)
-        now = self.course.wall()
+        now = self.control.wall()
         if self.recorder is not None:
             self.recorder.barrier(version=updates, time=now)
-        self.course.spend(self.batches.samples * self.server.barrier_cost.gradients, now)
+        self.control.spend(self.batches.samples * self.server.barrier_cost.gradients, now)
         self.leases.quota = following(self.server, updates)
         for worker in sorted(self.leases.idle):
             self._reply(worker)
@@ -269,7 +269,7 @@ class ProcessServer:
             connection = self.connections[worker]
             asked[worker] = shard
             connection.expected = inboxes[worker]
-            connection.replied = self.course.wall()
+            connection.replied = self.control.wall()
             self._send(worker, (ROUND, number, shard, following_batch), part.broadcast, message)
             connection.owing.release()
 
@@ -300,7 +300,7 @@ class ProcessServer:
                 self._occupied()
                 answers[asked.pop(worker)] = {name: part.clone() for name, part in inboxes[worker].tensors.items()}
                 connection.expected = connection.inbox
-                now, compute = self.course.wall(), float(inboxes[worker].numbers[3])
+                now, compute = self.control.wall(), float(inboxes[worker].numbers[3])
                 there = now - (time.perf_counter() - arrived)
                 self.activity.round_trip(worker, connection.replied, there, now, compute)
         return answers
@@ -337,14 +337,14 @@ class ProcessServer:
         self._hand_over(worker)
         if connection.sending is not None:
             connection.sending.wait()
-        rate = self.course.rate()
+        rate = self.control.rate()
         self.server.announce(Step(lr=rate.lr, decay=rate.decay))
         connection.outbox.fill(self.server.pull(worker))
         connection.outbox.header[0] = BATCH
         connection.outbox.header[1] = batch.number
-        connection.outbox.header[2] = self.course.updates
-        connection.version = self.course.updates
-        connection.replied = self.course.wall()
+        connection.outbox.header[2] = self.control.updates
+        connection.version = self.control.updates
+        connection.replied = self.control.wall()
         try:
             connection.sending = connection.link.send(connection.outbox.raw)
         except RuntimeError as error:
@@ -370,9 +370,9 @@ class ProcessServer:
             return
         connection.alive = False
         self.workers_lost += 1
-        updates = self.course.updates
+        updates = self.control.updates
         if self.recorder is not None:
-            self.recorder.lost(worker, version=updates, time=self.course.wall())
+            self.recorder.lost(worker, version=updates, time=self.control.wall())
         held = self.leases.held.get(worker)
         waking = self.leases.forfeit(worker)
         if not any(other.alive for other in self.connections):
@@ -392,7 +392,7 @@ class ProcessServer:
             while self.leases.held:
                 self._take()
             self.leases.quota = quota
-        self.course.evaluate(self.server.solution(), self.statistics, self.totals, self, finished)
+        self.control.evaluate(self.server.solution(), self.statistics, self.totals, self, finished)
         if self.server.at_rest:
             for worker in sorted(self.leases.idle):
                 self._reply(worker)
@@ -410,7 +410,7 @@ class ProcessServer:
                 log.info("worker %d could not be told to stop: %s", worker, reason(error))
 
     def columns(self) -> dict[str, float]:
-        """Return what goes into a row besides the course's own columns: nothing."""
+        """Return what goes into a row besides the training control's own columns: nothing."""
         return {}
 
     def weights(self) -> Tensor:

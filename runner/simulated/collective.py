@@ -20,7 +20,7 @@ from runner.gradients.replica import running_average
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
-from runner.loop.train_control import Course
+from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Activity
 
 FLOAT_BYTES = 4
@@ -44,7 +44,7 @@ class SimulatedCollective:
         oracle: gradients.
         batches: the run's batches of M times the batch size, cut into shares.
         clock: virtual durations.
-        course: counts, evaluation, checkpoints.
+        control: counts, evaluation, checkpoints.
         activity: what each worker did when.
         compiled: fuse the update rule.
     """
@@ -57,7 +57,7 @@ class SimulatedCollective:
         oracle: NetworkOracle,
         batches: Batches,
         clock: Clock,
-        course: Course,
+        control: TrainControl,
         activity: Activity,
         compiled: bool = False,
     ) -> None:
@@ -66,7 +66,7 @@ class SimulatedCollective:
         self.oracle = oracle
         self.batches = batches
         self.clock = clock
-        self.course = course
+        self.control = control
         self.activity = activity
         replica = oracle.replica
         for rank, method in enumerate(methods):
@@ -88,8 +88,8 @@ class SimulatedCollective:
         Raises:
             Stop: the run diverged or was asked to stop.
         """
-        course = self.course
-        course.start()
+        control = self.control
+        control.start()
         while self.step < len(self.batches):
             shares = self.batches.shares(self.step, self.workers)
             if self.oracle.streams:
@@ -99,12 +99,12 @@ class SimulatedCollective:
             self._step(shares)
             self.step += 1
             finished = self.step == len(self.batches)
-            if course.due(finished):
-                course.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished)
-        course.pause()
+            if control.due(finished):
+                control.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished)
+        control.pause()
 
     def _step(self, shares: list[Batch]) -> None:
-        rate = self.course.rate()
+        rate = self.control.rate()
         step = Step(lr=rate.lr, decay=rate.decay)
         samples = sum(len(batch.ids) for batch in shares)
         combined: Message | None = None
@@ -124,7 +124,7 @@ class SimulatedCollective:
             self._send(combined)
         while self.travelling and self.travelling[0].due == self.step:
             self._receive(self.travelling.popleft(), step)
-        self.course.advance(samples * self.methods[0].cost.gradients, max(self.now), self.oracle.totals)
+        self.control.advance(samples * self.methods[0].cost.gradients, max(self.now), self.oracle.totals)
 
     def _combine(self, combined: Message | None, rank: int, message: Message) -> Message:
         """Take one worker's contribution, in the order of the ranks; it may be borrowed, so it is copied."""

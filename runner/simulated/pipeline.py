@@ -30,7 +30,7 @@ from runner.loop.pipeline_schedule import (
     memory_columns,
     restore_module,
 )
-from runner.loop.train_control import Course
+from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Activity
 
 
@@ -44,7 +44,7 @@ class SimulatedPipeline:
         oracle: of the whole network; its replica has the weights of all modules.
         batches: the run's batches.
         clock: virtual durations.
-        course: counts, evaluation, checkpoints.
+        control: counts, evaluation, checkpoints.
         activity: what each module did when.
         directions: compares gradients with those of back-propagation, None to save the effort.
     """
@@ -58,7 +58,7 @@ class SimulatedPipeline:
         oracle: NetworkOracle,
         batches: Batches,
         clock: Clock,
-        course: Course,
+        control: TrainControl,
         activity: Activity,
         directions: Directions | None = None,
     ) -> None:
@@ -68,7 +68,7 @@ class SimulatedPipeline:
         self.oracle = oracle
         self.batches = batches
         self.clock = clock
-        self.course = course
+        self.control = control
         self.activity = activity
         self.directions = directions
         for rank, (method, stage) in enumerate(zip(methods, cut.stages, strict=True)):
@@ -85,19 +85,19 @@ class SimulatedPipeline:
         Raises:
             Stop: the run diverged or was asked to stop.
         """
-        course = self.course
-        course.start()
+        control = self.control
+        control.start()
         while self.step < len(self.batches):
             self._step()
             self.step += 1
             finished = self.step == len(self.batches)
-            if course.due(finished):
+            if control.due(finished):
                 # An evaluation puts these into the replica itself, where the modules' weights are.
-                course.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished)
-        course.pause()
+                control.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished)
+        control.pause()
 
     def _step(self) -> None:
-        rate = self.course.rate()
+        rate = self.control.rate()
         step = Step(lr=rate.lr, decay=rate.decay)
         batch = self.batches.batch(self.step)
         inputs, targets = self.oracle.split.batch(batch.ids, seed=self.oracle.seed, epoch=batch.epoch)
@@ -115,7 +115,7 @@ class SimulatedPipeline:
         self._clock_backward(seconds, size)
         if self.directions is not None and exact is not None:
             self.directions.add(exact, [method.direction for method in self.methods], self.cut.pieces)
-        self.course.advance(size, max(self.now), self.oracle.totals)
+        self.control.advance(size, max(self.now), self.oracle.totals)
 
     def _wait(self, rank: int, until: float, sent: float) -> None:
         """Let a module wait for a message that was sent at `sent` and arrives at `until`."""

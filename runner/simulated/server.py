@@ -24,7 +24,7 @@ from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import running_average
 from runner.loop.barrier import following, summed
 from runner.loop.batches import Batches, Leases
-from runner.loop.train_control import Course
+from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
 from runner.run_folder.trace import BARRIER, LOST, RESUMED, Record
@@ -40,7 +40,7 @@ class SimulatedServer:
         oracle: gradients.
         batches: the run's batches, leased one by one.
         events: says which message is handled next.
-        course: counts, evaluation, checkpoints.
+        control: counts, evaluation, checkpoints.
         activity: what each worker did when.
         recorder: writes down the order of messages; None where nobody asked for it.
         compiled: fuse the server's update rule.
@@ -54,7 +54,7 @@ class SimulatedServer:
         oracle: NetworkOracle,
         batches: Batches,
         events: Events,
-        course: Course,
+        control: TrainControl,
         activity: Activity,
         recorder: Recorder | None = None,
         compiled: bool = False,
@@ -63,7 +63,7 @@ class SimulatedServer:
         self.oracle = oracle
         self.batches = batches
         self.events = events
-        self.course = course
+        self.control = control
         self.activity = activity
         self.recorder = recorder
         replica = oracle.replica
@@ -90,8 +90,8 @@ class SimulatedServer:
             Stop: the run diverged or was asked to stop.
             InputError: the trace that is replayed is not what this run makes of it.
         """
-        course = self.course
-        course.start()
+        control = self.control
+        control.start()
         if self.recorder is not None:
             self.recorder.begin()
         if not self._resumed:
@@ -102,10 +102,10 @@ class SimulatedServer:
                 if not (self.leases.met and self._meet()):
                     self._handle(self.events.next())
                 finished = self._finished
-                if course.due(finished):
-                    course.evaluate(self.weights(), self.statistics, self.oracle.totals, self, finished)
+                if control.due(finished):
+                    control.evaluate(self.weights(), self.statistics, self.oracle.totals, self, finished)
         finally:
-            course.pause()
+            control.pause()
             if self.recorder is not None:
                 self.recorder.flush()
 
@@ -118,7 +118,7 @@ class SimulatedServer:
             self._drop(event)
         elif event.kind == RESUMED:
             if self.recorder is not None:
-                self.recorder.resumed(version=self.course.updates, time=event.time)
+                self.recorder.resumed(version=self.control.updates, time=event.time)
             self.leases.restart()
             self._begin_anew()
             self._restore()
@@ -135,7 +135,7 @@ class SimulatedServer:
 
     def _meet(self) -> bool:
         """Hold the barrier that all workers have come to, unless something else happens before it is over."""
-        server, course, workers = self.server, self.course, len(self.halves)
+        server, control, workers = self.server, self.control, len(self.halves)
         shards = [self.batches.shard(worker, workers, self.leases.next) for worker in range(workers)]
         cost = server.barrier_cost.gradients
         now = self.events.meet(self.rounds, [len(shard.ids) / self.batches.size for shard in shards], cost)
@@ -151,9 +151,9 @@ class SimulatedServer:
                 answers = (half.answer(self.oracle, number, shard) for half, shard in self._answering(living, shards))
                 server.collect(number, summed(answers))
         if self.recorder is not None:
-            self.recorder.barrier(version=course.updates, time=now)
-        course.spend(self.batches.samples * cost, now)
-        self.leases.quota = following(server, course.updates)
+            self.recorder.barrier(version=control.updates, time=now)
+        control.spend(self.batches.samples * cost, now)
+        self.leases.quota = following(server, control.updates)
         for worker in sorted(self.leases.idle):
             self._pull(worker, now)
         return True
@@ -170,22 +170,22 @@ class SimulatedServer:
                 half.restore(self.server.restore(worker))
 
     def _push(self, event: Event) -> None:
-        worker, course = event.worker, self.course
+        worker, control = event.worker, self.control
         if event.record is not None:
             self._compare(event.record)
         batch = self.leases.done(worker)
         message = self.halves[worker].work(self.oracle, self.server.sent(worker) or self.copies[worker], batch)
-        staleness = course.updates - self.version[worker]
+        staleness = control.updates - self.version[worker]
         if self.recorder is not None:
             self.recorder.push(
-                worker, pulled=self.version[worker], version=course.updates, batch=batch.number, time=event.time
+                worker, pulled=self.version[worker], version=control.updates, batch=batch.number, time=event.time
             )
-        rate = course.rate()
+        rate = control.rate()
         self.server.push(worker, message, Step(lr=rate.lr, decay=rate.decay, staleness=staleness))
         running_average(self.statistics, self.oracle.replica.statistics)
         self.activity.staleness(worker, staleness)
-        gradients = len(batch.ids) * self.server.evaluations(course.updates)
-        course.advance(gradients, event.time, self.oracle.totals, staleness)
+        gradients = len(batch.ids) * self.server.evaluations(control.updates)
+        control.advance(gradients, event.time, self.oracle.totals, staleness)
 
     def _pull(self, worker: int, now: float) -> None:
         batch = self.leases.lease(worker)
@@ -193,20 +193,20 @@ class SimulatedServer:
             return
         if self.oracle.streams:
             self.oracle.expect(batch)
-        rate = self.course.rate()
+        rate = self.control.rate()
         self.server.announce(Step(lr=rate.lr, decay=rate.decay))
         message = self.server.pull(worker)
         for name, copy in self.copies[worker].items():
             copy.copy_(message[name])
-        self.version[worker] = self.course.updates
-        updates = self.course.updates
+        self.version[worker] = self.control.updates
+        updates = self.control.updates
         self.events.pulled(worker, len(batch.ids) / self.batches.size, now, self.server.evaluations(updates))
 
     def _drop(self, event: Event) -> None:
         """Go on without a worker: its batch goes to an idle one, or to whoever pulls next."""
         self.workers_lost += 1
         if self.recorder is not None:
-            self.recorder.lost(event.worker, version=self.course.updates, time=event.time)
+            self.recorder.lost(event.worker, version=self.control.updates, time=event.time)
         waking = self.leases.forfeit(event.worker)
         if inherited := self.leases.heir(event.worker):
             self._hand_over(*inherited)
@@ -229,17 +229,16 @@ class SimulatedServer:
         """Refuse a trace that this run cannot have made: it would not be what it claims to repeat."""
         worker = record.worker
         held = self.leases.held.get(worker)
-        mine = (self.version[worker], self.course.updates, held)
+        mine = (self.version[worker], self.control.updates, held)
         recorded = (record.pulled, record.version, record.batch)
         if held is None or mine != recorded:
             names = "(version pulled, version at push, batch)"
-            what = (
-                f"worker {worker}'s push after update {self.course.updates} was {names} = {recorded}, here it is {mine}"
-            )
+            push = f"worker {worker}'s push after update {self.control.updates}"
+            what = f"{push} was {names} = {recorded}, here it is {mine}"
             raise InputError(f"cluster.trace: {what}; allowed: the trace of such a run, unchanged")
 
     def columns(self) -> dict[str, float]:
-        """Return what goes into a row besides the course's own columns: nothing."""
+        """Return what goes into a row besides the training control's own columns: nothing."""
         return {}
 
     def weights(self) -> torch.Tensor:

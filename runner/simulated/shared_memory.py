@@ -27,7 +27,7 @@ from runner.gradients.replica import running_average
 from runner.loop.barrier import following
 from runner.loop.batches import Batches, Leases
 from runner.loop.clock import Clock
-from runner.loop.train_control import Course
+from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Activity
 from runner.run_folder.trace import FLOAT_BYTES
 
@@ -75,7 +75,7 @@ class SimulatedMemory:
         oracle: gradients.
         batches: the run's batches, leased one by one.
         clock: virtual durations.
-        course: counts, evaluation, checkpoints.
+        control: counts, evaluation, checkpoints.
         activity: what each worker did when.
         seed: the run's seed, for the coordinates.
     """
@@ -88,7 +88,7 @@ class SimulatedMemory:
         oracle: NetworkOracle,
         batches: Batches,
         clock: Clock,
-        course: Course,
+        control: TrainControl,
         activity: Activity,
         seed: int,
     ) -> None:
@@ -96,7 +96,7 @@ class SimulatedMemory:
         self.oracle = oracle
         self.batches = batches
         self.clock = clock
-        self.course = course
+        self.control = control
         self.activity = activity
         self.seed = seed
         replica = oracle.replica
@@ -116,8 +116,8 @@ class SimulatedMemory:
         Raises:
             Stop: the run diverged or was asked to stop.
         """
-        course = self.course
-        course.start()
+        control = self.control
+        control.start()
         if not self._resumed:
             self.leases.quota = following(self.method, -1)
             for worker in range(len(self.hands)):
@@ -126,9 +126,9 @@ class SimulatedMemory:
             time, worker = heapq.heappop(self.heap)
             if self._step(worker, time):
                 finished = self.leases.finished
-                if course.due(finished):
-                    course.evaluate(self.weights(), self.statistics, self.oracle.totals, self, finished)
-        course.pause()
+                if control.due(finished):
+                    control.evaluate(self.weights(), self.statistics, self.oracle.totals, self, finished)
+        control.pause()
 
     def _begin(self, worker: int, now: float) -> None:
         """Hand out the next batch, unless all are to meet first; the last to come then has the snapshot taken."""
@@ -141,7 +141,7 @@ class SimulatedMemory:
         if self.oracle.streams:
             self.oracle.expect(batch)
         hand = self.hands[worker]
-        hand.writing, hand.piece, hand.version, hand.begin = False, 0, self.course.updates, now
+        hand.writing, hand.piece, hand.version, hand.begin = False, 0, self.control.updates, now
         self._read(worker)
 
     def _meet(self) -> None:
@@ -158,8 +158,8 @@ class SimulatedMemory:
             self.activity.span(worker, "compute", met, met + seconds)
             ends.append(met + seconds)
         self.method.snapshot(total.div_(self.batches.samples))
-        self.course.spend(self.batches.samples * self.method.barrier_cost.gradients, max(ends))
-        self.leases.quota = following(self.method, self.course.updates)
+        self.control.spend(self.batches.samples * self.method.barrier_cost.gradients, max(ends))
+        self.leases.quota = following(self.method, self.control.updates)
         self.waiting.clear()
         for worker, end in enumerate(ends):
             self.activity.span(worker, "wait", end, max(ends))
@@ -222,7 +222,7 @@ class SimulatedMemory:
 
     def _direct(self, worker: int) -> None:
         """Compute what is written from now on."""
-        hand, batch, rate = self.hands[worker], self._held(worker), self.course.rate()
+        hand, batch, rate = self.hands[worker], self._held(worker), self.control.rate()
         hand.rate = self.method.rate(batch, Step(lr=rate.lr, decay=rate.decay))
         v = self.method.direction(self.oracle, hand.read, batch)
         hand.statistics = self.oracle.replica.statistics
@@ -239,20 +239,20 @@ class SimulatedMemory:
         return chosen[low:high]
 
     def _done(self, worker: int, now: float) -> None:
-        hand, course = self.hands[worker], self.course
+        hand, control = self.hands[worker], self.control
         batch = self.leases.done(worker)
         running_average(self.statistics, hand.statistics)
-        staleness = course.updates - hand.version
+        staleness = control.updates - hand.version
         self.activity.staleness(worker, staleness)
         hand.v = None
         gradients = len(batch.ids) * self.method.evaluations(batch.number)
-        course.advance(gradients, now, self.oracle.totals, staleness)
+        control.advance(gradients, now, self.oracle.totals, staleness)
 
     def _held(self, worker: int) -> Batch:
         return self.batches.batch(self.leases.held[worker])
 
     def columns(self) -> dict[str, float]:
-        """Return what goes into a row besides the course's own columns: nothing."""
+        """Return what goes into a row besides the training control's own columns: nothing."""
         return {}
 
     def weights(self) -> Tensor:

@@ -29,7 +29,7 @@ from runner.gradients.evaluate import Evaluator
 from runner.gradients.objective import Objective
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import Replica
-from runner.gradients.side_stream import SideStream
+from runner.gradients.side_stream import CudaSideStream
 from runner.loop.barrier import pushes
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
@@ -205,7 +205,7 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
         compiled=cfg.run.batch_size if cfg.run.compile and on_gpu else None,
         micro_batch=cfg.run.micro_batch,
         graphs=CudaGraphs(device) if cfg.run.capture == "auto" and on_gpu else None,
-        beside=SideStream(device) if on_gpu else None,
+        side_stream=CudaSideStream(device) if on_gpu else None,
         piece=min(cfg.run.eval_batch_size, cfg.run.micro_batch or cfg.run.eval_batch_size),
     )
     compatibility.check_problem(cfg, method, oracle, dataset.train)

@@ -37,7 +37,7 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
     if cfg.cluster.kind == "replay":
         return replay.run_replay(cfg, folder)
     parts = build.build_run(cfg)
-    return train(parts, folder, virtual=True, make=lambda course: executors.simulated(parts, course, folder))
+    return train(parts, folder, virtual=True, make=lambda control: executors.simulated(parts, control, folder))
 
 
 def _completed(cfg: DictConfig, folder: Path) -> bool:

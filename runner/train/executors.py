@@ -8,7 +8,7 @@ from typing import Any
 from algorithms.base import Collective, ParameterServer
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
-from runner.loop.train_control import Course
+from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
 from runner.run_folder.trace import Trace
@@ -21,21 +21,21 @@ from runner.train.train import Executor
 
 
 def simulated(
-    parts: build.RunComponents, course: Course, folder: Path | None = None, trace: Trace | None = None
+    parts: build.RunComponents, control: TrainControl, folder: Path | None = None, trace: Trace | None = None
 ) -> Executor:
     """Return the executor that simulates the method's topology; `folder` and `trace` as of `simulated_server`."""
     common: dict[str, Any] = {
         "workers": parts.workers,
         "oracle": parts.oracle,
         "batches": parts.batches,
-        "course": course,
+        "control": control,
         "activity": Activity(parts.workers),
         "compiled": parts.cfg.run.compile,
     }
     if isinstance(parts.method, ParameterServer):
         return simulated_server(parts, common, folder, trace)
     if isinstance(parts.method, Pipeline):
-        return pipeline.simulated(parts, course)
+        return pipeline.simulated(parts, control)
     if isinstance(parts.method, SharedMemory):
         del common["compiled"]
         return SimulatedMemory(parts.method, clock=parts.clock(), seed=parts.cfg.seed, **common)

@@ -16,7 +16,7 @@ from runner.run_folder.timeline import Activity
 from runner.simulated.pipeline import SimulatedPipeline
 
 if TYPE_CHECKING:
-    from runner.loop.train_control import Course
+    from runner.loop.train_control import TrainControl
     from runner.train.build import RunComponents
 
 SIGMA = "sufficient_direction"
@@ -64,7 +64,7 @@ def cut(parts: RunComponents) -> Cut:
     return Cut(parts.oracle, parts.workers, method.split, parts.dataset.shape, parts.dataset.classes)
 
 
-def simulated(parts: RunComponents, course: Course) -> SimulatedPipeline:
+def simulated(parts: RunComponents, control: TrainControl) -> SimulatedPipeline:
     """Return the executor that simulates the modules."""
     method = parts.method
     assert isinstance(method, Pipeline)
@@ -76,13 +76,13 @@ def simulated(parts: RunComponents, course: Course) -> SimulatedPipeline:
         oracle=parts.oracle,
         batches=parts.batches,
         clock=parts.clock(),
-        course=course,
+        control=control,
         activity=Activity(parts.workers),
         directions=Directions(parts.workers, parts.device) if watched else None,
     )
 
 
-def on_process(parts: RunComponents, modules: Cut, rendezvous: Rendezvous, course: Course) -> ProcessPipeline:
+def on_process(parts: RunComponents, modules: Cut, rendezvous: Rendezvous, control: TrainControl) -> ProcessPipeline:
     """Return the executor of this rank's module."""
     method = parts.method
     assert isinstance(method, Pipeline)
@@ -92,7 +92,7 @@ def on_process(parts: RunComponents, modules: Cut, rendezvous: Rendezvous, cours
         rendezvous=rendezvous,
         oracle=parts.oracle,
         batches=parts.batches,
-        course=course,
+        control=control,
         activity=Activity(parts.workers),
         clock=parts.clock(),
     )

@@ -25,7 +25,7 @@ from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
 from runner.config.errors import InputError
 from runner.loop.stop_signals import StopSignals
-from runner.loop.train_control import Course, Stop
+from runner.loop.train_control import Stop, TrainControl
 from runner.processes.child import LostWorkers
 from runner.processes.collective import ProcessCollective
 from runner.processes.links import Link
@@ -130,7 +130,7 @@ def run_rank(
         # Neighbours send to each other whenever they are ready; over NCCL their messages would have to come in order.
         join_group(rendezvous, torch.device("cpu"))
         return _together(
-            parts, folder, rendezvous, sign, lambda course: pipeline.on_process(parts, modules, rendezvous, course)
+            parts, folder, rendezvous, sign, lambda control: pipeline.on_process(parts, modules, rendezvous, control)
         )
     return (
         _serve(parts, folder, rendezvous, lost, sign) if parameter_server else _collect(parts, folder, rendezvous, sign)
@@ -174,13 +174,13 @@ def _serve(
     assert folder is not None
     servers: list[ProcessServer] = []
 
-    def make(course: Course) -> Executor:
+    def make(control: TrainControl) -> Executor:
         server = ProcessServer(
             method,
             links=[Link(rendezvous, worker) for worker in range(parts.workers)],
             replica=parts.oracle.replica,
             batches=parts.batches,
-            course=course,
+            control=control,
             activity=Activity(parts.workers),
             lost=lost,
             clock=parts.clock(),
@@ -188,7 +188,7 @@ def _serve(
             compiled=parts.cfg.run.compile,
         )
         if isinstance(method, MemoryServer):
-            method.rate = course.rate
+            method.rate = control.rate
         servers.append(server)
         return server
 
@@ -206,13 +206,13 @@ def _collect(
     assert isinstance(method, Collective)
     join_group(rendezvous, parts.device)
 
-    def make(course: Course) -> ProcessCollective:
+    def make(control: TrainControl) -> ProcessCollective:
         return ProcessCollective(
             method,
             rendezvous=rendezvous,
             oracle=parts.oracle,
             batches=parts.batches,
-            course=course,
+            control=control,
             activity=Activity(parts.workers),
             clock=parts.clock(),
             compiled=parts.cfg.run.compile,
@@ -226,7 +226,7 @@ def _together(
     folder: Path | None,
     rendezvous: Rendezvous,
     sign: Callable[[int], None],
-    make: Callable[[Course], Executor],
+    make: Callable[[TrainControl], Executor],
 ) -> int:
     """Run one of several ranks that are all alike, but that rank 0 owns the run folder; all have joined the group."""
     try:
@@ -239,11 +239,11 @@ def _together(
         dist.destroy_process_group()
 
 
-def _follow(parts: build.RunComponents, make: Callable[[Course], Executor], sign: Callable[[int], None]) -> int:
+def _follow(parts: build.RunComponents, make: Callable[[TrainControl], Executor], sign: Callable[[int], None]) -> int:
     """Run a rank other than 0, which writes nothing; one that is asked to stop has all of them stop."""
     cfg = parts.cfg
     with StopSignals(follows=True) as stop:
-        course = Course(
+        control = TrainControl(
             samples=len(parts.dataset.train),
             epochs=cfg.run.epochs,
             eval_every=cfg.run.eval_every,
@@ -252,10 +252,10 @@ def _follow(parts: build.RunComponents, make: Callable[[Course], Executor], sign
             stopping=lambda: bool(stop),
             sign=sign,
         )
-        executor = make(course)
+        executor = make(control)
         resumed = _share(None, comm_device(parts.device))
         if resumed:
-            course.load_state_dict(resumed["course"])
+            control.load_state_dict(resumed["course"])
             executor.load_state_dict(resumed["executor"])
         try:
             executor.run()

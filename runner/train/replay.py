@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import ParameterServer
 from runner.config.errors import InputError
-from runner.loop.train_control import Course
+from runner.loop.train_control import TrainControl
 from runner.run_folder.contents import read_summary
 from runner.run_folder.trace import FILE, Trace
 from runner.train import build
@@ -52,8 +52,8 @@ def run_replay(cfg: DictConfig, folder: Path) -> int:
         shutil.copyfile(trace.path, own)
     executors: list[Executor] = []
 
-    def make(course: Course) -> Executor:
-        executors.append(simulated(parts, course, trace=trace))
+    def make(control: TrainControl) -> Executor:
+        executors.append(simulated(parts, control, trace=trace))
         return executors[0]
 
     code = train(parts, folder, virtual=True, make=make, lost=lambda: getattr(executors[0], "workers_lost", 0))

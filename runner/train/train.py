@@ -14,7 +14,7 @@ from torch import Tensor
 
 from runner.config.errors import InputError
 from runner.loop.stop_signals import StopSignals
-from runner.loop.train_control import Course, PeerLost, Stop
+from runner.loop.train_control import PeerLost, Stop, TrainControl
 from runner.processes.spawn import resume_hint
 from runner.run_folder import checkpoint, folders, machine
 from runner.run_folder.fingerprint import weights_sha256
@@ -60,7 +60,7 @@ def train(
     folder: Path,
     *,
     virtual: bool,
-    make: Callable[[Course], Executor],
+    make: Callable[[TrainControl], Executor],
     lost: Callable[[], int] = lambda: 0,
     share: Callable[[dict[str, Any] | None], object] = lambda state: None,
     sign: Callable[[int], None] = lambda updates: None,
@@ -72,7 +72,7 @@ def train(
         parts: the parts of the run.
         folder: the run folder.
         virtual: whether seconds are virtual.
-        make: builds the executor for a course.
+        make: builds the executor for its training control.
         lost: returns the number of workers lost.
         share: gives the checkpoint that the run goes on from (None for a fresh run) to the other ranks.
         sign: told the number of updates after each of them.
@@ -95,14 +95,14 @@ def train(
         def save(updates: int, state: dict[str, Any]) -> None:
             checkpoint.save(folder, updates, {**state, "tracker": writer.state_dict()}, cfg.run.keep_checkpoints)
 
-        course = Course(
+        control = TrainControl(
             samples=len(parts.dataset.train),
             epochs=cfg.run.epochs,
             eval_every=cfg.run.eval_every,
             checkpoint_every=cfg.run.checkpoint_every or cfg.run.eval_every,
             schedule=parts.schedule,
             evaluator=parts.evaluator(),
-            log=writer,
+            logger=writer,
             folder=folder,
             save=save,
             stopping=lambda: bool(stop),
@@ -112,10 +112,10 @@ def train(
             measure=parts.measure,
             classifies=parts.classifies,
         )
-        executor = make(course)
+        executor = make(control)
         share(resumed)
         if resumed is not None:
-            course.load_state_dict(resumed["course"])
+            control.load_state_dict(resumed["course"])
             executor.load_state_dict(resumed["executor"])
         writer.start(_facts(parts), None if resumed is None else resumed["tracker"])
         executor.activity.flush(folder)
@@ -125,12 +125,12 @@ def train(
             executor.run()
         except Stop as reason:
             status, code = reason.status, reason.code
-            course.pause()
+            control.pause()
             if isinstance(reason, PeerLost):
                 level = logging.INFO if watched else logging.ERROR
                 log.log(level, "%s; the run stopped, %s", reason.message, resume_hint(folder))
                 extra["error"] = reason.message
-        writer.finish(status, workers_lost=lost(), **_results(parts, course, executor, folder), **extra)
+        writer.finish(status, workers_lost=lost(), **_results(parts, control, executor, folder), **extra)
     # Another rank that was asked to stop had SIGTERM: it catches no other signal.
     return code or (stop.exit_code or 128 + signal.SIGTERM if status == "interrupted" else 0)
 
@@ -156,25 +156,25 @@ def _facts(parts: build.RunComponents) -> dict[str, Any]:
     }
 
 
-def _results(parts: build.RunComponents, course: Course, executor: Executor, folder: Path) -> dict[str, Any]:
+def _results(parts: build.RunComponents, control: TrainControl, executor: Executor, folder: Path) -> dict[str, Any]:
     replica = parts.oracle.replica
     weights, statistics = executor.weights(), executor.running_statistics()
     # As arrays, which may be views of one vector: the torch form of save_file wants a copy of each tensor.
-    state = replica.state_dict(weights, statistics, course.updates)
+    state = replica.state_dict(weights, statistics, control.updates)
     save_file({name: tensor.numpy() for name, tensor in state.items()}, folder / "weights.safetensors")
-    executor.activity.write(folder, course.seconds)
-    reached = {} if course.target_loss is None else {"epochs_to_target": course.epochs_to_target}
+    executor.activity.write(folder, control.seconds)
+    reached = {} if control.target_loss is None else {"epochs_to_target": control.epochs_to_target}
     return reached | {
-        "epochs": course.epoch,
-        "samples": round(course.samples_seen),
-        "updates": course.updates,
-        "seconds": course.seconds,
-        "samples_per_second": course.samples_seen / course.train_wall if course.train_wall else None,
-        "train_wall_seconds": course.train_wall,
+        "epochs": control.epoch,
+        "samples": round(control.samples_seen),
+        "updates": control.updates,
+        "seconds": control.seconds,
+        "samples_per_second": control.samples_seen / control.train_wall if control.train_wall else None,
+        "train_wall_seconds": control.train_wall,
         "peak_memory_bytes": machine.peak_memory_bytes(parts.device),
         "weights_sha256": weights_sha256(replica.named_weights(weights)),
         "buffers_sha256": weights_sha256(replica.named_statistics(statistics)),
-        **executor.activity.slowest(course.seconds),
+        **executor.activity.slowest(control.seconds),
         **executor.columns(),
         **parts.measure(weights, executor),
     }

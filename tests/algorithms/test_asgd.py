@@ -57,7 +57,7 @@ def test_one_worker_is_sgd_to_the_bit(model: str, options: tuple[str, ...], tmp_
     one = train("algorithm=asgd", "cluster.workers=1", *overrides, folder=tmp_path)
     reference = train("algorithm=sgd", *overrides, folder=tmp_path)
     assert equal(one.weights, reference.weights)
-    assert one.course.updates == reference.course.updates == 10
+    assert one.control.updates == reference.control.updates == 10
     assert [row["test_loss"] for row in one.notes.rows] == pytest.approx(
         [row["test_loss"] for row in reference.notes.rows]
     )

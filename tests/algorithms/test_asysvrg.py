@@ -129,7 +129,7 @@ def test_sgd_comes_first_and_is_sgd_to_the_bit(tmp_path: Path):
     inverse = ("schedule=inverse", "schedule.lr=0.2", "schedule.power=0.5")
     plain = train(*same, "algorithm=asgd", "algorithm.weight_decay=0", *inverse, folder=tmp_path)
     assert ours.sha256 == plain.sha256
-    assert ours.course.epoch == 2
+    assert ours.control.epoch == 2
     row, other = ours.notes.rows[-1], plain.notes.rows[-1]
     assert {**row, "lr": 0} == {**other, "lr": 0}
 
@@ -156,7 +156,7 @@ def test_what_a_restored_worker_pushes_is_what_it_would_have_pushed(parts: build
 
 def test_what_snapshots_cost_is_not_in_the_training_loss(tmp_path: Path):
     trial = train("algorithm=svrg", *CONVEX, "run.epochs=1.1", folder=tmp_path)
-    assert trial.course.updates == 2
+    assert trial.control.updates == 2
     assert trial.notes.rows[0]["train_loss"] is None, "the first pass is a full gradient"
     assert float(trial.parts.oracle.totals.sum()) == 0
     trial = Trial("algorithm=svrg", *CONVEX, "run.epochs=1.05", "run.eval_every=9", folder=tmp_path)

@@ -45,7 +45,7 @@ def test_at_first_the_module_before_the_last_does_not_move(tmp_path: Path):
     executor: Any = trial.executor
     before = [method.w.clone() for method in executor.methods]
     trial.run()
-    assert trial.course.updates == 1
+    assert trial.control.updates == 1
     assert torch.equal(executor.methods[0].w, before[0])
     assert not torch.equal(executor.methods[1].w, before[1])
 

@@ -14,7 +14,7 @@ def test_one_worker_that_writes_all_is_sgd_to_the_bit(model: str, decay: str, tm
     one = train("algorithm=hogwild", "cluster.workers=1", "cluster.network.bandwidth=1e6", *overrides, folder=tmp_path)
     reference = train("algorithm=sgd", *overrides, folder=tmp_path)
     assert equal(one.weights, reference.weights)
-    assert one.course.updates == reference.course.updates == 10
+    assert one.control.updates == reference.control.updates == 10
 
 
 def test_whole_reads_and_writes_are_asgd_to_the_bit(tmp_path: Path):
@@ -32,11 +32,11 @@ def test_reads_and_writes_that_take_time_change_what_comes_out(tmp_path: Path):
     whole = train(*overrides, folder=tmp_path)
     torn = train(*overrides, "cluster.network.bandwidth=3e4", folder=tmp_path)
     assert not equal(whole.weights, torn.weights)
-    assert torn.course.seconds > whole.course.seconds
+    assert torn.control.seconds > whole.control.seconds
 
 
 def test_few_coordinates_are_written(tmp_path: Path):
     start = train("algorithm=hogwild", "model=mlp", *RUN, "schedule.lr=1e-30", folder=tmp_path)
     few = train("algorithm=hogwild", "model=mlp", "algorithm.coordinates=5", *RUN, folder=tmp_path)
     changed = (few.executor.weights() != start.executor.weights()).sum()
-    assert 0 < changed <= 5 * few.course.updates
+    assert 0 < changed <= 5 * few.control.updates

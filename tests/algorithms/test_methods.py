@@ -151,7 +151,7 @@ def test_the_same_seed_gives_the_same_bits(name: str, tmp_path: Path):
     other = train(f"algorithm={name}", *short(name), "seed=1", "run.epochs=0.5", folder=tmp_path)
     assert other.sha256 != first.sha256
     # A push is not cut short: where it costs more than a pass over its samples, it may end a little later.
-    assert 2 <= first.course.epoch <= 2 + (kind(name).cost.gradients - 1) * 8 / 104
+    assert 2 <= first.control.epoch <= 2 + (kind(name).cost.gradients - 1) * 8 / 104
 
 
 @pytest.mark.parametrize("stop_after", [1, 5])
@@ -163,7 +163,7 @@ def test_a_run_that_was_stopped_and_continued_ends_with_the_same_bits(name: str,
     expected = train(*overrides, folder=tmp_path / "a")
     stopped = Trial(*overrides, folder=tmp_path / "b", stop_after=stop_after)
     state = stopped.stopped()
-    assert state["course"]["updates"] == stop_after < expected.course.updates
+    assert state["course"]["updates"] == stop_after < expected.control.updates
     checkpoint.save(tmp_path / "b", stop_after, state, keep=1)
     found = checkpoint.newest_intact(tmp_path / "b")
     assert found is not None

@@ -66,7 +66,7 @@ def test_workers_take_the_steps_of_one_with_the_large_batch(tmp_path: Path):
     apart = train(*overrides, "cluster.workers=3", "run.batch_size=8", folder=tmp_path)
     together = train(*overrides, "run.batch_size=24", folder=tmp_path)
     assert together.parts.workers == 1
-    assert apart.course.updates == together.course.updates == 6
+    assert apart.control.updates == together.control.updates == 6
     for name, value in together.weights.items():
         torch.testing.assert_close(apart.weights[name], value, rtol=1e-4, atol=1e-6)
 

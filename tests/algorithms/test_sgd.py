@@ -43,8 +43,8 @@ def test_is_torch_optim_sgd_to_the_bit(form: dict[str, Any], network: tuple[str,
     theirs = {name: value.detach() for name, value in plain.named_parameters()}
     assert not equal(before, theirs)
     assert equal(ours.weights, theirs)
-    assert ours.course.updates == 9
-    assert ours.course.epoch == 3
+    assert ours.control.updates == 9
+    assert ours.control.epoch == 3
 
     saved = ours.parts.oracle.replica.state_dict(ours.executor.weights(), ours.executor.running_statistics(), 9)
     for name, value in plain.state_dict().items():

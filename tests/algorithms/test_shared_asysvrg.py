@@ -123,8 +123,8 @@ def test_one_worker_is_sequential_svrg(tmp_path: Path):
         w = w - 0.05 * (gradient(w, batch) - gradient(w_tilde, batch) + full)
         spent += 2 * len(batch.ids)
     assert len(batches) > 6
-    assert run.course.epoch == pytest.approx(spent / 70)
-    assert run.course.epoch >= 5 > run.course.epoch - (2 * 16 + 70) / 70
+    assert run.control.epoch == pytest.approx(spent / 70)
+    assert run.control.epoch >= 5 > run.control.epoch - (2 * 16 + 70) / 70
     np.testing.assert_allclose(run.executor.weights().numpy(), w, rtol=0, atol=2e-5)
 
 
@@ -135,9 +135,9 @@ def test_epochs_of_sgd_before_the_first_snapshot_are_hogwilds(tmp_path: Path):
         "algorithm=hogwild", *RUN, "algorithm.weight_decay=0.01", "run.epochs=2", "schedule.lr=0.3", folder=tmp_path
     )
     torch.testing.assert_close(first.executor.weights(), hogwild.executor.weights(), rtol=0, atol=1e-6)
-    assert first.course.epoch == hogwild.course.epoch == 2
+    assert first.control.epoch == hogwild.control.epoch == 2
     longer = train("algorithm=shared_asysvrg", *RUN, *ATOMIC, *sgd, "run.epochs=3.1", folder=tmp_path)
-    assert longer.course.updates == hogwild.course.updates + 1, (
+    assert longer.control.updates == hogwild.control.updates + 1, (
         "a snapshot costs a pass, and its first update comes after"
     )
 

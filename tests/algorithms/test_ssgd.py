@@ -60,7 +60,7 @@ def test_the_mean_gradient_of_all_workers_is_that_of_the_large_batch(tmp_path: P
     """Three workers with batches of 8 take the steps of one with 24, the short last step of an epoch too."""
     apart = train("algorithm=ssgd", "model=mlp", *RUN, "cluster.workers=3", "run.batch_size=8", folder=tmp_path)
     together = train("algorithm=sgd", "model=mlp", *RUN, "run.batch_size=24", folder=tmp_path)
-    assert apart.course.updates == together.course.updates == 6
+    assert apart.control.updates == together.control.updates == 6
     assert not equal(apart.weights, together.weights)
     for name, value in together.weights.items():
         torch.testing.assert_close(apart.weights[name], value, rtol=1e-4, atol=1e-6)

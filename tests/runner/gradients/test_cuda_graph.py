@@ -14,7 +14,7 @@ from data.base import Split
 from data.digits import Digits
 from models.base import Chain
 from models.resnet import ResNet
-from runner.gradients.cuda_graph import SIZES
+from runner.gradients.cuda_graph import MAX_GRAPHS
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import Replica
 from runner.train import build
@@ -209,11 +209,11 @@ def test_few_sizes_are_captured_and_the_others_are_computed_all_the_same(caplog:
     graphs = CpuGraphs()
     captured, eager = oracle(graphs), oracle(None)
     w = eager.replica.weights.clone()
-    for batch in batches([(size, 0) for size in range(2, 4 + SIZES)] * 3):
+    for batch in batches([(size, 0) for size in range(2, 4 + MAX_GRAPHS)] * 3):
         assert torch.equal(captured.gradient(w, batch), eager.gradient(w, batch))
-    assert graphs.captures == SIZES
-    assert graphs.replays == 2 * SIZES
-    assert [f"more than {SIZES} kinds" in record.getMessage() for record in caplog.records] == [True]
+    assert graphs.captures == MAX_GRAPHS
+    assert graphs.replays == 2 * MAX_GRAPHS
+    assert [f"more than {MAX_GRAPHS} kinds" in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_an_augmentation_that_needs_a_number_is_not_captured():
@@ -248,15 +248,15 @@ def on_pretended_gpu(method: str, folder: Path, patch: pytest.MonkeyPatch, graph
     patch.setattr(build, "NetworkOracle", lambda *a, **k: NetworkOracle(*a, **{**k, "graphs": graphs}))
     trial = Trial(*METHODS[method], *RUN, "run.epochs=3", "run.eval_every=3", folder=folder)
     patch.setattr(sweep.torch, "compile", lambda rule, **options: rule)
-    patch.setattr(trial.course, "_glance", lambda totals: None)
+    patch.setattr(trial.control, "_scalars", lambda totals: None)
     with host_never_waits(pretending=True) as watch:
-        evaluate = trial.course.evaluate
+        evaluate = trial.control.evaluate
 
         def paused(*given: Any) -> None:
             with watch.paused():
                 evaluate(*given)
 
-        patch.setattr(trial.course, "evaluate", paused)
+        patch.setattr(trial.control, "evaluate", paused)
         trial.run()
     assert watch.seen > 100
     return trial
@@ -272,7 +272,7 @@ def test_a_simulation_makes_no_host_wait_and_gives_the_same_bits_with_graphs(
     captured = on_pretended_gpu(method, tmp_path, monkeypatch, graphs)
     monkeypatch.undo()
     eager = on_pretended_gpu(method, tmp_path, monkeypatch, None)
-    assert captured.course.updates == eager.course.updates > 0
+    assert captured.control.updates == eager.control.updates > 0
     assert captured.notes.rows == eager.notes.rows
     assert captured.sha256 == eager.sha256
     sizes = {len(batch.ids) for batch in _all(captured)} - {0}

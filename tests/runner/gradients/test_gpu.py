@@ -85,7 +85,7 @@ def test_weights_from_page_locked_memory_arrive_beside_the_batch(capture: str):
     """A branch of the graph, or a second stream: the same bits as copying them first."""
     common = ("algorithm=sgd", *GPU, "run.deterministic=true", f"run.capture={capture}")
     beside, first = parts(*common), parts(*common)
-    first.oracle.beside = None
+    first.oracle.side_stream = None
     inbox = torch.empty(first.oracle.replica.weights.shape, pin_memory=True)
     start = first.oracle.replica.weights.to("cpu", copy=True)
     for number in range(6):
@@ -117,7 +117,7 @@ def test_capturing_changes_no_state():
 def test_the_host_waits_for_nothing_inside_an_epoch(algorithm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     # Whole batches only: another size would still be captured in the second epoch.
     trial = Trial(f"algorithm={algorithm}", *RUN, *GPU, "dataset.train=1024", folder=tmp_path)
-    evaluate = trial.course.evaluate
+    evaluate = trial.control.evaluate
 
     def watched(*given, **options) -> None:
         torch.cuda.set_sync_debug_mode("default")
@@ -125,12 +125,12 @@ def test_the_host_waits_for_nothing_inside_an_epoch(algorithm: str, monkeypatch:
         # From the second epoch on: compiling and capturing are done.
         torch.cuda.set_sync_debug_mode("error")
 
-    monkeypatch.setattr(trial.course, "evaluate", watched)
+    monkeypatch.setattr(trial.control, "evaluate", watched)
     try:
         trial.run()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert trial.course.epoch == 2
+    assert trial.control.epoch == 2
 
 
 @pytest.mark.parametrize("algorithm", ["sgd", "dc_asgd_a"])

@@ -125,7 +125,7 @@ def test_the_state_dict_loads_into_a_fresh_network_and_gives_equal_outputs(chann
     overrides = ("algorithm=asgd", "model=resnet8", "dataset.limit_train=128", "run.epochs=1")
     run = train(*overrides, f"run.channels_last={str(channels_last).lower()}", folder=tmp_path)
     replica, weights, statistics = run.parts.oracle.replica, run.executor.weights(), run.executor.running_statistics()
-    state = replica.state_dict(weights, statistics, updates=run.course.updates)
+    state = replica.state_dict(weights, statistics, updates=run.control.updates)
     fresh = ResNet(depth=8, shape=(1, 8, 8), classes=10)
     fresh.load_state_dict(state, strict=True)
     fresh.eval()

@@ -15,10 +15,10 @@ DIGITS = Digits(limit_train=64, limit_test=20, augment=True)
 SIZES = [16, 16, 7, 16, 7, 16, 7]
 
 
-def oracle(beside: Late | None, graphs: CpuGraphs | None = None, split: Any = DIGITS.train, **options: Any):
+def oracle(side_stream: Late | None, graphs: CpuGraphs | None = None, split: Any = DIGITS.train, **options: Any):
     torch.manual_seed(0)
     network = ResNet(depth=8, shape=(1, 8, 8), classes=10, batch_norm="micro_batch" not in options)
-    return NetworkOracle(Replica(network), split, seed=3, beside=beside, graphs=graphs, **options)
+    return NetworkOracle(Replica(network), split, seed=3, side_stream=side_stream, graphs=graphs, **options)
 
 
 def batches() -> list[Batch]:

@@ -71,8 +71,8 @@ def test_three_workers_worked_out_by_hand(tmp_path: Path):
     trial, pushes, weights = played("algorithm.inner=4", "run.epochs=4", folder=tmp_path)
     assert pushes == PUSHES
     assert weights == WEIGHTS
-    assert trial.course.epoch == 4
-    assert trial.course.seconds == 32
+    assert trial.control.epoch == 4
+    assert trial.control.seconds == 32
     assert [row["epoch"] for row in trial.notes.rows] == [1, 2, 3, 4], "a barrier's passes are counted when it is over"
     assert [row["seconds"] for row in trial.notes.rows] == [8, 16, 24, 32]
     report = trial.executor.activity.report(32.0)
@@ -85,7 +85,7 @@ def test_messages_of_a_barrier_take_their_time(tmp_path: Path):
     """Four bytes at 8 a second with a latency of 1: 1.5 seconds down, up and down again around the slowest shard."""
     network = ("cluster.network.latency=1", "cluster.network.bandwidth=8")
     trial, pushes, _ = played("algorithm.inner=4", "run.epochs=1.25", *network, folder=tmp_path)
-    assert trial.course.updates == 1
+    assert trial.control.updates == 1
     # Requests 1, then 1.5 + 8 + 1.5 + 1.5; a pull of 1.5, two gradients, a push of 1.5.
     assert pushes == [(0, 1 + 12.5 + 1.5 + 2 + 1.5, 0)]
     spans = [json.loads(line) for line in (tmp_path / "timeline.jsonl").read_text().splitlines()]
@@ -101,8 +101,8 @@ def test_plain_sgd_comes_first_where_it_is_asked_for(tmp_path: Path):
     assert pushes[:4] == [(0, 1.0, 0), (0, 2.0, 0), (1, 2.0, 2), (2, 4.0, 3)]
     assert weights[:4] == [0.0, 0.0, -64.0, -128.0]
     assert pushes[4] == (0, 4 + 8 + 2, 0)
-    assert trial.course.updates == 6
-    assert trial.course.epoch == 2
+    assert trial.control.updates == 6
+    assert trial.control.epoch == 2
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 6])
@@ -116,7 +116,7 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(stop_after: int, tmp_pa
     state = trial("stopped", stop_after=stop_after).stopped()
     continued = trial("resumed").resume(state).run()
     assert equal(continued.state, expected.state)
-    assert continued.course.seconds == expected.course.seconds
+    assert continued.control.seconds == expected.control.seconds
     assert continued.notes.rows == expected.notes.rows
 
 
@@ -180,7 +180,7 @@ def test_a_barrier_without_rounds_costs_nothing_and_makes_weights_fresh(tmp_path
     trial.run()
     # Each worker pulls once before each barrier: seconds 1, 2, 4; then 5, 6, 8; then two are left.
     assert staleness == [0, 1, 2, 0, 1, 2, 0, 1]
-    assert trial.course.seconds == 10
+    assert trial.control.seconds == 10
 
 
 def test_shards_are_contiguous_and_differ_by_at_most_one():

@@ -7,13 +7,13 @@ import torch
 
 from runner.gradients.evaluate import Score
 from runner.loop.schedule import Schedule
-from runner.loop.train_control import CHECK_EVERY, Course, PeerLost, Stop
+from runner.loop.train_control import CHECK_EVERY, PeerLost, Stop, TrainControl
 from runner.run_folder.timeline import Activity
 from tests.trial import Notes
 
 
 class Executor:
-    """What a course needs of whoever drives it."""
+    """What `TrainControl` needs of whoever drives it."""
 
     def __init__(self) -> None:
         self.activity = Activity(1)
@@ -26,7 +26,7 @@ class Executor:
 
 
 class Fixture:
-    """A course of 10 samples with a log, saved checkpoints and an evaluator that counts."""
+    """A training control of 10 samples with a logger, saved checkpoints and an evaluator that counts."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.notes, self.saved, self.evaluated, self.stop = Notes(), [], 0, False
@@ -35,11 +35,11 @@ class Fixture:
         self.totals = torch.zeros(3, dtype=torch.float64)
         evaluator: Any = self.evaluate
         given: dict[str, Any] = {"samples": 10, "epochs": 3, "eval_every": 1.0, "checkpoint_every": 1.0} | options
-        self.course = Course(
+        self.control = TrainControl(
             **given,
             schedule=Schedule(lr=0.4, workers=1, milestones=[1], gamma=0.5),
             evaluator=evaluator,
-            log=self.notes,
+            logger=self.notes,
             folder=folder,
             save=lambda updates, state: self.saved.append((updates, state)),
             stopping=lambda: self.stop,
@@ -51,11 +51,11 @@ class Fixture:
 
     def update(self, samples: float = 5, loss: float = 2.0, errors: float = 1.0, finished: bool = False) -> None:
         self.totals += torch.tensor([loss * samples, errors, samples], dtype=torch.float64)
-        self.executor.activity.staleness(0, self.course.updates)
-        self.course.advance(samples, self.course.seconds + 1, self.totals, staleness=self.course.updates)
-        if self.course.due(finished):
+        self.executor.activity.staleness(0, self.control.updates)
+        self.control.advance(samples, self.control.seconds + 1, self.totals, staleness=self.control.updates)
+        if self.control.due(finished):
             nothing = torch.empty(0)
-            self.course.evaluate(nothing, nothing, self.totals, self.executor, finished)
+            self.control.evaluate(nothing, nothing, self.totals, self.executor, finished)
 
 
 def test_a_row_says_what_happened_since_the_last_one(tmp_path: Path):
@@ -87,7 +87,7 @@ def test_the_rate_is_that_of_the_passes_so_far(tmp_path: Path):
     run = Fixture(tmp_path)
     rates = []
     for _ in range(3):
-        rates.append(run.course.rate())
+        rates.append(run.control.rate())
         run.update()
     assert rates == [(0.4, 1.0), (0.4, 1.0), (0.2, 0.5)]
 
@@ -141,8 +141,8 @@ def test_a_signal_at_an_evaluation_saves_too_however_rare_checkpoints_are(tmp_pa
 def test_a_signal_that_comes_while_a_checkpoint_is_decided_on_stops_at_the_next_update(tmp_path: Path):
     run = Fixture(tmp_path, checkpoint_every=100.0)
     answers = iter([False, False, True, True])  # one for `due` of each update, one for `evaluate` of each
-    run.course.stopping = lambda: next(answers)
-    run.course.due = lambda finished=False: run.course.stopping() or True
+    run.control.stopping = lambda: next(answers)
+    run.control.due = lambda finished=False: run.control.stopping() or True
     run.update()
     assert not run.saved
     with pytest.raises(Stop, match="interrupted"):
@@ -152,10 +152,10 @@ def test_a_signal_that_comes_while_a_checkpoint_is_decided_on_stops_at_the_next_
 
 def test_what_another_process_was_asked_is_saved_here(tmp_path: Path):
     run = Fixture(tmp_path, checkpoint_every=100.0)
-    run.course.advance(5, 1.0, None)
+    run.control.advance(5, 1.0, None)
     nothing = torch.empty(0)
     with pytest.raises(Stop, match="interrupted"):
-        run.course.evaluate(nothing, nothing, run.totals, run.executor, stop=True)
+        run.control.evaluate(nothing, nothing, run.totals, run.executor, stop=True)
     assert [updates for updates, _ in run.saved] == [1]
 
 
@@ -204,13 +204,13 @@ def test_the_state_continues_where_it_was(tmp_path: Path):
     run, other = Fixture(tmp_path, checkpoint_every=2.0), Fixture(tmp_path, checkpoint_every=2.0)
     for _ in range(3):
         run.update()
-    other.course.load_state_dict(run.course.state_dict())
+    other.control.load_state_dict(run.control.state_dict())
     for _ in range(3):
         run.update()
         other.update()
     assert [row["epoch"] for row in other.notes.rows] == [2.0, 3.0]
     assert [updates for updates, _ in other.saved] == [updates for updates, _ in run.saved] == [4]
-    assert other.course.state_dict() | {"train_wall": 0} == run.course.state_dict() | {"train_wall": 0}
+    assert other.control.state_dict() | {"train_wall": 0} == run.control.state_dict() | {"train_wall": 0}
 
 
 def test_training_time_stands_during_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -223,23 +223,23 @@ def test_training_time_stands_during_an_evaluation(tmp_path: Path, monkeypatch: 
         return Score(0.5, 10.0)
 
     evaluator: Any = slow
-    run.course.evaluator = evaluator
-    run.course.start()
+    run.control.evaluator = evaluator
+    run.control.start()
     for _ in range(4):
         clock[0] += 1
         run.update()
-    assert run.course.wall() == 4.0
-    run.course.pause()
+    assert run.control.wall() == 4.0
+    run.control.pause()
     clock[0] += 50
-    assert run.course.wall() == run.course.train_wall == 4.0
+    assert run.control.wall() == run.control.train_wall == 4.0
 
 
 def test_another_ranks_evaluation_is_only_counted(tmp_path: Path):
     run = Fixture(tmp_path)
-    run.course.advance(10, 1.0, None)
-    assert run.course.evaluation_due()
-    run.course.skip_evaluation()
-    assert not run.course.evaluation_due()
+    run.control.advance(10, 1.0, None)
+    assert run.control.evaluation_due()
+    run.control.skip_evaluation()
+    assert not run.control.evaluation_due()
     assert run.evaluated == 0
 
 

@@ -110,7 +110,7 @@ def test_a_dead_module_is_named_and_the_run_goes_on_to_the_same_bits(tmp_path: P
     assert watched.none_left()
     assert (code, summary["status"]) == (3, "interrupted")
     assert "worker 1" in summary["error"] and "SIGKILL" in summary["error"]
-    assert 0 < summary["updates"] < whole.course.updates
+    assert 0 < summary["updates"] < whole.control.updates
     code, summary = run_in(folder, *overrides, *SLOWED, f"run.resume={folder}")
     assert (code, summary["status"]) == (0, "completed")
     assert summary["weights_sha256"] == whole.sha256
@@ -137,7 +137,7 @@ def test_a_signal_saves_in_the_middle_and_the_run_goes_on(
     assert watched.none_left()
     assert (code, summary["status"]) == (expected, "interrupted")
     newest = max(folder.glob("checkpoints/step-*.pt"))
-    assert int(newest.stem.split("-")[1]) == summary["updates"] < whole.course.updates
+    assert int(newest.stem.split("-")[1]) == summary["updates"] < whole.control.updates
     code, summary = run_in(folder, *overrides, *SLOWED, f"run.resume={folder}")
     assert (code, summary["status"]) == (0, "completed")
     assert summary["weights_sha256"] == whole.sha256

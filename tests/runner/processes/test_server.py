@@ -12,7 +12,7 @@ from torch import Tensor
 
 from algorithms.base import Layout
 from runner.gradients.evaluate import Score
-from runner.loop.train_control import Course, PeerLost, Stop
+from runner.loop.train_control import PeerLost, Stop, TrainControl
 from runner.processes.message_buffer import BATCH, STOP, MessageBuffer
 from runner.processes.server import ProcessServer
 from runner.run_folder.timeline import Activity
@@ -73,30 +73,30 @@ class Stage:
         links: Any = self.wires
         replica: Any = self.oracle.replica
         evaluator: Any = lambda weights, statistics: Score(0.0, 0.0)  # noqa: E731
-        self.course = Course(
+        self.control = TrainControl(
             samples=8,
             epochs=parts.cfg.run.epochs,
             eval_every=100,
             checkpoint_every=100,
             schedule=parts.schedule,
             evaluator=evaluator,
-            log=self.notes,
+            logger=self.notes,
             folder=folder,
             save=lambda updates, saved: self.saved.append(saved),
-            stopping=lambda: self.course.updates >= self.stop_at,
+            stopping=lambda: self.control.updates >= self.stop_at,
         )
         self.server = ProcessServer(
             method,
             links=links,
             replica=replica,
             batches=parts.batches,
-            course=self.course,
+            control=self.control,
             activity=Activity(workers),
             lost=self._lost,
             clock=parts.clock(),
         )
         if state is not None:
-            self.course.load_state_dict(state["course"])
+            self.control.load_state_dict(state["course"])
             self.server.load_state_dict(state["executor"])
         self.weights: list[float] = []
         self.updated: queue.Queue[None] = queue.Queue()
@@ -211,7 +211,7 @@ def test_a_lost_workers_batch_is_done_by_another(how: str, tmp_path: Path):
     assert numbers == [0, 1, 2, 3, 4, 5, 6, 7]
     assert stage.end() is None
     assert stage.server.workers_lost == 1
-    assert stage.course.epoch == 1.0
+    assert stage.control.epoch == 1.0
 
 
 def test_a_batch_lost_at_the_end_goes_to_an_idle_worker(how: str, tmp_path: Path):
@@ -225,7 +225,7 @@ def test_a_batch_lost_at_the_end_goes_to_an_idle_worker(how: str, tmp_path: Path
     stage.push(0, 0.0)
     assert stage.pulled(0)[0] == -1
     assert stage.end() is None
-    assert stage.course.updates == 2
+    assert stage.control.updates == 2
 
 
 def test_without_workers_the_run_ends_and_says_who_was_last(how: str, tmp_path: Path):
@@ -294,5 +294,5 @@ def test_a_stopped_run_continues_with_the_batches_that_nobody_finished(tmp_path:
             assert resumed.pulled(0)[0] == (4 if number == 2 else number + 1)
     resumed.push(1, 0.1)
     assert resumed.end() is None
-    assert resumed.course.updates == 8
+    assert resumed.control.updates == 8
     assert resumed.notes.rows[-1]["samples"] == 8

@@ -29,7 +29,7 @@ def test_one_worker_ends_with_the_simulations_bits(name: str, coordinates: str, 
     code, summary = run_in(tmp_path / "run", *overrides, "cluster=processes")
     assert code == 0
     assert summary["weights_sha256"] == simulated.sha256
-    assert summary["updates"] == simulated.course.updates
+    assert summary["updates"] == simulated.control.updates
     assert not (tmp_path / "run" / "trace.jsonl").exists()
 
 

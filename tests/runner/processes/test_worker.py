@@ -66,7 +66,7 @@ def test_a_worker_pushes_what_its_oracle_says_of_the_weights_it_was_sent(streame
     reference, parts = build.build_run(compose(*overrides)), build.build_run(compose(*overrides))
     oracle, late, graphs = parts.oracle, Late(), CpuGraphs()
     if streamed:
-        doubles = build.NetworkOracle(oracle.replica, oracle.split, seed=oracle.seed, beside=late, graphs=graphs)
+        doubles = build.NetworkOracle(oracle.replica, oracle.split, seed=oracle.seed, side_stream=late, graphs=graphs)
         oracle = doubles
     n, statistics = oracle.replica.weights.numel(), oracle.replica.statistics.numel()
     method: Any = parts.method

@@ -26,7 +26,7 @@ QUADRATIC = (
 def played(*overrides: str, folder: Path, start: float = 16.0, **given: Any) -> tuple[Trial, list[float]]:
     trial = Trial(*QUADRATIC, *overrides, folder=folder, oracle=QuadraticOracle(start), **given)
     seconds: list[float] = []
-    trial.notes.on_update = lambda: seconds.append(trial.course.seconds)
+    trial.notes.on_update = lambda: seconds.append(trial.control.seconds)
     return trial, seconds
 
 
@@ -38,7 +38,7 @@ def test_all_wait_for_the_slowest(tmp_path: Path):
     workers = trial.executor.activity.report(8.0)["workers"]
     assert [worker["utilization"] for worker in workers] == [1.0, 0.5, 0.25]
     assert [worker["waiting"] for worker in workers] == [0.0, 0.5, 0.75]
-    assert trial.course.samples_seen == 12
+    assert trial.control.samples_seen == 12
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_short_last_step_counts_every_sample_once(tmp_path: Path):
     trial, seconds = played("dataset.limit_train=13", folder=tmp_path)
     trial.run()
     assert seconds == [4.0, 8.0, 10.0]
-    assert trial.course.samples_seen == 13
+    assert trial.control.samples_seen == 13
     sizes = [len(ids) for _, ids in trial.parts.oracle.asked]  # type: ignore[attr-defined]
     assert sizes == [2, 2, 2, 2, 2, 2, 1, 0, 0]
     # The gradient of one sample of one counts three times in the mean over three workers, an empty share not at all;
@@ -90,7 +90,7 @@ def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not(stop_after: int, 
     continued, _ = played(*overrides, folder=tmp_path)
     continued.resume(state).run()
     assert equal(continued.state, expected.state)
-    assert continued.course.seconds == expected.course.seconds
+    assert continued.control.seconds == expected.control.seconds
 
 
 def test_running_statistics_are_the_mean_of_the_workers_own(tmp_path: Path):
@@ -142,7 +142,7 @@ DELAYED = (
 def delayed(*overrides: str, folder: Path, **given: Any) -> tuple[Trial, list[float]]:
     trial = Trial(*DELAYED, *overrides, folder=folder, oracle=QuadraticOracle(16.0), **given)
     seconds: list[float] = []
-    trial.notes.on_update = lambda: seconds.append(trial.course.seconds)
+    trial.notes.on_update = lambda: seconds.append(trial.control.seconds)
     return trial, seconds
 
 
@@ -232,7 +232,7 @@ def test_a_run_stopped_while_an_average_travels_goes_on_as_if_it_had_not(stop_af
     assert bool(state["executor"]["travelling"]) == travels
     continued = Trial(*overrides, folder=tmp_path).resume(state).run()
     assert continued.sha256 == expected.sha256
-    assert continued.course.seconds == expected.course.seconds
+    assert continued.control.seconds == expected.control.seconds
     assert continued.notes.rows[-1] == expected.notes.rows[-1]
 
 

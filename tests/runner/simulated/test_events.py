@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.loop.train_control import Course
+from runner.loop.train_control import TrainControl
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
@@ -73,7 +73,7 @@ def execute(
     torch.manual_seed(0)
     run = parts.cfg.run
     notes = Notes()
-    course = Course(
+    control = TrainControl(
         samples=len(parts.dataset.train),
         epochs=run.epochs,
         eval_every=run.eval_every,
@@ -89,7 +89,7 @@ def execute(
         oracle=parts.oracle,
         batches=parts.batches,
         events=events,
-        course=course,
+        control=control,
         activity=activity,
         recorder=recorder,
     )

@@ -35,7 +35,7 @@ def seconds(tmp_path: Path, *overrides: str, shares: list[float]) -> float:
     trial = Trial(*TIMED, *overrides, f"cluster.workers={len(shares)}", folder=tmp_path)
     executor: Any = trial.executor
     executor.cut.shares = shares
-    return trial.run().course.seconds
+    return trial.run().control.seconds
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

@@ -48,7 +48,7 @@ def played(*overrides: str, start: float, folder: Path, **given: Any) -> tuple[T
 
     server.server.push = push
     seconds: list[float] = []
-    trial.notes.on_update = lambda: seconds.append(trial.course.seconds)
+    trial.notes.on_update = lambda: seconds.append(trial.control.seconds)
     trial.run()
     return trial, [(worker, at, tau) for (worker, tau), at in zip(pushes, seconds, strict=True)], weights
 
@@ -68,9 +68,9 @@ def test_three_workers_worked_out_by_hand(
     trial, pushes, weights = played(*algorithm, *SPEEDS, start=start, folder=tmp_path)
     assert pushes == PUSHES
     assert weights == pytest.approx(expected, rel=1e-15)
-    assert trial.course.seconds == 5.0
-    assert trial.course.updates == 8
-    assert trial.course.epoch == 1.0
+    assert trial.control.seconds == 5.0
+    assert trial.control.updates == 8
+    assert trial.control.epoch == 1.0
     row = trial.notes.rows[-1]
     assert (row["staleness_mean"], row["staleness_max"]) == (13 / 8, 6)
     report = trial.executor.activity.report(5.0)
@@ -154,7 +154,7 @@ def test_a_run_stopped_after_any_update_goes_on_as_if_it_had_not(algorithm: str,
     (resumed / "timeline.jsonl").write_text((stopped / "timeline.jsonl").read_text() + "a line too many\n")
     continued = trial(resumed).resume(state).run()
     assert equal(continued.state, expected.state)
-    assert continued.course.seconds == expected.course.seconds
+    assert continued.control.seconds == expected.control.seconds
     assert continued.notes.rows == expected.notes.rows
     assert (resumed / "timeline.jsonl").read_text() == (whole / "timeline.jsonl").read_text()
 

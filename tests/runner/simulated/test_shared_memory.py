@@ -14,7 +14,7 @@ from runner.config.schema import ComputeConfig, NetworkConfig, StragglersConfig
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.schedule import Schedule
-from runner.loop.train_control import Course
+from runner.loop.train_control import TrainControl
 from runner.run_folder import checkpoint
 from runner.run_folder.timeline import Activity
 from runner.simulated.shared_memory import PIECES, SimulatedMemory
@@ -78,20 +78,20 @@ def run(method: Counting, folder: Path, *, speeds: list[float], seconds: float, 
     )
     workers, activity = len(speeds), Activity(len(speeds))
     schedule = Schedule(workers=workers, epochs=9, batch=1, kind="constant", lr=1.0)
-    course = Course(samples=8, epochs=9, eval_every=1e9, checkpoint_every=1e9, schedule=schedule, folder=folder)
-    course.due = lambda finished=False: False
+    control = TrainControl(samples=8, epochs=9, eval_every=1e9, checkpoint_every=1e9, schedule=schedule, folder=folder)
+    control.due = lambda finished=False: False
     executor = SimulatedMemory(
         method,
         workers=workers,
         oracle=Memory(),  # type: ignore[arg-type]
         batches=Batches(samples=8, size=1, seed=0, epochs=9, total=total),
         clock=Clock(compute, StragglersConfig(), network, workers=workers, seed=0),
-        course=course,
+        control=control,
         activity=activity,
         seed=0,
     )
     executor.run()
-    return course
+    return control
 
 
 def test_a_read_sees_what_was_written_before_it_piece_by_piece(tmp_path: Path):
@@ -99,20 +99,20 @@ def test_a_read_sees_what_was_written_before_it_piece_by_piece(tmp_path: Path):
     # Worker 1 computes from 8 to 22 s and writes four weights in four seconds: piece j at 22.5 + j/2. So worker 0's
     # second read sees its own first update everywhere, and of worker 1's only what lies beyond 5.
     method = Counting({1: [0, 3, 6, 7]})
-    course = run(method, tmp_path, speeds=[1.0, 4 / 14], seconds=4.0, bandwidth=4.0, total=3)
+    control = run(method, tmp_path, speeds=[1.0, 4 / 14], seconds=4.0, bandwidth=4.0, total=3)
     assert method.reads == [(0, [0] * 8), (1, [0] * 8), (2, [1, 1, 1, 1, 1, 1, 2, 2])]
     assert method.w.tolist() == [3, 2, 2, 3, 2, 2, 3, 3]
     # 28 s: its second read is over; 4 s of computing and 8 of writing.
-    assert course.seconds == 40
-    assert course.updates == 3
+    assert control.seconds == 40
+    assert control.updates == 3
 
 
 def test_what_takes_no_time_is_whole_and_ties_go_to_the_smaller_number(tmp_path: Path):
     method = Counting({})
-    course = run(method, tmp_path, speeds=[1.0, 1.0], seconds=4.0, bandwidth=None, total=4)
+    control = run(method, tmp_path, speeds=[1.0, 1.0], seconds=4.0, bandwidth=None, total=4)
     # Worker 0 has written and read again when worker 1 writes.
     assert method.reads == [(0, [0] * 8), (1, [0] * 8), (2, [1] * 8), (3, [2] * 8)]
-    assert course.seconds == 8
+    assert control.seconds == 8
 
 
 def test_writes_of_several_workers_interleave_and_none_is_lost(tmp_path: Path):
@@ -124,11 +124,11 @@ def test_writes_of_several_workers_interleave_and_none_is_lost(tmp_path: Path):
 def test_at_a_barrier_all_updates_are_in_and_all_wait_for_the_slowest(tmp_path: Path):
     # Two updates to a barrier. Both compute from 0, worker 1 to 8 s; shards of 4 samples then take 16 and 32 s.
     method = Counting({}, every=2)
-    course = run(method, tmp_path, speeds=[1.0, 0.5], seconds=4.0, bandwidth=None, total=4)
+    control = run(method, tmp_path, speeds=[1.0, 0.5], seconds=4.0, bandwidth=None, total=4)
     assert method.snapshots == [[2] * 8], "the run's end is none"
     assert [read for read in method.reads if read[0] >= 2] == [(2, [2] * 8), (3, [2] * 8)]
-    assert course.seconds == 8 + 32 + 8
-    assert course.samples_seen == 4 + 8
+    assert control.seconds == 8 + 32 + 8
+    assert control.samples_seen == 4 + 8
 
 
 def test_the_coordinates_are_the_batchs_not_the_workers(tmp_path: Path):

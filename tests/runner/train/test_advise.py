@@ -83,7 +83,7 @@ def test_the_virtual_clock_agrees_with_the_formula(
         "cluster.workers=8",
     )
     trial = Trial(*RUN, *overrides, *cluster, folder=tmp_path, oracle=QuadraticOracle(1.0)).run()
-    measured = trial.course.samples_seen / trial.course.seconds
+    measured = trial.control.samples_seen / trial.control.seconds
     method = trial.parts.method
     assert isinstance(method, Collective)
     told, _ = advice(*overrides, *cluster).throughput(8, Rhythm(method.period, method.delay))

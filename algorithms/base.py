@@ -27,7 +27,9 @@ from torch import Tensor
 # Methods find all they need here.
 from algorithms.checks import flag as flag
 from algorithms.checks import in_range as in_range
+from algorithms.checks import integer as integer
 from algorithms.checks import one_of as one_of
+from algorithms.checks import positive as positive
 from algorithms.oracle import Batch as Batch
 from algorithms.oracle import Oracle as Oracle
 from algorithms.oracle import Problem as Problem

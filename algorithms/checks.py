@@ -39,3 +39,25 @@ def flag(name: str, value: bool) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"algorithm.{name}={value}: is neither true nor false; allowed: true, false")
     return value
+
+
+def integer(name: str, value: int) -> int:
+    """Check that `value` is an integer and return it.
+
+    Raises:
+        ValueError: naming the key, the value and what is allowed.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"algorithm.{name}={value}: is no whole number; allowed: integers")
+    return value
+
+
+def positive(name: str, value: float) -> float:
+    """Check that `value` is a finite number above 0, by which dual methods divide, and return it.
+
+    Raises:
+        ValueError: naming the key, the value and what is allowed.
+    """
+    if in_range(name, value, 0) == 0:
+        raise ValueError(f"algorithm.{name}={value}: a dual method divides by it; allowed: {name} > 0")
+    return value

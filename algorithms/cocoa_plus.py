@@ -24,8 +24,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, Collective, Message, Oracle, Problem, Step, in_range, zeros
-from algorithms.dis_dfsdca import positive
+from algorithms.base import Batch, Collective, Message, Oracle, Problem, Step, in_range, positive, zeros
 
 BLOCK = 256
 """Samples whose steps are solved for at a time; costs of a block grow with its square."""

@@ -14,41 +14,35 @@ buffers, weight decay and what is evaluated: as in `LocalSGD`.
 
 from __future__ import annotations
 
-from algorithms.base import Message, Rhythm, Step, in_range
-from algorithms.local_sgd import LocalSGD, whole
+from dataclasses import dataclass
+
+from algorithms.base import Message, Rhythm, Step, in_range, integer
+from algorithms.local_sgd import LocalSGD
 
 
+@dataclass(kw_only=True, eq=False)
 class DaSGD(LocalSGD):
-    """DaSGD.
+    """DaSGD; the other arguments are those of `LocalSGD`.
 
     Args:
-        tau: τ, local steps from one averaging to the next, at least 1.
         delay: d, local steps that an average travels, 0 <= d < τ; it hides communication that takes no longer than d
             steps of computing (section 3.3), see `run.advise`.
         xi: ξ in [0, 1], the weight of the worker's own weights when it merges an average.
-        momentum: see `LocalSGD`.
-        nesterov: see `LocalSGD`.
-        weight_decay: see `LocalSGD`.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        tau: int = 4,
-        delay: int = 1,
-        xi: float = 0.25,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(tau=tau, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
-        if not 0 <= whole("delay", delay) < tau:
-            raise ValueError(f"algorithm.delay={delay}: out of range; allowed: 0 <= delay < tau (algorithm.tau={tau})")
-        self.delay = delay
-        self.xi = in_range("xi", xi, 0, 1)
+    delay: int = 1
+    xi: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= integer("delay", self.delay) < self.tau:
+            raise ValueError(
+                f"algorithm.delay={self.delay}: out of range; allowed: 0 <= delay < tau (algorithm.tau={self.tau})"
+            )
+        in_range("xi", self.xi, 0, 1)
 
     def apply(self, combined: Message, step: Step) -> None:
         """Merge the average that was sent d steps ago: eq. 4, first case; the local step has been taken."""

@@ -18,6 +18,7 @@ leaves the workers with shares that differ by one sample, a gradient counts by i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -25,19 +26,17 @@ from torch import Tensor
 
 from algorithms.base import Batch, Collective, Message, Oracle, Step, in_range, one_of, zeros
 from algorithms.blockwise import BlockwiseUpdate
-from algorithms.momentum import check_nesterov, sgd_step
+from algorithms.momentum import SGDOptions, sgd_step
 
 
-class DCSSGD(Collective):
-    """Synchronous SGD with delay-compensated gradients.
+@dataclass(kw_only=True, eq=False)
+class DCSSGD(SGDOptions, Collective):
+    """Synchronous SGD with delay-compensated gradients; the other arguments are those of `SGDOptions`.
 
     Args:
         lambda0: λ >= 0, the weight of the compensation.
         lambda_schedule: "constant", or "inverse_lr": λ grows as the learning rate, warm-up excluded, decays, so that
             λ η keeps its initial value (DC-ASGD's preprint).
-        momentum: heavy-ball coefficient μ in [0, 1).
-        nesterov: use Nesterov's form of momentum.
-        weight_decay: coefficient of the l2 term.
 
     Raises:
         ValueError: an argument is out of range.
@@ -46,20 +45,13 @@ class DCSSGD(Collective):
     combine: ClassVar[Literal["mean", "gather"]] = "gather"
     replicated: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        *,
-        lambda0: float = 0.04,
-        lambda_schedule: str = "constant",
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-    ) -> None:
-        self.lambda0 = in_range("lambda0", lambda0, 0)
-        self.lambda_schedule = one_of("lambda_schedule", lambda_schedule, ("constant", "inverse_lr"))
-        self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
-        self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.nesterov = check_nesterov(nesterov, momentum)
+    lambda0: float = 0.04
+    lambda_schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range("lambda0", self.lambda0, 0)
+        one_of("lambda_schedule", self.lambda_schedule, ("constant", "inverse_lr"))
 
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
         """See `Collective.start`."""
@@ -88,15 +80,20 @@ class DCSSGD(Collective):
         gradients = combined["g"][order] if order.is_cuda else [combined["g"][j] for j in order.tolist()]
         self.update_blockwise(self.w, self.v, *gradients, eta=step.lr, lambda_t=lambda_t)
 
-    def update(self, w: Tensor, v: Tensor | None, *rest: Tensor, eta: float, lambda_t: float) -> None:
-        """All M small steps on a block; `rest` are the ordered gradients and two blocks of scratch."""
-        *gradients, s, c = rest
+    def update(self, w: Tensor, v: Tensor | None, *others: Tensor, eta: float, lambda_t: float) -> None:
+        """Take all M small steps on a block; `others` are the ordered gradients and two blocks of scratch."""
+        *gradients, s, c = others
+        # w̃ ← w_t: s = 0, for w̃ − w_t = −η s
         s.zero_()
         for g in gradients:
-            torch.mul(s, g, out=c).mul_(g).mul_(-lambda_t * eta).add_(g)  # eq. 110: w̃ − w_t = −η s
+            # eq. 110: c = g_j + λ g_j ⊙ g_j ⊙ (w̃ − w_t), the last factor first
+            torch.mul(s, g, out=c).mul_(g).mul_(-lambda_t * eta).add_(g)
+            # the l2 term, outside the compensation
             if self.weight_decay:
                 c.add_(w, alpha=self.weight_decay)
-            s.add_(c)  # eq. 111
+            # eq. 111: w̃ ← w̃ − (η̂/M) c, where η̂/M = η
+            s.add_(c)
+        # w_{t+1} = w̃ = w_t − η̂ (s/M), by way of the velocity v where there is momentum
         s.div_(len(gradients))
         sgd_step(w, s, v, c, lr=len(gradients) * eta, momentum=self.momentum, nesterov=self.nesterov)
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -37,18 +38,11 @@ class Pass(NamedTuple):
     tape: Tape
 
 
+@dataclass(kw_only=True, eq=False)
 class DDG(Pipeline):
-    """DDG; the arguments up to `split` are those of `Pipeline`.
+    """DDG; the other arguments are those of `PipelineOptions`.
 
     Args:
-        optimizer: see `Pipeline`.
-        momentum: see `Pipeline`.
-        nesterov: see `Pipeline`.
-        weight_decay: see `Pipeline`.
-        beta1: see `Pipeline`.
-        beta2: see `Pipeline`.
-        epsilon: see `Pipeline`.
-        split: see `Pipeline`.
         weights: "stashed" or "current".
         start: "skip" or "zero".
 
@@ -56,50 +50,31 @@ class DDG(Pipeline):
         ValueError: an argument is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        optimizer: str = "sgd",
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        beta1: float | None = None,
-        beta2: float | None = None,
-        epsilon: float | None = None,
-        split: Sequence[str] | None = None,
-        weights: str = "stashed",
-        start: str = "skip",
-    ) -> None:
-        super().__init__(
-            optimizer=optimizer,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            beta1=beta1,
-            beta2=beta2,
-            epsilon=epsilon,
-            split=split,
-        )
-        self.stashes = one_of("weights", weights, ("stashed", "current")) == "stashed"
-        self.zero = check_start(start) == "zero"
+    weights: str = "stashed"
+    start: str = "skip"
 
-    def start(self, w: Tensor, place: Place) -> None:
-        """See `Pipeline.start`."""
-        super().start(w, place)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("weights", self.weights, ("stashed", "current"))
+        check_start(self.start)
+
+    def setup(self, w: Tensor, place: Place) -> None:
+        """See `Pipeline.setup`."""
+        super().setup(w, place)
         self.passes: deque[Pass] = deque()
 
     def forward(self, stage: Stage, features: Features) -> Tensor:
         """Play the features, on a tape that waits K − k iterations."""
         # With current weights the copy is of use for a checkpoint alone, from which the tape must be made anew.
         old = self.w if self.last else self.w.clone()
-        tape = stage.record(old if self.stashes else self.w, features, track=True)
+        tape = stage.record(old if self.weights == "stashed" else self.w, features, track=True)
         self.passes.append(Pass(features, old, tape))
         return tape.outputs
 
     def backward(self, stage: Stage, delta: Tensor | None, step: Step) -> Tensor | None:
         """Take the gradient of iteration t − K + k."""
         if len(self.passes) <= self.delay:
-            if self.zero:
+            if self.start == "zero":
                 self.optimizer_step(zeros(self.w.numel(), like=self.w), step)  # eq. 5.8
             else:
                 self.skip_update()
@@ -108,24 +83,24 @@ class DDG(Pipeline):
         self.optimizer_step(g, step)  # eq. 5.9
         return below
 
-    def kept(self) -> list[Message]:
+    def pending(self) -> list[Message]:
         """The features of the passes whose backward pass is to come, and the weights of each."""
         return [item.features.state() | {"w": item.w} for item in self.passes]
 
-    def keep(self, stage: Stage, kept: Sequence[Message]) -> None:
+    def load_pending(self, stage: Stage, pending: Sequence[Message]) -> None:
         """Make the passes anew: a graph cannot be saved."""
         self.passes.clear()
         now = self.w.clone()
-        for state in kept:
+        for state in pending:
             features, old = Features.of(state), state["w"]
             self.w.copy_(old)
-            tape = stage.record(old if self.stashes else self.w, features, track=False)
+            tape = stage.record(old if self.weights == "stashed" else self.w, features, track=False)
             self.passes.append(Pass(features, old, tape))
         self.w.copy_(now)
 
-    def held(self) -> tuple[list[Tensor], list[Tape]]:
+    def retained(self) -> tuple[list[Tensor], list[Tape]]:
         """The features, stashed weights and tapes of the passes to come."""
         tensors = [item.features.inputs for item in self.passes]
-        if self.stashes:
+        if self.weights == "stashed":
             tensors += [item.w for item in self.passes if item.w is not self.w]
         return tensors, [item.tape for item in self.passes]

@@ -52,25 +52,14 @@ from algorithms.base import (
     Rows,
     Step,
     Worker,
-    in_range,
     one_of,
+    positive,
     zeros,
 )
 
 SAMPLING = ("uniform", "importance", "adaptive")
 LARGEST = 2**24
 """Most samples: their numbers travel as float32."""
-
-
-def positive(name: str, value: float) -> float:
-    """Check that `value` is a finite number above 0 and return it.
-
-    Raises:
-        ValueError: naming the key, the value and what is allowed.
-    """
-    if in_range(name, value, 0) == 0:
-        raise ValueError(f"algorithm.{name}={value}: a dual method divides by it; allowed: {name} > 0")
-    return value
 
 
 class DualFreeWorker(Worker):

@@ -19,27 +19,21 @@ gradient (B δ), whose size does not depend on the batch, and has an Adam of its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from algorithms.base import Message, Step, in_range, zeros
-from algorithms.optimizer import Optimizer
+from algorithms.optimizer import Optimizer, OptimizerOptions
 from algorithms.pipeline import Features, Pipeline, Place, Stage, Tape
 from algorithms.synthesizer import Synthesizer
 
 
+@dataclass(kw_only=True, eq=False)
 class DNI(Pipeline):
-    """DNI; the arguments up to `split` are those of `Pipeline`.
+    """DNI; the other arguments are those of `PipelineOptions`.
 
     Args:
-        optimizer: see `Pipeline`.
-        momentum: see `Pipeline`.
-        nesterov: see `Pipeline`.
-        weight_decay: see `Pipeline`.
-        beta1: see `Pipeline`.
-        beta2: see `Pipeline`.
-        epsilon: see `Pipeline`.
-        split: see `Pipeline`.
         synthesizer_lr: learning rate of the synthesizers' Adam.
 
     Raises:
@@ -49,36 +43,17 @@ class DNI(Pipeline):
         loss: 0-d, of the synthesizer when it last learned.
     """
 
-    def __init__(
-        self,
-        *,
-        optimizer: str = "sgd",
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        beta1: float | None = None,
-        beta2: float | None = None,
-        epsilon: float | None = None,
-        split: Sequence[str] | None = None,
-        synthesizer_lr: float = 1e-3,
-    ) -> None:
-        super().__init__(
-            optimizer=optimizer,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            beta1=beta1,
-            beta2=beta2,
-            epsilon=epsilon,
-            split=split,
-        )
-        self.synthesizer_lr = in_range("synthesizer_lr", synthesizer_lr, 0)
-        self.adam = Optimizer(optimizer="adam")
+    synthesizer_lr: float = 1e-3
 
-    def start(self, w: Tensor, place: Place) -> None:
-        """See `Pipeline.start`."""
-        super().start(w, place)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range("synthesizer_lr", self.synthesizer_lr, 0)
+
+    def setup(self, w: Tensor, place: Place) -> None:
+        """See `Pipeline.setup`."""
+        super().setup(w, place)
         self.synthesizer: Synthesizer | None = None
+        self.adam = Optimizer(OptimizerOptions(optimizer="adam"))
         if not self.last:
             self.synthesizer = Synthesizer(place.outputs, place.classes, place.seed, w.device)
             self.adam.start(self.synthesizer.weights)
@@ -116,14 +91,14 @@ class DNI(Pipeline):
         moments = {f"synthesizer_{name}": tensor for name, tensor in self.adam.state().items()}
         return super().state() | {"synthesizer": self.synthesizer.weights} | moments
 
-    def kept(self) -> list[Message]:
+    def pending(self) -> list[Message]:
         """The outputs whose error gradient arrives in the next iteration."""
         return [] if self.before is None else [self.before.state()]
 
-    def keep(self, stage: Stage, kept: Sequence[Message]) -> None:
-        """See `Pipeline.keep`."""
-        self.before = Features.of(kept[0]) if kept else None
+    def load_pending(self, stage: Stage, pending: Sequence[Message]) -> None:
+        """See `Pipeline.load_pending`."""
+        self.before = Features.of(pending[0]) if pending else None
 
-    def held(self) -> tuple[list[Tensor], list[Tape]]:
+    def retained(self) -> tuple[list[Tensor], list[Tape]]:
         """The outputs whose error gradient arrives in the next iteration; the synthesizer is not counted."""
         return ([] if self.before is None else [self.before.inputs]), []

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -34,18 +35,11 @@ from algorithms.base import Message, Step, one_of, zeros
 from algorithms.pipeline import Features, Pipeline, Place, Stage, Tape, check_start
 
 
+@dataclass(kw_only=True, eq=False)
 class FR(Pipeline):
-    """Features replay; the arguments up to `split` are those of `Pipeline`.
+    """Features replay; the other arguments are those of `PipelineOptions`.
 
     Args:
-        optimizer: see `Pipeline`.
-        momentum: see `Pipeline`.
-        nesterov: see `Pipeline`.
-        weight_decay: see `Pipeline`.
-        beta1: see `Pipeline`.
-        beta2: see `Pipeline`.
-        epsilon: see `Pipeline`.
-        split: see `Pipeline`.
         start: "zero" or "skip".
         statistics: "once" or "twice".
 
@@ -54,39 +48,20 @@ class FR(Pipeline):
     """
 
     replays: ClassVar[int] = 1
-    tape: Tape | None = None
 
-    def __init__(
-        self,
-        *,
-        optimizer: str = "sgd",
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        beta1: float | None = None,
-        beta2: float | None = None,
-        epsilon: float | None = None,
-        split: Sequence[str] | None = None,
-        start: str = "zero",
-        statistics: str = "once",
-    ) -> None:
-        super().__init__(
-            optimizer=optimizer,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            beta1=beta1,
-            beta2=beta2,
-            epsilon=epsilon,
-            split=split,
-        )
-        self.zero = check_start(start) == "zero"
-        self.twice = one_of("statistics", statistics, ("once", "twice")) == "twice"
+    start: str = "zero"
+    statistics: str = "once"
 
-    def start(self, w: Tensor, place: Place) -> None:
-        """See `Pipeline.start`."""
-        super().start(w, place)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_start(self.start)
+        one_of("statistics", self.statistics, ("once", "twice"))
+
+    def setup(self, w: Tensor, place: Place) -> None:
+        """See `Pipeline.setup`."""
+        super().setup(w, place)
         self.history: deque[Features] = deque()
+        self.tape: Tape | None = None
 
     def forward(self, stage: Stage, features: Features) -> Tensor:
         """Store the features and play them; the last module's play is its replay."""
@@ -94,12 +69,12 @@ class FR(Pipeline):
         if self.last:
             self.tape = stage.record(self.w, features, track=True)
             return self.tape.outputs
-        return stage.play(self.w, features, track=self.twice)  # line 6
+        return stage.play(self.w, features, track=self.statistics == "twice")  # line 6
 
     def backward(self, stage: Stage, delta: Tensor | None, step: Step) -> Tensor | None:
         """Replay the features of iteration t + k − K and go back."""
         if len(self.history) <= self.delay:
-            if self.zero:
+            if self.start == "zero":
                 self.optimizer_step(zeros(self.w.numel(), like=self.w), step)
             else:
                 self.skip_update()
@@ -111,14 +86,14 @@ class FR(Pipeline):
         self.optimizer_step(g, step)  # line 13
         return below
 
-    def kept(self) -> list[Message]:
+    def pending(self) -> list[Message]:
         """The features that are still to be replayed."""
         return [features.state() for features in self.history]
 
-    def keep(self, stage: Stage, kept: Sequence[Message]) -> None:
-        """See `Pipeline.keep`."""
-        self.history = deque(Features.of(state) for state in kept)
+    def load_pending(self, stage: Stage, pending: Sequence[Message]) -> None:
+        """See `Pipeline.load_pending`."""
+        self.history = deque(Features.of(state) for state in pending)
 
-    def held(self) -> tuple[list[Tensor], list[Tape]]:
+    def retained(self) -> tuple[list[Tensor], list[Tape]]:
         """The features that are still to be replayed."""
         return [features.inputs for features in self.history], []

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from algorithms.base import Batch, Oracle, in_range
-from algorithms.shared_memory import SharedMemory, drawn, how_many
+from algorithms.shared_memory import SharedMemory, check_coordinates, draw_coordinates
 
 
 class Hogwild(SharedMemory):
@@ -33,7 +33,7 @@ class Hogwild(SharedMemory):
     """
 
     def __init__(self, *, coordinates: int | None = None, weight_decay: float = 0.0) -> None:
-        self.count = how_many(coordinates)
+        self.count = check_coordinates(coordinates)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
 
     def direction(self, oracle: Oracle, read: Tensor, batch: Batch) -> Tensor:
@@ -43,4 +43,4 @@ class Hogwild(SharedMemory):
 
     def coordinates(self, n: int, generator: np.random.Generator) -> Tensor | None:
         """Draw the coordinates k_t of one update."""
-        return None if self.count is None else drawn(self.count, n, generator)
+        return None if self.count is None else draw_coordinates(self.count, n, generator)

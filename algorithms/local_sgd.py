@@ -13,33 +13,31 @@ samples.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from algorithms.base import Batch, Collective, Message, Oracle, Rhythm, Step, in_range, zeros
+from algorithms.base import Batch, Collective, Message, Oracle, Rhythm, Step, in_range, integer, zeros
 from algorithms.blockwise import BlockwiseUpdate
-from algorithms.momentum import check_nesterov, sgd_step
+from algorithms.momentum import SGDOptions, sgd_step
 
 
-class LocalSGD(Collective):
-    """Local SGD.
+@dataclass(kw_only=True, eq=False)
+class LocalSGD(SGDOptions, Collective):
+    """Local SGD; `momentum`, `nesterov` and `weight_decay`, of each worker's own steps, are those of `SGDOptions`.
 
     Args:
         tau: τ, local steps from one averaging to the next, at least 1.
-        momentum: heavy-ball coefficient μ in [0, 1), on each worker's own gradients.
-        nesterov: use Nesterov's form of momentum.
-        weight_decay: coefficient of the l2 term, added to each worker's gradient at its own weights.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    def __init__(
-        self, *, tau: int = 4, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
-    ) -> None:
-        self.period = int(in_range("tau", whole("tau", tau), 1))
-        self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
-        self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.nesterov = check_nesterov(nesterov, momentum)
+    tau: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.period = int(in_range("tau", integer("tau", self.tau), 1))
 
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
         """See `Collective.start`."""
@@ -78,14 +76,3 @@ class LocalSGD(Collective):
     def compared(self) -> dict[str, Rhythm]:
         """Mini-batch SGD, and Local SGD with this τ."""
         return {"mini-batch SGD": Rhythm(1, 0), "Local SGD": Rhythm(self.period, 0)}
-
-
-def whole(name: str, value: int) -> int:
-    """Check that `value` is an integer and return it.
-
-    Raises:
-        ValueError: naming the key, the value and what is allowed.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"algorithm.{name}={value}: is no whole number; allowed: integers")
-    return value

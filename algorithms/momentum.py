@@ -1,28 +1,53 @@
-"""The last lines of every first-order update: heavy-ball and Nesterov momentum, then the step.
+"""SGD's options and its last lines: heavy-ball and Nesterov momentum, then the step along a direction d.
 
-    v ← μ v + d,    w ← w − η v            heavy ball
-    v ← μ v + d,    w ← w − η (d + μ v)    Nesterov
+    v ← μ v + d,    w ← w − η v            heavy ball (`momentum`)
+    v ← μ v + d,    w ← w − η (d + μ v)    Nesterov (`nesterov`)
 
-The operations and their order are those of `torch.optim.SGD`, so that results agree with it to the bit.
+The operations and their order are those of `torch.optim.SGD`, so that results agree with it to the bit. What d is made
+of, and where weight decay is added, is the method's own.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from algorithms.base import flag
+from algorithms.checks import flag, in_range
 
 
-def check_nesterov(nesterov: bool, momentum: float) -> bool:
-    """Check that Nesterov's form is asked for with momentum only, and return `nesterov`.
+@dataclass(kw_only=True, eq=False)
+class SGDOptions:
+    """The arguments of every method that ends with a step of SGD; a method that inherits from it takes them as its own.
+
+    Args:
+        momentum: heavy-ball coefficient μ in [0, 1); 0 for plain SGD, which keeps no velocity.
+        nesterov: use Nesterov's form of momentum.
+        weight_decay: coefficient λ ≥ 0 of the l2 term (λ/2)‖w‖².
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        in_range("momentum", self.momentum, 0, 1, open_high=True)
+        in_range("weight_decay", self.weight_decay, 0)
+        check_nesterov(self.nesterov, self.momentum)
+
+
+def check_nesterov(nesterov: bool, momentum: float) -> None:
+    """Check that Nesterov's form is asked for with momentum only.
 
     Raises:
         ValueError: naming the key, the value and what is allowed.
     """
     if flag("nesterov", nesterov) and momentum == 0:
         raise ValueError("algorithm.nesterov=true: needs momentum; allowed: algorithm.momentum > 0")
-    return nesterov
 
 
 def sgd_step(w: Tensor, d: Tensor, v: Tensor | None, s: Tensor, *, lr: float, momentum: float, nesterov: bool) -> None:
@@ -35,9 +60,10 @@ def sgd_step(w: Tensor, d: Tensor, v: Tensor | None, s: Tensor, *, lr: float, mo
         s: scratch, written to with Nesterov momentum only; must not be `d`.
         lr: learning rate η.
         momentum: μ.
-        nesterov: whether to look ahead by μ v.
+        nesterov: whether to use Nesterov's form.
     """
     if v is not None:
         v.mul_(momentum).add_(d)
         d = torch.add(d, v, alpha=momentum, out=s) if nesterov else v
+    # `alpha` and not a product beforehand: torch.optim.SGD rounds once here, and so do we.
     w.add_(d, alpha=-lr)

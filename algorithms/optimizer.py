@@ -1,4 +1,4 @@
-"""How a module of a pipeline follows its gradient: SGD with momentum, or Adam.
+"""What a module of a pipeline does with its gradient: SGD with momentum, or Adam.
 
     sgd:   torch.optim.SGD's update, see `algorithms.momentum`                                 (eq. 5.9, 6.2)
     adam:  m ← β1 m + (1 − β1) g                                                               (algorithm 10, line 4)
@@ -7,65 +7,77 @@
 
 t counts the module's own updates. Both are PyTorch's optimizers to the bit.
 
-Source: Huo, PhD thesis 2020, algorithms 9 and 10. Deviation: `weight_decay · w` is added to the gradient, in Adam too
+Source: Huo, PhD thesis 2020, algorithms 9 and 10. Deviation: `weight_decay · w` is added to the gradient, with Adam too
 (the thesis has it in its experiments alone and does not say where).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from algorithms.base import Message, in_range, one_of, zeros
 from algorithms.blockwise import BlockwiseUpdate
-from algorithms.momentum import check_nesterov, sgd_step
+from algorithms.momentum import SGDOptions, sgd_step
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+"""Adam's values where none are given."""
+
+
+@dataclass(kw_only=True, eq=False)
+class OptimizerOptions(SGDOptions):
+    """The arguments of methods that leave the choice of optimizer open; `momentum` and `nesterov` are SGD's alone.
+
+    A method takes them as its own by inheriting from this class. Another optimizer adds its name to `optimizer` and its
+    own keys here.
+
+    Args:
+        optimizer: "sgd" or "adam".
+        beta1: Adam's β1 in [0, 1); None takes 0.9 with Adam.
+        beta2: Adam's β2 in [0, 1); None takes 0.999.
+        epsilon: Adam's ε ≥ 0; None takes 1e-8.
+
+    Raises:
+        ValueError: an argument is out of range, or the optimizer does not have it.
+    """
+
+    optimizer: str = "sgd"
+    beta1: float | None = None
+    beta2: float | None = None
+    epsilon: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        adam = one_of("optimizer", self.optimizer, ("sgd", "adam")) == "adam"
+        if adam and self.momentum:
+            raise ValueError(f"algorithm.momentum={self.momentum}: adam has none; allowed: 0, or optimizer=sgd")
+        for name in ADAM:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not adam:
+                raise ValueError(f"algorithm.{name}={value}: sgd has none; allowed: null, or optimizer=adam")
+            in_range(name, value, 0, float("inf") if name == "epsilon" else 1, open_high=name != "epsilon")
 
 
 class Optimizer:
     """An optimizer of one flat vector.
 
     Args:
-        optimizer: "sgd" or "adam".
-        momentum: heavy-ball coefficient of SGD in [0, 1).
-        nesterov: use Nesterov's form of it.
-        weight_decay: coefficient of the l2 term.
-        beta1: Adam's β1 in [0, 1); None takes 0.9 with Adam.
-        beta2: Adam's β2 in [0, 1); None takes 0.999.
-        epsilon: Adam's ε; None takes 1e-8.
-
-    Raises:
-        ValueError: an argument is out of range, or the optimizer has none of that name.
+        options: which one, and its coefficients.
     """
 
-    def __init__(
-        self,
-        *,
-        optimizer: str,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        beta1: float | None = None,
-        beta2: float | None = None,
-        epsilon: float | None = None,
-    ) -> None:
-        self.adam = one_of("optimizer", optimizer, ("sgd", "adam")) == "adam"
-        self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
-        self.nesterov = check_nesterov(nesterov, momentum)
-        self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        if self.adam and momentum:
-            raise ValueError(f"algorithm.momentum={momentum}: adam has none; allowed: 0, or optimizer=sgd")
-        given = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon}
-        for name, value in given.items():
-            if value is not None and not self.adam:
-                raise ValueError(f"algorithm.{name}={value}: sgd has none; allowed: null, or optimizer=adam")
+    def __init__(self, options: OptimizerOptions) -> None:
+        self.adam = options.optimizer == "adam"
+        self.momentum = options.momentum
+        self.nesterov = options.nesterov
+        self.weight_decay = options.weight_decay
+        given = {name: getattr(options, name) for name in ADAM}
         values = ADAM | {name: value for name, value in given.items() if value is not None}
-        self.beta1 = in_range("beta1", values["beta1"], 0, 1, open_high=True)
-        self.beta2 = in_range("beta2", values["beta2"], 0, 1, open_high=True)
-        self.epsilon = in_range("epsilon", values["epsilon"], 0)
+        self.beta1, self.beta2, self.epsilon = values["beta1"], values["beta2"], values["epsilon"]
 
     def start(self, w: Tensor) -> None:
         """Allocate the state for the flat vector `w`."""
@@ -97,7 +109,7 @@ class Optimizer:
         w.addcdiv_(m, s, value=-rate)  # lines 6 and 8
 
     def state(self) -> Message:
-        """The velocity `v` of SGD with momentum; `m`, `u` and `t` of Adam."""
+        """Return the velocity `v` of SGD with momentum; `m`, `u` and `t` of Adam."""
         if self.m is not None and self.u is not None:
             return {"m": self.m, "u": self.u, "t": self.t}
         return {} if self.v is None else {"v": self.v}

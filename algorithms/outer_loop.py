@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from algorithms.base import Cost, in_range
-from algorithms.local_sgd import whole
+from algorithms.base import Cost, in_range, integer
 
 
 class OuterLoop:
@@ -32,7 +31,7 @@ class OuterLoop:
     separable: ClassVar[bool] = True
 
     def __init__(self, *, inner: int, sgd_epochs: float, sgd_lr: float, sgd_decay: float) -> None:
-        if whole("inner", inner) < 1:
+        if integer("inner", inner) < 1:
             raise ValueError(f"algorithm.inner={inner}: out of range; allowed: whole numbers from 1")
         self.barrier_every: int = inner
         self.sgd_epochs = in_range("sgd_epochs", sgd_epochs, 0)

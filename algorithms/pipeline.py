@@ -11,16 +11,16 @@ Modules are counted from 0 in code (`rank`), from 1 in equations and messages.
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from algorithms.base import Message, Stateful, Step, one_of
-from algorithms.optimizer import Optimizer
+from algorithms.optimizer import Optimizer, OptimizerOptions
 
 
 class Features(NamedTuple):
@@ -95,26 +95,40 @@ class Place(NamedTuple):
     seed: int
 
 
-class Pipeline(Stateful):
-    """One module of a method that cuts the network.
+@dataclass(kw_only=True, eq=False)
+class PipelineOptions(OptimizerOptions):
+    """The arguments of every pipeline method: those of `OptimizerOptions`, and where the network is cut.
 
     Args:
-        optimizer: "sgd" or "adam", see `algorithms.optimizer.Optimizer`, as the arguments after it up to `epsilon`.
-        momentum: heavy-ball coefficient.
-        nesterov: use Nesterov's form of momentum.
-        weight_decay: coefficient of the l2 term.
-        beta1: of Adam; null takes the default.
-        beta2: of Adam.
-        epsilon: of Adam.
-        split: names of the blocks at which modules 2 to K begin; None spreads the blocks evenly, see `cut`.
+        split: names of the blocks at which modules 2 to K begin; None spreads the blocks evenly, see
+            `algorithms.partition`.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    split: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        split = self.split
+        if isinstance(split, str) or (split is not None and not isinstance(split, Sequence)):
+            raise ValueError(f"algorithm.split={split}: is no list; allowed: a list of names of blocks, or null")
+        self.split = None if split is None else [str(name) for name in split]
+
+
+class Pipeline(PipelineOptions, Stateful):
+    """One module of a method that cuts the network; its arguments are those of `PipelineOptions`.
+
+    A method with arguments of its own is a dataclass with these as fields, keyword-only like those it inherits.
 
     Attributes:
         locked: whether a module's backward pass needs the error gradient of the same iteration.
         replays: forward passes that a module other than the last makes in its backward pass.
-        direction: the gradient that the last update took, before weight decay, where `watched`; None where none was.
-        watched: whether to keep `direction`.
-        w: the module's flat weights, valid after `start`.
-        rank: which module this is, from 0, valid after `start`.
+        keeps_direction: whether to keep `direction`, for diagnostics.
+        direction: the gradient that the last update took, before weight decay; None if there was none.
+        w: the module's flat weights, valid after `setup`.
+        rank: which module this is, from 0, valid after `setup`.
     """
 
     cuts_network: ClassVar[bool] = True
@@ -124,39 +138,18 @@ class Pipeline(Stateful):
 
     w: Tensor
     rank: int
-    watched: bool = False
+    keeps_direction: bool = False
     direction: Tensor | None = None
 
-    def __init__(
-        self,
-        *,
-        optimizer: str = "sgd",
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        beta1: float | None = None,
-        beta2: float | None = None,
-        epsilon: float | None = None,
-        split: Sequence[str] | None = None,
-    ) -> None:
-        self.optimizer = Optimizer(
-            optimizer=optimizer,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            beta1=beta1,
-            beta2=beta2,
-            epsilon=epsilon,
-        )
-        if isinstance(split, str) or (split is not None and not isinstance(split, Sequence)):
-            raise ValueError(f"algorithm.split={split}: is no list; allowed: a list of names of blocks, or null")
-        self.split = None if split is None else [str(name) for name in split]
+    def setup(self, w: Tensor, place: Place) -> None:
+        """Take over `w` (not a copy) as the module's flat weights and allocate the method's state.
 
-    def start(self, w: Tensor, place: Place) -> None:
-        """Take over `w` (not a copy) as the module's flat weights and allocate its state."""
+        It has another name than `ParameterServer.start` since `start` is an option of some of these methods.
+        """
         self.w = w
         self.rank, self.workers = place.rank, place.workers
-        self.optimizer.start(w)
+        self.apply_gradient = Optimizer(self)
+        self.apply_gradient.start(w)
 
     @property
     def delay(self) -> int:
@@ -178,93 +171,28 @@ class Pipeline(Stateful):
 
     def optimizer_step(self, g: Tensor, step: Step) -> None:
         """Update the weights along the gradient `g`, which is overwritten."""
-        if self.watched:
+        if self.keeps_direction:
             self.direction = g.clone()
-        self.optimizer(self.w, g, step.lr)
+        self.apply_gradient(self.w, g, step.lr)
 
     def skip_update(self) -> None:
-        """Let the weights be in this iteration."""
+        """Leave the weights and the optimizer's state as they are in this iteration."""
         self.direction = None
 
     def state(self) -> Message:
-        """`w` and the optimizer's tensors."""
-        return {"w": self.w} | self.optimizer.state()
+        """Return `w` and the optimizer's tensors."""
+        return {"w": self.w} | self.apply_gradient.state()
 
-    def kept(self) -> list[Message]:
-        """Return what is kept of earlier iterations, as named tensors of any shapes, the oldest first."""
+    def pending(self) -> list[Message]:
+        """Return what earlier iterations left to be done, as named tensors of any shapes, the oldest first."""
         return []
 
-    def keep(self, stage: Stage, kept: Sequence[Message]) -> None:
-        """Take over what `kept` returned; called after `load_state`."""
+    def load_pending(self, stage: Stage, pending: Sequence[Message]) -> None:
+        """Take over what `pending` returned; called after `load_state`, whose weights it must leave as they are."""
 
-    def held(self) -> tuple[list[Tensor], list[Tape]]:
-        """Return the tensors and tapes that are in memory for later iterations, the weights aside."""
+    def retained(self) -> tuple[list[Tensor], list[Tape]]:
+        """Return the tensors and tapes that stay in memory for later iterations, the weights aside."""
         return [], []
-
-
-def cut(blocks: Sequence[tuple[str, int]], workers: int, split: Sequence[str] | None) -> list[tuple[int, int]]:
-    """Cut a chain into modules.
-
-    Without `split`, units are counted as in the literature on decoupled training: every block but the last, the
-    classifier, which joins the last module; ⌈units / K⌉ go to each module and the rest to the last (58 units of
-    ResNet-110 make 29/29 and 15/15/15/13, 85 of ResNet-164 make 22/22/22/19). Ours, for short chains: where that leaves
-    a module without weights, the blocks that own weights are spread instead, as evenly as they go, and each takes the
-    blocks without weights that follow it along.
-
-    Args:
-        blocks: name and number of weights of each block.
-        workers: number of modules K.
-        split: names of the blocks at which modules 2 to K begin, or None.
-
-    Returns:
-        For each module, its first block and one past its last.
-
-    Raises:
-        ValueError: the chain is too short, or `split` does not fit it.
-    """
-    names = [name for name, _ in blocks]
-    heavy = [i for i, (_, weights) in enumerate(blocks) if weights]
-    if workers > len(heavy):
-        raise ValueError(
-            f"cluster.workers={workers}: the network has {len(heavy)} blocks with weights, and each module needs one; "
-            f"allowed: 1 to {len(heavy)}"
-        )
-    if split is not None:
-        return _given(blocks, names, workers, split)
-    size = -(-(len(blocks) - 1) // workers) or 1
-    starts = [size * k for k in range(workers)]
-    if _fits(blocks, starts):
-        return _spans(starts, len(blocks))
-    pieces = torch.tensor(heavy).tensor_split(workers)
-    return _spans([0, *(int(piece[0]) for piece in pieces[1:])], len(blocks))
-
-
-def _given(
-    blocks: Sequence[tuple[str, int]], names: list[str], workers: int, split: Sequence[str]
-) -> list[tuple[int, int]]:
-    shown = f"algorithm.split=[{','.join(split)}]"
-    allowed = f"{workers - 1} of {', '.join(names[1:])}, in this order (cluster.workers={workers}), or null"
-    for name in split:
-        if name not in names[1:]:
-            raise ValueError(f"{shown}: no module can begin at {name}; allowed: {allowed}")
-    starts = [0, *(names.index(name) for name in split)]
-    if len(split) != workers - 1:
-        raise ValueError(f"{shown}: makes {len(split) + 1} modules; allowed: {allowed}")
-    if any(a >= b for a, b in itertools.pairwise(starts)):
-        raise ValueError(f"{shown}: is not in the order of the network; allowed: {allowed}")
-    if not _fits(blocks, starts):
-        raise ValueError(f"{shown}: leaves a module without weights; allowed: {allowed}, with weights in each module")
-    return _spans(starts, len(blocks))
-
-
-def _spans(starts: list[int], end: int) -> list[tuple[int, int]]:
-    return list(zip(starts, [*starts[1:], end], strict=True))
-
-
-def _fits(blocks: Sequence[tuple[str, int]], starts: list[int]) -> bool:
-    """Whether every module has weights; `starts` may reach beyond the chain's end."""
-    spans = _spans(starts, len(blocks))
-    return all(sum(weights for _, weights in blocks[low:high]) for low, high in spans)
 
 
 def check_start(start: str) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from algorithms.base import Batch, Message, Oracle, Step, in_range, zeros
 from algorithms.outer_loop import OuterLoop
-from algorithms.shared_memory import SharedMemory, drawn, how_many
+from algorithms.shared_memory import SharedMemory, check_coordinates, draw_coordinates
 
 
 class SharedAsySVRG(OuterLoop, SharedMemory):
@@ -50,7 +50,7 @@ class SharedAsySVRG(OuterLoop, SharedMemory):
         sgd_decay: float = 0.0,
     ) -> None:
         super().__init__(inner=inner, sgd_epochs=sgd_epochs, sgd_lr=sgd_lr, sgd_decay=sgd_decay)
-        self.count = how_many(coordinates)
+        self.count = check_coordinates(coordinates)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
 
     def start(self, w: Tensor, workers: int) -> None:
@@ -80,7 +80,7 @@ class SharedAsySVRG(OuterLoop, SharedMemory):
 
     def coordinates(self, n: int, generator: np.random.Generator) -> Tensor | None:
         """Draw the coordinates k_t of one update."""
-        return None if self.count is None else drawn(self.count, n, generator)
+        return None if self.count is None else draw_coordinates(self.count, n, generator)
 
     def snapshots(self, n: int) -> dict[str, int]:
         """w̃ and ∇f(w̃)."""

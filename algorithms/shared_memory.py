@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, Message, Oracle, Stateful, Step, in_range
-from algorithms.local_sgd import whole
+from algorithms.base import Batch, Message, Oracle, Stateful, Step, in_range, integer
 
 
 class SharedMemory(Stateful):
@@ -79,7 +78,7 @@ class SharedMemory(Stateful):
         return self.w
 
 
-def drawn(count: int, n: int, generator: np.random.Generator) -> Tensor | None:
+def draw_coordinates(count: int, n: int, generator: np.random.Generator) -> Tensor | None:
     """Return `count` distinct coordinates of `n`, uniformly drawn and ascending; None where that is all of them."""
     if count >= n:
         return None
@@ -88,10 +87,10 @@ def drawn(count: int, n: int, generator: np.random.Generator) -> Tensor | None:
     return torch.from_numpy(chosen)
 
 
-def how_many(coordinates: int | None) -> int | None:
+def check_coordinates(coordinates: int | None) -> int | None:
     """Check the number of coordinates that an update writes, None for all, and return it.
 
     Raises:
         ValueError: naming the key, the value and what is allowed.
     """
-    return None if coordinates is None else int(in_range("coordinates", whole("coordinates", coordinates), 1))
+    return None if coordinates is None else int(in_range("coordinates", integer("coordinates", coordinates), 1))

@@ -12,33 +12,24 @@ by its samples, so that the sum is the mean gradient of all of the step's sample
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from algorithms.base import Batch, Collective, Message, Oracle, Step, in_range, zeros
+from algorithms.base import Batch, Collective, Message, Oracle, Step, zeros
 from algorithms.blockwise import BlockwiseUpdate
-from algorithms.momentum import check_nesterov, sgd_step
+from algorithms.momentum import SGDOptions, sgd_step
 
 
-class SSGD(Collective):
-    """Synchronous SGD.
+@dataclass(kw_only=True, eq=False)
+class SSGD(SGDOptions, Collective):
+    """Synchronous SGD; the arguments are those of `SGDOptions`.
 
-    Args:
-        momentum: heavy-ball coefficient μ in [0, 1), on the averaged gradient.
-        nesterov: use Nesterov's form of momentum.
-        weight_decay: coefficient of the l2 term, added to each worker's gradient.
-
-    Raises:
-        ValueError: an argument is out of range.
+    Momentum is on the averaged gradient; weight decay is added to each worker's.
     """
 
     replicated: ClassVar[bool] = True
-
-    def __init__(self, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
-        self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
-        self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.nesterov = check_nesterov(nesterov, momentum)
 
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
         """See `Collective.start`."""

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from algorithms.pipeline import Place, cut
+from algorithms.partition import partition
+from algorithms.pipeline import Place
 from runner.config.errors import InputError, building
 from runner.config.seeds import derive
 from runner.gradients.oracle import NetworkOracle
@@ -45,7 +46,7 @@ class Cut:
             raise InputError.of("model", type(chain).__name__, "is no chain of blocks", "networks with blocks")
         blocks = list(chain.blocks())
         with building():
-            spans = cut([(name, sum(p.numel() for p in b.parameters())) for name, b in blocks], workers, split)
+            spans = partition([(name, sum(p.numel() for p in b.parameters())) for name, b in blocks], workers, split)
         pieces = [_pieces(oracle, [name for name, _ in blocks[low:high]]) for low, high in spans]
         for k in (0, 2):
             ends = [(piece[k], piece[k + 1]) for piece in pieces]

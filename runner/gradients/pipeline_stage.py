@@ -154,7 +154,7 @@ class NetworkStage:
         """Look whether more is in memory than ever."""
         if self.method is None:
             return
-        tensors, tapes = self.method.held()
+        tensors, tapes = self.method.retained()
         found = {} if tape is None else dict(tape.storages)
         for tensor in tensors:
             storage = tensor.untyped_storage()

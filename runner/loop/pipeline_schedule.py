@@ -67,4 +67,4 @@ def restore_module(method: Pipeline, stage: Any, state: dict[str, Any], rank: in
     # The weights first: what is kept of earlier iterations may be recorded anew at them.
     method.load_state(state["methods"][rank])
     kept = state["kept"][rank]
-    method.keep(stage, [{name: tensor.to(device) for name, tensor in item.items()} for item in kept])
+    method.load_pending(stage, [{name: tensor.to(device) for name, tensor in item.items()} for item in kept])

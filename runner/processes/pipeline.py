@@ -72,7 +72,7 @@ class ProcessPipeline:
         self.activity = activity
         self.clock = clock
         self.stage = cut.stages[self.rank]
-        method.start(self.stage.weights, cut.place(self.rank))
+        method.setup(self.stage.weights, cut.place(self.rank))
         self.step = 0
         self.stop = False
         self.asked = False
@@ -262,7 +262,7 @@ class ProcessPipeline:
         """Return this module's state; copies, as a view would be saved with all that it is a view of."""
         return {
             "method": {name: tensor.clone() for name, tensor in self.method.state().items()},
-            "kept": [{name: tensor.clone() for name, tensor in item.items()} for item in self.method.kept()],
+            "kept": [{name: tensor.clone() for name, tensor in item.items()} for item in self.method.pending()],
             "statistics": self.stage.running.clone(),
             "totals": self.oracle.totals.clone(),
             "held": [delta for delta in self.held or [] if delta is not None],

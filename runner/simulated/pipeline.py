@@ -72,8 +72,8 @@ class SimulatedPipeline:
         self.activity = activity
         self.directions = directions
         for rank, (method, stage) in enumerate(zip(methods, cut.stages, strict=True)):
-            method.start(stage.weights, cut.place(rank))
-            method.watched = directions is not None
+            method.setup(stage.weights, cut.place(rank))
+            method.keeps_direction = directions is not None
         self.now = [0.0] * workers
         self.step = 0
         self.travelling: list[Tensor | None] = [None] * workers
@@ -173,7 +173,7 @@ class SimulatedPipeline:
         """Return everything that the rest of the run depends on; a graph is kept as what it is made of."""
         return {
             "methods": [method.state() for method in self.methods],
-            "kept": [method.kept() for method in self.methods],
+            "kept": [method.pending() for method in self.methods],
             "statistics": self.running_statistics(),
             "totals": self.oracle.totals,
             "travelling": [[] if delta is None else [delta] for delta in self.travelling],

@@ -134,7 +134,7 @@ def _pipeline(parts: RunComponents) -> tuple[float, int, int]:
     assert isinstance(parts.method, Pipeline)
     methods = [parts.method, *(parts.new_method() for _ in range(parts.workers - 1))]
     for rank, (method, stage) in enumerate(zip(methods, cut.stages, strict=True)):
-        method.start(stage.weights, cut.place(rank))
+        method.setup(stage.weights, cut.place(rank))
     batch, number = parts.batches.batch(0), itertools.count()
     sent: list[Tensor | None] = [None] * parts.workers
 

@@ -75,13 +75,12 @@ def test_staleness_awareness_changes_nothing_for_one_worker_but_for_two(tmp_path
     assert weights(3, "aware") != weights(3, "plain")
 
 
-def test_the_worker_pushes_its_gradient_and_where_asked_the_pulled_weights():
+def test_worker_pushes_its_gradient_alone():
     oracle: Any = SimpleNamespace(gradient=lambda w, batch: 2 * w)
-    w, batch = torch.arange(3.0), Batch(0, 0, torch.arange(1))
-    assert GradientWorker().work(oracle, {"w": w}, batch).keys() == {"g"}
-    message = GradientWorker(send_weights=True).work(oracle, {"w": w}, batch)
+    w = torch.arange(3.0)
+    message = GradientWorker().work(oracle, {"w": w}, Batch(0, 0, torch.arange(1)))
+    assert message.keys() == {"g"}
     assert torch.equal(message["g"], 2 * w)
-    assert torch.equal(message["w"], w)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from algorithms.asgd import ASGD
-from algorithms.base import Step
+from algorithms.base import Batch, Step
 from algorithms.blockwise import BLOCK
 from algorithms.dc_asgd import DCASGD, DCASGDAbs, DCASGDAdaptive, DCASGDConstant
 from tests.trial import equal, train
@@ -129,6 +130,15 @@ def test_what_was_sent_is_the_backup_and_stays_as_it_was(form: str):
 def test_messages_carry_the_weights_only_where_the_backup_is_the_workers():
     assert built("dc_asgd_c").layout(9).push == {"g": 9}
     assert built("dc_asgd_c", backup="worker").layout(9).push == {"g": 9, "w": 9}
+
+
+def test_worker_with_backup_pushes_its_weights():
+    oracle: Any = SimpleNamespace(gradient=lambda w, batch: 2 * w)
+    w, batch = torch.arange(3.0), Batch(0, 0, torch.arange(1))
+    message = built("dc_asgd_c", backup="worker").worker(0).work(oracle, {"w": w}, batch)
+    assert torch.equal(message["g"], 2 * w)
+    assert torch.equal(message["w"], w)
+    assert built("dc_asgd_c").worker(0).work(oracle, {"w": w}, batch).keys() == {"g"}
 
 
 @pytest.mark.parametrize("model", ["mlp", "resnet8"])

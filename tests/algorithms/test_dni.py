@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from algorithms.optimizer import Optimizer
+from algorithms.optimizer import Optimizer, OptimizerOptions
 from algorithms.synthesizer import Synthesizer
 from tests.trial import Trial
 
@@ -20,7 +20,7 @@ def test_a_synthesizer_starts_at_zero_and_its_loss_falls(shape: tuple[int, ...])
     features, targets = torch.randn(8, *shape), torch.arange(8)
     delta = 0.1 * torch.randn(8, *shape)
     assert torch.equal(synthesizer(features, targets), torch.zeros(8, *shape))
-    adam = Optimizer(optimizer="adam")
+    adam = Optimizer(OptimizerOptions(optimizer="adam"))
     adam.start(synthesizer.weights)
     losses = []
     for _ in range(200):

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from algorithms.hogwild import Hogwild
-from algorithms.shared_memory import drawn
+from algorithms.shared_memory import draw_coordinates
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -12,7 +12,7 @@ def generator(seed: int = 0) -> np.random.Generator:
 def test_coordinates_are_distinct_ascending_and_uniform():
     counts = torch.zeros(10)
     for seed in range(2000):
-        chosen = drawn(3, 10, generator(seed))
+        chosen = draw_coordinates(3, 10, generator(seed))
         assert chosen is not None
         assert chosen.unique().tolist() == chosen.tolist()
         counts[chosen] += 1
@@ -21,8 +21,8 @@ def test_coordinates_are_distinct_ascending_and_uniform():
 
 
 def test_as_many_coordinates_as_there_are_is_all_of_them():
-    assert drawn(10, 10, generator()) is None
-    assert drawn(11, 10, generator()) is None
+    assert draw_coordinates(10, 10, generator()) is None
+    assert draw_coordinates(11, 10, generator()) is None
     assert Hogwild(coordinates=None).coordinates(10, generator()) is None
 
 

@@ -108,7 +108,7 @@ def _uniform(trial: Trial, layers: int, workers: int) -> float:
     cut = Cut(oracle, workers, [f"layer{size * k}" for k in range(1, workers)], (64,), 64)
     methods: Any = [trial.parts.new_method() for _ in range(workers)]
     for rank, method in enumerate(methods):
-        method.start(cut.stages[rank].weights, cut.place(rank))
+        method.setup(cut.stages[rank].weights, cut.place(rank))
         cut.stages[rank].method = method
     sent: list[Any] = [None] * workers
     for t in range(2 * workers):

@@ -132,7 +132,7 @@ class TrainControl:
         stopping: returns whether a signal asks the run to stop.
         observers: called at every evaluation.
         target_loss: training loss at which the run is complete.
-        sign: told the number of updates after each of them.
+        report_step: told the number of updates after each of them.
         measure: columns about the objective at the weights, and the state of the executor.
         classifies: whether the model guesses classes, so that training has errors.
 
@@ -159,7 +159,7 @@ class TrainControl:
         stopping: Callable[[], bool] = lambda: False,
         observers: Sequence[Observer] = (),
         target_loss: float | None = None,
-        sign: Callable[[int], None] = lambda updates: None,
+        report_step: Callable[[int], None] = lambda updates: None,
         measure: Callable[[Tensor, Executor], dict[str, float]] = lambda weights, executor: {},
         classifies: bool = True,
     ) -> None:
@@ -175,7 +175,7 @@ class TrainControl:
         self.stopping = stopping
         self.observers = observers
         self.target_loss = target_loss
-        self.sign = sign
+        self.report_step = report_step
         self.measure = measure
         self.classifies = classifies
         self.epochs_to_target: float | None = None
@@ -228,7 +228,7 @@ class TrainControl:
         self.samples_seen += gradients
         self.updates += 1
         self.seconds = seconds
-        self.sign(self.updates)
+        self.report_step(self.updates)
         if totals is not None and self.updates % CHECK_EVERY == 0:
             self._look(totals)
         self.logger.progress(

@@ -18,7 +18,6 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,6 +30,7 @@ from runner.loop.barrier import following, summed
 from runner.loop.batches import Batches, Leases
 from runner.loop.clock import Clock
 from runner.loop.train_control import PeerLost, TrainControl
+from runner.processes.child import FindLost
 from runner.processes.links import Link, reason
 from runner.processes.message_buffer import BATCH, PART, RESTORE, ROUND, STOP, MessageBuffer
 from runner.processes.worker import STATISTICS, push_fields
@@ -41,7 +41,7 @@ log = logging.getLogger("dcrun")
 
 POLL = 0.5
 """Seconds between two looks at who was lost while no message comes."""
-FAREWELL = datetime.timedelta(seconds=5)
+STOP_TIMEOUT = datetime.timedelta(seconds=5)
 """How long a worker is given to take the message that the run is over."""
 
 
@@ -72,7 +72,7 @@ class ProcessServer:
         batches: the run's batches, leased one by one.
         control: counts, evaluation, checkpoints.
         activity: what each worker did when.
-        lost: returns the workers that were found dead or stuck since it was called last, and what happened to each.
+        find_lost: see `FindLost`.
         clock: delays that are acted with real sleeps.
         recorder: writes down the order of messages; None where nobody asked for it.
         compiled: fuse the server's update rule.
@@ -87,7 +87,7 @@ class ProcessServer:
         batches: Batches,
         control: TrainControl,
         activity: Activity,
-        lost: Callable[[], list[tuple[int, str]]] = list,
+        find_lost: FindLost = list,
         clock: Clock,
         recorder: Recorder | None = None,
         compiled: bool = False,
@@ -95,7 +95,7 @@ class ProcessServer:
         self.server = server
         self.control = control
         self.activity = activity
-        self.lost = lost
+        self.find_lost = find_lost
         self.server_seconds = clock.server_seconds
         self.recorder = recorder
         self.workers_lost = 0
@@ -171,7 +171,7 @@ class ProcessServer:
 
     def _take(self) -> None:
         """Handle the next message, or whatever else has come up."""
-        for worker, fault in self.lost():
+        for worker, fault in self.find_lost():
             self._drop(worker, fault)
         try:
             worker, arrived, error = self.arrivals.get(timeout=POLL)
@@ -284,7 +284,7 @@ class ProcessServer:
             else:
                 orphans.append(worker)
         while len(answers) < len(self.connections):
-            for worker, fault in self.lost():
+            for worker, fault in self.find_lost():
                 drop(worker, fault)
             for worker in self._living():
                 if orphans and worker not in asked:
@@ -403,9 +403,9 @@ class ProcessServer:
             connection = self.connections[worker]
             try:
                 if connection.sending is not None:
-                    connection.sending.wait(FAREWELL)
+                    connection.sending.wait(STOP_TIMEOUT)
                 connection.outbox.header[0] = STOP
-                connection.link.send(connection.outbox.raw).wait(FAREWELL)
+                connection.link.send(connection.outbox.raw).wait(STOP_TIMEOUT)
             except RuntimeError as error:
                 log.info("worker %d could not be told to stop: %s", worker, reason(error))
 

@@ -38,7 +38,7 @@ def serve_worker(
     rounds: Sequence[Round] = (),
     restoring: dict[str, int] | None = None,
     shard_gradients: float = 0.0,
-    sign: Callable[[int], None] = lambda pushes: None,
+    report_step: Callable[[int], None] = lambda pushes: None,
 ) -> None:
     """Work for a server until it says stop: receive weights and a batch number, compute, push; at barriers, answer.
 
@@ -55,7 +55,7 @@ def serve_worker(
         rounds: of a barrier.
         restoring: layout of the message that restores this half.
         shard_gradients: gradient evaluations per sample of a shard, in all rounds with answers.
-        sign: told the number of messages sent so far.
+        report_step: told the number of messages sent so far.
 
     Raises:
         RuntimeError: the server is gone.
@@ -125,4 +125,4 @@ def serve_worker(
             travel(layout.push)
             link.send(outbox.raw).wait()
         task += 1
-        sign(task)
+        report_step(task)

@@ -26,7 +26,7 @@ from algorithms.shared_memory import SharedMemory
 from runner.config.errors import InputError
 from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import Stop, TrainControl
-from runner.processes.child import LostWorkers
+from runner.processes.child import FindLost
 from runner.processes.collective import ProcessCollective
 from runner.processes.links import Link
 from runner.processes.rendezvous import (
@@ -38,7 +38,7 @@ from runner.processes.rendezvous import (
 )
 from runner.processes.server import ProcessServer
 from runner.processes.shared_memory import MemoryServer, MemoryWorker
-from runner.processes.spawn import launch
+from runner.processes.spawn import spawn
 from runner.processes.worker import serve_worker
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
@@ -68,11 +68,11 @@ def run_on_processes(cfg: DictConfig, folder: Path | None) -> int:
         rendezvous = torchrun_rendezvous(cfg.cluster.timeout)
         fit(cfg, rendezvous.world)
         build.workers_of(cfg, algorithm)
-        return run_rank(cfg, folder, rendezvous, lost=list)
+        return run_rank(cfg, folder, rendezvous, find_lost=list)
     assert folder is not None
     cfg.cluster.workers = build.workers_of(cfg, algorithm)
     servers = _servers(cfg)
-    return launch(cfg, folder, server=bool(servers), world=cfg.cluster.workers + servers, run_rank=run_rank)
+    return spawn(cfg, folder, server=bool(servers), world=cfg.cluster.workers + servers, run_rank=run_rank)
 
 
 def _servers(cfg: DictConfig) -> int:
@@ -98,8 +98,8 @@ def run_rank(
     cfg: DictConfig,
     folder: Path | None,
     rendezvous: Rendezvous,
-    lost: LostWorkers = list,
-    sign: Callable[[int], None] = lambda step: None,
+    find_lost: FindLost = list,
+    report_step: Callable[[int], None] = lambda step: None,
 ) -> int:
     """Do what this rank has to do, to the end of the run.
 
@@ -107,8 +107,8 @@ def run_rank(
         cfg: the composed configuration, `cluster.workers` set.
         folder: the run folder, for rank 0.
         rendezvous: where the ranks meet.
-        lost: see `LostWorkers`; asked by a server from when all workers have joined.
-        sign: told, step by step, how far this rank has come.
+        find_lost: see `FindLost`; asked by a server from when all workers have joined.
+        report_step: told, step by step, how far this rank has come.
 
     Returns:
         The exit code.
@@ -130,10 +130,16 @@ def run_rank(
         # Neighbours send to each other whenever they are ready; over NCCL their messages would have to come in order.
         join_group(rendezvous, torch.device("cpu"))
         return _together(
-            parts, folder, rendezvous, sign, lambda control: pipeline.on_process(parts, modules, rendezvous, control)
+            parts,
+            folder,
+            rendezvous,
+            report_step,
+            lambda control: pipeline.on_process(parts, modules, rendezvous, control),
         )
     return (
-        _serve(parts, folder, rendezvous, lost, sign) if parameter_server else _collect(parts, folder, rendezvous, sign)
+        _serve(parts, folder, rendezvous, find_lost, report_step)
+        if parameter_server
+        else _collect(parts, folder, rendezvous, report_step)
     )
 
 
@@ -141,8 +147,8 @@ def _serve(
     parts: build.RunComponents,
     folder: Path | None,
     rendezvous: Rendezvous,
-    lost: LostWorkers,
-    sign: Callable[[int], None],
+    find_lost: FindLost,
+    report_step: Callable[[int], None],
 ) -> int:
     method, n = parts.method, parts.oracle.replica.weights.numel()
     shared = method if isinstance(method, SharedMemory) else None
@@ -168,7 +174,7 @@ def _serve(
             rounds=method.rounds(n),
             restoring=method.restoring(n),
             shard_gradients=method.barrier_cost.gradients,
-            sign=sign,
+            report_step=report_step,
         )
         return 0
     assert folder is not None
@@ -182,7 +188,7 @@ def _serve(
             batches=parts.batches,
             control=control,
             activity=Activity(parts.workers),
-            lost=lost,
+            find_lost=find_lost,
             clock=parts.clock(),
             recorder=Recorder.of(parts, folder) if shared is None else None,
             compiled=parts.cfg.run.compile,
@@ -193,14 +199,16 @@ def _serve(
         return server
 
     try:
-        return train(parts, folder, virtual=False, make=make, lost=lambda: servers[0].workers_lost, sign=sign)
+        return train(
+            parts, folder, virtual=False, make=make, lost=lambda: servers[0].workers_lost, report_step=report_step
+        )
     finally:
         if isinstance(method, MemoryServer):
             method.close()
 
 
 def _collect(
-    parts: build.RunComponents, folder: Path | None, rendezvous: Rendezvous, sign: Callable[[int], None]
+    parts: build.RunComponents, folder: Path | None, rendezvous: Rendezvous, report_step: Callable[[int], None]
 ) -> int:
     method = parts.method
     assert isinstance(method, Collective)
@@ -218,14 +226,14 @@ def _collect(
             compiled=parts.cfg.run.compile,
         )
 
-    return _together(parts, folder, rendezvous, sign, make)
+    return _together(parts, folder, rendezvous, report_step, make)
 
 
 def _together(
     parts: build.RunComponents,
     folder: Path | None,
     rendezvous: Rendezvous,
-    sign: Callable[[int], None],
+    report_step: Callable[[int], None],
     make: Callable[[TrainControl], Executor],
 ) -> int:
     """Run one of several ranks that are all alike, but that rank 0 owns the run folder; all have joined the group."""
@@ -233,13 +241,17 @@ def _together(
         if rendezvous.rank == 0:
             assert folder is not None
             share = functools.partial(_share, device=comm_device(parts.device))
-            return train(parts, folder, virtual=False, make=make, share=share, sign=sign, watched=rendezvous.local)
-        return _follow(parts, make, sign)
+            return train(
+                parts, folder, virtual=False, make=make, share=share, report_step=report_step, watched=rendezvous.local
+            )
+        return _follow(parts, make, report_step)
     finally:
         dist.destroy_process_group()
 
 
-def _follow(parts: build.RunComponents, make: Callable[[TrainControl], Executor], sign: Callable[[int], None]) -> int:
+def _follow(
+    parts: build.RunComponents, make: Callable[[TrainControl], Executor], report_step: Callable[[int], None]
+) -> int:
     """Run a rank other than 0, which writes nothing; one that is asked to stop has all of them stop."""
     cfg = parts.cfg
     with StopSignals(follows=True) as stop:
@@ -250,7 +262,7 @@ def _follow(parts: build.RunComponents, make: Callable[[TrainControl], Executor]
             checkpoint_every=cfg.run.checkpoint_every or cfg.run.eval_every,
             schedule=parts.schedule,
             stopping=lambda: bool(stop),
-            sign=sign,
+            report_step=report_step,
         )
         executor = make(control)
         resumed = _share(None, comm_device(parts.device))

@@ -63,7 +63,7 @@ def train(
     make: Callable[[TrainControl], Executor],
     lost: Callable[[], int] = lambda: 0,
     share: Callable[[dict[str, Any] | None], object] = lambda state: None,
-    sign: Callable[[int], None] = lambda updates: None,
+    report_step: Callable[[int], None] = lambda updates: None,
     watched: bool = False,
 ) -> int:
     """Train with the executor that `make` returns, and write the run folder.
@@ -75,7 +75,7 @@ def train(
         make: builds the executor for its training control.
         lost: returns the number of workers lost.
         share: gives the checkpoint that the run goes on from (None for a fresh run) to the other ranks.
-        sign: told the number of updates after each of them.
+        report_step: told the number of updates after each of them.
         watched: whether a launcher says which peer was lost, and why; it knows better than a broken connection.
 
     Returns:
@@ -108,7 +108,7 @@ def train(
             stopping=lambda: bool(stop),
             observers=parts.observers(folder, 0 if resumed is None else resumed["tracker"]["rows"]),
             target_loss=cfg.run.target_loss,
-            sign=sign,
+            report_step=report_step,
             measure=parts.measure,
             classifies=parts.classifies,
         )

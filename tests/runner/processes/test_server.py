@@ -92,7 +92,7 @@ class Stage:
             batches=parts.batches,
             control=self.control,
             activity=Activity(workers),
-            lost=self._lost,
+            find_lost=self._find_lost,
             clock=parts.clock(),
         )
         if state is not None:
@@ -109,7 +109,7 @@ class Stage:
         self.weights.append(float(self.server.weights()))
         self.updated.put(None)
 
-    def _lost(self) -> list[tuple[int, str]]:
+    def _find_lost(self) -> list[tuple[int, str]]:
         found, self.found = self.found, []
         return found
 

@@ -71,7 +71,7 @@ class Watched:
         return not any(alive(pid) for pid in self.pids.values())
 
 
-def test_a_killed_worker_is_named_and_the_others_finish(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_the_others_finish_for_a_killed_worker(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     watched = Watched(tmp_path, ("worker 1", signal.SIGKILL))
     code, summary = run_in(tmp_path, "algorithm=dc_asgd_a", *RUN, "run.epochs=6")
     assert watched.none_left()
@@ -85,7 +85,7 @@ def test_a_killed_worker_is_named_and_the_others_finish(tmp_path: Path, caplog: 
 
 
 @pytest.mark.slow
-def test_without_workers_the_run_is_interrupted_and_can_go_on(tmp_path: Path):
+def test_without_workers_the_run_is_interrupted(tmp_path: Path):
     watched = Watched(tmp_path, ("worker 0", signal.SIGKILL), ("worker 1", signal.SIGKILL))
     code, summary = run_in(tmp_path, "algorithm=asgd", *LONG)
     assert watched.none_left()
@@ -93,7 +93,7 @@ def test_without_workers_the_run_is_interrupted_and_can_go_on(tmp_path: Path):
     assert list(tmp_path.glob("checkpoints/step-*.pt"))
 
 
-def test_a_killed_server_ends_the_run_and_leaves_no_orphan(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_killed_server_leaves_no_orphan(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     watched = Watched(tmp_path, ("server", signal.SIGKILL))
     code, summary = run_in(tmp_path, "algorithm=asgd", *LONG)
     assert watched.none_left()
@@ -102,7 +102,7 @@ def test_a_killed_server_ends_the_run_and_leaves_no_orphan(tmp_path: Path, caplo
     assert any("run.resume=" in line for line in caplog.messages)
 
 
-def test_a_killed_peer_of_a_collective_ends_the_run_and_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_killed_peer_ends_a_collective(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     watched = Watched(tmp_path, ("worker 1", signal.SIGKILL))
     code, summary = run_in(tmp_path, "algorithm=ssgd", *LONG)
     assert watched.none_left()
@@ -157,7 +157,7 @@ def test_a_signal_saves_and_stops(algorithm: str, number: signal.Signals, code: 
     assert int(newest.stem.split("-")[1]) == summary["updates"]
 
 
-def test_one_rank_asked_to_stop_has_rank_0_save(tmp_path: Path):
+def test_any_rank_asked_to_stop_has_rank_0_save(tmp_path: Path):
     """At an evaluation too, at which no checkpoint would be due for long."""
     thread = when(lambda: rows(tmp_path) > 1, lambda: kill("worker 1", signal.SIGTERM))
     overrides = ("algorithm=ssgd", *RUN, "run.epochs=200", "run.eval_every=0.01", "run.checkpoint_every=200")
@@ -168,7 +168,7 @@ def test_one_rank_asked_to_stop_has_rank_0_save(tmp_path: Path):
     assert int(only.stem.split("-")[1]) == summary["updates"]
 
 
-def test_a_stopped_collective_goes_on_to_the_same_bits(tmp_path: Path):
+def test_a_resumed_collective_has_the_same_bits(tmp_path: Path):
     overrides = ("algorithm=ssgd", "algorithm.momentum=0.9", *RUN)
     thread = when(lambda: rows(tmp_path) > 0, lambda: interrupt(signal.SIGTERM))
     code, stopped = run_in(tmp_path, *overrides, "run.epochs=4")

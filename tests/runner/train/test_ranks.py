@@ -1,4 +1,4 @@
-"""Ranks that torchrun starts; those that dcrun spawns itself are in test_launch.py."""
+"""Ranks that torchrun starts; those that dcrun spawns itself are in test_spawn.py."""
 
 import json
 import os

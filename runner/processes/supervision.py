@@ -1,0 +1,163 @@
+"""Watch the ranks of a run on this machine: who is dead, who is stuck, and what that means for the run.
+
+The supervising process is no rank. What a fault costs:
+
+- A worker of a parameter server that died or is stuck: the batch that it held. It is killed, so that a stuck one cannot
+  come back with an old gradient, and the server is told; the others go on.
+- A rank of a collective or a pipeline, or any rank before all have joined: the run, back to its last checkpoint. The
+  others wait in a transfer that cannot end. A kill breaks their connections, and rank 0 then saves what it can.
+- Rank 0, which owns the run folder: the run, back to its last checkpoint.
+- This process: everything, as its ranks end with it. No orphan computes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import shutil
+import signal
+import tempfile
+import time
+from multiprocessing import connection
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from runner.processes.child import DEAD_PEER, RunRank, child_main
+from runner.processes.heartbeat import Heartbeats
+
+log = logging.getLogger("dcrun")
+
+SILENT_FRACTION = 0.8
+"""Fraction of `cluster.timeout` for which a rank may give no heartbeat; the rest is for ending the others."""
+EXIT_SECONDS = 5.0
+"""Seconds that ranks get to end by themselves, at most."""
+
+
+class ProcessSupervisor:
+    """The processes of a run, as seen by the process that started them.
+
+    Args:
+        cfg: the composed configuration, `cluster.workers` set.
+        folder: the run folder.
+        server: whether rank 0 is a parameter server.
+        world: number of ranks.
+        run_rank: what each rank runs, see `RunRank`.
+    """
+
+    def __init__(self, cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: RunRank) -> None:
+        self.server = server
+        self.max_silence = SILENT_FRACTION * cfg.cluster.timeout
+        self.exit_seconds = min(EXIT_SECONDS, (1 - SILENT_FRACTION) * cfg.cluster.timeout)
+        # Not fork: a rank would inherit the locks of this process's threads, torch's among them, maybe locked for good.
+        # Not spawn: each rank would import torch anew. The fork server imports it once.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([run_rank.__module__])
+        self.rendezvous_folder = Path(tempfile.mkdtemp(prefix="dcrun-"))
+        self.heartbeats = Heartbeats(context, world, cfg.cluster.timeout)
+        theirs, self.pipe = context.Pipe(duplex=False)
+        plain = OmegaConf.to_container(cfg, resolve=True)
+        path = str(self.rendezvous_folder / "store")
+        self.processes = [
+            context.Process(
+                target=child_main,
+                args=(rank, world, path, plain, folder, run_rank, self.heartbeats, theirs if rank == 0 else None),
+                name=self.name(rank),
+            )
+            for rank in range(world)
+        ]
+        self.dropped: set[int] = set()
+
+    def name(self, rank: int) -> str:
+        """Return what a rank is called: the server, or a worker's number."""
+        if not self.server:
+            return f"worker {rank}"
+        return "server" if rank == 0 else f"worker {rank - 1}"
+
+    def start(self) -> None:
+        """Start all ranks and list them in the log."""
+        for rank, process in enumerate(self.processes):
+            process.start()
+            log.info("%s is rank %d, pid %s", process.name, rank, process.pid)
+
+    def watch(self) -> tuple[int, str | None]:
+        """Wait for rank 0 to end.
+
+        Returns:
+            The exit code, and a line about the peer at fault if there is one.
+        """
+        looked = time.monotonic()
+        while True:
+            running = [process.sentinel for process in self.processes if process.exitcode is None]
+            connection.wait(running, timeout=self.heartbeats.interval)
+            now = time.monotonic()
+            if now - looked > self.max_silence / 2:
+                # This process itself was stopped, maybe with all others (Ctrl-Z): their silence says nothing.
+                self.heartbeats.reset()
+            looked = now
+            # Rank 0 first: when it has ended, it has said itself how the run ended, and others end because of it.
+            code = self.processes[0].exitcode
+            if code is not None:
+                return (DEAD_PEER, self._fault(0)) if code < 0 else (code, None)
+            for rank in range(1, len(self.processes)):
+                fault = None if rank in self.dropped else self._fault(rank)
+                if fault is None:
+                    continue
+                if self.server and self.heartbeats.joined:
+                    self._drop(rank, fault)
+                    continue
+                return self._stop(rank, fault)
+            fault = self._fault(0)
+            if fault is not None:
+                return DEAD_PEER, fault
+
+    def _stop(self, rank: int, fault: str) -> tuple[int, str | None]:
+        """End the run because of a rank that it cannot do without; return what `watch` returns."""
+        code = self.processes[rank].exitcode
+        self.processes[rank].kill()
+        if not self.heartbeats.joined and code in (1, 2):
+            return code, None  # it has said itself what was wrong
+        # The broken connection wakes rank 0, which saves what it can.
+        self.processes[0].join(self.exit_seconds)
+        return DEAD_PEER, fault
+
+    def _fault(self, rank: int) -> str | None:
+        """Return what is wrong with a rank, if anything: who, what, and how far it had come."""
+        process, code = self.processes[rank], self.processes[rank].exitcode
+        if code is not None:
+            # Rank 0 answers for the run whenever it ends by itself, also between two looks of `watch`.
+            if rank == 0 and code >= 0:
+                return None
+            # Without a server ranks end together, some a little before rank 0, which then finds out by itself.
+            if (code == 0 and (not self.server or self.heartbeats.finished(rank))) or code == DEAD_PEER:
+                return None
+            what = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"died with exit code {code}"
+        elif (silence := self.heartbeats.silence(rank)) > self.max_silence:
+            what = f"is stuck: no sign of life for {silence:.1f} s"
+        else:
+            return None
+        step, ago = self.heartbeats.last_step(rank)
+        thing = "message" if self.server else "step"
+        last = f"its last {thing} was number {step}, {ago:.1f} s ago" if step else f"before its first {thing}"
+        return f"{self.name(rank)} (rank {rank}, pid {process.pid}) {what}; {last}"
+
+    def _drop(self, rank: int, fault: str) -> None:
+        """Go on without a worker of a parameter server."""
+        self.dropped.add(rank)
+        log.info("%s", fault)
+        # A stuck worker may only be slow. Dead, it cannot push after the server has handed out its batch again.
+        self.processes[rank].kill()
+        self.pipe.send((rank - 1, fault))
+
+    def end(self) -> None:
+        """End whoever is still there; nothing of the run stays behind."""
+        # One deadline for all: a run with many ranks takes no longer to end than one with few.
+        deadline = time.monotonic() + self.exit_seconds
+        for process in self.processes:
+            if process.pid is None:
+                continue
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+        shutil.rmtree(self.rendezvous_folder, ignore_errors=True)

@@ -34,7 +34,7 @@ from algorithms.oracle import Batch as Batch
 from algorithms.oracle import Oracle as Oracle
 from algorithms.oracle import Problem as Problem
 from algorithms.oracle import Rows as Rows
-from algorithms.oracle import cut as cut
+from algorithms.oracle import shard_range as shard_range
 
 Message = dict[str, Tensor]
 """Named tensors of fixed shapes; an executor packs them into one buffer and sends them as one."""
@@ -90,13 +90,13 @@ class Layout:
         pull: what a worker gets.
         push: what it sends.
         mirror: what it sends besides, for the server's copy of its state; the clock of a cluster does not count it.
-        kept: what a worker that takes over a part of the training set gets once, see `ParameterServer.kept`.
+        shard_state: what a worker that takes over a shard gets once, see `ParameterServer.shard_state`.
     """
 
     pull: dict[str, int]
     push: dict[str, int]
     mirror: dict[str, int] = field(default_factory=dict)
-    kept: dict[str, int] = field(default_factory=dict)
+    shard_state: dict[str, int] = field(default_factory=dict)
 
 
 class Round(NamedTuple):
@@ -111,7 +111,7 @@ class Round(NamedTuple):
     answer: dict[str, int]
 
 
-class Rhythm(NamedTuple):
+class CommunicationSchedule(NamedTuple):
     """When the workers of a collective method communicate.
 
     Attributes:
@@ -133,8 +133,8 @@ class Worker(ABC):
         The returned tensors may be borrowed from the oracle or from `pulled`; they are valid until the next call.
         """
 
-    def take(self, part: range, message: Message) -> None:  # noqa: B027 (most workers keep nothing)
-        """Take over a part of the training set, with what `ParameterServer.kept` says of it."""
+    def adopt_shard(self, shard: range, message: Message) -> None:  # noqa: B027 (most workers keep nothing)
+        """Take over a shard of the training set, with what `ParameterServer.shard_state` says of it."""
 
     def receive(self, number: int, message: Message) -> None:  # noqa: B027 (most methods have no barriers)
         """Take in what the server broadcasts in round `number` of a barrier; what is to be kept must be copied."""
@@ -172,7 +172,7 @@ class Stateful(ABC):
             are then refused before the run.
         needs: what it asks of the objective: "gradients", which every model has; "rows", gradients of single samples of
             a model with one weight a feature; "dual", these of a quadratic loss. The last two have workers with fixed
-            parts of the training set.
+            shards of the training set.
         weight_decay: λ, coefficient of the l2 term (λ/2)‖w‖².
     """
 
@@ -284,8 +284,8 @@ class ParameterServer(Stateful):
     def announce(self, step: Step) -> None:
         """Be told the learning rate at which the coming pulls are answered."""
 
-    def kept(self, part: range) -> Message:
-        """Return what a worker half needs to take over a part of the training set, see `Worker.take`."""
+    def shard_state(self, shard: range) -> Message:
+        """Return what a worker half needs to take over a shard of the training set, see `Worker.adopt_shard`."""
         return {}
 
     def sent(self, worker: int) -> Message | None:
@@ -375,9 +375,9 @@ class Collective(Stateful):
         """Return this worker's flat weights; the workers' mean is evaluated, saved and hashed."""
         return self.w
 
-    def compared(self) -> dict[str, Rhythm]:
+    def compared(self) -> dict[str, CommunicationSchedule]:
         """Return, by name, the rhythms to set side by side where the cost of communication is told; callable always."""
-        return {type(self).__name__: Rhythm(self.period, self.delay)}
+        return {type(self).__name__: CommunicationSchedule(self.period, self.delay)}
 
 
 def zeros(*shape: int, like: Tensor) -> Tensor:

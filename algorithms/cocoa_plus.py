@@ -1,6 +1,6 @@
 """CoCoA+ with SDCA as the local solver.
 
-    worker k, H samples i of its own part, one after the other, from Δα = 0 and u = w:
+    worker k, H samples i of its own shard, one after the other, from Δα = 0 and u = w:
                              δ = argmax_δ −φ_i*(−(α_i + Δα_i + δ)) − δ x_iᵀu − (σ'/2λn) ‖x_i‖² δ²        (eq. 3.4)
                              Δα_i ← Δα_i + δ,  u ← u + (σ'/λn) δ x_i                                 (algorithm 4)
     worker k:                α_[k] ← α_[k] + γ Δα,  contributes Δv_k = (1/λn) Σ_i Δα_i x_i
@@ -58,7 +58,7 @@ class CoCoAPlus(Collective):
         self.w = w
         self.rank = rank
         self.workers = workers
-        self.low = self.problem.part(rank).start
+        self.low = self.problem.shard(rank).start
         # As long on every worker, so that states can be gathered; the last may be unused.
         self.alpha = zeros(self.problem.largest, like=w)
 
@@ -97,7 +97,7 @@ class CoCoAPlus(Collective):
 
     def duals(self, states: Sequence[Message]) -> Tensor | None:
         """See `Stateful.duals`."""
-        parts = (state["alpha"][: len(self.problem.part(k))] for k, state in enumerate(states))
+        parts = (state["alpha"][: len(self.problem.shard(k))] for k, state in enumerate(states))
         return torch.cat(list(parts))
 
 

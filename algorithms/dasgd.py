@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from algorithms.base import Message, Rhythm, Step, in_range, integer
+from algorithms.base import CommunicationSchedule, Message, Step, in_range, integer
 from algorithms.local_sgd import LocalSGD
 
 
@@ -52,6 +52,6 @@ class DaSGD(LocalSGD):
             # One operator, one pass over memory: block by block as in `BlockwiseUpdate` would only cost more.
             self.w.lerp_(combined["x"], 1 - self.xi)
 
-    def compared(self) -> dict[str, Rhythm]:
+    def compared(self) -> dict[str, CommunicationSchedule]:
         """Mini-batch SGD, Local SGD with this τ, and DaSGD with this τ and d."""
-        return super().compared() | {"DaSGD": Rhythm(self.period, self.delay)}
+        return super().compared() | {"DaSGD": CommunicationSchedule(self.period, self.delay)}

@@ -27,7 +27,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from algorithms.base import Message, Step, one_of, zeros
-from algorithms.pipeline import Features, Pipeline, Place, Stage, Tape, check_start
+from algorithms.pipeline import Features, Pipeline, Stage, StageInfo, Tape, check_start
 
 
 class Pass(NamedTuple):
@@ -58,9 +58,9 @@ class DDG(Pipeline):
         one_of("weights", self.weights, ("stashed", "current"))
         check_start(self.start)
 
-    def setup(self, w: Tensor, place: Place) -> None:
+    def setup(self, w: Tensor, info: StageInfo) -> None:
         """See `Pipeline.setup`."""
-        super().setup(w, place)
+        super().setup(w, info)
         self.passes: deque[Pass] = deque()
 
     def forward(self, stage: Stage, features: Features) -> Tensor:

@@ -1,7 +1,7 @@
 """Dis-dfSDCA, distributed asynchronous dual-free stochastic dual coordinate ascent.
 
     server, push of v_k:     w ← w − η v_k                                                    (eq. 3.5, algorithm 6)
-    worker k, H samples i of its own part of the training set, at the w that it pulled (algorithm 7):
+    worker k, H samples i of its own shard of the training set, at the w that it pulled (algorithm 7):
                              κ = ∇φ_i(w) + α_i                                                (eq. 3.6)
                              α_i ← α_i − η λ n κ                                              (eq. 3.7)
                              v_k ← v_k + κ                                                    (eq. 3.8)
@@ -17,18 +17,18 @@ Where ∇φ_i(w) = φ_i'(x_iᵀw) x_i, α_i is a number times x_i, and the numbe
 independently; a sample that is drawn c times meets the α_i that the earlier draws left, which is a geometric sum.
 
 Where α lives. A sample's α is its worker's, and always up to date there. The server keeps a mirror of it from the
-pushes (new α of the samples used), for evaluations, checkpoints and workers that begin anew or take over the part of
+pushes (new α of the samples used), for evaluations, checkpoints and workers that begin anew or take over the shard of
 a lost one. The clock counts w, η and v alone, as the thesis' messages.
 
 Ours, as the thesis does not say: the rate that a worker pulled is the one that its push is taken in with, so that the
-relation holds under any schedule; the parts of the training set are contiguous; a lost worker's part, with the α of the
-mirror, goes to the living worker that has the fewest samples.
+relation holds under any schedule; the shards of the training set are contiguous; a lost worker's shard, with the α of
+the mirror, goes to the living worker that has the fewest samples.
 
 Sampling (section 3.3.2): a sample drawn with probability p_i instead of 1/n_k counts s_i = 1/(n_k p_i) times in eq. 3.7
 and 3.8, which leaves both unbiased. "importance" takes p_i = ½(1/n_k + L_i/Σ L), L_i the smoothness of φ_i (SDCA
 without Duality, section on non-uniform sampling), so s_i < 2. "adaptive" takes ½(1/n_k + r_i/Σ r) with
 r_i = ‖κ_i‖ √(L_i + λn) at the pulled w (Csiba, Qu and Richtárik 2015; He and Takáč 2015; the uniform half is ours and
-bounds s_i by 2): it needs κ of the whole part for every message, which is counted in its cost.
+bounds s_i by 2): it needs κ of the whole shard for every message, which is counted in its cost.
 
 The outer loop of algorithm 6, after every T pushes a broadcast of w to all workers, is a barrier of no rounds: T is
 `inner`. The thesis does not say its T; by default there is no such broadcast.
@@ -76,13 +76,13 @@ class DualFreeWorker(Worker):
         self.lambda_n = weight_decay * problem.samples
         self.sampling = sampling
         shape = (problem.samples,) if problem.scalar else (problem.samples, problem.features)
-        # Room for all samples, of which those of the worker's own parts are ever touched.
+        # Room for all samples, of which those of the worker's own shards are ever touched.
         self.alpha = torch.zeros(shape)
         self.shares: tuple[Tensor, Tensor] | None = None
 
-    def take(self, part: range, message: Message) -> None:
-        """Set α of a part."""
-        own = self.alpha[part.start : part.stop]
+    def adopt_shard(self, shard: range, message: Message) -> None:
+        """Set α of a shard."""
+        own = self.alpha[shard.start : shard.stop]
         own.copy_(message["alpha"][: own.numel()].view(own.shape))
 
     def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:
@@ -173,7 +173,7 @@ class DisDfSDCA(ParameterServer):
         self.problem = problem
         self.width = 1 if problem.scalar else problem.features
         if self.sampling == "adaptive":
-            # κ of the whole part, besides those of the samples drawn.
+            # κ of the whole shard, besides those of the samples drawn.
             self.cost = Cost(1 + problem.samples / problem.workers / problem.batch)  # type: ignore[misc]
 
     def largest_rate(self) -> float:
@@ -196,7 +196,7 @@ class DisDfSDCA(ParameterServer):
             pull={"w": n, "eta": 1},
             push={"v": n},
             mirror={"ids": room, "alpha": room * self.width},
-            kept={"alpha": self.problem.largest * self.width},
+            shard_state={"alpha": self.problem.largest * self.width},
         )
 
     def announce(self, step: Step) -> None:
@@ -208,10 +208,10 @@ class DisDfSDCA(ParameterServer):
         self.eta[worker] = self.lr
         return {"w": self.w, "eta": self.eta[worker : worker + 1]}
 
-    def kept(self, part: range) -> Message:
-        """The mirror's α of a part, filled up to the largest."""
+    def shard_state(self, shard: range) -> Message:
+        """The mirror's α of a shard, filled up to the largest."""
         room = zeros(self.problem.largest * self.width, like=self.alpha)
-        own = self.alpha[part.start : part.stop].flatten()
+        own = self.alpha[shard.start : shard.stop].flatten()
         room[: own.numel()] = own
         return {"alpha": room}
 

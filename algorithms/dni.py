@@ -25,7 +25,7 @@ from torch import Tensor
 
 from algorithms.base import Message, Step, in_range, zeros
 from algorithms.optimizer import Optimizer, OptimizerOptions
-from algorithms.pipeline import Features, Pipeline, Place, Stage, Tape
+from algorithms.pipeline import Features, Pipeline, Stage, StageInfo, Tape
 from algorithms.synthesizer import Synthesizer
 
 
@@ -49,13 +49,13 @@ class DNI(Pipeline):
         super().__post_init__()
         in_range("synthesizer_lr", self.synthesizer_lr, 0)
 
-    def setup(self, w: Tensor, place: Place) -> None:
+    def setup(self, w: Tensor, info: StageInfo) -> None:
         """See `Pipeline.setup`."""
-        super().setup(w, place)
+        super().setup(w, info)
         self.synthesizer: Synthesizer | None = None
         self.adam = Optimizer(OptimizerOptions(optimizer="adam"))
         if not self.last:
-            self.synthesizer = Synthesizer(place.outputs, place.classes, place.seed, w.device)
+            self.synthesizer = Synthesizer(info.outputs, info.classes, info.seed, w.device)
             self.adam.start(self.synthesizer.weights)
         self.loss = zeros(like=w)
         self.tape: Tape | None = None

@@ -32,7 +32,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from algorithms.base import Message, Step, one_of, zeros
-from algorithms.pipeline import Features, Pipeline, Place, Stage, Tape, check_start
+from algorithms.pipeline import Features, Pipeline, Stage, StageInfo, Tape, check_start
 
 
 @dataclass(kw_only=True, eq=False)
@@ -57,9 +57,9 @@ class FR(Pipeline):
         check_start(self.start)
         one_of("statistics", self.statistics, ("once", "twice"))
 
-    def setup(self, w: Tensor, place: Place) -> None:
+    def setup(self, w: Tensor, info: StageInfo) -> None:
         """See `Pipeline.setup`."""
-        super().setup(w, place)
+        super().setup(w, info)
         self.history: deque[Features] = deque()
         self.tape: Tape | None = None
 

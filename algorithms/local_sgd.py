@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from algorithms.base import Batch, Collective, Message, Oracle, Rhythm, Step, in_range, integer, zeros
+from algorithms.base import Batch, Collective, CommunicationSchedule, Message, Oracle, Step, in_range, integer, zeros
 from algorithms.blockwise import BlockwiseUpdate
 from algorithms.momentum import SGDOptions, sgd_step
 
@@ -73,6 +73,6 @@ class LocalSGD(SGDOptions, Collective):
         """`w`, and the velocity `v` with momentum."""
         return {"w": self.w} | ({} if self.v is None else {"v": self.v})
 
-    def compared(self) -> dict[str, Rhythm]:
+    def compared(self) -> dict[str, CommunicationSchedule]:
         """Mini-batch SGD, and Local SGD with this τ."""
-        return {"mini-batch SGD": Rhythm(1, 0), "Local SGD": Rhythm(self.period, 0)}
+        return {"mini-batch SGD": CommunicationSchedule(1, 0), "Local SGD": CommunicationSchedule(self.period, 0)}

@@ -15,7 +15,7 @@ class Batch(NamedTuple):
         number: position of the batch in the run, counted from 0 (seeds dropout).
         epoch: pass over the training set to which it belongs, counted from 0 (seeds augmentation).
         ids: int64 vector of sample numbers; may be empty in a collective's last, short step. Where workers have fixed
-            parts of the training set, they are drawn from `pool` uniformly and independently.
+            shards of the training set, they are drawn from `pool` uniformly and independently.
         pool: int64 vector of the samples that the worker may use, in a fixed order; None where that is all of them.
     """
 
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What a method whose workers have fixed parts of the training set knows of it before it starts.
+    """What a method whose workers have fixed shards of the training set knows of it before it starts.
 
     Attributes:
         samples: n.
@@ -42,17 +42,17 @@ class Problem(NamedTuple):
     batch: int
     scalar: bool
 
-    def part(self, number: int) -> range:
-        """Return the sample numbers of part `number` of M, which differ in size by at most one."""
-        return cut(self.samples, self.workers, number)
+    def shard(self, number: int) -> range:
+        """Return the sample numbers of shard `number` of M, which differ in size by at most one."""
+        return shard_range(self.samples, self.workers, number)
 
     @property
     def largest(self) -> int:
-        """Samples of the largest part."""
+        """Samples of the largest shard."""
         return -(-self.samples // self.workers)
 
 
-def cut(samples: int, parts: int, number: int) -> range:
+def shard_range(samples: int, parts: int, number: int) -> range:
     """Return piece `number` of 0 … `samples` − 1 in `parts` pieces, the first ones longer by one where need be."""
     size, longer = divmod(samples, parts)
     low = number * size + min(number, longer)

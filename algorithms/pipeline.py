@@ -77,8 +77,8 @@ class Stage(Protocol):
         ...
 
 
-class Place(NamedTuple):
-    """Where a module is.
+class StageInfo(NamedTuple):
+    """What a module is told of itself and of the network.
 
     Attributes:
         rank: from 0.
@@ -141,13 +141,13 @@ class Pipeline(PipelineOptions, Stateful):
     keeps_direction: bool = False
     direction: Tensor | None = None
 
-    def setup(self, w: Tensor, place: Place) -> None:
+    def setup(self, w: Tensor, info: StageInfo) -> None:
         """Take over `w` (not a copy) as the module's flat weights and allocate the method's state.
 
         It has another name than `ParameterServer.start` since `start` is an option of some of these methods.
         """
         self.w = w
-        self.rank, self.workers = place.rank, place.workers
+        self.rank, self.workers = info.rank, info.workers
         self.apply_gradient = Optimizer(self)
         self.apply_gradient.start(w)
 

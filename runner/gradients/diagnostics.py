@@ -35,7 +35,7 @@ DISAGREEMENT = "disagreement"
 
 
 @runtime_checkable
-class Apart(Protocol):
+class MeasuresDisagreement(Protocol):
     """Executes a method whose workers have weights of their own."""
 
     def disagreements(self) -> Tensor:
@@ -48,7 +48,7 @@ SUFFICIENT_DIRECTION = "sufficient_direction"
 
 
 @runtime_checkable
-class Cut(Protocol):
+class MeasuresDirections(Protocol):
     """Executes a method whose modules take directions of their own."""
 
     def sufficient_directions(self) -> dict[str, float]:
@@ -97,11 +97,11 @@ class LayerLog:
         record: dict[str, Any] = {"epoch": row["epoch"], "updates": row["updates"]}
         for quantity in self.quantities:
             if quantity == SUFFICIENT_DIRECTION:
-                assert isinstance(executor, Cut)
+                assert isinstance(executor, MeasuresDirections)
                 record[quantity] = executor.sufficient_directions()
                 continue
             if quantity == DISAGREEMENT:
-                assert isinstance(executor, Apart)
+                assert isinstance(executor, MeasuresDisagreement)
                 values = executor.disagreements().tolist()
             else:
                 values = self.measure(quantity, weights, statistics)

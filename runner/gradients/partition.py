@@ -10,14 +10,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from algorithms.partition import partition
-from algorithms.pipeline import Place
+from algorithms.pipeline import StageInfo
 from runner.config.errors import InputError, building
 from runner.config.seeds import derive
 from runner.gradients.oracle import NetworkOracle
-from runner.gradients.pipeline_stage import NetworkStage
+from runner.gradients.pipeline_stage import PipelineStage
 
 
-class Cut:
+class Partition:
     """A network cut into modules.
 
     Args:
@@ -53,7 +53,7 @@ class Cut:
             assert all(a[1] == b[0] for a, b in itertools.pairwise(ends)), "a module's piece is contiguous"
         self.pieces = pieces
         self.stages = [
-            NetworkStage(oracle, rank, span, piece, rank == workers - 1)
+            PipelineStage(oracle, rank, span, piece, rank == workers - 1)
             for rank, (span, piece) in enumerate(zip(spans, pieces, strict=True))
         ]
         self._measure(shape)
@@ -69,10 +69,10 @@ class Cut:
             work.append(counter.get_total_flops())
         self.shares = [amount / sum(work) for amount in work]
 
-    def place(self, rank: int) -> Place:
-        """Return where a module is, for its method."""
+    def stage_info(self, rank: int) -> StageInfo:
+        """Return what a module is told, for its method."""
         seed = derive(self.oracle.seed, "pipeline", rank)
-        return Place(rank, len(self.stages), self.outputs[rank], self.classes, seed)
+        return StageInfo(rank, len(self.stages), self.outputs[rank], self.classes, seed)
 
     def nbytes(self, rank: int, samples: int) -> int:
         """Return the bytes of what a module makes of so many samples."""

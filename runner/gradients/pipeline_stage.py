@@ -15,7 +15,7 @@ from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import running_average
 
 
-class NetworkTape:
+class StageTape:
     """A module's forward pass; see `algorithms.pipeline.Tape`.
 
     Attributes:
@@ -24,7 +24,7 @@ class NetworkTape:
     """
 
     def __init__(
-        self, stage: NetworkStage, inputs: Tensor, outputs: Tensor, loss: Tensor | None, parameters: list[Tensor]
+        self, stage: PipelineStage, inputs: Tensor, outputs: Tensor, loss: Tensor | None, parameters: list[Tensor]
     ) -> None:
         self.outputs = outputs.detach()
         self.storages: dict[int, int] = {}
@@ -41,7 +41,7 @@ class NetworkTape:
         return self._stage.flatten(found[: len(self._parameters)]), below
 
 
-class NetworkStage:
+class PipelineStage:
     """Blocks `low` to `high` of a chain, with their contiguous pieces of the flat weights and statistics.
 
     Args:
@@ -119,7 +119,7 @@ class NetworkStage:
         self._note(None)
         return outputs
 
-    def record(self, w: Tensor, features: Features, *, track: bool) -> NetworkTape:
+    def record(self, w: Tensor, features: Features, *, track: bool) -> StageTape:
         """See `algorithms.pipeline.Stage.record`; the last module counts loss and errors."""
         # `.data` leaves the version counter behind: whoever writes to `w` before the backward pass means it.
         parameters = [{name: view.data.requires_grad_() for name, view in block.items()} for block in self._views(w)]
@@ -138,7 +138,7 @@ class NetworkStage:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
             outputs = self._run(features, inputs, parameters, track)
             loss = self._loss(outputs, features) if self.last else None
-        tape = NetworkTape(self, inputs, outputs, loss, [p for block in parameters for p in block.values()])
+        tape = StageTape(self, inputs, outputs, loss, [p for block in parameters for p in block.values()])
         tape.storages = storages
         self._note(tape)
         return tape
@@ -150,7 +150,7 @@ class NetworkStage:
         self.oracle.count(loss.detach(), module.errors(outputs, features.targets), len(features.targets))
         return loss
 
-    def _note(self, tape: NetworkTape | None) -> None:
+    def _note(self, tape: StageTape | None) -> None:
         """Look whether more is in memory than ever."""
         if self.method is None:
             return
@@ -160,6 +160,6 @@ class NetworkStage:
             storage = tensor.untyped_storage()
             found[storage.data_ptr()] = storage.nbytes()
         for other in tapes:
-            assert isinstance(other, NetworkTape)
+            assert isinstance(other, StageTape)
             found |= other.storages
         self.peak = max(self.peak, sum(found.values()))

@@ -9,7 +9,7 @@ from algorithms.base import Message, ParameterServer
 from algorithms.shared_memory import SharedMemory
 
 
-def following(server: ParameterServer | SharedMemory, updates: int) -> int | None:
+def next_barrier(server: ParameterServer | SharedMemory, updates: int) -> int | None:
     """Return the number of updates after which the next barrier comes, above `updates`; None where none does.
 
     Before the run, `updates` is -1: a run may begin with a barrier.
@@ -21,15 +21,15 @@ def following(server: ParameterServer | SharedMemory, updates: int) -> int | Non
     return first if updates < first else first + ((updates - first) // every + 1) * every
 
 
-def count(server: ParameterServer | SharedMemory, updates: int) -> int:
+def count_barriers(server: ParameterServer | SharedMemory, updates: int) -> int:
     """Return how many barriers a run of so many updates has; one after the last of them is not held."""
-    found, at = 0, following(server, -1)
+    found, at = 0, next_barrier(server, -1)
     while at is not None and at < updates:
-        found, at = found + 1, following(server, at)
+        found, at = found + 1, next_barrier(server, at)
     return found
 
 
-def pushes(server: ParameterServer | SharedMemory, *, samples: int, size: int, epochs: float) -> int | None:
+def count_pushes(server: ParameterServer | SharedMemory, *, samples: int, size: int, epochs: float) -> int | None:
     """Return the number of batches that make `epochs` effective passes, gradient evaluations / n, or just exceed them.
 
     A barrier's evaluations count with the push that follows it: no run ends with a barrier. None where each batch is
@@ -39,18 +39,18 @@ def pushes(server: ParameterServer | SharedMemory, *, samples: int, size: int, e
         return None
     budget, spent, count = epochs * samples - 1e-6, 0.0, 0
     per_epoch = math.ceil(samples / size)
-    barrier = following(server, -1)
+    barrier = next_barrier(server, -1)
     while spent < budget:
         if count == barrier:
             spent += samples * server.barrier_cost.gradients
-            barrier = following(server, count)
+            barrier = next_barrier(server, count)
         position = count % per_epoch
         spent += min(size, samples - position * size) * server.evaluations(count)
         count += 1
     return count
 
 
-def summed(answers: Iterable[Message]) -> Message:
+def sum_messages(answers: Iterable[Message]) -> Message:
     """Return the sum of messages, added up in their order; the first one's tensors are not changed."""
     total: Message = {}
     for answer in answers:

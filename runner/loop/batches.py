@@ -4,8 +4,8 @@ An epoch is one seeded permutation of the training set, cut into batches, the la
 through the run, so a batch is a function of (seed, number). On a parameter server workers lease them one by one
 (`Leases`); collective methods cut each into one share per worker (`shares`).
 
-Where workers have fixed parts of the training set, the numbers are the same, and a batch is drawn, uniformly and
-independently, from the parts of the worker that has it: a function of (seed, number, parts).
+Where workers have fixed shards of the training set, the numbers are the same, and a batch is drawn, uniformly and
+independently, from the shards of the worker that has it: a function of (seed, number, shards).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, cut
+from algorithms.base import Batch, shard_range
 from runner.config.seeds import derive
 
 EPOCHS_KEPT = 2
@@ -33,7 +33,7 @@ class Batches:
         seed: the run's seed.
         epochs: effective passes; the run ends with the batch that completes them.
         device: where sample numbers are; an epoch's go there at once, so that no batch makes the host wait.
-        parts: number of workers where each has a fixed part of the training set, None where all use all of it.
+        shards: number of workers where each has a fixed shard of the training set, None where all use all of it.
         total: number of batches of the run, where `epochs` passes over the samples are not what it is.
     """
 
@@ -45,7 +45,7 @@ class Batches:
         seed: int,
         epochs: float,
         device: torch.device | str = "cpu",
-        parts: int | None = None,
+        shards: int | None = None,
         total: int | None = None,
     ) -> None:
         self.samples = samples
@@ -57,7 +57,7 @@ class Batches:
         if total is not None:
             self.total = total
         self.device = torch.device(device)
-        self.parts = parts
+        self.shards = shards
         self._orders: dict[int, Tensor] = {}
         self._pools: dict[tuple[int, ...], Tensor] = {}
 
@@ -70,50 +70,50 @@ class Batches:
         ids = self._order(epoch)[position * self.size : (position + 1) * self.size]
         return Batch(number, epoch, ids)
 
-    def drawn(self, number: int, parts: Sequence[int], rank: int = 0, of: int = 1) -> Batch:
-        """Return batch `number`, drawn from parts of the training set.
+    def draw(self, number: int, shards: Sequence[int], rank: int = 0, of: int = 1) -> Batch:
+        """Return batch `number`, drawn from shards of the training set.
 
         Args:
             number: counted from 0.
-            parts: numbers of the parts, in the order in which their worker got them.
+            shards: numbers of the shards, in the order in which their worker got them.
             rank: which share of the batch is wanted.
             of: number of shares that the batch is drawn in, whose sizes differ by at most one.
         """
-        assert self.parts is not None
+        assert self.shards is not None
         epoch, position = divmod(number, self.per_epoch)
-        size = len(cut(min(self.size, self.samples - position * self.size), of, rank))
-        pool = self._pool(tuple(parts))
+        size = len(shard_range(min(self.size, self.samples - position * self.size), of, rank))
+        pool = self._pool(tuple(shards))
         generator = torch.Generator().manual_seed(derive(self.seed, "drawn", number, rank))
         chosen = torch.randint(len(pool), (size,), generator=generator)
         return Batch(number, epoch, pool[chosen.to(self.device)], pool)
 
     def shares(self, number: int, workers: int) -> list[Batch]:
         """Cut batch `number` into shares, one for each worker, whose sizes differ by at most one sample."""
-        if self.parts is not None:
-            return [self.drawn(number, [rank], rank, workers) for rank in range(workers)]
+        if self.shards is not None:
+            return [self.draw(number, [rank], rank, workers) for rank in range(workers)]
         batch = self.batch(number)
         return [batch._replace(ids=ids) for ids in torch.tensor_split(batch.ids, workers)]
 
-    def _pool(self, parts: tuple[int, ...]) -> Tensor:
-        if parts not in self._pools:
-            assert self.parts is not None
-            ranges = [cut(self.samples, self.parts, part) for part in parts]
+    def _pool(self, shards: tuple[int, ...]) -> Tensor:
+        if shards not in self._pools:
+            assert self.shards is not None
+            ranges = [shard_range(self.samples, self.shards, shard) for shard in shards]
             pool = torch.cat([torch.arange(piece.start, piece.stop) for piece in ranges])
-            self._pools[parts] = pool.to(self.device)
-        return self._pools[parts]
+            self._pools[shards] = pool.to(self.device)
+        return self._pools[shards]
 
-    def shard(self, worker: int, workers: int, following: int) -> Batch:
+    def shard(self, worker: int, workers: int, next_batch: int) -> Batch:
         """Return the fixed shard of a worker: n samples cut in M contiguous pieces that differ by at most one.
 
         Args:
             worker: whose shard.
             workers: number of workers M.
-            following: number of the batch that comes next; the shard is drawn as in its pass over the training set.
+            next_batch: number of the batch that comes next; the shard is drawn as in its pass over the training set.
         """
-        piece = cut(self.samples, workers, worker)
+        piece = shard_range(self.samples, workers, worker)
         ids = torch.arange(piece.start, piece.stop, device=self.device)
         # Below 0 is no batch: dropout has a stream of its own for each shard and barrier.
-        return Batch(-1 - following * workers - worker, following // self.per_epoch, ids)
+        return Batch(-1 - next_batch * workers - worker, next_batch // self.per_epoch, ids)
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
@@ -136,7 +136,7 @@ class Leases:
         returned: what lost workers held, to be handed out before anything else.
         idle: workers that asked when there was nothing to hand out.
         gone: workers that were lost.
-        parts: by worker, which parts of the training set it has, where they are fixed; empty where not.
+        shards: by worker, which shards of the training set it has, where they are fixed; empty where not.
         quota: batches that may be handed out before the workers meet at a barrier; None for all of them.
     """
 
@@ -148,12 +148,12 @@ class Leases:
         self.idle: set[int] = set()
         self.gone: set[int] = set()
         self._drawn_from: dict[int, list[int]] = {}
-        self._divide()
+        self._assign_shards()
         self.quota: int | None = None
 
     def lease(self, worker: int) -> Batch | None:
         """Return the next batch for `worker`, None when there is none left to hand out, or none before a barrier."""
-        if self.quota is not None and self._out >= self.quota:
+        if self.quota is not None and self._handed_out >= self.quota:
             self.idle.add(worker)
             return None
         if self.returned:
@@ -167,7 +167,7 @@ class Leases:
         self.idle.discard(worker)
         self.held[worker] = number
         # Parts that it takes over later are not in this batch.
-        self._drawn_from[worker] = list(self.parts.get(worker, ()))
+        self._drawn_from[worker] = list(self.shards.get(worker, ()))
         return self._batch(worker, number)
 
     def done(self, worker: int) -> Batch:
@@ -175,28 +175,28 @@ class Leases:
         return self._batch(worker, self.held.pop(worker))
 
     def _batch(self, worker: int, number: int) -> Batch:
-        if self.batches.parts is None:
+        if self.batches.shards is None:
             return self.batches.batch(number)
-        return self.batches.drawn(number, self._drawn_from[worker])
+        return self.batches.draw(number, self._drawn_from[worker])
 
-    def _divide(self) -> None:
-        self.parts = {worker: [worker] for worker in range(self.batches.parts or 0)}
+    def _assign_shards(self) -> None:
+        self.shards = {worker: [worker] for worker in range(self.batches.shards or 0)}
 
-    def heir(self, lost: int) -> tuple[int, list[int]] | None:
-        """Give the parts of a lost worker to the living one that has the fewest, the first of these.
+    def reassign_shards(self, lost: int) -> tuple[int, list[int]] | None:
+        """Give the shards of a lost worker to the living one that has the fewest, the first of these.
 
         Returns:
-            That worker and the numbers of the parts; None where parts are not fixed, or no worker lives.
+            That worker and the numbers of the shards; None where shards are not fixed, or no worker lives.
         """
-        living = [worker for worker in self.parts if worker not in self.gone]
-        if not living or not self.parts[lost]:
+        living = [worker for worker in self.shards if worker not in self.gone]
+        if not living or not self.shards[lost]:
             return None
-        heir = min(living, key=lambda worker: len(self.parts[worker]))
-        parts, self.parts[lost] = self.parts[lost], []
-        self.parts[heir] += parts
-        return heir, parts
+        worker = min(living, key=lambda worker: len(self.shards[worker]))
+        shards, self.shards[lost] = self.shards[lost], []
+        self.shards[worker] += shards
+        return worker, shards
 
-    def forfeit(self, worker: int) -> list[int]:
+    def release(self, worker: int) -> list[int]:
         """Take back what a lost worker held, and return the idle workers that are to lease now because of it."""
         self.gone.add(worker)
         self.idle.discard(worker)
@@ -210,17 +210,17 @@ class Leases:
         self.held.clear()
         self.idle.clear()
         self.gone.clear()
-        self._divide()
+        self._assign_shards()
 
     @property
-    def _out(self) -> int:
+    def _handed_out(self) -> int:
         """Batches that are held or done."""
         return self.next - len(self.returned)
 
     @property
-    def met(self) -> bool:
+    def at_barrier(self) -> bool:
         """Whether all workers have come to a barrier that has more batches behind it."""
-        return self.quota is not None and self._out >= self.quota and not self.held and not self.finished
+        return self.quota is not None and self._handed_out >= self.quota and not self.held and not self.finished
 
     @property
     def finished(self) -> bool:
@@ -235,8 +235,8 @@ class Leases:
             "returned": list(self.returned),
             "idle": sorted(self.idle),
             "gone": sorted(self.gone),
-            "parts": {worker: list(parts) for worker, parts in self.parts.items()},
-            "drawn_from": {worker: list(parts) for worker, parts in self._drawn_from.items()},
+            "parts": {worker: list(shards) for worker, shards in self.shards.items()},
+            "drawn_from": {worker: list(shards) for worker, shards in self._drawn_from.items()},
             "quota": self.quota,
         }
 
@@ -247,7 +247,7 @@ class Leases:
         self.returned = list(state["returned"])
         self.idle = set(state["idle"])
         self.gone = set(state["gone"])
-        # Checkpoints from before there were parts have none.
-        self.parts = {int(worker): list(parts) for worker, parts in state.get("parts", {}).items()}
-        self._drawn_from = {int(worker): list(parts) for worker, parts in state.get("drawn_from", {}).items()}
+        # The files' keys are older than the word: shards were called parts, and before there were any, were not stored.
+        self.shards = {int(worker): list(shards) for worker, shards in state.get("parts", {}).items()}
+        self._drawn_from = {int(worker): list(shards) for worker, shards in state.get("drawn_from", {}).items()}
         self.quota = state.get("quota")

@@ -311,7 +311,7 @@ class TrainControl:
         objective = self.measure(weights, executor)
         loss, errors, count = totals.tolist()
         totals.zero_()
-        mean, largest = executor.activity.window()
+        mean, largest = executor.activity.staleness_since_last()
         row = {
             "epoch": self.epoch,
             "samples": round(self.samples_seen),

@@ -197,7 +197,7 @@ class ProcessCollective:
         weights = self._weights()
         own_totals = torch.tensor(self.activity.totals(self.rendezvous.rank), dtype=torch.float64)
         for rank, row in enumerate(self._rows(own_totals.to(self.oracle.device))):
-            self.activity.adopt(rank, row.tolist())
+            self.activity.merge(rank, row.tolist())
         self._gathered = {
             "weights": weights,
             "statistics": self._rows(self.statistics),

@@ -10,9 +10,9 @@ HEADER_WORDS = 4
 """int64 words of the header."""
 NUMBER_WORDS = 4
 """float64 words after the header."""
-BATCH, STOP, ROUND, RESTORE, PART = 0, 1, 2, 3, 4
+BATCH, STOP, ROUND, RESTORE, SHARD = 0, 1, 2, 3, 4
 """What a message to a worker asks for: compute on a batch, or end, or take in a buffer that follows it: the broadcast
-of a barrier's round, the state of a worker in a run that goes on, or what is known of a part of the training set."""
+of a barrier's round, the state of a worker in a run that goes on, or what is known of a shard of the training set."""
 
 
 class MessageBuffer:

@@ -24,7 +24,7 @@ from torch import Tensor
 from algorithms.base import Batch, Step
 from algorithms.pipeline import Features, Pipeline
 from runner.gradients.oracle import NetworkOracle
-from runner.gradients.partition import Cut
+from runner.gradients.partition import Partition
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.pipeline_schedule import FORWARD_SHARE, counts_memory, memory_columns, restore_module
@@ -40,7 +40,7 @@ class ProcessPipeline:
 
     Args:
         method: this rank's instance; started here, on its piece of the replica's weights.
-        cut: the network's modules.
+        partition: the network in modules.
         rendezvous: rank, number of ranks and store.
         oracle: of the whole network; of its weights only this module's piece is kept up to date.
         batches: the run's batches.
@@ -52,7 +52,7 @@ class ProcessPipeline:
     def __init__(
         self,
         method: Pipeline,
-        cut: Cut,
+        partition: Partition,
         *,
         rendezvous: Rendezvous,
         oracle: NetworkOracle,
@@ -62,7 +62,7 @@ class ProcessPipeline:
         clock: Clock,
     ) -> None:
         self.method = method
-        self.cut = cut
+        self.partition = partition
         self.rendezvous = rendezvous
         self.rank = rendezvous.rank
         self.last = rendezvous.rank == rendezvous.world - 1
@@ -71,18 +71,18 @@ class ProcessPipeline:
         self.control = control
         self.activity = activity
         self.clock = clock
-        self.stage = cut.stages[self.rank]
-        method.setup(self.stage.weights, cut.place(self.rank))
+        self.stage = partition.stages[self.rank]
+        method.setup(self.stage.weights, partition.stage_info(self.rank))
         self.step = 0
         self.stop = False
         self.asked = False
-        self.below = None if self.rank == 0 else self._channel(self.rank - 1, cut.outputs[self.rank - 1])
-        self.above = None if self.last else self._channel(self.rank + 1, cut.outputs[self.rank])
+        self.below = None if self.rank == 0 else self._channel(self.rank - 1, partition.outputs[self.rank - 1])
+        self.above = None if self.last else self._channel(self.rank + 1, partition.outputs[self.rank])
         # The error gradient of the next iteration, as a list of one, where it is here already: there is none at first.
         self.held: list[Tensor | None] | None = [None]
         # What rank 0 gathered for an evaluation; ranks other than 0 never look at it.
         self._gathered: dict[str, Any] = {
-            "statistics": torch.cat([stage.running for stage in cut.stages]),
+            "statistics": torch.cat([stage.running for stage in partition.stages]),
             "peaks": [0] * rendezvous.world,
         }
         self._weights = oracle.replica.weights.clone()
@@ -128,7 +128,7 @@ class ProcessPipeline:
         step = Step(lr=rate.lr, decay=rate.decay)
         batch = self.batches.batch(self.step)
         self.stage.method = self.method if counts_memory(self.step, self.rendezvous.world) else None
-        seconds = len(batch.ids) / self.batches.size * self.cut.shares[self.rank]
+        seconds = len(batch.ids) / self.batches.size * self.partition.shares[self.rank]
         features = self._features(batch)
         begin = self.control.wall()
         outputs = self.method.forward(self.stage, features)
@@ -240,7 +240,7 @@ class ProcessPipeline:
         if self.rank:
             return
         for rank, state in enumerate(states):
-            self.activity.adopt(rank, state["activity"])
+            self.activity.merge(rank, state["activity"])
         self._take(
             {
                 "methods": [state["method"] for state in states],
@@ -255,7 +255,7 @@ class ProcessPipeline:
     def _take(self, gathered: dict[str, Any]) -> None:
         """Know of all modules what rank 0 has to."""
         self._gathered = gathered
-        for method, (low, high, *_) in zip(gathered["methods"], self.cut.pieces, strict=True):
+        for method, (low, high, *_) in zip(gathered["methods"], self.partition.pieces, strict=True):
             self._weights[low:high].copy_(method["w"])
 
     def _own(self) -> dict[str, Any]:
@@ -296,7 +296,7 @@ class ProcessPipeline:
         device, rank = self.oracle.device, self.rank
         self.stage.method = None
         restore_module(self.method, self.stage, state, rank, device)
-        running = state["statistics"].split([len(stage.running) for stage in self.cut.stages])
+        running = state["statistics"].split([len(stage.running) for stage in self.partition.stages])
         self.stage.running.copy_(running[rank])
         self.stage.peak = state["peaks"][rank]
         if self.last:

@@ -24,15 +24,15 @@ import torch
 from torch import Tensor
 from torch.distributed import Work
 
-from algorithms.base import Message, ParameterServer, Round, Step, cut
+from algorithms.base import Message, ParameterServer, Round, Step, shard_range
 from runner.gradients.replica import Replica, running_average
-from runner.loop.barrier import following, summed
+from runner.loop.barrier import next_barrier, sum_messages
 from runner.loop.batches import Batches, Leases
 from runner.loop.clock import Clock
 from runner.loop.train_control import PeerLost, TrainControl
 from runner.processes.child import FindLost
 from runner.processes.links import Link, reason
-from runner.processes.message_buffer import BATCH, PART, RESTORE, ROUND, STOP, MessageBuffer
+from runner.processes.message_buffer import BATCH, RESTORE, ROUND, SHARD, STOP, MessageBuffer
 from runner.processes.worker import STATISTICS, push_fields
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
@@ -105,11 +105,11 @@ class ProcessServer:
         self.totals = torch.zeros(3, dtype=torch.float64)
         self.batches = batches
         self.leases = Leases(batches)
-        self.leases.quota = following(server, -1)
+        self.leases.quota = next_barrier(server, -1)
         self.rounds = server.rounds(replica.weights.numel())
         self.restoring = server.restoring(replica.weights.numel())
         layout = server.layout(replica.weights.numel())
-        self.kept = layout.kept
+        self.shard_state_sizes = layout.shard_state
         self.samples = batches.samples
         push = push_fields(layout.push | layout.mirror, self.statistics.numel())
         self.connections = [Connection(link, layout.pull, push) for link in links]
@@ -138,7 +138,7 @@ class ProcessServer:
                 self._occupied()
                 self._reply(worker)
             while not self.leases.finished:
-                if not self.leases.met:
+                if not self.leases.at_barrier:
                     self._next()
                     continue
                 self._meet()
@@ -241,7 +241,7 @@ class ProcessServer:
             message = self.server.broadcast(number)
             if part.answer:
                 answers = self._ask(number, part, message)
-                self.server.collect(number, summed(answers[shard] for shard in sorted(answers)))
+                self.server.collect(number, sum_messages(answers[shard] for shard in sorted(answers)))
             else:
                 for worker in self._living():
                     self._send(worker, (ROUND, number, -1, self.leases.next), part.broadcast, message)
@@ -249,7 +249,7 @@ class ProcessServer:
         if self.recorder is not None:
             self.recorder.barrier(version=updates, time=now)
         self.control.spend(self.batches.samples * self.server.barrier_cost.gradients, now)
-        self.leases.quota = following(self.server, updates)
+        self.leases.quota = next_barrier(self.server, updates)
         for worker in sorted(self.leases.idle):
             self._reply(worker)
 
@@ -352,12 +352,12 @@ class ProcessServer:
         connection.owing.release()
 
     def _hand_over(self, worker: int) -> None:
-        """Send a worker what it needs to know of the parts of the training set that it is to take over."""
+        """Send a worker what it needs to know of the shards of the training set that it is to take over."""
         connection = self.connections[worker]
         while connection.taking:
-            part = connection.taking.pop(0)
-            piece = cut(self.samples, len(self.connections), part)
-            self._send(worker, (PART, part, 0, 0), self.kept, self.server.kept(piece))
+            shard = connection.taking.pop(0)
+            piece = shard_range(self.samples, len(self.connections), shard)
+            self._send(worker, (SHARD, shard, 0, 0), self.shard_state_sizes, self.server.shard_state(piece))
 
     def _broken(self, worker: int, error: RuntimeError) -> None:
         """Have a worker dropped in its turn: a message that is being handled is finished first."""
@@ -374,14 +374,14 @@ class ProcessServer:
         if self.recorder is not None:
             self.recorder.lost(worker, version=updates, time=self.control.wall())
         held = self.leases.held.get(worker)
-        waking = self.leases.forfeit(worker)
+        waking = self.leases.release(worker)
         if not any(other.alive for other in self.connections):
             raise PeerLost(f"all workers are lost; the last one was worker {worker} ({fault}), after update {updates}")
         batch = "it held no batch" if held is None else f"its batch {held} is handed out again"
-        if inherited := self.leases.heir(worker):
-            heir, parts = inherited
-            self.connections[heir].taking += parts
-            batch += f"; worker {heir} takes over its part of the training set"
+        if inherited := self.leases.reassign_shards(worker):
+            heir, shards = inherited
+            self.connections[heir].taking += shards
+            batch += f"; worker {heir} takes over its shard of the training set"
         log.warning("worker %d lost after update %d (%s); %s", worker, updates, fault, batch)
         for other in waking:
             self._reply(other)
@@ -440,8 +440,8 @@ class ProcessServer:
         self.totals.copy_(state["totals"])
         self.leases.load_state_dict(state["leases"])
         self.leases.restart()
-        for worker, parts in self.leases.parts.items():
-            self.connections[worker].taking += parts
+        for worker, shards in self.leases.shards.items():
+            self.connections[worker].taking += shards
         self.activity.load_state_dict(state["activity"])
         self.workers_lost = state["workers_lost"]
         if self.recorder is not None and state["trace"] is not None:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from algorithms.base import Layout, Message, Round, Worker, cut
+from algorithms.base import Layout, Message, Round, Worker, shard_range
 from runner.gradients.oracle import NetworkOracle
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.processes.links import Link
-from runner.processes.message_buffer import BATCH, PART, RESTORE, ROUND, STOP, MessageBuffer
+from runner.processes.message_buffer import BATCH, RESTORE, ROUND, SHARD, STOP, MessageBuffer
 from runner.run_folder.trace import FLOAT_BYTES
 
 STATISTICS = "batch statistics"
@@ -67,7 +67,7 @@ def serve_worker(
     heard = [MessageBuffer(part.broadcast, pinned=on_gpu) for part in rounds]
     said = [MessageBuffer(part.answer, pinned=on_gpu) for part in rounds]
     state = MessageBuffer(restoring or {}, pinned=on_gpu)
-    parcel = MessageBuffer(layout.kept)
+    parcel = MessageBuffer(layout.shard_state)
     answered = max(1, sum(bool(part.answer) for part in rounds))
 
     def travel(sizes: dict[str, int]) -> None:
@@ -87,7 +87,7 @@ def serve_worker(
         buffer.numbers[3] = time.perf_counter() - begin
 
     task = 0
-    parts = [] if batches.parts is None else [worker]
+    shards = [] if batches.shards is None else [worker]
     while True:
         link.receive(inbox.raw)
         kind, number, third, fourth = inbox.header.tolist()
@@ -97,11 +97,11 @@ def serve_worker(
             link.receive(state.raw)
             half.restore(state.tensors)
             continue
-        if kind == PART:
+        if kind == SHARD:
             # The worker's own, in a run that goes on, or a lost worker's.
             link.receive(parcel.raw)
-            half.take(cut(batches.samples, workers, number), parcel.tensors)
-            parts += [] if number in parts else [number]
+            half.adopt_shard(shard_range(batches.samples, workers, number), parcel.tensors)
+            shards += [] if number in shards else [number]
             continue
         if kind == ROUND:
             link.receive(heard[number].raw)
@@ -118,7 +118,7 @@ def serve_worker(
             assert kind == BATCH
             travel(layout.pull)
             begin = time.perf_counter()
-            batch = batches.drawn(number, parts) if parts else batches.batch(number)
+            batch = batches.draw(number, shards) if shards else batches.batch(number)
             message = half.work(oracle, inbox.tensors, batch)
             extra = {STATISTICS: replica.statistics} if replica.statistics.numel() else {}
             send(outbox, message | extra, begin, len(batch.ids), gradients(third))

@@ -104,7 +104,7 @@ class Activity:
         pushes, total, most = self._window
         self._window = [pushes + 1, total + value, max(most, value)]
 
-    def window(self) -> tuple[float, int]:
+    def staleness_since_last(self) -> tuple[float, int]:
         """Mean and maximum of the staleness since the last call, (0.0, 0) if nothing was pushed."""
         pushes, total, most = self._window
         self._window = [0, 0, 0]
@@ -163,10 +163,10 @@ class Activity:
         }
 
     def totals(self, worker: int) -> list[float]:
-        """What `adopt` needs to know of a worker: its seconds of each kind, and its gradients."""
+        """What `merge` needs to know of a worker: its seconds of each kind, and its gradients."""
         return [*self._seconds[worker].values(), float(self._gradients[worker])]
 
-    def adopt(self, worker: int, totals: Sequence[float]) -> None:
+    def merge(self, worker: int, totals: Sequence[float]) -> None:
         """Takes over the `totals` of a worker that another process notes; its spans stay there."""
         self._seconds[worker] = dict(zip(KINDS, totals[:-1], strict=True))
         self._gradients[worker] = int(totals[-1])

@@ -93,8 +93,8 @@ class SimulatedCollective:
         while self.step < len(self.batches):
             shares = self.batches.shares(self.step, self.workers)
             if self.oracle.streams:
-                following = self.batches.shares(min(self.step + 1, len(self.batches) - 1), self.workers)
-                for batch in (*shares, *following):
+                upcoming = self.batches.shares(min(self.step + 1, len(self.batches) - 1), self.workers)
+                for batch in (*shares, *upcoming):
                     self.oracle.expect(batch)
             self._step(shares)
             self.step += 1

@@ -19,7 +19,7 @@ from algorithms.base import Step
 from algorithms.pipeline import Features, Pipeline
 from runner.gradients.directions import Directions
 from runner.gradients.oracle import NetworkOracle
-from runner.gradients.partition import Cut
+from runner.gradients.partition import Partition
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.pipeline_schedule import (
@@ -39,7 +39,7 @@ class SimulatedPipeline:
 
     Args:
         methods: one instance for each module; started here.
-        cut: the network's modules.
+        partition: the network in modules.
         workers: number of modules K.
         oracle: of the whole network; its replica has the weights of all modules.
         batches: the run's batches.
@@ -52,7 +52,7 @@ class SimulatedPipeline:
     def __init__(
         self,
         methods: list[Pipeline],
-        cut: Cut,
+        partition: Partition,
         *,
         workers: int,
         oracle: NetworkOracle,
@@ -63,7 +63,7 @@ class SimulatedPipeline:
         directions: Directions | None = None,
     ) -> None:
         self.methods = methods
-        self.cut = cut
+        self.partition = partition
         self.workers = workers
         self.oracle = oracle
         self.batches = batches
@@ -71,8 +71,8 @@ class SimulatedPipeline:
         self.control = control
         self.activity = activity
         self.directions = directions
-        for rank, (method, stage) in enumerate(zip(methods, cut.stages, strict=True)):
-            method.setup(stage.weights, cut.place(rank))
+        for rank, (method, stage) in enumerate(zip(methods, partition.stages, strict=True)):
+            method.setup(stage.weights, partition.stage_info(rank))
             method.keeps_direction = directions is not None
         self.now = [0.0] * workers
         self.step = 0
@@ -105,16 +105,17 @@ class SimulatedPipeline:
         size = len(targets)
         load = size / self.batches.size
         seconds = [
-            self.clock.compute_seconds(rank, self.step, load) * share for rank, share in enumerate(self.cut.shares)
+            self.clock.compute_seconds(rank, self.step, load) * share
+            for rank, share in enumerate(self.partition.shares)
         ]
-        for method, stage in zip(self.methods, self.cut.stages, strict=True):
+        for method, stage in zip(self.methods, self.partition.stages, strict=True):
             stage.method = method if counts_memory(self.step, self.workers) else None
-        forward(self.methods, self.cut.stages, Features(self.step, self.oracle.arranged(inputs), targets))
+        forward(self.methods, self.partition.stages, Features(self.step, self.oracle.arranged(inputs), targets))
         self._clock_forward(seconds, size)
-        self.travelling = backward(self.methods, self.cut.stages, self.travelling, step)
+        self.travelling = backward(self.methods, self.partition.stages, self.travelling, step)
         self._clock_backward(seconds, size)
         if self.directions is not None and exact is not None:
-            self.directions.add(exact, [method.direction for method in self.methods], self.cut.pieces)
+            self.directions.add(exact, [method.direction for method in self.methods], self.partition.pieces)
         self.control.advance(size, max(self.now), self.oracle.totals)
 
     def _wait(self, rank: int, until: float, sent: float) -> None:
@@ -131,7 +132,7 @@ class SimulatedPipeline:
         for rank in range(self.workers):
             if rank:
                 sent = self.now[rank - 1]
-                self._wait(rank, sent + self.clock.transfer_seconds(self.cut.nbytes(rank - 1, size)), sent)
+                self._wait(rank, sent + self.clock.transfer_seconds(self.partition.nbytes(rank - 1, size)), sent)
             begin = self.now[rank]
             self.now[rank] += seconds[rank] * FORWARD_SHARE
             self.activity.span(rank, "compute", begin, self.now[rank])
@@ -143,18 +144,20 @@ class SimulatedPipeline:
             self._wait(rank, max(over, self.now[rank]), max(over, self.now[rank]))
             if rank < self.workers - 1:
                 arrival = self.arrivals[rank + 1] if locked else arrivals[rank + 1]
-                sent = arrival - self.clock.transfer_seconds(self.cut.nbytes(rank, size))
+                sent = arrival - self.clock.transfer_seconds(self.partition.nbytes(rank, size))
                 self._wait(rank, max(arrival, self.now[rank]), max(sent, self.now[rank]))
             again = FORWARD_SHARE * self.methods[0].replays if rank < self.workers - 1 else 0.0
             begin = self.now[rank]
             self.now[rank] += seconds[rank] * (1 - FORWARD_SHARE + again)
             self.activity.span(rank, "compute", begin, self.now[rank])
             if rank:
-                self.arrivals[rank] = self.now[rank] + self.clock.transfer_seconds(self.cut.nbytes(rank - 1, size))
+                self.arrivals[rank] = self.now[rank] + self.clock.transfer_seconds(
+                    self.partition.nbytes(rank - 1, size)
+                )
 
     def columns(self) -> dict[str, float]:
         """Return the modules' peaks of memory."""
-        return memory_columns([stage.peak for stage in self.cut.stages])
+        return memory_columns([stage.peak for stage in self.partition.stages])
 
     def sufficient_directions(self) -> dict[str, float]:
         """Return σ of each module since the last call, see `runner.gradients.directions`."""
@@ -167,7 +170,7 @@ class SimulatedPipeline:
 
     def running_statistics(self) -> Tensor:
         """Return the running batch-norm statistics of all modules (k,)."""
-        return torch.cat([stage.running for stage in self.cut.stages])
+        return torch.cat([stage.running for stage in self.partition.stages])
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on; a graph is kept as what it is made of."""
@@ -180,7 +183,7 @@ class SimulatedPipeline:
             "arrivals": self.arrivals,
             "now": self.now,
             "step": self.step,
-            "peaks": [stage.peak for stage in self.cut.stages],
+            "peaks": [stage.peak for stage in self.partition.stages],
             "directions": None if self.directions is None else self.directions.state_dict(),
             "activity": self.activity.state_dict(),
         }
@@ -188,8 +191,8 @@ class SimulatedPipeline:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; `run` then continues."""
         device = self.oracle.device
-        running = state["statistics"].to(device).split([len(stage.running) for stage in self.cut.stages])
-        for rank, (method, stage) in enumerate(zip(self.methods, self.cut.stages, strict=True)):
+        running = state["statistics"].to(device).split([len(stage.running) for stage in self.partition.stages])
+        for rank, (method, stage) in enumerate(zip(self.methods, self.partition.stages, strict=True)):
             stage.method = None
             restore_module(method, stage, state, rank, device)
             stage.running.copy_(running[rank])

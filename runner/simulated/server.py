@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from algorithms.base import Batch, Message, ParameterServer, Step, Worker, cut
+from algorithms.base import Batch, Message, ParameterServer, Step, Worker, shard_range
 from runner.config.errors import InputError
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import running_average
-from runner.loop.barrier import following, summed
+from runner.loop.barrier import next_barrier, sum_messages
 from runner.loop.batches import Batches, Leases
 from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
@@ -71,7 +71,7 @@ class SimulatedServer:
         self.halves = [server.worker(m) for m in range(workers)]
         self.statistics = replica.initial_statistics()
         self.leases = Leases(batches)
-        self.leases.quota = following(server, -1)
+        self.leases.quota = next_barrier(server, -1)
         self.rounds = server.rounds(replica.weights.numel())
         layout = server.layout(replica.weights.numel())
         # What each worker pulled last, where the server does not keep it itself.
@@ -99,7 +99,7 @@ class SimulatedServer:
                 self._pull(worker, self.events.begin())
         try:
             while not self._finished:
-                if not (self.leases.met and self._meet()):
+                if not (self.leases.at_barrier and self._meet()):
                     self._handle(self.events.next())
                 finished = self._finished
                 if control.due(finished):
@@ -149,11 +149,11 @@ class SimulatedServer:
             if part.answer:
                 # Whoever answers for a lost worker's shard says the same.
                 answers = (half.answer(self.oracle, number, shard) for half, shard in self._answering(living, shards))
-                server.collect(number, summed(answers))
+                server.collect(number, sum_messages(answers))
         if self.recorder is not None:
             self.recorder.barrier(version=control.updates, time=now)
         control.spend(self.batches.samples * cost, now)
-        self.leases.quota = following(server, control.updates)
+        self.leases.quota = next_barrier(server, control.updates)
         for worker in sorted(self.leases.idle):
             self._pull(worker, now)
         return True
@@ -207,23 +207,23 @@ class SimulatedServer:
         self.workers_lost += 1
         if self.recorder is not None:
             self.recorder.lost(event.worker, version=self.control.updates, time=event.time)
-        waking = self.leases.forfeit(event.worker)
-        if inherited := self.leases.heir(event.worker):
+        waking = self.leases.release(event.worker)
+        if inherited := self.leases.reassign_shards(event.worker):
             self._hand_over(*inherited)
         for idle in waking:
             self._pull(idle, event.time)
 
-    def _hand_over(self, worker: int, parts: list[int]) -> None:
-        """Give a worker's half what it needs to know of parts of the training set."""
-        for part in parts:
-            piece = cut(self.batches.samples, len(self.halves), part)
-            self.halves[worker].take(piece, self.server.kept(piece))
+    def _hand_over(self, worker: int, shards: list[int]) -> None:
+        """Give a worker's half what it needs to know of shards of the training set."""
+        for shard in shards:
+            piece = shard_range(self.batches.samples, len(self.halves), shard)
+            self.halves[worker].adopt_shard(piece, self.server.shard_state(piece))
 
     def _begin_anew(self) -> None:
-        """Give every worker a new half that knows what the server knows, where parts of the training set are fixed."""
-        for worker, parts in self.leases.parts.items():
+        """Give every worker a new half that knows what the server knows, where shards of the training set are fixed."""
+        for worker, shards in self.leases.shards.items():
             self.halves[worker] = self.server.worker(worker)
-            self._hand_over(worker, parts)
+            self._hand_over(worker, shards)
 
     def _compare(self, record: Record) -> None:
         """Refuse a trace that this run cannot have made: it would not be what it claims to repeat."""

@@ -24,7 +24,7 @@ from algorithms.shared_memory import SharedMemory
 from runner.config.seeds import derive
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import running_average
-from runner.loop.barrier import following
+from runner.loop.barrier import next_barrier
 from runner.loop.batches import Batches, Leases
 from runner.loop.clock import Clock
 from runner.loop.train_control import TrainControl
@@ -119,7 +119,7 @@ class SimulatedMemory:
         control = self.control
         control.start()
         if not self._resumed:
-            self.leases.quota = following(self.method, -1)
+            self.leases.quota = next_barrier(self.method, -1)
             for worker in range(len(self.hands)):
                 self._begin(worker, 0.0)
         while not self.leases.finished:
@@ -135,7 +135,7 @@ class SimulatedMemory:
         batch = self.leases.lease(worker)
         if batch is None:
             self.waiting[worker] = now
-            if self.leases.met and len(self.waiting) == len(self.hands):
+            if self.leases.at_barrier and len(self.waiting) == len(self.hands):
                 self._meet()
             return
         if self.oracle.streams:
@@ -159,7 +159,7 @@ class SimulatedMemory:
             ends.append(met + seconds)
         self.method.snapshot(total.div_(self.batches.samples))
         self.control.spend(self.batches.samples * self.method.barrier_cost.gradients, max(ends))
-        self.leases.quota = following(self.method, self.control.updates)
+        self.leases.quota = next_barrier(self.method, self.control.updates)
         self.waiting.clear()
         for worker, end in enumerate(ends):
             self.activity.span(worker, "wait", end, max(ends))

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from algorithms.base import Collective, Rhythm
+from algorithms.base import Collective, CommunicationSchedule
 from runner.config.errors import InputError
 from runner.loop.clock import Clock
 from runner.train import measure
@@ -80,12 +80,12 @@ class Advice:
         """Return the smallest d with d t_p >= t_c."""
         return math.ceil(round(self.combination_seconds(workers) / self.step_seconds(workers), 9))
 
-    def throughput(self, workers: int, rhythm: Rhythm) -> tuple[float, float]:
+    def throughput(self, workers: int, schedule: CommunicationSchedule) -> tuple[float, float]:
         """Return samples per second of all workers together, and what share that is of them without communication."""
-        computing = self._slowest(workers, rhythm.period)
-        exposed = max(0.0, self.combination_seconds(workers) - rhythm.delay * self.step_seconds(workers))
+        computing = self._slowest(workers, schedule.period)
+        exposed = max(0.0, self.combination_seconds(workers) - schedule.delay * self.step_seconds(workers))
         period = computing + exposed
-        return workers * self.batch_size * rhythm.period / period, computing / period
+        return workers * self.batch_size * schedule.period / period, computing / period
 
     def _slowest(self, workers: int, steps: int, slowest: bool = True) -> float:
         """Return mean seconds that the slowest worker (or with `slowest=False` any) needs for so many steps."""
@@ -139,12 +139,17 @@ def show(parts: RunComponents) -> int:
 
     compared = method.compared()
     table = Table(title="throughput, samples/s and share of what it would be without communication")
-    for column in ("workers", "t_c [s]", "delay", *(f"{name}\n{_rhythm(rhythm)}" for name, rhythm in compared.items())):
+    for column in (
+        "workers",
+        "t_c [s]",
+        "delay",
+        *(f"{name}\n{_schedule_text(schedule)}" for name, schedule in compared.items()),
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for m in _rows(parts):
         cells = []
-        for rhythm in compared.values():
-            samples, share = advice.throughput(m, rhythm)
+        for schedule in compared.values():
+            samples, share = advice.throughput(m, schedule)
             cells.append(f"{samples:,.{0 if samples >= 1000 else 1}f} {100 * share:3.0f} %")
         table.add_row(str(m), f"{advice.combination_seconds(m):.4g}", str(advice.delay(m)), *cells)
     console.print(table)
@@ -192,6 +197,6 @@ def _rows(parts: RunComponents) -> Iterable[int]:
     return sorted({parts.workers} | {2**k for k in range(most.bit_length()) if 2**k <= most})
 
 
-def _rhythm(rhythm: Rhythm) -> str:
-    every = "every step" if rhythm.period == 1 else f"every {rhythm.period} steps"
-    return every + (f"\n{rhythm.delay} late" if rhythm.delay else "")
+def _schedule_text(schedule: CommunicationSchedule) -> str:
+    every = "every step" if schedule.period == 1 else f"every {schedule.period} steps"
+    return every + (f"\n{schedule.delay} late" if schedule.delay else "")

@@ -30,7 +30,7 @@ from runner.gradients.objective import Objective
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import Replica
 from runner.gradients.side_stream import CudaSideStream
-from runner.loop.barrier import pushes
+from runner.loop.barrier import count_pushes
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.schedule import Schedule
@@ -222,11 +222,11 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
         size=size,
         seed=cfg.seed,
         epochs=epochs,
-        total=pushes(method, samples=n, size=size, epochs=epochs)
+        total=count_pushes(method, samples=n, size=size, epochs=epochs)
         if isinstance(method, ParameterServer | SharedMemory)
         else None,
         device="cpu" if oracle.streams else device,
-        parts=None if method.needs == "gradients" else workers,
+        shards=None if method.needs == "gradients" else workers,
     )
     if not len(batches):
         raise InputError.of("run.epochs", cfg.run.epochs, f"is no update of {n} samples", f"{1 / n:.2g} or more")

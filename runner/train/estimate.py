@@ -88,7 +88,7 @@ def show(parts: RunComponents) -> int:
     gradients = len(parts.batches) * (1 if whole else workers)
     updates = len(parts.batches)
     evaluations = math.ceil(cfg.run.epochs / cfg.run.eval_every - 1e-9)
-    met = barrier.count(method, updates) if isinstance(method, ParameterServer | SharedMemory) else 0
+    met = barrier.count_barriers(method, updates) if isinstance(method, ParameterServer | SharedMemory) else 0
     # A push takes so many gradient evaluations a sample, a barrier so many passes over the training set.
     passes = met * method.barrier_cost.gradients if isinstance(method, ParameterServer | SharedMemory) else 0.0
     at_barriers = passes * _pass(parts, gradient)
@@ -122,7 +122,7 @@ def side_by_side(parts: RunComponents) -> float:
         return 1.0
     if not isinstance(method, Pipeline):
         return float(parts.workers)
-    return 1.0 if method.locked else 1 / max(pipeline.cut(parts).shares)
+    return 1.0 if method.locked else 1 / max(pipeline.partition(parts).shares)
 
 
 def _pipeline(parts: RunComponents) -> tuple[float, int, int]:
@@ -130,24 +130,24 @@ def _pipeline(parts: RunComponents) -> tuple[float, int, int]:
 
     The method that `parts` has is the first module's. Traffic is the largest of a module's, both ways.
     """
-    cut = pipeline.cut(parts)
+    partition = pipeline.partition(parts)
     assert isinstance(parts.method, Pipeline)
     methods = [parts.method, *(parts.new_method() for _ in range(parts.workers - 1))]
-    for rank, (method, stage) in enumerate(zip(methods, cut.stages, strict=True)):
-        method.setup(stage.weights, cut.place(rank))
+    for rank, (method, stage) in enumerate(zip(methods, partition.stages, strict=True)):
+        method.setup(stage.weights, partition.stage_info(rank))
     batch, number = parts.batches.batch(0), itertools.count()
     sent: list[Tensor | None] = [None] * parts.workers
 
     def iterate() -> None:
         nonlocal sent
         inputs, targets = parts.oracle.split.batch(batch.ids, seed=parts.oracle.seed, epoch=0)
-        forward(methods, cut.stages, Features(next(number), parts.oracle.arranged(inputs), targets))
-        sent = backward(methods, cut.stages, sent, Step(lr=0.0))
+        forward(methods, partition.stages, Features(next(number), parts.oracle.arranged(inputs), targets))
+        sent = backward(methods, partition.stages, sent, Step(lr=0.0))
 
     for _ in range(parts.workers):
         iterate()
     others = sum(tensor.numel() for method in methods[1:] for tensor in method.state().values())
-    sizes = [cut.nbytes(rank, len(batch.ids)) // 4 for rank in range(parts.workers - 1)]
+    sizes = [partition.nbytes(rank, len(batch.ids)) // 4 for rank in range(parts.workers - 1)]
     return _median(parts, iterate), others, 2 * max(sizes, default=0)
 
 

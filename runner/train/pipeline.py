@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from algorithms.pipeline import Pipeline
 from runner.config.errors import InputError
 from runner.gradients.directions import Directions
-from runner.gradients.partition import Cut
+from runner.gradients.partition import Partition
 from runner.processes.pipeline import ProcessPipeline
 from runner.processes.rendezvous import Rendezvous
 from runner.run_folder.timeline import Activity
@@ -57,11 +57,11 @@ def _check_processes(cfg: DictConfig, name: str) -> None:
         raise InputError.of("cluster.network.bandwidth", network.bandwidth, what, "null, or cluster=simulated")
 
 
-def cut(parts: RunComponents) -> Cut:
+def partition(parts: RunComponents) -> Partition:
     """Return the run's network in modules."""
     method = parts.method
     assert isinstance(method, Pipeline)
-    return Cut(parts.oracle, parts.workers, method.split, parts.dataset.shape, parts.dataset.classes)
+    return Partition(parts.oracle, parts.workers, method.split, parts.dataset.shape, parts.dataset.classes)
 
 
 def simulated(parts: RunComponents, control: TrainControl) -> SimulatedPipeline:
@@ -71,7 +71,7 @@ def simulated(parts: RunComponents, control: TrainControl) -> SimulatedPipeline:
     watched = SIGMA in parts.cfg.run.diagnostics
     return SimulatedPipeline(
         [method, *(parts.new_method() for _ in range(parts.workers - 1))],
-        cut(parts),
+        partition(parts),
         workers=parts.workers,
         oracle=parts.oracle,
         batches=parts.batches,
@@ -82,7 +82,9 @@ def simulated(parts: RunComponents, control: TrainControl) -> SimulatedPipeline:
     )
 
 
-def on_process(parts: RunComponents, modules: Cut, rendezvous: Rendezvous, control: TrainControl) -> ProcessPipeline:
+def on_process(
+    parts: RunComponents, modules: Partition, rendezvous: Rendezvous, control: TrainControl
+) -> ProcessPipeline:
     """Return the executor of this rank's module."""
     method = parts.method
     assert isinstance(method, Pipeline)

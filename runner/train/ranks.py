@@ -123,7 +123,7 @@ def run_rank(
         rendezvous.store.wait([READY])
     parts = build.build_run(cfg, rank=max(0, rendezvous.rank - 1) if parameter_server else rendezvous.rank)
     # Rank 0 alone says why a network cannot be cut.
-    modules = pipeline.cut(parts) if isinstance(parts.method, Pipeline) else None
+    modules = pipeline.partition(parts) if isinstance(parts.method, Pipeline) else None
     if rendezvous.rank == 0:
         rendezvous.store.set(READY, "yes")
     if modules is not None:

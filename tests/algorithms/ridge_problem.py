@@ -41,9 +41,9 @@ class Small:
         self.problem = Problem(n, d, workers, batch, self.model.scalar)
 
     def batch(self, number: int, worker: int = 0) -> Batch:
-        """Return H samples drawn from a worker's part."""
-        part = self.problem.part(worker)
-        pool = torch.arange(part.start, part.stop)
+        """Return H samples drawn from a worker's shard."""
+        shard = self.problem.shard(worker)
+        pool = torch.arange(shard.start, shard.stop)
         generator = torch.Generator().manual_seed(number)
         return Batch(number, 0, pool[torch.randint(len(pool), (self.problem.batch,), generator=generator)], pool)
 

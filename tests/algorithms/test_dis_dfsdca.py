@@ -49,9 +49,9 @@ def true_alpha(server: Server) -> Tensor:
     small, total = server.small, torch.zeros(server.small.problem.features, dtype=torch.float64)
     for k, half in enumerate(server.halves):
         assert isinstance(half, DualFreeWorker)
-        part = small.problem.part(k)
-        own = half.alpha[part.start : part.stop].double()
-        total += own @ small.x[part.start : part.stop].double() if small.problem.scalar else own.sum(0)
+        shard = small.problem.shard(k)
+        own = half.alpha[shard.start : shard.stop].double()
+        total += own @ small.x[shard.start : shard.stop].double() if small.problem.scalar else own.sum(0)
     return total
 
 
@@ -118,13 +118,13 @@ def test_dual_vectors_are_those_of_numpy():
 
 @pytest.mark.parametrize("sampling", ["importance", "adaptive"])
 def test_other_samplings_are_unbiased(sampling: str):
-    """Σ p_i s_i κ_i over all samples of the part is the mean of κ_i, and no sample counts more than twice."""
+    """Σ p_i s_i κ_i over all samples of the shard is the mean of κ_i, and no sample counts more than twice."""
     small = Small(24, 4, 2, 3, scales=torch.logspace(-1, 0.5, 24))
     half = DualFreeWorker(small.problem, 0.1, sampling)
     half.alpha = torch.linspace(-1, 1, 24)
     w = torch.tensor([0.3, -0.2, 0.5, 0.1])
-    part = small.problem.part(1)
-    pool = torch.arange(part.start, part.stop)
+    shard = small.problem.shard(1)
+    pool = torch.arange(shard.start, shard.stop)
     p, s = half.probabilities(small.oracle, w, pool)
     assert math.isclose(float(p.sum()), 1, rel_tol=1e-12)
     assert float(p.max() / p.min()) > 1.5

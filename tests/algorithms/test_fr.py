@@ -49,7 +49,7 @@ def test_a_replay_counts_once_in_running_statistics_or_twice(tmp_path: Path):
     setting = ("algorithm=fr", "model=resnet8", "dataset.limit_train=40", "run.batch_size=8", "run.epochs=1")
     once, twice = (train(*setting, f"algorithm.statistics={n}", folder=tmp_path) for n in ("once", "twice"))
     assert once.sha256 == twice.sha256, "training does not look at them"
-    first, second = (run.executor.cut.stages[0].running for run in (once, twice))  # type: ignore[attr-defined]
+    first, second = (run.executor.partition.stages[0].running for run in (once, twice))  # type: ignore[attr-defined]
     assert not torch.equal(first, second)
-    last = [run.executor.cut.stages[1].running for run in (once, twice)]  # type: ignore[attr-defined]
+    last = [run.executor.partition.stages[1].running for run in (once, twice)]  # type: ignore[attr-defined]
     assert torch.equal(*last)

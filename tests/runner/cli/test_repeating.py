@@ -194,7 +194,7 @@ def test_the_slowest_worker_is_named():
     assert line == "worker 1: 4 virtual s a gradient, 2.00 x the median; 12 % of all waiting is its own"
     assert Activity(1).slowest(5.0) == {}
     other = Activity(3)
-    other.adopt(1, activity.totals(1))
+    other.merge(1, activity.totals(1))
     assert other.slowest(5.0)["slowest"]["worker"] == 1
 
 

@@ -143,7 +143,7 @@ def test_a_run_makes_its_effective_passes_and_no_push_more(
 
     method = AsySVRG(inner=inner, sgd_epochs=first)
     method.plan(samples, size)
-    count = barrier.pushes(method, samples=samples, size=size, epochs=epochs)
+    count = barrier.count_pushes(method, samples=samples, size=size, epochs=epochs)
     assert count is not None
 
     def spent(pushes: int) -> float:
@@ -160,10 +160,10 @@ def test_a_run_makes_its_effective_passes_and_no_push_more(
 
 
 def test_a_barrier_without_rounds_costs_nothing_and_makes_weights_fresh(tmp_path: Path):
-    assert barrier.pushes(Meeting(3), samples=8, size=2, epochs=3) is None
-    assert [barrier.following(Meeting(3), updates) for updates in (-1, 2, 3, 5, 6)] == [3, 3, 6, 6, 9]
-    assert barrier.following(ASGD(), 0) is None
-    assert [barrier.count(Meeting(3), updates) for updates in (1, 3, 4, 6, 7)] == [0, 0, 1, 1, 2]
+    assert barrier.count_pushes(Meeting(3), samples=8, size=2, epochs=3) is None
+    assert [barrier.next_barrier(Meeting(3), updates) for updates in (-1, 2, 3, 5, 6)] == [3, 3, 6, 6, 9]
+    assert barrier.next_barrier(ASGD(), 0) is None
+    assert [barrier.count_barriers(Meeting(3), updates) for updates in (1, 3, 4, 6, 7)] == [0, 0, 1, 1, 2]
     trial = Trial(
         *QUADRATIC[2:],
         "algorithm=asgd",
@@ -187,7 +187,7 @@ def test_shards_are_contiguous_and_differ_by_at_most_one():
     batches = build.build_run(
         compose("algorithm=asgd", "model=linear", "dataset.limit_train=23", "run.batch_size=5")
     ).batches
-    shards = [batches.shard(worker, 4, following=0) for worker in range(4)]
+    shards = [batches.shard(worker, 4, next_batch=0) for worker in range(4)]
     assert [len(shard.ids) for shard in shards] == [6, 6, 6, 5]
     assert torch.equal(torch.cat([shard.ids for shard in shards]), torch.arange(23))
     assert len({shard.number for shard in shards}) == 4
@@ -195,7 +195,7 @@ def test_shards_are_contiguous_and_differ_by_at_most_one():
 
 def test_answers_are_added_up_in_their_order():
     parts = [{"g": torch.tensor([value])} for value in (1e8, 1.0, -1e8)]
-    assert barrier.summed(parts)["g"] == (torch.tensor([1e8]) + 1.0) - 1e8
+    assert barrier.sum_messages(parts)["g"] == (torch.tensor([1e8]) + 1.0) - 1e8
     assert parts[0]["g"] == 1e8, "what was answered is not changed"
 
 

@@ -79,13 +79,13 @@ def test_whatever_is_lost_every_batch_is_done_exactly_once(moves: list[tuple[str
         elif move == "done" and worker in leases.held:
             done[leases.done(worker).number] += 1
         elif move == "lost":
-            leases.forfeit(worker)
+            leases.release(worker)
             assert worker not in leases.held
         places = [*leases.held.values(), *leases.returned, *done.elements(), *range(leases.next, len(batches))]
         assert sorted(places) == list(range(len(batches)))
         assert leases.finished == (len(done) == len(batches))
     for worker in list(leases.held):
-        leases.forfeit(worker)
+        leases.release(worker)
     while (batch := leases.lease(9)) is not None:
         done[leases.done(9).number] += 1
         assert batch.number in done
@@ -97,7 +97,7 @@ def test_a_lost_workers_batch_is_handed_out_before_new_ones():
     leases = Leases(Batches(samples=12, size=4, seed=0, epochs=1))
     held = [leases.lease(worker) for worker in (0, 1)]
     assert [batch and batch.number for batch in held] == [0, 1]
-    leases.forfeit(0)
+    leases.release(0)
     assert [leases.lease(worker) is not None and leases.held[worker] for worker in (2, 3)] == [0, 2]
     assert leases.lease(4) is None
     assert not leases.finished
@@ -108,5 +108,5 @@ def test_a_state_is_a_copy():
     leases.lease(0)
     state = leases.state_dict()
     leases.lease(1)
-    leases.forfeit(0)
+    leases.release(0)
     assert (state["next"], state["held"], state["returned"]) == (1, {0: 0}, [])

@@ -1,4 +1,4 @@
-"""Workers with fixed parts of the training set: who draws from which, and what a part's new owner is told."""
+"""Workers with fixed shards of the training set: who draws from which, and what a shard's new owner is told."""
 
 import signal
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 import torch
 from injection import Host, Run, host
 
-from algorithms.base import cut
+from algorithms.base import shard_range
 from runner.loop.batches import Batches, Leases
 from runner.run_folder import checkpoint
 from runner.train import build
@@ -22,12 +22,12 @@ OVERRIDES = (
 )
 
 
-def batches(parts: int | None = 3) -> Batches:
-    return Batches(samples=20, size=6, seed=0, epochs=3, parts=parts)
+def batches(shards: int | None = 3) -> Batches:
+    return Batches(samples=20, size=6, seed=0, epochs=3, shards=shards)
 
 
 def test_pieces_cover_all_and_differ_by_at_most_one():
-    pieces = [cut(20, 3, number) for number in range(3)]
+    pieces = [shard_range(20, 3, number) for number in range(3)]
     assert [len(piece) for piece in pieces] == [7, 7, 6]
     assert [i for piece in pieces for i in piece] == list(range(20))
 
@@ -38,54 +38,54 @@ def test_a_batch_is_drawn_from_the_parts_of_its_worker():
         batch = leases.lease(worker)
         assert batch is not None
         assert batch.pool is not None
-        assert batch.pool.tolist() == list(cut(20, 3, worker))
+        assert batch.pool.tolist() == list(shard_range(20, 3, worker))
         assert set(batch.ids.tolist()) <= set(batch.pool.tolist())
         assert len(batch.ids) == (2 if batch.number % 4 == 3 else 6)
         assert torch.equal(leases.done(worker).ids, batch.ids)
 
 
 def test_draws_are_uniform_and_independent():
-    made = Batches(samples=9, size=3000, seed=1, epochs=1, parts=3)
-    counts = torch.bincount(torch.cat([made.drawn(number, [1]).ids for number in range(1000)]), minlength=9)
+    made = Batches(samples=9, size=3000, seed=1, epochs=1, shards=3)
+    counts = torch.bincount(torch.cat([made.draw(number, [1]).ids for number in range(1000)]), minlength=9)
     assert counts[:3].sum() == counts[6:].sum() == 0
     torch.testing.assert_close(counts[3:6] / counts.sum(), torch.full((3,), 1 / 3), atol=0.05, rtol=0)
 
 
 def test_shares_of_a_collective_are_drawn_by_rank():
-    made = Batches(samples=20, size=7, seed=0, epochs=2, parts=3)
+    made = Batches(samples=20, size=7, seed=0, epochs=2, shards=3)
     shares = made.shares(0, 3)
     assert [len(share.ids) for share in shares] == [3, 2, 2]
     for rank, share in enumerate(shares):
-        assert set(share.ids.tolist()) <= set(cut(20, 3, rank))
+        assert set(share.ids.tolist()) <= set(shard_range(20, 3, rank))
 
 
 def test_the_living_worker_with_the_fewest_parts_inherits():
     leases = Leases(batches(4))
     held = leases.lease(1)
     assert held is not None
-    leases.forfeit(0)
-    assert leases.heir(0) == (1, [0])
-    assert leases.parts == {0: [], 1: [1, 0], 2: [2], 3: [3]}
+    leases.release(0)
+    assert leases.reassign_shards(0) == (1, [0])
+    assert leases.shards == {0: [], 1: [1, 0], 2: [2], 3: [3]}
     # What it holds is what it was given before.
     assert torch.equal(leases.done(1).ids, held.ids)
     again = leases.lease(1)
     assert again is not None
     assert again.pool is not None
-    assert again.pool.tolist() == [*cut(20, 4, 1), *cut(20, 4, 0)]
-    leases.forfeit(1)
-    assert leases.heir(1) == (2, [1, 0])
+    assert again.pool.tolist() == [*shard_range(20, 4, 1), *shard_range(20, 4, 0)]
+    leases.release(1)
+    assert leases.reassign_shards(1) == (2, [1, 0])
     saved = leases.state_dict()
     other = Leases(batches(4))
     other.load_state_dict(saved)
-    assert other.parts == leases.parts
+    assert other.shards == leases.shards
     other.restart()
-    assert other.parts == {worker: [worker] for worker in range(4)}
+    assert other.shards == {worker: [worker] for worker in range(4)}
 
 
 def test_without_fixed_parts_nothing_is_inherited():
     leases = Leases(batches(None))
-    leases.forfeit(0)
-    assert leases.heir(0) is None
+    leases.release(0)
+    assert leases.reassign_shards(0) is None
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_a_lost_workers_part_goes_on_elsewhere(machine: Host, tmp_path: Path):
     run.signal("worker 1", signal.SIGKILL)
     assert run.end() == 0
     assert run.summary["workers_lost"] == 1
-    assert "worker 0 takes over its part of the training set" in machine.output.read_text()
+    assert "worker 0 takes over its shard of the training set" in machine.output.read_text()
     check_relation(run.folder)
     without = [item for item in given if not item.startswith("cluster.")]
     check_replay(machine, run, tmp_path / "again", *without)

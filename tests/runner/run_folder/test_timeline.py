@@ -48,13 +48,13 @@ def test_what_lies_beyond_the_end_does_not_count():
 
 def test_window_is_since_the_last_call():
     activity = Activity(2)
-    assert activity.window() == (0.0, 0)
+    assert activity.staleness_since_last() == (0.0, 0)
     for value in (1, 2, 6):
         activity.staleness(0, value)
-    assert activity.window() == (3.0, 6)
+    assert activity.staleness_since_last() == (3.0, 6)
     activity.staleness(1, 1)
-    assert activity.window() == (1.0, 1)
-    assert activity.window() == (0.0, 0)
+    assert activity.staleness_since_last() == (1.0, 1)
+    assert activity.staleness_since_last() == (0.0, 0)
 
 
 def test_timeline_has_every_span_once_and_in_order(tmp_path):
@@ -118,7 +118,7 @@ def test_a_resumed_run_reports_as_one_that_never_stopped(tmp_path, flushed):
     resumed.write(stopped, 24.0)
     assert (stopped / "timeline.jsonl").read_bytes() == (whole / "timeline.jsonl").read_bytes()
     assert (stopped / "workers.json").read_bytes() == (whole / "workers.json").read_bytes()
-    assert resumed.window() == straight.window()
+    assert resumed.staleness_since_last() == straight.staleness_since_last()
 
 
 def test_state_of_another_cluster_is_refused():

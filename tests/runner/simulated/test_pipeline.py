@@ -13,7 +13,7 @@ from algorithms.pipeline import Features
 from models.base import Chain
 from runner.config.errors import InputError
 from runner.gradients.oracle import NetworkOracle
-from runner.gradients.partition import Cut
+from runner.gradients.partition import Partition
 from runner.gradients.replica import Replica
 from runner.loop.pipeline_schedule import backward, forward
 from runner.train import build
@@ -34,7 +34,7 @@ STEPS = 5
 def seconds(tmp_path: Path, *overrides: str, shares: list[float]) -> float:
     trial = Trial(*TIMED, *overrides, f"cluster.workers={len(shares)}", folder=tmp_path)
     executor: Any = trial.executor
-    executor.cut.shares = shares
+    executor.partition.shares = shares
     return trial.run().control.seconds
 
 
@@ -66,10 +66,10 @@ def test_messages_take_time(tmp_path: Path):
 
 def test_a_modules_share_is_that_of_its_multiply_adds():
     parts = build.build_run(compose("algorithm=bp", "model=mlp", "model.widths=[32]"))
-    cut = Cut(parts.oracle, 2, None, parts.dataset.shape, parts.dataset.classes)
-    assert cut.shares == pytest.approx([64 * 32 / (64 * 32 + 32 * 10), 32 * 10 / (64 * 32 + 32 * 10)])
-    assert cut.outputs == [(32,), (10,)]
-    assert cut.nbytes(0, 8) == 4 * 8 * 32
+    partition = Partition(parts.oracle, 2, None, parts.dataset.shape, parts.dataset.classes)
+    assert partition.shares == pytest.approx([64 * 32 / (64 * 32 + 32 * 10), 32 * 10 / (64 * 32 + 32 * 10)])
+    assert partition.outputs == [(32,), (10,)]
+    assert partition.nbytes(0, 8) == 4 * 8 * 32
 
 
 class Uniform(Chain):
@@ -105,16 +105,16 @@ def _uniform(trial: Trial, layers: int, workers: int) -> float:
     """Drive the trial's methods on a uniform chain in place of its network, in the executor's order."""
     oracle = NetworkOracle(Replica(Uniform(layers)), trial.parts.dataset.train, seed=0)
     size = layers // workers
-    cut = Cut(oracle, workers, [f"layer{size * k}" for k in range(1, workers)], (64,), 64)
+    partition = Partition(oracle, workers, [f"layer{size * k}" for k in range(1, workers)], (64,), 64)
     methods: Any = [trial.parts.new_method() for _ in range(workers)]
     for rank, method in enumerate(methods):
-        method.setup(cut.stages[rank].weights, cut.place(rank))
-        cut.stages[rank].method = method
+        method.setup(partition.stages[rank].weights, partition.stage_info(rank))
+        partition.stages[rank].method = method
     sent: list[Any] = [None] * workers
     for t in range(2 * workers):
-        forward(methods, cut.stages, Features(t, torch.randn(8, 64), torch.arange(8)))
-        sent = backward(methods, cut.stages, sent, Step(lr=0.01))
-    return sum(stage.peak for stage in cut.stages)
+        forward(methods, partition.stages, Features(t, torch.randn(8, 64), torch.arange(8)))
+        sent = backward(methods, partition.stages, sent, Step(lr=0.01))
+    return sum(stage.peak for stage in partition.stages)
 
 
 def test_back_propagation_has_sigma_one_and_measuring_changes_nothing(tmp_path: Path):
@@ -131,7 +131,7 @@ def test_sigma_of_delayed_gradients_is_theirs(tmp_path: Path):
     setting = ("model=mlp", "dataset.limit_train=16", "run.batch_size=8", "run.epochs=1", "algorithm=ddg")
     trial = Trial(*setting, "run.diagnostics=[sufficient_direction]", folder=tmp_path)
     oracle, batches = trial.parts.oracle, trial.parts.batches
-    piece = slice(*trial.executor.cut.pieces[0][:2])  # type: ignore[attr-defined]
+    piece = slice(*trial.executor.partition.pieces[0][:2])  # type: ignore[attr-defined]
     exact = []
     original = trial.executor.directions.exact  # type: ignore[attr-defined]
 

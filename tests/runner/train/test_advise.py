@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from algorithms.base import Collective, Rhythm
+from algorithms.base import Collective, CommunicationSchedule
 from runner.config.errors import InputError
 from runner.train import advise, build, measure
 from tests.trial import QuadraticOracle, Trial, compose
@@ -38,10 +38,10 @@ def test_the_smallest_delay_that_hides(bandwidth: Any, workers: int, seconds: fl
 def test_throughput_by_hand():
     """t_p = 2 s, t_c = 3 s, four workers with two samples each."""
     told = advice(*CONSTANT, "cluster.network.allreduce=linear", "cluster.network.latency=3")
-    assert told.throughput(4, Rhythm(1, 0)) == pytest.approx((8 / 5, 2 / 5))
-    assert told.throughput(4, Rhythm(4, 0)) == pytest.approx((32 / 11, 8 / 11))
-    assert told.throughput(4, Rhythm(4, 1)) == pytest.approx((32 / 9, 8 / 9))
-    assert told.throughput(4, Rhythm(4, 2)) == pytest.approx((4.0, 1.0))
+    assert told.throughput(4, CommunicationSchedule(1, 0)) == pytest.approx((8 / 5, 2 / 5))
+    assert told.throughput(4, CommunicationSchedule(4, 0)) == pytest.approx((32 / 11, 8 / 11))
+    assert told.throughput(4, CommunicationSchedule(4, 1)) == pytest.approx((32 / 9, 8 / 9))
+    assert told.throughput(4, CommunicationSchedule(4, 2)) == pytest.approx((4.0, 1.0))
 
 
 LATE = ("algorithm=ssgd", "cluster.stragglers.probability=1", "cluster.stragglers.extra=[5,5]")
@@ -49,7 +49,7 @@ LATE = ("algorithm=ssgd", "cluster.stragglers.probability=1", "cluster.straggler
 
 def test_without_communication_the_share_is_one_however_late_workers_are():
     told = advice("algorithm=ssgd", "cluster.stragglers.probability=0.5", "cluster.compute.seconds=2")
-    samples, share = told.throughput(8, Rhythm(1, 0))
+    samples, share = told.throughput(8, CommunicationSchedule(1, 0))
     assert share == 1.0
     assert samples < 0.9 * 8 * 2 / told.step_seconds(8), "all wait for the slowest"
 
@@ -57,7 +57,7 @@ def test_without_communication_the_share_is_one_however_late_workers_are():
 def test_delays_that_processes_act_count_on_top_of_measured_steps():
     told = advice(*LATE, "cluster=processes", measured_step=0.1)
     assert told.step_seconds(2) == pytest.approx(0.6)
-    assert told.throughput(2, Rhythm(1, 0))[0] == pytest.approx(4 / 0.6)
+    assert told.throughput(2, CommunicationSchedule(1, 0))[0] == pytest.approx(4 / 0.6)
 
 
 @pytest.mark.parametrize("kind", ["ring", "linear"])
@@ -86,7 +86,7 @@ def test_the_virtual_clock_agrees_with_the_formula(
     measured = trial.control.samples_seen / trial.control.seconds
     method = trial.parts.method
     assert isinstance(method, Collective)
-    told, _ = advice(*overrides, *cluster).throughput(8, Rhythm(method.period, method.delay))
+    told, _ = advice(*overrides, *cluster).throughput(8, CommunicationSchedule(method.period, method.delay))
     assert told == pytest.approx(measured, rel=0.05)
 
 

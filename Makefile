@@ -9,9 +9,10 @@ LINTED := .venv/.linted
 run: $(INSTALLED)
 	$(BIN)/dcrun algorithm=dc_asgd_a model=resnet20
 
-# RESULTS.md from docs/runs/ and the remarks in docs/notes.md (## <paper>/<table>: remarks on that table).
+# RESULTS.md, docs/results/ and docs/figures/ from the archived runs in docs/runs/ and the remarks in docs/notes.md
+# (## <paper>/<table>: remarks on that table).
 results: $(INSTALLED)
-	$(BIN)/dcreport docs/runs --results RESULTS.md --notes docs/notes.md --figures docs/figures
+	$(BIN)/dcreport docs/runs --results RESULTS.md --pages docs/results --figures docs/figures --notes docs/notes.md
 
 # Two at a time, by file: many tests wait for processes that they started.
 test: $(INSTALLED)

@@ -1,8 +1,9 @@
-"""The command `dcreport`: run folders in, a page out; on request Markdown and figures.
+"""The command `dcreport`: runs in, a page out; on request Markdown and figures, or an archive of the runs.
 
 `dcreport outputs` writes `outputs/report.html`; `dcreport outputs --out report` writes `report/report.html`,
-`report/report.md`, and figures as PNG and SVG; `dcreport docs/runs --results RESULTS.md --notes docs/notes.md
---figures docs/figures` writes the project's own results.
+`report/report.md`, and figures as PNG and SVG; `dcreport docs/runs --results RESULTS.md --pages docs/results
+--notes docs/notes.md --figures docs/figures` writes the project's own results; `dcreport outputs/table1 --archive
+docs/runs/dc_asgd_icml2017/table1.jsonl` keeps the runs of a table as one file that can be committed.
 """
 
 import argparse
@@ -10,87 +11,132 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.report import evidence, published
+from runner.config.errors import InputError
+from runner.report import archive, evidence, published
 from runner.report.collect import collect
+from runner.report.run import Run
+
+_DESCRIPTION = """\
+Collects the runs below some folders into report.html, measured beside published.
+With --archive it writes them into one file of JSON lines instead, which is read like the folders it was made of."""
+_EXAMPLES = """\
+examples:
+  dcreport outputs                                           write outputs/report.html
+  dcreport outputs --out report                              and Markdown and figures, in report/
+  dcreport outputs/table1 --archive runs/table1.jsonl        keep the runs of a table as one file
+  dcreport runs/table1.jsonl outputs                         report on archived runs and on folders"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what a command line says.
+    """Do what a command line says.
 
     Returns:
         the exit code: 0 done, 2 wrong input.
     """
     args = _parse(arguments)
-    if idle := _idle(args):
-        print(f"dcreport: {idle}", file=sys.stderr)
-        return 2
-    for path in args.paths:
-        if not path.is_dir():
-            print(f"dcreport: {path}: no such folder; allowed: folders with runs below, as outputs", file=sys.stderr)
-            return 2
     try:
-        return _report(args)
+        _check(args)
+        _report(args)
+    except InputError as exc:
+        print(f"dcreport: {exc}", file=sys.stderr)
+        return 2
     except OSError as exc:
         print(f"dcreport: {exc.filename or args.paths[0]}: cannot be used: {exc.strerror}", file=sys.stderr)
         return 2
+    return 0
 
 
-def _report(args: argparse.Namespace) -> int:
+def _report(args: argparse.Namespace) -> None:
     runs = collect(args.paths)
     if not runs:
         where = ", ".join(map(str, args.paths))
-        print(f"dcreport: {where}: no run folders below (one has summary.json or metrics.jsonl)", file=sys.stderr)
-        return 2
+        raise InputError(f"{where}: no run folders below (one has summary.json or metrics.jsonl), and no archives")
     broken = [run for run in runs if run.status == "broken"]
     for run in broken[:5]:
         print(f"dcreport: {run.folder}: {'; '.join(run.problems)}", file=sys.stderr)
+    if args.archive is not None:
+        _archive(args.archive, [run for run in runs if run.status != "broken"], len(broken))
+        return
     found = [(exhibit, evidence.weigh(exhibit, runs)) for exhibit in published.load()]
     if args.results is not None:
-        from runner.report import markdown
+        # Drawing needs Matplotlib, whose import takes a second that the page alone does without.
+        from runner.report import pages
+        from runner.report.notes import Notes
 
-        markdown.write(args.results, args.figures or args.results.parent / "figures", runs, found, args.notes)
-        print(f"{len(runs)} runs -> {args.results}")
-        return 0
+        beside: Path = args.results.parent
+        folder, figures = args.pages or beside / "results", args.figures or beside / "figures"
+        written = pages.write(args.results, folder, figures, runs, found, Notes(args.notes))
+        print(f"{len(runs)} runs -> {args.results}, {len(written)} pages in {folder}")
+        return
     from runner.report import page
 
-    out: Path = args.out or args.paths[0]
+    first: Path = args.paths[0]
+    out: Path = args.out or (first if first.is_dir() else first.parent)
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.html").write_text(page.render(runs, found, args.title or "Runs"), encoding="utf-8")
     print(f"{len(runs)} runs -> {out / 'report.html'}")
     if args.out is not None:
         from runner.report import markdown
+        from runner.report.notes import Notes
 
-        markdown.write(out / "report.md", out / "figures", runs, found, args.notes)
+        markdown.write(out / "report.md", out / "figures", runs, found, Notes(args.notes))
         print(f"{' ' * len(str(len(runs)))}      -> {out / 'report.md'}, {out / 'figures'}")
-    return 0
+
+
+def _archive(path: Path, runs: Sequence[Run], broken: int) -> None:
+    if not runs:
+        raise InputError(f"{path}: nothing to archive: no run's summary can be read")
+    archive.write(path, runs)
+    print(f"{len(runs)} runs -> {path}" + (f"; {broken} broken left out" if broken else ""))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="dcreport",
-        description="Collects the run folders below some folders into report.html, measured beside published.",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="folder with runs below, as outputs")
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="folder with runs or archives below, as outputs; archive"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write there, and a Markdown table and figures too")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="write only this Markdown file and its figures")
+    parser.add_argument("--archive", type=Path, metavar="FILE", help="write only the runs, into FILE.jsonl")
+    parser.add_argument("--overwrite", action="store_true", help="let --archive replace a file that exists")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="write only a Markdown index, pages and figures")
+    parser.add_argument("--pages", type=Path, metavar="DIR", help="pages of --results (default: results beside it)")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="figures of --results (default: figures beside it)")
     parser.add_argument("--notes", type=Path, metavar="FILE", help="Markdown remarks to put into the Markdown")
     parser.add_argument("--title", help="the page's title (default: Runs)")
     return parser.parse_args(arguments)
 
 
-def _idle(args: argparse.Namespace) -> str | None:
-    """What was given and would do nothing beside the rest."""
-    markdown = args.results is not None
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what cannot be read, would do nothing, or would destroy a file.
+
+    Raises:
+        InputError: naming the option or the path.
+    """
+    results, archived = args.results is not None, args.archive is not None
     for option, given, used, allowed in (
-        ("notes", args.notes, markdown or args.out is not None, "with --out or --results"),
-        ("figures", args.figures, markdown, "with --results; --out has its own"),
-        ("out", args.out, not markdown, "without --results, which writes one file"),
-        ("title", args.title, not markdown, "without --results, which writes no page"),
+        ("results", args.results, not archived, "without --archive, which writes only the runs"),
+        ("overwrite", args.overwrite or None, archived, "with --archive"),
+        ("pages", args.pages, results, "with --results"),
+        ("notes", args.notes, results or args.out is not None, "with --out or --results"),
+        ("figures", args.figures, results, "with --results; --out has its own"),
+        ("out", args.out, not results and not archived, "without --results and --archive, which write no page"),
+        ("title", args.title, not results and not archived, "without --results and --archive, which write no page"),
     ):
         if given is not None and not used:
-            return f"--{option}={given}: would do nothing; allowed: {allowed}"
-    return None
+            given = "" if given is True else f"={given}"
+            raise InputError(f"--{option}{given}: would do nothing; allowed: {allowed}")
+    for path in args.paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such folder or file; allowed: folders with runs below, as outputs; archives")
+    if archived and args.archive.suffix != archive.SUFFIX:
+        raise InputError(f"--archive={args.archive}: would not be found again; allowed: names ending in .jsonl")
+    if archived and args.archive.exists() and not args.overwrite:
+        raise InputError(f"--archive={args.archive}: exists; allowed: a new file, or --overwrite")
 
 
 if __name__ == "__main__":

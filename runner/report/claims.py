@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from scipy import stats
 
 from runner.report import metrics
-from runner.report.collect import Run
 from runner.report.published import Claim
+from runner.report.run import Run
 
 CONFIDENCE = 0.95
 ROUNDING = 1e-12
 """Differences that are this small beside what is compared are shown as none."""
-WORDS = ("holds", "fails", "undecided", "not measured")
+UNMEASURED = "not measured"
+WORDS = ("holds", "fails", "undecided", UNMEASURED)
 _SIDE = r"(?:([\d.]+) ?\* ?)?(\w+(?:\([\w.,-]+\))?)\[([^\]]+)\]"
 _COMPARED = re.compile(rf"{_SIDE} (<=|<|>=|>) (?:{_SIDE}|([\d.]+(?:e-?\d+)?))")
 _CLOSE = re.compile(rf"abs\({_SIDE} - {_SIDE}\) < ([\d.]+)")
@@ -119,13 +120,13 @@ def _weigh(
     sides = (left, right) if isinstance(right, _Term) else (left,)
     missing = [side for side, values in zip(sides, (ours, theirs), strict=False) if not values]
     if missing:
-        return Verdict(claim, "not measured", "no " + " and no ".join(f"{s.metric} of {s.cell}" for s in missing))
+        return Verdict(claim, UNMEASURED, "no " + " and no ".join(f"{s.metric} of {s.cell}" for s in missing))
     gaps = {f"no {s.metric} of {seeds_named(seeds)} of {s.cell}": None for s in sides if (seeds := s.lacking(cells))}
     if gaps:
         return Verdict(claim, "undecided", " and ".join(gaps))
     seeds = sorted(set(ours) & set(theirs))
     if not seeds:
-        return Verdict(claim, "not measured", "the two sides have no seed in common")
+        return Verdict(claim, UNMEASURED, "the two sides have no seed in common")
     differences = [ours[seed] - theirs[seed] for seed in seeds]
     mean = statistics.fmean(differences)
     if len(seeds) == 1:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runner.report.collect import finite
+from runner.report.run import finite
 
 
 def numbered(series: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:

@@ -11,9 +11,9 @@ from typing import Any
 
 from runner.report import metrics
 from runner.report.claims import Verdict, judge, seeds_named
-from runner.report.collect import Run, finite
 from runner.report.grids import Search, Tried, searches
 from runner.report.published import Cell, Exhibit
+from runner.report.run import Run, finite
 from runner.report.settings import averaged, by_seed, one_per_seed, setting, shown
 
 

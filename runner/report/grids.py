@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.report import metrics
-from runner.report.collect import Run, finite
+from runner.report.run import Run, finite
 from runner.report.settings import by_seed, label, one_per_seed, setting, shown
 
 _SEARCHED = ("algorithm.", "schedule.")

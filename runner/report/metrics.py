@@ -2,7 +2,7 @@
 
 import re
 
-from runner.report.collect import Run, finite
+from runner.report.run import Run, finite
 
 _EARLY = re.compile(r"early_(\w+)\(([\w.]+)\)")
 _TO_REACH = re.compile(r"(epochs|seconds)_to\((?:(\w+),)?([\d.]+(?:e-?\d+)?)\)")

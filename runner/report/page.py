@@ -12,11 +12,11 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from runner.report import claims, grids, metrics, ran
-from runner.report.collect import Run, finite
 from runner.report.evaluations import numbered, thinned
 from runner.report.evidence import Block
 from runner.report.panels import figures
 from runner.report.published import Exhibit
+from runner.report.run import Run, finite
 from runner.report.settings import by_seed, differing, label, setting, shown
 
 _COLUMNS = ("name", "status", "algorithm", "model", "dataset", "workers", "seed", "epochs", "final_test_error",
@@ -28,7 +28,6 @@ _WITHOUT = {"completed": "not reached"}  # a run that went to its end and has no
 _OWN_KEYS = 14
 _SEARCHED_BY = "best_test_error"
 _POINTS = 400
-_SPANS = 240
 _AXES = ("epoch", "seconds", "updates", "samples")
 _WORDS = {
     "final_test_error": "test error, %",
@@ -215,7 +214,7 @@ def _activity(run: Run) -> dict[str, Any]:
     histogram = run.workers().get("staleness")
     pairs = histogram.items() if isinstance(histogram, dict) else ()
     counts = [[int(key), count] for key, count in pairs if str(key).isdigit() and finite(count) is not None]
-    spans = [[s["worker"], str(s.get("what")), _short(s["start"]), _short(s["end"])] for s in run.timeline(_SPANS)]
+    spans = [[s["worker"], str(s.get("what")), _short(s["start"]), _short(s["end"])] for s in run.timeline()]
     return {"staleness": counts, "timeline": spans}
 
 

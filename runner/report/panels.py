@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.report import metrics
-from runner.report.collect import Run, finite
 from runner.report.evaluations import numbered
 from runner.report.evidence import Block
+from runner.report.run import Run, finite
 from runner.report.settings import averaged
 
 DECADES = 1e3

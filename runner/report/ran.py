@@ -6,8 +6,8 @@ from pathlib import PurePath
 from typing import Any
 
 from runner.report import metrics
-from runner.report.collect import Run
 from runner.report.evidence import Block
+from runner.report.run import Run
 from runner.report.settings import by_seed, shown
 
 

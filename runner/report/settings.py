@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from runner.report.collect import Run
+from runner.report.run import Run
 
 _NO_SETTING = ("names.", "logger.", "hydra.")
 _NO_SETTINGS = frozenset({

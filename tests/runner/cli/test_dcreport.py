@@ -164,19 +164,88 @@ def test_a_run_whose_seed_is_unknown_is_told_without_one(make_run: MakeRun, tmp_
         assert "seed" not in commands(collect([tmp_path]))[0]
 
 
-def test_results_put_remarks_where_they_belong(runs: Path, tmp_path: Path) -> None:
+def test_remarks_stand_where_they_belong(runs: Path, tmp_path: Path) -> None:
     notes = tmp_path / "notes.md"
     notes.write_text("# Notes\n\nAt the top.\n\n## dc_asgd_icml2017/table1\n\nOf the table.\n\n## Later\n\nThe end.\n")
-    results = tmp_path / "RESULTS.md"
-    arguments = [str(runs), "--results", str(results), "--notes", str(notes), "--figures", str(tmp_path / "figs")]
-    assert main(arguments) == 0
-    text = results.read_text()
+    out = tmp_path / "report"
+    assert main([str(runs), "--out", str(out), "--notes", str(notes)]) == 0
+    text = (out / "report.md").read_text()
     places = [text.index(part) for part in ("At the top.", "table 1. ", "Of the table.", "### Own", "## Later")]
     assert places == sorted(places)
-    assert "](figs/" in text
+
+
+def test_results_are_an_index_and_pages(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, pages, figures = tmp_path / "RESULTS.md", tmp_path / "docs" / "pages", tmp_path / "docs" / "figs"
+    arguments = [str(runs), "--results", str(results), "--pages", str(pages), "--figures", str(figures)]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith(f"13 runs -> {results}, 3 pages in {pages}")
+    assert "](docs/pages/dc_asgd_icml2017.md)" in results.read_text()
+    paper = (pages / "dc_asgd_icml2017.md").read_text()
+    assert "](../figs/" in paper
     assert not (runs / "report.html").exists()
     main(arguments)
-    assert results.read_text() == text
+    assert (pages / "dc_asgd_icml2017.md").read_text() == paper
+
+
+def test_pages_and_figures_lie_beside_the_index(runs: Path, tmp_path: Path) -> None:
+    assert main([str(runs), "--results", str(tmp_path / "r" / "RESULTS.md")]) == 0
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["RESULTS.md", "figures", "results"]
+
+
+def test_folders_and_their_archive_report_the_same(runs: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept" / "table1.jsonl"
+    (runs / "broken" / "summary.json").write_text('{"status": "failed"}')
+    assert main([str(runs), "--archive", str(kept)]) == 0
+    for path, name in ((runs, "folders"), (kept, "archived")):
+        assert main([str(path), "--out", str(tmp_path / name)]) == 0
+    folders, archived = (
+        {file.relative_to(top): file.read_bytes() for file in top.rglob("*") if file.is_file()}
+        for top in (tmp_path / "folders", tmp_path / "archived")
+    )
+    assert len(folders) > 4
+    assert archived == folders
+
+
+def test_an_archive_alone_is_reported_beside_it(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [50.0])
+    kept = tmp_path / "kept" / "a.jsonl"
+    assert main([str(tmp_path / "runs"), "--archive", str(kept)]) == 0
+    assert main([str(kept)]) == 0
+    assert (tmp_path / "kept" / "report.html").exists()
+
+
+def test_an_archive_is_not_overwritten_unasked(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, kept = make_run("a", [50.0]), tmp_path / "a.jsonl"
+    kept.write_text("mine")
+    assert main([str(folder), "--archive", str(kept)]) == 2
+    message = f"dcreport: --archive={kept}: exists; allowed: a new file, or --overwrite\n"
+    assert capsys.readouterr().err == message
+    assert kept.read_text() == "mine"
+    assert main([str(folder), "--archive", str(kept), "--overwrite"]) == 0
+    assert kept.read_text().startswith('{"archive"')
+
+
+def test_broken_runs_are_left_out_of_archives(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(runs), "--archive", str(tmp_path / "a.jsonl")]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"12 runs -> {tmp_path / 'a.jsonl'}; 1 broken left out\n"
+    assert "broken: summary.json:" in err
+    assert main([str(runs / "broken"), "--archive", str(tmp_path / "b.jsonl")]) == 2
+    assert "b.jsonl: nothing to archive: no run's summary can be read" in capsys.readouterr().err
+
+
+def test_a_broken_archive_is_one_line(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("a", [50.0])
+    kept = tmp_path / "kept" / "a.jsonl"
+    main([str(tmp_path / "runs"), "--archive", str(kept)])
+    kept.write_text(kept.read_text() + "<<<<<<< HEAD\n")
+    capsys.readouterr()
+    assert main([str(kept.parent)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"dcreport: {kept}:5: is no JSON")
+    assert err.count("\n") == 1
 
 
 def test_other_runs_tell_every_setting_they_differ_in(make_run: MakeRun, tmp_path: Path) -> None:
@@ -234,7 +303,7 @@ def test_names_are_text(make_run: MakeRun, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("make", "message"),
-    [(None, "no such folder"), ("empty", "no run folders below")],
+    [(None, "no such folder or file"), ("empty", "no run folders below")],
 )
 def test_wrong_input_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], make: str | None, message: str
@@ -254,6 +323,11 @@ def test_wrong_input_is_one_line(
         ("--notes n.md", "--notes=n.md: would do nothing; allowed: with --out or --results"),
         ("--out o --figures f", "--figures=f: would do nothing; allowed: with --results"),
         ("--results r.md --out o", "--out=o: would do nothing; allowed: without --results"),
+        ("--pages p", "--pages=p: would do nothing; allowed: with --results"),
+        ("--overwrite", "--overwrite: would do nothing; allowed: with --archive"),
+        ("--archive a.jsonl --results r.md", "--results=r.md: would do nothing; allowed: without --archive"),
+        ("--archive a.jsonl --out o", "--out=o: would do nothing; allowed: without --results and --archive"),
+        ("--archive a.json", "--archive=a.json: would not be found again; allowed: names ending in .jsonl"),
         ("--results r.md --title mine", "--title=mine: would do nothing; allowed: without --results"),
     ],
 )

@@ -6,8 +6,9 @@ import pytest
 from scipy import stats
 
 from runner.report.claims import counted, interval, judge
-from runner.report.collect import Run, collect
+from runner.report.collect import collect
 from runner.report.published import Claim
+from runner.report.run import Run
 
 MakeRun = Callable[..., Path]
 

@@ -19,8 +19,8 @@ from runner.cli.compose import CONF, Composer, composer, without_hydra
 from runner.config import schema
 from runner.config.errors import InputError
 from runner.report import published
-from runner.report.collect import Run
 from runner.report.evidence import weigh
+from runner.report.run import Run
 from runner.sweeps import experiment_sweeper, subprocess_launcher
 
 EXPERIMENTS = sorted(

@@ -1,0 +1,136 @@
+"""Reads a run folder, finished or not, whole or broken: what cannot be read becomes a line of the run's problems."""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.report.run import SPANS, Run, finite
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_YAML_BYTES, _NESTED, _CHAINED = 1_000_000, 2000, re.compile(r"([-?:] ){40}")
+_TIMELINE_BYTES = 40_000
+
+
+class FolderRun(Run):
+    """A run in its folder; the files that few runs are asked for are read when they are."""
+
+    @cached_property
+    def choices(self) -> dict[str, Any]:
+        """The option chosen of each config group; read only if the summary lacks it, because the file is long."""
+        hydra = _configuration(_first(self.folder, "hydra.yaml"), [], resolve=False).get("hydra")
+        choices = hydra.get("runtime", {}).get("choices") if isinstance(hydra, Mapping) else None
+        return dict(choices) if isinstance(choices, Mapping) else {}
+
+    def layer_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of `layers.jsonl`."""
+        return _lines(self.folder / "layers.jsonl", [])
+
+    def workers(self) -> dict[str, Any]:
+        """Return `workers.json`; empty if there is none."""
+        return _document(self.folder / "workers.json", [])
+
+    def timeline(self) -> list[dict[str, Any]]:
+        """Return the first spans of `timeline.jsonl`, at most `SPANS`, without reading the whole file."""
+        rows = _lines(self.folder / "timeline.jsonl", [], limit=_TIMELINE_BYTES)
+        whole = [row for row in rows if all(finite(row.get(key)) is not None for key in ("worker", "start", "end"))]
+        return whole[:SPANS]
+
+
+def read(folder: Path, name: str) -> FolderRun:
+    """Read a run folder; what is missing or broken becomes a line in `problems`."""
+    run = FolderRun(folder, name)
+    run.summary = _document(folder / "summary.json", run.problems)
+    run.rows = _lines(folder / "metrics.jsonl", run.problems)
+    run.config = _configuration(_first(folder, "config.yaml"), run.problems)
+    overrides = _yaml(_first(folder, "overrides.yaml"), [])
+    run.overrides = [str(override) for override in overrides] if isinstance(overrides, list) else []
+    return run
+
+
+def _first(folder: Path, name: str) -> Path:
+    kept = folder / ".hydra" / name
+    return kept if kept.exists() else folder / name
+
+
+def _document(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as exc:
+        problems.append(f"{path.name}: {_reason(exc)}")
+        return {}
+    if isinstance(document, dict):
+        return document
+    problems.append(f"{path.name}: is no JSON object")
+    return {}
+
+
+def _lines(path: Path, problems: list[str], limit: int = -1) -> list[dict[str, Any]]:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(limit)
+    except OSError as exc:
+        problems.append(f"{path.name}: {_reason(exc)}")
+        return []
+    rows, unread = [], 0
+    # A last line without its end was cut off by a kill, or is being written.
+    for text in content[: content.rfind(b"\n") + 1].splitlines():
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            unread += 1
+    if unread:
+        problems.append(f"{path.name}: {unread} {'line' if unread == 1 else 'lines'} cannot be read")
+    return rows
+
+
+def _configuration(path: Path, problems: list[str], *, resolve: bool = True) -> dict[str, Any]:
+    document = _yaml(path, problems)
+    if not isinstance(document, dict):
+        if document is not None:
+            problems.append(f"{path.name}: is no mapping")
+        return {}
+    plain: dict[str, Any] = {str(key): value for key, value in document.items()}
+    if resolve and "${" in str(plain):
+        try:
+            plain = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)  # type: ignore[assignment]
+        except OmegaConfBaseException as exc:
+            problems.append(f"{path.name}: {_reason(exc)}")
+    return _as_json(plain) if resolve else plain
+
+
+def _as_json(value: Any) -> Any:
+    """Return a YAML value as JSON would give it back, so that an archived run has the very same configuration."""
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _yaml(path: Path, problems: list[str]) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+        # The C loader recurses without a limit: what is nested deeper than any configuration would end the process.
+        if len(text) > _YAML_BYTES or max(text.count("["), text.count("{")) > _NESTED or _CHAINED.search(text):
+            raise ValueError("is no configuration")
+        return yaml.load(text, _LOADER)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as exc:
+        problems.append(f"{path.name}: {_reason(exc)}")
+        return None
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, FileNotFoundError):
+        return "is missing"
+    return (str(exc).splitlines() or [type(exc).__name__])[0]

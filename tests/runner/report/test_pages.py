@@ -1,0 +1,70 @@
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from runner.report.collect import collect
+from runner.report.evidence import weigh
+from runner.report.notes import Notes
+from runner.report.pages import write
+from runner.report.published import Cell, Claim, Exhibit
+
+MakeRun = Callable[..., Path]
+CELLS = [Cell("M=4", name, {"workers": 4, "algorithm": name}, 9.0) for name in ("asgd", "ssgd")]
+CLAIMS = [
+    Claim("final_test_error[ssgd, M=4] < final_test_error[asgd, M=4]", "section 1"),
+    Claim("final_test_error[asgd, M=4] < 5", "section 2"),
+    Claim("seconds_to(1)[asgd, M=4] < 5", "section 3"),
+]
+TABLE = Exhibit("Someone, Some Thesis, chapter 1", "thesis", "table1", "Errors", "table 1", "table", "final_test_error",
+                {}, {}, ["M=4"], ["asgd", "ssgd"], CELLS, CLAIMS)  # fmt: skip
+# Another paper shows the same runs; a third exhibit has none.
+COPY = replace(TABLE, paper="Someone else", folder="paper", title="Errors again", claims=CLAIMS[:1])
+UNMEASURED = replace(TABLE, paper="Someone, Some Thesis, chapter 2", name="table2", match={"model": "none"})
+
+
+def pages(make_run: MakeRun, top: Path, notes: Path | None = None) -> list[Path]:
+    for seed in (0, 1, 2):
+        make_run(f"asgd/{seed}", [60.0, 31.0 + seed], seed=seed)
+        make_run(f"ssgd/{seed}", [60.0, 21.0 + seed], algorithm="ssgd", seed=seed)
+    runs = collect([top / "runs"])
+    evidence = [(exhibit, weigh(exhibit, runs)) for exhibit in (TABLE, UNMEASURED, COPY)]
+    return write(top / "RESULTS.md", top / "pages", top / "figures", runs, evidence, Notes(notes))
+
+
+def test_the_index_has_a_line_a_paper(make_run: MakeRun, tmp_path: Path) -> None:
+    assert pages(make_run, tmp_path) == [tmp_path / "pages" / "thesis.md", tmp_path / "pages" / "paper.md"]
+    index = (tmp_path / "RESULTS.md").read_text()
+    assert "| paper | tables and figures measured | holds | fails | undecided | not measured |" in index
+    # Two claims judged, one that no run can tell, and the three of the table that was not measured.
+    assert "| [Someone, Some Thesis](pages/thesis.md) | 1 of 2 | 1 | 1 | 0 | 4 |" in index
+    assert "| [Someone else](pages/paper.md) | 1 of 1 | 1 | 0 | 0 | 0 |" in index
+    assert "a page of its own" not in index
+
+
+def test_a_papers_page_has_its_tables_alone(make_run: MakeRun, tmp_path: Path) -> None:
+    pages(make_run, tmp_path)
+    thesis, paper = ((tmp_path / "pages" / f"{name}.md").read_text() for name in ("thesis", "paper"))
+    assert thesis.startswith("# Someone, Some Thesis\n\nBack to the [index](../RESULTS.md)")
+    assert "| M=4 | 32.00 ± 1.00 (paper 9.00, +23.00) | 22.00 ± 1.00 (paper 9.00, +13.00) |" in thesis
+    assert re.findall(r"^## (.*)$", thesis, re.M) == ["Claims at a glance", "Errors"]
+    assert re.findall(r"^## (.*)$", paper, re.M) == ["Claims at a glance", "Errors again"]
+    # The commands are told once; the other page links to them.
+    assert "dcrun -m algorithm=asgd seed=0,1,2" in thesis
+    assert "The runs are those of [Errors (table 1)](thesis.md)." in paper
+
+
+def test_what_belongs_to_no_paper_has_a_page(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("other", [50.0], model="none", workers=2)
+    notes = tmp_path / "notes.md"
+    notes.write_text("At the top.\n\n## thesis/table1\n\nOf the table.\n\n## Later\n\nThe end.\n")
+    written = pages(make_run, tmp_path, notes)
+    other = written[-1].read_text()
+    assert written[-1] == tmp_path / "pages" / "other_runs.md"
+    assert "asgd M=2" in other
+    assert "The end." in other
+    assert "Of the table." not in other
+    assert "Of the table." in written[0].read_text()
+    index = (tmp_path / "RESULTS.md").read_text()
+    assert "At the top." in index
+    assert "[a page of its own](pages/other_runs.md)" in index

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from runner.config.errors import InputError
 from runner.run_folder.wandb_run import begin, group_of
 
 log = logging.getLogger("dcrun")
@@ -33,7 +34,12 @@ def write(config: DictConfig, sweep: Path, folders: Iterable[Path]) -> Path | No
     experiment = config.hydra.runtime.choices.get("experiment")
     if experiment is None or config.logger.kind != "wandb" or config.logger.mode == "disabled":
         return None
-    tables = evaluated(str(experiment), sweep.parent, {folder.resolve() for folder in folders})
+    try:
+        tables = evaluated(str(experiment), sweep.parent, {folder.resolve() for folder in folders})
+    except InputError as error:
+        # The jobs are done: a broken archive that lies among their outputs must not make the sweep fail.
+        log.warning("no table in wandb: %s", error)
+        return None
     if not tables:
         return None
     sweep.mkdir(parents=True, exist_ok=True)
@@ -70,6 +76,9 @@ def evaluated(experiment: str, outputs: Path, folders: set[Path]) -> dict[str, t
 
     Returns:
         the columns and rows of `<exhibit>/table` and, where a paper claims something, `<exhibit>/claims`.
+
+    Raises:
+        InputError: an archive of runs below `outputs` cannot be read.
     """
     from runner.report import evidence, published, ran
     from runner.report.collect import collect

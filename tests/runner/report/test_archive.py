@@ -41,7 +41,7 @@ def test_archived_runs_equal_their_folders(full_run: Path, make_run: MakeRun, tm
     runs = collect([tmp_path / "runs"])
     archive.write(tmp_path / "kept" / "table1.jsonl", runs)
     archived = collect([tmp_path / "kept"])
-    del runs[0].choices["hydra/launcher"]  # type: ignore[attr-defined]
+    del runs[0].choices["hydra/launcher"]
     assert [contents(run) for run in archived] == [contents(run) for run in runs]
     assert archived[0].rows[2]["tiny"] == 5e-324
     assert archived[0].value("schedule") == "one_cycle"

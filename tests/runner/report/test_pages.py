@@ -1,14 +1,18 @@
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from runner.report.collect import collect
 from runner.report.evidence import weigh
 from runner.report.notes import Notes
 from runner.report.pages import write
-from runner.report.published import Cell, Claim, Exhibit
+from runner.report.published import Cell, Claim, Exhibit, load
 
+ROOT = Path(__file__).resolve().parents[3]
 MakeRun = Callable[..., Path]
 CELLS = [Cell("M=4", name, {"workers": 4, "algorithm": name}, 9.0) for name in ("asgd", "ssgd")]
 CLAIMS = [
@@ -68,3 +72,24 @@ def test_what_belongs_to_no_paper_has_a_page(make_run: MakeRun, tmp_path: Path) 
     index = (tmp_path / "RESULTS.md").read_text()
     assert "At the top." in index
     assert "[a page of its own](pages/other_runs.md)" in index
+
+
+def test_the_projects_own_archives_are_whole() -> None:
+    runs = collect([ROOT / "docs" / "runs"])
+    assert len(runs) >= 256
+    assert {(run.status, *run.problems) for run in runs} <= {("completed",), ("diverged",)}
+    assert not list((ROOT / "docs" / "runs").rglob("summary.json"))
+
+
+@pytest.mark.slow
+def test_the_projects_own_results_are_up_to_date(tmp_path: Path) -> None:
+    # The same places below another folder, so that the links are the same.
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "notes.md", tmp_path / "docs" / "notes.md")
+    runs = collect([ROOT / "docs" / "runs"])
+    evidence = [(exhibit, weigh(exhibit, runs)) for exhibit in load()]
+    places = [tmp_path / place for place in ("RESULTS.md", "docs/results", "docs/figures")]
+    written = write(*places, runs, evidence, Notes(tmp_path / "docs" / "notes.md"))
+    for page in (tmp_path / "RESULTS.md", *written):
+        assert page.read_text() == (ROOT / page.relative_to(tmp_path)).read_text(), "make results writes it anew"
+    assert {page.name for page in written} == {page.name for page in (ROOT / "docs" / "results").iterdir()}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from runner.report import archive
 from runner.report.collect import collect
 from runner.report.wandb_table import evaluated, write
 from runner.run_folder.wandb_run import group_of
@@ -77,6 +78,14 @@ def test_wandb_that_fails_ends_nothing(
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert write(config(), runs / "sweep", [runs / "first" / "40"]) is None
     assert "wandb failed (InputError: logger=wandb: cannot be imported" in caplog.text
+
+
+def test_a_broken_archive_ends_no_sweep(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    archive.write(runs / "kept.jsonl", [])
+    with open(runs / "kept.jsonl", "a") as file:
+        file.write("broken\n")
+    assert write(config(), runs / "sweep", [runs / "first" / "40"]) is None
+    assert f"no table in wandb: {runs / 'kept.jsonl'}:2: is no JSON" in caplog.text
 
 
 # In a process of its own: wandb keeps a service running in the one that used it.

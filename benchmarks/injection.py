@@ -268,9 +268,10 @@ def main() -> int:
 
     from omegaconf import OmegaConf, open_dict
 
-    from runner.cli.compose import composer, without_hydra
+    from runner.cli.compose import composer
     from runner.config import schema
     from runner.config.exit_codes import guarded, log_to
+    from runner.config.schema import without_hydra
     from runner.sweeps import subprocess_launcher
     from runner.train.dispatch import dispatch
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
-from runner.cli.compose import composer, without_hydra
+from runner.cli.compose import composer
 from runner.config import schema
+from runner.config.schema import without_hydra
 from runner.loop.train_control import TrainControl
 from runner.run_folder.contents import SUMMARY
 from runner.sweeps import subprocess_launcher

@@ -24,8 +24,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from algorithms.base import Layer
-from runner.cli.compose import composer, without_hydra
-from runner.config import schema
+from runner.cli.compose import composer
+from runner.config import schema, validation
+from runner.config.schema import without_hydra
 from runner.config.seeds import derive
 from runner.gradients.evaluate import Score
 from runner.loop.train_control import Stop, TrainControl
@@ -45,7 +46,7 @@ def compose(*overrides: str) -> DictConfig:
     groups = dict(item.split("=", 1) for item in given if item.split("=", 1)[0] in schema.GROUPS)
     cfg = copy.deepcopy(_composed(tuple(sorted(groups.items()))))
     cfg.merge_with(OmegaConf.from_dotlist([item for item in given if item.split("=", 1)[0] not in groups]))
-    schema.check(cfg)
+    validation.check(cfg)
     return cfg
 
 

@@ -1,6 +1,5 @@
 """Composes a command line and checks it, before Hydra creates a folder for it."""
 
-import copy
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +13,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.config import override_errors, schema
+from runner.config import override_errors, schema, validation
 from runner.config.errors import InputError
+from runner.config.schema import without_hydra
 from runner.sweeps import experiment_sweeper, search_space
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -48,7 +48,7 @@ class Composer:
             HydraConfig.instance().set_config(cfg)
             if missing := sorted(OmegaConf.missing_keys(without_hydra(cfg))):
                 raise InputError(f"{missing[0]}=???: needs a value; give {missing[0]}=<value>")
-            schema.check(without_hydra(cfg))
+            validation.check(without_hydra(cfg))
         except InputError:
             raise
         # ValueError: what Hydra raises for `group=null`.
@@ -205,11 +205,3 @@ def _find_data(jobs: Sequence[DictConfig]) -> None:
             wrong = f"this experiment needs its data set, and there is no {root}"
             allowed = "where the data lie" + (", or dataset.download=true" if "download" in dataset else "")
             raise InputError.of("dataset.root", dataset.root, wrong, allowed)
-
-
-def without_hydra(cfg: DictConfig) -> DictConfig:
-    """Returns a copy of a composed configuration without Hydra's own part: what a run gets to see."""
-    job = copy.deepcopy(cfg)
-    with open_dict(job):
-        job.pop("hydra", None)
-    return job

@@ -24,9 +24,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from runner.cli.compose import CONF, VERSION_BASE, composer, swept_along, without_hydra
+from runner.cli.compose import CONF, VERSION_BASE, composer, swept_along
 from runner.config import exit_codes, override_errors, schema
 from runner.config.errors import InputError
+from runner.config.schema import without_hydra
 from runner.report import wandb_table
 from runner.run_folder import folders, resume
 from runner.sweeps import experiment_sweeper, optuna_sweeper, search_space, submitit_launcher, subprocess_launcher

@@ -16,12 +16,14 @@ Every draw is a function of (seed, worker, task) alone, so neither the order of 
 """
 
 import math
-from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
+from omegaconf import DictConfig, OmegaConf
 
 from runner.config.schema import ComputeConfig, NetworkConfig, StragglersConfig
 from runner.config.seeds import derive
+from runner.config.validation import check_times, check_workers
 
 # Streams of draws: which numbers a stragglers' setting uses must not change the computing times.
 MACHINE, TASK, STRAGGLER = range(3)
@@ -46,7 +48,7 @@ class Clock:
         measured: Whether computing takes the time it really takes.
 
     Raises:
-        ValueError: A value is out of its range; the message names the key, the value and what is allowed.
+        InputError: A value is out of its range; the message names the key, the value and what is allowed.
     """
 
     server_seconds: float
@@ -54,66 +56,24 @@ class Clock:
     def __init__(
         self, compute: ComputeConfig, stragglers: StragglersConfig, network: NetworkConfig, *, workers: int, seed: int
     ) -> None:
-        self.workers = _whole("cluster.workers", workers, "at least 1", low=1)
-        self._read_compute(compute)
-        self._read_stragglers(stragglers)
-        self._read_network(network)
+        models = [_plain(section) for section in (compute, stragglers, network)]
+        check_workers(workers)
+        check_times(*models, workers)
+        self.workers = workers
+        self._compute, self._stragglers, self._network = models
+        self.measured = self._compute["seconds"] is None
+        self._seconds = 1.0 if self.measured else self._compute["seconds"]
+        self._speeds = self._compute["speeds"] or [1.0] * workers
+        prone = self._stragglers["workers"]
+        self._prone = frozenset(range(workers) if prone is None else prone)
+        bandwidth = self._network["bandwidth"]
+        self._bandwidth = math.inf if bandwidth is None else bandwidth
+        self.server_seconds = self._network["server_seconds"]
         # One generator, set to the draw's own position each time: building one per draw costs six times as much.
         self._bits = np.random.Philox(key=derive(seed, "clock"))
         self._generator = np.random.Generator(self._bits)
         self._state = self._bits.state
         self._means = [self._machine_mean(worker) for worker in range(workers)]
-
-    def _read_compute(self, compute: ComputeConfig) -> None:
-        self._distribution = compute.distribution
-        _one_of("cluster.compute.distribution", compute.distribution, ("constant", "uniform", "lognormal", "gamma"))
-        self.measured = compute.seconds is None
-        seconds = 1.0 if compute.seconds is None else compute.seconds
-        self._seconds = _number("cluster.compute.seconds", seconds, "above 0", low=0.0, open_low=True)
-        self._jitter = _number("cluster.compute.jitter", compute.jitter, "a share from 0 to 1", low=0.0, high=1.0)
-        self._sigma = _number("cluster.compute.sigma", compute.sigma, "at least 0", low=0.0)
-        self._cv_task = _number("cluster.compute.cv_task", compute.cv_task, "at least 0", low=0.0)
-        self._cv_machine = _number("cluster.compute.cv_machine", compute.cv_machine, "at least 0", low=0.0)
-        speeds = [1.0] * self.workers
-        if compute.speeds is not None:
-            allowed = f"a list of {self.workers} numbers above 0, one per worker, or null"
-            given = _sequence("cluster.compute.speeds", compute.speeds, allowed)
-            if len(given) != self.workers:
-                raise ValueError(f"cluster.compute.speeds={given}: {len(given)} speeds; allowed: {allowed}")
-            speeds = [_number("cluster.compute.speeds", speed, allowed, low=0.0, open_low=True) for speed in given]
-        self._speeds = speeds
-
-    def _read_stragglers(self, stragglers: StragglersConfig) -> None:
-        self._probability = _number(
-            "cluster.stragglers.probability", stragglers.probability, "from 0 to 1", low=0.0, high=1.0
-        )
-        allowed = "two numbers [from, to], 0 <= from <= to"
-        extra = _sequence("cluster.stragglers.extra", stragglers.extra, allowed)
-        if len(extra) != 2:
-            raise ValueError(f"cluster.stragglers.extra={extra}: {len(extra)} numbers; allowed: {allowed}")
-        low, high = (_number("cluster.stragglers.extra", value, allowed, low=0.0) for value in extra)
-        if low > high:
-            raise ValueError(f"cluster.stragglers.extra={extra}: the range is empty; allowed: {allowed}")
-        self._extra = (low, high)
-        self._prone = frozenset(range(self.workers))
-        if stragglers.workers is not None:
-            allowed = f"a list of workers from 0 to {self.workers - 1}, or null for all"
-            prone = _sequence("cluster.stragglers.workers", stragglers.workers, allowed)
-            self._prone = frozenset(
-                _whole("cluster.stragglers.workers", worker, allowed, low=0, high=self.workers - 1) for worker in prone
-            )
-
-    def _read_network(self, network: NetworkConfig) -> None:
-        self._latency = _number("cluster.network.latency", network.latency, "seconds, at least 0", low=0.0)
-        self._bandwidth = math.inf
-        if network.bandwidth is not None:
-            allowed = "bytes per second, above 0, or null for infinite"
-            self._bandwidth = _number("cluster.network.bandwidth", network.bandwidth, allowed, low=0.0, open_low=True)
-        self._allreduce = network.allreduce
-        _one_of("cluster.network.allreduce", network.allreduce, ("ring", "linear"))
-        self.server_seconds = _number(
-            "cluster.network.server_seconds", network.server_seconds, "seconds, at least 0", low=0.0
-        )
 
     def compute_seconds(self, worker: int, task: int, share: float = 1.0, gradients: float = 1.0) -> float:
         """How long a worker computes on one of its tasks, a straggler's extra delay included.
@@ -147,15 +107,15 @@ class Clock:
 
     def _lateness(self, worker: int, task: int) -> float:
         """u where the task is a straggler's: it takes u times as long in addition."""
-        if self._probability and worker in self._prone:
+        if self._stragglers["probability"] and worker in self._prone:
             generator = self._at(STRAGGLER, worker, task)
-            if generator.random() < self._probability:
-                return generator.uniform(*self._extra)
+            if generator.random() < self._stragglers["probability"]:
+                return generator.uniform(*self._stragglers["extra"])
         return 0.0
 
     def transfer_seconds(self, nbytes: int) -> float:
         """How long one message of ``nbytes`` travels: latency + bytes / bandwidth."""
-        return self._latency + nbytes / self._bandwidth
+        return self._network["latency"] + nbytes / self._bandwidth
 
     def allreduce_seconds(self, nbytes: int, workers: int) -> float:
         """How long ``workers`` need for the sum of a vector of ``nbytes`` that each of them holds; 0 for a single one.
@@ -165,10 +125,10 @@ class Clock:
         """
         if workers == 1:
             return 0.0
-        if self._allreduce == "ring":
+        if self._network["allreduce"] == "ring":
             steps = 2 * (workers - 1)
-            return steps * self._latency + steps / workers * nbytes / self._bandwidth
-        return self._latency + workers * nbytes / self._bandwidth
+            return steps * self._network["latency"] + steps / workers * nbytes / self._bandwidth
+        return self._network["latency"] + workers * nbytes / self._bandwidth
 
     def allgather_seconds(self, nbytes: int, workers: int) -> float:
         """How long ``workers`` need until each has the vectors of ``nbytes`` of all; 0 for a single one.
@@ -177,28 +137,28 @@ class Clock:
         """
         if workers == 1:
             return 0.0
-        if self._allreduce == "ring":
-            return (workers - 1) * (self._latency + nbytes / self._bandwidth)
-        return self._latency + workers * nbytes / self._bandwidth
+        if self._network["allreduce"] == "ring":
+            return (workers - 1) * (self._network["latency"] + nbytes / self._bandwidth)
+        return self._network["latency"] + workers * nbytes / self._bandwidth
 
     def combining_seconds(self, combine: str, nbytes: int, workers: int) -> float:
         """How long a combination of ``nbytes`` from each worker takes: "mean" an all-reduce, "gather" an all-gather."""
         return (self.allgather_seconds if combine == "gather" else self.allreduce_seconds)(nbytes, workers)
 
     def _task_seconds(self, worker: int, task: int) -> float:
-        if self._distribution == "uniform":
-            return self._seconds * (1.0 + self._jitter * self._at(TASK, worker, task).uniform(-1.0, 1.0))
-        if self._distribution == "lognormal":
+        if self._compute["distribution"] == "uniform":
+            return self._seconds * (1.0 + self._compute["jitter"] * self._at(TASK, worker, task).uniform(-1.0, 1.0))
+        if self._compute["distribution"] == "lognormal":
             normal = self._at(TASK, worker, task).standard_normal()
-            return self._seconds * math.exp(self._sigma * normal - 0.5 * self._sigma**2)
-        if self._distribution == "gamma":
-            return _gamma(self._at(TASK, worker, task), self._means[worker], self._cv_task)
+            return self._seconds * math.exp(self._compute["sigma"] * normal - 0.5 * self._compute["sigma"] ** 2)
+        if self._compute["distribution"] == "gamma":
+            return _gamma(self._at(TASK, worker, task), self._means[worker], self._compute["cv_task"])
         return self._seconds
 
     def _machine_mean(self, worker: int) -> float:
-        if self._distribution != "gamma":
+        if self._compute["distribution"] != "gamma":
             return self._seconds
-        return _gamma(self._at(MACHINE, worker, 0), self._seconds, self._cv_machine)
+        return _gamma(self._at(MACHINE, worker, 0), self._seconds, self._compute["cv_machine"])
 
     def _at(self, stream: int, worker: int, task: int) -> np.random.Generator:
         """The generator at the start of the draw's own stretch of 2^64 blocks of the counter-based Philox."""
@@ -215,32 +175,7 @@ def _gamma(generator: np.random.Generator, mean: float, variation: float) -> flo
     return float(mean / shape * generator.standard_gamma(shape))
 
 
-def _number(
-    key: str, value: object, allowed: str, *, low: float, high: float = math.inf, open_low: bool = False
-) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{key}={value}: not a number; allowed: {allowed}")
-    inside = math.isfinite(value) and (low < value if open_low else low <= value) and value <= high
-    if not inside:
-        raise ValueError(f"{key}={value}: out of range; allowed: {allowed}")
-    return float(value)
-
-
-def _whole(key: str, value: object, allowed: str, *, low: int, high: float = math.inf) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{key}={value}: not a whole number; allowed: {allowed}")
-    if not low <= value <= high:
-        raise ValueError(f"{key}={value}: out of range; allowed: {allowed}")
-    return value
-
-
-def _sequence(key: str, value: object, allowed: str) -> list:
-    # A Hydra list is a Sequence only by duck typing.
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-        raise ValueError(f"{key}={value}: not a list; allowed: {allowed}")
-    return list(value)  # type: ignore[call-overload]
-
-
-def _one_of(key: str, value: object, options: Sequence[str]) -> None:
-    if value not in options:
-        raise ValueError(f"{key}={value}: unknown; allowed: {', '.join(options)}")
+def _plain(section: ComputeConfig | StragglersConfig | NetworkConfig) -> dict[str, Any]:
+    """Return a section as plain values; Hydra's configurations come as `DictConfig`, tools' as dataclasses."""
+    plain = OmegaConf.to_container(section if isinstance(section, DictConfig) else OmegaConf.structured(section))
+    return cast(dict[str, Any], plain)

@@ -30,10 +30,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runner.cli.compose import without_hydra
 from runner.config.errors import InputError
 from runner.config.exit_codes import WRONG_INPUT
-from runner.config.schema import GPU_SLOT
+from runner.config.schema import GPU_SLOT, without_hydra
 from runner.run_folder.contents import read_summary
 from runner.run_folder.folders import free_folder
 from runner.run_folder.resume import Earlier, may_accompany

@@ -21,8 +21,9 @@ from algorithms.base import Collective, ParameterServer, Problem, Stateful
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
 from runner.config.errors import InputError, building
-from runner.config.schema import GPU_SLOT, check_each
+from runner.config.schema import GPU_SLOT
 from runner.config.seeds import derive
+from runner.config.validation import check_each
 from runner.gradients.cuda_graph import CudaGraphs
 from runner.gradients.diagnostics import LayerLog, spread
 from runner.gradients.evaluate import Evaluator
@@ -170,7 +171,7 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
     """Build the parts of a run for one process.
 
     Args:
-        cfg: the composed configuration, checked by `runner.config.schema.check`.
+        cfg: the composed configuration, checked by `runner.config.validation.check`.
         rank: which process this is, to spread processes over GPUs.
 
     Raises:

@@ -16,7 +16,7 @@ from runner.cli import main
 from runner.cli.compose import composer
 from runner.config import schema
 from runner.config.errors import InputError
-from runner.config.schema import ComputeConfig, NetworkConfig, StragglersConfig, default_config
+from runner.config.schema import ComputeConfig, Config, NetworkConfig, StragglersConfig
 from runner.loop.clock import Clock
 from runner.run_folder import folders, resume
 from runner.run_folder.console import slowest_line
@@ -226,7 +226,7 @@ def past(folder: Path, cfg: Any, status: str, checkpoints: bool = True) -> Path:
 
 
 def job(seed: int) -> Any:
-    cfg = default_config()
+    cfg = OmegaConf.structured(Config)
     cfg.seed = seed
     return cfg
 

@@ -133,34 +133,20 @@ def test_takes_hydra_configs():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"compute": Compute("normal")}, "cluster.compute.distribution=normal: "),
-        ({"compute": Compute(seconds=0.0)}, "cluster.compute.seconds=0.0: "),
-        ({"compute": Compute(seconds=math.nan)}, "cluster.compute.seconds=nan: "),
-        ({"compute": Compute(jitter=1.5)}, "cluster.compute.jitter=1.5: "),
-        ({"compute": Compute(sigma=-0.1)}, "cluster.compute.sigma=-0.1: "),
-        ({"compute": Compute(cv_task=-1)}, "cluster.compute.cv_task=-1: "),
-        ({"compute": Compute(cv_machine=-1)}, "cluster.compute.cv_machine=-1: "),
-        ({"compute": Compute(speeds=[1.0, 2.0])}, "cluster.compute.speeds=[1.0, 2.0]: 2 speeds; allowed: a list of 4"),
-        ({"compute": Compute(speeds=[1, 1, 1, 0])}, "cluster.compute.speeds=0: "),
-        ({"stragglers": Stragglers(probability=1.1)}, "cluster.stragglers.probability=1.1: "),
-        ({"stragglers": Stragglers(probability=-0.1)}, "cluster.stragglers.probability=-0.1: "),
-        ({"stragglers": Stragglers(extra=[3.0])}, "cluster.stragglers.extra=[3.0]: "),
-        ({"stragglers": Stragglers(extra=[3.0, 1.0])}, "cluster.stragglers.extra=[3.0, 1.0]: the range is empty"),
-        ({"stragglers": Stragglers(extra=[-1.0, 1.0])}, "cluster.stragglers.extra=-1.0: "),
-        ({"stragglers": Stragglers(workers=[4])}, "cluster.stragglers.workers=4: "),
-        ({"network": Network(latency=-1.0)}, "cluster.network.latency=-1.0: "),
-        ({"network": Network(bandwidth=0.0)}, "cluster.network.bandwidth=0.0: "),
-        ({"network": Network(allreduce="tree")}, "cluster.network.allreduce=tree: unknown; allowed: ring, linear"),
-        ({"network": Network(server_seconds=-1.0)}, "cluster.network.server_seconds=-1.0: "),
+        ({"compute": Compute(seconds=math.nan)}, "cluster.compute.seconds=nan: is out of range"),
+        ({"compute": Compute(speeds=[1.0, 2.0])}, "cluster.compute.speeds=[1,2]: has 2 entries; allowed: one per"),
+        ({"stragglers": Stragglers(extra=[3.0, 1.0])}, "cluster.stragglers.extra=[3,1]: "),
+        ({"stragglers": Stragglers(workers=[4])}, "cluster.stragglers.workers=[4]: 4 is"),
+        ({"network": Network(allreduce="tree")}, "cluster.network.allreduce=tree: "),
         ({"workers": 0}, "cluster.workers=0: "),
     ],
 )
-def test_wrong_values_are_refused_in_one_line(wrong, message):
+def test_sections_are_validated(wrong, message):
+    # `tests/runner/config/test_validation.py` has every rule; here, that the clock does ask.
     with pytest.raises(ValueError) as caught:
         make(**wrong)
     assert str(caught.value).startswith(message)
     assert "; allowed: " in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "lognormal", "gamma"])

@@ -15,9 +15,10 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from runner.cli.compose import CONF, Composer, composer, without_hydra
+from runner.cli.compose import CONF, Composer, composer
 from runner.config import schema
 from runner.config.errors import InputError
+from runner.config.schema import without_hydra
 from runner.report import published
 from runner.report.evidence import weigh
 from runner.report.run import Run

@@ -1,0 +1,283 @@
+"""What a composed configuration may say: ranges of single keys, and keys that contradict each other.
+
+Each rule stands here once: what is built from a checked section (clock, schedule) trusts it. Nothing here imports
+torch, so a mistake is told before anything is loaded or written.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from runner.config import override_errors
+from runner.config.errors import InputError
+from runner.config.schema import DIAGNOSTICS, END_WITH_RUN, SCHEDULES, ClusterConfig, Config
+
+DISTRIBUTIONS = ("constant", "uniform", "lognormal", "gamma")
+"""Models of computing times; `runner.loop.clock` says what each is."""
+ALLREDUCES = ("ring", "linear")
+"""Models of an all-reduce's time."""
+
+
+def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
+    """Refuse values out of range and keys that contradict each other.
+
+    Args:
+        cfg: a composed configuration, or the same as plain dictionaries.
+
+    Raises:
+        InputError: naming the key as the user types it, the value, and what is allowed.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
+    assert isinstance(plain, dict)
+    _refuse_unknown(plain, OmegaConf.structured(Config))
+    for group in ("algorithm", "model", "dataset"):
+        if not isinstance(plain[group], Mapping) or "_target_" not in plain[group]:
+            raise InputError.of(
+                group, plain[group], "is no configuration", f"an option of the group, as {group}=<option>"
+            )
+    if plain["seed"] < 0:
+        raise InputError.of("seed", plain["seed"], "is negative", "integers from 0")
+    if plain["seeds"] is not None:
+        _at_least_one("seeds", plain["seeds"])
+    _check_run(plain["run"])
+    _check_cluster(plain["cluster"])
+    _check_schedule(plain["schedule"], plain["run"]["epochs"])
+    _one_of("logger.kind", plain["logger"]["kind"], ("none", "wandb"))
+    _one_of("logger.mode", plain["logger"]["mode"], ("offline", "online", "disabled"))
+
+
+def _refuse_unknown(given: Mapping[Any, Any], known: DictConfig, prefix: str = "") -> None:
+    """Find what `+key=value` appended: a schema alone cannot refuse it."""
+    for key, value in given.items():
+        if key not in known and prefix + key != "names":
+            raise override_errors.unknown_key(prefix + key, value, override_errors.flat_keys(known, prefix))
+        if isinstance(value, Mapping) and isinstance(known.get(key), DictConfig):
+            _refuse_unknown(value, known[key], f"{prefix}{key}.")
+
+
+def _check_run(run: Mapping[str, Any]) -> None:
+    if not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", run["name"]):
+        raise InputError.of(
+            "run.name", run["name"], "cannot name a folder", "letters, digits and _ . + - (and / between)"
+        )
+    for key in ("batch_size", "eval_batch_size", "keep_checkpoints"):
+        _at_least_one(f"run.{key}", run[key])
+    for key in ("epochs", "eval_every"):
+        _positive(f"run.{key}", run[key])
+    if run["checkpoint_every"] is not None:
+        _positive("run.checkpoint_every", run["checkpoint_every"])
+        if run["checkpoint_every"] < run["eval_every"]:
+            what = f"checkpoints are written at evaluations, and run.eval_every={run['eval_every']:g}"
+            allowed = f"{run['eval_every']:g} or more, or null"
+            raise InputError.of("run.checkpoint_every", run["checkpoint_every"], what, allowed)
+    if run["threads"] is not None:
+        _at_least_one("run.threads", run["threads"])
+    if run["micro_batch"] is not None:
+        _at_least_one("run.micro_batch", run["micro_batch"])
+    if run["target_loss"] is not None:
+        _positive("run.target_loss", run["target_loss"], also="null")
+    for name in run["diagnostics"]:
+        _one_of("run.diagnostics", name, DIAGNOSTICS)
+    if len(set(run["diagnostics"])) < len(run["diagnostics"]):
+        listed = f"[{','.join(run['diagnostics'])}]"
+        raise InputError.of("run.diagnostics", listed, "lists one twice", "each of them once")
+    _at_least_one("run.diagnostic_samples", run["diagnostic_samples"])
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", run["device"]):
+        raise InputError.of("run.device", run["device"], "is no device", "auto, cpu, cuda, cuda:<number>")
+    _one_of("run.precision", run["precision"], ("fp32", "tf32", "bf16"))
+    if run["capture"] != "auto" and run["capture"] is not False:
+        raise InputError.of("run.capture", run["capture"], "is no such choice", "auto, false")
+    if run["plot_schedule"] is not None and not re.fullmatch(r".+\.(png|svg|pdf)", run["plot_schedule"]):
+        raise InputError.of(
+            "run.plot_schedule", run["plot_schedule"], "is no picture", "a file ending in .png, .svg or .pdf, or null"
+        )
+    if run["plot_schedule"] is not None and run["estimate"] + run["advise"]:
+        raise InputError.of("run.plot_schedule", run["plot_schedule"], "asks for a second answer", "one at a time")
+    if run["estimate"] and run["advise"]:
+        raise InputError.of("run.advise", True, "asks for a second answer", "run.estimate=true or run.advise=true")
+    if not (run["resume"] is None or isinstance(run["resume"], (bool, str))):
+        raise InputError.of("run.resume", run["resume"], "is no run folder", "a run folder, true (in a sweep), null")
+
+
+def _check_cluster(cluster: Mapping[str, Any]) -> None:
+    kind, workers = cluster["kind"], cluster["workers"]
+    _one_of("cluster.kind", kind, ("simulated", "processes", "replay"))
+    if workers is not None:
+        check_workers(workers)
+    _positive("cluster.timeout", cluster["timeout"])
+    if cluster["trace"] is None and kind == "replay":
+        raise InputError.of("cluster.trace", None, "a replay needs a trace", "a run folder with a trace.jsonl")
+    if cluster["trace"] is not None and kind != "replay":
+        raise InputError.of("cluster.trace", cluster["trace"], "would do nothing", "with cluster=replay only")
+    if kind == "replay":
+        _refuse_times(cluster)
+    compute = cluster["compute"]
+    if compute["seconds"] is None and kind == "simulated":
+        what = "a virtual worker takes no time of its own"
+        raise InputError.of("cluster.compute.seconds", None, what, "numbers above 0")
+    if compute["seconds"] is None and kind == "processes":
+        _refuse_changed(compute, "compute", ("distribution", "jitter", "sigma", "cv_task", "cv_machine"))
+    check_times(compute, cluster["stragglers"], cluster["network"], workers)
+
+
+def check_workers(workers: int) -> None:
+    """Refuse a number of workers that no run can have.
+
+    Raises:
+        InputError: naming the key, its value and what is allowed.
+    """
+    _at_least_one("cluster.workers", workers)
+
+
+def check_times(
+    compute: Mapping[str, Any], stragglers: Mapping[str, Any], network: Mapping[str, Any], workers: int | None
+) -> None:
+    """Refuse delays out of range: the sections `compute`, `stragglers` and `network` of `cluster`.
+
+    Args:
+        compute: as `ComputeConfig`.
+        stragglers: as `StragglersConfig`.
+        network: as `NetworkConfig`.
+        workers: number of workers, which lists that speak of single workers must fit; None while it is not known.
+
+    Raises:
+        InputError: naming the key, its value and what is allowed.
+    """
+    _check_compute(compute)
+    _check_stragglers(stragglers)
+    if workers is not None:
+        check_each({"compute": compute, "stragglers": stragglers}, workers)
+    _not_negative("cluster.network.latency", network["latency"])
+    _not_negative("cluster.network.server_seconds", network["server_seconds"])
+    if network["bandwidth"] is not None:
+        _positive("cluster.network.bandwidth", network["bandwidth"], also="null (unlimited)")
+    _one_of("cluster.network.allreduce", network["allreduce"], ALLREDUCES)
+
+
+def _check_compute(compute: Mapping[str, Any]) -> None:
+    _one_of("cluster.compute.distribution", compute["distribution"], DISTRIBUTIONS)
+    if compute["seconds"] is not None:
+        _positive("cluster.compute.seconds", compute["seconds"])
+    _within("cluster.compute.jitter", compute["jitter"], 0, 1, open_above=True)
+    for key in ("sigma", "cv_task", "cv_machine"):
+        _not_negative(f"cluster.compute.{key}", compute[key])
+    speeds = compute["speeds"]
+    if speeds is not None and not all(math.isfinite(speed) and speed > 0 for speed in speeds):
+        raise InputError.of("cluster.compute.speeds", list(speeds), "is no list of speeds", "numbers above 0")
+
+
+def _check_stragglers(stragglers: Mapping[str, Any]) -> None:
+    _within("cluster.stragglers.probability", stragglers["probability"], 0, 1)
+    extra = list(stragglers["extra"])
+    if len(extra) != 2 or not 0 <= extra[0] <= extra[1] < math.inf:
+        raise InputError.of("cluster.stragglers.extra", extra, "is no range", "[low,high] with 0 <= low <= high")
+    if min(stragglers["workers"] or [0]) < 0:
+        raise InputError.of("cluster.stragglers.workers", stragglers["workers"], "are no workers", "numbers from 0")
+
+
+def check_each(cluster: Mapping[str, Any], workers: int) -> None:
+    """Check the lists that speak of single workers, once it is known how many there are.
+
+    Args:
+        cluster: the section `cluster`.
+        workers: how many workers the run has.
+
+    Raises:
+        InputError: naming the key, its value and what is allowed.
+    """
+    speeds, slow = cluster["compute"]["speeds"], cluster["stragglers"]["workers"]
+    if speeds is not None and len(speeds) != workers:
+        what = f"has {len(speeds)} entries"
+        raise InputError.of("cluster.compute.speeds", list(speeds), what, f"one per worker (cluster.workers={workers})")
+    for worker in slow or ():
+        if not 0 <= worker < workers:
+            what, allowed = f"{worker} is no worker", f"numbers from 0 to {workers - 1}"
+            raise InputError.of("cluster.stragglers.workers", list(slow), what, allowed)
+
+
+def _refuse_times(cluster: Mapping[str, Any]) -> None:
+    """A replay takes the times of its trace: a delay given to it would do nothing."""
+    if cluster["record"]:
+        raise InputError.of("cluster.record", True, "a replay has a trace already", "false, or null")
+    for section in ("compute", "stragglers", "network"):
+        _refuse_changed(cluster[section], section, cluster[section])
+
+
+def _refuse_changed(values: Mapping[str, Any], section: str, keys: Iterable[str]) -> None:
+    """Find delays that were given where nothing would take them up."""
+    defaults = OmegaConf.to_container(OmegaConf.structured(ClusterConfig))
+    assert isinstance(defaults, dict)
+    for key in keys:
+        if values[key] not in (defaults[section][key], None):
+            replay = "with cluster=simulated or cluster=processes; a replay takes its trace's times"
+            allowed = "with a number of cluster.compute.seconds" if section == "compute" else replay
+            raise InputError.of(f"cluster.{section}.{key}", values[key], "would do nothing", allowed)
+
+
+def _check_schedule(schedule: Mapping[str, Any], epochs: float) -> None:
+    kind = schedule["kind"]
+    _one_of("schedule.kind", kind, tuple(SCHEDULES))
+    _positive("schedule.lr", schedule["lr"])
+    _positive("schedule.gamma", schedule["gamma"])
+    _not_negative("schedule.warmup_epochs", schedule["warmup_epochs"])
+    _one_of("schedule.warmup_from", schedule["warmup_from"], ("lr_over_workers", "zero"))
+    if schedule["base_batch"] is not None:
+        _at_least_one("schedule.base_batch", schedule["base_batch"])
+    milestones = schedule["milestones"]
+    if milestones and kind != "multistep":
+        raise InputError.of("schedule.milestones", milestones, f"a {kind} schedule has none", "schedule=multistep")
+    rising = all(a < b for a, b in itertools.pairwise(milestones))
+    if not rising or any(not 0 < milestone < math.inf for milestone in milestones):
+        raise InputError.of("schedule.milestones", milestones, "are no milestones", "rising numbers above 0")
+    for key in ("lr_start", "lr_end", "rise", "power"):
+        if schedule[key] is not None and key not in SCHEDULES[kind]:
+            allowed = " or ".join(f"schedule={other}" for other, keys in SCHEDULES.items() if key in keys)
+            raise InputError.of(f"schedule.{key}", schedule[key], f"a {kind} schedule has none", f"null, or {allowed}")
+        if schedule[key] is None and key in SCHEDULES[kind]:
+            raise InputError.of(f"schedule.{key}", None, f"{kind} needs it", f"a number; schedule={kind} sets it")
+    for key in {"lr_start", "lr_end"} & set(SCHEDULES[kind]):
+        _within(f"schedule.{key}", schedule[key], 0, schedule["lr"])
+    if "rise" in SCHEDULES[kind]:
+        _within("schedule.rise", schedule["rise"], 0, 1, open_above=True)
+    if kind == "inverse":
+        _not_negative("schedule.power", schedule["power"])
+    elif "power" in SCHEDULES[kind]:
+        _positive("schedule.power", schedule["power"])
+    if kind in END_WITH_RUN and schedule["warmup_epochs"] >= epochs:
+        raise InputError.of(
+            "schedule.warmup_epochs",
+            schedule["warmup_epochs"],
+            f"leaves nothing of run.epochs={epochs:g} for the {kind} schedule",
+            f"numbers from 0 to below {epochs:g}",
+        )
+
+
+def _one_of(key: str, value: object, allowed: Iterable[str]) -> None:
+    if value not in (allowed := tuple(allowed)):
+        raise InputError.of(key, value, "is no such choice", ", ".join(allowed))
+
+
+def _at_least_one(key: str, value: int) -> None:
+    if value < 1:
+        raise InputError.of(key, value, "is too small", "integers from 1")
+
+
+def _positive(key: str, value: float, also: str = "") -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise InputError.of(key, value, "is out of range", "numbers above 0" + (f", {also}" if also else ""))
+
+
+def _not_negative(key: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise InputError.of(key, value, "is out of range", "numbers from 0")
+
+
+def _within(key: str, value: float, low: float, high: float, open_above: bool = False) -> None:
+    if not (low <= value < high if open_above else low <= value <= high):
+        raise InputError.of(
+            key, value, "is out of range", f"numbers from {low} to {'below ' if open_above else ''}{high}"
+        )

@@ -1,0 +1,173 @@
+"""Every rule of `runner.config.validation`: values out of range and keys that contradict each other."""
+
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from runner.config import schema, validation
+from runner.config.errors import InputError
+
+ONE_CYCLE = {
+    "schedule__kind": "one_cycle",
+    "schedule__lr": 0.01,
+    "schedule__lr_start": 1e-4,
+    "schedule__lr_end": 1e-4,
+    "schedule__rise": 0.3,
+}
+
+
+def whole(**values: Any) -> DictConfig:
+    """Return a valid configuration with values set by their dotted keys (`__` for a dot)."""
+    cfg = OmegaConf.structured(schema.Config)
+    for group in ("algorithm", "model", "dataset"):
+        cfg[group] = {"_target_": f"some.{group}"}
+    for key, value in values.items():
+        OmegaConf.update(cfg, key.replace("__", "."), value)
+    return cfg
+
+
+def test_defaults_are_valid():
+    validation.check(whole())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "good"),
+    [
+        ("seed", -1, 0),
+        ("run.name", "../up", "a/b-1.x"),
+        ("run.name", "", "a"),
+        ("run.name", "/root", "a"),
+        ("run.epochs", 0.0, 0.5),
+        ("run.epochs", float("inf"), 160.0),
+        ("run.epochs", float("nan"), 1.0),
+        ("run.batch_size", 0, 1),
+        ("run.eval_batch_size", 0, 1),
+        ("run.keep_checkpoints", 0, 1),
+        ("run.eval_every", 0.0, 0.1),
+        ("run.checkpoint_every", 0.0, None),
+        ("run.threads", 0, None),
+        ("run.device", "gpu", "cuda:1"),
+        ("run.precision", "fp16", "bf16"),
+        ("run.capture", "always", "auto"),
+        ("run.capture", True, "auto"),
+        ("run.resume", 3, "outputs/a"),
+        ("run.resume", {"a": 1}, True),
+        ("cluster.kind", "real", "processes"),
+        ("cluster.workers", 0, None),
+        ("cluster.timeout", 0.0, 1.0),
+        ("cluster.compute.distribution", "normal", "gamma"),
+        ("cluster.compute.seconds", 0.0, 0.1),
+        ("cluster.compute.seconds", float("nan"), 0.1),
+        ("cluster.compute.jitter", 1.0, 0.0),
+        ("cluster.compute.jitter", -0.1, 0.5),
+        ("cluster.compute.sigma", -0.1, 0.0),
+        ("cluster.compute.cv_task", -0.1, 0.0),
+        ("cluster.compute.cv_machine", float("nan"), 0.0),
+        ("cluster.compute.speeds", [1.0, 0.0], [1.0, 2.0]),
+        ("cluster.stragglers.probability", 1.1, 1.0),
+        ("cluster.stragglers.probability", -0.1, 0.0),
+        ("cluster.stragglers.extra", [2.0, 1.0], [1.0, 1.0]),
+        ("cluster.stragglers.extra", [1.0], [0.0, 1.0]),
+        ("cluster.stragglers.extra", [-1.0, 1.0], [0.0, 1.0]),
+        ("cluster.stragglers.workers", [-1], [0, 3]),
+        ("cluster.network.latency", -1.0, 0.0),
+        ("cluster.network.bandwidth", 0.0, None),
+        ("cluster.network.allreduce", "tree", "linear"),
+        ("cluster.network.server_seconds", -1.0, 0.0),
+        ("schedule.kind", "cosine", "multistep"),
+        ("schedule.lr", 0.0, 1e-6),
+        ("schedule.gamma", 0.0, 0.1),
+        ("schedule.warmup_epochs", -1.0, 0.0),
+        ("schedule.warmup_from", "half", "zero"),
+        ("schedule.base_batch", 0, 128),
+        ("run.plot_schedule", "lr", "a/lr.svg"),
+        ("run.plot_schedule", "lr.jpeg", "lr.pdf"),
+        ("logger.kind", "tensorboard", "none"),
+        ("logger.mode", "on", "online"),
+    ],
+)
+def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
+    validation.check(whole(**{key.replace(".", "__"): good}))
+    cfg = whole()
+    OmegaConf.update(cfg, key, value)
+    with pytest.raises(InputError) as caught:
+        validation.check(cfg)
+    line = str(caught.value)
+    assert line.startswith(f"{key}=")
+    assert "; allowed: " in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        (
+            {"cluster__workers": 3, "cluster__compute__speeds": [1.0, 2.0]},
+            "cluster.compute.speeds=[1,2]: has 2",
+        ),
+        (
+            {"cluster__workers": 3, "cluster__stragglers__workers": [3]},
+            "cluster.stragglers.workers=[3]: 3 is",
+        ),
+        (
+            {"run__eval_every": 2.0, "run__checkpoint_every": 1.0},
+            "run.checkpoint_every=1: checkpoints are written at evaluations, and run.eval_every=2; allowed: 2 or more",
+        ),
+        ({"schedule__milestones": [1.0]}, "schedule.milestones=[1]: a constant schedule has none"),
+        ({"schedule__kind": "multistep", "schedule__milestones": [2.0, 1.0]}, "schedule.milestones=[2,1]: are no"),
+        (
+            {"cluster__kind": "replay", "cluster__trace": "a", "cluster__network__latency": 0.1},
+            "cluster.network.latency=0.1: would do nothing; allowed: with cluster=simulated or",
+        ),
+        (
+            {"cluster__kind": "processes", "cluster__compute__seconds": None, "cluster__compute__jitter": 0.2},
+            "cluster.compute.jitter=0.2: would do nothing; allowed: with a number of cluster.compute.seconds",
+        ),
+        ({"cluster__compute__seconds": None}, "cluster.compute.seconds=null: a virtual worker takes no time"),
+        ({"cluster__kind": "replay"}, "cluster.trace=null: a replay needs a trace"),
+        ({"cluster__trace": "a"}, "cluster.trace=a: would do nothing; allowed: with cluster=replay only"),
+        ({"cluster__kind": "replay", "cluster__trace": "a", "cluster__record": True}, "cluster.record=true: a replay"),
+        ({"algorithm": None}, "algorithm=null: is no configuration"),
+        ({"schedule__power": 2.0}, "schedule.power=2: a constant schedule has none; allowed: null, or schedule=poly"),
+        ({"schedule__kind": "inverse"}, "schedule.power=null: inverse needs it"),
+        ({"schedule__kind": "inverse", "schedule__power": -0.1}, "schedule.power=-0.1: is out of range; allowed: num"),
+        ({"schedule__kind": "one_cycle"}, "schedule.lr_start=null: one_cycle needs it"),
+        ({**ONE_CYCLE, "schedule__lr_start": 0.02}, "schedule.lr_start=0.02: is out of range"),
+        ({**ONE_CYCLE, "schedule__lr_end": -1.0}, "schedule.lr_end=-1: is out of range"),
+        ({**ONE_CYCLE, "schedule__rise": 1.0}, "schedule.rise=1: is out of range"),
+        ({**ONE_CYCLE, "schedule__power": 1.0}, "schedule.power=1: a one_cycle schedule has none"),
+        ({**ONE_CYCLE, "schedule__milestones": [1.0]}, "schedule.milestones=[1]: a one_cycle schedule has none"),
+        (
+            {**ONE_CYCLE, "run__epochs": 5.0, "schedule__warmup_epochs": 5.0},
+            "schedule.warmup_epochs=5: leaves nothing of run.epochs=5 for the one_cycle schedule; allowed: numbers",
+        ),
+        (
+            {"schedule__kind": "polynomial", "schedule__lr_end": 0.0, "schedule__power": 0.0},
+            "schedule.power=0: is out of range",
+        ),
+        ({"run__advise": True, "run__estimate": True}, "run.advise=true: asks for a second answer"),
+        ({"run__advise": True, "run__plot_schedule": "lr.png"}, "run.plot_schedule=lr.png: asks for a second answer"),
+    ],
+)
+def test_keys_that_contradict_each_other(values: dict[str, Any], line: str):
+    with pytest.raises(InputError) as caught:
+        validation.check(whole(**values))
+    assert str(caught.value).startswith(line)
+
+
+def test_plain_dictionaries_are_checked_alike():
+    plain = OmegaConf.to_container(whole())
+    assert isinstance(plain, dict)
+    validation.check(plain)
+    plain["run"]["epochs"] = -1
+    with pytest.raises(InputError, match=r"run\.epochs=-1"):
+        validation.check(plain)
+
+
+def test_names_may_be_there_and_unknown_keys_may_not():
+    plain = OmegaConf.to_container(whole())
+    assert isinstance(plain, dict)
+    validation.check({**plain, "names": {"algorithm": "asgd"}})
+    with pytest.raises(InputError, match="extra=1: unknown key"):
+        validation.check({**plain, "extra": 1})

@@ -270,7 +270,7 @@ def main() -> int:
 
     from runner.cli.compose import composer
     from runner.config import schema
-    from runner.config.exit_codes import guarded, log_to
+    from runner.config.exit_codes import log_to, run_guarded
     from runner.config.schema import without_hydra
     from runner.sweeps import subprocess_launcher
     from runner.train.dispatch import dispatch
@@ -290,7 +290,7 @@ def main() -> int:
             cfg["names"] = {group: composed.hydra.runtime.choices.get(group) for group in schema.GROUPS}
         cfg.run.resume = str(folder) if request["resume"] else None
         log_to(folder)
-        code = guarded(lambda cfg=cfg, folder=folder: dispatch(cfg, folder), folder)
+        code = run_guarded(lambda cfg=cfg, folder=folder: dispatch(cfg, folder), folder)
         logging.shutdown()
         done = folder.with_name(folder.name + ".code")
         done.with_suffix(".tmp").write_text(str(code))

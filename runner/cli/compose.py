@@ -30,14 +30,14 @@ class Composer:
     """Turns `key=value` arguments into checked configurations; to be had from `composer()`."""
 
     def __init__(self, loader: ConfigLoader):
-        """Keeps what knows the options of each group."""
+        """Keep what knows the options of each group."""
         self.loader = loader
 
     def one(self, overrides: Sequence[str]) -> DictConfig:
-        """Composes and checks a single run.
+        """Compose and check a single run.
 
         Returns:
-            the configuration, with Hydra's own under `hydra`.
+            The configuration, with Hydra's own under `hydra`.
 
         Raises:
             InputError: one line about what is wrong.
@@ -57,7 +57,7 @@ class Composer:
         return cfg
 
     def sweep(self, overrides: Sequence[str]) -> list[DictConfig]:
-        """Composes and checks every job of a sweep: all combinations of the values given.
+        """Compose and check every job of a sweep: all combinations of the values given.
 
         Raises:
             InputError: one line about what is wrong.
@@ -79,14 +79,14 @@ class Composer:
         return jobs
 
     def jobs(self, overrides: Sequence[str], *, multirun: bool) -> list[DictConfig]:
-        """Composes and checks what a command line asks for.
+        """Compose and check what a command line asks for.
 
         Args:
             overrides: the arguments as typed.
             multirun: whether `--multirun` was given.
 
         Returns:
-            the configuration of a run, of all jobs of a sweep, of a job of each cell of an experiment, or of jobs that
+            The configuration of a run, of all jobs of a sweep, of a job of each cell of an experiment, or of jobs that
             have all values that a search may choose.
 
         Raises:
@@ -103,7 +103,7 @@ class Composer:
                 listed: list[list[str]] = []
                 if search_space.uses_search(base):
                     listed = [job for searched in search_space.spaces(base, typed) for job in searched.corners()]
-                elif experiment_sweeper.uses_cells(base):
+                elif experiment_sweeper.is_experiment(base):
                     listed = experiment_sweeper.one_per_cell(experiment_sweeper.jobs(base, typed))
                 if listed:
                     jobs = [self.one([*own, *job]) for job in listed]
@@ -115,12 +115,12 @@ class Composer:
         return self.sweep(overrides) if multirun else [self.one(overrides)]
 
     def _base(self, overrides: Sequence[str]) -> DictConfig:
-        """Composes what is not swept."""
+        """Compose what is not swept."""
         parsed = override_errors.parse(swept_along(overrides), self.loader)
         return self.one([str(o.input_line) for o in parsed if not o.is_sweep_override()])
 
     def _check_experiment(self, parsed: Sequence[Override]) -> None:
-        """Refuses what lies beside experiments and is none, and several of those that are sweeps themselves."""
+        """Refuse what lies beside experiments and is none, and several of those that are sweeps themselves."""
         known = override_errors.group_options("experiment", self.loader)
         for override in parsed:
             if override.key_or_group != "experiment" or override.is_delete():
@@ -128,7 +128,7 @@ class Composer:
             swept = override.is_discrete_sweep()
             names = list(override.sweep_string_iterator()) if swept else [str(override.value())]
             for name in names if swept else []:
-                if name in known and experiment_sweeper.uses_cells(self._compose([f"experiment={name}"])):
+                if name in known and experiment_sweeper.is_experiment(self._compose([f"experiment={name}"])):
                     raise InputError(f"{override.input_line}: {name} is a sweep of its own; allowed: one at a time")
             for name in names:
                 folder, _, file = name.rpartition("/")
@@ -143,7 +143,7 @@ class Composer:
 
 
 def swept_along(overrides: Sequence[str]) -> list[str]:
-    """Writes the keys of a group that is swept as swept too, over the one value they have.
+    """Write the keys of a group that is swept as swept too, over the one value they have.
 
     Before it composes the jobs of a sweep, Hydra composes the rest without what is swept: a key that only the swept
     options have would be unknown to it. The jobs are the same.
@@ -162,7 +162,7 @@ def swept_along(overrides: Sequence[str]) -> list[str]:
 
 
 def _as_choice(override: Override) -> str:
-    """A value as one to choose from; as it is what Hydra cannot choose, or would not give back as it was."""
+    """Return a value as one to choose from; as it is what Hydra cannot choose, or would not give back as it was."""
     typed = str(override.input_line)
     if override.is_sweep_override() or override.value() is None:
         return typed
@@ -176,13 +176,13 @@ def _as_choice(override: Override) -> str:
 
 @contextmanager
 def composer() -> Iterator[Composer]:
-    """Gives a `Composer` over `conf/`. Inside it Hydra is in use: `hydra.main` works only after it."""
+    """Give a `Composer` over `conf/`. Inside it Hydra is in use: `hydra.main` works only after it."""
     with initialize_config_dir(str(CONF), job_name="dcrun", version_base=VERSION_BASE):
         yield Composer(GlobalHydra.instance().config_loader())
 
 
 def _check_scale(parsed: Sequence[Override]) -> None:
-    """Refuses what an experiment has no use for, or what only an experiment has a use for where there is none."""
+    """Refuse what an experiment has no use for, or what only an experiment has a use for where there is none."""
     one = any(o.key_or_group == "experiment" and isinstance(o.value(), str) for o in parsed)
     for key, instead, single in (
         ("scale", "with experiment=...", "one at a time"),
@@ -196,7 +196,7 @@ def _check_scale(parsed: Sequence[Override]) -> None:
 
 
 def _find_data(jobs: Sequence[DictConfig]) -> None:
-    """Says at once that an experiment's data are not there, rather than once per job."""
+    """Say at once that an experiment's data are not there, rather than once per job."""
     for dataset in (job.dataset for job in jobs):
         if "root" not in dataset or dataset.get("download"):
             continue

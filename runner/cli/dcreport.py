@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what a command line says.
 
     Returns:
-        the exit code: 0 done, 2 wrong input.
+        The exit code: 0 done, 2 wrong input.
     """
     args = _parse(arguments)
     try:

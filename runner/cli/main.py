@@ -36,13 +36,13 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what a command line says.
+    """Do what a command line says.
 
     Args:
         arguments: the command line without the program's name; by default this process's.
 
     Returns:
-        the exit code.
+        The exit code.
     """
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
@@ -98,7 +98,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _help(cfg: DictConfig, loader: ConfigLoader) -> str:
-    """Fills the groups' options into the help text; Hydra's own way to it searches its groups too, for 0.3 seconds."""
+    """Fill the groups' options into the help text; Hydra's own way to it searches its groups too, for 0.3 seconds."""
     lines = []
     for group in (*schema.GROUPS, "experiment"):
         if options := override_errors.group_options(group, loader):
@@ -117,7 +117,7 @@ def _show(text: str) -> int:
 
 
 def _single(args: argparse.Namespace, cfg: DictConfig) -> int:
-    """Lets Hydra create the run folder and executes the run in it."""
+    """Let Hydra create the run folder and execute the run in it."""
     planned = Path(str(cfg.hydra.run.dir))
     folders.check_run_folder(planned, "hydra.run.dir")
     existing = folders.nearest_existing(planned)
@@ -135,7 +135,7 @@ def _single(args: argparse.Namespace, cfg: DictConfig) -> int:
 
 
 def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
-    """Lets Hydra run a sweep through `runner.sweeps.subprocess_launcher`; any failed job makes the exit code 1."""
+    """Let Hydra run a sweep through `runner.sweeps.subprocess_launcher`; any failed job makes the exit code 1."""
     if _world_size() > 1:
         raise InputError("--multirun: torchrun started several processes; allowed: a sweep without torchrun")
     for job in jobs:
@@ -167,12 +167,12 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
 
 
 def _only_answers(job: DictConfig) -> bool:
-    """Tells whether a run prints or draws something instead of training."""
+    """Return whether a run prints or draws something instead of training."""
     return bool(job.run.estimate or job.run.advise or job.run.plot_schedule)
 
 
 def _joined(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -> int:
-    """Executes a run for which Hydra must create no folder: a continued one, or a rank above 0."""
+    """Execute a run for which Hydra must create no folder: a continued one, or a rank above 0."""
     logging_config = OmegaConf.to_container(cfg.hydra.job_logging, resolve=False)
     assert isinstance(logging_config, dict)
     if folder is None:
@@ -186,7 +186,7 @@ def _joined(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapp
 
 
 def _execute(cfg: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -> int:
-    """Runs `runner.train.dispatch.dispatch`, with what it raises turned into an exit code and one line."""
+    """Run `runner.train.dispatch.dispatch`, with what it raises turned into an exit code and one line."""
     with open_dict(cfg):
         cfg["names"] = {group: choices.get(group) for group in (*schema.GROUPS, "experiment")}
 
@@ -195,11 +195,11 @@ def _execute(cfg: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -
 
         return dispatch(cfg, folder)
 
-    return exit_codes.guarded(call, folder, who=f"rank {_rank()}" if _world_size() > 1 else "")
+    return exit_codes.run_guarded(call, folder, who=f"rank {_rank()}" if _world_size() > 1 else "")
 
 
 def _hydra(args: argparse.Namespace, task: Callable[[DictConfig], None] | None = None) -> int:
-    """Hands over to Hydra what was composed and checked before, as `hydra.main` does with the command line."""
+    """Hand over to Hydra what was composed and checked before, as `hydra.main` does with the command line."""
 
     def nothing(job: DictConfig) -> None:
         raise AssertionError("the jobs of a sweep run in their own processes")
@@ -248,7 +248,7 @@ def _rank() -> int:
 
 
 def _world_size() -> int:
-    """How many processes torchrun started, 1 without it."""
+    """Return how many processes torchrun started, 1 without it."""
     joined = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
     return int(os.environ["WORLD_SIZE"]) if joined else 1
 

@@ -11,22 +11,22 @@ class InputError(ValueError):
     """Something the user gave cannot be used. Its text is one line; `dcrun` prints it and exits with code 2."""
 
     def __init__(self, message: str):
-        """Folds `message` into one line."""
+        """Fold `message` into one line."""
         super().__init__(one_line(message))
 
     @classmethod
     def of(cls, key: str, value: object, wrong: str, allowed: str) -> "InputError":
-        """Builds `<key>=<value>: <wrong>; allowed: <allowed>`, the key as the user types it."""
+        """Build `<key>=<value>: <wrong>; allowed: <allowed>`, the key as the user types it."""
         return cls(f"{key}={shown(value)}: {wrong}; allowed: {allowed}")
 
 
 def one_line(text: str) -> str:
-    """Joins the lines of `text`, so that one mistake is one line on the terminal."""
+    """Join the lines of `text`, so that one mistake is one line on the terminal."""
     return "; ".join(part for line in text.splitlines() if (part := " ".join(line.split()).rstrip(";")))
 
 
 def shown(value: object) -> str:
-    """Writes a value as it is typed on the command line."""
+    """Write a value as it is typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -40,7 +40,7 @@ def shown(value: object) -> str:
 
 @contextmanager
 def building() -> Iterator[None]:
-    """Turns what goes wrong while a run is built into an `InputError`.
+    """Turn what goes wrong while a run is built into an `InputError`.
 
     To be put around the construction of data set, model, algorithm and executors. There a `ValueError` or a missing or
     unreadable file comes from what the user asked for; later, in training, it is a defect and keeps its traceback.

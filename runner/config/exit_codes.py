@@ -21,7 +21,7 @@ UNEXPECTED = 1
 INTERRUPTED = 130
 
 
-def guarded(call: Callable[[], int], folder: Path | None, who: str = "") -> int:
+def run_guarded(call: Callable[[], int], folder: Path | None, who: str = "") -> int:
     """Call, and turn what it raises into an exit code and one line on the terminal.
 
     Args:

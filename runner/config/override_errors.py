@@ -25,7 +25,7 @@ _TYPES = {
 
 
 def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
-    """Reads `key=value` arguments.
+    """Read `key=value` arguments.
 
     Args:
         overrides: the arguments as typed.
@@ -47,7 +47,7 @@ def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[
 
 
 def explain(exc: Exception, overrides: Sequence[str], compose: Compose, loader: ConfigLoader) -> InputError:
-    """Says what a failed composition means for the one who typed the command line.
+    """Say what a failed composition means for the one who typed the command line.
 
     Args:
         exc: what Hydra or OmegaConf raised.
@@ -81,7 +81,7 @@ def explain(exc: Exception, overrides: Sequence[str], compose: Compose, loader: 
 
 
 def group_options(group: str, loader: ConfigLoader) -> list[str]:
-    """Lists a group's options, those in sub-folders too, as `paper/table`."""
+    """List a group's options, those in sub-folders too, as `paper/table`."""
     options = [
         option for option in loader.get_group_options(group, ObjectType.CONFIG) if not option.startswith(_NO_OPTION)
     ]
@@ -91,12 +91,12 @@ def group_options(group: str, loader: ConfigLoader) -> list[str]:
 
 
 def nearest(word: str, words: Iterable[str]) -> list[str]:
-    """Sorts `words` by likeness to `word`, the likest first."""
+    """Sort `words` by likeness to `word`, the likest first."""
     return sorted(words, key=lambda other: -_likeness(word, other))
 
 
 def suggestions(key: str, keys: Iterable[str]) -> list[str]:
-    """Returns up to three keys like `key`, which may lack its section (`lr` for `schedule.lr`)."""
+    """Return up to three keys like `key`, which may lack its section (`lr` for `schedule.lr`)."""
     last = key.rpartition(".")[2]
     score = {o: max(_likeness(key, o), 0.97 * _likeness(last, o.rpartition(".")[2])) for o in keys}
     best = sorted(score, key=lambda other: (-round(score[other], 2), other.count("."), other))[:3]
@@ -104,14 +104,14 @@ def suggestions(key: str, keys: Iterable[str]) -> list[str]:
 
 
 def unknown_key(key: str, value: object, keys: Iterable[str]) -> InputError:
-    """Builds the line about a key that is not there, naming those nearest to it."""
+    """Build the line about a key that is not there, naming those nearest to it."""
     like = suggestions(key, keys)
     hint = f"nearest: {', '.join(like)}" if like else "dcrun --help names the keys, dcrun --cfg job lists them all"
     return InputError(f"{key}={shown(value)}: unknown key; {hint}")
 
 
 def flat_keys(cfg: DictConfig, prefix: str = "") -> list[str]:
-    """Lists all keys of a configuration, sections and leaves, with dots."""
+    """List all keys of a configuration, sections and leaves, with dots."""
     keys = []
     for name in cfg:
         key = f"{prefix}{name}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config.exit_codes import guarded, log_to
+from runner.config.exit_codes import log_to, run_guarded
 from runner.processes.heartbeat import Heartbeats
 from runner.processes.links import is_peers_fault, reason
 from runner.processes.rendezvous import Rendezvous, file_rendezvous
@@ -87,7 +87,7 @@ def child_main(
             log.info("rank %d: %s", rank, reason(error))
             return DEAD_PEER
 
-    code = guarded(run, folder, f"rank {rank}")
+    code = run_guarded(run, folder, f"rank {rank}")
     # Before the process is gone: a rank that ended as it should is not reported as one that died.
     heartbeats.mark_finished(rank)
     logging.shutdown()

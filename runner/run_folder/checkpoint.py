@@ -53,7 +53,7 @@ class _Sink:
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path | None:
-    """Writes a checkpoint and removes the oldest ones.
+    """Write a checkpoint and remove the oldest ones.
 
     Tensors are written with their whole storage, shared storages once: clone a small view of a large buffer before
     saving it.
@@ -101,7 +101,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path | No
 
 
 def newest_intact(folder: Path) -> tuple[dict[str, Any], Path] | None:
-    """Loads the newest checkpoint of a run folder that is whole; damaged ones are named in the log and passed over.
+    """Load the newest checkpoint of a run folder that is whole; damaged ones are named in the log and passed over.
 
     Returns:
         The state, tensors in CPU memory, and its file; None if there is no intact checkpoint.
@@ -115,7 +115,7 @@ def newest_intact(folder: Path) -> tuple[dict[str, Any], Path] | None:
 
 
 def clear(folder: Path) -> None:
-    """Removes the checkpoints of an earlier run in the same folder, so that a new run is never resumed from them."""
+    """Remove the checkpoints of an earlier run in the same folder, so that a new run is never resumed from them."""
     for _, path in checkpoint_files(folder):
         path.unlink()
 
@@ -157,7 +157,7 @@ def _remove(path: Path) -> None:
 
 
 def _check(value: Any, where: str) -> None:
-    """Refuses when saving what `weights_only=True` would refuse when loading."""
+    """Refuse when saving what `weights_only=True` would refuse when loading."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str | int):

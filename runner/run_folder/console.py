@@ -70,7 +70,7 @@ class Progress:
         self._mark: tuple[float, float] | None = None  # time and samples at the last refresh
 
     def start(self, epoch: float = 0.0) -> None:
-        """Begins; `epoch` is where a resumed run goes on, so that the time left is told from what this session does."""
+        """Begin; `epoch` is where a resumed run goes on, so that the time left is told from what this session does."""
         self._begun = time.perf_counter()
         self._first_epoch = epoch
         if self.live:
@@ -84,7 +84,7 @@ class Progress:
             self._redirect(streams)
 
     def stop(self) -> None:
-        """Ends the live display, if there is one; may be called twice."""
+        """End the live display, if there is one; may be called twice."""
         for handler, stream in self._redirected:
             handler.setStream(stream)
         self._redirected.clear()
@@ -95,7 +95,7 @@ class Progress:
     def update(
         self, *, epoch: float, samples: int, train_loss: Live | None = None, staleness: Live | None = None
     ) -> None:
-        """Shows where the run is; meant to be called per update, and costs nothing between refreshes.
+        """Show where the run is; meant to be called per update, and costs nothing between refreshes.
 
         Args:
             epoch: effective passes done.
@@ -115,7 +115,7 @@ class Progress:
         self._bar.update(self._bar.task_ids[0], completed=epoch, description=description, refresh=True)
 
     def row(self, row: Mapping[str, Any], samples_per_second: float | None = None) -> None:
-        """Writes the line of an evaluation, above the bar if there is one."""
+        """Write the line of an evaluation, above the bar if there is one."""
         self._error = row.get("test_error", self._error)
         # The evaluation's own time is not the training's: the rate is measured anew from the next update on.
         self._mark = None
@@ -124,7 +124,7 @@ class Progress:
         self.console.print(Text(text), soft_wrap=True, highlight=False)
 
     def _describe(self, epoch: float, loss: float | None, staleness: float | None) -> str:
-        """The live numbers that fit beside the bar, the more important ones if not all do."""
+        """Return the live numbers that fit beside the bar, the more important ones if not all do."""
         done = epoch - self._first_epoch
         elapsed = time.perf_counter() - self._begun
         left = elapsed / done * max(self.epochs - epoch, 0.0) if done > 0 else None
@@ -152,7 +152,7 @@ class Progress:
 
 
 def seconds_unit(virtual: bool) -> str:
-    """How seconds are labelled: 'virtual s' of a simulated cluster's clock, 's' of measured time."""
+    """Return how seconds are labelled: 'virtual s' of a simulated cluster's clock, 's' of measured time."""
     return "virtual s" if virtual else "s"
 
 
@@ -164,7 +164,7 @@ def row_line(
     *,
     width: int | None = None,
 ) -> str:
-    """One evaluation as a line of aligned columns, of what is in the row.
+    """Return one evaluation as a line of aligned columns, of what is in the row.
 
     Args:
         row: a line of `metrics.jsonl`.
@@ -196,7 +196,7 @@ def row_line(
 def show_result(
     console: Console, summary: Mapping[str, Any], folder: Path, *, lr: float | None = None, curve: Sequence[Any] = ()
 ) -> None:
-    """Prints a run's result: a small table, what to do about it where something can be done, and the run folder.
+    """Print a run's result: a small table, what to do about it where something can be done, and the run folder.
 
     Args:
         console: where to.
@@ -241,7 +241,7 @@ def show_result(
 
 
 def slowest_line(summary: Mapping[str, Any]) -> str:
-    """Name the slowest worker and its share of the waiting; nothing where a summary does not tell."""
+    """Return who the slowest worker is and its own part of all waiting; empty if the summary does not tell."""
     slowest = summary.get("slowest")
     if not slowest:
         return ""
@@ -249,11 +249,11 @@ def slowest_line(summary: Mapping[str, Any]) -> str:
     times = f"{_cell(slowest['times_median'], '.2f', 0)} x the median"
     line = f"worker {slowest['worker']}: {seconds} a gradient, {times}"
     share = slowest["waiting_share"]
-    return line if share is None else f"{line}; {_cell(100 * share, '.0f', 0)} % of all waiting is its own"
+    return line if share is None else f"{line}; {_cell(100 * share, '.0f', 0)} % of the workers' waiting is this one's"
 
 
 def staleness_line(values: Sequence[float | None]) -> str:
-    """Mean staleness of each worker, of the extreme ones where there are many; nothing where nobody pushed."""
+    """Return the mean staleness of each worker, of the two extremes if there are many; empty if nobody pushed."""
     known = [(value, worker) for worker, value in enumerate(values) if value is not None]
     if len(known) > 8:
         known = [min(known), max(known)]
@@ -261,7 +261,7 @@ def staleness_line(values: Sequence[float | None]) -> str:
 
 
 def sparkline(values: Sequence[Any], width: int = 40) -> str:
-    """Values as bars from zero to the largest one, thinned to `width`; nothing for fewer than two finite ones."""
+    """Return values as bars from zero to the largest, thinned to `width`; empty for fewer than two finite ones."""
     finite = [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
     if len(finite) < 2:
         return ""
@@ -272,7 +272,7 @@ def sparkline(values: Sequence[Any], width: int = 40) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 0:07, 12:34 or 1:02:03."""
+    """Return seconds as 0:07, 12:34 or 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -288,7 +288,7 @@ def _hint(status: str, summary: Mapping[str, Any], folder: Path, lr: float | Non
 
 
 def _fit(parts: list[tuple[int, str]], width: int | None) -> str:
-    """Joins texts; if that is too wide, without those of the largest rank."""
+    """Join texts; if that is too wide, without those of the largest rank."""
     parts = list(parts)
     while len(text := "  ".join(part for _, part in parts)) > (width or math.inf) and len(parts) > 1:
         parts.remove(max(parts))
@@ -302,7 +302,7 @@ def _number(value: Live | None) -> float | None:
 
 
 def _cell(value: Any, form: str, width: int) -> str:
-    """A number in its width; '-' for one that is missing or not finite."""
+    """Return a number in its width; '-' for one that is missing or not finite."""
     if isinstance(value, str):
         return value.rjust(width)
     number = None if value is None else float(value)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def weights_sha256(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
-    """Hashes names, types, shapes and values, in the order of the names.
+    """Hash names, types, shapes and values, in the order of the names.
 
     Values are taken in logical (row-major) order, so that neither strides (a channels-last weight, a view of a flat
     vector) nor the device enter. The values themselves count by their bits: 0.0 and -0.0 differ.

@@ -17,7 +17,7 @@ log = logging.getLogger("dcrun")
 
 
 def check_run_folder(folder: Path, key: str) -> None:
-    """Refuses a folder that already holds a run, or that cannot be written.
+    """Refuse a folder that already holds a run, or that cannot be written.
 
     Args:
         folder: where a run is to be written; need not exist.
@@ -33,7 +33,7 @@ def check_run_folder(folder: Path, key: str) -> None:
 
 
 def check_sweep_folder(folder: Path, key: str) -> None:
-    """Refuses a folder that already holds a sweep, or that cannot be written.
+    """Refuse a folder that already holds a sweep, or that cannot be written.
 
     Raises:
         InputError: naming `key`.
@@ -44,7 +44,7 @@ def check_sweep_folder(folder: Path, key: str) -> None:
 
 
 def check_writable(folder: Path, key: str) -> None:
-    """Refuses a folder in which, once created, nothing could be written.
+    """Refuse a folder in which, once created, nothing could be written.
 
     Raises:
         InputError: naming `key` and what the operating system says.
@@ -59,14 +59,14 @@ def check_writable(folder: Path, key: str) -> None:
 
 
 def free_folder(folder: Path) -> Path:
-    """Returns the folder itself or, where it exists, the first of `<folder>-2`, `-3` and so on that does not."""
+    """Return the folder itself or, where it exists, the first of `<folder>-2`, `-3` and so on that does not."""
     names = (folder if n == 1 else folder.with_name(f"{folder.name}-{n}") for n in itertools.count(1))
     return next(path for path in names if not path.exists())
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Keeps other processes from writing the same run; the system lets go of it when this one ends.
+    """Keep other processes from writing the same run; the system lets go of it when this one ends.
 
     Raises:
         InputError: another process writes it now.
@@ -81,7 +81,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Tells whether a process writes this run now."""
+    """Return whether a process writes this run now."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return not _lock(descriptor)
@@ -100,13 +100,13 @@ def _lock(descriptor: int) -> bool:
 
 
 def nearest_existing(folder: Path) -> Path:
-    """Returns the folder itself or, where it does not exist, the nearest of its parents that does."""
+    """Return the folder itself or, where it does not exist, the nearest of its parents that does."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def discard(folder: Path, existing: Path) -> None:
-    """Removes a run folder in which no run began, and the folders created for it.
+    """Remove a run folder in which no run began, and the folders created for it.
 
     Args:
         folder: the run folder; kept if it holds more than the configuration and the log.

@@ -16,7 +16,7 @@ log = logging.getLogger("dcrun")
 
 
 def to_jsonable(value: Any) -> Any:
-    """The value as strict JSON can hold it.
+    """Return the value as strict JSON can hold it.
 
     Args:
         value: nested mappings, lists, tuples of numbers, strings, None, paths and one-element arrays or tensors.
@@ -45,12 +45,12 @@ def to_jsonable(value: Any) -> Any:
 
 
 def to_line(row: Mapping[str, Any]) -> str:
-    """One line of a .jsonl file, newline included (see `to_jsonable` for what a row may hold)."""
+    """Return one line of a .jsonl file, newline included (see `to_jsonable` for what a row may hold)."""
     return json.dumps(to_jsonable(row), allow_nan=False) + "\n"
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in the folder survive a power failure, where the file system can."""
+    """Make renames in the folder survive a power failure, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -59,7 +59,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Writes the whole file at once: a reader sees the old content or the new one, never a part.
+    """Write the whole file at once: a reader sees the old content or the new one, never a part.
 
     Raises:
         OSError: if it cannot be written; the old file is then as it was, and no temporary file is left.
@@ -83,7 +83,7 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file; a last line that was cut off by a kill is left out. A missing file has no rows."""
+    """Return the rows of a .jsonl file, none if it is missing; a last line that a kill cut off is left out."""
     if not path.exists():
         return []
     content = path.read_bytes()
@@ -91,7 +91,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def truncate_lines(path: Path, lines: int) -> int:
-    """Cuts a .jsonl file back to its first lines, atomically: a kill leaves the old file or the new one.
+    """Cut a .jsonl file back to its first lines, atomically: a kill leaves the old file or the new one.
 
     Args:
         path: the file; one that is missing counts as empty.

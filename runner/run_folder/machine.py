@@ -17,7 +17,7 @@ _HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
 
 def facts(device: torch.device | str) -> dict[str, Any]:
-    """What `summary.json` says of where a run took place.
+    """Return what `summary.json` says of where a run took place.
 
     Returns:
         `versions` (see `versions`), `isa` (the instruction set that torch's CPU kernels use, as 'AVX512'), `cpu`
@@ -39,7 +39,7 @@ def facts(device: torch.device | str) -> dict[str, Any]:
 
 
 def versions(device: torch.device | str = "cpu") -> dict[str, str | None]:
-    """Versions of what computes the result, None for what is not installed; CUDA's only for a CUDA device."""
+    """Return the versions of what computes the result, None for what is not installed, CUDA's on a CUDA device only."""
     found: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
     for package in ("torchvision", "numpy", "hydra-core", "dcrun"):
         try:
@@ -52,7 +52,7 @@ def versions(device: torch.device | str = "cpu") -> dict[str, str | None]:
 
 
 def cpu_model() -> str:
-    """The processor's name as the system tells it; else its architecture."""
+    """Return the processor's name as the system tells it; else its architecture."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(errors="replace").splitlines():
@@ -63,12 +63,12 @@ def cpu_model() -> str:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return how many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_commit(root: Path = _ROOT) -> str | None:
-    """The commit of the checkout that the code lies in.
+    """Return the commit of the checkout that the code lies in.
 
     Args:
         root: the folder above the packages.
@@ -104,7 +104,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def peak_memory_bytes(device: torch.device | str = "cpu") -> int:
-    """The most memory this process has held so far, in bytes.
+    """Return the most memory this process has held so far, in bytes.
 
     On a CUDA device what torch's allocator held there, elsewhere the process's resident memory (code and libraries
     included). On processes each worker has its own; report the largest or the sum, as fits.

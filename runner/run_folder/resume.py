@@ -22,12 +22,12 @@ NOT_REPEATED = ("run.name", "run.resume", "run.estimate")
 
 
 def may_accompany(key: str) -> bool:
-    """Tells whether a key may stand beside `run.resume=<folder>`."""
+    """Return whether a key may stand beside `run.resume=<folder>`."""
     return key in ALLOWED or key.startswith("logger.")
 
 
 def run_folder(resume: str) -> Path:
-    """Returns the folder that `run.resume=<folder>` names.
+    """Return the folder that `run.resume=<folder>` names.
 
     Raises:
         InputError: if it is no run folder.
@@ -42,7 +42,7 @@ def run_folder(resume: str) -> Path:
 
 
 def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]) -> DictConfig:
-    """Reads the configuration of a stopped run and applies the few overrides that may accompany `run.resume`.
+    """Read the configuration of a stopped run and apply the few overrides that may accompany `run.resume`.
 
     Args:
         folder: the run folder.
@@ -71,7 +71,7 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
 
 
 def stored_choices(folder: Path) -> dict[str, str]:
-    """Reads which option of each group the stopped run was composed of."""
+    """Read which option of each group the stopped run was composed of."""
     path = folder / ".hydra" / "hydra.yaml"
     try:
         return dict(OmegaConf.load(path).hydra.runtime.choices)
@@ -80,14 +80,14 @@ def stored_choices(folder: Path) -> dict[str, str]:
 
 
 def recorded_overrides(given: Sequence[str]) -> list[str]:
-    """Returns what to add to a command line with `cluster=replay`, so that it is the recorded run's.
+    """Return what to add to a command line with `cluster=replay`, so that it is the recorded run's.
 
     Args:
         given: the command line; what it sets itself is not taken from the recording, nor the keys of a group that it
             chooses.
 
     Returns:
-        the recorded run's overrides but for those of cluster, logger, run folder and name; none where the trace lies in
+        The recorded run's overrides but for those of cluster, logger, run folder and name; none where the trace lies in
         no run folder.
     """
     own = {(parts := text.lstrip("+~").partition("="))[0]: parts[2] for text in given}
@@ -112,22 +112,22 @@ def recorded_overrides(given: Sequence[str]) -> list[str]:
     return [*taken, "hydra.mode=RUN", *([] if "run.resume" in own else ["run.resume=null"])]
 
 
-class Earlier:
+class EarlierRuns:
     """The runs below `outputs/<name>`, which `run.resume=true` matches the jobs of a sweep with."""
 
     def __init__(self, outputs: Path):
-        """Reads the configurations of all runs below `outputs`, the newest first."""
+        """Read the configurations of all runs below `outputs`, the newest first."""
         paths = [*outputs.glob("*/.hydra/config.yaml"), *outputs.glob("*/*/.hydra/config.yaml")]
         paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         self._runs = [(path.parent.parent, identity) for path in paths if (identity := _stored_identity(path))]
 
     def of(self, job: DictConfig) -> tuple[Path, bool] | None:
-        """Looks for a run that was composed as `job` is and came to its end, or was stopped and left a checkpoint.
+        """Look for a run that was composed as `job` is and came to its end, or was stopped and left a checkpoint.
 
         One that failed is not continued: it would fail again. Nor is one that some process is writing now.
 
         Returns:
-            its folder and whether it came to its end; a finished one rather than a stopped one.
+            Its folder and whether it came to its end; a finished one rather than a stopped one.
         """
         identity = _identity(job)
         same = [folder for folder, other in self._runs if other == identity]
@@ -139,7 +139,7 @@ class Earlier:
 
 
 def _identity(cfg: Any) -> Any:
-    """What makes two runs the same: their configuration but for the keys that may change when one is continued."""
+    """Return what makes two runs the same: their configuration but for keys that may change when one is continued."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     run = {key: value for key, value in plain.get("run", {}).items() if not may_accompany(f"run.{key}")}

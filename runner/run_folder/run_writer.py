@@ -101,7 +101,7 @@ class RunWriter:
         self.finish(status, error=reason)
 
     def start(self, summary: Mapping[str, Any], resumed: Mapping[str, Any] | None = None) -> None:
-        """Begins: `summary.json` says `running`, `metrics.jsonl` is emptied or cut back.
+        """Begin: `summary.json` says `running`, `metrics.jsonl` is emptied or cut back.
 
         Args:
             summary: what is known from the beginning (`algorithm`, `workers`, the machine's facts, ...).
@@ -129,11 +129,11 @@ class RunWriter:
     def progress(
         self, *, epoch: float, samples: int, train_loss: Live | None = None, staleness: Live | None = None
     ) -> None:
-        """Shows where the run is; for every update (see `Progress.update`: 0-d tensors are read only when shown)."""
+        """Show where the run is; for every update (see `Progress.update`: 0-d tensors are read only when shown)."""
         self.display.update(epoch=epoch, samples=samples, train_loss=train_loss, staleness=staleness)
 
     def log(self, row: Mapping[str, Any], samples_per_second: float | None = None) -> None:
-        """Records an evaluation: a line in `metrics.jsonl` that is on the disk on return, wandb, the display.
+        """Record an evaluation: a line in `metrics.jsonl` that is on the disk on return, wandb, the display.
 
         Args:
             row: the columns of the contract and what the algorithm adds; NaN and infinities are written as null.
@@ -151,15 +151,15 @@ class RunWriter:
         self.display.row(plain_row, samples_per_second)
 
     def wall_seconds(self) -> float:
-        """Time since the run started, evaluation and the sessions before a resume included."""
+        """Return the seconds since the run started, evaluation and the sessions before a resume included."""
         return self._wall_before + time.perf_counter() - self._begun
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps for `start(resumed=...)`: plain values."""
+        """Return what a checkpoint keeps for `start(resumed=...)`: plain values."""
         return {"rows": len(self.rows), "wall_seconds": self.wall_seconds(), "wandb_id": self._wandb_id}
 
     def finish(self, status: str, **summary: Any) -> None:
-        """Ends the run: `summary.json`, wandb, and the result on the console. A second call does nothing.
+        """End the run: `summary.json`, wandb, and the result on the console. A second call does nothing.
 
         Args:
             status: 'completed', 'diverged', 'interrupted' or 'failed'.

@@ -42,7 +42,7 @@ class Activity:
         self._folder: Path | None = None
 
     def span(self, worker: int, what: str, start: float, end: float) -> None:
-        """Notes that a worker was busy with one thing from `start` to `end`.
+        """Note that a worker was busy with one thing from `start` to `end`.
 
         A worker's spans of one kind come in order; one may end after the run's end, `report` leaves out what lies
         beyond.
@@ -72,7 +72,7 @@ class Activity:
             self.flush(self._folder)
 
     def round_trip(self, worker: int, begin: float, arrived: float, handled: float, compute: float) -> float:
-        """Notes what became of a reply that left the server at `begin`: the push that arrived and was handled.
+        """Note what became of a reply that left the server at `begin`: the push that arrived and was handled.
 
         Half of the time until it arrived that was not spent computing went by on the way there, half on the way back.
 
@@ -96,7 +96,7 @@ class Activity:
         return compute
 
     def staleness(self, worker: int, value: int) -> None:
-        """Notes how many updates the server made between the pull and the push of a gradient."""
+        """Note how many updates the server made between the pull and the push of a gradient."""
         self._histogram[value] += 1
         self._pushes[worker] += 1
         self._staleness[worker] += value
@@ -105,13 +105,13 @@ class Activity:
         self._window = [pushes + 1, total + value, max(most, value)]
 
     def staleness_since_last(self) -> tuple[float, int]:
-        """Mean and maximum of the staleness since the last call, (0.0, 0) if nothing was pushed."""
+        """Return mean and maximum of the staleness since the last call, (0.0, 0) if nothing was pushed."""
         pushes, total, most = self._window
         self._window = [0, 0, 0]
         return (total / pushes if pushes else 0.0), most
 
     def report(self, seconds: float) -> dict[str, Any]:
-        """The whole run in numbers, ready for JSON.
+        """Return the whole run in numbers, ready for JSON.
 
         Args:
             seconds: The run's length.
@@ -131,7 +131,7 @@ class Activity:
         }
 
     def slowest(self, seconds: float) -> dict[str, Any]:
-        """Who is slow, for `summary.json`; empty with a single worker.
+        """Return which worker is the slowest, for `summary.json`; empty with a single worker.
 
         Args:
             seconds: The run's length.
@@ -163,11 +163,11 @@ class Activity:
         }
 
     def totals(self, worker: int) -> list[float]:
-        """What `merge` needs to know of a worker: its seconds of each kind, and its gradients."""
+        """Return what `merge` needs to know of a worker: its seconds of each kind, and its gradients."""
         return [*self._seconds[worker].values(), float(self._gradients[worker])]
 
     def merge(self, worker: int, totals: Sequence[float]) -> None:
-        """Takes over the `totals` of a worker that another process notes; its spans stay there."""
+        """Take over the `totals` of a worker that another process notes; its spans stay there."""
         self._seconds[worker] = dict(zip(KINDS, totals[:-1], strict=True))
         self._gradients[worker] = int(totals[-1])
 
@@ -189,7 +189,7 @@ class Activity:
         return (self._seconds[worker][what] - beyond) / seconds if seconds > 0.0 else 0.0
 
     def flush(self, folder: Path) -> None:
-        """Appends the buffered spans to the folder's `timeline.jsonl`.
+        """Append the buffered spans to the folder's `timeline.jsonl`.
 
         A line is ``{"worker": 0, "what": "compute", "start": 0.5, "end": 1.5}``, times in seconds.
 
@@ -209,7 +209,7 @@ class Activity:
         self._pending.clear()
 
     def write(self, folder: Path, seconds: float) -> None:
-        """Flushes the timeline and writes the report to the folder's `workers.json`.
+        """Flush the timeline and write the report to the folder's `workers.json`.
 
         Args:
             folder: The run folder.
@@ -222,7 +222,7 @@ class Activity:
         write_document(folder / "workers.json", self.report(seconds))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything noted so far as plain JSON values; flushes first where the folder is known."""
+        """Return everything noted so far as plain JSON values; flushes first where the folder is known."""
         if self._folder is not None:
             self.flush(self._folder)
         return {
@@ -240,7 +240,7 @@ class Activity:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over a state; the next `flush` cuts the timeline back to the lines it had then.
+        """Take over a state; the next `flush` cuts the timeline back to the lines it had then.
 
         Raises:
             ValueError: The state is of another number of workers.

@@ -190,7 +190,7 @@ class Trace:
             log.warning("the trace is of a part of a run: %s", stopped)
 
     def _machines(self) -> list[dict[str, Any]]:
-        """What the run went on with after each stop."""
+        """Return what the run went on with after each stop."""
         return self.about.get("continued", [])
 
 

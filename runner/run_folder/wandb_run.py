@@ -60,11 +60,11 @@ class WandbRun:
         self._call(lambda: self._run.define_metric("*", step_metric="epoch"))
 
     def log(self, row: Mapping[str, Any], step: int) -> None:
-        """Logs an evaluation; `step` is its number. wandb itself passes over numbers it has (after a resume)."""
+        """Log an evaluation; `step` is its number. wandb itself passes over numbers it has (after a resume)."""
         self._call(lambda: self._run.log(dict(row), step=step))
 
     def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
-        """Writes the summary and ends the run; `failed` marks it so in wandb."""
+        """Write the summary and end the run; `failed` marks it so in wandb."""
         self._call(lambda: self._run.summary.update(dict(summary)))
         self._call(lambda: self._run.finish(exit_code=int(failed)))
 
@@ -80,7 +80,7 @@ class WandbRun:
 
 
 def group_of(config: DictConfig, sweep: Path) -> str:
-    """Names the group of a sweep's runs: as the user says, else after the experiment and its scale, else the folder.
+    """Name the group of a sweep's runs: as the user says, else after the experiment and its scale, else the folder.
 
     Args:
         config: what the command line composes to, Hydra's part included.
@@ -93,7 +93,7 @@ def group_of(config: DictConfig, sweep: Path) -> str:
 
 
 def begin(folder: Path, *, mode: str, **arguments: Any) -> Any:
-    """Begins a run of wandb, silently.
+    """Begin a run of wandb, silently.
 
     Args:
         folder: wandb's files go to `wandb/` in it.

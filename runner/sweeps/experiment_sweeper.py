@@ -37,7 +37,7 @@ from runner.config.errors import InputError
 _CONSUMED = ("scale", "seeds")
 
 
-class CellSweeper(Sweeper):
+class ExperimentSweeper(Sweeper):
     """Hydra sweeper: a job for each cell and seed.
 
     Args:
@@ -52,14 +52,14 @@ class CellSweeper(Sweeper):
         self.scales = dict(scales)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Makes the launcher ready."""
+        """Make the launcher ready."""
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        """Launches all jobs.
+        """Launch all jobs.
 
         Args:
             arguments: the overrides that the user typed, Hydra's own left out.
@@ -69,21 +69,21 @@ class CellSweeper(Sweeper):
         return [self.launcher.launch(jobs(self.config, arguments), initial_job_idx=0)]
 
 
-def uses_cells(config: DictConfig) -> bool:
-    """Tells whether a composed configuration, Hydra's part included, is swept by cells."""
+def is_experiment(config: DictConfig) -> bool:
+    """Return whether a composed configuration, Hydra's part included, is swept by cells."""
     sweeper = config.hydra.sweeper
-    return str(sweeper.get("_target_", "")).endswith(f".{CellSweeper.__name__}")
+    return str(sweeper.get("_target_", "")).endswith(f".{ExperimentSweeper.__name__}")
 
 
 def jobs(config: DictConfig, typed: Sequence[str]) -> list[list[str]]:
-    """Lists the overrides of every job of an experiment.
+    """List the overrides of every job of an experiment.
 
     Args:
         config: what the command line composes to, Hydra's part included.
         typed: the overrides on the command line, Hydra's own left out.
 
     Returns:
-        for each cell its jobs, one per seed, next to each other.
+        For each cell its jobs, one per seed, next to each other.
 
     Raises:
         InputError: for a scale that the experiment has not.
@@ -103,14 +103,14 @@ def jobs(config: DictConfig, typed: Sequence[str]) -> list[list[str]]:
 
 
 def lines(config: DictConfig, typed: Sequence[str]) -> list[list[Override]]:
-    """Puts together what each line of cells says, comma-separated values not yet combined.
+    """Put together what each line of cells says, comma-separated values not yet combined.
 
     Args:
         config: what the command line composes to, Hydra's part included.
         typed: the overrides on the command line, Hydra's own left out.
 
     Returns:
-        for each line of the chosen scale: the overrides of the scale, the line and the command line, of a key given
+        For each line of the chosen scale: the overrides of the scale, the line and the command line, of a key given
         twice the last; the line's own keys first.
 
     Raises:
@@ -134,25 +134,29 @@ def lines(config: DictConfig, typed: Sequence[str]) -> list[list[Override]]:
 
 
 def common(config: DictConfig) -> list[str]:
-    """What every job of an experiment says, besides its cell and its seed."""
+    """Return what every job of an experiment says, besides its cell and its seed."""
     # The number of seeds is no setting of a single run: cells measured before are found whatever it was.
     return [f"scale={config.scale}", "seeds=null"]
 
 
 def seeds_of(config: DictConfig) -> list[str]:
-    """The seeds of an experiment, as overrides."""
+    """Return the seeds of an experiment, as overrides."""
     return [f"seed={seed}" for seed in range(config.seeds or 1)]
 
 
 def one_per_cell(jobs: Iterable[list[str]]) -> list[list[str]]:
-    """Keeps one of the jobs that differ in the seed alone."""
+    """Keep one of the jobs that differ in the seed alone."""
     return list({tuple(o for o in job if not o.startswith("seed=")): job for job in jobs}.values())
 
 
 def register() -> None:
-    """Makes the sweeper known to Hydra as `hydra/sweeper: cells`."""
-    Plugins.instance().register(CellSweeper)
-    node: dict[str, Any] = {"_target_": f"{CellSweeper.__module__}.{CellSweeper.__name__}", "cells": [], "scales": {}}
+    """Make the sweeper known to Hydra as `hydra/sweeper: cells`."""
+    Plugins.instance().register(ExperimentSweeper)
+    node: dict[str, Any] = {
+        "_target_": f"{ExperimentSweeper.__module__}.{ExperimentSweeper.__name__}",
+        "cells": [],
+        "scales": {},
+    }
     ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=node, provider="dcrun")
 
 
@@ -165,7 +169,7 @@ def _last(scale: list[str], cell: list[str], own: list[str]) -> list[Override]:
 
 
 def _settled(job: Iterable[Override]) -> Hashable:
-    """What a job finally says of each key: two jobs that agree in it are the same, in whatever order they say it."""
+    """Return what a job finally says of each key: jobs that agree in it are the same, in whatever order they say it."""
     last = {override.key_or_group: override for override in job}
     # A group's option counts before any value of its keys, wherever it stands; a section given as a value does not.
     sections = [f"{key}." for key, override in last.items() if isinstance(override.value(), dict)]

@@ -45,7 +45,7 @@ class OptunaSweeper(Sweeper):
         n_trials: how many settings to try, per search; None: 20, all of a grid.
         metric: what to go by, one of `OBJECTIVES`.
         seed: of the sampler.
-        cells: of an experiment, as of `runner.sweeps.experiment_sweeper.CellSweeper`.
+        cells: of an experiment, as of `runner.sweeps.experiment_sweeper.ExperimentSweeper`.
         scales: likewise.
     """
 
@@ -66,14 +66,14 @@ class OptunaSweeper(Sweeper):
         self.launched = 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Makes the launcher ready; any other than this project's would return no runs to read."""
+        """Make the launcher ready; any other than this project's would return no runs to read."""
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )  # type: ignore[assignment]
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        """Searches each space to its end, or until the sweep is stopped.
+        """Search each space to its end, or until the sweep is stopped.
 
         Args:
             arguments: the overrides that the user typed, Hydra's own left out.
@@ -133,7 +133,7 @@ class OptunaSweeper(Sweeper):
     def _proposed(
         self, study: "Study", space: Space, tried: Mapping[Point, float | None], most: int
     ) -> dict[Point, Any]:
-        """Asks for settings that have not been tried, as many as run at a time."""
+        """Ask for settings that have not been tried, as many as run at a time."""
         assert self.launcher is not None
         width = min(most, max(1, self.launcher.n_jobs // len(space.seeds)))
         batch: dict[Point, Any] = {}
@@ -151,10 +151,10 @@ class OptunaSweeper(Sweeper):
         return batch
 
     def _measure(self, space: Space, points: Sequence[Point], limit: int) -> list[float | None]:
-        """Runs settings, one job per seed.
+        """Run settings, one job per seed.
 
         Returns:
-            the mean over the seeds for each setting: the worst there is where a run has no such number, because it
+            The mean over the seeds for each setting: the worst there is where a run has no such number, because it
             diverged or never came so far; None where a job failed or was not run.
         """
         assert self.launcher is not None
@@ -180,7 +180,7 @@ class OptunaSweeper(Sweeper):
 
 
 def register() -> None:
-    """Makes the sweeper known to Hydra; `conf/hydra/sweeper/optuna.yaml` names it."""
+    """Make the sweeper known to Hydra; `conf/hydra/sweeper/optuna.yaml` names it."""
     Plugins.instance().register(OptunaSweeper)
 
 

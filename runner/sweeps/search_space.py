@@ -60,11 +60,11 @@ class Space:
         return math.inf if self.intervals else math.prod(map(len, self.choices.values()))
 
     def points(self) -> Iterator[dict[str, str]]:
-        """Every combination of the values listed."""
+        """Return every combination of the values listed."""
         return (dict(zip(self.choices, values, strict=True)) for values in itertools.product(*self.choices.values()))
 
     def corners(self) -> list[list[str]]:
-        """Overrides of runs that between them have every value listed, and both ends of every interval."""
+        """Return overrides of runs that between them have every value listed, and both ends of every interval."""
         ends = {key: [_number(i, i.start), _number(i, i.end)] for key, i in self.intervals.items()}
         values = self.choices | ends
         count = max(map(len, values.values()))
@@ -72,7 +72,7 @@ class Space:
         return [[*self.fixed, *point, *self.seeds[0]] for point in own]
 
     def distributions(self) -> "dict[str, BaseDistribution]":
-        """The space in Optuna's words."""
+        """Return the space in Optuna's words."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         spaces: dict[str, BaseDistribution] = {key: CategoricalDistribution(v) for key, v in self.choices.items()}
@@ -82,30 +82,30 @@ class Space:
         return spaces
 
     def point(self, params: Mapping[str, Any]) -> Point:
-        """What Optuna proposes, as overrides."""
+        """Return what Optuna proposes, as overrides."""
         values = {k: _number(self.intervals[k], v) if k in self.intervals else v for k, v in params.items()}
         return tuple(f"{key}={values[key]}" for key in [*self.choices, *self.intervals])
 
 
 def implied(given: Sequence[str]) -> list[str]:
-    """Returns what to add to a command line that chooses a searching sweeper: it is a sweep, with `-m` or without."""
+    """Return what to add to a command line that chooses a searching sweeper: it is a sweep, with or without `-m`."""
     return ["hydra.mode=MULTIRUN"] if "hydra/sweeper=optuna" in given else []
 
 
 def uses_search(config: DictConfig) -> bool:
-    """Tells whether a composed configuration, Hydra's part included, is swept by searching."""
+    """Return whether a composed configuration, Hydra's part included, is swept by searching."""
     return str(config.hydra.sweeper.get("_target_", "")) == SWEEPER
 
 
 def spaces(config: DictConfig, typed: Sequence[str]) -> list[Space]:
-    """Lists what is to be searched.
+    """List what is to be searched.
 
     Args:
         config: what the command line composes to, Hydra's part included.
         typed: the overrides on the command line, Hydra's own left out.
 
     Returns:
-        a space for each line of an experiment's cells, one without an experiment.
+        A space for each line of an experiment's cells, one without an experiment.
 
     Raises:
         InputError: for settings of the sweeper that there are not, and values that cannot be searched.
@@ -174,7 +174,7 @@ def _space(line: Sequence[Override], common: list[str], seeds: list[str]) -> Spa
 
 
 def _number(interval: IntervalSweep, value: Any) -> str:
-    """A proposal with the digits that matter, still within its bounds: a command line that can be repeated."""
+    """Return a proposal with the digits that matter, still within its bounds: a command line that can be repeated."""
     if isinstance(value, int):
         return str(value)
     assert interval.start is not None

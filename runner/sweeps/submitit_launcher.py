@@ -47,7 +47,7 @@ class Task:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> int:
-        """Runs the command; returns its exit code."""
+        """Run the command; returns its exit code."""
         self.process = subprocess.Popen(self.command)
         try:
             return self.process.wait()
@@ -57,7 +57,7 @@ class Task:
             raise
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Says how to go on; submitit asks when the job is about to lose its machine."""
+        """Say how to go on; submitit asks when the job is about to lose its machine."""
         from submitit.helpers import DelayedSubmission
 
         self._stop()
@@ -65,7 +65,7 @@ class Task:
         return DelayedSubmission(Task(go_on if has_checkpoints(self.folder) else self.command, self.folder))
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is sent: the process stays where it runs."""
+        """Return what is sent: the process stays where it runs."""
         return {"command": self.command, "folder": self.folder, "process": None}
 
     def _stop(self) -> None:
@@ -132,7 +132,7 @@ class SubmititLauncher(FreshProcessLauncher):
                 yield plan
 
     def _ended(self, plan: Planned, submitted: Any) -> Job | None:
-        """Waits for a job; None for one that was withdrawn because the experiment's first has wrong input."""
+        """Wait for a job; None for one that was withdrawn because the experiment's first has wrong input."""
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
         try:
@@ -154,12 +154,12 @@ class SubmititLauncher(FreshProcessLauncher):
 
 
 def register() -> None:
-    """Makes the launcher known to Hydra; `conf/hydra/launcher/slurm.yaml` names it."""
+    """Make the launcher known to Hydra; `conf/hydra/launcher/slurm.yaml` names it."""
     Plugins.instance().register(SubmititLauncher)
 
 
 def check(config: DictConfig) -> None:
-    """Refuses settings that submitit would refuse, before a sweep begins.
+    """Refuse settings that submitit would refuse, before a sweep begins.
 
     Args:
         config: of a job, Hydra's part included; passed over unless it has this launcher.

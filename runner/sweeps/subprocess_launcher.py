@@ -35,12 +35,12 @@ from runner.config.exit_codes import WRONG_INPUT
 from runner.config.schema import GPU_SLOT, without_hydra
 from runner.run_folder.contents import read_summary
 from runner.run_folder.folders import free_folder
-from runner.run_folder.resume import Earlier, may_accompany
+from runner.run_folder.resume import EarlierRuns, may_accompany
 from runner.run_folder.wandb_run import group_of
 
 _PLUGINS = (
     f"{__name__}.FreshProcessLauncher",
-    "runner.sweeps.experiment_sweeper.CellSweeper",
+    "runner.sweeps.experiment_sweeper.ExperimentSweeper",
     "runner.sweeps.optuna_sweeper.OptunaSweeper",
     "runner.sweeps.submitit_launcher.SubmititLauncher",
 )
@@ -69,7 +69,7 @@ class Job:
         return f"signal {signal.Signals(-self.code).name}" if self.code < 0 else f"exit code {self.code}"
 
     def summary(self) -> dict[str, Any]:
-        """Reads the job's `summary.json`; empty when it did not get so far."""
+        """Read the job's `summary.json`; empty when it did not get so far."""
         return read_summary(self.folder)
 
 
@@ -103,21 +103,21 @@ class FreshProcessLauncher(Launcher):
         self.processes: set[subprocess.Popen[bytes]] = set()
         self.slots: set[int] = set()
         self.choosing = threading.Lock()
-        self.earlier: Earlier | None = None
+        self.earlier: EarlierRuns | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keeps what Hydra hands over; the task function runs in the jobs' own processes."""
+        """Keep what Hydra hands over; the task function runs in the jobs' own processes."""
         self.config, self.hydra_context = config, hydra_context
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs the jobs; one that fails is named, and the others run on.
+        """Run the jobs; one that fails is named, and the others run on.
 
         Args:
             job_overrides: the overrides of each job.
             initial_job_idx: number of the first.
 
         Returns:
-            the exit code of each job as its return value. They are also kept in `FreshProcessLauncher.jobs`.
+            The exit code of each job as its return value. They are also kept in `FreshProcessLauncher.jobs`.
         """
         assert self.config is not None
         FreshProcessLauncher.sweep = Path(str(self.config.hydra.sweep.dir))
@@ -131,7 +131,7 @@ class FreshProcessLauncher(Launcher):
         return [JobReturn(overrides=j.overrides, status=JobStatus.COMPLETED, _return_value=j.code) for j in finished]
 
     def _plan(self, number: int, overrides: tuple[str, ...]) -> "Planned | Job":
-        """Says how to run a job: from its beginning or, with `run.resume=true`, from where an earlier one stopped."""
+        """Say how to run a job: from its beginning or, with `run.resume=true`, from where an earlier one stopped."""
         config = self._job_config(number, overrides)
         assert self.config is not None
         folder = Path(str(self.config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
@@ -151,17 +151,17 @@ class FreshProcessLauncher(Launcher):
         return Planned(number, overrides, folder, (sys.executable, "-m", "runner.cli", *arguments))
 
     def _run_all(self, planned: Sequence["Planned | Job"], total: int) -> list[Job]:
-        """Runs jobs to their end; without those that had not begun when the sweep was stopped."""
+        """Run jobs to their end; without those that had not begun when the sweep was stopped."""
         with ThreadPoolExecutor(self.n_jobs) as pool:
             return [job for job in pool.map(lambda plan: self._run(plan, total), planned) if job is not None]
 
     def _stop(self, number: int) -> None:
-        """Passes a signal on to what runs."""
+        """Pass a signal on to what runs."""
         for process in list(self.processes):
             process.send_signal(number)
 
     def _run(self, plan: "Planned | Job", total: int) -> Job | None:
-        """Runs a job to its end; None if the sweep was stopped before."""
+        """Run a job to its end; None if the sweep was stopped before."""
         if self.over():
             return None
         announce(plan, total)
@@ -189,11 +189,11 @@ class FreshProcessLauncher(Launcher):
 
     @classmethod
     def over(cls) -> bool:
-        """Tells that no further job is to begin."""
+        """Tell that no further job is to begin."""
         return cls.stopped_by is not None or cls.refused
 
     def _judge_first(self, job: Job, total: int) -> None:
-        """Stops an experiment whose first job has wrong input, as data that are not what it needs."""
+        """Stop an experiment whose first job has wrong input, as data that are not what it needs."""
         if job.number != 0 or job.code != WRONG_INPUT or total == 1:
             return
         assert self.config is not None
@@ -202,14 +202,14 @@ class FreshProcessLauncher(Launcher):
             others = "no further job of the experiment is begun, its first has wrong input"
             print(f"dcrun: {others}", file=sys.stderr, flush=True)
 
-    def _earlier(self, outputs: Path) -> Earlier:
+    def _earlier(self, outputs: Path) -> EarlierRuns:
         if self.earlier is None:
-            self.earlier = Earlier(outputs)
+            self.earlier = EarlierRuns(outputs)
         return self.earlier
 
     @contextmanager
     def _signals_forwarded(self) -> Iterator[None]:
-        """Passes a request to stop on to the running jobs, which save their state; the sweep ends with them."""
+        """Pass a request to stop on to the running jobs, which save their state; the sweep ends with them."""
 
         def forward(number: int, frame: FrameType | None) -> None:
             FreshProcessLauncher.stopped_by = number
@@ -234,7 +234,7 @@ class FreshProcessLauncher(Launcher):
         return job
 
     def _wandb_group(self, overrides: Sequence[str]) -> list[str]:
-        """One group for all jobs, unless the user named one."""
+        """Return one group for all jobs, unless the user named one."""
         assert self.config is not None
         if any(o.startswith("logger.group=") for o in overrides):
             return []
@@ -242,7 +242,7 @@ class FreshProcessLauncher(Launcher):
 
 
 def register() -> None:
-    """Makes the launcher known to Hydra; `conf/hydra/launcher/fresh_process.yaml` names it."""
+    """Make the launcher known to Hydra; `conf/hydra/launcher/fresh_process.yaml` names it."""
     plugins = Plugins.instance()
     plugins.register(FreshProcessLauncher)
     # Hydra instantiates only what lies in a package hydra_plugins; what is of this project lies in this project.
@@ -251,7 +251,7 @@ def register() -> None:
 
 
 def check(config: DictConfig) -> None:
-    """Refuses a sweep that cannot be launched, before Hydra begins it.
+    """Refuse a sweep that cannot be launched, before Hydra begins it.
 
     Args:
         config: of a job, Hydra's part included.
@@ -274,7 +274,7 @@ def check(config: DictConfig) -> None:
 
 
 def announce(plan: Planned | Job, total: int) -> None:
-    """Says which job is next, and where it was measured if it was measured before."""
+    """Say which job is next, and where it was measured if it was measured before."""
     title = f"job {plan.number} ({plan.number + 1} of {total}): {' '.join(plan.overrides)}"
     # As it is: in a string rich would take [...] for markup.
     _console().rule(Text(title), align="left", style="dim")
@@ -284,19 +284,19 @@ def announce(plan: Planned | Job, total: int) -> None:
 
 
 def complain(job: Job) -> None:
-    """Names a job that failed."""
+    """Name a job that failed."""
     if job.code != 0:
         print(f"dcrun: job {job.number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
 
 
 def quoted(value: str) -> str:
-    """Quotes a value so that Hydra's grammar takes it as it is."""
+    """Quote a value so that Hydra's grammar takes it as it is."""
     escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
     return f"'{escaped}'"
 
 
 def print_table(jobs: Sequence[Job], folder: Path) -> None:
-    """Prints a row per job, from their `summary.json`."""
+    """Print a row per job, from their `summary.json`."""
     table = Table(title=f"sweep in {folder}", title_justify="left")
     for column in ("job", "overrides", "status", "test error %", "best %", "seconds"):
         table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from algorithms.base import Collective, Step
-from runner.config.exit_codes import guarded
+from runner.config.exit_codes import run_guarded
 from runner.processes.async_collective import AsyncCollective
 from runner.processes.rendezvous import file_rendezvous, join_group
 from runner.train.build import RunComponents
@@ -93,4 +93,4 @@ def _rank(rank: int, world: int, path: str, elements: int, combine: str, timeout
         dist.destroy_process_group()
         return 0
 
-    guarded(call, None, f"rank {rank}")
+    run_guarded(call, None, f"rank {rank}")

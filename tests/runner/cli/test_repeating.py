@@ -20,7 +20,7 @@ from runner.config.schema import ComputeConfig, Config, NetworkConfig, Straggler
 from runner.loop.clock import Clock
 from runner.run_folder import folders, resume
 from runner.run_folder.console import slowest_line
-from runner.run_folder.resume import Earlier, recorded_overrides
+from runner.run_folder.resume import EarlierRuns, recorded_overrides
 from runner.run_folder.timeline import Activity
 from runner.run_folder.trace import PUSH, Record, Trace
 from runner.sweeps import experiment_sweeper
@@ -191,7 +191,7 @@ def test_the_slowest_worker_is_named():
     }
     assert slow["staleness_by_worker"] == [None, 4.5, None]
     line = slowest_line({**slow, "clock": "virtual"})
-    assert line == "worker 1: 4 virtual s a gradient, 2.00 x the median; 12 % of all waiting is its own"
+    assert line == "worker 1: 4 virtual s a gradient, 2.00 x the median; 12 % of the workers' waiting is this one's"
     assert Activity(1).slowest(5.0) == {}
     other = Activity(3)
     other.merge(1, activity.totals(1))
@@ -239,7 +239,7 @@ def test_a_sweep_finds_finished_and_stopped_jobs_and_leaves_failed_ones(tmp_path
     past(tmp_path / "b" / "1", job(4), "interrupted", checkpoints=False)
     (tmp_path / "c" / ".hydra").mkdir(parents=True)
     (tmp_path / "c" / ".hydra" / "config.yaml").write_text("a: [")
-    earlier = Earlier(tmp_path)
+    earlier = EarlierRuns(tmp_path)
     assert [earlier.of(job(seed)) for seed in range(6)] == [
         (done, True),
         None,
@@ -250,7 +250,7 @@ def test_a_sweep_finds_finished_and_stopped_jobs_and_leaves_failed_ones(tmp_path
     ]
     with folders.run_lock(stopped):
         pass  # by this process; another one's lock is what counts
-    assert resume.Earlier(tmp_path).of(job(2)) == (stopped, False)
+    assert resume.EarlierRuns(tmp_path).of(job(2)) == (stopped, False)
 
 
 def test_a_run_older_than_a_key_is_found_where_the_key_has_its_default(tmp_path: Path):
@@ -261,14 +261,14 @@ def test_a_run_older_than_a_key_is_found_where_the_key_has_its_default(tmp_path:
     OmegaConf.save(old, path)
     other = job(0)
     other.run.capture = False
-    assert Earlier(tmp_path).of(job(0)) == (folder, True)
-    assert Earlier(tmp_path).of(other) is None
+    assert EarlierRuns(tmp_path).of(job(0)) == (folder, True)
+    assert EarlierRuns(tmp_path).of(other) is None
 
 
 def test_a_job_that_another_process_writes_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     past(tmp_path / "a" / "0", job(0), "running")
     monkeypatch.setattr(folders, "is_locked", lambda folder: True)
-    assert Earlier(tmp_path).of(job(0)) is None
+    assert EarlierRuns(tmp_path).of(job(0)) is None
 
 
 def test_no_folder_of_an_earlier_job_is_taken_again(tmp_path: Path):

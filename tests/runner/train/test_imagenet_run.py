@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runner.config.exit_codes import guarded
+from runner.config.exit_codes import run_guarded
 from tests.trial import Trial, run_in
 
 
@@ -55,7 +55,7 @@ def test_a_damaged_image_is_one_line_and_the_run_goes_on_once_it_is_whole(
     image.write_bytes(whole[: len(whole) // 2])
     data = ("dataset=imagenet", f"dataset.root={tmp_path / 'images'}", "dataset.size=16", "dataset.workers=0")
     options = ("algorithm=sgd", "model=resnet8", "run.batch_size=4", "run.epochs=1", "run.eval_every=0.1")
-    assert guarded(lambda: run_in(tmp_path / "run", *data, *options)[0], tmp_path / "run") == 2
+    assert run_guarded(lambda: run_in(tmp_path / "run", *data, *options)[0], tmp_path / "run") == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"dcrun: dataset.root={tmp_path / 'images'}: train/n03/2.JPEG is no intact JPEG")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"

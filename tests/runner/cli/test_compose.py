@@ -35,21 +35,21 @@ def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Planned]:
         (["dataset=cifar10,cifar100"], "dataset.root=/data"),
     ],
 )
-def test_a_key_that_only_the_swept_options_have_can_be_given(planned: list[Planned], typed: list[str], key: str):
+def test_keys_of_swept_options_can_be_given(planned: list[Planned], typed: list[str], key: str):
     assert main.main(["-m", *typed, key, "run.resume=null"]) == 0
     assert len(planned) == 2
     assert all(key in job.overrides and key in job.command for job in planned)
     assert all("choice" not in word for job in planned for word in job.command)
 
 
-def test_a_key_that_only_the_swept_options_have_can_be_given_to_a_search(planned: list[Planned]):
+def test_search_takes_keys_of_swept_options(planned: list[Planned]):
     pytest.importorskip("optuna", reason='pip install -e ".[optuna]"')
     assert main.main(["hydra/sweeper=optuna", "algorithm=dasgd,local_sgd", "algorithm.tau=4"]) == 0
     found = sorted(job.overrides for job in planned)
     assert found == [("algorithm.tau=4", "algorithm=dasgd"), ("algorithm.tau=4", "algorithm=local_sgd")]
 
 
-def test_what_only_one_of_the_swept_options_has_is_one_line(planned: list[Planned], capfd: pytest.CaptureFixture[str]):
+def test_key_of_one_swept_option_is_refused(planned: list[Planned], capfd: pytest.CaptureFixture[str]):
     for wrong in ("algorithm.tau=4", "~algorithm.tau"):
         assert main.main(["-m", "algorithm=dasgd,asgd", wrong]) == 2
         err = capfd.readouterr().err
@@ -78,12 +78,12 @@ def test_what_only_one_of_the_swept_options_has_is_one_line(planned: list[Planne
         ("dataset.root=/a", "dataset.root=/a"),
     ],
 )
-def test_keys_of_a_swept_group_are_swept_over_the_value_they_have(typed: str, written: str):
+def test_keys_of_a_swept_group_become_choices(typed: str, written: str):
     assert swept_along(["algorithm=dasgd,asgd", typed]) == ["algorithm=dasgd,asgd", written]
     assert swept_along(["algorithm=dasgd", typed]) == ["algorithm=dasgd", typed]
 
 
-def test_an_experiment_may_choose_the_option_of_any_group():
+def test_experiment_may_choose_any_group():
     typed = ["dataset.root=/a", "algorithm.tau=4", "run.epochs=1"]
     assert swept_along(["experiment=a,b", *typed])[1:] == [
         "dataset.root=choice(/a)",
@@ -115,7 +115,7 @@ EXPERIMENTS = [
 
 
 @pytest.mark.parametrize(("typed", "line"), EXPERIMENTS, ids=[" ".join(typed) for typed, _ in EXPERIMENTS])
-def test_what_is_no_experiment_or_nothing_to_one_is_one_line(
+def test_keys_outside_experiments_are_refused(
     planned: list[Planned], tmp_path: Path, capfd: pytest.CaptureFixture[str], typed: list[str], line: str
 ):
     assert main.main(typed) == 2
@@ -125,7 +125,7 @@ def test_what_is_no_experiment_or_nothing_to_one_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_job_of_an_experiment_may_say_its_scale_on_its_own(planned: list[Planned]):
+def test_single_job_names_its_scale(planned: list[Planned]):
     schema.register()
     subprocess_launcher.register()
     experiment_sweeper.register()

@@ -75,7 +75,7 @@ def test_it_needs_nothing_from_elsewhere(runs: Path) -> None:
         assert "src" not in attributes, (tag, attributes)
 
 
-def test_a_second_time_its_own_files_are_no_runs(runs: Path) -> None:
+def test_own_files_are_not_runs(runs: Path) -> None:
     main([str(runs), "--out", str(runs / "report")])
     assert main([str(runs), "--out", str(runs / "report")]) == 0
     assert len(page_data((runs / "report" / "report.html").read_text())["runs"]) == 13
@@ -106,7 +106,7 @@ def test_markdown_and_figures(runs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seeds", "loop"), [((0, 1), "for seed in 0 1; do {} seed=$seed; done"), ((3,), "{} seed=3")])
-def test_a_cells_command_runs_the_cell_alone(
+def test_command_of_a_single_cell(
     make_run: MakeRun, tmp_path: Path, seeds: tuple[int, ...], loop: str
 ) -> None:
     given = ["logger.group='x'", "algorithm=ssgd", "cluster.workers=8", "experiment=dasgd_iclr2022/table1"]
@@ -126,7 +126,7 @@ def test_a_cells_command_runs_the_cell_alone(
     ],
 )
 @pytest.mark.parametrize("seeds", [(0, 1), (3,)])
-def test_a_shell_hands_on_what_was_given(
+def test_quoted_values_survive_a_shell(
     make_run: MakeRun, tmp_path: Path, given: list[str], seeds: tuple[int, ...]
 ) -> None:
     for seed in seeds:
@@ -155,7 +155,7 @@ def test_the_page_tells_one_runs_own_command(make_run: MakeRun, tmp_path: Path, 
         assert words == [*given, *(["run.resume=null", "hydra.mode=RUN"] if experiment else []), f"seed={seed}"]
 
 
-def test_a_run_whose_seed_is_unknown_is_told_without_one(make_run: MakeRun, tmp_path: Path) -> None:
+def test_command_of_a_run_without_seed(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run("a", [50.0])
     for name in ("summary.json", ".hydra/config.yaml"):
         (folder / name).write_text("{}")
@@ -248,7 +248,7 @@ def test_a_broken_archive_is_one_line(make_run: MakeRun, tmp_path: Path, capsys:
     assert err.count("\n") == 1
 
 
-def test_other_runs_tell_every_setting_they_differ_in(make_run: MakeRun, tmp_path: Path) -> None:
+def test_report_names_differing_settings(make_run: MakeRun, tmp_path: Path) -> None:
     for number, (algorithm, config) in enumerate(
         [
             ("lars", {"schedule.warmup_epochs": 0.0, "algorithm.eta": 0.1}),
@@ -270,7 +270,7 @@ def test_other_runs_tell_every_setting_they_differ_in(make_run: MakeRun, tmp_pat
     assert "| run | seeds | status |" in text
 
 
-def test_a_search_is_told_with_the_best_settings_neighbours(make_run: MakeRun, tmp_path: Path) -> None:
+def test_search_reports_the_best_neighbours(make_run: MakeRun, tmp_path: Path) -> None:
     for lr, error in ((0.1, 30.0), (0.2, 20.0), (0.4, 25.0)):
         for seed in (0, 1):
             name, config = f"{lr}/{seed}", {"schedule.lr": lr}
@@ -331,7 +331,7 @@ def test_wrong_input_is_one_line(
         ("--results r.md --title mine", "--title=mine: would do nothing; allowed: without --results"),
     ],
 )
-def test_what_would_do_nothing_is_one_line(
+def test_overrides_without_effect_are_refused(
     runs: Path, given: str, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(runs)

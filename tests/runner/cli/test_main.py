@@ -99,7 +99,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "line"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
-def test_a_mistake_costs_one_line_and_leaves_nothing(
+def test_mistake_is_one_line_without_folder(
     arguments: list[str], line: str, executed: Executed, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     assert main.main(arguments) == 2
@@ -130,7 +130,7 @@ def test_full_error_shows_the_traceback(
     assert "ConfigCompositionException" in err
 
 
-def test_help_names_groups_options_overrides_completion_and_exit_codes(
+def test_help_names_groups_and_exit_codes(
     executed: Executed, capsys: pytest.CaptureFixture[str]
 ):
     assert main.main(["--help"]) == 0
@@ -181,7 +181,7 @@ def test_help_config_and_mistakes_do_without_torch():
 
 
 @pytest.mark.parametrize("code", [0, 3, 130, 143])
-def test_run_gets_its_folder_and_its_code_is_passed_on(code: int, executed: Executed, tmp_path: Path):
+def test_run_gets_its_folder_and_exit_code(code: int, executed: Executed, tmp_path: Path):
     executed.behave = lambda cfg, folder: code
     assert main.main(["algorithm=asgd", "run.name=a/b", "seed=7"]) == code
     [(cfg, folder)] = executed
@@ -198,7 +198,7 @@ def test_no_experiment_can_be_said(executed: Executed):
     assert (cfg.names.experiment, cfg.scale, cfg.names.algorithm) == (None, None, "asgd")
 
 
-def test_two_runs_of_the_same_second_have_two_folders(executed: Executed):
+def test_runs_of_one_second_have_two_folders(executed: Executed):
     main.main([])
     main.main([])
     assert executed[0][1] != executed[1][1]
@@ -233,7 +233,7 @@ def test_value_error_of_a_target_is_wrong_input(executed: Executed, capfd: pytes
     assert capfd.readouterr().err == "dcrun: algorithm.m=2: too large\n"
 
 
-def test_unexpected_error_is_one_line_with_its_traceback_in_the_log(
+def test_unexpected_error_logs_its_traceback(
     executed: Executed, capfd: pytest.CaptureFixture[str]
 ):
     def fail(cfg: object, folder: Path | None) -> int:
@@ -247,7 +247,7 @@ def test_unexpected_error_is_one_line_with_its_traceback_in_the_log(
     assert "Traceback (most recent call last)" in Path("outputs/a/dcrun.log").read_text()
 
 
-def test_interrupted_before_it_began_is_130_and_leaves_nothing(executed: Executed, tmp_path: Path):
+def test_early_interrupt_leaves_nothing(executed: Executed, tmp_path: Path):
     def interrupt(cfg: object, folder: Path | None) -> int:
         assert folder is not None
         (folder / "summary.json").unlink()
@@ -269,7 +269,7 @@ def test_finished_run_is_not_overwritten(executed: Executed, capfd: pytest.Captu
     assert Path("outputs/a/.hydra/overrides.yaml").stat().st_mtime_ns == before
 
 
-def test_resume_takes_the_stored_configuration_in_the_same_folder(executed: Executed):
+def test_resume_uses_the_stored_configuration(executed: Executed):
     main.main(["algorithm=asgd", "seed=3", "run.epochs=4", "hydra.run.dir=outputs/a"])
     stored = {path: path.read_bytes() for path in Path("outputs/a/.hydra").iterdir()}
     assert main.main(["run.resume=outputs/a", "run.threads=1", "logger=none"]) == 0
@@ -291,7 +291,7 @@ def test_resume_refuses_what_would_make_it_another_run(
     assert len(executed) == 1
 
 
-def test_unexpected_error_of_a_resumed_run_is_added_to_its_log(executed: Executed):
+def test_unexpected_error_after_resume_is_logged(executed: Executed):
     main.main(["hydra.run.dir=outputs/a"])
     Path("outputs/a/dcrun.log").write_text("first\n")
 
@@ -321,7 +321,7 @@ def join(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_under_torchrun_only_rank_0_has_a_folder(executed: Executed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_only_rank_0_has_a_folder(executed: Executed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     join(monkeypatch, rank=1)
     assert main.main(["algorithm=asgd", "cluster=processes", "seed=5"]) == 0
     cfg, folder = executed[0]
@@ -335,7 +335,7 @@ def test_under_torchrun_only_rank_0_has_a_folder(executed: Executed, monkeypatch
     assert same == cfg
 
 
-def test_under_torchrun_a_mistake_is_told_by_rank_0_alone(
+def test_only_rank_0_reports_a_mistake(
     executed: Executed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     for rank, lines in ((0, 1), (2, 0)):
@@ -367,7 +367,7 @@ def test_as_module_with_everything_real(tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a GPU")
-def test_without_a_gpu_a_run_on_one_is_refused_in_one_line(tmp_path: Path):
+def test_missing_gpu_is_one_line(tmp_path: Path):
     arguments = ["algorithm=dc_asgd_a", "cluster.workers=8", "run.device=cuda", "run.precision=tf32"]
     done = subprocess.run(
         [sys.executable, "-m", "runner.cli", *arguments],

@@ -46,21 +46,21 @@ RECORDED = (
 )
 
 
-def test_a_replay_takes_over_what_was_given_to_the_recorded_run(tmp_path: Path):
+def test_replay_takes_recorded_overrides(tmp_path: Path):
     folder = folder_of(tmp_path, *RECORDED, "run.epochs=2", "logger=none", "hydra.run.dir=outputs/recorded")
     for place in (folder, folder / "trace.jsonl"):
         given = ["cluster=replay", f"cluster.trace={place}"]
         assert recorded_overrides(given) == ["algorithm=asgd", "algorithm.momentum=0.9", "seed=3", "run.epochs=2"]
 
 
-def test_what_the_command_line_says_itself_goes_before(tmp_path: Path):
+def test_typed_overrides_beat_recorded(tmp_path: Path):
     folder = folder_of(tmp_path, *RECORDED, "run.epochs=2")
     given = ["algorithm=dc_asgd_a", "run.epochs=1", "cluster=replay", f"cluster.trace={folder}"]
     assert recorded_overrides(given) == ["seed=3"]
     assert recorded_overrides([*given[2:], "algorithm.momentum=0"]) == ["algorithm=asgd", "seed=3", "run.epochs=2"]
 
 
-def test_what_an_experiment_recorded_is_replayed_as_one_run(tmp_path: Path):
+def test_cell_of_an_experiment_is_replayed(tmp_path: Path):
     recorded = (*RECORDED, "experiment=dc_asgd_icml2017/table1", "run.resume=null", "hydra.mode=RUN", "scale=quick")
     given = ["cluster=replay", f"cluster.trace={folder_of(tmp_path, *recorded)}"]
     taken = recorded_overrides(given)
@@ -84,7 +84,7 @@ def clock(compute: ComputeConfig, **stragglers: Any) -> Clock:
     return Clock(compute, StragglersConfig(**stragglers), NetworkConfig(), workers=3, seed=1)
 
 
-def test_a_real_worker_sleeps_until_it_has_taken_what_the_virtual_clock_says():
+def test_real_worker_sleeps_like_the_clock():
     virtual = clock(ComputeConfig(seconds=0.5, distribution="gamma"), probability=0.3)
     for worker, task in ((0, 0), (1, 5), (2, 7)):
         seconds = virtual.compute_seconds(worker, task, 0.5, 2.0)
@@ -92,7 +92,7 @@ def test_a_real_worker_sleeps_until_it_has_taken_what_the_virtual_clock_says():
         assert virtual.sleep_seconds(worker, task, 2 * seconds, 0.5, 2.0) == 0
 
 
-def test_measured_time_is_stretched_by_speeds_and_by_the_same_stragglers():
+def test_speeds_and_stragglers_stretch_measured_time():
     chance: dict[str, Any] = {"probability": 0.5, "extra": [2.0, 2.0]}
     real = clock(ComputeConfig(seconds=None, speeds=[2.0, 1.0, 2.0]), **chance)
     virtual = clock(ComputeConfig(seconds=1.0, distribution="constant"), **chance)
@@ -140,7 +140,7 @@ def test_networks_of_two_sizes_tell_latency_from_bandwidth():
     assert found["bandwidth"] == pytest.approx(1e5, rel=1e-3)
 
 
-def test_what_is_printed_can_be_pasted(tmp_path: Path):
+def test_printed_overrides_can_be_pasted(tmp_path: Path):
     recorded = trace(spread=0.3)
     found = fit.fit([recorded])
     (tmp_path / "cluster").mkdir()
@@ -166,7 +166,7 @@ def test_what_cannot_be_fitted_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.startswith("dcrun-fit: cluster.trace=")
 
 
-def test_nothing_is_said_of_waiting_where_nobody_waits():
+def test_summary_without_waiting():
     activity = Activity(2)
     activity.span(0, "compute", 0.0, 4.0)
     activity.span(1, "compute", 0.0, 5.1)  # a gradient that the run's end cuts off
@@ -231,7 +231,7 @@ def job(seed: int) -> Any:
     return cfg
 
 
-def test_a_sweep_finds_finished_and_stopped_jobs_and_leaves_failed_ones(tmp_path: Path):
+def test_sweep_resumes_finished_and_stopped_jobs(tmp_path: Path):
     done = past(tmp_path / "a" / "0", job(0), "completed")
     past(tmp_path / "a" / "1", job(1), "failed")
     stopped = past(tmp_path / "a" / "2", job(2), "interrupted")
@@ -253,7 +253,7 @@ def test_a_sweep_finds_finished_and_stopped_jobs_and_leaves_failed_ones(tmp_path
     assert resume.EarlierRuns(tmp_path).of(job(2)) == (stopped, False)
 
 
-def test_a_run_older_than_a_key_is_found_where_the_key_has_its_default(tmp_path: Path):
+def test_older_run_lacks_a_new_key(tmp_path: Path):
     folder = past(tmp_path / "a" / "0", job(0), "completed")
     path = folder / ".hydra" / "config.yaml"
     old = OmegaConf.load(path)
@@ -265,20 +265,20 @@ def test_a_run_older_than_a_key_is_found_where_the_key_has_its_default(tmp_path:
     assert EarlierRuns(tmp_path).of(other) is None
 
 
-def test_a_job_that_another_process_writes_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_locked_run_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     past(tmp_path / "a" / "0", job(0), "running")
     monkeypatch.setattr(folders, "is_locked", lambda folder: True)
     assert EarlierRuns(tmp_path).of(job(0)) is None
 
 
-def test_no_folder_of_an_earlier_job_is_taken_again(tmp_path: Path):
+def test_folders_of_earlier_jobs_stay(tmp_path: Path):
     assert folders.free_folder(tmp_path / "0") == tmp_path / "0"
     (tmp_path / "0").mkdir()
     (tmp_path / "0-2").mkdir()
     assert folders.free_folder(tmp_path / "0") == tmp_path / "0-3"
 
 
-def test_two_sweeps_of_the_same_second_have_folders_of_their_own():
+def test_sweeps_of_one_second_have_two_folders():
     code = "from runner.cli import main as cli\ncli._sweep = lambda args, jobs: print(jobs[0].hydra.sweep.dir) or 0\n"
     command = [sys.executable, "-c", code + "cli.main(['-m', 'seed=0'])"]
     environment = os.environ | {"PYTHONPATH": str(Path(main.__file__).parents[2])}

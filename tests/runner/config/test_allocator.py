@@ -65,7 +65,7 @@ def run(program: str, settings: dict[str, str]) -> str:
     return done.stdout.strip()
 
 
-def test_freed_blocks_stay_and_only_the_largest_are_mapped():
+def test_freed_blocks_stay_with_the_process():
     assert run(HELD.format(before="import runner"), {}) == "1 0 True"
     assert run(HELD.format(before=""), {}) != "1 0 True"
 

@@ -165,7 +165,7 @@ def test_plain_dictionaries_are_checked_alike():
         validation.check(plain)
 
 
-def test_names_may_be_there_and_unknown_keys_may_not():
+def test_unknown_keys_are_refused():
     plain = OmegaConf.to_container(whole())
     assert isinstance(plain, dict)
     validation.check({**plain, "names": {"algorithm": "asgd"}})

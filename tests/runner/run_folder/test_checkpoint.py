@@ -46,7 +46,7 @@ def test_what_is_saved_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert content == {key: value for key, value in state().items() if key not in ("w", "bf16")}
 
 
-def test_there_is_none_before_the_first(tmp_path: Path):
+def test_no_checkpoint_before_the_first(tmp_path: Path):
     assert checkpoint.newest_intact(tmp_path) is None
 
 
@@ -80,7 +80,7 @@ def damage_bit(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damage_truncate, damage_last_byte, damage_empty, damage_longer, damage_bit])
-def test_a_damaged_one_is_named_and_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Any):
+def test_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Any):
     checkpoint.save(tmp_path, 1, state(1), keep=3)
     newest = checkpoint.save(tmp_path, 2, state(2), keep=3)
     assert newest is not None
@@ -94,7 +94,7 @@ def test_a_damaged_one_is_named_and_passed_over(tmp_path: Path, caplog: pytest.L
     assert checkpoint.newest_intact(tmp_path) is None
 
 
-def test_saving_after_a_resume_removes_the_abandoned_course_and_not_the_intact_one(tmp_path: Path):
+def test_saving_after_resume_removes_newer_checkpoints(tmp_path: Path):
     for step in (100, 200, 300):
         checkpoint.save(tmp_path, step, state(step), keep=3)
     damage_bit(tmp_path / "checkpoints" / "step-000000000300.pt")
@@ -103,7 +103,7 @@ def test_saving_after_a_resume_removes_the_abandoned_course_and_not_the_intact_o
     assert names(tmp_path) == ["step-000000000200.pt", "step-000000000250.pt"]
 
 
-def test_a_full_disk_is_a_warning_and_leaves_the_older_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_full_disk_keeps_older_checkpoints(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     checkpoint.save(tmp_path, 1, state(1), keep=1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     # The kernel itself refuses the write in the middle of the file, as a full disk does.
@@ -119,7 +119,7 @@ def test_a_full_disk_is_a_warning_and_leaves_the_older_ones(tmp_path: Path, capl
     assert loaded(tmp_path)[0]["w"][0] == 1
 
 
-def test_it_is_announced_only_under_its_final_name(
+def test_checkpoint_appears_under_its_final_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(*arguments: object):
@@ -132,7 +132,7 @@ def test_it_is_announced_only_under_its_final_name(
     assert names(tmp_path) == []
 
 
-def test_a_temporary_left_by_a_kill_is_never_loaded_and_goes_with_the_next_save(tmp_path: Path):
+def test_half_written_checkpoint_is_never_loaded(tmp_path: Path):
     checkpoint.save(tmp_path, 1, state(1), keep=1)
     left = tmp_path / "checkpoints" / ".step-000000000002.pt.tmp"
     left.write_bytes(b"half")
@@ -141,7 +141,7 @@ def test_a_temporary_left_by_a_kill_is_never_loaded_and_goes_with_the_next_save(
     assert names(tmp_path) == ["step-000000000003.pt"]
 
 
-def test_code_is_not_loaded_even_under_a_valid_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_checkpoint_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Evil:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "executed"),))
@@ -153,7 +153,7 @@ def test_code_is_not_loaded_even_under_a_valid_checksum(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("value", [np.float64(1.0), np.zeros(2), {1, 2}, pickle, torch.float32])
-def test_what_could_not_be_loaded_is_refused_when_saving(tmp_path: Path, value: object):
+def test_unloadable_state_is_refused_when_saving(tmp_path: Path, value: object):
     with pytest.raises(TypeError, match=r"state\['a'\]\[1\]: a checkpoint cannot hold"):
         checkpoint.save(tmp_path, 1, {"a": [1, value]}, keep=1)
     with pytest.raises(TypeError, match="cannot hold the key"):

@@ -36,7 +36,7 @@ def written(target: Console) -> str:
     return target.file.getvalue()
 
 
-def test_a_line_says_what_is_in_the_row():
+def test_line_shows_the_row():
     text = row_line(ROW, 3, "virtual s", 1234.6)
     parts = ["epoch 1.00/3", "test error  33.33 %", "train error  40.00 %", "train loss 1.5000", "lr     0.1"]
     parts += ["staleness  7.0", "max   9", "12.2 virtual s", "1,235 samples/s", "test loss 1.2500"]
@@ -45,7 +45,7 @@ def test_a_line_says_what_is_in_the_row():
     assert "None" not in row_line({**ROW, "test_error": None, "train_loss": float("nan")}, 3, "s")
 
 
-def test_lines_are_aligned_and_show_what_an_algorithm_adds():
+def test_lines_show_added_columns():
     last = {**ROW, "epoch": 10.0, "test_error": 5.0, "staleness_max": 120, "seconds": 12345.6, "duality_gap": 1e-7}
     first, second = (row_line(row, 10, "s", 9.0) for row in ({**ROW, "duality_gap": 0.25}, last))
     assert len(first) == len(second)
@@ -53,7 +53,7 @@ def test_lines_are_aligned_and_show_what_an_algorithm_adds():
     assert "duality_gap      1e-07" in second
 
 
-def test_a_line_fits_a_narrow_terminal_without_what_matters_less():
+def test_line_fits_a_narrow_terminal():
     text = row_line({**ROW, "sigma": 0.1}, 3, "virtual s", 1234.6, width=80)
     assert len(text) <= 80
     assert "test error" in text
@@ -61,7 +61,7 @@ def test_a_line_fits_a_narrow_terminal_without_what_matters_less():
     assert "sigma" not in text
 
 
-def test_without_a_terminal_there_is_one_plain_line_per_evaluation():
+def test_no_terminal_prints_plain_lines():
     target = console(width=40)
     display = Progress(epochs=3, virtual=False, console=target)
     display.start()
@@ -72,7 +72,7 @@ def test_without_a_terminal_there_is_one_plain_line_per_evaluation():
     assert written(target) == "".join(row_line({**ROW, "epoch": epoch}, 3, "s") + "\n" for epoch in (1.0, 2.0))
 
 
-def test_live_numbers_are_shown_and_read_only_when_refreshed(monkeypatch: pytest.MonkeyPatch):
+def test_live_numbers_are_read_when_refreshed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(console_module, "_REFRESH_SECONDS", 1000.0)
     target = console(terminal=True)
     display = Progress(epochs=3, virtual=True, console=target, live=True)
@@ -113,7 +113,7 @@ def test_the_rate_leaves_evaluation_out(monkeypatch: pytest.MonkeyPatch):
     assert set(rates) == {"100"}
 
 
-def test_time_left_of_a_resumed_run_goes_by_this_session(monkeypatch: pytest.MonkeyPatch):
+def test_time_left_of_a_resumed_run(monkeypatch: pytest.MonkeyPatch):
     now = 0.0
     monkeypatch.setattr(console_module.time, "perf_counter", lambda: now)
     target = console(terminal=True)
@@ -177,7 +177,7 @@ SUMMARY: dict[str, Any] = {
 }
 
 
-def test_the_result_says_what_ran_and_how_it_ended():
+def test_result_names_run_and_ending():
     target = console(width=80)
     show_result(target, SUMMARY, Path("outputs/a"), curve=[80.0, None, 40.0, 5.25])
     text = written(target)
@@ -195,7 +195,7 @@ def test_measured_seconds_are_not_called_virtual():
     assert "virtual" not in written(target)
 
 
-def test_a_diverged_run_gets_a_hint_and_an_interrupted_one_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_hints_after_divergence_and_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     target = console()
     empty = {"best_test_error": None, "final_test_error": None, "samples_per_second": None}
     show_result(target, {**SUMMARY, **empty, "status": "diverged"}, Path("outputs/a"), lr=0.5)

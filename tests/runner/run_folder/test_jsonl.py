@@ -45,7 +45,7 @@ def test_what_json_cannot_hold_is_refused(value: object):
         to_jsonable({"key": value})
 
 
-def test_document_is_replaced_whole_and_leaves_no_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_document_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "summary.json"
     write_document(path, {"status": "running"})
 
@@ -72,7 +72,7 @@ def test_cutting_back_keeps_the_first_lines(tmp_path: Path):
     assert os.listdir(tmp_path) == ["metrics.jsonl"]
 
 
-def test_a_line_cut_off_by_a_kill_does_not_count(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_torn_last_line_does_not_count(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"epoch": 1}\n{"epoch": 2}\n{"epo')
     assert [row["epoch"] for row in read_lines(path)] == [1, 2]

@@ -82,7 +82,7 @@ def test_changed_or_new_code_is_dirty(checkout: Path, path: str):
     assert machine.git_commit(checkout) == git(checkout, "rev-parse", "HEAD") + "-dirty"
 
 
-def test_no_commit_outside_a_checkout_of_the_code(tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_commit_outside_a_checkout(tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch):
     installed = checkout / "environment" / "site-packages"
     (installed / "runner").mkdir(parents=True)
     (installed / "runner" / "code.py").write_text("a = 1\n")

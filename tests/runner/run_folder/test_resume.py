@@ -68,7 +68,7 @@ def resume(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
-def test_a_run_killed_at_random_moments_ends_as_if_it_had_not(seed: int, whole: Path, tmp_path: Path):
+def test_random_kills_leave_the_result_unchanged(seed: int, whole: Path, tmp_path: Path):
     folder, moments = tmp_path / "killed", random.Random(seed)
     process = dcrun(*SMALL, *RUN, f"hydra.run.dir={folder}")
     before = 0
@@ -89,7 +89,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not(seed: int, whole: 
     expect(folder, whole)
 
 
-def test_a_run_killed_before_its_first_checkpoint_says_that_there_is_none(tmp_path: Path):
+def test_killed_before_its_first_checkpoint(tmp_path: Path):
     folder = tmp_path / "early"
     process = dcrun(*SMALL, *RUN, "run.eval_every=5", f"hydra.run.dir={folder}")
     while not (folder / "metrics.jsonl").exists() and process.is_alive():
@@ -102,7 +102,7 @@ def test_a_run_killed_before_its_first_checkpoint_says_that_there_is_none(tmp_pa
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_the_run_goes_on_where_it_was(
+def test_signal_saves_a_resumable_run(
     number: signal.Signals, code: int, whole: Path, tmp_path: Path
 ):
     handler = signal.getsignal(number)
@@ -128,7 +128,7 @@ def test_damaged_checkpoints_are_passed_over(whole: Path, tmp_path: Path, caplog
     assert any(f"checkpoint {newest} is damaged" in line for line in caplog.messages)
 
 
-def test_the_command_says_by_its_exit_code_that_it_was_stopped(tmp_path: Path):
+def test_exit_code_of_a_stopped_command(tmp_path: Path):
     folder = tmp_path / "run"
     process = dcrun(*SMALL, *RUN, "run.epochs=10000", f"hydra.run.dir={folder}")
     while rows(folder) < 1 and process.is_alive():

@@ -87,7 +87,7 @@ def test_a_run_from_start_to_finish(tmp_path: Path):
     assert sorted(os.listdir(tmp_path)) == ["metrics.jsonl", "summary.json"]
 
 
-def test_a_diverged_run_is_strict_json_and_hints(tmp_path: Path):
+def test_diverged_run_writes_strict_json(tmp_path: Path):
     run = writer(tmp_path, virtual=False)
     run.start({})
     run.log(row(1, 90.0, loss=math.nan))
@@ -98,7 +98,7 @@ def test_a_diverged_run_is_strict_json_and_hints(tmp_path: Path):
     assert "smaller schedule.lr (it is 0.5)" in printed(run)
 
 
-def test_finishing_is_once_and_only_with_an_end(tmp_path: Path):
+def test_run_finishes_once(tmp_path: Path):
     run = writer(tmp_path)
     run.start({})
     with pytest.raises(ValueError, match="status=running"):
@@ -113,7 +113,7 @@ def test_finishing_is_once_and_only_with_an_end(tmp_path: Path):
 @pytest.mark.parametrize(
     ("error", "status"), [(RuntimeError("it broke\nbadly"), "failed"), (KeyboardInterrupt(), "interrupted")]
 )
-def test_an_exception_ends_the_run_and_goes_on(tmp_path: Path, error: BaseException, status: str):
+def test_exception_marks_the_run_failed(tmp_path: Path, error: BaseException, status: str):
     run = writer(tmp_path)
 
     def work() -> None:
@@ -131,13 +131,13 @@ def test_an_exception_ends_the_run_and_goes_on(tmp_path: Path, error: BaseExcept
         assert "it broke" in printed(run)
 
 
-def test_an_exception_before_the_start_leaves_the_folder_alone(tmp_path: Path):
+def test_early_exception_leaves_the_folder(tmp_path: Path):
     with pytest.raises(ValueError, match="wrong input"), writer(tmp_path):
         raise ValueError("wrong input")
     assert os.listdir(tmp_path) == []
 
 
-def test_a_resumed_run_cuts_back_and_knows_what_was_before(tmp_path: Path):
+def test_resumed_run_truncates_its_metrics(tmp_path: Path):
     run = writer(tmp_path)
     run.start({})
     run.log(row(1, 10.0))
@@ -159,7 +159,7 @@ def test_a_resumed_run_cuts_back_and_knows_what_was_before(tmp_path: Path):
     assert 1000.0 < done["wall_seconds"] < 1060.0
 
 
-def test_a_new_run_in_an_old_folder_begins_empty(tmp_path: Path):
+def test_new_run_in_an_old_folder(tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1.0, "test_error": 0.5}\n')
     run = writer(tmp_path)
     run.start({})
@@ -200,7 +200,7 @@ with RunWriter(Path(sys.argv[1]), cfg, epochs=1, virtual=True) as run:
 
 
 @pytest.mark.parametrize("end", ["completed", "fail"])
-def test_wandb_is_offline_silent_and_in_the_run_folder(tmp_path: Path, end: str):
+def test_wandb_is_offline_in_the_run_folder(tmp_path: Path, end: str):
     # A key, a server and a mode in the environment are no permission to go online.
     server = socket.create_server(("127.0.0.1", 0))
     server.setblocking(False)
@@ -232,7 +232,7 @@ def test_wandb_is_offline_silent_and_in_the_run_folder(tmp_path: Path, end: str)
         assert summary(folder)["status"] == "failed"
 
 
-def test_wandb_that_cannot_begin_is_wrong_input_and_leaves_the_folder_alone(
+def test_wandb_that_cannot_begin_is_wrong_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for name in ("WANDB_MODE", "WANDB_SILENT"):
@@ -245,7 +245,7 @@ def test_wandb_that_cannot_begin_is_wrong_input_and_leaves_the_folder_alone(
     assert os.listdir(tmp_path) == []
 
 
-def test_wandb_that_breaks_half_way_does_not_end_the_run(
+def test_broken_wandb_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     class Broken:

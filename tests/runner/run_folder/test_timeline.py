@@ -36,7 +36,7 @@ def test_report_by_hand():
     assert (report["seconds"], report["timeline_lines"], report["timeline_dropped"]) == (20.0, 20, 0)
 
 
-def test_what_lies_beyond_the_end_does_not_count():
+def test_spans_beyond_the_end_are_cut():
     activity = Activity(1)
     activity.span(0, "compute", 0.0, 6.0)
     activity.span(0, "compute", 6.0, 14.0)
@@ -94,7 +94,7 @@ def test_memory_and_file_are_bounded(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("flushed", [True, False])
-def test_a_resumed_run_reports_as_one_that_never_stopped(tmp_path, flushed):
+def test_resumed_timeline_equals_unbroken(tmp_path, flushed):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
     stopped.mkdir()

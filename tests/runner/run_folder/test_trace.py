@@ -54,7 +54,7 @@ def test_what_is_recorded_is_read(tmp_path: Path):
     assert trace.about["continued"] == [dict.fromkeys(BITS, "x")]
 
 
-def test_it_is_cut_back_to_what_the_checkpoint_knew(tmp_path: Path):
+def test_recording_is_truncated_on_resume(tmp_path: Path):
     first = Recorder(tmp_path, ABOUT)
     first.begin()
     first.push(0, pulled=0, version=0, batch=0, time=1.0)
@@ -75,7 +75,7 @@ def test_a_new_run_begins_a_new_file(tmp_path: Path):
     assert Trace.read(str(tmp_path)).records == []
 
 
-def test_a_disk_that_is_full_ends_the_recording_and_not_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_full_disk_ends_only_the_recording(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     recorder = Recorder(tmp_path, ABOUT)
     recorder.begin()
     (tmp_path / FILE).unlink()
@@ -152,7 +152,7 @@ RUN = ("model=linear", "algorithm=asgd", "run.epochs=1", "dataset.limit_train=12
         ("dataset.limit_test=50", "dataset=digits: its content are .*"),
     ],
 )
-def test_a_trace_that_does_not_fit_the_run_is_refused(tmp_path: Path, override: str, line: str):
+def test_trace_of_another_run_is_refused(tmp_path: Path, override: str, line: str):
     trace = Trace(tmp_path, facts(build.build_run(compose(*RUN))), [])
     with pytest.raises(InputError, match=line):
         trace.check(build.build_run(compose(*RUN, override)))

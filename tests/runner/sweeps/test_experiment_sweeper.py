@@ -71,7 +71,7 @@ def test_another_scale() -> None:
         jobs(scale="huge")
 
 
-def test_what_is_typed_counts_last_and_may_be_swept() -> None:
+def test_typed_overrides_win_and_may_sweep() -> None:
     (one, two, *_) = jobs("run.epochs=1", "schedule.lr=0.1,0.2", seeds=1)
     assert one == "algorithm=sgd schedule.lr=0.1 run.epochs=1 scale=quick seeds=null seed=0".replace(
         "schedule.lr=0.1 run.epochs=1", "run.epochs=1 schedule.lr=0.1"
@@ -102,7 +102,7 @@ def test_cells_made_equal_are_one() -> None:
         ("algorithm.scale={a:1} run.epochs=1", "run.epochs=1 algorithm.scale={a:1}", True),
     ],
 )
-def test_jobs_are_equal_if_each_key_finally_gets_the_same(one: str, other: str, equal: bool) -> None:
+def test_jobs_with_equal_settings_are_one(one: str, other: str, equal: bool) -> None:
     sweeper = {"cells": ["model=mlp", "model=linear"], "scales": {"quick": ""}}
     config = OmegaConf.create({"scale": "quick", "seeds": 1, "hydra": {"sweeper": sweeper}})
     parsed = [OverridesParser.create().parse_overrides(text.split()) for text in (one, other)]
@@ -134,7 +134,7 @@ def test_one_of_each_cell() -> None:
     ]
 
 
-def test_an_experiment_is_a_sweep_whose_measured_cells_are_not_run_again(tmp_path: Path) -> None:
+def test_measured_cells_are_not_run_again(tmp_path: Path) -> None:
     folder = tmp_path / "conf" / "experiment" / "a_paper"
     folder.mkdir(parents=True)
     (folder / "table1.yaml").write_text(EXPERIMENT)
@@ -166,7 +166,7 @@ def test_an_experiment_is_a_sweep_whose_measured_cells_are_not_run_again(tmp_pat
     assert "published" not in unknown.stderr
 
 
-def test_an_experiment_without_its_data_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+def test_experiment_without_data_leaves_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(CONF.parent)}
     environment.pop("DCRUN_DATA", None)
     command = [sys.executable, "-m", "runner.cli", "experiment=dc_asgd_icml2017/table2"]
@@ -177,7 +177,7 @@ def test_an_experiment_without_its_data_is_one_line_and_leaves_nothing(tmp_path:
 
 
 @pytest.mark.slow
-def test_an_experiment_whose_first_job_has_wrong_input_is_not_begun(tmp_path: Path) -> None:
+def test_experiment_with_wrong_input_is_not_begun(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(CONF.parent)}
     data = tmp_path / "no_images"
     data.mkdir()

@@ -72,7 +72,7 @@ def test_it_composes(compose: Composer, tmp_path: Path, experiment: str, scale: 
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_its_header_says_what_it_is(experiment: str) -> None:
+def test_trace_header_describes_the_run(experiment: str) -> None:
     text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
     assert text.startswith("# @package _global_\n# ")
     header = text.partition("\ndefaults:")[0]
@@ -85,7 +85,7 @@ NEEDY = ["dc_asgd_icml2017/table2", "dc_asgd_icml2017/figure4", "huo_thesis2020/
 
 @pytest.mark.parametrize("experiment", NEEDY)
 @pytest.mark.parametrize("root", [["dataset.root=/nowhere/x"], []])
-def test_data_that_are_not_there_are_missed_at_once(
+def test_missing_data_is_one_line(
     compose: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: str, root: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -93,7 +93,7 @@ def test_data_that_are_not_there_are_missed_at_once(
         compose.jobs([f"experiment={experiment}", *root], multirun=False)
 
 
-def test_every_exhibit_has_its_experiment_and_the_other_way_round() -> None:
+def test_exhibits_and_experiments_match() -> None:
     measured = {exhibit.command.removeprefix("dcrun experiment=") for exhibit in EXHIBITS}
     assert measured == set(EXPERIMENTS)
 
@@ -123,7 +123,7 @@ def runs(compose: Composer) -> Callable[[str, str], list[Run]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.id)
-def test_it_measures_every_cell_of_its_exhibit(
+def test_experiment_measures_every_cell(
     runs: Callable[[str, str], list[Run]], exhibit: published.Exhibit
 ) -> None:
     experiment = exhibit.command.removeprefix("dcrun experiment=")

@@ -63,7 +63,7 @@ def parabola(job: dict[str, str]) -> dict[str, object]:
     return {"best_test_error": 10 + (float(job["algorithm.lambda0"]) - 2) ** 2}
 
 
-def test_a_grid_is_tried_as_a_whole_each_point_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_grid_tries_each_point_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     typed = ("algorithm=dc_asgd_a", "algorithm.lambda0=0.5,2,8", "schedule.lr=0.1,0.2")
     launcher, (result,) = search(tmp_path, parabola, *typed, sampler="grid")
     points = [job for batch in launcher.batches for job in batch]
@@ -81,7 +81,7 @@ def test_tpe_comes_nearer_than_its_first_guesses(tmp_path: Path) -> None:
     assert search(tmp_path / "b", parabola, typed, n_trials=30)[1][0]["best_value"] < min(guesses, 10.5)
 
 
-def test_the_same_command_proposes_the_same_and_as_many_as_run_at_a_time(tmp_path: Path) -> None:
+def test_proposals_are_seeded_and_batched(tmp_path: Path) -> None:
     typed = ("algorithm.lambda0=interval(0,10)", "schedule.lr=0.1,0.2")
     first, _ = search(tmp_path / "a", parabola, *typed, n_trials=13, n_jobs=2)
     assert [len(batch) for batch in first.batches] == [2] * 6 + [1]
@@ -98,7 +98,7 @@ def test_seeds_are_judged_by_their_mean(tmp_path: Path) -> None:
     assert (result["trials"], result["best_value"]) == (2, 12.0)
 
 
-def test_runs_without_a_number_are_worst_and_failed_ones_do_not_count(tmp_path: Path) -> None:
+def test_trials_without_a_number_are_worst(tmp_path: Path) -> None:
     def finds(job: dict[str, str]) -> dict[str, object] | None:
         return {"1": None, "2": {"status": "diverged"}, "3": {"best_test_error": 90.0}}[job["algorithm.lambda0"]]
 
@@ -111,7 +111,7 @@ def test_runs_without_a_number_are_worst_and_failed_ones_do_not_count(tmp_path: 
 
 
 @pytest.mark.parametrize("metric", list(OBJECTIVES))
-def test_a_run_that_diverged_is_worst_whatever_it_reached(tmp_path: Path, metric: str) -> None:
+def test_diverged_trial_is_worst(tmp_path: Path, metric: str) -> None:
     better = {"minimize": 1.0, "maximize": 99.0}[OBJECTIVES[metric]]
 
     def finds(job: dict[str, str]) -> dict[str, object]:
@@ -130,13 +130,13 @@ def test_more_can_be_better(tmp_path: Path) -> None:
     assert result["best_value"] == 4
 
 
-def test_a_finite_space_ends_however_many_trials_are_asked_for(tmp_path: Path) -> None:
+def test_finite_space_ends_the_search(tmp_path: Path) -> None:
     launcher, (result,) = search(tmp_path, parabola, "algorithm.lambda0=1,2", n_trials=50)
     assert sorted(job for batch in launcher.batches for job in batch) == ["algorithm.lambda0=1", "algorithm.lambda0=2"]
     assert result["trials"] == 2
 
 
-def test_each_line_of_cells_is_a_search_of_its_own(tmp_path: Path) -> None:
+def test_each_line_of_cells_is_a_search(tmp_path: Path) -> None:
     cells = ["algorithm=dc_asgd_a algorithm.lambda0=1,2", "algorithm=dc_asgd_c algorithm.lambda0=2,3"]
     launcher, results = search(tmp_path, parabola, cells=cells)
     assert [result["name"] for result in results] == ["0: algorithm=dc_asgd_a", "1: algorithm=dc_asgd_c"]

@@ -38,7 +38,7 @@ def test_lists_and_intervals_span_the_space() -> None:
     )
 
 
-def test_whole_numbers_stay_whole_and_rounding_stays_within_the_bounds() -> None:
+def test_intervals_keep_integers_and_bounds() -> None:
     (space,) = of("cluster.workers=int(interval(2,8))", "schedule.lr=interval(0.12344,0.2)")
     assert space.point({"cluster.workers": 4, "schedule.lr": 0.12346}) == ("cluster.workers=4", "schedule.lr=0.1235")
     assert space.point({"cluster.workers": 4, "schedule.lr": 0.123441})[1] == "schedule.lr=0.12344"
@@ -51,13 +51,13 @@ def test_several_seeds_are_runs_of_one_trial() -> None:
     assert of("schedule.lr=0.1,0.2")[0].seeds == [[]]
 
 
-def test_a_choice_of_one_value_is_none() -> None:
+def test_single_value_is_not_a_choice() -> None:
     (space,) = of("schedule.lr=0.1,0.2", "algorithm.tau=choice(4)")
     assert space.choices == {"schedule.lr": ["0.1", "0.2"]}
     assert space.fixed == ["algorithm.tau=4"]
 
 
-def test_each_line_of_an_experiment_is_a_search() -> None:
+def test_experiment_lines_become_searches() -> None:
     first, second = spaces(config(2, **CELLS), [])
     assert first.choices == {"algorithm.lambda0": ["0.5", "2"], "schedule.lr": ["0.1", "0.2", "0.4"]}
     assert first.fixed == ["algorithm=dc_asgd_a", "run.epochs=3", "scale=quick", "seeds=null"]
@@ -94,7 +94,7 @@ def test_corners_have_every_value_and_both_ends() -> None:
         ("schedule.lr=interval(0,1)", {"sampler": "grid"}, "has no values for a grid"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_searched_is_one_line(typed: str, sweeper: dict[str, Any], message: str) -> None:
+def test_unsearchable_settings_are_refused(typed: str, sweeper: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         of(typed, **sweeper)
 

@@ -46,12 +46,12 @@ sys.modules["runner.train.dispatch"] = module
 """
 
 
-def test_a_task_is_its_commands_exit_code(tmp_path: Path) -> None:
+def test_task_returns_the_exit_code(tmp_path: Path) -> None:
     assert Task([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)() == 3
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_a_task_that_loses_its_machine_stops_and_goes_on_from_what_was_saved(
+def test_preempted_task_resumes_from_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -91,7 +91,7 @@ def test_wrong_settings_are_one_line(monkeypatch: pytest.MonkeyPatch, change: di
         check(OmegaConf.create({"hydra": hydra}))
 
 
-def test_the_example_for_slurm_is_what_submitit_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_example_fits_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("srun", "sbatch"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
@@ -151,7 +151,7 @@ class Queued:
         ("local", False, WRONG_INPUT, 3, [0, 1, 2]),
     ],
 )
-def test_an_experiment_whose_first_job_has_wrong_input_does_not_go_on(
+def test_first_job_with_wrong_input_ends_experiment(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -61,7 +61,7 @@ def summary(folder: Path) -> dict[str, object]:
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_jobs_run_in_fresh_processes_and_a_failed_one_is_named(
+def test_jobs_run_in_fresh_processes(
     command: tuple[list[str], dict[str, str]], tmp_path: Path
 ):
     start, environment = command
@@ -92,7 +92,7 @@ def test_jobs_run_in_fresh_processes_and_a_failed_one_is_named(
     assert [path.name for path in sweep_of(tmp_path).iterdir() if path.is_dir()] == ["1"]
 
 
-def test_sigterm_stops_the_job_and_the_sweep_which_can_be_resumed(
+def test_sigterm_stops_a_resumable_sweep(
     command: tuple[list[str], dict[str, str]], tmp_path: Path
 ):
     start, environment = command
@@ -118,7 +118,7 @@ def test_sigterm_stops_the_job_and_the_sweep_which_can_be_resumed(
     assert summary(sweep_of(tmp_path) / "1")["status"] == "completed"
 
 
-def test_jobs_that_run_at_a_time_have_different_slots(tmp_path: Path):
+def test_parallel_jobs_have_different_slots(tmp_path: Path):
     claim = """
 import os, sys, time
 slot = os.environ["DCRUN_GPU_SLOT"]
@@ -191,7 +191,7 @@ def test_the_table_names_its_own_sweep(
 
 
 @pytest.mark.parametrize("answer", ["run.estimate=true", "run.advise=true", "run.plot_schedule=a.png"])
-def test_a_sweep_of_answers_has_no_table(
+def test_sweep_of_previews_has_no_table(
     answer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     sweep(monkeypatch, tmp_path, "algorithm=ssgd", answer)

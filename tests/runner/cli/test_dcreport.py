@@ -106,9 +106,7 @@ def test_markdown_and_figures(runs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seeds", "loop"), [((0, 1), "for seed in 0 1; do {} seed=$seed; done"), ((3,), "{} seed=3")])
-def test_command_of_a_single_cell(
-    make_run: MakeRun, tmp_path: Path, seeds: tuple[int, ...], loop: str
-) -> None:
+def test_command_of_a_single_cell(make_run: MakeRun, tmp_path: Path, seeds: tuple[int, ...], loop: str) -> None:
     given = ["logger.group='x'", "algorithm=ssgd", "cluster.workers=8", "experiment=dasgd_iclr2022/table1"]
     for seed in seeds:
         folder = make_run(f"a{seed}", [50.0], algorithm="ssgd", seed=seed)

@@ -130,9 +130,7 @@ def test_full_error_shows_the_traceback(
     assert "ConfigCompositionException" in err
 
 
-def test_help_names_groups_and_exit_codes(
-    executed: Executed, capsys: pytest.CaptureFixture[str]
-):
+def test_help_names_groups_and_exit_codes(executed: Executed, capsys: pytest.CaptureFixture[str]):
     assert main.main(["--help"]) == 0
     out = capsys.readouterr().out
     for group in ("algorithm", "model", "dataset", "cluster", "schedule", "logger"):
@@ -233,9 +231,7 @@ def test_value_error_of_a_target_is_wrong_input(executed: Executed, capfd: pytes
     assert capfd.readouterr().err == "dcrun: algorithm.m=2: too large\n"
 
 
-def test_unexpected_error_logs_its_traceback(
-    executed: Executed, capfd: pytest.CaptureFixture[str]
-):
+def test_unexpected_error_logs_its_traceback(executed: Executed, capfd: pytest.CaptureFixture[str]):
     def fail(cfg: object, folder: Path | None) -> int:
         raise ValueError("out of\nluck")
 

@@ -102,9 +102,7 @@ def test_killed_before_its_first_checkpoint(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signal_saves_a_resumable_run(
-    number: signal.Signals, code: int, whole: Path, tmp_path: Path
-):
+def test_signal_saves_a_resumable_run(number: signal.Signals, code: int, whole: Path, tmp_path: Path):
     handler = signal.getsignal(number)
     assert stopped(tmp_path, number) == code
     assert signal.getsignal(number) is handler

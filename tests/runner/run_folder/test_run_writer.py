@@ -232,9 +232,7 @@ def test_wandb_is_offline_in_the_run_folder(tmp_path: Path, end: str):
         assert summary(folder)["status"] == "failed"
 
 
-def test_wandb_that_cannot_begin_is_wrong_input(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_wandb_that_cannot_begin_is_wrong_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("WANDB_MODE", "WANDB_SILENT"):
         monkeypatch.setenv(name, "")
     monkeypatch.setitem(sys.modules, "wandb", None)

@@ -123,9 +123,7 @@ def runs(compose: Composer) -> Callable[[str, str], list[Run]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.id)
-def test_experiment_measures_every_cell(
-    runs: Callable[[str, str], list[Run]], exhibit: published.Exhibit
-) -> None:
+def test_experiment_measures_every_cell(runs: Callable[[str, str], list[Run]], exhibit: published.Exhibit) -> None:
     experiment = exhibit.command.removeprefix("dcrun experiment=")
     block = weigh(exhibit, runs(experiment, "paper"))[0]
     assert set(block.cells) == {cell.id for cell in exhibit.cells}

@@ -51,9 +51,7 @@ def test_task_returns_the_exit_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_preempted_task_resumes_from_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
-) -> None:
+def test_preempted_task_resumes_from_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
     monkeypatch.chdir(tmp_path)
     if kept:
         (tmp_path / "checkpoints").mkdir()

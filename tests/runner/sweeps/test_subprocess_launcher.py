@@ -61,9 +61,7 @@ def summary(folder: Path) -> dict[str, object]:
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_jobs_run_in_fresh_processes(
-    command: tuple[list[str], dict[str, str]], tmp_path: Path
-):
+def test_jobs_run_in_fresh_processes(command: tuple[list[str], dict[str, str]], tmp_path: Path):
     start, environment = command
     arguments = ["-m", "algorithm=asgd", "seed=0,1,3", "hydra.verbose=false"]
     done = subprocess.run([*start, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -92,9 +90,7 @@ def test_jobs_run_in_fresh_processes(
     assert [path.name for path in sweep_of(tmp_path).iterdir() if path.is_dir()] == ["1"]
 
 
-def test_sigterm_stops_a_resumable_sweep(
-    command: tuple[list[str], dict[str, str]], tmp_path: Path
-):
+def test_sigterm_stops_a_resumable_sweep(command: tuple[list[str], dict[str, str]], tmp_path: Path):
     start, environment = command
     process = subprocess.Popen([*start, "-m", "seed=2,0"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
     try:

@@ -1,7 +1,7 @@
 """Binary and multi-class problems in LIBSVM's text format: `label index:value ...`, a sample a line.
 
-Files may be plain or packed (.bz2, .gz, .xz). `LibSVM` reads any; `IJCNN1`, `Covtype` and `RCV1` are the problems of
-table 2 of Huo's thesis (2020), whose files are at https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/.
+Files may be plain or packed (.bz2, .gz, .xz). The problems of table 2 of Huo's thesis (2020) are options of this class:
+`conf/dataset/` has ijcnn1, covtype and rcv1, whose files are at https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/.
 
 Features are kept dense, in float32. A problem whose dense form is larger than `DENSE_BYTES` keeps its rows compressed
 (CSR), and a batch is made dense when it is cut: every method runs on it, each at the cost of dense rows.
@@ -161,95 +161,3 @@ def _split(rows: Any, classes: Any, which: Any, limit: int | None, key: str, den
         raise ValueError(f"{key}={limit}: there are no such samples; allowed: null, or dataset.test_share above 0")
     part = rows[chosen.numpy()]
     return Split(torch.from_numpy(part.toarray()), targets) if dense else SparseSplit(part, targets)
-
-
-class IJCNN1(LibSVM):
-    """IJCNN 2001's first problem, training part: 49,990 samples of 22 features, classes −1 (90.3 %) and 1.
-
-    Args:
-        root: see `LibSVM`, as all others.
-        file: see `LibSVM`.
-        samples: see `LibSVM`.
-        features: see `LibSVM`.
-        test_share: see `LibSVM`.
-        split_seed: see `LibSVM`.
-        limit_train: see `LibSVM`.
-        limit_test: see `LibSVM`.
-    """
-
-    def __init__(
-        self,
-        *,
-        root: str | None = None,
-        file: str | None = "ijcnn1",
-        samples: int | None = 49_990,
-        features: int | None = 22,
-        test_share: float = 0.0,
-        split_seed: int = 0,
-        limit_train: int | None = None,
-        limit_test: int | None = None,
-    ) -> None:
-        super().__init__(
-            root=root,
-            file=file,
-            samples=samples,
-            features=features,
-            test_share=test_share,
-            split_seed=split_seed,
-            limit_train=limit_train,
-            limit_test=limit_test,
-        )
-
-
-class Covtype(LibSVM):
-    """Forest cover types, class 2 against the rest, scaled: 581,012 samples of 54 features; options as of `IJCNN1`."""
-
-    def __init__(
-        self,
-        *,
-        root: str | None = None,
-        file: str | None = "covtype.libsvm.binary.scale",
-        samples: int | None = 581_012,
-        features: int | None = 54,
-        test_share: float = 0.0,
-        split_seed: int = 0,
-        limit_train: int | None = None,
-        limit_test: int | None = None,
-    ) -> None:
-        super().__init__(
-            root=root,
-            file=file,
-            samples=samples,
-            features=features,
-            test_share=test_share,
-            split_seed=split_seed,
-            limit_train=limit_train,
-            limit_test=limit_test,
-        )
-
-
-class RCV1(LibSVM):
-    """Reuters' news, binary, LIBSVM's test part: 677,399 samples of 47,236 features, sparse; options as of `IJCNN1`."""
-
-    def __init__(
-        self,
-        *,
-        root: str | None = None,
-        file: str | None = "rcv1_test.binary",
-        samples: int | None = 677_399,
-        features: int | None = 47_236,
-        test_share: float = 0.0,
-        split_seed: int = 0,
-        limit_train: int | None = None,
-        limit_test: int | None = None,
-    ) -> None:
-        super().__init__(
-            root=root,
-            file=file,
-            samples=samples,
-            features=features,
-            test_share=test_share,
-            split_seed=split_seed,
-            limit_train=limit_train,
-            limit_test=limit_test,
-        )

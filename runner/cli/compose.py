@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.config import override_errors, schema, validation
 from runner.config.errors import InputError
+from runner.config.old_names import rename_targets
 from runner.config.schema import without_hydra
 from runner.sweeps import experiment_sweeper, search_space
 
@@ -45,6 +46,7 @@ class Composer:
         override_errors.parse(overrides, self.loader)
         try:
             cfg = self._compose(list(overrides))
+            rename_targets(cfg)
             HydraConfig.instance().set_config(cfg)
             if missing := sorted(OmegaConf.missing_keys(without_hydra(cfg))):
                 raise InputError(f"{missing[0]}=???: needs a value; give {missing[0]}=<value>")

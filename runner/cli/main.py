@@ -66,6 +66,7 @@ def _dispatch(arguments: list[str]) -> int:
     experiment_sweeper.register()
     optuna_sweeper.register()
     submitit_launcher.register()
+    subprocess_launcher.register_old_names()
     # Cached per configuration: all that ask for a run's folder get the same one.
     OmegaConf.register_new_resolver("random_hex", lambda: secrets.token_hex(3), use_cache=True, replace=True)
     shows = args.hydra_help or args.cfg or args.info

@@ -9,6 +9,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config.errors import InputError
+from runner.config.old_names import rename_targets
 from runner.config.schema import Config
 from runner.run_folder import folders
 from runner.run_folder.contents import CONFIG, has_checkpoints, read_summary
@@ -153,8 +154,10 @@ def _stored_identity(path: Path) -> Any:
     """
     try:
         cfg = OmegaConf.load(path)
-        known = isinstance(cfg, DictConfig) and "run" in cfg
-        return _identity(OmegaConf.merge(OmegaConf.structured(Config), cfg)) if known else None
+        if not isinstance(cfg, DictConfig) or "run" not in cfg:
+            return None
+        rename_targets(cfg)
+        return _identity(OmegaConf.merge(OmegaConf.structured(Config), cfg))
     except Exception as exc:  # noqa: BLE001 (whatever somebody else's file makes of its reader)
         log.info("%s cannot be read, and is no earlier run: %s", path, exc)
         return None

@@ -32,6 +32,7 @@ from rich.text import Text
 
 from runner.config.errors import InputError
 from runner.config.exit_codes import WRONG_INPUT
+from runner.config.old_names import OLD_NAMES
 from runner.config.schema import GPU_SLOT, without_hydra
 from runner.run_folder.contents import read_summary
 from runner.run_folder.folders import free_folder
@@ -247,7 +248,13 @@ def register() -> None:
     plugins.register(FreshProcessLauncher)
     # Hydra instantiates only what lies in a package hydra_plugins; what is of this project lies in this project.
     known = Plugins.is_in_toplevel_plugins_module
-    plugins.is_in_toplevel_plugins_module = lambda clazz: clazz in _PLUGINS or known(clazz)
+    plugins.is_in_toplevel_plugins_module = lambda clazz: OLD_NAMES.get(clazz, clazz) in _PLUGINS or known(clazz)
+
+
+def register_old_names() -> None:
+    """Make launchers and sweepers known to Hydra under their old names too; called when all are registered."""
+    known = Plugins.instance().class_name_to_class
+    known.update({old: known[new] for old, new in OLD_NAMES.items() if new in known})
 
 
 def check(config: DictConfig) -> None:

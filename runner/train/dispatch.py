@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
+from runner.config.old_names import rename_targets
 from runner.run_folder.console import show_result
 from runner.run_folder.contents import read_metrics, read_summary
 from runner.train import build, executors, ranks, replay
@@ -27,6 +28,8 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
     Raises:
         InputError: wrong input.
     """
+    # The configuration of a run that goes on may be as old as the run.
+    rename_targets(cfg)
     if cfg.run.plot_schedule or cfg.run.advise or cfg.run.estimate:
         return preview(cfg)
     if folder is not None and cfg.run.resume and _completed(cfg, folder):

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import ParameterServer
 from runner.config.errors import InputError
+from runner.config.old_names import rename_targets
 from runner.loop.train_control import TrainControl
 from runner.run_folder.contents import read_summary
 from runner.run_folder.trace import FILE, Trace
@@ -90,7 +91,9 @@ def compare(trace: Trace, cfg: DictConfig, folder: Path) -> str | None:
     config = trace.path.parent / ".hydra" / "config.yaml"
     if trace.path.parent == folder or not theirs.get("weights_sha256") or not config.is_file():
         return None
-    if mine.get("updates") != theirs.get("updates") or identity(OmegaConf.load(config)) != identity(cfg):
+    recorded: Any = OmegaConf.load(config)
+    rename_targets(recorded)
+    if mine.get("updates") != theirs.get("updates") or identity(recorded) != identity(cfg):
         return None
     same = mine["weights_sha256"] == theirs["weights_sha256"]
     if not same:

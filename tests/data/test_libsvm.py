@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from data import libsvm
-from data.libsvm import IJCNN1, LibSVM
+from data.libsvm import LibSVM
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 TEXT = b"-1 1:0.5 3:2\n1 2:-1\n1 1:1 2:1 3:1\n-1 4:0.25\n"
 DENSE = [[0.5, 0, 2, 0], [0, -1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0.25]]
 
@@ -92,14 +95,19 @@ def test_wrong_options_are_refused(option: str, value: object, tmp_path: Path):
         LibSVM(**{"root": str(tmp_path), "file": "small", option: value})  # type: ignore[arg-type]
 
 
-def test_a_file_of_another_length_is_told(tmp_path: Path):
+def ijcnn1(root: Path) -> LibSVM:
+    """Build the option `dataset=ijcnn1`."""
+    return instantiate(OmegaConf.load(CONF / "dataset" / "ijcnn1.yaml"), root=str(root))
+
+
+def test_file_of_another_length_is_refused(tmp_path: Path):
     (tmp_path / "ijcnn1").write_bytes(TEXT)
-    with pytest.raises(ValueError, match=r"holds 4 samples; expected: 49990"):
-        IJCNN1(root=str(tmp_path))
+    with pytest.raises(Exception, match=r"holds 4 samples; expected: 49990"):
+        ijcnn1(tmp_path)
 
 
 def test_ijcnn1_is_read_as_it_is(shared_data: Path):
-    data = IJCNN1(root=str(shared_data))
+    data = ijcnn1(shared_data)
     assert (data.shape, data.classes, len(data.train), len(data.test)) == ((22,), 2, 49_990, 0)
     assert torch.bincount(data.train.targets).tolist() == [45_137, 4_853]
     with bz2.open(shared_data / "ijcnn1.bz2") as file:

@@ -29,7 +29,8 @@ from runner.config import schema, validation
 from runner.config.schema import without_hydra
 from runner.config.seeds import derive
 from runner.gradients.evaluate import Score
-from runner.loop.train_control import Stop, TrainControl
+from runner.loop.stop import Stop
+from runner.loop.train_control import TrainControl
 from runner.run_folder.fingerprint import weights_sha256
 from runner.sweeps import subprocess_launcher
 from runner.train import build

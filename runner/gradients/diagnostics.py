@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from runner.gradients.oracle import NetworkOracle
+from runner.run_folder import columns
 from runner.run_folder.jsonl import to_line, truncate_lines
 
 LAYERS = "layers.jsonl"
@@ -94,7 +95,7 @@ class LayerLog:
     def __call__(self, row: dict[str, Any], weights: Tensor, statistics: Tensor, executor: object) -> None:
         """Measure at flat weights and running statistics, and append a line that is on the disk on return."""
         names = [layer.name for layer in self.oracle.replica.layers]
-        record: dict[str, Any] = {"epoch": row["epoch"], "updates": row["updates"]}
+        record: dict[str, Any] = {key: row[key] for key in (columns.EPOCH, columns.UPDATES)}
         for quantity in self.quantities:
             if quantity == SUFFICIENT_DIRECTION:
                 assert isinstance(executor, MeasuresDirections)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Message
+from runner.run_folder import columns
 
 CHUNK = 8192
 """Samples at a time."""
@@ -51,15 +52,15 @@ class Objective:
         q, c, constant = self._quadratic
         w = weights.to(q)
         primal = float(w @ q @ w / 2 - c @ w + constant)
-        columns = {"primal": primal}
+        row = {columns.PRIMAL: primal}
         if self._optimum is not None:
             away = w - self._optimum
-            columns["suboptimality"] = float(away @ q @ away / 2)
+            row[columns.SUBOPTIMALITY] = float(away @ q @ away / 2)
         alpha = self.duals(states) if self.module.dual and self.weight_decay else None
         if alpha is not None:
             dual = self._dual(alpha.to(q))
-            columns |= {"dual": dual, "duality_gap": primal - dual}
-        return columns
+            row |= {columns.DUAL: dual, columns.DUALITY_GAP: primal - dual}
+        return row
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield sample numbers, samples (B, d) in float64, and targets."""

@@ -13,6 +13,7 @@ from algorithms.partition import partition
 from algorithms.pipeline import StageInfo
 from runner.config.errors import InputError, building
 from runner.config.seeds import derive
+from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.pipeline_stage import PipelineStage
 
@@ -76,7 +77,7 @@ class Partition:
 
     def nbytes(self, rank: int, samples: int) -> int:
         """Return the bytes of what a module makes of so many samples."""
-        return 4 * samples * int(torch.Size(self.outputs[rank]).numel())
+        return FLOAT_BYTES * samples * int(torch.Size(self.outputs[rank]).numel())
 
 
 def _pieces(oracle: NetworkOracle, names: Sequence[str]) -> tuple[int, int, int, int]:

@@ -14,14 +14,32 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from algorithms.base import Batch, shard_range
 from runner.config.seeds import derive
 
+
+def relative_share(own: int, samples: int, workers: int) -> float:
+    """Return a worker's samples relative to an equal cut of the step's samples over all workers.
+
+    Exactly 1.0 for an equal cut, where the division could round: the weight of a contribution is then no operation.
+    """
+    return 1.0 if samples == workers * own else own * workers / samples
+
+
 EPOCHS_KEPT = 2
 """Orders of the samples that are kept, those drawn last."""
+
+
+def coordinate_generator(seed: int, batch: int) -> np.random.Generator:
+    """Return the generator of the coordinates that a shared-memory method writes for a batch.
+
+    A function of (seed, batch) alone: simulated workers and real processes write the same ones, whoever has the batch.
+    """
+    return np.random.Generator(np.random.Philox(key=derive(seed, "coordinates", batch)))
 
 
 class Batches:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Layer
+from runner.run_folder import columns
 
 
 class Communication:
@@ -25,7 +26,7 @@ class Communication:
 
     def columns(self) -> dict[str, float]:
         """Return both sums since the run's start."""
-        return {"communication_seconds": self._seconds, "hidden_seconds": self._hidden}
+        return {columns.COMMUNICATION_SECONDS: self._seconds, columns.HIDDEN_SECONDS: self._hidden}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums as plain values."""
@@ -33,8 +34,8 @@ class Communication:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._seconds = state["communication_seconds"]
-        self._hidden = state["hidden_seconds"]
+        self._seconds = state[columns.COMMUNICATION_SECONDS]
+        self._hidden = state[columns.HIDDEN_SECONDS]
 
 
 def distances(weights: Tensor, mean: Tensor, layers: Sequence[Layer]) -> Tensor:
@@ -50,4 +51,4 @@ def distances(weights: Tensor, mean: Tensor, layers: Sequence[Layer]) -> Tensor:
 
 def disagreement(distances: Tensor) -> dict[str, float]:
     """Return mean and maximum of ‖x_m − mean_j x_j‖ over the workers, from the M distances."""
-    return {"disagreement_mean": float(distances.mean()), "disagreement_max": float(distances.max())}
+    return {columns.DISAGREEMENT_MEAN: float(distances.mean()), columns.DISAGREEMENT_MAX: float(distances.max())}

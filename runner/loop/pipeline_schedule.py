@@ -10,6 +10,7 @@ from torch import Tensor
 
 from algorithms.base import Step
 from algorithms.pipeline import Features, Pipeline, Stage
+from runner.run_folder import columns
 
 FORWARD_SHARE = 1 / 3
 """Share of the forward pass in a gradient's seconds: a backward pass multiplies twice where it multiplies once."""
@@ -22,8 +23,8 @@ def counts_memory(step: int, workers: int) -> bool:
 
 def memory_columns(peaks: Sequence[int]) -> dict[str, float]:
     """Return the columns of each module's peak of memory, in bytes, and of their sum."""
-    each = {f"activation_bytes_module{k}": float(peak) for k, peak in enumerate(peaks, start=1)}
-    return {"activation_bytes": float(sum(peaks))} | each
+    each = {f"{columns.ACTIVATION_BYTES}_module{k}": float(peak) for k, peak in enumerate(peaks, start=1)}
+    return {columns.ACTIVATION_BYTES: float(sum(peaks))} | each
 
 
 def forward(methods: Sequence[Pipeline], stages: Sequence[Stage], features: Features) -> None:

@@ -10,97 +10,21 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from runner.gradients.async_scalars import AsyncScalars
 from runner.gradients.evaluate import Evaluator
+from runner.loop.evaluation_row import score_columns, training_columns
+from runner.loop.executor import Executor, MetricsLogger, NullLogger, Observer
 from runner.loop.schedule import Rate, Schedule
-from runner.run_folder.timeline import Activity
+from runner.loop.stop import Stop
+from runner.run_folder import columns
 
 CHECK_EVERY = 32
 """Updates between two looks at the loss, which a GPU may have computed some updates before."""
-
-
-class MetricsLogger(Protocol):
-    """What `TrainControl` needs of the run folder's writer."""
-
-    def log(self, row: dict[str, Any], samples_per_second: float | None = None) -> None:
-        """Write down an evaluation."""
-        ...
-
-    def progress(
-        self, *, epoch: float, samples: int, train_loss: float | None = None, staleness: float | None = None
-    ) -> None:
-        """Show how far the run has come; called for every update."""
-        ...
-
-
-class Observer(Protocol):
-    """Looks at what was evaluated, after the row is logged."""
-
-    def __call__(self, row: dict[str, Any], weights: Tensor, statistics: Tensor, executor: Executor) -> None:
-        """Look at the row, the flat weights and running statistics that it is about, and the executor."""
-        ...
-
-
-class Executor(Protocol):
-    """What `TrainControl` needs of the executor that drives it."""
-
-    activity: Activity
-
-    def columns(self) -> dict[str, float]:
-        """Return what the executor adds to a row."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that the rest of the run depends on."""
-        ...
-
-
-class Stop(Exception):
-    """Raised to end a run early.
-
-    Args:
-        status: "diverged", "interrupted", or "completed" before the last batch.
-
-    Attributes:
-        code: the exit code, 0 unless a peer is at fault; a signal's code is the signal's.
-    """
-
-    code = 0
-
-    def __init__(self, status: str) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-class PeerLost(Stop):
-    """A process that the run cannot do without is dead or stuck.
-
-    Args:
-        message: names it, and how far the run had come.
-    """
-
-    code = 3
-
-    def __init__(self, message: str) -> None:
-        super().__init__("interrupted")
-        self.message = message
-
-
-class NullLogger:
-    """The log of a rank that owns no run folder."""
-
-    def log(self, row: dict[str, Any], samples_per_second: float | None = None) -> None:
-        """Write nothing."""
-
-    def progress(
-        self, *, epoch: float, samples: int, train_loss: float | None = None, staleness: float | None = None
-    ) -> None:
-        """Show nothing."""
 
 
 def synchronize(tensor: Tensor) -> None:
@@ -304,25 +228,21 @@ class TrainControl:
         self.start()
 
     def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, executor: Executor) -> None:
-        score = None if self.evaluator is None else self.evaluator(weights, statistics)
-        tested = {} if score is None else {"test_loss": score.loss, "test_error": score.error}
-        if score is not None and score.error_top5 is not None:
-            tested["test_error_top5"] = score.error_top5
+        tested = score_columns(None if self.evaluator is None else self.evaluator(weights, statistics))
         objective = self.measure(weights, executor)
-        loss, errors, count = totals.tolist()
+        loss, _, count = sums = totals.tolist()
         totals.zero_()
         mean, largest = executor.activity.staleness_since_last()
         row = {
-            "epoch": self.epoch,
-            "samples": round(self.samples_seen),
-            "updates": self.updates,
-            "seconds": self.seconds,
-            "train_loss": loss / count if count else None,
-            "train_error": 100 * errors / count if count and self.classifies else None,
+            columns.EPOCH: self.epoch,
+            columns.SAMPLES: round(self.samples_seen),
+            columns.UPDATES: self.updates,
+            columns.SECONDS: self.seconds,
+            **training_columns(sums, self.classifies),
             **tested,
-            "lr": self.schedule.at(self.epoch).lr,
-            "staleness_mean": mean,
-            "staleness_max": largest,
+            columns.LR: self.schedule.at(self.epoch).lr,
+            columns.STALENESS_MEAN: mean,
+            columns.STALENESS_MAX: largest,
             **executor.columns(),
             **objective,
         }

@@ -16,18 +16,19 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Collective, Message, Step
+from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import running_average
-from runner.loop.batches import Batches
+from runner.loop.batches import Batches, relative_share
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
-from runner.loop.train_control import CHECK_EVERY, PeerLost, Stop, TrainControl, synchronize
+from runner.loop.stop import PeerLost, Stop
+from runner.loop.train_control import CHECK_EVERY, TrainControl, synchronize
 from runner.processes.async_collective import AsyncCollective, PendingCollective
 from runner.processes.links import is_peers_fault, reason
 from runner.processes.rendezvous import Rendezvous
 from runner.run_folder.timeline import Activity
 
-FLOAT_BYTES = 4
 FLAGS = 2
 """Elements after the contribution: asked to stop, loss not finite."""
 
@@ -130,11 +131,7 @@ class ProcessCollective:
         samples = sum(len(other.ids) for other in shares)
         rate = self.control.rate()
         step = Step(lr=rate.lr, decay=rate.decay)
-        share = (
-            1.0
-            if samples == self.rendezvous.world * len(batch.ids)
-            else len(batch.ids) * self.rendezvous.world / samples
-        )
+        share = relative_share(len(batch.ids), samples, self.rendezvous.world)
         begin = self.control.wall()
         message = self.method.local(self.oracle, batch, step._replace(share=share))
         if len(batch.ids):

@@ -28,7 +28,8 @@ from runner.gradients.partition import Partition
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.pipeline_schedule import FORWARD_SHARE, counts_memory, memory_columns, restore_module
-from runner.loop.train_control import CHECK_EVERY, PeerLost, Stop, TrainControl, synchronize
+from runner.loop.stop import PeerLost, Stop
+from runner.loop.train_control import CHECK_EVERY, TrainControl, synchronize
 from runner.processes.links import is_peers_fault, reason
 from runner.processes.p2p_channel import P2PChannel, Received, gather_bytes
 from runner.processes.rendezvous import Rendezvous

@@ -29,7 +29,8 @@ from runner.gradients.replica import Replica, running_average
 from runner.loop.barrier import next_barrier, sum_messages
 from runner.loop.batches import Batches, Leases
 from runner.loop.clock import Clock
-from runner.loop.train_control import PeerLost, TrainControl
+from runner.loop.stop import PeerLost
+from runner.loop.train_control import TrainControl
 from runner.processes.child import FindLost
 from runner.processes.links import Link, reason
 from runner.processes.message_buffer import BATCH, RESTORE, ROUND, SHARD, STOP, MessageBuffer

@@ -15,14 +15,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from algorithms.base import Batch, Layout, Message, Oracle, ParameterServer, Round, Step, Worker
 from algorithms.shared_memory import SharedMemory
-from runner.config.seeds import derive
+from runner.loop.batches import coordinate_generator
 from runner.loop.schedule import Rate
 
 KEY = "shared memory"
@@ -152,7 +151,7 @@ class MemoryWorker(Worker):
         method, n = self.method, self.read.numel()
         self.read.copy_(method.w)
         v = method.direction(oracle, self.read, batch)
-        generator = np.random.Generator(np.random.Philox(key=derive(self.seed, "coordinates", batch.number)))
+        generator = coordinate_generator(self.seed, batch.number)
         chosen = method.coordinates(n, generator)
         lr, decay = pulled["rate"].tolist()
         method.write(slice(0, n) if chosen is None else chosen, v, method.rate(batch, Step(lr=lr, decay=decay)))

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 
 from algorithms.base import Layout, Message, Round, Worker, shard_range
+from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.processes.links import Link
 from runner.processes.message_buffer import BATCH, RESTORE, ROUND, SHARD, STOP, MessageBuffer
-from runner.run_folder.trace import FLOAT_BYTES
 
 STATISTICS = "batch statistics"
 """Field of a push that carries the batch-norm statistics of its batch."""

@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from runner.run_folder import columns
 from runner.run_folder.contents import has_checkpoints
 
 Live = SupportsFloat | Callable[[], SupportsFloat]
@@ -25,20 +26,6 @@ Live = SupportsFloat | Callable[[], SupportsFloat]
 
 _REFRESH_SECONDS = 0.3
 _BAR_WIDTH = 12
-# Of a row's columns these are shown in a form of their own, or say nothing that is not shown already.
-_STANDARD = {
-    "epoch",
-    "samples",
-    "updates",
-    "seconds",
-    "train_loss",
-    "train_error",
-    "test_loss",
-    "test_error",
-    "lr",
-    "staleness_mean",
-    "staleness_max",
-}
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _COLORS = {"completed": "green", "diverged": "red", "failed": "red", "interrupted": "yellow", "running": "yellow"}
 
@@ -116,7 +103,7 @@ class Progress:
 
     def row(self, row: Mapping[str, Any], samples_per_second: float | None = None) -> None:
         """Write the line of an evaluation, above the bar if there is one."""
-        self._error = row.get("test_error", self._error)
+        self._error = row.get(columns.TEST_ERROR, self._error)
         # The evaluation's own time is not the training's: the rate is measured anew from the next update on.
         self._mark = None
         width = self.console.width if self.live else None
@@ -175,17 +162,18 @@ def row_line(
     """
     parts = [(0, f"epoch {_cell(row.get('epoch'), '.2f', len(f'{epochs:.2f}'))}/{epochs:g}")]
     for rank, key, label, form, size, suffix in (
-        (1, "test_error", "test error", ".2f", 6, " %"),
-        (8, "test_loss", "test loss", ".4f", 6, ""),
-        (7, "train_error", "train error", ".2f", 6, " %"),
-        (2, "train_loss", "train loss", ".4f", 6, ""),
-        (6, "lr", "lr", ".4g", 7, ""),
-        (5, "staleness_mean", "staleness", ".1f", 4, ""),
-        (9, "staleness_max", "max", ".0f", 3, ""),
+        (1, columns.TEST_ERROR, "test error", ".2f", 6, " %"),
+        (8, columns.TEST_LOSS, "test loss", ".4f", 6, ""),
+        (7, columns.TRAIN_ERROR, "train error", ".2f", 6, " %"),
+        (2, columns.TRAIN_LOSS, "train loss", ".4f", 6, ""),
+        (6, columns.LR, "lr", ".4g", 7, ""),
+        (5, columns.STALENESS_MEAN, "staleness", ".1f", 4, ""),
+        (9, columns.STALENESS_MAX, "max", ".0f", 3, ""),
     ):
         if key in row:
             parts.append((rank, f"{label} {_cell(row[key], form, size)}{suffix}"))
-    parts += [(10, f"{key} {_cell(value, '.4g', 10)}") for key, value in row.items() if key not in _STANDARD]
+    # The standard columns have a form of their own, or say nothing that is not shown already.
+    parts += [(10, f"{key} {_cell(value, '.4g', 10)}") for key, value in row.items() if key not in columns.STANDARD]
     if "seconds" in row:
         parts.append((4, f"{_cell(row['seconds'], ',.1f', 8)} {unit}"))
     if samples_per_second is not None:
@@ -214,9 +202,11 @@ def show_result(
         "dataset": str(summary.get("dataset")),
         "workers": f"{summary.get('workers')} ({summary.get('cluster')})",
         "epochs": _cell(summary.get("epochs"), "g", 0),
-        "test error": "" if final == "-" and "primal" in summary else f"best {best} %, final {final} %",
-        "suboptimality": _cell(summary.get("suboptimality"), ".4g", 0) if "suboptimality" in summary else "",
-        "duality gap": _cell(summary.get("duality_gap"), ".4g", 0) if "duality_gap" in summary else "",
+        "test error": "" if final == "-" and columns.PRIMAL in summary else f"best {best} %, final {final} %",
+        "suboptimality": _cell(summary.get(columns.SUBOPTIMALITY), ".4g", 0)
+        if columns.SUBOPTIMALITY in summary
+        else "",
+        "duality gap": _cell(summary.get(columns.DUALITY_GAP), ".4g", 0) if columns.DUALITY_GAP in summary else "",
         "curve": sparkline(curve) if console.encoding.startswith("utf") else "",
         "time": f"{_cell(summary.get('seconds'), ',.1f', 0)} {unit}",
         "wall time": f"{_cell(summary.get('wall_seconds'), ',.1f', 0)} s",

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
+from runner.run_folder import columns
 from runner.run_folder.console import Live, Progress, show_result
 from runner.run_folder.contents import METRICS, SUMMARY
 from runner.run_folder.jsonl import read_lines, to_jsonable, to_line, truncate_lines, write_document
@@ -124,7 +125,7 @@ class RunWriter:
         self.summary |= to_jsonable({**summary, "status": "running"})
         write_document(self.folder / SUMMARY, self.summary)
         self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
-        self.display.start(self.rows[-1]["epoch"] if self.rows else 0.0)
+        self.display.start(self.rows[-1][columns.EPOCH] if self.rows else 0.0)
 
     def progress(
         self, *, epoch: float, samples: int, train_loss: Live | None = None, staleness: Live | None = None
@@ -187,7 +188,7 @@ class RunWriter:
             if self._wandb is not None:
                 self._wandb.finish(self.summary, failed=status != "completed")
         lr = (self.cfg.get("schedule") or {}).get("lr")
-        curve = [row.get("test_error") for row in self.rows]
+        curve = [row.get(columns.TEST_ERROR) for row in self.rows]
         show_result(self.display.console, self.summary, self.folder, lr=lr, curve=curve)
 
     def _begin_wandb(self) -> None:
@@ -208,11 +209,11 @@ class RunWriter:
         if not self.rows:
             return {}
         last = self.rows[-1]
-        errors = [row["test_error"] for row in self.rows if row.get("test_error") is not None]
+        errors = [row[columns.TEST_ERROR] for row in self.rows if row.get(columns.TEST_ERROR) is not None]
         return {
-            **{key: last.get(key) for key in ("samples", "updates", "seconds")},
-            "epochs": last.get("epoch"),
+            **{key: last.get(key) for key in (columns.SAMPLES, columns.UPDATES, columns.SECONDS)},
+            "epochs": last.get(columns.EPOCH),
             "best_test_error": min(errors, default=None),
-            "final_test_error": last.get("test_error"),
-            "final_train_loss": last.get("train_loss"),
+            "final_test_error": last.get(columns.TEST_ERROR),
+            "final_train_loss": last.get(columns.TRAIN_LOSS),
         }

@@ -25,6 +25,7 @@ import torch
 
 from algorithms.base import Layout, ParameterServer, Stateful
 from runner.config.errors import InputError, shown
+from runner.config.units import FLOAT_BYTES
 from runner.run_folder import machine
 from runner.train.build import RunComponents
 
@@ -32,7 +33,6 @@ log = logging.getLogger("dcrun")
 
 FILE = "trace.jsonl"
 VERSION = 1
-FLOAT_BYTES = 4
 PUSH, LOST, RESUMED, BARRIER = "push", "lost", "resumed", "barrier"
 MUST_AGREE = {
     "workers": "cluster.workers",

@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Batch, Collective, Message, Step
+from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import running_average
-from runner.loop.batches import Batches
+from runner.loop.batches import Batches, relative_share
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
 from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Activity
-
-FLOAT_BYTES = 4
 
 
 class Travelling(NamedTuple):
@@ -109,7 +108,7 @@ class SimulatedCollective:
         samples = sum(len(batch.ids) for batch in shares)
         combined: Message | None = None
         for rank, batch in enumerate(shares):
-            share = 1.0 if samples == self.workers * len(batch.ids) else len(batch.ids) * self.workers / samples
+            share = relative_share(len(batch.ids), samples, self.workers)
             method = self.methods[rank if len(self.methods) > 1 else 0]
             message = method.local(self.oracle, batch, step._replace(share=share))
             if len(batch.ids):

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from algorithms.base import Layout, Round
+from runner.config.units import FLOAT_BYTES
 from runner.loop.clock import Clock
 from runner.run_folder.timeline import Activity
-from runner.run_folder.trace import BARRIER, FLOAT_BYTES, PUSH, Record
+from runner.run_folder.trace import BARRIER, PUSH, Record
 
 
 class Event(NamedTuple):

@@ -15,21 +15,19 @@ import heapq
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from algorithms.base import Batch, Step
 from algorithms.shared_memory import SharedMemory
-from runner.config.seeds import derive
+from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
-from runner.loop.batches import Batches, Leases
+from runner.loop.batches import Batches, Leases, coordinate_generator
 from runner.loop.clock import Clock
 from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Activity
-from runner.run_folder.trace import FLOAT_BYTES
 
 PIECES = 8
 """Pieces in which a vector is read or written where that takes time."""
@@ -189,7 +187,7 @@ class SimulatedMemory:
         hand.writing, hand.piece, hand.end = True, 0, begin + computing
         self.activity.span(worker, "transfer", hand.begin, begin)
         self.activity.span(worker, "compute", begin, hand.end)
-        generator = np.random.Generator(np.random.Philox(key=derive(self.seed, "coordinates", batch.number)))
+        generator = coordinate_generator(self.seed, batch.number)
         chosen = self.method.coordinates(self.method.w.numel(), generator)
         hand.chosen = None if chosen is None else chosen.to(self.method.w.device)
         seconds = self._write_seconds(hand)

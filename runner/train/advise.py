@@ -17,11 +17,11 @@ from rich.table import Table
 
 from algorithms.base import Collective, CommunicationSchedule
 from runner.config.errors import InputError
+from runner.config.units import FLOAT_BYTES
 from runner.loop.clock import Clock
 from runner.train import measure
 from runner.train.build import RunComponents
 
-FLOAT_BYTES = 4
 DRAWS = 200
 """Periods that the slowest worker's time is the mean of."""
 

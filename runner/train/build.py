@@ -34,8 +34,8 @@ from runner.gradients.side_stream import CudaSideStream
 from runner.loop.barrier import count_pushes
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
+from runner.loop.executor import Executor, Observer
 from runner.loop.schedule import Schedule
-from runner.loop.train_control import Executor, Observer
 from runner.train import compatibility
 
 log = logging.getLogger("dcrun")

@@ -24,8 +24,9 @@ from algorithms.base import Collective, ParameterServer
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
 from runner.config.errors import InputError
+from runner.loop.stop import Stop
 from runner.loop.stop_signals import StopSignals
-from runner.loop.train_control import Stop, TrainControl
+from runner.loop.train_control import TrainControl
 from runner.processes.child import FindLost
 from runner.processes.collective import ProcessCollective
 from runner.processes.links import Link

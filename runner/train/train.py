@@ -13,8 +13,9 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from runner.config.errors import InputError
+from runner.loop.stop import PeerLost, Stop
 from runner.loop.stop_signals import StopSignals
-from runner.loop.train_control import PeerLost, Stop, TrainControl
+from runner.loop.train_control import TrainControl
 from runner.processes.spawn import resume_hint
 from runner.run_folder import checkpoint, folders, machine
 from runner.run_folder.fingerprint import weights_sha256
@@ -31,7 +32,7 @@ class Executor(Protocol):
     activity: Activity
 
     def run(self) -> None:
-        """Run to the end; raises `runner.loop.train_control.Stop` to end earlier."""
+        """Run to the end; raises `runner.loop.stop.Stop` to end earlier."""
         ...
 
     def weights(self) -> Tensor:

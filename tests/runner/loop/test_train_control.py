@@ -7,7 +7,8 @@ import torch
 
 from runner.gradients.evaluate import Score
 from runner.loop.schedule import Schedule
-from runner.loop.train_control import CHECK_EVERY, PeerLost, Stop, TrainControl
+from runner.loop.stop import PeerLost, Stop
+from runner.loop.train_control import CHECK_EVERY, TrainControl
 from runner.run_folder.timeline import Activity
 from tests.trial import Notes
 

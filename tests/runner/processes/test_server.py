@@ -12,7 +12,8 @@ from torch import Tensor
 
 from algorithms.base import Layout
 from runner.gradients.evaluate import Score
-from runner.loop.train_control import PeerLost, Stop, TrainControl
+from runner.loop.stop import PeerLost, Stop
+from runner.loop.train_control import TrainControl
 from runner.processes.message_buffer import BATCH, STOP, MessageBuffer
 from runner.processes.server import ProcessServer
 from runner.run_folder.timeline import Activity

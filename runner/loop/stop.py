@@ -1,0 +1,34 @@
+"""How a run ends before its last batch."""
+
+from __future__ import annotations
+
+
+class Stop(Exception):
+    """Raised to end a run early.
+
+    Args:
+        status: "diverged", "interrupted", or "completed" before the last batch.
+
+    Attributes:
+        code: the exit code, 0 unless a peer is at fault; a signal's code is the signal's.
+    """
+
+    code = 0
+
+    def __init__(self, status: str) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class PeerLost(Stop):
+    """A process that the run cannot do without is dead or stuck.
+
+    Args:
+        message: names it, and how far the run had come.
+    """
+
+    code = 3
+
+    def __init__(self, message: str) -> None:
+        super().__init__("interrupted")
+        self.message = message

@@ -57,7 +57,7 @@ def _report(args: argparse.Namespace) -> None:
     if args.archive is not None:
         _archive(args.archive, [run for run in runs if run.status != "broken"], len(broken))
         return
-    found = [(exhibit, evidence.weigh(exhibit, runs)) for exhibit in published.load()]
+    found = [(exhibit, evidence.measure_exhibit(exhibit, runs)) for exhibit in published.load()]
     if args.results is not None:
         # Drawing needs Matplotlib, whose import takes a second that the page alone does without.
         from runner.report import pages

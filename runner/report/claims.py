@@ -81,13 +81,13 @@ def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
     """
     if close := _CLOSE.fullmatch(claim.text):
         left, right, bound = _term(close.groups()[:3]), _term(close.groups()[3:6]), float(close[7])
-        return _weigh(claim, left, right, cells, lambda low, high: _inside(low, high, bound))
+        return _compare(claim, left, right, cells, lambda low, high: _inside(low, high, bound))
     if not (found := _COMPARED.fullmatch(claim.text)):
         raise ValueError(f"claim={claim.text}: cannot be read; allowed: metric[cell] < metric[cell]")
     left, sign = _term(found.groups()[:3]), found[4]
     right = float(found[8]) if found[8] else _term(found.groups()[4:7])
     below = sign.startswith("<")
-    return _weigh(claim, left, right, cells, lambda low, high: _beyond(low, high) if below else _beyond(-high, -low))
+    return _compare(claim, left, right, cells, lambda low, high: _beyond(low, high) if below else _beyond(-high, -low))
 
 
 def counted(verdicts: Sequence[Verdict]) -> list[int]:
@@ -108,7 +108,7 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
     return float(bounds.low), float(bounds.high)
 
 
-def _weigh(
+def _compare(
     claim: Claim,
     left: _Term,
     right: _Term | float,

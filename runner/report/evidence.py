@@ -11,9 +11,9 @@ from typing import Any
 
 from runner.report import metrics
 from runner.report.claims import Verdict, judge, seeds_named
-from runner.report.grids import Search, Tried, searches
 from runner.report.published import Cell, Exhibit
 from runner.report.run import Run, finite
+from runner.report.search_results import Search, Tried, searches
 from runner.report.settings import averaged, by_seed, one_per_seed, setting, shown
 
 
@@ -125,7 +125,7 @@ def _ranked(columns: Iterable[tuple[float, str]]) -> str:
     return ", ".join(" = ".join(name for _, name in equal) for _, equal in groupby(ordered, key=itemgetter(0)))
 
 
-def weigh(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
+def measure_exhibit(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
     """Sorts the runs that belong to an exhibit into its cells, apart for each setting they were run under.
 
     Args:

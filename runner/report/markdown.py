@@ -8,11 +8,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from runner.report import claims, other_runs, ran
+from runner.report import claims, other_runs, provenance
+from runner.report.curves import Figure, figures
 from runner.report.evidence import Block
 from runner.report.notes import Notes, link
 from runner.report.page import searched, table
-from runner.report.panels import Figure, figures
 from runner.report.plots import save
 from runner.report.published import Exhibit
 from runner.report.run import Run
@@ -73,10 +73,10 @@ def others(runs: Sequence[Run], evidence: Evidence, notes: Notes, page: Path, fi
     return {
         "others": other_runs.tables(rest),
         "searches": searched(runs, evidence),
-        "curves": [_drawn(figure, figures_folder, page) for figure in other_runs.curves(rest)],
+        "curves": [_drawn(figure, figures_folder, page) for figure in other_runs.figures(rest)],
         "remarks": notes.take_rest(page),
-        "commands": ran.commands([run for run in rest if run.status != "broken"]),
-        "facts": ran.facts(rest) if rest else [],
+        "commands": provenance.commands([run for run in rest if run.status != "broken"]),
+        "facts": provenance.facts(rest) if rest else [],
         "broken": [(run.name, "; ".join(run.problems)) for run in runs if run.status == "broken"],
     }
 
@@ -122,13 +122,13 @@ def _block(block: Block, drawn: list[dict[str, str]]) -> dict[str, Any]:
         "orders": [] if drawn else block.orders(),
         "untold": len(block.verdicts) - len(told),
         "counts": claims.counted(block.verdicts),
-        "heading": ran.heading(block),
+        "heading": provenance.heading(block),
         "scale": block.scale,
         "table": table(block),
         "figures": drawn,
         "verdicts": [(v.claim.words, v.claim.text, v.claim.source, v.word, v.because) for v in told],
-        "facts": ran.facts(block.runs),
+        "facts": provenance.facts(block.runs),
         "deviations": block.deviations,
         "tuned": block.tuned,
-        "commands": ran.commands(block.runs),
+        "commands": provenance.commands(block.runs),
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runner.report import metrics
-from runner.report.panels import Figure, Panel, mean_curve
+from runner.report.curves import Figure, Panel, mean_curve
 from runner.report.run import Run
 from runner.report.settings import GROUPS, averaged, by_seed, differing, label, one_per_seed, setting, shown
 
@@ -76,7 +76,7 @@ def _mean(runs: Sequence[Run], metric: str) -> str:
     return f"{metrics.text(metric, statistics.fmean(values))}{spread}{metrics.share(len(values), len(runs))}"
 
 
-def curves(runs: Sequence[Run]) -> list[Figure]:
+def figures(runs: Sequence[Run]) -> list[Figure]:
     """Return figures of the test error, one for each dataset and model."""
     panels: dict[str, Panel] = {}
     known = [run for run in runs if run.rows]

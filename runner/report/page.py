@@ -11,10 +11,10 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from runner.report import claims, grids, metrics, ran
+from runner.report import claims, metrics, provenance, search_results
+from runner.report.curves import figures
 from runner.report.evaluations import numbered, thinned
 from runner.report.evidence import Block
-from runner.report.panels import figures
 from runner.report.published import Exhibit
 from runner.report.run import Run, finite
 from runner.report.settings import by_seed, differing, label, setting, shown
@@ -78,7 +78,7 @@ def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]],
 def searched(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]]) -> list[dict[str, Any]]:
     """Searches among the runs that no exhibit uses, told by their best test error: a name and lines for each."""
     used = {id(run) for _, blocks in evidence for block in blocks for run in block.runs}
-    found = grids.among([run for run in runs if id(run) not in used and run.status != "broken"], _SEARCHED_BY)
+    found = search_results.among([run for run in runs if id(run) not in used and run.status != "broken"], _SEARCHED_BY)
     return [{"name": name, "lines": search.lines(_SEARCHED_BY)} for name, search in found]
 
 
@@ -124,7 +124,7 @@ def _exhibit(exhibit: Exhibit, blocks: list[Block], drawn: list[dict[str, Any]])
         drawn.extend(_rounded(asdict(figure)) for figure in made)
         shown_blocks.append(
             {
-                "heading": ran.heading(block),
+                "heading": provenance.heading(block),
                 "table": None if made else table(block),
                 "figures": range(first, len(drawn)),
                 "claims": [
@@ -133,10 +133,10 @@ def _exhibit(exhibit: Exhibit, blocks: list[Block], drawn: list[dict[str, Any]])
                 ],
                 "counts": claims.counted(block.verdicts),
                 "orders": [] if made else block.orders(),
-                "ran": ran.facts(block.runs),
+                "ran": provenance.facts(block.runs),
                 "deviations": block.deviations,
                 "tuned": block.tuned,
-                "commands": ran.commands(block.runs),
+                "commands": provenance.commands(block.runs),
             }
         )
     anchor = exhibit.id.replace("/", "-")
@@ -219,7 +219,7 @@ def _activity(run: Run) -> dict[str, Any]:
 
 
 def _facts(run: Run) -> list[list[Any]]:
-    head = [["folder", run.name], ["command", ran.commands([run])[0]]]
+    head = [["folder", run.name], ["command", provenance.commands([run])[0]]]
     summary = [[key, _text(value)] for key, value in run.summary.items() if value is not None]
     return head + summary + [[key, shown(value)] for key, value in run.flat.items()]
 

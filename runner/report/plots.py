@@ -1,6 +1,5 @@
 """Figures as files: PNG for documents, SVG for print."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ matplotlib.use("Agg")
 
 from matplotlib.figure import Figure as Canvas
 
-from runner.report.panels import Figure
+from runner.report.curves import Figure
 
 # Colours that the colour-blind can tell apart (Okabe and Ito), as on the page.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7b4fd0", "#6b6b6b")
@@ -74,11 +73,6 @@ def save(figure: Figure, folder: Path) -> Path:
         canvas.savefig(path, dpi=110, metadata={"Software": None})
         canvas.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     return path
-
-
-def save_all(figures: Sequence[Figure], folder: Path) -> list[Path]:
-    """Draws figures; see `save`."""
-    return [save(figure, folder) for figure in figures]
 
 
 def _literal(text: str) -> str:

@@ -80,7 +80,7 @@ def evaluated(experiment: str, outputs: Path, folders: set[Path]) -> dict[str, t
     Raises:
         InputError: an archive of runs below `outputs` cannot be read.
     """
-    from runner.report import evidence, published, ran
+    from runner.report import evidence, provenance, published
     from runner.report.collect import collect
 
     tables: dict[str, tuple[Sequence[str], list[list[Any]]]] = {}
@@ -89,10 +89,10 @@ def evaluated(experiment: str, outputs: Path, folders: set[Path]) -> dict[str, t
     for exhibit in mine:
         cells: list[list[Any]] = []
         claims: list[list[Any]] = []
-        for block in evidence.weigh(exhibit, runs):
+        for block in evidence.measure_exhibit(exhibit, runs):
             if folders.isdisjoint(run.folder for run in block.runs):
                 continue
-            heading = ran.heading(block)
+            heading = provenance.heading(block)
             for cell in exhibit.cells:
                 if (found := block.cells.get(cell.id)) is not None:
                     seeds = len(found.values), len(found.lacking)

@@ -10,7 +10,7 @@ import pytest
 
 from runner.cli.dcreport import main
 from runner.report.collect import collect
-from runner.report.ran import commands
+from runner.report.provenance import commands
 
 MakeRun = Callable[..., Path]
 EVIL = "<img src=x onerror=alert(1)>|*a*"

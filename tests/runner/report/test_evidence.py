@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from runner.report.collect import collect
-from runner.report.evidence import weigh
+from runner.report.evidence import measure_exhibit
 from runner.report.page import table
 from runner.report.published import Cell, Claim, Exhibit
 
@@ -33,7 +33,7 @@ def test_cells_hold_mean_and_spread_beside_the_paper(make_run: MakeRun, tmp_path
     for seed, (plain, compensated) in enumerate([(12.0, 10.0), (13.0, 11.1), (14.0, 11.9)]):
         make_run(f"a{seed}", [50.0, plain], seed=seed)
         dc(make_run, f"b{seed}", [50.0, compensated], seed=seed)
-    (block,) = weigh(TABLE, collect([tmp_path]))
+    (block,) = measure_exhibit(TABLE, collect([tmp_path]))
     cell = block.cells["ASGD, M=4"]
     assert (cell.mean, cell.spread, cell.difference) == (13.0, 1.0, 4.0)
     assert "ASGD, M=8" not in block.cells
@@ -46,14 +46,14 @@ def test_cells_hold_mean_and_spread_beside_the_paper(make_run: MakeRun, tmp_path
 def test_another_order_than_the_papers_is_said(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [12.0])
     dc(make_run, "b", [13.0])
-    (block,) = weigh(TABLE, collect([tmp_path]))
+    (block,) = measure_exhibit(TABLE, collect([tmp_path]))
     assert block.orders() == ["M=4, best first: ASGD, DC; the paper's order is DC, ASGD"]
 
 
 def test_equal_cells_are_not_put_in_an_order(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [90.0])
     dc(make_run, "b", [90.0])
-    (block,) = weigh(TABLE, collect([tmp_path]))
+    (block,) = measure_exhibit(TABLE, collect([tmp_path]))
     assert block.orders() == ["M=4, best first: ASGD = DC; the paper's order is DC, ASGD"]
 
 
@@ -61,7 +61,7 @@ def test_settings_are_not_mixed(make_run: MakeRun, tmp_path: Path) -> None:
     for name, config in (("short", {}), ("long", {"run.epochs": 160.0}), ("quick", {"scale": "quick"})):
         make_run(f"{name}/a", [12.0], config=config)
         make_run(f"{name}/b", [13.0], workers=8, config=config)
-    blocks = weigh(TABLE, collect([tmp_path]))
+    blocks = measure_exhibit(TABLE, collect([tmp_path]))
     assert len(blocks) == 3
     assert all(set(block.cells) == {"ASGD, M=4", "ASGD, M=8"} for block in blocks)
     assert sorted(block.scale or "" for block in blocks) == ["", "", "quick"]
@@ -70,16 +70,16 @@ def test_settings_are_not_mixed(make_run: MakeRun, tmp_path: Path) -> None:
 def test_where_data_lie_and_on_what_is_no_setting(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [12.0], config={"dataset.root": "/here", "run.device": "cuda", "run.threads": 1})
     make_run("b", [13.0], workers=8, config={"dataset.root": "/there", "run.device": "cpu", "run.threads": 2})
-    assert len(weigh(TABLE, collect([tmp_path]))) == 1
+    assert len(measure_exhibit(TABLE, collect([tmp_path]))) == 1
 
 
 def test_runs_of_other_models_and_lambdas_do_not_belong(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [12.0], model="resnet8")
     make_run("b", [12.0], algorithm="dc_asgd_a", config={"algorithm.lambda0": 5.0})
     make_run("c", [12.0])
-    assert weigh(TABLE, collect([tmp_path])) == []
+    assert measure_exhibit(TABLE, collect([tmp_path])) == []
     make_run("d", [12.0], workers=8)
-    (block,) = weigh(TABLE, collect([tmp_path]))
+    (block,) = measure_exhibit(TABLE, collect([tmp_path]))
     assert sorted(run.name for run in block.runs) == ["runs/c", "runs/d"]
 
 
@@ -87,23 +87,23 @@ def test_of_the_same_seed_the_ended_run_counts(make_run: MakeRun, tmp_path: Path
     make_run("a-ended", [12.0])
     make_run("b-stopped", [30.0, 20.0, 10.0], status="interrupted", config={"run.epochs": 1.0})
     make_run("c", [12.0], workers=8)
-    (block,) = weigh(TABLE, collect([tmp_path]))
+    (block,) = measure_exhibit(TABLE, collect([tmp_path]))
     assert block.cells["ASGD, M=4"].values == {0: 12.0}
 
 
 def test_a_run_that_did_not_complete_is_told(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [90.0], status="diverged")
     make_run("b", [12.0], workers=8)
-    (block,) = weigh(TABLE, collect([tmp_path]))
+    (block,) = measure_exhibit(TABLE, collect([tmp_path]))
     assert "ASGD, M=4: a run is diverged" in block.deviations
 
 
 def test_a_figure_needs_half_of_its_curves(make_run: MakeRun, tmp_path: Path) -> None:
     figure = replace(TABLE, kind="curves")
     make_run("a", [12.0])
-    assert weigh(figure, collect([tmp_path])) == []
+    assert measure_exhibit(figure, collect([tmp_path])) == []
     make_run("b", [12.0], workers=8)
-    assert len(weigh(figure, collect([tmp_path]))) == 1
+    assert len(measure_exhibit(figure, collect([tmp_path]))) == 1
 
 
 @pytest.mark.parametrize("errors", [[], [None]])
@@ -111,7 +111,7 @@ def test_a_run_without_a_number_is_no_number(make_run: MakeRun, tmp_path: Path, 
     make_run("a", errors)
     make_run("b", [12.0], workers=8, config={"run.epochs": float(len(errors))})
     make_run("c", [12.0], algorithm="dc_asgd_a", config={"algorithm.lambda0": 2.0, "run.epochs": float(len(errors))})
-    (block,) = weigh(TABLE, collect([tmp_path]))
+    (block,) = measure_exhibit(TABLE, collect([tmp_path]))
     assert "ASGD, M=4" not in block.cells or block.cells["ASGD, M=4"].mean is None
 
 
@@ -119,7 +119,7 @@ def test_a_run_that_has_not_ended_is_no_measurement(make_run: MakeRun, tmp_path:
     for seed in (0, 1):
         make_run(f"a{seed}", [12.0], status="running", seed=seed)
         dc(make_run, f"b{seed}", [10.0], seed=seed)
-    (block,) = weigh(TABLE, collect([tmp_path]))
+    (block,) = measure_exhibit(TABLE, collect([tmp_path]))
     assert block.cells["ASGD, M=4"].mean is None
     assert [verdict.word for verdict in block.verdicts] == ["not measured"]
     assert "ASGD, M=4: a run is running" in block.deviations
@@ -140,7 +140,7 @@ def test_seeds_without_a_value_are_told_and_leave_a_claim_undecided(make_run: Ma
         config = {"algorithm.lambda0": 2.0}
         reach(make_run, f"b{seed}", 5.0 + seed, seed=seed, algorithm="dc_asgd_a", config=config)
         reach(make_run, f"c{seed}", None, seed=seed, workers=8)
-    (block,) = weigh(REACHED, collect([tmp_path]))
+    (block,) = measure_exhibit(REACHED, collect([tmp_path]))
     assert [[cell and cell["measured"] for cell in row["cells"]] for row in table(block)["rows"]] == [
         ["3 (1 of 3 seeds)", "6 ± 1"],
         ["not reached", None],
@@ -157,7 +157,7 @@ def test_a_run_that_has_not_ended_lacks_nothing_yet(make_run: MakeRun, tmp_path:
         reach(make_run, f"a{seed}", None if status == "running" else 3.0, seed=seed, status=status)
         config = {"algorithm.lambda0": 2.0}
         reach(make_run, f"b{seed}", 5.0, seed=seed, algorithm="dc_asgd_a", config=config)
-    (block,) = weigh(REACHED, collect([tmp_path]))
+    (block,) = measure_exhibit(REACHED, collect([tmp_path]))
     assert table(block)["rows"][0]["cells"][0]["measured"] == "3 ± 0"
     assert [verdict.word for verdict in block.verdicts] == ["holds"]
 
@@ -179,7 +179,7 @@ def test_of_tuned_values_that_with_fewer_gaps_is_best(
             reach(make_run, f"b{lr}-{seed}", 9.0, seed=seed, workers=8, config={"schedule.lr": lr})
     # Of runs that still go on, what they have so far is no rival.
     reach(make_run, "c", 1.0, status="running", config={"schedule.lr": 0.7})
-    (block,) = weigh(replace(REACHED, tuned=["schedule.lr"]), collect([tmp_path]))
+    (block,) = measure_exhibit(replace(REACHED, tuned=["schedule.lr"]), collect([tmp_path]))
     assert f"ASGD, M=4: schedule.lr={best}, the best of 3" in block.tuned
 
 
@@ -189,8 +189,8 @@ def test_a_whole_row_of_a_table_is_told_however_large_the_table(make_run: MakeRu
     exhibit = replace(TABLE, rows=rows, columns=methods, cells=cells, claims=[])
     for name in methods[:2]:
         make_run(name, [50.0], algorithm=name)
-    assert weigh(exhibit, collect([tmp_path])) == []
+    assert measure_exhibit(exhibit, collect([tmp_path])) == []
     make_run("last", [50.0], algorithm=methods[2])
-    (block,) = weigh(exhibit, collect([tmp_path]))
+    (block,) = measure_exhibit(exhibit, collect([tmp_path]))
     assert len(block.cells) == 3
-    assert weigh(replace(exhibit, kind="curves"), collect([tmp_path])) == []
+    assert measure_exhibit(replace(exhibit, kind="curves"), collect([tmp_path])) == []

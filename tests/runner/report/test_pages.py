@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runner.report.collect import collect
-from runner.report.evidence import weigh
+from runner.report.evidence import measure_exhibit
 from runner.report.notes import Notes
 from runner.report.pages import write
 from runner.report.published import Cell, Claim, Exhibit, load
@@ -32,7 +32,7 @@ def pages(make_run: MakeRun, top: Path, notes: Path | None = None) -> list[Path]
         make_run(f"asgd/{seed}", [60.0, 31.0 + seed], seed=seed)
         make_run(f"ssgd/{seed}", [60.0, 21.0 + seed], algorithm="ssgd", seed=seed)
     runs = collect([top / "runs"])
-    evidence = [(exhibit, weigh(exhibit, runs)) for exhibit in (TABLE, UNMEASURED, COPY)]
+    evidence = [(exhibit, measure_exhibit(exhibit, runs)) for exhibit in (TABLE, UNMEASURED, COPY)]
     return write(top / "RESULTS.md", top / "pages", top / "figures", runs, evidence, Notes(notes))
 
 
@@ -87,7 +87,7 @@ def test_the_projects_own_results_are_up_to_date(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     shutil.copy(ROOT / "docs" / "notes.md", tmp_path / "docs" / "notes.md")
     runs = collect([ROOT / "docs" / "runs"])
-    evidence = [(exhibit, weigh(exhibit, runs)) for exhibit in load()]
+    evidence = [(exhibit, measure_exhibit(exhibit, runs)) for exhibit in load()]
     places = [tmp_path / place for place in ("RESULTS.md", "docs/results", "docs/figures")]
     written = write(*places, runs, evidence, Notes(tmp_path / "docs" / "notes.md"))
     for page in (tmp_path / "RESULTS.md", *written):

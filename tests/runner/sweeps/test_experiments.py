@@ -20,7 +20,7 @@ from runner.config import schema
 from runner.config.errors import InputError
 from runner.config.schema import without_hydra
 from runner.report import published
-from runner.report.evidence import weigh
+from runner.report.evidence import measure_exhibit
 from runner.report.run import Run
 from runner.sweeps import experiment_sweeper, subprocess_launcher
 
@@ -125,7 +125,7 @@ def runs(compose: Composer) -> Callable[[str, str], list[Run]]:
 @pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.id)
 def test_experiment_measures_every_cell(runs: Callable[[str, str], list[Run]], exhibit: published.Exhibit) -> None:
     experiment = exhibit.command.removeprefix("dcrun experiment=")
-    block = weigh(exhibit, runs(experiment, "paper"))[0]
+    block = measure_exhibit(exhibit, runs(experiment, "paper"))[0]
     assert set(block.cells) == {cell.id for cell in exhibit.cells}
     # What the paper's scale deviates in is known.
     deviations = {line.partition("=")[0] for line in block.deviations}

@@ -6,9 +6,9 @@ import pytest
 
 from runner.report import published
 from runner.report.collect import collect
-from runner.report.evidence import weigh
-from runner.report.grids import Tried, among, searches
+from runner.report.evidence import measure_exhibit
 from runner.report.page import table
+from runner.report.search_results import Tried, among, searches
 
 MakeRun = Callable[..., Path]
 METRIC = "best_test_error"
@@ -76,7 +76,7 @@ def test_a_papers_grid_marks_its_best_cell(make_run: MakeRun, tmp_path: Path, se
                 config = {"algorithm.lambda0": lam, "algorithm.m": 0.95, "schedule.lr": lr}
                 error = 10 + abs(lam - 2) + abs(lr - 0.5) + seed
                 make_run(f"{lam}-{lr}-{seed}", [error], algorithm="dc_asgd_a", workers=8, seed=seed, config=config)
-    (block,) = weigh(replace(exhibit, claims=[]), collect([tmp_path]))
+    (block,) = measure_exhibit(replace(exhibit, claims=[]), collect([tmp_path]))
     (search,) = block.searches()
     assert search.best.name == "-a, λ0=2, lr=0.5"
     assert {one.name for one in search.neighbours} == {

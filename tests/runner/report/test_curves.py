@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from runner.report.collect import collect
-from runner.report.panels import Curve, Panel, falls_far, mean_curve
+from runner.report.curves import Curve, Panel, falls_far, mean_curve
 
 MakeRun = Callable[..., Path]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-import runner  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
+import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import numpy as np
 import torch
 from sidebyside import Row, Side, in_turn, main, ratios

@@ -34,6 +34,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import as_in_dcrun  # noqa: E402, F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import floors  # noqa: E402
 import torch  # noqa: E402
 from hydra.utils import instantiate  # noqa: E402
@@ -43,7 +44,6 @@ from sidebyside import Row, Side, in_turn, pace, ratios, show  # noqa: E402
 from subject import parts, run  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-import runner  # noqa: E402, F401  (before torch: sets how its threads wait)
 from algorithms.base import Step  # noqa: E402
 from algorithms.dc_asgd import DCASGDAdaptive, DCASGDConstant  # noqa: E402
 from data.augment import PadCrop  # noqa: E402

@@ -271,8 +271,11 @@ def main() -> int:
     from runner.cli.compose import composer
     from runner.config import schema
     from runner.config.exit_codes import log_to, run_guarded
+    from runner.config.process_settings import set_process
     from runner.config.schema import without_hydra
     from runner.sweeps import subprocess_launcher
+
+    set_process()  # before torch is imported
     from runner.train.dispatch import dispatch
 
     schema.register()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 from sidebyside import Row, main
 from subject import parts, run
 

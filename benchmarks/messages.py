@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import torch
 from sidebyside import Row, in_turn, main, ratios
 from subject import parts, run

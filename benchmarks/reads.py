@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-import runner  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
+import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import torch
 from rich.console import Console
 from rich.table import Table

@@ -13,7 +13,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-import runner  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
+import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import torch
 from sidebyside import Row, in_turn, main, pace, ratios
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import runner  # noqa: F401  (before torch: sets how its threads wait)
+from runner.config.process_settings import set_process
 
+set_process()  # before any test loads torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -1,8 +1,10 @@
-"""`python -m runner.cli` is `dcrun`."""
+"""`python -m runner.cli` is `dcrun`, from a clone that need not be installed."""
 
+import importlib
 import sys
-
-from runner.cli.main import main
+from pathlib import Path
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # `-m` has put the current folder first: its `data/` or `models/` would be taken for ours.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.exit(importlib.import_module("runner.cli.main").main())

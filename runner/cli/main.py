@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from runner.cli.compose import CONF, VERSION_BASE, composer, swept_along
 from runner.config import exit_codes, override_errors, schema
 from runner.config.errors import InputError
+from runner.config.process_settings import set_process
 from runner.config.schema import without_hydra
 from runner.report import wandb_table
 from runner.run_folder import folders, resume
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    set_process()
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except InputError as exc:

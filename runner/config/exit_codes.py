@@ -12,6 +12,7 @@ from pathlib import Path
 from hydra.errors import InstantiationException
 
 from data import DamagedImage
+from runner.config import name_clash
 from runner.config.errors import InputError, building, one_line
 
 log = logging.getLogger("dcrun")
@@ -42,6 +43,9 @@ def run_guarded(call: Callable[[], int], folder: Path | None, who: str = "") -> 
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last resort: logged, and ends in exit code 1
+        if clash := name_clash.explain(error):
+            report(clash)
+            return WRONG_INPUT
         # At level INFO it goes to dcrun.log alone; the terminal gets one line.
         log.info("%s", "".join(traceback.format_exception(error)))
         where = f"traceback in {folder / 'dcrun.log'}" if folder else "HYDRA_FULL_ERROR=1 shows the traceback"

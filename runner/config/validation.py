@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config import override_errors
+from runner.config import name_clash, override_errors
 from runner.config.errors import InputError
 from runner.config.schema import DIAGNOSTICS, END_WITH_RUN, SCHEDULES, ClusterConfig, Config
 
@@ -39,6 +39,7 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
             raise InputError.of(
                 group, plain[group], "is no configuration", f"an option of the group, as {group}=<option>"
             )
+    name_clash.check_targets({group: plain[group] for group in ("algorithm", "model", "dataset")})
     if plain["seed"] < 0:
         raise InputError.of("seed", plain["seed"], "is negative", "integers from 0")
     if plain["seeds"] is not None:

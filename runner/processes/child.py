@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config.exit_codes import log_to, run_guarded
+from runner.config.process_settings import set_process
 from runner.processes.heartbeat import Heartbeats
 from runner.processes.links import is_peers_fault, reason
 from runner.processes.rendezvous import Rendezvous, file_rendezvous
@@ -60,6 +61,7 @@ def child_main(
         heartbeats: where to show that this rank lives.
         pipe: from the supervisor, which tells rank 0 of lost workers; None on other ranks.
     """
+    set_process()
     cfg = OmegaConf.create(plain)
     _die_with_parent()
     heartbeats.beat(rank)

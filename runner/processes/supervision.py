@@ -13,7 +13,6 @@ The supervising process is no rank. What a fault costs:
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import shutil
 import signal
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from runner.processes.child import DEAD_PEER, RunRank, child_main
+from runner.processes.forkserver import forkserver_context
 from runner.processes.heartbeat import Heartbeats
 
 log = logging.getLogger("dcrun")
@@ -51,8 +51,7 @@ class ProcessSupervisor:
         self.exit_seconds = min(EXIT_SECONDS, (1 - SILENT_FRACTION) * cfg.cluster.timeout)
         # Not fork: a rank would inherit the locks of this process's threads, torch's among them, maybe locked for good.
         # Not spawn: each rank would import torch anew. The fork server imports it once.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([run_rank.__module__])
+        context = forkserver_context(run_rank.__module__)
         self.rendezvous_folder = Path(tempfile.mkdtemp(prefix="dcrun-"))
         self.heartbeats = Heartbeats(context, world, cfg.cluster.timeout)
         theirs, self.pipe = context.Pipe(duplex=False)

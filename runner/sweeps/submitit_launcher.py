@@ -22,7 +22,9 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config.errors import InputError
+from runner.run_folder import contents
 from runner.run_folder.contents import has_checkpoints
+from runner.sweeps import subprocess_launcher
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher, Job, Planned, announce, complain, quoted
 
 if TYPE_CHECKING:
@@ -30,12 +32,14 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 CLUSTERS = ("slurm", "local")
-_START = 3  # arguments before the overrides: python -m runner.cli
+_START = 3  # arguments before the overrides: python -m <program>
 _WITHOUT_RESULT = 1
 
 
 class Task:
     """What runs on the other machine: a command in a process of its own.
+
+    It is sent as code (see `_executor`); of the project it uses small functions that need no other.
 
     Args:
         command: its arguments.
@@ -188,8 +192,13 @@ def check(config: DictConfig) -> None:
 
 
 def _executor(folder: Path, cluster: str, timeouts: int, parameters: Mapping[str, Any], n_jobs: int) -> "AutoExecutor":
+    import cloudpickle
     import submitit
 
+    # As code, not as names to import: the process that submitit starts for a job searches its current folder first, and
+    # knows nothing of the folders of an installed dcrun.
+    for module in (sys.modules[__name__], contents, subprocess_launcher):
+        cloudpickle.register_pickle_by_value(module)
     limits: Any = {f"{cluster}_max_num_timeout": timeouts}
     executor = submitit.AutoExecutor(folder, cluster, **limits)
     own = {"slurm_array_parallelism": n_jobs} if cluster == "slurm" else {}

@@ -32,6 +32,7 @@ from rich.text import Text
 
 from runner.config.errors import InputError
 from runner.config.exit_codes import WRONG_INPUT
+from runner.config.installation import PROGRAM
 from runner.config.old_names import OLD_NAMES
 from runner.config.schema import GPU_SLOT, without_hydra
 from runner.run_folder.contents import read_summary
@@ -85,7 +86,7 @@ class Planned:
 
 
 class FreshProcessLauncher(Launcher):
-    """Hydra launcher: `python -m runner.cli <overrides> hydra.run.dir=<sweep folder>/<number>` per job.
+    """Hydra launcher: `python -m <PROGRAM> <overrides> hydra.run.dir=<sweep folder>/<number>` per job.
 
     Args:
         n_jobs: how many run at a time. What several write to the terminal goes to `<sweep folder>/<number>.txt`.
@@ -149,7 +150,7 @@ class FreshProcessLauncher(Launcher):
             # An experiment's file makes every command with it a sweep; a job is one run of it.
             own += ["hydra.mode=RUN", "run.resume=null", f"hydra.run.dir={quoted(str(folder))}"]
             arguments = [*common, *self._wandb_group(own), *own]
-        return Planned(number, overrides, folder, (sys.executable, "-m", "runner.cli", *arguments))
+        return Planned(number, overrides, folder, (sys.executable, "-m", PROGRAM, *arguments))
 
     def _run_all(self, planned: Sequence["Planned | Job"], total: int) -> list[Job]:
         """Run jobs to their end; without those that had not begun when the sweep was stopped."""
@@ -272,9 +273,7 @@ def check(config: DictConfig) -> None:
         if package and importlib.util.find_spec(package) is None:
             chosen = config.hydra.runtime.choices.get(f"hydra/{group}")
             wrong = f"needs the package {package}, which is not installed"
-            raise InputError.of(
-                f"hydra/{group}", chosen, wrong, f'pip install -e ".[{package}]" first, or another {group}'
-            )
+            raise InputError.of(f"hydra/{group}", chosen, wrong, f"pip install {package} first, or another {group}")
     n_jobs = config.hydra.launcher.get("n_jobs")
     if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs < 1):
         raise InputError.of("hydra.launcher.n_jobs", n_jobs, "is no number of jobs", "integers from 1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import statistics
 import tempfile
@@ -15,7 +14,9 @@ import torch.distributed as dist
 
 from algorithms.base import Collective, Step
 from runner.config.exit_codes import run_guarded
+from runner.config.process_settings import set_process
 from runner.processes.async_collective import AsyncCollective
+from runner.processes.forkserver import forkserver_context
 from runner.processes.rendezvous import file_rendezvous, join_group
 from runner.train.build import RunComponents
 
@@ -53,8 +54,7 @@ def combination_seconds(elements: int, world: int, combine: str, timeout: float)
     Raises:
         RuntimeError: the processes did not come to an answer.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runner.train.measure"])
+    context = forkserver_context("runner.train.measure")
     place = Path(tempfile.mkdtemp(prefix="dcrun-"))
     ours, theirs = context.Pipe(duplex=False)
     ranks = [
@@ -77,6 +77,8 @@ def combination_seconds(elements: int, world: int, combine: str, timeout: float)
 
 
 def _rank(rank: int, world: int, path: str, elements: int, combine: str, timeout: float, pipe: Connection) -> None:
+    set_process()
+
     def call() -> int:
         torch.set_num_threads(1)
         join_group(file_rendezvous(path, rank, world, timeout), torch.device("cpu"))

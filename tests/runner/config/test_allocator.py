@@ -9,6 +9,7 @@ from runner.config.allocator import LARGEST, SETTINGS
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets glibc's allocator")
 
+SET = "from runner.config.process_settings import set_process; set_process()"
 HELD = f"""
 import ctypes
 {{before}}
@@ -66,13 +67,13 @@ def run(program: str, settings: dict[str, str]) -> str:
 
 
 def test_freed_blocks_stay_with_the_process():
-    assert run(HELD.format(before="import runner"), {}) == "1 0 True"
+    assert run(HELD.format(before=SET), {}) == "1 0 True"
     assert run(HELD.format(before=""), {}) != "1 0 True"
 
 
 def test_training_steps_take_few_new_pages():
     # Not none: a system that is short of memory takes pages back by itself.
-    kept, given_back = (int(run(STEPS.format(before=before), {})) for before in ("import runner", ""))
+    kept, given_back = (int(run(STEPS.format(before=before), {})) for before in (SET, ""))
     assert kept < given_back / 3
 
 

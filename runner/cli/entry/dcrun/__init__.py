@@ -1,0 +1,58 @@
+"""The one name that an installed dcrun takes: its commands start here, and `python -m dcrun`.
+
+The code says `import models`, `import data`; in somebody's site-packages such names would hide their own packages, or
+be hidden by them. So a wheel has the project's folders inside this package, and a command puts that place first on
+`sys.path` before it imports any of them: ours are found whatever the current folder holds, and the user's own modules
+as ever. In a clone (`pip install -e .`) the folders lie at its top, and the same is done with that.
+
+Nothing of the project, nor anything heavy, is imported at the top of this file: until a command starts, `models` may be
+the user's.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+NAMES = ("algorithms", "conf", "data", "models", "runner")
+"""The folders of the project that are imported by these names."""
+_HERE = Path(__file__).resolve().parent
+ROOT = _HERE if (_HERE / "runner").is_dir() else _HERE.parents[3]
+"""The folder that holds them: this package in a wheel, the top of a clone."""
+
+
+def main() -> int:
+    """Run the command `dcrun`; return its exit code."""
+    return _start("dcrun", "runner.cli.main")
+
+
+def report() -> int:
+    """Run the command `dcreport`; return its exit code."""
+    return _start("dcreport", "runner.cli.dcreport")
+
+
+def fit() -> int:
+    """Run the command `dcrun-fit`; return its exit code."""
+    return _start("dcrun-fit", "runner.train.fit")
+
+
+def _start(command: str, module: str) -> int:
+    """Make the project's folders importable and call `main` of one of its modules.
+
+    Returns:
+        Its exit code; 2, after one line, if a module of the user's was loaded before under a name that is ours.
+    """
+    for name in NAMES:
+        places = _places(name)
+        if places and not any(place.is_relative_to(ROOT) for place in places):
+            what = f"{name} is dcrun's ({ROOT / name}), and yours ({places[0]}) has the same name and was loaded before"
+            print(f"{command}: {what}; rename yours", file=sys.stderr)
+            return 2
+    sys.path.insert(0, str(ROOT))
+    return importlib.import_module(module).main()
+
+
+def _places(name: str) -> list[Path]:
+    """Return where a module that is loaded already lies; a package without `__init__.py` may lie in several folders."""
+    module = sys.modules.get(name)
+    found = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return [Path(place).resolve() for place in found if place]

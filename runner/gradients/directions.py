@@ -32,10 +32,8 @@ class Directions:
 
     def exact(self, oracle: NetworkOracle, batch: Batch) -> Tensor:
         """Return the gradient at the replica's weights, without counting its loss."""
-        totals = oracle.totals.clone()
-        g = oracle.gradient(oracle.replica.weights, batch).clone()
-        oracle.totals.copy_(totals)
-        return g
+        # A copy: the modules' own backward passes come next, and oracles reuse their vector.
+        return oracle.reference_gradient(oracle.replica.weights, batch).clone()
 
     def add(self, exact: Tensor, taken: Sequence[Tensor | None], pieces: Sequence[Sequence[int]]) -> None:
         """Add an iteration: the flat gradient, and the direction that each module took."""

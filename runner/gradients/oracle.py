@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from runner.config.errors import InputError
 from runner.config.seeds import derive
 from runner.gradients.cuda_graph import CapturedSteps, Graphs
+from runner.gradients.forward import NetworkForward
 from runner.gradients.replica import Replica
 from runner.gradients.rows import ObjectiveRows
 from runner.gradients.sample_norms import SampleNorms
@@ -45,16 +46,15 @@ class Sample(Protocol):
         ...
 
 
-class NetworkOracle:
+class NetworkOracle(NetworkForward):
     """Answer a method's questions about the training loss of a network.
 
     Args:
-        replica: the flattened network; its module has `loss(outputs, targets)` and `errors(outputs, targets)`.
+        replica: the flattened network.
         split: training samples, `batch(ids, seed=, epoch=)`.
         seed: the run's seed, for augmentation and dropout.
-        precision: "fp32", "tf32" or "bf16" (autocast; weights and gradients stay float32).
-        compiled: compile forward and loss with `torch.compile` for batches of so many samples; another rounding. Other
-            batches, such as an epoch's last, are not worth a compilation of their own.
+        precision: see `NetworkForward`, as `compiled`.
+        compiled: samples of a batch whose forward pass is compiled.
         micro_batch: largest number of samples at a time. A larger batch is cut into pieces that differ by at most one
             sample, and their gradients are accumulated: without batch norm the gradient of the whole, to rounding, in
             the memory of a piece. Batch norm normalises each piece by itself; the batch's statistics are then the
@@ -82,18 +82,14 @@ class NetworkOracle:
         side_stream: SideStream | None = None,
         piece: int = 256,
     ) -> None:
-        self.replica = replica
+        super().__init__(replica, precision=precision, compiled=compiled)
         self.split = split
         self.streams = hasattr(split, "expect")
         self.seed = seed
-        self.device = replica.weights.device
-        self.precision = precision
         self.micro_batch = micro_batch
         self.side_stream = side_stream
         self.piece = piece
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
-        self._compiled_size = compiled
-        self._compiled = self.loss if compiled is None else torch.compile(self.loss, dynamic=False)
         self._has_dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in replica.module.modules())
         self.steps: CapturedSteps | None = None
         if graphs is not None:
@@ -112,21 +108,28 @@ class NetworkOracle:
 
     def reference_gradient(self, w: Tensor, batch: Sample) -> Tensor:
         """Return `gradient` and leave `totals` as they were: for weights that are not the iterate."""
+        with self.uncounted():
+            return self._backward(w, batch, None)
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Leave `totals` as they are, whatever is computed inside: training reports its own steps alone."""
         totals = self.totals.clone()
-        gradient = self._backward(w, batch, None)
-        self.totals.copy_(totals)
-        return gradient
+        try:
+            yield
+        finally:
+            self.totals.copy_(totals)
 
     def gradient_sum(self, w: Tensor, batch: Sample) -> Tensor:
         """Return the sum of the samples' gradients at `w` likewise, `piece` samples at a time; `totals` stay."""
-        replica, totals = self.replica, self.totals.clone()
+        replica = self.replica
         if w.data_ptr() != replica.weights.data_ptr():
             replica.weights.copy_(w)
         pieces = max(1, math.ceil(batch.ids.numel() / self.piece))
         if self.streams:
             self.split.expect(batch.ids.tensor_split(pieces)[0], seed=self.seed, epoch=batch.epoch)
-        self._accumulate(batch, None, None, pieces)
-        self.totals.copy_(totals)
+        with self.uncounted():
+            self._accumulate(batch, None, None, pieces)
         return replica.gradient.mul_(batch.ids.numel())
 
     def gradient_and_norms(self, w: Tensor, batch: Sample, samples: int | None = None) -> tuple[Tensor, Tensor]:
@@ -153,19 +156,6 @@ class NetworkOracle:
     def generator(self, batch: Sample) -> torch.Generator:
         """Return a generator for a method's random choices on a batch, on the CPU."""
         return torch.Generator().manual_seed(derive(self.seed, "choices", batch.number))
-
-    @contextmanager
-    def in_float32(self) -> Iterator[None]:
-        """Compute with float32 arithmetic throughout, uncompiled: for differences that fewer digits would drown."""
-        precision, size = self.precision, self._compiled_size
-        self.precision, self._compiled_size = "fp32", None
-        tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        try:
-            yield
-        finally:
-            self.precision, self._compiled_size = precision, size
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
 
     @cached_property
     def sample_norms(self) -> SampleNorms:
@@ -226,7 +216,7 @@ class NetworkOracle:
         """Fill the flat gradient, the batch statistics and the totals, by operators on the device alone."""
         self.replica.module.train()
         inputs, targets = self._meanwhile(arriving, partial(self.split.batch, ids, seed=self.seed, epoch=epoch))
-        loss, errors = self._forward(len(inputs))(inputs, targets)
+        loss, errors = self.forward_for(len(inputs))(inputs, targets)
         self.replica.backpropagate(loss)
         self.count(loss.detach(), errors, len(inputs))
 
@@ -235,7 +225,7 @@ class NetworkOracle:
         return [self.totals, self.replica.statistics, *self.replica.module.buffers()]
 
     def _accumulate(
-        self, batch: Sample, squares: Tensor | None, arriving: Tensor | None, cut: int | None = None
+        self, batch: Sample, squares: Tensor | None, arriving: Tensor | None, pieces: int | None = None
     ) -> None:
         """Fill the flat gradient, piece by piece, and `squares` with squared norms of contributions."""
         replica = self.replica
@@ -244,12 +234,12 @@ class NetworkOracle:
         if self._has_dropout:
             torch.manual_seed(derive(self.seed, "dropout", batch.number))
         replica.module.train()
-        pieces = self._pieces(batch.ids) if cut is None else batch.ids.tensor_split(cut)
-        statistics = torch.zeros_like(replica.statistics) if len(pieces) > 1 else None
+        parts = self._pieces(batch.ids) if pieces is None else batch.ids.tensor_split(pieces)
+        statistics = torch.zeros_like(replica.statistics) if len(parts) > 1 else None
         low = 0
-        for number, ids in enumerate(pieces, start=1):
-            if cut is not None and self.streams and number < len(pieces):
-                self.split.expect(pieces[number], seed=self.seed, epoch=batch.epoch)
+        for number, ids in enumerate(parts, start=1):
+            if pieces is not None and self.streams and number < len(parts):
+                self.split.expect(parts[number], seed=self.seed, epoch=batch.epoch)
             prepare = partial(self.split.batch, ids, seed=self.seed, epoch=batch.epoch)
             inputs, targets = self._meanwhile(arriving if low == 0 else None, prepare)
             recorded = None if squares is None or low >= squares.shape[1] else squares[:, low : low + len(ids)]
@@ -267,9 +257,6 @@ class NetworkOracle:
             self.totals[0] += loss * samples
             self.totals[1] += errors
             self.totals[2] += samples
-
-    def _forward(self, samples: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        return self._compiled if samples == self._compiled_size else self.loss
 
     def _pieces(self, ids: Tensor) -> tuple[Tensor, ...]:
         return ids.tensor_split(1 if self.micro_batch is None else math.ceil(ids.numel() / self.micro_batch))
@@ -295,7 +282,7 @@ class NetworkOracle:
             mean loss and number of errors, 0-d tensors on the device.
         """
         with nullcontext() if squares is None else self.sample_norms.recording(squares):
-            forward = self._forward(len(inputs)) if squares is None else self.loss
+            forward = self.forward_for(len(inputs)) if squares is None else self.loss
             loss, errors = forward(inputs, targets)
             (loss if weight == 1 else loss * weight).backward()
         return loss.detach(), errors
@@ -305,26 +292,3 @@ class NetworkOracle:
         totals = self.totals.clone()
         self.totals.zero_()
         return totals
-
-    def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean loss and number of errors of the replica as it stands, 0-d tensors on the device."""
-        module: Any = self.replica.module
-        outputs = self.outputs(inputs)
-        return module.loss(outputs, targets), module.errors(outputs, targets)
-
-    def outputs(self, inputs: Tensor) -> Tensor:
-        """Return the outputs of the replica as it stands, float32."""
-        with self._autocast():
-            outputs = self.replica.module(self.arranged(inputs))
-        return outputs.float()
-
-    def arranged(self, inputs: Tensor) -> Tensor:
-        """Return the inputs in the order in memory that the network has."""
-        if self.replica.channels_last and inputs.dim() == 4:
-            return inputs.contiguous(memory_format=torch.channels_last)
-        return inputs
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()

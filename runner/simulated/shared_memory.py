@@ -12,7 +12,6 @@ it writes one more.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,40 +27,7 @@ from runner.loop.batches import Batches, Leases, coordinate_generator
 from runner.loop.clock import Clock
 from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Activity
-
-PIECES = 8
-"""Pieces in which a vector is read or written where that takes time."""
-
-
-@dataclass
-class Hand:
-    """What one worker is at.
-
-    Attributes:
-        read: ŵ (n,), as far as it has been read.
-        v: the direction that is being written (n,); None unless it is.
-        chosen: the coordinates that are written; None for all.
-        writing: whether the next event is a piece of the write, not of the read.
-        piece: its number.
-        version: updates of the shared weights when the read began.
-        begin: virtual second of the task's start.
-        end: of its last piece.
-        tasks: tasks that this worker began.
-        rate: learning rate of the write.
-        statistics: batch-norm statistics of the batch.
-    """
-
-    read: Tensor
-    v: Tensor | None = None
-    chosen: Tensor | None = None
-    writing: bool = False
-    piece: int = 0
-    version: int = 0
-    begin: float = 0.0
-    end: float = 0.0
-    tasks: int = 0
-    rate: float = 0.0
-    statistics: Tensor = field(default_factory=lambda: torch.empty(0))
+from runner.simulated.memory_worker import MemoryWorker, coordinates_within, piece_bounds, piece_count
 
 
 class SimulatedMemory:
@@ -101,7 +67,7 @@ class SimulatedMemory:
         method.start(replica.weights.clone(), workers)
         self.statistics = replica.initial_statistics()
         self.leases = Leases(batches)
-        self.hands = [Hand(method.w.clone()) for _ in range(workers)]
+        self.workers = [MemoryWorker(method.w.clone()) for _ in range(workers)]
         self.heap: list[tuple[float, int]] = []
         self.waiting: dict[int, float] = {}
         n = method.w.numel()
@@ -118,40 +84,40 @@ class SimulatedMemory:
         control.start()
         if not self._resumed:
             self.leases.quota = next_barrier(self.method, -1)
-            for worker in range(len(self.hands)):
-                self._begin(worker, 0.0)
+            for worker in range(len(self.workers)):
+                self._start_task(worker, 0.0)
         while not self.leases.finished:
             time, worker = heapq.heappop(self.heap)
-            if self._step(worker, time):
+            if self._advance(worker, time):
                 finished = self.leases.finished
                 if control.due(finished):
                     control.evaluate(self.weights(), self.statistics, self.oracle.totals, self, finished)
         control.pause()
 
-    def _begin(self, worker: int, now: float) -> None:
+    def _start_task(self, worker: int, now: float) -> None:
         """Hand out the next batch, unless all are to meet first; the last to come then has the snapshot taken."""
         batch = self.leases.lease(worker)
         if batch is None:
             self.waiting[worker] = now
-            if self.leases.at_barrier and len(self.waiting) == len(self.hands):
-                self._meet()
+            if self.leases.at_barrier and len(self.waiting) == len(self.workers):
+                self._hold_barrier()
             return
         if self.oracle.streams:
             self.oracle.expect(batch)
-        hand = self.hands[worker]
-        hand.writing, hand.piece, hand.version, hand.begin = False, 0, self.control.updates, now
-        self._read(worker)
+        own = self.workers[worker]
+        own.writing, own.piece, own.version, own.begin = False, 0, self.control.updates, now
+        self._read_piece(worker)
 
-    def _meet(self) -> None:
+    def _hold_barrier(self) -> None:
         """Take a snapshot: every worker computes the gradient of its shard, and all go on when the last is done."""
-        workers, w = len(self.hands), self.method.w
+        workers, w = len(self.workers), self.method.w
         met, total, ends = max(self.waiting.values()), torch.zeros_like(w), []
-        for worker, hand in enumerate(self.hands):
+        for worker, own in enumerate(self.workers):
             shard = self.batches.shard(worker, workers, self.leases.next)
             total.add_(self.oracle.gradient_sum(w, shard))
             share = len(shard.ids) / self.batches.size
-            seconds = self.clock.compute_seconds(worker, hand.tasks, share, self.method.barrier_cost.gradients)
-            hand.tasks += 1
+            seconds = self.clock.compute_seconds(worker, own.tasks, share, self.method.barrier_cost.gradients)
+            own.tasks += 1
             self.activity.span(worker, "wait", self.waiting[worker], met)
             self.activity.span(worker, "compute", met, met + seconds)
             ends.append(met + seconds)
@@ -161,92 +127,79 @@ class SimulatedMemory:
         self.waiting.clear()
         for worker, end in enumerate(ends):
             self.activity.span(worker, "wait", end, max(ends))
-            self._begin(worker, max(ends))
+            self._start_task(worker, max(ends))
 
-    def _pieces(self, seconds: float) -> int:
-        return PIECES if seconds else 1
-
-    def _bounds(self, piece: int, pieces: int) -> slice:
-        n = self.method.w.numel()
-        return slice(n * piece // pieces, n * (piece + 1) // pieces)
-
-    def _read(self, worker: int) -> None:
+    def _read_piece(self, worker: int) -> None:
         """Read a piece; after the last one the worker computes."""
-        hand, pieces = self.hands[worker], self._pieces(self.read_seconds)
-        where = self._bounds(hand.piece, pieces)
-        hand.read[where].copy_(self.method.w[where])
-        hand.piece += 1
-        if hand.piece < pieces:
-            heapq.heappush(self.heap, (hand.begin + self.read_seconds * hand.piece / pieces, worker))
+        own, pieces = self.workers[worker], piece_count(self.read_seconds)
+        where = piece_bounds(self.method.w.numel(), own.piece, pieces)
+        own.read[where].copy_(self.method.w[where])
+        own.piece += 1
+        if own.piece < pieces:
+            heapq.heappush(self.heap, (own.begin + self.read_seconds * own.piece / pieces, worker))
             return
-        batch = self._held(worker)
+        batch = self._leased_batch(worker)
         share = len(batch.ids) / self.batches.size
-        begin = hand.begin + self.read_seconds
-        computing = self.clock.compute_seconds(worker, hand.tasks, share, self.method.evaluations(batch.number))
-        hand.tasks += 1
-        hand.writing, hand.piece, hand.end = True, 0, begin + computing
-        self.activity.span(worker, "transfer", hand.begin, begin)
-        self.activity.span(worker, "compute", begin, hand.end)
+        begin = own.begin + self.read_seconds
+        computing = self.clock.compute_seconds(worker, own.tasks, share, self.method.evaluations(batch.number))
+        own.tasks += 1
+        own.writing, own.piece, own.end = True, 0, begin + computing
+        self.activity.span(worker, "transfer", own.begin, begin)
+        self.activity.span(worker, "compute", begin, own.end)
         generator = coordinate_generator(self.seed, batch.number)
         chosen = self.method.coordinates(self.method.w.numel(), generator)
-        hand.chosen = None if chosen is None else chosen.to(self.method.w.device)
-        seconds = self._write_seconds(hand)
-        heapq.heappush(self.heap, (hand.end + seconds / self._pieces(seconds), worker))
+        own.coordinates = None if chosen is None else chosen.to(self.method.w.device)
+        seconds = self._write_seconds(own)
+        heapq.heappush(self.heap, (own.end + seconds / piece_count(seconds), worker))
 
-    def _write_seconds(self, hand: Hand) -> float:
-        written = self.method.w.numel() if hand.chosen is None else len(hand.chosen)
+    def _write_seconds(self, own: MemoryWorker) -> float:
+        written = self.method.w.numel() if own.coordinates is None else len(own.coordinates)
         return self.clock.transfer_seconds(FLOAT_BYTES * written)
 
-    def _step(self, worker: int, now: float) -> bool:
+    def _advance(self, worker: int, now: float) -> bool:
         """Read or write a worker's next piece; return whether an update is done with it."""
-        hand = self.hands[worker]
-        if not hand.writing:
-            self._read(worker)
+        own = self.workers[worker]
+        if not own.writing:
+            self._read_piece(worker)
             return False
-        if hand.piece == 0:
-            self._direct(worker)
-        assert hand.v is not None
-        seconds = self._write_seconds(hand)
-        pieces = self._pieces(seconds)
-        self.method.write(self._of(hand.chosen, self._bounds(hand.piece, pieces)), hand.v, hand.rate)
-        hand.piece += 1
-        if hand.piece < pieces:
-            heapq.heappush(self.heap, (hand.end + seconds * (hand.piece + 1) / pieces, worker))
+        if own.piece == 0:
+            self._compute_direction(worker)
+        assert own.v is not None
+        seconds = self._write_seconds(own)
+        pieces = piece_count(seconds)
+        piece = piece_bounds(self.method.w.numel(), own.piece, pieces)
+        self.method.write(coordinates_within(own.coordinates, piece), own.v, own.rate)
+        own.piece += 1
+        if own.piece < pieces:
+            heapq.heappush(self.heap, (own.end + seconds * (own.piece + 1) / pieces, worker))
             return False
-        self.activity.span(worker, "transfer", hand.end, now)
-        self._done(worker, now)
-        self._begin(worker, now)
+        self.activity.span(worker, "transfer", own.end, now)
+        self._finish_update(worker, now)
+        self._start_task(worker, now)
         return True
 
-    def _direct(self, worker: int) -> None:
+    def _compute_direction(self, worker: int) -> None:
         """Compute what is written from now on."""
-        hand, batch, rate = self.hands[worker], self._held(worker), self.control.rate()
-        hand.rate = self.method.rate(batch, Step(lr=rate.lr, decay=rate.decay))
-        v = self.method.direction(self.oracle, hand.read, batch)
-        hand.statistics = self.oracle.replica.statistics
-        if self._pieces(self._write_seconds(hand)) > 1:
+        own, batch, rate = self.workers[worker], self._leased_batch(worker), self.control.rate()
+        own.rate = self.method.rate(batch, Step(lr=rate.lr, decay=rate.decay))
+        v = self.method.direction(self.oracle, own.read, batch)
+        own.statistics = self.oracle.replica.statistics
+        if piece_count(self._write_seconds(own)) > 1:
             # Others compute before it is written to the end.
-            v, hand.statistics = v.clone(), hand.statistics.clone()
-        hand.v = v
+            v, own.statistics = v.clone(), own.statistics.clone()
+        own.v = v
 
-    def _of(self, chosen: Tensor | None, piece: slice) -> Tensor | slice:
-        """Return the chosen coordinates that lie in a piece."""
-        if chosen is None:
-            return piece
-        low, high = torch.searchsorted(chosen, chosen.new_tensor([piece.start, piece.stop])).tolist()
-        return chosen[low:high]
-
-    def _done(self, worker: int, now: float) -> None:
-        hand, control = self.hands[worker], self.control
+    def _finish_update(self, worker: int, now: float) -> None:
+        own, control = self.workers[worker], self.control
         batch = self.leases.done(worker)
-        running_average(self.statistics, hand.statistics)
-        staleness = control.updates - hand.version
+        running_average(self.statistics, own.statistics)
+        staleness = control.updates - own.version
         self.activity.staleness(worker, staleness)
-        hand.v = None
+        own.v = None
         gradients = len(batch.ids) * self.method.evaluations(batch.number)
         control.advance(gradients, now, self.oracle.totals, staleness)
 
-    def _held(self, worker: int) -> Batch:
+    def _leased_batch(self, worker: int) -> Batch:
         return self.batches.batch(self.leases.held[worker])
 
     def columns(self) -> dict[str, float]:
@@ -265,7 +218,8 @@ class SimulatedMemory:
         """Return everything that the rest of the run depends on."""
         return {
             "method": self.method.state(),
-            "hands": [{name: value for name, value in vars(hand).items() if value is not None} for hand in self.hands],
+            # Files have called the workers' states so since their first version.
+            "hands": [state.state_dict() for state in self.workers],
             "statistics": self.statistics,
             "totals": self.oracle.totals,
             "leases": self.leases.state_dict(),
@@ -278,9 +232,8 @@ class SimulatedMemory:
         """Restore what `state_dict` returned; `run` then continues."""
         self.method.load_state(state["method"])
         device = self.method.w.device
-        for hand, saved in zip(self.hands, state["hands"], strict=True):
-            for name, value in saved.items():
-                setattr(hand, name, value.to(device) if isinstance(value, Tensor) else value)
+        for worker, saved in zip(self.workers, state["hands"], strict=True):
+            worker.load_state_dict(saved, device)
         self.statistics.copy_(state["statistics"])
         self.oracle.totals.copy_(state["totals"])
         self.leases.load_state_dict(state["leases"])

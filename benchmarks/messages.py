@@ -29,7 +29,6 @@ from runner.processes.message_buffer import MessageBuffer
 from runner.processes.rendezvous import Rendezvous, file_rendezvous
 from runner.processes.server import ProcessServer
 from runner.processes.worker import push_fields, serve_worker
-from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
 from runner.train.build import RunComponents
 
@@ -142,7 +141,7 @@ class Server:
                 control=control,
                 activity=Activity(self.workers),
                 clock=given.clock(),
-                recorder=Recorder.of(given, control.folder) if control.folder else None,
+                recorder=given.recorder(control.folder) if control.folder else None,
             ),
         )
         return summary["samples_per_second"]  # a sample per round trip

@@ -15,12 +15,13 @@ from omegaconf import OmegaConf, open_dict
 from runner.cli.compose import composer
 from runner.config import schema
 from runner.config.schema import without_hydra
+from runner.loop.executor import Executor
 from runner.loop.train_control import TrainControl
 from runner.run_folder.contents import SUMMARY
 from runner.sweeps import subprocess_launcher
 from runner.train import build
 from runner.train.executors import simulated
-from runner.train.train import Executor, train
+from runner.train.train import train
 
 
 def parts(overrides: Sequence[str]) -> build.RunComponents:
@@ -40,12 +41,12 @@ def run(given: build.RunComponents, make: Callable[[TrainControl], Executor] | N
     """Make a whole run, run folder and progress included, and return its `summary.json`.
 
     Args:
-        given: the parts; used again for further runs, the method and the weights begin anew or go on, as they like.
+        given: the components. Used again for further runs; the method and the weights begin anew or go on then.
         make: builds the executor, by default the simulated one.
     """
     with tempfile.TemporaryDirectory(prefix="dcrun-bench-") as name, contextlib.redirect_stdout(io.StringIO()):
         folder = Path(name)
-        code = train(given, folder, virtual=True, make=make or (lambda control: simulated(given, control)))
+        code = train(given, folder, make or (lambda control: simulated(given, control)), virtual=True)
         summary = json.loads((folder / SUMMARY).read_text())
     if code or summary["status"] not in ("completed", "diverged"):
         raise RuntimeError(f"the measured run ended with exit code {code}, {summary['status']}")

@@ -30,7 +30,6 @@ from runner.config.schema import without_hydra
 from runner.config.seeds import derive
 from runner.gradients.evaluate import Score
 from runner.loop.stop import Stop
-from runner.loop.train_control import TrainControl
 from runner.run_folder.fingerprint import weights_sha256
 from runner.sweeps import subprocess_launcher
 from runner.train import build
@@ -102,13 +101,7 @@ class Trial:
             evaluator = _nothing
         self.notes = Notes()
         self.saved: list[tuple[int, dict[str, Any]]] = []
-        run = self.parts.cfg.run
-        self.control = TrainControl(
-            samples=len(self.parts.dataset.train),
-            epochs=run.epochs,
-            eval_every=run.eval_every,
-            checkpoint_every=run.checkpoint_every or run.eval_every,
-            schedule=self.parts.schedule,
+        self.control = self.parts.train_control(
             evaluator=evaluator,
             logger=self.notes,
             folder=folder,

@@ -5,47 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from algorithms.base import Message, ParameterServer
-from algorithms.shared_memory import SharedMemory
+from algorithms.base import Message, Stateful
 
 
-def next_barrier(server: ParameterServer | SharedMemory, updates: int) -> int | None:
+def next_barrier(method: Stateful, updates: int) -> int | None:
     """Return the number of updates after which the next barrier comes, above `updates`; None where none does.
 
     Before the run, `updates` is -1: a run may begin with a barrier.
     """
-    every = server.barrier_every
+    every = method.barrier_every
     if every is None:
         return None
-    first = every if server.barrier_from is None else server.barrier_from
+    first = every if method.barrier_from is None else method.barrier_from
     return first if updates < first else first + ((updates - first) // every + 1) * every
 
 
-def count_barriers(server: ParameterServer | SharedMemory, updates: int) -> int:
+def count_barriers(method: Stateful, updates: int) -> int:
     """Return how many barriers a run of so many updates has; one after the last of them is not held."""
-    found, at = 0, next_barrier(server, -1)
+    found, at = 0, next_barrier(method, -1)
     while at is not None and at < updates:
-        found, at = found + 1, next_barrier(server, at)
+        found, at = found + 1, next_barrier(method, at)
     return found
 
 
-def count_pushes(server: ParameterServer | SharedMemory, *, samples: int, size: int, epochs: float) -> int | None:
+def count_pushes(method: Stateful, *, samples: int, size: int, epochs: float) -> int | None:
     """Return the number of batches that make `epochs` effective passes, gradient evaluations / n, or just exceed them.
 
     A barrier's evaluations count with the push that follows it: no run ends with a barrier. None where each batch is
     evaluated once and barriers cost nothing, so that passes over the samples are effective passes.
     """
-    if server.barrier_cost.gradients == 0 and server.cost.gradients == 1:
+    if method.barrier_cost.gradients == 0 and method.cost.gradients == 1:
         return None
     budget, spent, count = epochs * samples - 1e-6, 0.0, 0
     per_epoch = math.ceil(samples / size)
-    barrier = next_barrier(server, -1)
+    barrier = next_barrier(method, -1)
     while spent < budget:
         if count == barrier:
-            spent += samples * server.barrier_cost.gradients
-            barrier = next_barrier(server, count)
+            spent += samples * method.barrier_cost.gradients
+            barrier = next_barrier(method, count)
         position = count % per_epoch
-        spent += min(size, samples - position * size) * server.evaluations(count)
+        spent += min(size, samples - position * size) * method.evaluations(count)
         count += 1
     return count
 

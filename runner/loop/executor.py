@@ -1,11 +1,14 @@
-"""What the training control asks of those around it: the executor that drives it, who writes down and who looks on."""
+"""What an executor is, and what the training control that it drives asks of those who write down and look on."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from algorithms.base import Message
 from runner.run_folder.timeline import Activity
 
 
@@ -31,18 +34,48 @@ class Observer(Protocol):
         ...
 
 
-class Executor(Protocol):
-    """What `TrainControl` needs of the executor that drives it."""
+class Executor(ABC):
+    """Runs a method to the end of its batches, and drives a `runner.loop.train_control.TrainControl` meanwhile.
+
+    Attributes:
+        activity: what each worker did when.
+        workers_lost: number of workers that the run went on without.
+    """
 
     activity: Activity
+    workers_lost: int = 0
 
+    @abstractmethod
+    def run(self) -> None:
+        """Run to the end of the batches.
+
+        Raises:
+            Stop: see `runner.loop.stop.Stop`; the run ends earlier.
+        """
+
+    @abstractmethod
+    def weights(self) -> Tensor:
+        """Return the flat weights (n,) of the solution."""
+
+    @abstractmethod
+    def running_statistics(self) -> Tensor:
+        """Return the flat running batch-norm statistics (k,) that belong to the solution."""
+
+    @abstractmethod
     def columns(self) -> dict[str, float]:
-        """Return what the executor adds to a row."""
-        ...
+        """Return what the executor adds to a row of metrics."""
 
+    @abstractmethod
+    def method_states(self) -> Sequence[Message]:
+        """Return the `state()` of the method's instances: of a server alone, or of every worker; not copies."""
+
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the rest of the run depends on."""
-        ...
+        """Return everything that the rest of the run depends on, as tensors and plain values."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; `run` then continues."""
 
 
 class NullLogger:

@@ -22,6 +22,7 @@ from runner.gradients.replica import running_average
 from runner.loop.batches import Batches, relative_share
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
+from runner.loop.executor import Executor
 from runner.loop.stop import PeerLost, Stop
 from runner.loop.train_control import CHECK_EVERY, TrainControl, synchronize
 from runner.processes.async_collective import AsyncCollective, PendingCollective
@@ -40,7 +41,7 @@ class Travelling(NamedTuple):
     pending: PendingCollective
 
 
-class ProcessCollective:
+class ProcessCollective(Executor):
     """Run one rank of a collective method; rank 0 owns the run folder.
 
     Args:
@@ -266,6 +267,10 @@ class ProcessCollective:
     def running_statistics(self) -> Tensor:
         """Return the workers' mean running batch-norm statistics as gathered at the last evaluation."""
         return torch.stack(self._gathered["statistics"]).mean(0)
+
+    def method_states(self) -> list[Message]:
+        """Return the method's state of all ranks, as gathered at the last evaluation."""
+        return self._gathered["methods"]
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on, of all ranks, as gathered at the last evaluation."""

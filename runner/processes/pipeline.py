@@ -21,12 +21,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from algorithms.base import Batch, Step
+from algorithms.base import Batch, Message, Step
 from algorithms.pipeline import Features, Pipeline
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
+from runner.loop.executor import Executor
 from runner.loop.pipeline_schedule import FORWARD_SHARE, counts_memory, memory_columns, restore_module
 from runner.loop.stop import PeerLost, Stop
 from runner.loop.train_control import CHECK_EVERY, TrainControl, synchronize
@@ -36,7 +37,7 @@ from runner.processes.rendezvous import Rendezvous
 from runner.run_folder.timeline import Activity
 
 
-class ProcessPipeline:
+class ProcessPipeline(Executor):
     """Run one module of a pipeline method; rank 0, the first, owns the run folder.
 
     Args:
@@ -282,6 +283,10 @@ class ProcessPipeline:
     def running_statistics(self) -> Tensor:
         """Return the running batch-norm statistics of all modules as gathered at the last evaluation (k,)."""
         return self._gathered["statistics"].to(self.oracle.device)
+
+    def method_states(self) -> list[Message]:
+        """Return the method's state of all modules, as gathered at the last evaluation."""
+        return self._gathered["methods"]
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on, of all ranks, as gathered at the last evaluation."""

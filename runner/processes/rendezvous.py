@@ -10,9 +10,13 @@ store. Collective methods and pipelines share one group of all ranks; a paramete
 from __future__ import annotations
 
 import datetime
+import io
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,6 +24,8 @@ import torch.distributed as dist
 TRANSFER_TIMEOUTS = 10
 """A single transfer may take this many times `cluster.timeout`: the other side may be evaluating. Peers that are dead
 or stuck are noticed earlier, by whoever started them."""
+READY = "rank 0 is ready"
+"""Key by which rank 0 tells the others that it has built its run."""
 
 
 @dataclass
@@ -100,3 +106,32 @@ def loopback() -> str:
         if name.startswith("lo"):
             return name
     raise RuntimeError("this machine has no loopback interface")
+
+
+@contextmanager
+def rank_zero_first(rendezvous: Rendezvous) -> Iterator[None]:
+    """Have rank 0 do what is in the block before the others do it; if it fails there, they wait until they are ended.
+
+    Raises:
+        RuntimeError: rank 0 did not come through the block within the store's timeout.
+    """
+    if rendezvous.rank:
+        rendezvous.store.wait([READY])
+    yield
+    if rendezvous.rank == 0:
+        rendezvous.store.set(READY, "yes")
+
+
+def broadcast_state(state: dict[str, Any] | None, device: torch.device) -> dict[str, Any]:
+    """Send rank 0's state to all ranks: tensors and plain values only; empty if rank 0 has None."""
+    file = io.BytesIO()
+    if dist.get_rank() == 0:
+        torch.save(state or {}, file)
+    size = torch.tensor([len(file.getbuffer())], device=device)
+    dist.broadcast(size, 0)
+    content = torch.zeros(int(size), dtype=torch.uint8)
+    if dist.get_rank() == 0:
+        content.copy_(torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8))
+    content = content.to(device)
+    dist.broadcast(content, 0)
+    return torch.load(io.BytesIO(content.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)

@@ -29,6 +29,7 @@ from runner.gradients.replica import Replica, running_average
 from runner.loop.barrier import next_barrier, sum_messages
 from runner.loop.batches import Batches, Leases
 from runner.loop.clock import Clock
+from runner.loop.executor import Executor
 from runner.loop.stop import PeerLost
 from runner.loop.train_control import TrainControl
 from runner.processes.child import FindLost
@@ -63,7 +64,7 @@ class Connection:
         self.taking: list[int] = []
 
 
-class ProcessServer:
+class ProcessServer(Executor):
     """Serve a parameter-server method to worker processes.
 
     Args:
@@ -421,6 +422,10 @@ class ProcessServer:
     def running_statistics(self) -> Tensor:
         """Return the flat running batch-norm statistics that belong to the solution."""
         return self.statistics
+
+    def method_states(self) -> list[Message]:
+        """Return the method's state of the server."""
+        return [self.server.state()]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a later run on processes continues from; gradients being computed are not part of it."""

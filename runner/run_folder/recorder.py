@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.run_folder.jsonl import to_line, truncate_lines
-from runner.run_folder.trace import BITS, FILE, facts
-from runner.train.build import RunComponents
+from runner.run_folder.trace import BITS, FILE
 
 log = logging.getLogger("dcrun")
 
@@ -22,7 +21,7 @@ class Recorder:
 
     Args:
         folder: the run folder.
-        about: the first line, as of `facts`.
+        about: the first line, as of `trace_facts`.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
@@ -31,13 +30,6 @@ class Recorder:
         self.lines: int | None = None
         self._pending: list[str] = []
         self._failed = False
-
-    @classmethod
-    def of(cls, parts: RunComponents, folder: Path) -> Recorder | None:
-        """Return what writes a run's trace; None where `cluster.record` says no, by default on all but processes."""
-        cluster = parts.cfg.cluster
-        wanted = cluster.kind == "processes" if cluster.record is None else cluster.record
-        return cls(folder, facts(parts)) if wanted else None
 
     def begin(self) -> None:
         """Begin the file; one that is continued (`load_state_dict`) says so instead."""

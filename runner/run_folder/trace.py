@@ -18,16 +18,17 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from omegaconf import DictConfig
 
-from algorithms.base import Layout, ParameterServer, Stateful
+from algorithms.base import ParameterServer, Stateful
 from runner.config.errors import InputError, shown
 from runner.config.units import FLOAT_BYTES
 from runner.run_folder import machine
-from runner.train.build import RunComponents
 
 log = logging.getLogger("dcrun")
 
@@ -74,36 +75,57 @@ class Record(NamedTuple):
     served: float = 0.0
 
 
-def facts(parts: RunComponents) -> dict[str, Any]:
-    """Return what identifies a run for a replay: the content of a trace's first line."""
-    cfg, method, n = parts.cfg, parts.method, parts.oracle.replica.weights.numel()
-    sizes = method.layout(n) if isinstance(method, ParameterServer) else Layout({}, {})
+def trace_facts(
+    cfg: DictConfig,
+    server: ParameterServer,
+    *,
+    workers: int,
+    samples: int,
+    parameters: int,
+    dataset_fingerprint: str,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return what identifies a run for a replay: the content of a trace's first line.
+
+    Args:
+        cfg: the composed configuration.
+        server: the method; it need not have started.
+        workers: number of workers M.
+        samples: size of the training set.
+        parameters: number n of weights.
+        dataset_fingerprint: of the data set's content.
+        device: where gradients are computed.
+    """
+    layout = server.layout(parameters)
     return {
         "trace": VERSION,
         **{group: cfg.names[group] for group in ("algorithm", "model", "dataset", "cluster")},
         "seed": cfg.seed,
-        "workers": parts.workers,
+        "workers": workers,
         "batch_size": cfg.run.batch_size,
         "epochs": float(cfg.run.epochs),
-        "samples": len(parts.dataset.train),
-        "dataset_fingerprint": parts.dataset.fingerprint,
-        "parameters": n,
-        "pull_bytes": FLOAT_BYTES * sum(sizes.pull.values()),
-        "push_bytes": FLOAT_BYTES * sum(sizes.push.values()),
-        "gradients": method.cost.gradients,
-        "barriers": barriers(method),
+        "samples": samples,
+        "dataset_fingerprint": dataset_fingerprint,
+        "parameters": parameters,
+        "pull_bytes": FLOAT_BYTES * sum(layout.pull.values()),
+        "push_bytes": FLOAT_BYTES * sum(layout.push.values()),
+        "gradients": server.cost.gradients,
+        "barriers": barriers(server),
         **{key: cfg.run[key] for key in ("precision", "channels_last", "compile")},
         "cpu": machine.cpu_model(),
         "isa": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "device": parts.device.type,
+        "device": device.type,
     }
 
 
 def barriers(method: Stateful) -> list[int] | None:
-    """Return after how many updates a method's first barrier comes, and how many there are between two."""
-    if not isinstance(method, ParameterServer) or method.barrier_every is None:
+    """Return after how many updates a method's first barrier comes, and how many there are between two.
+
+    Return None if the method has no barriers.
+    """
+    if method.barrier_every is None:
         return None
     return [method.barrier_every if method.barrier_from is None else method.barrier_from, method.barrier_every]
 
@@ -155,16 +177,19 @@ class Trace:
             raise InputError.of("cluster.trace", str(path), str(error), "a whole trace.jsonl") from error
         return cls(path, about, records)
 
-    def check(self, parts: RunComponents) -> None:
-        """Refuse a run that the trace does not fit, warn where its bits will differ.
+    def check(self, mine: Mapping[str, Any], updates: int) -> None:
+        """Refuse a run that the trace does not fit, and warn if its last bits will differ.
+
+        Args:
+            mine: what `trace_facts` says of the run.
+            updates: number of updates that the run makes.
 
         Raises:
             InputError: naming the key that differs.
         """
-        mine = facts(parts)
         for name, key in MUST_AGREE.items():
             if mine[name] != self.about[name]:
-                value = mine[name] if key != "dataset" else parts.cfg.names.dataset
+                value = mine[name] if key != "dataset" else mine["dataset"]
                 what = {"samples": "training samples", "dataset_fingerprint": "content"}.get(name)
                 differs = f"its {what} are {mine[name]}, the trace has {self.about[name]}"
                 wrong = differs if what else f"the trace in {self.path} was recorded with {shown(self.about[name])}"
@@ -179,14 +204,14 @@ class Trace:
                 for found in (mine["barriers"], theirs)
             ]
             wrong = f"it {said[0]}, the recorded run {said[1]}"
-            raise InputError.of("algorithm", parts.cfg.names.algorithm, wrong, "methods whose workers meet as often")
+            raise InputError.of("algorithm", mine["algorithm"], wrong, "methods whose workers meet as often")
         for about in [self.about, *self._machines()]:
             differing = [key for key in BITS if mine[key] != about[key]]
             if differing:
                 pairs = ", ".join(f"{key} {about[key]} (here {mine[key]})" for key in differing)
                 log.warning("the trace was recorded with %s: the schedule is the same, the last bits are not", pairs)
-        if self.updates < len(parts.batches):
-            stopped = f"its run ended after update {self.updates} of {len(parts.batches)}; so does the replay"
+        if self.updates < updates:
+            stopped = f"its run ended after update {self.updates} of {updates}; so does the replay"
             log.warning("the trace is of a part of a run: %s", stopped)
 
     def _machines(self) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from runner.gradients.replica import running_average
 from runner.loop.batches import Batches, relative_share
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
+from runner.loop.executor import Executor
 from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Activity
 
@@ -34,7 +35,7 @@ class Travelling(NamedTuple):
     combined: Message
 
 
-class SimulatedCollective:
+class SimulatedCollective(Executor):
     """Run a collective method on simulated workers.
 
     Args:
@@ -199,6 +200,10 @@ class SimulatedCollective:
     def running_statistics(self) -> Tensor:
         """Return the workers' mean running batch-norm statistics (k,)."""
         return self.statistics.mean(0)
+
+    def method_states(self) -> list[Message]:
+        """Return the method's state of every worker, or of one where all are the same."""
+        return [method.state() for method in self.methods]
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on."""

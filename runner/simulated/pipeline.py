@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.base import Step
+from algorithms.base import Message, Step
 from algorithms.pipeline import Features, Pipeline
 from runner.gradients.directions import Directions
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
+from runner.loop.executor import Executor
 from runner.loop.pipeline_schedule import (
     FORWARD_SHARE,
     backward,
@@ -34,7 +35,7 @@ from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Activity
 
 
-class SimulatedPipeline:
+class SimulatedPipeline(Executor):
     """Run a pipeline method on simulated modules.
 
     Args:
@@ -171,6 +172,10 @@ class SimulatedPipeline:
     def running_statistics(self) -> Tensor:
         """Return the running batch-norm statistics of all modules (k,)."""
         return torch.cat([stage.running for stage in self.partition.stages])
+
+    def method_states(self) -> list[Message]:
+        """Return the method's state of every module."""
+        return [method.state() for method in self.methods]
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on; a graph is kept as what it is made of."""

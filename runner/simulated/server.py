@@ -24,6 +24,7 @@ from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier, sum_messages
 from runner.loop.batches import Batches, Leases
+from runner.loop.executor import Executor
 from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
@@ -31,7 +32,7 @@ from runner.run_folder.trace import BARRIER, LOST, RESUMED, Record
 from runner.simulated.events import Event, Events
 
 
-class SimulatedServer:
+class SimulatedServer(Executor):
     """Run a parameter-server method on simulated workers.
 
     Args:
@@ -248,6 +249,10 @@ class SimulatedServer:
     def running_statistics(self) -> torch.Tensor:
         """Return the flat running batch-norm statistics that belong to the solution."""
         return self.statistics
+
+    def method_states(self) -> list[Message]:
+        """Return the method's state of the server."""
+        return [self.server.state()]
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on."""

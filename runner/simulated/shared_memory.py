@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, Step
+from algorithms.base import Batch, Message, Step
 from algorithms.shared_memory import SharedMemory
 from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
@@ -25,12 +25,13 @@ from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
 from runner.loop.batches import Batches, Leases, coordinate_generator
 from runner.loop.clock import Clock
+from runner.loop.executor import Executor
 from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Activity
 from runner.simulated.memory_worker import MemoryWorker, coordinates_within, piece_bounds, piece_count
 
 
-class SimulatedMemory:
+class SimulatedMemory(Executor):
     """Run a method on simulated workers that share their weights.
 
     Args:
@@ -213,6 +214,10 @@ class SimulatedMemory:
     def running_statistics(self) -> Tensor:
         """Return the flat running batch-norm statistics that belong to the solution."""
         return self.statistics
+
+    def method_states(self) -> list[Message]:
+        """Return the method's state of the one instance that serves all workers."""
+        return [self.method.state()]
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on."""

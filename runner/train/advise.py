@@ -20,7 +20,8 @@ from runner.config.errors import InputError
 from runner.config.units import FLOAT_BYTES
 from runner.loop.clock import Clock
 from runner.train import measure
-from runner.train.build import RunComponents
+from runner.train.components import RunComponents
+from runner.train.executors import topology_of
 
 DRAWS = 200
 """Periods that the slowest worker's time is the mean of."""
@@ -105,7 +106,7 @@ class Advice:
         return self.measured_step + clock.sleep_seconds(worker, task, self.measured_step, 1.0, gradients)
 
 
-def show(parts: RunComponents) -> int:
+def show(components: RunComponents) -> int:
     """Print t_p, t_c, the smallest delay that hides t_c, and throughput against workers; train nothing.
 
     Returns:
@@ -114,30 +115,39 @@ def show(parts: RunComponents) -> int:
     Raises:
         InputError: the method does not combine.
     """
-    cfg, method, workers = parts.cfg, parts.method, parts.workers
-    if not isinstance(method, Collective):
-        where = "a parameter server" if method.has_server else "modules of a network"
-        if method.shares_memory:
-            where = "one vector of weights in shared memory"
-        what = f"algorithm={cfg.names.algorithm} uses {where}"
+    cfg, method, workers = components.cfg, components.method, components.workers
+    if not method.steps_together:
+        what = f"algorithm={cfg.names.algorithm} uses {topology_of(type(method)).medium}"
         raise InputError.of(
             "run.advise", True, what, "with algorithms that combine: all workers have the whole network"
         )
-    advice = measured(parts) if cfg.cluster.kind == "processes" else modelled(parts)
+    advice = measured(components) if cfg.cluster.kind == "processes" else modelled(components)
+    console = Console()
+    console.print(_facts(components, advice))
+    console.print(_throughputs(components, advice))
+    if workers > 1 and not advice.combination_seconds(workers):
+        console.print("This network takes no time: cluster.network.bandwidth and .latency set what it takes.")
+    return 0
+
+
+def _facts(components: RunComponents, advice: Advice) -> Table:
+    """Return the table of the run's own number of workers."""
+    cfg, method, workers = components.cfg, components.method, components.workers
     source = "measured, a worker alone" if cfg.cluster.kind == "processes" else "modelled"
     step, combination, delay = advice.step_seconds(workers), advice.combination_seconds(workers), advice.delay(workers)
-
-    console = Console()
     facts = Table(title=f"communication of {cfg.names.algorithm} on {cfg.names.model}", show_header=False)
-    facts.add_row("weights", f"{parts.oracle.replica.weights.numel():,}")
+    facts.add_row("weights", f"{components.parameters:,}")
     facts.add_row("a worker's contribution", f"{advice.nbytes / 2**20:.2f} MiB")
     facts.add_row("t_p, one step of computing", f"{step:.4g} s ({source})")
     facts.add_row(f"t_c, one combination of {workers} workers", f"{combination:.4g} s ({source.split(',')[0]})")
     facts.add_row("smallest delay with d t_p >= t_c", f"{delay} step(s), in periods of at least {delay + 1}")
     facts.add_row("the method as configured", f"every {method.period} step(s), {method.delay} step(s) late")
-    console.print(facts)
+    return facts
 
-    compared = method.compared()
+
+def _throughputs(components: RunComponents, advice: Advice) -> Table:
+    """Return the table of throughput by number of workers, a column for each schedule that the method compares."""
+    compared = components.method.compared()
     table = Table(title="throughput, samples/s and share of what it would be without communication")
     for column in (
         "workers",
@@ -146,34 +156,29 @@ def show(parts: RunComponents) -> int:
         *(f"{name}\n{_schedule_text(schedule)}" for name, schedule in compared.items()),
     ):
         table.add_column(column, justify="right", no_wrap=True)
-    for m in _rows(parts):
+    for m in _rows(components):
         cells = []
         for schedule in compared.values():
             samples, share = advice.throughput(m, schedule)
             cells.append(f"{samples:,.{0 if samples >= 1000 else 1}f} {100 * share:3.0f} %")
         table.add_row(str(m), f"{advice.combination_seconds(m):.4g}", str(advice.delay(m)), *cells)
-    console.print(table)
-    if workers > 1 and not combination:
-        console.print("This network takes no time: cluster.network.bandwidth and .latency set what it takes.")
-    return 0
+    return table
 
 
-def modelled(parts: RunComponents) -> Advice:
+def modelled(components: RunComponents) -> Advice:
     """Return what the simulated cluster's models say."""
-    assert isinstance(parts.method, Collective)
-    weights = parts.oracle.replica.weights.numel()
-    return Advice(parts.cfg, parts.method, weights=weights, batch_size=parts.cfg.run.batch_size)
+    cfg, method = components.cfg, components.method
+    return Advice(cfg, method, weights=components.parameters, batch_size=cfg.run.batch_size)
 
 
-def measured(parts: RunComponents) -> Advice:
+def measured(components: RunComponents) -> Advice:
     """Return what this machine's processes need, and the network that they act on top."""
-    cfg, method, workers = parts.cfg, parts.method, parts.workers
-    assert isinstance(method, Collective)
-    weights = parts.oracle.replica.weights.numel()
+    cfg, workers = components.cfg, components.workers
+    method: Collective = components.method
     step: float | None = None
     if cfg.cluster.compute.seconds is None:
-        step = measure.step_seconds(parts)
-    elements = sum(method.layout(weights).values())
+        step = measure.step_seconds(components)
+    elements = sum(method.layout(components.parameters).values())
     combination: tuple[float, int] | None = None
     if workers > 1:
         seconds = measure.combination_seconds(elements, workers, method.combine, cfg.cluster.timeout)
@@ -181,20 +186,20 @@ def measured(parts: RunComponents) -> Advice:
     return Advice(
         cfg,
         method,
-        weights=weights,
+        weights=components.parameters,
         batch_size=cfg.run.batch_size,
         measured_step=step,
         measured_combination=combination,
     )
 
 
-def _rows(parts: RunComponents) -> Iterable[int]:
+def _rows(components: RunComponents) -> Iterable[int]:
     """Return the numbers of workers to show: powers of two around the run's own; that alone where workers differ."""
-    cluster = parts.cfg.cluster
+    cluster = components.cfg.cluster
     if cluster.compute.speeds is not None or cluster.stragglers.workers is not None:
-        return [parts.workers]
-    most = parts.method.max_workers or max(32, 4 * parts.workers)
-    return sorted({parts.workers} | {2**k for k in range(most.bit_length()) if 2**k <= most})
+        return [components.workers]
+    most = components.method.max_workers or max(32, 4 * components.workers)
+    return sorted({components.workers} | {2**k for k in range(most.bit_length()) if 2**k <= most})
 
 
 def _schedule_text(schedule: CommunicationSchedule) -> str:

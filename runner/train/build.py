@@ -1,137 +1,34 @@
-"""From a composed configuration to the parts of a run: data, network, method, schedule.
+"""From a composed configuration to the components of a run: data, network, method, schedule.
 
 Wrong input shows here, as `InputError`, before anything is trained or written.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
-from algorithms.base import Collective, ParameterServer, Problem, Stateful
-from algorithms.pipeline import Pipeline
-from algorithms.shared_memory import SharedMemory
+from algorithms.base import Stateful
 from runner.config.errors import InputError, building
 from runner.config.schema import GPU_SLOT
 from runner.config.seeds import derive
-from runner.config.validation import check_each
 from runner.gradients.cuda_graph import CudaGraphs
-from runner.gradients.diagnostics import LayerLog, spread
-from runner.gradients.evaluate import Evaluator
-from runner.gradients.objective import Objective
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import Replica
 from runner.gradients.side_stream import CudaSideStream
 from runner.loop.barrier import count_pushes
 from runner.loop.batches import Batches
-from runner.loop.clock import Clock
-from runner.loop.executor import Executor, Observer
 from runner.loop.schedule import Schedule
 from runner.train import compatibility
+from runner.train.components import RunComponents, prepare_method
+from runner.train.workers import update_samples, workers_of
 
 log = logging.getLogger("dcrun")
-
-
-@dataclass
-class RunComponents:
-    """What a run is made of; see `build_run`.
-
-    Attributes:
-        cfg: the composed configuration.
-        workers: number of workers M.
-        device: where this process computes.
-        dataset: see `data.base.Dataset`.
-        oracle: gradients of the network on the training data; its replica holds the initial weights.
-        method: a fresh, unstarted instance of the algorithm.
-        schedule: learning rate.
-        batches: what each update uses; M times the batch size for a collective method.
-    """
-
-    cfg: DictConfig
-    workers: int
-    device: torch.device
-    dataset: Any
-    oracle: NetworkOracle
-    method: ParameterServer | Collective | SharedMemory | Pipeline
-    schedule: Schedule
-    batches: Batches
-
-    def new_method(self) -> Any:
-        """Return one more unstarted instance of the algorithm."""
-        method = instantiate(self.cfg.algorithm)
-        method.prepare(self.oracle.replica.layers)
-        method.plan(len(self.dataset.train), self.cfg.run.batch_size)
-        bind_problem(method, self.cfg, len(self.dataset.train), self.workers, self.oracle.replica)
-        return method
-
-    def observers(self, folder: Path, lines: int) -> list[Observer]:
-        """Return what `run.diagnostics` asks for.
-
-        Args:
-            folder: the run folder.
-            lines: evaluations made before, as a checkpoint knows.
-        """
-        run = self.cfg.run
-        if not run.diagnostics:
-            return []
-        ids = spread(len(self.dataset.train), run.diagnostic_samples)
-        return [LayerLog(self.oracle, ids, folder, lines, run.diagnostics, batch_size=run.eval_batch_size)]
-
-    @property
-    def classifies(self) -> bool:
-        """Whether the model guesses classes."""
-        return getattr(self.oracle.replica.module, "classifies", True)
-
-    def measure(self, weights: Tensor, executor: Executor) -> dict[str, float]:
-        """Return what is known of the objective at flat weights: nothing, where the model does not tell its φ_i."""
-        if self._objective is None:
-            return {}
-        state = executor.state_dict()
-        return self._objective(weights, state["methods"] if "methods" in state else [state["method"]])
-
-    @functools.cached_property
-    def _objective(self) -> Objective | None:
-        module = self.oracle.replica.module
-        if not hasattr(module, "quadratic"):
-            return None
-        return Objective(module, self.dataset.train, self.method.weight_decay, self.method.duals)
-
-    def clock(self) -> Clock:
-        """Return the clock of the run's cluster."""
-        cluster = self.cfg.cluster
-        return Clock(cluster.compute, cluster.stragglers, cluster.network, workers=self.workers, seed=self.cfg.seed)
-
-    def evaluator(self) -> Evaluator | None:
-        """Return the evaluator on the test data, None where there are none."""
-        if not len(self.dataset.test):
-            return None
-        size, top5 = self.cfg.run.eval_batch_size, self.dataset.top5
-        return Evaluator(self.oracle, self.dataset.test, batch_size=size, top5=top5)
-
-
-def workers_of(cfg: DictConfig, algorithm: type[ParameterServer | Collective | SharedMemory | Pipeline]) -> int:
-    """Return the number of workers: the user's, else the algorithm's own.
-
-    Raises:
-        InputError: more workers than the algorithm can use, or a list that names others than these.
-    """
-    workers, most = cfg.cluster.workers, algorithm.max_workers
-    if workers is None:
-        workers = algorithm.default_workers
-    elif most is not None and workers > most:
-        what = f"algorithm={cfg.names.algorithm} runs on " + ("one worker" if most == 1 else f"at most {most} workers")
-        raise InputError.of("cluster.workers", workers, what, "1, or null" if most == 1 else f"1 to {most}, or null")
-    check_each(cfg.cluster, workers)
-    return workers
 
 
 def device_of(cfg: DictConfig, rank: int = 0) -> torch.device:
@@ -156,7 +53,9 @@ def device_of(cfg: DictConfig, rank: int = 0) -> torch.device:
 
 
 def set_numerics(cfg: DictConfig) -> None:
-    """Set for this process whether kernels may use TF32, and whether all they do must repeat bit for bit."""
+    """Set for this process how it computes: threads, TF32, and whether all that kernels do must repeat bit for bit."""
+    if cfg.run.threads is not None:
+        torch.set_num_threads(cfg.run.threads)
     torch.backends.cuda.matmul.allow_tf32 = cfg.run.precision == "tf32"
     # Convolutions have a switch of their own, which is on by default.
     torch.backends.cudnn.allow_tf32 = cfg.run.precision == "tf32"
@@ -168,7 +67,10 @@ def set_numerics(cfg: DictConfig) -> None:
 
 
 def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
-    """Build the parts of a run for one process.
+    """Build what a run is made of, for one process.
+
+    What can be refused without data is refused first: data may take minutes to decode, and nothing is written before
+    this returns.
 
     Args:
         cfg: the composed configuration, checked by `runner.config.validation.check`.
@@ -180,80 +82,81 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
     algorithm = get_class(cfg.algorithm._target_)
     workers = workers_of(cfg, algorithm)
     compatibility.check_algorithm(cfg, algorithm, workers)
+    # Before the device is looked at: what must repeat bit for bit is read from the environment when CUDA starts.
     set_numerics(cfg)
     device = device_of(cfg, rank)
     compatibility.check_device(cfg, algorithm, device)
-    if cfg.run.threads is not None:
-        torch.set_num_threads(cfg.run.threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     with building():
         method = instantiate(cfg.algorithm)
         dataset = instantiate(cfg.dataset)
-    n = len(dataset.train)
-    compatibility.check_size(cfg, algorithm, workers, n)
-    torch.manual_seed(derive(cfg.seed, "weights"))
-    with building():
-        module = instantiate(cfg.model, shape=tuple(dataset.shape), classes=dataset.classes).to(device)
-    dataset.to(device)
-    on_gpu = device.type == "cuda"
-    oracle = NetworkOracle(
-        Replica(module, channels_last=cfg.run.channels_last),
-        dataset.train,
-        seed=cfg.seed,
-        precision=cfg.run.precision,
-        # On a CPU the network's operators take most of the time; there only the update is compiled.
-        compiled=cfg.run.batch_size if cfg.run.compile and on_gpu else None,
-        micro_batch=cfg.run.micro_batch,
-        graphs=CudaGraphs(device) if cfg.run.capture == "auto" and on_gpu else None,
-        side_stream=CudaSideStream(device) if on_gpu else None,
-        piece=min(cfg.run.eval_batch_size, cfg.run.micro_batch or cfg.run.eval_batch_size),
-    )
+    samples = len(dataset.train)
+    compatibility.check_size(cfg, algorithm, workers, samples)
+    oracle = build_oracle(cfg, dataset, device)
     compatibility.check_problem(cfg, method, oracle, dataset.train)
     with building():
-        method.prepare(oracle.replica.layers)
-        method.plan(n, cfg.run.batch_size)
-        bind_problem(method, cfg, n, workers, oracle.replica)
+        prepare_method(method, cfg, samples, workers, oracle.replica)
         if method.per_sample or "variance_factor" in cfg.run.diagnostics:
             oracle.sample_norms  # noqa: B018 (refuses a network with layers that cannot tell them)
-    together = workers if isinstance(method, Collective) else 1
-    size, epochs = cfg.run.batch_size * together, cfg.run.epochs
-    batches = Batches(
-        samples=n,
-        size=size,
-        seed=cfg.seed,
-        epochs=epochs,
-        total=count_pushes(method, samples=n, size=size, epochs=epochs)
-        if isinstance(method, ParameterServer | SharedMemory)
-        else None,
-        device="cpu" if oracle.streams else device,
-        shards=None if method.needs == "gradients" else workers,
-    )
-    if not len(batches):
-        raise InputError.of("run.epochs", cfg.run.epochs, f"is no update of {n} samples", f"{1 / n:.2g} or more")
+    batches = build_batches(cfg, method, samples, workers, "cpu" if oracle.streams else device)
     schedule = schedule_of(cfg, workers, batches.size)
     bound = method.largest_rate()
     if bound is not None and cfg.schedule.lr >= bound:
         log.warning("schedule.lr=%g: this problem needs a rate below %.3g, or it diverges", cfg.schedule.lr, bound)
-    return RunComponents(cfg, workers, device, dataset, oracle, method, schedule, batches)
+    components = RunComponents(cfg, workers, device, dataset, oracle, method, schedule, batches)
+    if method.cuts_network:
+        components.partition  # noqa: B018 (refuses a network that cannot be cut)
+    return components
 
 
-def bind_problem(method: Stateful, cfg: DictConfig, n: int, workers: int, replica: Replica) -> None:
-    """Tell a method that needs more than gradients what the problem is.
+def build_oracle(cfg: DictConfig, dataset: Any, device: torch.device) -> NetworkOracle:
+    """Build the network with its initial weights, and put it and the data on the device.
 
     Raises:
-        InputError: the model is none that it can train.
-        ValueError: it cannot solve such a problem.
+        InputError: naming the key, the value and what is allowed.
     """
-    if method.needs == "gradients":
-        return
-    module = replica.module
-    if not hasattr(module, "quadratic") or (method.needs == "dual" and not getattr(module, "dual", False)):
-        what = "needs a quadratic loss" if method.needs == "dual" else "needs gradients of single samples"
-        allowed = "ridge" if method.needs == "dual" else "ridge, pca_step"
-        raise InputError.of("model", cfg.names.model, f"algorithm={cfg.names.algorithm} {what}", allowed)
-    scalar = bool(getattr(module, "scalar", True))
-    method.bind_problem(Problem(n, replica.weights.numel(), workers, cfg.run.batch_size, scalar))
+    # Right before the network is built: the initial weights depend on the seed and the model alone, whatever the
+    # algorithm or the data set drew before.
+    torch.manual_seed(derive(cfg.seed, "weights"))
+    with building():
+        module = instantiate(cfg.model, shape=tuple(dataset.shape), classes=dataset.classes).to(device)
+    dataset.to(device)
+    run, on_gpu = cfg.run, device.type == "cuda"
+    return NetworkOracle(
+        Replica(module, channels_last=run.channels_last),
+        dataset.train,
+        seed=cfg.seed,
+        precision=run.precision,
+        # On a CPU the network's operators take most of the time; there only the update is compiled.
+        compiled=run.batch_size if run.compile and on_gpu else None,
+        micro_batch=run.micro_batch,
+        graphs=CudaGraphs(device) if run.capture == "auto" and on_gpu else None,
+        side_stream=CudaSideStream(device) if on_gpu else None,
+        piece=min(run.eval_batch_size, run.micro_batch or run.eval_batch_size),
+    )
+
+
+def build_batches(cfg: DictConfig, method: Stateful, samples: int, workers: int, device: torch.device | str) -> Batches:
+    """Return the batches of a run.
+
+    Raises:
+        InputError: there is none.
+    """
+    size, epochs = update_samples(cfg, method, workers), cfg.run.epochs
+    batches = Batches(
+        samples=samples,
+        size=size,
+        seed=cfg.seed,
+        epochs=epochs,
+        total=count_pushes(method, samples=samples, size=size, epochs=epochs),
+        device=device,
+        shards=None if method.needs == "gradients" else workers,
+    )
+    if not len(batches):
+        what = f"is too short for a single update on {samples} samples"
+        raise InputError.of("run.epochs", epochs, what, f"{1 / samples:.2g} or more")
+    return batches
 
 
 def schedule_of(cfg: DictConfig, workers: int, batch: int) -> Schedule:

@@ -1,4 +1,8 @@
-"""What of a configuration cannot go together, said before anything is trained or written."""
+"""What of a configuration cannot go together, said before anything is trained or written.
+
+What one section rules out by itself is checked in `runner.config.schema`, without torch; here is what the method, the
+device, the data or the network rule out.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from algorithms.base import ParameterServer, Stateful
-from algorithms.pipeline import Pipeline
-from algorithms.shared_memory import SharedMemory
+from algorithms.base import Stateful
 from runner.config.errors import InputError
 from runner.config.schema import DIAGNOSTICS
+from runner.gradients.diagnostics import DISAGREEMENT, SUFFICIENT_DIRECTION
 from runner.gradients.oracle import NetworkOracle
-from runner.train import pipeline
 
 
 def check_algorithm(cfg: DictConfig, algorithm: type[Stateful], workers: int) -> None:
-    """Refuse what a kind of algorithm cannot do; a run on shared memory is put on the CPU where it has the choice.
+    """Refuse what a kind of algorithm cannot do; a run on shared memory is put on the CPU if `run.device` is auto.
 
     Args:
         cfg: the composed configuration.
@@ -30,20 +32,51 @@ def check_algorithm(cfg: DictConfig, algorithm: type[Stateful], workers: int) ->
     Raises:
         InputError: naming the key, its value and what is allowed.
     """
-    name = cfg.names.algorithm
-    if cfg.cluster.record and not issubclass(algorithm, ParameterServer):
+    name, diagnostics = cfg.names.algorithm, cfg.run.diagnostics
+    if cfg.cluster.record and not algorithm.has_server:
         what = f"algorithm={name} has no parameter server, whose messages a trace tells of"
         raise InputError.of("cluster.record", True, what, "false, or null")
-    if "disagreement" in cfg.run.diagnostics and (getattr(algorithm, "replicated", True) or workers == 1):
+    if DISAGREEMENT in diagnostics and (algorithm.replicated or workers == 1):
         what = f"with algorithm={name} and {workers} worker(s) there is one vector of weights"
-        others = [name for name in DIAGNOSTICS if name != "disagreement"]
-        raise InputError.of("run.diagnostics", "disagreement", what, ", ".join(others))
-    if issubclass(algorithm, SharedMemory) and cfg.cluster.kind == "processes":
+        others = [name for name in DIAGNOSTICS if name != DISAGREEMENT]
+        raise InputError.of("run.diagnostics", DISAGREEMENT, what, ", ".join(others))
+    if SUFFICIENT_DIRECTION in diagnostics and not algorithm.cuts_network:
+        what = f"algorithm={name} does not cut the network into modules"
+        raise InputError.of("run.diagnostics", SUFFICIENT_DIRECTION, what, "with algorithms that do")
+    if algorithm.shares_memory and cfg.cluster.kind == "processes":
         if cfg.run.device.startswith("cuda"):
-            what = f"algorithm={name} shares the memory of processes, which a GPU has not"
+            what = f"algorithm={name} shares the memory of processes, and a GPU's memory cannot be shared so"
             raise InputError.of("run.device", cfg.run.device, what, "cpu, auto")
         cfg.run.device = "cpu"
-    pipeline.check(cfg, algorithm)
+    if algorithm.cuts_network:
+        _check_modules(cfg)
+
+
+def _check_modules(cfg: DictConfig) -> None:
+    """Refuse what a network in modules cannot do."""
+    name, run = cfg.names.algorithm, cfg.run
+    what = f"algorithm={name} cuts the network into modules"
+    if cfg.cluster.kind == "processes":
+        _check_modules_on_processes(cfg)
+    if run.precision == "bf16":
+        raise InputError.of("run.precision", "bf16", what, "fp32, tf32")
+    if run.compile:
+        raise InputError.of("run.compile", True, what, "false")
+    if run.micro_batch is not None:
+        raise InputError.of("run.micro_batch", run.micro_batch, what, "null")
+
+
+def _check_modules_on_processes(cfg: DictConfig) -> None:
+    """Refuse what modules on processes cannot do."""
+    name = cfg.names.algorithm
+    if SUFFICIENT_DIRECTION in cfg.run.diagnostics:
+        what = f"no process has the weights of all modules of algorithm={name} in every iteration"
+        raise InputError.of("run.diagnostics", SUFFICIENT_DIRECTION, what, "with cluster=simulated, or others")
+    network, what = cfg.cluster.network, f"the modules of algorithm={name} talk as fast as the real network lets them"
+    if network.latency:
+        raise InputError.of("cluster.network.latency", network.latency, what, "0, or cluster=simulated")
+    if network.bandwidth is not None:
+        raise InputError.of("cluster.network.bandwidth", network.bandwidth, what, "null, or cluster=simulated")
 
 
 def check_device(cfg: DictConfig, algorithm: type[Stateful], device: torch.device) -> None:
@@ -54,7 +87,7 @@ def check_device(cfg: DictConfig, algorithm: type[Stateful], device: torch.devic
     """
     if not cfg.run.compile or device.type != "cpu":
         return
-    if issubclass(algorithm, SharedMemory):
+    if algorithm.shares_memory:
         what = f"fuses a server's update, and algorithm={cfg.names.algorithm} has no server"
         raise InputError.of("run.compile", True, what, "false, or on a GPU, where the network is compiled")
     # PyTorch would look for it after the run has begun.
@@ -69,8 +102,8 @@ def check_size(cfg: DictConfig, algorithm: type[Stateful], workers: int, samples
     Raises:
         InputError: naming the key, its value and what is allowed.
     """
-    # The modules of a pipeline share a batch.
-    together = 1 if issubclass(algorithm, Pipeline) else workers
+    # Modules of one network work on the same batch; other workers have one each, whether they step together or not.
+    together = 1 if algorithm.cuts_network else workers
     size = cfg.run.batch_size
     if size * together <= samples:
         return
@@ -93,7 +126,7 @@ def check_problem(cfg: DictConfig, method: Stateful, oracle: NetworkOracle, trai
         InputError: naming the key, its value and what is allowed.
     """
     name = cfg.names.algorithm
-    if isinstance(method, Pipeline) and oracle.streams:
+    if method.cuts_network and oracle.streams:
         what = f"algorithm={name} needs the samples in memory, and this dataset decodes as it goes"
         raise InputError.of("dataset", cfg.names.dataset, what, "datasets that are held in memory")
     if method.separable and oracle.replica.statistics.numel():

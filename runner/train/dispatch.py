@@ -1,4 +1,17 @@
-"""Choose what a composed configuration asks for: a preview, a simulation, real processes or a replay."""
+"""Choose what a composed configuration asks for: a preview, a simulation, real processes or a replay.
+
+The way of a run from its command line to the training loop, four calls of ours:
+
+    cli.main.main                 composes and checks the line
+      cli.main._run_hydra_job       Hydra makes the run folder and calls back
+        cli.main.NewRun               catches what goes wrong, as an exit code
+          train.dispatch.dispatch       here
+            train.train.train             opens the run folder, restores a checkpoint
+              Executor.run                  the training loop
+
+A continued run and a rank that `torchrun` started have their folder already, or none, and come without Hydra's call.
+Spawned ranks begin in `processes.child`, which calls `train.ranks.run_rank`, and that calls `train`.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +23,14 @@ from rich.console import Console
 from runner.config.old_names import rename_targets
 from runner.run_folder.console import show_result
 from runner.run_folder.contents import read_metrics, read_summary
-from runner.train import build, executors, ranks, replay
+from runner.train import executors, ranks, replay
+from runner.train.build import build_run
 from runner.train.preview import preview
 from runner.train.train import train
 
 
 def dispatch(cfg: DictConfig, folder: Path | None) -> int:
-    """Run what `cfg` describes.
+    """Do what `cfg` describes.
 
     Args:
         cfg: the composed configuration, with the section `names` (the options chosen of each group).
@@ -36,11 +50,12 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
         return 0
     if cfg.cluster.kind == "processes":
         return ranks.run_on_processes(cfg, folder)
+    # Only ranks of a run on processes go without a folder.
     assert folder is not None
     if cfg.cluster.kind == "replay":
         return replay.run_replay(cfg, folder)
-    parts = build.build_run(cfg)
-    return train(parts, folder, virtual=True, make=lambda control: executors.simulated(parts, control, folder))
+    components = build_run(cfg)
+    return train(components, folder, lambda control: executors.simulated(components, control, folder), virtual=True)
 
 
 def _completed(cfg: DictConfig, folder: Path) -> bool:

@@ -1,68 +1,277 @@
-"""The table of topologies: how each protocol of `algorithms` is executed, simulated and on processes."""
+"""The table of topologies: how each protocol of `algorithms` is executed, simulated and on processes.
+
+This is the one place of `runner` that tells the protocols apart by their classes. Everything else asks the method
+(`algorithms.base.Stateful` says how its workers communicate), the executor, or the method's row of this table. To add a
+topology, write its protocol, an executor in `runner.simulated`, one in `runner.processes`, and a row here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from algorithms.base import Collective, ParameterServer
+from hydra.utils import get_class
+from omegaconf import DictConfig
+
+from algorithms.base import Collective, ParameterServer, Stateful, Worker
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
+from runner.gradients.diagnostics import SUFFICIENT_DIRECTION
+from runner.gradients.directions import Directions
+from runner.loop.executor import Executor
 from runner.loop.train_control import TrainControl
+from runner.processes.child import FindLost
+from runner.processes.collective import ProcessCollective
+from runner.processes.links import Link
+from runner.processes.pipeline import ProcessPipeline
+from runner.processes.rendezvous import Rendezvous
+from runner.processes.server import ProcessServer
+from runner.processes.shared_memory import MemoryServer, MemoryWorker
+from runner.processes.worker import serve_worker
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
 from runner.run_folder.trace import Trace
 from runner.simulated.collective import SimulatedCollective
 from runner.simulated.events import ClockEvents, Events, TraceEvents
+from runner.simulated.pipeline import SimulatedPipeline
 from runner.simulated.server import SimulatedServer
 from runner.simulated.shared_memory import SimulatedMemory
-from runner.train import build, pipeline
-from runner.train.train import Executor
+from runner.train import costs
+from runner.train.components import RunComponents
+
+
+@dataclass
+class Rank:
+    """What a rank of a run on processes has besides the components.
+
+    Attributes:
+        rendezvous: where the ranks meet.
+        folder: the run folder, for rank 0.
+        find_lost: see `FindLost`; asked by a server from when all workers have joined.
+        report_step: told, step by step, how far this rank has come.
+        at_end: closes, when the rank ends, what its executor opened.
+    """
+
+    rendezvous: Rendezvous
+    folder: Path | None
+    find_lost: FindLost
+    report_step: Callable[[int], None]
+    at_end: ExitStack
+
+
+@dataclass(frozen=True)
+class Topology:
+    """How the methods of one protocol are executed.
+
+    Attributes:
+        medium: what the workers communicate through, as an error message says it.
+        simulate: makes the executor on a virtual clock, or on a trace if one is given; records the messages if a run
+            folder is given and the configuration asks for it.
+        on_process: makes a rank's executor: rank 0's if there is a server, else every rank's.
+        serve: does what a worker's rank does, if there is a server; None if all ranks are alike.
+        meets_on_cpu: whether the ranks' group is one of CPUs, wherever they compute.
+        measure_costs: measures what a step costs on this machine.
+    """
+
+    medium: str
+    simulate: Callable[[RunComponents, TrainControl, Path | None, Trace | None], Executor]
+    on_process: Callable[[RunComponents, Rank, TrainControl], Executor]
+    measure_costs: Callable[[RunComponents], costs.Costs]
+    serve: Callable[[RunComponents, Rank], None] | None = None
+    meets_on_cpu: bool = False
+
+    @property
+    def servers(self) -> int:
+        """Number of ranks besides the workers: the server, or the owner of a shared memory, who hands out batches."""
+        return 0 if self.serve is None else 1
+
+
+def topology_of(algorithm: type[Stateful] | DictConfig) -> Topology:
+    """Return the row of an algorithm's class, or of the class that a configuration names."""
+    if isinstance(algorithm, DictConfig):
+        algorithm = get_class(algorithm.algorithm._target_)
+    return next(row for protocol, row in TOPOLOGIES.items() if issubclass(algorithm, protocol))
 
 
 def simulated(
-    parts: build.RunComponents, control: TrainControl, folder: Path | None = None, trace: Trace | None = None
+    components: RunComponents, control: TrainControl, folder: Path | None = None, trace: Trace | None = None
 ) -> Executor:
-    """Return the executor that simulates the method's topology; `folder` and `trace` as of `simulated_server`."""
-    common: dict[str, Any] = {
-        "workers": parts.workers,
-        "oracle": parts.oracle,
-        "batches": parts.batches,
+    """Return the simulated executor of a run; arguments as of `Topology.simulate`."""
+    return topology_of(type(components.method)).simulate(components, control, folder, trace)
+
+
+def _common(components: RunComponents, control: TrainControl) -> dict[str, Any]:
+    """Return the arguments of every executor but a server on processes."""
+    return {
+        "oracle": components.oracle,
+        "batches": components.batches,
         "control": control,
-        "activity": Activity(parts.workers),
-        "compiled": parts.cfg.run.compile,
+        "activity": Activity(components.workers),
     }
-    if isinstance(parts.method, ParameterServer):
-        return simulated_server(parts, common, folder, trace)
-    if isinstance(parts.method, Pipeline):
-        return pipeline.simulated(parts, control)
-    if isinstance(parts.method, SharedMemory):
-        del common["compiled"]
-        return SimulatedMemory(parts.method, clock=parts.clock(), seed=parts.cfg.seed, **common)
-    assert isinstance(parts.method, Collective)
-    copies = 0 if parts.method.replicated else parts.workers - 1
-    return SimulatedCollective(
-        [parts.method, *(parts.new_method() for _ in range(copies))], clock=parts.clock(), **common
-    )
 
 
-def simulated_server(
-    parts: build.RunComponents, common: dict[str, Any], folder: Path | None, trace: Trace | None
+def _simulated_server(
+    components: RunComponents, control: TrainControl, folder: Path | None, trace: Trace | None
 ) -> SimulatedServer:
-    """Return the executor of a simulated parameter server, driven by a clock or by a trace.
-
-    Args:
-        parts: the parts of the run.
-        common: arguments of every simulation.
-        folder: the run folder, for what is recorded; None to record nothing.
-        trace: what to replay; None to simulate on a clock.
-    """
-    method, workers = parts.method, parts.workers
-    assert isinstance(method, ParameterServer)
+    method: ParameterServer = components.method
+    workers, common = components.workers, _common(components, control)
     events: Events
     if trace is not None:
         events = TraceEvents(trace.records, common["activity"], workers=workers)
     else:
-        layout = method.layout(parts.oracle.replica.weights.numel())
-        events = ClockEvents(parts.clock(), common["activity"], layout=layout, workers=workers)
-    return SimulatedServer(method, events=events, recorder=folder and Recorder.of(parts, folder), **common)
+        layout = method.layout(components.parameters)
+        events = ClockEvents(components.clock(), common["activity"], layout=layout, workers=workers)
+    recorder: Recorder | None = None if folder is None else components.recorder(folder)
+    compiled = components.cfg.run.compile
+    return SimulatedServer(method, workers=workers, events=events, recorder=recorder, compiled=compiled, **common)
+
+
+def _simulated_collective(
+    components: RunComponents, control: TrainControl, folder: Path | None, trace: Trace | None
+) -> SimulatedCollective:
+    method: Collective = components.method
+    return SimulatedCollective(
+        [method] if method.replicated else components.methods(),
+        workers=components.workers,
+        clock=components.clock(),
+        compiled=components.cfg.run.compile,
+        **_common(components, control),
+    )
+
+
+def _simulated_memory(
+    components: RunComponents, control: TrainControl, folder: Path | None, trace: Trace | None
+) -> SimulatedMemory:
+    return SimulatedMemory(
+        components.method,
+        workers=components.workers,
+        clock=components.clock(),
+        seed=components.cfg.seed,
+        **_common(components, control),
+    )
+
+
+def _simulated_pipeline(
+    components: RunComponents, control: TrainControl, folder: Path | None, trace: Trace | None
+) -> SimulatedPipeline:
+    watched = SUFFICIENT_DIRECTION in components.cfg.run.diagnostics
+    return SimulatedPipeline(
+        components.methods(),
+        components.partition,
+        workers=components.workers,
+        clock=components.clock(),
+        directions=Directions(components.workers, components.device) if watched else None,
+        **_common(components, control),
+    )
+
+
+def _process_server(
+    components: RunComponents, rank: Rank, control: TrainControl, owner: MemoryServer | None = None
+) -> ProcessServer:
+    assert rank.folder is not None
+    return ProcessServer(
+        components.method if owner is None else owner,
+        links=[Link(rank.rendezvous, worker) for worker in range(components.workers)],
+        replica=components.oracle.replica,
+        batches=components.batches,
+        control=control,
+        activity=Activity(components.workers),
+        find_lost=rank.find_lost,
+        clock=components.clock(),
+        # In which order processes read and write a shared memory, nobody knows: nothing of it can be recorded.
+        recorder=components.recorder(rank.folder) if owner is None else None,
+        compiled=components.cfg.run.compile,
+    )
+
+
+def _memory_owner(components: RunComponents, rank: Rank, control: TrainControl) -> ProcessServer:
+    owner = MemoryServer(components.method, rank.rendezvous.store, components.samples)
+    owner.rate = control.rate
+    # Only here: results are read from the memory after the executor's run.
+    rank.at_end.callback(owner.close)
+    return _process_server(components, rank, control, owner)
+
+
+def _process_collective(components: RunComponents, rank: Rank, control: TrainControl) -> ProcessCollective:
+    return ProcessCollective(
+        components.method,
+        rendezvous=rank.rendezvous,
+        clock=components.clock(),
+        compiled=components.cfg.run.compile,
+        **_common(components, control),
+    )
+
+
+def _process_pipeline(components: RunComponents, rank: Rank, control: TrainControl) -> ProcessPipeline:
+    return ProcessPipeline(
+        components.method,
+        components.partition,
+        rendezvous=rank.rendezvous,
+        clock=components.clock(),
+        **_common(components, control),
+    )
+
+
+def _serve(components: RunComponents, rank: Rank) -> None:
+    worker = rank.rendezvous.rank - 1
+    _serve_half(components, rank, components.method, lambda: components.method.worker(worker))
+
+
+def _serve_memory(components: RunComponents, rank: Rank) -> None:
+    method, store = components.method, rank.rendezvous.store
+    n, workers, seed = components.parameters, components.workers, components.cfg.seed
+    owner = MemoryServer(method, store, components.samples)
+    _serve_half(components, rank, owner, lambda: MemoryWorker(method, store, n=n, workers=workers, seed=seed))
+
+
+def _serve_half(
+    components: RunComponents, rank: Rank, server: ParameterServer, make_half: Callable[[], Worker]
+) -> None:
+    """Be one worker of a server until the run ends.
+
+    Args:
+        components: of the run.
+        rank: of this worker.
+        server: says what messages look like; the one that serves is another process's.
+        make_half: makes the worker half. It is called when the link is there: the half of a shared memory waits for
+            the server to name the memory.
+    """
+    worker, n = rank.rendezvous.rank - 1, components.parameters
+    link = Link(rank.rendezvous, worker)
+    serve_worker(
+        make_half(),
+        link,
+        worker=worker,
+        layout=server.layout(n),
+        oracle=components.oracle,
+        batches=components.batches,
+        clock=components.clock(),
+        gradients=server.evaluations,
+        workers=components.workers,
+        rounds=server.rounds(n),
+        restoring=server.restoring(n),
+        shard_gradients=server.barrier_cost.gradients,
+        report_step=rank.report_step,
+    )
+
+
+TOPOLOGIES: Mapping[type[Stateful], Topology] = {
+    ParameterServer: Topology(
+        "a parameter server", _simulated_server, _process_server, costs.server_costs, serve=_serve
+    ),
+    Collective: Topology("combinations", _simulated_collective, _process_collective, costs.collective_costs),
+    SharedMemory: Topology(
+        "one vector of weights in shared memory",
+        _simulated_memory,
+        _memory_owner,
+        costs.memory_costs,
+        serve=_serve_memory,
+    ),
+    # Neighbours send to each other whenever they are ready; over NCCL their messages would have to come in order.
+    Pipeline: Topology(
+        "modules of a network", _simulated_pipeline, _process_pipeline, costs.pipeline_costs, meets_on_cpu=True
+    ),
+}

@@ -18,7 +18,7 @@ from runner.config.process_settings import set_process
 from runner.processes.async_collective import AsyncCollective
 from runner.processes.forkserver import forkserver_context
 from runner.processes.rendezvous import file_rendezvous, join_group
-from runner.train.build import RunComponents
+from runner.train.components import RunComponents
 
 REPEATS = 7
 """Measurements; the median counts."""
@@ -26,18 +26,17 @@ WARM_UP = 2
 """Measurements before those that count."""
 
 
-def step_seconds(parts: RunComponents) -> float:
+def step_seconds(components: RunComponents) -> float:
     """Return the seconds of one local step of a collective method on one worker's share, on this process's device."""
-    method = parts.method
-    assert isinstance(method, Collective)
-    method.start(parts.oracle.replica.weights.clone(), 0, parts.workers, parts.cfg.run.compile)
-    batch = parts.batches.shares(0, parts.workers)[0]
+    method: Collective = components.method
+    method.start(components.oracle.replica.weights.clone(), 0, components.workers, components.cfg.run.compile)
+    batch = components.batches.shares(0, components.workers)[0]
     times = []
     for _ in range(WARM_UP + REPEATS):
         begin = time.perf_counter()
-        method.local(parts.oracle, batch, Step(lr=0.0))
-        if parts.device.type == "cuda":
-            torch.cuda.synchronize(parts.device)
+        method.local(components.oracle, batch, Step(lr=0.0))
+        if components.device.type == "cuda":
+            torch.cuda.synchronize(components.device)
         times.append(time.perf_counter() - begin)
     return statistics.median(times[WARM_UP:])
 

@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from algorithms.base import Collective
 from runner.config.errors import InputError
 from runner.loop.schedule import Schedule
-from runner.train import build
+from runner.train.build import schedule_of
+from runner.train.workers import update_samples, workers_of
 
 POINTS = 1000
 """How many points the curve has, at least."""
@@ -29,9 +29,8 @@ def show(cfg: DictConfig) -> int:
         InputError: the file cannot be written.
     """
     algorithm = get_class(cfg.algorithm._target_)
-    workers = build.workers_of(cfg, algorithm)
-    together = workers if issubclass(algorithm, Collective) else 1
-    schedule = build.schedule_of(cfg, workers, cfg.run.batch_size * together)
+    workers = workers_of(cfg, algorithm)
+    schedule = schedule_of(cfg, workers, update_samples(cfg, algorithm, workers))
     path = Path(cfg.run.plot_schedule)
     title = f"schedule={cfg.names.schedule}  schedule.lr={cfg.schedule.lr:g}  workers {workers}"
     try:

@@ -14,15 +14,14 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from algorithms.base import ParameterServer
 from runner.config.errors import InputError
 from runner.config.old_names import rename_targets
-from runner.loop.train_control import TrainControl
 from runner.run_folder.contents import read_summary
 from runner.run_folder.trace import FILE, Trace
-from runner.train import build
+from runner.train.build import build_run
 from runner.train.executors import simulated
-from runner.train.train import Executor, train
+from runner.train.train import train
+from runner.train.workers import set_workers
 
 log = logging.getLogger("dcrun")
 
@@ -46,38 +45,29 @@ def run_replay(cfg: DictConfig, folder: Path) -> int:
         InputError: the trace cannot be read, or does not fit the run.
     """
     own = folder / FILE
-    trace = recorded(cfg, str(own) if cfg.run.resume and own.is_file() else cfg.cluster.trace)
-    parts = build.build_run(cfg)
-    trace.check(parts)
+    trace = read_trace(cfg, str(own) if cfg.run.resume and own.is_file() else cfg.cluster.trace)
+    components = build_run(cfg)
+    trace.check(components.trace_facts(), len(components.batches))
     if not own.exists() or not own.samefile(trace.path):
         shutil.copyfile(trace.path, own)
-    executors: list[Executor] = []
-
-    def make(control: TrainControl) -> Executor:
-        executors.append(simulated(parts, control, trace=trace))
-        return executors[0]
-
-    code = train(parts, folder, virtual=True, make=make, lost=lambda: getattr(executors[0], "workers_lost", 0))
+    code = train(components, folder, lambda control: simulated(components, control, trace=trace), virtual=True)
     if (verdict := compare(trace, cfg, folder)) is not None:
         print(verdict)
     return code
 
 
-def recorded(cfg: DictConfig, path: str) -> Trace:
+def read_trace(cfg: DictConfig, path: str) -> Trace:
     """Read a trace, and take the number of workers from it.
 
     Raises:
         InputError: the trace cannot be read, the method cannot replay one, or another number of workers was given.
     """
-    if not issubclass(get_class(cfg.algorithm._target_), ParameterServer):
+    if not get_class(cfg.algorithm._target_).has_server:
         what = "has no parameter server, and so no order of messages that a trace could tell"
         raise InputError.of("algorithm", cfg.names.algorithm, what, "methods on a parameter server")
     trace = Trace.read(path)
-    given, workers = cfg.cluster.workers, trace.about["workers"]
-    if given is not None and given != workers:
-        wrong = f"the trace in {trace.path} was recorded with {workers}"
-        raise InputError.of("cluster.workers", given, wrong, f"{workers}, or null")
-    cfg.cluster.workers = workers
+    workers = trace.about["workers"]
+    set_workers(cfg, workers, f"the trace in {trace.path} was recorded with {workers}")
     return trace
 
 
@@ -85,7 +75,7 @@ def compare(trace: Trace, cfg: DictConfig, folder: Path) -> str | None:
     """Compare the weights of a replay with the recorded run's.
 
     Returns:
-        One line; None where the two are different trainings, or the recorded run's folder does not tell.
+        One line; None if the two are different trainings, or the recorded run's folder does not say.
     """
     theirs, mine = read_summary(trace.path.parent), read_summary(folder)
     config = trace.path.parent / ".hydra" / "config.yaml"

@@ -1,4 +1,4 @@
-"""Execute a composed configuration: build its parts, choose an executor, train, and leave the result behind."""
+"""Train: drive an executor from the first batch, or from a checkpoint, to a written result."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from omegaconf import OmegaConf
 from safetensors.numpy import save_file
-from torch import Tensor
 
 from runner.config.errors import InputError
+from runner.loop.executor import Executor
 from runner.loop.stop import PeerLost, Stop
 from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import TrainControl
@@ -20,123 +20,109 @@ from runner.processes.spawn import resume_hint
 from runner.run_folder import checkpoint, folders, machine
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.run_writer import RunWriter
-from runner.run_folder.timeline import Activity
-from runner.train import build
+from runner.train.components import RunComponents
 
 log = logging.getLogger("dcrun")
 
 
-class Executor(Protocol):
-    """Runs a method to the end of its batches."""
-
-    activity: Activity
-
-    def run(self) -> None:
-        """Run to the end; raises `runner.loop.stop.Stop` to end earlier."""
-        ...
-
-    def weights(self) -> Tensor:
-        """Return the flat weights of the solution."""
-        ...
-
-    def running_statistics(self) -> Tensor:
-        """Return the flat running batch-norm statistics that belong to the solution."""
-        ...
-
-    def columns(self) -> dict[str, float]:
-        """Return what the executor adds to a row of metrics."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that the rest of the run depends on."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; `run` then continues."""
-        ...
-
-
 def train(
-    parts: build.RunComponents,
+    components: RunComponents,
     folder: Path,
+    make_executor: Callable[[TrainControl], Executor],
     *,
     virtual: bool,
-    make: Callable[[TrainControl], Executor],
-    lost: Callable[[], int] = lambda: 0,
-    share: Callable[[dict[str, Any] | None], object] = lambda state: None,
+    share_checkpoint: Callable[[dict[str, Any] | None], object] = lambda state: None,
     report_step: Callable[[int], None] = lambda updates: None,
     watched: bool = False,
 ) -> int:
-    """Train with the executor that `make` returns, and write the run folder.
+    """Train with the executor that `make_executor` returns, and write the run folder.
 
     Args:
-        parts: the parts of the run.
+        components: what the run is made of.
         folder: the run folder.
+        make_executor: builds the executor for its training control.
         virtual: whether seconds are virtual.
-        make: builds the executor for its training control.
-        lost: returns the number of workers lost.
-        share: gives the checkpoint that the run goes on from (None for a fresh run) to the other ranks.
+        share_checkpoint: gives the checkpoint that the run goes on from (None for a fresh run) to the other ranks.
         report_step: told the number of updates after each of them.
         watched: whether a launcher says which peer was lost, and why; it knows better than a broken connection.
 
     Returns:
         The exit code.
     """
-    cfg = parts.cfg
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    resumed = _checkpoint(folder) if cfg.run.resume else None
-    if resumed is None:
+    saved = _newest_checkpoint(folder) if components.cfg.run.resume else None
+    if saved is None:
+        # Of a run that is made anew in its folder: a later resume must not find what the old one had saved.
         checkpoint.clear(folder)
     with (
         folders.run_lock(folder),
         StopSignals() as stop,
-        RunWriter(folder, plain, epochs=cfg.run.epochs, virtual=virtual) as writer,
+        _writer(components, folder, virtual) as writer,
     ):
-
-        def save(updates: int, state: dict[str, Any]) -> None:
-            checkpoint.save(folder, updates, {**state, "tracker": writer.state_dict()}, cfg.run.keep_checkpoints)
-
-        control = TrainControl(
-            samples=len(parts.dataset.train),
-            epochs=cfg.run.epochs,
-            eval_every=cfg.run.eval_every,
-            checkpoint_every=cfg.run.checkpoint_every or cfg.run.eval_every,
-            schedule=parts.schedule,
-            evaluator=parts.evaluator(),
-            logger=writer,
-            folder=folder,
-            save=save,
-            stopping=lambda: bool(stop),
-            observers=parts.observers(folder, 0 if resumed is None else resumed["tracker"]["rows"]),
-            target_loss=cfg.run.target_loss,
-            report_step=report_step,
-            measure=parts.measure,
-            classifies=parts.classifies,
-        )
-        executor = make(control)
-        share(resumed)
-        if resumed is not None:
-            control.load_state_dict(resumed["course"])
-            executor.load_state_dict(resumed["executor"])
-        writer.start(_facts(parts), None if resumed is None else resumed["tracker"])
+        control = _control(components, folder, writer, stop, saved, report_step)
+        executor = make_executor(control)
+        # Ranks join in this whether there is a checkpoint or not: it tells them so.
+        share_checkpoint(saved)
+        if saved is not None:
+            control.load_state_dict(saved["course"])
+            executor.load_state_dict(saved["executor"])
+        # Last, so that the display begins at the numbers that were restored.
+        writer.start(_facts(components), None if saved is None else saved["tracker"])
         executor.activity.flush(folder)
-        status, code = "completed", 0
-        extra: dict[str, Any] = {}
+        status, code, error = "completed", 0, {}
         try:
             executor.run()
         except Stop as reason:
-            status, code = reason.status, reason.code
+            status, code, error = reason.status, reason.code, _said(reason, folder, watched)
             control.pause()
-            if isinstance(reason, PeerLost):
-                level = logging.INFO if watched else logging.ERROR
-                log.log(level, "%s; the run stopped, %s", reason.message, resume_hint(folder))
-                extra["error"] = reason.message
-        writer.finish(status, workers_lost=lost(), **_results(parts, control, executor, folder), **extra)
-    # Another rank that was asked to stop had SIGTERM: it catches no other signal.
+        writer.finish(status, **_results(components, control, executor, folder), **error)
+    # If another rank was asked to stop, it was by SIGTERM: ranks other than 0 catch no other signal.
     return code or (stop.exit_code or 128 + signal.SIGTERM if status == "interrupted" else 0)
 
 
-def _checkpoint(folder: Path) -> dict[str, Any]:
+def _writer(components: RunComponents, folder: Path, virtual: bool) -> RunWriter:
+    plain: Any = OmegaConf.to_container(components.cfg, resolve=True)
+    return RunWriter(folder, plain, epochs=components.cfg.run.epochs, virtual=virtual)
+
+
+def _control(
+    components: RunComponents,
+    folder: Path,
+    writer: RunWriter,
+    stop: StopSignals,
+    saved: dict[str, Any] | None,
+    report_step: Callable[[int], None],
+) -> TrainControl:
+    """Return the control of the rank that owns the run folder."""
+    run = components.cfg.run
+
+    def save(updates: int, state: dict[str, Any]) -> None:
+        checkpoint.save(folder, updates, {**state, "tracker": writer.state_dict()}, run.keep_checkpoints)
+
+    return components.train_control(
+        evaluator=components.evaluator(),
+        logger=writer,
+        folder=folder,
+        save=save,
+        stopping=lambda: bool(stop),
+        # Lines that were written after the checkpoint are cut off: the run makes them again.
+        observers=components.observers(folder, 0 if saved is None else saved["tracker"]["rows"]),
+        target_loss=run.target_loss,
+        report_step=report_step,
+        measure=components.measure,
+        classifies=components.classifies,
+    )
+
+
+def _said(reason: Stop, folder: Path, watched: bool) -> dict[str, str]:
+    """Log why a run stopped if a peer is at fault; return what the summary says of it."""
+    if not isinstance(reason, PeerLost):
+        return {}
+    level = logging.INFO if watched else logging.ERROR
+    log.log(level, "%s; the run stopped, %s", reason.message, resume_hint(folder))
+    return {"error": reason.message}
+
+
+def _newest_checkpoint(folder: Path) -> dict[str, Any]:
     found = checkpoint.newest_intact(folder)
     if found is None:
         raise InputError.of("run.resume", str(folder), "holds no intact checkpoint", "the folder of a stopped run")
@@ -145,20 +131,20 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _facts(parts: build.RunComponents) -> dict[str, Any]:
-    cfg = parts.cfg
+def _facts(components: RunComponents) -> dict[str, Any]:
+    cfg = components.cfg
     return {
         **{group: cfg.names[group] for group in ("algorithm", "model", "dataset", "cluster")},
-        "workers": parts.workers,
+        "workers": components.workers,
         "seed": cfg.seed,
-        "parameters": parts.oracle.replica.weights.numel(),
-        "dataset_fingerprint": parts.dataset.fingerprint,
-        **machine.facts(parts.device),
+        "parameters": components.parameters,
+        "dataset_fingerprint": components.dataset.fingerprint,
+        **machine.facts(components.device),
     }
 
 
-def _results(parts: build.RunComponents, control: TrainControl, executor: Executor, folder: Path) -> dict[str, Any]:
-    replica = parts.oracle.replica
+def _results(components: RunComponents, control: TrainControl, executor: Executor, folder: Path) -> dict[str, Any]:
+    replica = components.oracle.replica
     weights, statistics = executor.weights(), executor.running_statistics()
     # As arrays, which may be views of one vector: the torch form of save_file wants a copy of each tensor.
     state = replica.state_dict(weights, statistics, control.updates)
@@ -166,16 +152,17 @@ def _results(parts: build.RunComponents, control: TrainControl, executor: Execut
     executor.activity.write(folder, control.seconds)
     reached = {} if control.target_loss is None else {"epochs_to_target": control.epochs_to_target}
     return reached | {
+        "workers_lost": executor.workers_lost,
         "epochs": control.epoch,
         "samples": round(control.samples_seen),
         "updates": control.updates,
         "seconds": control.seconds,
         "samples_per_second": control.samples_seen / control.train_wall if control.train_wall else None,
         "train_wall_seconds": control.train_wall,
-        "peak_memory_bytes": machine.peak_memory_bytes(parts.device),
+        "peak_memory_bytes": machine.peak_memory_bytes(components.device),
         "weights_sha256": weights_sha256(replica.named_weights(weights)),
         "buffers_sha256": weights_sha256(replica.named_statistics(statistics)),
         **executor.activity.slowest(control.seconds),
         **executor.columns(),
-        **parts.measure(weights, executor),
+        **components.measure(weights, executor),
     }

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from runner.config.errors import InputError
-from runner.processes.rendezvous import file_rendezvous
+from runner.processes.rendezvous import READY, file_rendezvous
 from runner.run_folder.jsonl import read_lines
 from runner.train import build, ranks
 from tests.runner.processes.test_spawn import Watched
@@ -184,5 +184,5 @@ def test_a_network_that_cannot_be_cut_is_refused_before_other_ranks_begin(tmp_pa
     cfg = compose("algorithm=ddg", "cluster=processes", "model=mlp", "cluster.workers=9")
     with pytest.raises(InputError, match=r"^cluster\.workers=9: the network has 2 blocks with weights"):
         ranks.run_rank(cfg, tmp_path, rendezvous)
-    assert not rendezvous.store.check([ranks.READY])
+    assert not rendezvous.store.check([READY])
     assert not (tmp_path / "summary.json").exists()

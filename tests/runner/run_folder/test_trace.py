@@ -10,7 +10,7 @@ import pytest
 
 from runner.config.errors import InputError
 from runner.run_folder.recorder import BUFFERED, Recorder
-from runner.run_folder.trace import BITS, FILE, LOST, PUSH, RESUMED, VERSION, Record, Trace, facts
+from runner.run_folder.trace import BITS, FILE, LOST, PUSH, RESUMED, VERSION, Record, Trace
 from runner.train import build
 from tests.trial import compose
 
@@ -153,17 +153,18 @@ RUN = ("model=linear", "algorithm=asgd", "run.epochs=1", "dataset.limit_train=12
     ],
 )
 def test_trace_of_another_run_is_refused(tmp_path: Path, override: str, line: str):
-    trace = Trace(tmp_path, facts(build.build_run(compose(*RUN))), [])
+    trace = Trace(tmp_path, build.build_run(compose(*RUN)).trace_facts(), [])
+    parts = build.build_run(compose(*RUN, override))
     with pytest.raises(InputError, match=line):
-        trace.check(build.build_run(compose(*RUN, override)))
+        trace.check(parts.trace_facts(), len(parts.batches))
 
 
 def test_another_machine_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     parts = build.build_run(compose(*RUN))
-    about = facts(parts) | {"isa": "SSE2", "torch": "0.1"}
+    about = parts.trace_facts() | {"isa": "SSE2", "torch": "0.1"}
     with caplog.at_level(logging.WARNING, "dcrun"):
-        Trace(tmp_path, about, []).check(parts)
-    here = facts(parts)
+        Trace(tmp_path, about, []).check(parts.trace_facts(), len(parts.batches))
+    here = parts.trace_facts()
     assert f"isa SSE2 (here {here['isa']}), torch 0.1 (here {here['torch']})" in caplog.messages[0]
     assert "its run ended after update 0 of 4" in caplog.messages[1]
 
@@ -172,5 +173,5 @@ def test_the_same_machine_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     parts = build.build_run(compose(*RUN))
     records = [Record(PUSH, 0, version=v, time=1.0) for v in range(len(parts.batches))]
     with caplog.at_level(logging.WARNING, "dcrun"):
-        Trace(tmp_path, facts(parts), records).check(parts)
+        Trace(tmp_path, parts.trace_facts(), records).check(parts.trace_facts(), len(parts.batches))
     assert caplog.messages == []

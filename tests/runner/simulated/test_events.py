@@ -13,7 +13,7 @@ from runner.loop.train_control import TrainControl
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
-from runner.run_folder.trace import LOST, PUSH, RESUMED, Trace, facts
+from runner.run_folder.trace import LOST, PUSH, RESUMED, Trace
 from runner.simulated.events import Event, TraceEvents
 from runner.simulated.server import SimulatedServer
 from runner.train import build
@@ -122,7 +122,7 @@ def test_a_replay_gives_the_bits_back(
     parts = build.build_run(compose(*overrides))
     activity = Activity(workers)
     events = RandomEvents(random.Random(seed), workers, lossy)
-    sha, rows, server = execute(parts, folder, events, activity, Recorder(folder, facts(parts)))
+    sha, rows, server = execute(parts, folder, events, activity, Recorder(folder, parts.trace_facts()))
     trace = Trace.read(str(folder))
     pushes = [record for record in trace.records if record.kind == PUSH]
 

@@ -75,7 +75,10 @@ WRONG = [
         ["algorithm=asgd", "cluster.stragglers.workers=[7]"],
         "cluster.stragglers.workers=.7.: 7 is no worker; allowed: numbers from 0 to 3",
     ),
-    (["algorithm=sgd", "run.epochs=1e-10"], "run.epochs=1e-10: is no update of 100 samples; allowed: 0.01 or more"),
+    (
+        ["algorithm=sgd", "run.epochs=1e-10"],
+        "run.epochs=1e-10: is too short for a single update on 100 samples; allowed: 0.01 or more",
+    ),
     (["algorithm=sgd", "run.batch_size=101"], "run.batch_size=101: .* allowed: 1 to 100"),
     (["algorithm=dc_asgd_c", "algorithm.lambda0=-1"], "algorithm.lambda0=-1: out of range; allowed: lambda0 >= 0"),
     (["algorithm=dc_asgd_a", "algorithm.m=1"], "algorithm.m=1: out of range; allowed: 0 <= m < 1"),

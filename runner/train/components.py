@@ -1,0 +1,192 @@
+"""What a run is made of, as one process has it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from algorithms.base import Problem, Stateful
+from runner.config.errors import InputError
+from runner.gradients.diagnostics import LayerLog, spread
+from runner.gradients.evaluate import Evaluator
+from runner.gradients.objective import Objective
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.partition import Partition
+from runner.gradients.replica import Replica
+from runner.loop.batches import Batches
+from runner.loop.clock import Clock
+from runner.loop.executor import Executor, Observer
+from runner.loop.schedule import Schedule
+from runner.loop.train_control import TrainControl
+from runner.run_folder.recorder import Recorder
+from runner.run_folder.trace import trace_facts
+
+
+@dataclass
+class RunComponents:
+    """What a run is made of; see `runner.train.build.build_run`.
+
+    Attributes:
+        cfg: the composed configuration.
+        workers: number of workers M.
+        device: where this process computes.
+        dataset: see `data.base.Dataset`.
+        oracle: gradients of the network on the training data; its replica holds the initial weights.
+        method: a fresh, unstarted instance of the algorithm, of one of the four protocols; which of them it is, only
+            the functions of the method's row in `runner.train.executors` may rely on.
+        schedule: learning rate.
+        batches: what each update uses; M times the batch size for a method whose workers step together.
+    """
+
+    cfg: DictConfig
+    workers: int
+    device: torch.device
+    dataset: Any
+    oracle: NetworkOracle
+    method: Any
+    schedule: Schedule
+    batches: Batches
+
+    @property
+    def parameters(self) -> int:
+        """Number n of weights."""
+        return self.oracle.replica.weights.numel()
+
+    @property
+    def samples(self) -> int:
+        """Size of the training set."""
+        return len(self.dataset.train)
+
+    def new_method(self) -> Any:
+        """Return one more unstarted instance of the algorithm."""
+        method = instantiate(self.cfg.algorithm)
+        prepare_method(method, self.cfg, self.samples, self.workers, self.oracle.replica)
+        return method
+
+    def methods(self) -> list[Any]:
+        """Return an unstarted instance for each worker: this one's first."""
+        return [self.method, *(self.new_method() for _ in range(self.workers - 1))]
+
+    @functools.cached_property
+    def partition(self) -> Partition:
+        """The network cut into a module for each worker.
+
+        Raises:
+            InputError: the network is no chain that can be cut so.
+        """
+        return Partition(self.oracle, self.workers, self.method.split, self.dataset.shape, self.dataset.classes)
+
+    def train_control(self, **options: Any) -> TrainControl:
+        """Return the control of this run; `options` are those arguments that ranks of one run have different."""
+        run = self.cfg.run
+        return TrainControl(
+            samples=self.samples,
+            epochs=run.epochs,
+            eval_every=run.eval_every,
+            checkpoint_every=run.checkpoint_every or run.eval_every,
+            schedule=self.schedule,
+            **options,
+        )
+
+    def observers(self, folder: Path, lines: int) -> list[Observer]:
+        """Return what `run.diagnostics` asks for.
+
+        Args:
+            folder: the run folder.
+            lines: evaluations made before, as a checkpoint knows.
+        """
+        run = self.cfg.run
+        if not run.diagnostics:
+            return []
+        ids = spread(self.samples, run.diagnostic_samples)
+        return [LayerLog(self.oracle, ids, folder, lines, run.diagnostics, batch_size=run.eval_batch_size)]
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model guesses classes."""
+        return getattr(self.oracle.replica.module, "classifies", True)
+
+    def measure(self, weights: Tensor, executor: Executor) -> dict[str, float]:
+        """Return what is known of the objective at flat weights (n,); nothing if the model does not tell its φ_i."""
+        return {} if self._objective is None else self._objective(weights, executor.method_states())
+
+    @functools.cached_property
+    def _objective(self) -> Objective | None:
+        module = self.oracle.replica.module
+        if not hasattr(module, "quadratic"):
+            return None
+        return Objective(module, self.dataset.train, self.method.weight_decay, self.method.duals)
+
+    def clock(self) -> Clock:
+        """Return the clock of the run's cluster."""
+        cluster = self.cfg.cluster
+        return Clock(cluster.compute, cluster.stragglers, cluster.network, workers=self.workers, seed=self.cfg.seed)
+
+    def evaluator(self) -> Evaluator | None:
+        """Return the evaluator on the test data, None if there are none."""
+        if not len(self.dataset.test):
+            return None
+        size, top5 = self.cfg.run.eval_batch_size, self.dataset.top5
+        return Evaluator(self.oracle, self.dataset.test, batch_size=size, top5=top5)
+
+    def recorder(self, folder: Path) -> Recorder | None:
+        """Return what writes the run's trace, None if `cluster.record` says no; by default only processes record."""
+        cluster = self.cfg.cluster
+        wanted = cluster.kind == "processes" if cluster.record is None else cluster.record
+        return Recorder(folder, self.trace_facts()) if wanted else None
+
+    def trace_facts(self) -> dict[str, Any]:
+        """Return what identifies the run for a replay: the first line of its trace. The method has a server."""
+        return trace_facts(
+            self.cfg,
+            self.method,
+            workers=self.workers,
+            samples=self.samples,
+            parameters=self.parameters,
+            dataset_fingerprint=self.dataset.fingerprint,
+            device=self.device,
+        )
+
+
+def prepare_method(method: Stateful, cfg: DictConfig, samples: int, workers: int, replica: Replica) -> None:
+    """Tell an instance of the algorithm what it asks to know before it starts.
+
+    Args:
+        method: the new instance.
+        cfg: the composed configuration.
+        samples: size of the training set.
+        workers: number of workers M.
+        replica: the network.
+
+    Raises:
+        InputError: the model is none that it can train.
+        ValueError: the method was told something that does not fit the network or the problem.
+    """
+    method.prepare(replica.layers)
+    method.plan(samples, cfg.run.batch_size)
+    bind_problem(method, cfg, samples, workers, replica)
+
+
+def bind_problem(method: Stateful, cfg: DictConfig, samples: int, workers: int, replica: Replica) -> None:
+    """Tell a method that needs more than gradients what the problem is; arguments as of `prepare_method`.
+
+    Raises:
+        InputError: the model is none that it can train.
+        ValueError: it cannot solve such a problem.
+    """
+    if method.needs == "gradients":
+        return
+    module = replica.module
+    if not hasattr(module, "quadratic") or (method.needs == "dual" and not getattr(module, "dual", False)):
+        what = "needs a quadratic loss" if method.needs == "dual" else "needs gradients of single samples"
+        allowed = "ridge" if method.needs == "dual" else "ridge, pca_step"
+        raise InputError.of("model", cfg.names.model, f"algorithm={cfg.names.algorithm} {what}", allowed)
+    scalar = bool(getattr(module, "scalar", True))
+    method.bind_problem(Problem(samples, replica.weights.numel(), workers, cfg.run.batch_size, scalar))

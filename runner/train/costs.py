@@ -1,0 +1,141 @@
+"""What a gradient and an update of a method cost on this machine, measured on a few steps; one function a topology.
+
+The steps are taken with a learning rate of 0 on the run's own components, whose method has then started: a run needs
+components of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from algorithms.base import Collective, Message, ParameterServer, Step
+from algorithms.pipeline import Features, Pipeline
+from algorithms.shared_memory import SharedMemory
+from runner.loop.pipeline_schedule import backward, forward
+from runner.train.components import RunComponents
+
+TIMED = 5
+"""Steps that are timed; the median counts."""
+UNTIMED = 2
+"""Steps before them, in which caches fill and kernels are chosen."""
+STILL = Step(lr=0.0)
+
+
+class Costs(NamedTuple):
+    """What a step costs.
+
+    Attributes:
+        gradient: seconds of a worker's part of a step: gradient and message.
+        update: seconds of the update that follows.
+        copies: float32 elements that the run keeps besides the method's state and the replica.
+        traffic: float32 elements of a worker's messages of one step, both ways.
+    """
+
+    gradient: float
+    update: float
+    copies: int
+    traffic: int
+
+
+def median_seconds(components: RunComponents, call: Callable[[], object]) -> float:
+    """Return the median seconds of a call, the work that it gives to a GPU included."""
+    times = []
+    for _ in range(UNTIMED + TIMED):
+        begin = time.perf_counter()
+        call()
+        if components.device.type == "cuda":
+            torch.cuda.synchronize(components.device)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[UNTIMED:])
+
+
+def server_costs(components: RunComponents) -> Costs:
+    """Measure a worker's gradient and the server's update."""
+    method: ParameterServer = components.method
+    oracle, batch, workers = components.oracle, components.batches.batch(0), components.workers
+    n = components.parameters
+    method.start(oracle.replica.weights.clone(), workers, components.cfg.run.compile)
+    half = method.worker(0)
+    for number, part in enumerate(method.rounds(n)):
+        # From the first barrier on a push may cost more than before it.
+        half.receive(number, method.broadcast(number))
+        if part.answer:
+            method.collect(number, half.answer(oracle, number, batch))
+    # What is pulled and pushed may be borrowed, and would change under the steps that follow.
+    pulled = _copied(method.pull(0))
+    gradient = median_seconds(components, lambda: half.work(oracle, pulled, batch))
+    message = _copied(half.work(oracle, pulled, batch))
+    update = median_seconds(components, lambda: method.push(0, message, STILL))
+    layout = method.layout(n)
+    down, up = sum(layout.pull.values()), sum(layout.push.values())
+    return Costs(gradient, update, 0 if method.sent(0) else workers * down, down + up)
+
+
+def memory_costs(components: RunComponents) -> Costs:
+    """Measure a worker's direction and its write to the shared memory."""
+    method: SharedMemory = components.method
+    oracle, n, workers = components.oracle, components.parameters, components.workers
+    w = oracle.replica.weights.clone()
+    method.start(w, workers)
+    # From the first snapshot on a direction may cost more than before it.
+    batch = components.batches.batch(0)._replace(number=len(components.batches))
+    gradient = median_seconds(components, lambda: method.direction(oracle, w, batch))
+    v = method.direction(oracle, w, batch).clone()
+    written = method.coordinates(n, np.random.default_rng(0))
+    update = median_seconds(components, lambda: method.write(slice(0, n) if written is None else written, v, 0.0))
+    return Costs(gradient, update, workers * n, n + (n if written is None else len(written)))
+
+
+def collective_costs(components: RunComponents) -> Costs:
+    """Measure a worker's local step and how it applies a combination."""
+    method: Collective = components.method
+    oracle, workers = components.oracle, components.workers
+    w = oracle.replica.weights.clone()
+    method.start(w, 0, workers, components.cfg.run.compile)
+    share = components.batches.shares(0, workers)[0]
+    gradient = median_seconds(components, lambda: method.local(oracle, share, STILL))
+    stacked = (workers,) if method.combine == "gather" else ()
+    layout = method.layout(components.parameters)
+    combined = {name: torch.zeros(*stacked, size, device=w.device) for name, size in layout.items()}
+    update = median_seconds(components, lambda: method.apply(combined, STILL))
+    copies = 0 if method.replicated else (workers - 1) * _elements(method.state())
+    return Costs(gradient, update, copies, 2 * sum(layout.values()))
+
+
+def pipeline_costs(components: RunComponents) -> Costs:
+    """Measure an iteration of all modules, their updates in it; traffic is the largest of a module's."""
+    partition, workers = components.partition, components.workers
+    methods: list[Pipeline] = components.methods()
+    for rank, (method, stage) in enumerate(zip(methods, partition.stages, strict=True)):
+        method.setup(stage.weights, partition.stage_info(rank))
+    oracle, batch, number = components.oracle, components.batches.batch(0), itertools.count()
+    sent: list[Tensor | None] = [None] * workers
+
+    def iterate() -> None:
+        nonlocal sent
+        inputs, targets = oracle.split.batch(batch.ids, seed=oracle.seed, epoch=0)
+        forward(methods, partition.stages, Features(next(number), oracle.arranged(inputs), targets))
+        sent = backward(methods, partition.stages, sent, STILL)
+
+    # Until the last module's error gradient has come down to the first, some modules have nothing to do.
+    for _ in range(workers):
+        iterate()
+    others = sum(_elements(method.state()) for method in methods[1:])
+    sizes = [partition.nbytes(rank, len(batch.ids)) // 4 for rank in range(workers - 1)]
+    return Costs(median_seconds(components, iterate), 0.0, others, 2 * max(sizes, default=0))
+
+
+def _copied(message: Message) -> Message:
+    return {name: tensor.clone() for name, tensor in message.items()}
+
+
+def _elements(message: Message) -> int:
+    return sum(tensor.numel() for tensor in message.values())

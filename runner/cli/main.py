@@ -32,6 +32,7 @@ from runner.config.schema import without_hydra
 from runner.report import wandb_table
 from runner.run_folder import folders, resume
 from runner.sweeps import experiment_sweeper, optuna_sweeper, search_space, submitit_launcher, subprocess_launcher
+from runner.sweeps.job import print_table, quoted
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     launched.stopped_by, launched.sweep, launched.refused = None, None, False
     code = _hydra(args)
     if launched.jobs and launched.sweep and not all(_only_answers(job) for job in jobs):
-        subprocess_launcher.print_table(launched.jobs, launched.sweep)
+        print_table(launched.jobs, launched.sweep)
         if launched.stopped_by is None and not launched.refused:
             logged = wandb_table.write(jobs[0], launched.sweep, [job.folder for job in launched.jobs])
             if logged is not None:
@@ -240,7 +241,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         if not folder.is_dir():
             raise InputError(f"--config-dir={args.config_dir}: no such folder")
         # As an override it reaches the jobs of a sweep too.
-        args.overrides.append(f"hydra.searchpath=[{subprocess_launcher.quoted(folder.as_uri())}]")
+        args.overrides.append(f"hydra.searchpath=[{quoted(folder.as_uri())}]")
         args.config_dir = None
     return args
 

@@ -14,9 +14,10 @@ from typing import Any, Self
 from rich.console import Console
 
 from runner.run_folder import columns
-from runner.run_folder.console import Live, Progress, show_result
+from runner.run_folder.console import show_result
 from runner.run_folder.contents import METRICS, SUMMARY
 from runner.run_folder.jsonl import read_lines, to_jsonable, to_line, truncate_lines, write_document
+from runner.run_folder.progress import Live, Progress
 from runner.run_folder.wandb_run import WandbRun
 
 STATUSES = ("running", "completed", "diverged", "interrupted", "failed")

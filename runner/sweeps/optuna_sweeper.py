@@ -25,8 +25,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from runner.run_folder import folders
+from runner.sweeps.job import Job
 from runner.sweeps.search_space import OBJECTIVES, Point, Space, spaces
-from runner.sweeps.subprocess_launcher import FreshProcessLauncher, Job
+from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -25,7 +25,8 @@ from runner.config.errors import InputError
 from runner.run_folder import contents
 from runner.run_folder.contents import has_checkpoints
 from runner.sweeps import subprocess_launcher
-from runner.sweeps.subprocess_launcher import FreshProcessLauncher, Job, Planned, announce, complain, quoted
+from runner.sweeps.job import Job, PlannedJob, announce_job, quoted, report_failure
+from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor
@@ -94,7 +95,7 @@ class SubmititLauncher(FreshProcessLauncher):
         self.submitted: list[Any] = []
         self.withdrawn = False
 
-    def _run_all(self, planned: Sequence[Planned | Job], total: int) -> list[Job]:
+    def _run_all(self, planned: Sequence[PlannedJob | Job], total: int) -> list[Job]:
         assert self.config is not None
         folder = Path(str(self.config.hydra.sweep.dir)) / "submitit"
         executor = _executor(folder, self.cluster, self.timeouts, self.parameters, self.n_jobs)
@@ -106,11 +107,11 @@ class SubmititLauncher(FreshProcessLauncher):
                 jobs[plan.number] = executor.submit(Task(plan.command, plan.folder))
         self.submitted += jobs.values()
 
-        def run(plan: Planned | Job) -> Job | None:
+        def run(plan: PlannedJob | Job) -> Job | None:
             if self.over() and plan.number not in jobs:
                 return None
             if not queued:
-                announce(plan, total)
+                announce_job(plan, total)
             if isinstance(plan, Job):
                 return plan
             if plan.number not in jobs:
@@ -129,13 +130,13 @@ class SubmititLauncher(FreshProcessLauncher):
             return [job for job in pool.map(run, planned) if job is not None]
 
     @staticmethod
-    def _announced(planned: Sequence[Planned | Job], total: int) -> Iterator[Planned]:
+    def _announced(planned: Sequence[PlannedJob | Job], total: int) -> Iterator[PlannedJob]:
         for plan in planned:
-            announce(plan, total)
-            if isinstance(plan, Planned):
+            announce_job(plan, total)
+            if isinstance(plan, PlannedJob):
                 yield plan
 
-    def _ended(self, plan: Planned, submitted: Any) -> Job | None:
+    def _ended(self, plan: PlannedJob, submitted: Any) -> Job | None:
         """Wait for a job; None for one that was withdrawn because the experiment's first has wrong input."""
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
@@ -149,7 +150,7 @@ class SubmititLauncher(FreshProcessLauncher):
                 f"dcrun: job {plan.number}: {_reason(exc)}; see {submitted.paths.stderr}", file=sys.stderr, flush=True
             )
         job = Job(plan.number, plan.overrides, plan.folder, code)
-        complain(job)
+        report_failure(job)
         return job
 
     def _stop(self, number: int) -> None:

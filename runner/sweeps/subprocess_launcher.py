@@ -7,7 +7,6 @@ job of a sweep gives the same bits as the same run on its own.
 import importlib.util
 import itertools
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,10 +14,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -26,19 +24,16 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from runner.config.errors import InputError
 from runner.config.exit_codes import WRONG_INPUT
 from runner.config.installation import PROGRAM
 from runner.config.old_names import OLD_NAMES
 from runner.config.schema import GPU_SLOT, without_hydra
-from runner.run_folder.contents import read_summary
 from runner.run_folder.folders import free_folder
 from runner.run_folder.resume import EarlierRuns, may_accompany
 from runner.run_folder.wandb_run import group_of
+from runner.sweeps.job import Job, PlannedJob, announce_job, quoted, report_failure
 
 _PLUGINS = (
     f"{__name__}.FreshProcessLauncher",
@@ -49,40 +44,6 @@ _PLUGINS = (
 _EXTRAS = {"runner.sweeps.optuna_sweeper": "optuna", "runner.sweeps.submitit_launcher": "submitit"}
 """The packages that only some sweepers and launchers need, by the module that uses them."""
 _OF_THE_SWEEP = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One finished job of a sweep."""
-
-    number: int
-    overrides: tuple[str, ...]
-    folder: Path
-    code: int
-
-    @property
-    def label(self) -> str:
-        """What sets the job apart: its overrides."""
-        return " ".join(self.overrides) or "(no overrides)"
-
-    @property
-    def ending(self) -> str:
-        """How the process ended."""
-        return f"signal {signal.Signals(-self.code).name}" if self.code < 0 else f"exit code {self.code}"
-
-    def summary(self) -> dict[str, Any]:
-        """Read the job's `summary.json`; empty when it did not get so far."""
-        return read_summary(self.folder)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A job of a sweep that is to run."""
-
-    number: int
-    overrides: tuple[str, ...]
-    folder: Path
-    command: tuple[str, ...]
 
 
 class FreshProcessLauncher(Launcher):
@@ -124,7 +85,7 @@ class FreshProcessLauncher(Launcher):
         assert self.config is not None
         FreshProcessLauncher.sweep = Path(str(self.config.hydra.sweep.dir))
         total = max(self.expected, initial_job_idx + len(job_overrides))
-        planned: list[Planned | Job] = []
+        planned: list[PlannedJob | Job] = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             planned.append(self._plan(number, tuple(overrides)))
         with self._signals_forwarded():
@@ -132,7 +93,7 @@ class FreshProcessLauncher(Launcher):
         FreshProcessLauncher.jobs += finished
         return [JobReturn(overrides=j.overrides, status=JobStatus.COMPLETED, _return_value=j.code) for j in finished]
 
-    def _plan(self, number: int, overrides: tuple[str, ...]) -> "Planned | Job":
+    def _plan(self, number: int, overrides: tuple[str, ...]) -> "PlannedJob | Job":
         """Say how to run a job: from its beginning or, with `run.resume=true`, from where an earlier one stopped."""
         config = self._job_config(number, overrides)
         assert self.config is not None
@@ -150,9 +111,9 @@ class FreshProcessLauncher(Launcher):
             # An experiment's file makes every command with it a sweep; a job is one run of it.
             own += ["hydra.mode=RUN", "run.resume=null", f"hydra.run.dir={quoted(str(folder))}"]
             arguments = [*common, *self._wandb_group(own), *own]
-        return Planned(number, overrides, folder, (sys.executable, "-m", PROGRAM, *arguments))
+        return PlannedJob(number, overrides, folder, (sys.executable, "-m", PROGRAM, *arguments))
 
-    def _run_all(self, planned: Sequence["Planned | Job"], total: int) -> list[Job]:
+    def _run_all(self, planned: Sequence["PlannedJob | Job"], total: int) -> list[Job]:
         """Run jobs to their end; without those that had not begun when the sweep was stopped."""
         with ThreadPoolExecutor(self.n_jobs) as pool:
             return [job for job in pool.map(lambda plan: self._run(plan, total), planned) if job is not None]
@@ -162,11 +123,11 @@ class FreshProcessLauncher(Launcher):
         for process in list(self.processes):
             process.send_signal(number)
 
-    def _run(self, plan: "Planned | Job", total: int) -> Job | None:
+    def _run(self, plan: "PlannedJob | Job", total: int) -> Job | None:
         """Run a job to its end; None if the sweep was stopped before."""
         if self.over():
             return None
-        announce(plan, total)
+        announce_job(plan, total)
         if isinstance(plan, Job):
             return plan
         with ExitStack() as stack:
@@ -185,7 +146,7 @@ class FreshProcessLauncher(Launcher):
             self.processes.add(process)
             job = Job(plan.number, plan.overrides, plan.folder, process.wait())
             self.processes.discard(process)
-        complain(job)
+        report_failure(job)
         self._judge_first(job, total)
         return job
 
@@ -277,52 +238,3 @@ def check(config: DictConfig) -> None:
     n_jobs = config.hydra.launcher.get("n_jobs")
     if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs < 1):
         raise InputError.of("hydra.launcher.n_jobs", n_jobs, "is no number of jobs", "integers from 1")
-
-
-def announce(plan: Planned | Job, total: int) -> None:
-    """Say which job is next, and where it was measured if it was measured before."""
-    title = f"job {plan.number} ({plan.number + 1} of {total}): {' '.join(plan.overrides)}"
-    # As it is: in a string rich would take [...] for markup.
-    _console().rule(Text(title), align="left", style="dim")
-    if isinstance(plan, Job):
-        print(f"finished before, in {plan.folder}", flush=True)
-    sys.stdout.flush()
-
-
-def complain(job: Job) -> None:
-    """Name a job that failed."""
-    if job.code != 0:
-        print(f"dcrun: job {job.number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
-
-
-def quoted(value: str) -> str:
-    """Quote a value so that Hydra's grammar takes it as it is."""
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    return f"'{escaped}'"
-
-
-def print_table(jobs: Sequence[Job], folder: Path) -> None:
-    """Print a row per job, from their `summary.json`."""
-    table = Table(title=f"sweep in {folder}", title_justify="left")
-    for column in ("job", "overrides", "status", "test error %", "best %", "seconds"):
-        table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
-    varying = {override for job in jobs for override in job.overrides if any(override not in j.overrides for j in jobs)}
-    for job in jobs:
-        summary = job.summary()
-        # A job that only answers leaves nothing, and has not failed.
-        status = str(summary.get("status", "failed" if job.code else "-"))
-        table.add_row(
-            str(job.number),
-            Text(" ".join(o for o in job.overrides if o in varying) or job.label),
-            status if job.code == 0 else f"{status}, {job.ending}",
-            *(_number(summary.get(key)) for key in ("final_test_error", "best_test_error", "seconds")),
-        )
-    _console().print(table)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=120)

@@ -8,15 +8,16 @@ from runner.cli import main
 from runner.cli.compose import composer, swept_along
 from runner.config import schema
 from runner.sweeps import experiment_sweeper, subprocess_launcher
-from runner.sweeps.subprocess_launcher import FreshProcessLauncher, Job, Planned
+from runner.sweeps.job import Job, PlannedJob
+from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
 
 @pytest.fixture
-def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Planned]:
+def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[PlannedJob]:
     """Runs nothing, in an empty folder, and records the jobs that a sweep would have started."""
-    record: list[Planned] = []
+    record: list[PlannedJob] = []
 
-    def run_all(self: FreshProcessLauncher, plans: Sequence[Planned], total: int) -> list[Job]:
+    def run_all(self: FreshProcessLauncher, plans: Sequence[PlannedJob], total: int) -> list[Job]:
         record.extend(plans)
         return [Job(plan.number, plan.overrides, plan.folder, 0) for plan in plans]
 
@@ -35,21 +36,21 @@ def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Planned]:
         (["dataset=cifar10,cifar100"], "dataset.root=/data"),
     ],
 )
-def test_keys_of_swept_options_can_be_given(planned: list[Planned], typed: list[str], key: str):
+def test_keys_of_swept_options_can_be_given(planned: list[PlannedJob], typed: list[str], key: str):
     assert main.main(["-m", *typed, key, "run.resume=null"]) == 0
     assert len(planned) == 2
     assert all(key in job.overrides and key in job.command for job in planned)
     assert all("choice" not in word for job in planned for word in job.command)
 
 
-def test_search_takes_keys_of_swept_options(planned: list[Planned]):
+def test_search_takes_keys_of_swept_options(planned: list[PlannedJob]):
     pytest.importorskip("optuna", reason='pip install -e ".[optuna]"')
     assert main.main(["hydra/sweeper=optuna", "algorithm=dasgd,local_sgd", "algorithm.tau=4"]) == 0
     found = sorted(job.overrides for job in planned)
     assert found == [("algorithm.tau=4", "algorithm=dasgd"), ("algorithm.tau=4", "algorithm=local_sgd")]
 
 
-def test_key_of_one_swept_option_is_refused(planned: list[Planned], capfd: pytest.CaptureFixture[str]):
+def test_key_of_one_swept_option_is_refused(planned: list[PlannedJob], capfd: pytest.CaptureFixture[str]):
     for wrong in ("algorithm.tau=4", "~algorithm.tau"):
         assert main.main(["-m", "algorithm=dasgd,asgd", wrong]) == 2
         err = capfd.readouterr().err
@@ -116,7 +117,7 @@ EXPERIMENTS = [
 
 @pytest.mark.parametrize(("typed", "line"), EXPERIMENTS, ids=[" ".join(typed) for typed, _ in EXPERIMENTS])
 def test_keys_outside_experiments_are_refused(
-    planned: list[Planned], tmp_path: Path, capfd: pytest.CaptureFixture[str], typed: list[str], line: str
+    planned: list[PlannedJob], tmp_path: Path, capfd: pytest.CaptureFixture[str], typed: list[str], line: str
 ):
     assert main.main(typed) == 2
     err = capfd.readouterr().err
@@ -125,7 +126,7 @@ def test_keys_outside_experiments_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_single_job_names_its_scale(planned: list[Planned]):
+def test_single_job_names_its_scale(planned: list[PlannedJob]):
     schema.register()
     subprocess_launcher.register()
     experiment_sweeper.register()

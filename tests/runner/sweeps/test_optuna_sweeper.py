@@ -10,9 +10,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from runner.cli.compose import CONF
+from runner.sweeps.job import Job
 from runner.sweeps.optuna_sweeper import OptunaSweeper
 from runner.sweeps.search_space import OBJECTIVES
-from runner.sweeps.subprocess_launcher import FreshProcessLauncher, Job
+from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
 optuna = pytest.importorskip("optuna", reason='pip install -e ".[optuna]"')
 

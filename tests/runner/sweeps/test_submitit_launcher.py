@@ -15,8 +15,9 @@ from runner.cli.compose import CONF
 from runner.config.errors import InputError
 from runner.config.exit_codes import WRONG_INPUT
 from runner.sweeps import submitit_launcher
+from runner.sweeps.job import PlannedJob
 from runner.sweeps.submitit_launcher import SubmititLauncher, Task, check
-from runner.sweeps.subprocess_launcher import FreshProcessLauncher, Planned
+from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
 pytest.importorskip("submitit", reason='pip install -e ".[submitit]"')
 
@@ -167,7 +168,7 @@ def test_first_job_with_wrong_input_ends_experiment(
     sweeper: dict[str, Any] = {"cells": ["seed=0"]} if cells else {}
     launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "sweeper": sweeper}})
     codes = (code, 0, 0)
-    planned = [Planned(n, (f"seed={n}",), tmp_path / str(n), ("x", str(c))) for n, c in enumerate(codes)]
+    planned = [PlannedJob(n, (f"seed={n}",), tmp_path / str(n), ("x", str(c))) for n, c in enumerate(codes)]
     jobs = launcher._run_all(planned, len(planned))
     assert [job.number for job in jobs] == ended
     assert len(queue.tasks) == begun

@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from runner.cli import main
 from runner.cli.compose import CONF
-from runner.sweeps.subprocess_launcher import FreshProcessLauncher, Job, Planned, announce, print_table, quoted
+from runner.sweeps.job import Job, PlannedJob, announce_job, print_table, quoted
+from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
 # Stands in for runner.train.dispatch in every process of a test: seed 1 fails, seed 2 waits to be stopped.
 STAND_IN = """
@@ -123,7 +124,7 @@ time.sleep(0.3)
 os.rename(slot, sys.argv[1] + "." + slot)
 """
     planned = [
-        Planned(
+        PlannedJob(
             number,
             (),
             tmp_path / str(number),
@@ -169,7 +170,7 @@ def test_table_shows_what_varies_and_how_jobs_ended(tmp_path: Path, capsys: pyte
 def sweep(monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str) -> None:
     """Runs a sweep whose jobs were finished elsewhere, in `folder`."""
 
-    def run_all(self: FreshProcessLauncher, plans: Sequence[Planned], total: int) -> list[Job]:
+    def run_all(self: FreshProcessLauncher, plans: Sequence[PlannedJob], total: int) -> list[Job]:
         return [Job(plan.number, plan.overrides, folder / "elsewhere" / str(plan.number), 0) for plan in plans]
 
     monkeypatch.setattr(FreshProcessLauncher, "_run_all", run_all)
@@ -200,7 +201,7 @@ def test_values_in_brackets_are_shown_as_they_are(tmp_path: Path, capsys: pytest
     print_table(
         [Job(0, ("run.diagnostics=[largest_rate]",), tmp_path / "0", 0), Job(1, (), tmp_path / "1", 0)], tmp_path
     )
-    announce(Planned(0, ("run.diagnostics=[variance_factor]",), tmp_path, ()), 2)
+    announce_job(PlannedJob(0, ("run.diagnostics=[variance_factor]",), tmp_path, ()), 2)
     out = capsys.readouterr().out
     assert "[largest_rate]" in out
     assert "[variance_factor]" in out

@@ -1,0 +1,138 @@
+"""How far a run has come, on a terminal: a live bar below the lines of the evaluations.
+
+Elsewhere (a file, a pipe, a dumb terminal) there are the lines alone. Nothing here touches the run folder.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, SupportsFloat, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from runner.run_folder import columns
+from runner.run_folder.console import duration, row_line, seconds_unit
+
+Live = SupportsFloat | Callable[[], SupportsFloat]
+"""A number, a 0-d tensor, or a function that returns one: converted and called only when the display is refreshed."""
+
+_REFRESH_SECONDS = 0.3
+_BAR_WIDTH = 12
+
+
+class Progress:
+    """The display of one run, from `start` to `stop`.
+
+    Args:
+        epochs: effective passes that the run will make.
+        virtual: whether the rows' `seconds` are virtual (simulated) or measured; they are labelled so.
+        console: where to write; standard output by default.
+        live: whether to show a bar; by default where the console is a terminal that can.
+    """
+
+    def __init__(
+        self, *, epochs: float, virtual: bool, console: Console | None = None, live: bool | None = None
+    ) -> None:
+        self.console = console or Console()
+        self.live = self.console.is_interactive and self.console.file.isatty() if live is None else live
+        self.epochs = epochs
+        self.unit = seconds_unit(virtual)
+        self._bar: Bar | None = None
+        self._redirected: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
+        self._error: float | None = None
+        self._rate: float | None = None
+        self._begun = 0.0
+        self._first_epoch = 0.0
+        self._next = 0.0
+        self._mark: tuple[float, float] | None = None  # time and samples at the last refresh
+
+    def start(self, epoch: float = 0.0) -> None:
+        """Begin; `epoch` is where a resumed run goes on, so that the time left is told from what this session does."""
+        self._begun = time.perf_counter()
+        self._first_epoch = epoch
+        if self.live:
+            columns = (BarColumn(_BAR_WIDTH), TextColumn("{task.description}"))
+            # No refreshing thread: it would take the interpreter from the run ten times a second.
+            self._bar = Bar(*columns, console=self.console, auto_refresh=False, transient=True)
+            streams = (sys.stdout, sys.stderr)
+            self._bar.start()
+            self._bar.add_task(self._describe(epoch, None, None), total=self.epochs)
+            self._bar.update(self._bar.task_ids[0], completed=epoch, refresh=True)
+            self._redirect(streams)
+
+    def stop(self) -> None:
+        """End the live display, if there is one; may be called twice."""
+        for handler, stream in self._redirected:
+            handler.setStream(stream)
+        self._redirected.clear()
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def update(
+        self, *, epoch: float, samples: int, train_loss: Live | None = None, staleness: Live | None = None
+    ) -> None:
+        """Show where the run is; meant to be called per update, and costs nothing between refreshes.
+
+        Args:
+            epoch: effective passes done.
+            samples: gradient evaluations done in this run; their rate is shown.
+            train_loss: of the last batches.
+            staleness: of the last pushes, in updates.
+        """
+        now = time.perf_counter()
+        if now < self._next or self._bar is None:
+            return
+        self._next = now + _REFRESH_SECONDS
+        if self._mark is not None and now > self._mark[0]:
+            rate = (samples - self._mark[1]) / (now - self._mark[0])
+            self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
+        self._mark = (now, samples)
+        description = self._describe(epoch, _number(train_loss), _number(staleness))
+        self._bar.update(self._bar.task_ids[0], completed=epoch, description=description, refresh=True)
+
+    def row(self, row: Mapping[str, Any], samples_per_second: float | None = None) -> None:
+        """Write the line of an evaluation, above the bar if there is one."""
+        self._error = row.get(columns.TEST_ERROR, self._error)
+        # The evaluation's own time is not the training's: the rate is measured anew from the next update on.
+        self._mark = None
+        width = self.console.width if self.live else None
+        text = row_line(row, self.epochs, self.unit, samples_per_second, width=width)
+        self.console.print(Text(text), soft_wrap=True, highlight=False)
+
+    def _describe(self, epoch: float, loss: float | None, staleness: float | None) -> str:
+        """Return the live numbers that fit beside the bar, the more important ones if not all do."""
+        done = epoch - self._first_epoch
+        elapsed = time.perf_counter() - self._begun
+        left = elapsed / done * max(self.epochs - epoch, 0.0) if done > 0 else None
+        parts = [
+            (0, f"epoch {epoch:.2f}/{self.epochs:g}"),
+            (1, "" if self._error is None else f"test error {self._error:.2f} %"),
+            (5, "" if loss is None else f"train loss {loss:.4f}"),
+            (3, "" if self._rate is None else f"{self._rate:,.0f} samples/s"),
+            (4, "" if staleness is None else f"staleness {staleness:.1f}"),
+            (2, "" if left is None else f"{duration(left)} left"),
+        ]
+        parts = [part for part in parts if part[1]]
+        while (
+            len(text := "  ".join(part for _, part in parts)) > self.console.width - _BAR_WIDTH - 2 and len(parts) > 1
+        ):
+            parts.remove(max(parts))
+        return text
+
+    def _redirect(self, streams: tuple[TextIO, TextIO]) -> None:
+        """Log handlers that hold the terminal from before the bar would write into it: they follow the redirection."""
+        for handler in logging.getLogger().handlers + logging.getLogger("dcrun").handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream in streams:
+                self._redirected.append((handler, handler.stream))
+                handler.setStream(sys.stdout if handler.stream is streams[0] else sys.stderr)
+
+
+def _number(value: Live | None) -> float | None:
+    if value is None:
+        return None
+    return float(value() if callable(value) else value)

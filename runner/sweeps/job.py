@@ -1,0 +1,98 @@
+"""A job of a sweep: what is to run, how it ended, and what a sweep says about its jobs on the terminal."""
+
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runner.run_folder.contents import read_summary
+
+
+@dataclass(frozen=True)
+class Job:
+    """One finished job of a sweep."""
+
+    number: int
+    overrides: tuple[str, ...]
+    folder: Path
+    code: int
+
+    @property
+    def label(self) -> str:
+        """What sets the job apart: its overrides."""
+        return " ".join(self.overrides) or "(no overrides)"
+
+    @property
+    def ending(self) -> str:
+        """How the process ended."""
+        return f"signal {signal.Signals(-self.code).name}" if self.code < 0 else f"exit code {self.code}"
+
+    def summary(self) -> dict[str, Any]:
+        """Read the job's `summary.json`; empty when it did not get so far."""
+        return read_summary(self.folder)
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job of a sweep that is to run."""
+
+    number: int
+    overrides: tuple[str, ...]
+    folder: Path
+    command: tuple[str, ...]
+
+
+def announce_job(plan: PlannedJob | Job, total: int) -> None:
+    """Say which job is next, and where it was measured if it was measured before."""
+    title = f"job {plan.number} ({plan.number + 1} of {total}): {' '.join(plan.overrides)}"
+    # As it is: in a string rich would take [...] for markup.
+    _console().rule(Text(title), align="left", style="dim")
+    if isinstance(plan, Job):
+        print(f"finished before, in {plan.folder}", flush=True)
+    sys.stdout.flush()
+
+
+def report_failure(job: Job) -> None:
+    """Name a job that failed."""
+    if job.code != 0:
+        print(f"dcrun: job {job.number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
+
+
+def quoted(value: str) -> str:
+    """Quote a value so that Hydra's grammar takes it as it is."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def print_table(jobs: Sequence[Job], folder: Path) -> None:
+    """Print a row per job, from their `summary.json`."""
+    table = Table(title=f"sweep in {folder}", title_justify="left")
+    for column in ("job", "overrides", "status", "test error %", "best %", "seconds"):
+        table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
+    varying = {override for job in jobs for override in job.overrides if any(override not in j.overrides for j in jobs)}
+    for job in jobs:
+        summary = job.summary()
+        # A job that only answers leaves nothing, and has not failed.
+        status = str(summary.get("status", "failed" if job.code else "-"))
+        table.add_row(
+            str(job.number),
+            Text(" ".join(o for o in job.overrides if o in varying) or job.label),
+            status if job.code == 0 else f"{status}, {job.ending}",
+            *(_number(summary.get(key)) for key in ("final_test_error", "best_test_error", "seconds")),
+        )
+    _console().print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=120)

@@ -17,7 +17,8 @@ from runner.loop.schedule import Schedule
 from runner.loop.train_control import TrainControl
 from runner.run_folder import checkpoint
 from runner.run_folder.timeline import Activity
-from runner.simulated.shared_memory import PIECES, SimulatedMemory
+from runner.simulated.memory_worker import PIECES
+from runner.simulated.shared_memory import SimulatedMemory
 from tests.trial import Trial, equal, train
 
 

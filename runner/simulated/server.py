@@ -16,15 +16,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
-from algorithms.base import Batch, Message, ParameterServer, Step, Worker, shard_range
+from algorithms.base import Batch, Message, ParameterServer, Worker, shard_range
 from runner.config.errors import InputError
 from runner.gradients.oracle import NetworkOracle
-from runner.gradients.replica import running_average
-from runner.loop.barrier import next_barrier, sum_messages
-from runner.loop.batches import Batches, Leases
-from runner.loop.executor import Executor
+from runner.loop.barrier import sum_messages
+from runner.loop.batches import Batches
+from runner.loop.server_base import ServerBase
 from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
@@ -32,7 +29,7 @@ from runner.run_folder.trace import BARRIER, LOST, RESUMED, Record
 from runner.simulated.events import Event, Events
 
 
-class SimulatedServer(Executor):
+class SimulatedServer(ServerBase):
     """Run a parameter-server method on simulated workers.
 
     Args:
@@ -60,29 +57,27 @@ class SimulatedServer(Executor):
         recorder: Recorder | None = None,
         compiled: bool = False,
     ) -> None:
-        self.server = server
-        self.oracle = oracle
-        self.batches = batches
-        self.events = events
-        self.control = control
-        self.activity = activity
-        self.recorder = recorder
         replica = oracle.replica
-        server.start(replica.weights.clone(), workers, compiled)
+        super().__init__(
+            server,
+            weights=replica.weights.clone(),
+            workers=workers,
+            statistics=replica.initial_statistics(),
+            totals=oracle.totals,
+            batches=batches,
+            control=control,
+            activity=activity,
+            recorder=recorder,
+            compiled=compiled,
+        )
+        self.oracle = oracle
+        self.events = events
         self.halves = [server.worker(m) for m in range(workers)]
-        self.statistics = replica.initial_statistics()
-        self.leases = Leases(batches)
-        self.leases.quota = next_barrier(server, -1)
-        self.rounds = server.rounds(replica.weights.numel())
-        layout = server.layout(replica.weights.numel())
         # What each worker pulled last, where the server does not keep it itself.
         self.copies: list[Message] = [
-            {} if server.sent(m) else {name: server.w.new_zeros(size) for name, size in layout.pull.items()}
+            {} if server.sent(m) else {name: server.w.new_zeros(size) for name, size in self.layout.pull.items()}
             for m in range(workers)
         ]
-        self.version = [0] * workers
-        self.workers_lost = 0
-        self._resumed = False
 
     def run(self) -> None:
         """Run to the end of the batches, or of the events.
@@ -95,16 +90,16 @@ class SimulatedServer(Executor):
         control.start()
         if self.recorder is not None:
             self.recorder.begin()
-        if not self._resumed:
+        if not self.resumed:
             for worker in range(len(self.halves)):
-                self._pull(worker, self.events.begin())
+                self._send_pull(worker, self.events.begin())
         try:
             while not self._finished:
                 if not (self.leases.at_barrier and self._meet()):
                     self._handle(self.events.next())
                 finished = self._finished
                 if control.due(finished):
-                    control.evaluate(self.weights(), self.statistics, self.oracle.totals, self, finished)
+                    control.evaluate(self.weights(), self.statistics, self.totals, self, finished)
         finally:
             control.pause()
             if self.recorder is not None:
@@ -124,19 +119,19 @@ class SimulatedServer(Executor):
             self._begin_anew()
             self._restore()
             for worker in range(len(self.halves)):
-                self._pull(worker, event.time)
+                self._send_pull(worker, event.time)
         elif event.kind == BARRIER:
             raise InputError(
                 f"cluster.trace: a barrier was over after update {event.record.version if event.record else 0}, here "
                 "workers are still on their way to it; allowed: the trace of such a run, unchanged"
             )
         else:
-            self._push(event)
-            self._pull(event.worker, event.time)
+            self._handle_push(event)
+            self._send_pull(event.worker, event.time)
 
     def _meet(self) -> bool:
         """Hold the barrier that all workers have come to, unless something else happens before it is over."""
-        server, control, workers = self.server, self.control, len(self.halves)
+        server, workers = self.server, len(self.halves)
         shards = [self.batches.shard(worker, workers, self.leases.next) for worker in range(workers)]
         cost = server.barrier_cost.gradients
         now = self.events.meet(self.rounds, [len(shard.ids) / self.batches.size for shard in shards], cost)
@@ -151,12 +146,9 @@ class SimulatedServer(Executor):
                 # Whoever answers for a lost worker's shard says the same.
                 answers = (half.answer(self.oracle, number, shard) for half, shard in self._answering(living, shards))
                 server.collect(number, sum_messages(answers))
-        if self.recorder is not None:
-            self.recorder.barrier(version=control.updates, time=now)
-        control.spend(self.batches.samples * cost, now)
-        self.leases.quota = next_barrier(server, control.updates)
+        self.end_barrier(now)
         for worker in sorted(self.leases.idle):
-            self._pull(worker, now)
+            self._send_pull(worker, now)
         return True
 
     def _answering(self, living: list[Worker], shards: list[Batch]) -> list[tuple[Worker, Batch]]:
@@ -170,49 +162,38 @@ class SimulatedServer(Executor):
             for worker, half in enumerate(self.halves):
                 half.restore(self.server.restore(worker))
 
-    def _push(self, event: Event) -> None:
+    def _handle_push(self, event: Event) -> None:
         worker, control = event.worker, self.control
         if event.record is not None:
             self._compare(event.record)
         batch = self.leases.done(worker)
         message = self.halves[worker].work(self.oracle, self.server.sent(worker) or self.copies[worker], batch)
-        staleness = control.updates - self.version[worker]
         if self.recorder is not None:
             self.recorder.push(
                 worker, pulled=self.version[worker], version=control.updates, batch=batch.number, time=event.time
             )
-        rate = control.rate()
-        self.server.push(worker, message, Step(lr=rate.lr, decay=rate.decay, staleness=staleness))
-        running_average(self.statistics, self.oracle.replica.statistics)
-        self.activity.staleness(worker, staleness)
-        gradients = len(batch.ids) * self.server.evaluations(control.updates)
-        control.advance(gradients, event.time, self.oracle.totals, staleness)
+        self.count(self.push(worker, message, self.oracle.replica.statistics, len(batch.ids)), event.time)
 
-    def _pull(self, worker: int, now: float) -> None:
+    def _send_pull(self, worker: int, now: float) -> None:
         batch = self.leases.lease(worker)
         if batch is None:
             return
         if self.oracle.streams:
             self.oracle.expect(batch)
-        rate = self.control.rate()
-        self.server.announce(Step(lr=rate.lr, decay=rate.decay))
-        message = self.server.pull(worker)
+        message = self.pull(worker)
         for name, copy in self.copies[worker].items():
             copy.copy_(message[name])
-        self.version[worker] = self.control.updates
         updates = self.control.updates
         self.events.pulled(worker, len(batch.ids) / self.batches.size, now, self.server.evaluations(updates))
 
     def _drop(self, event: Event) -> None:
         """Go on without a worker: its batch goes to an idle one, or to whoever pulls next."""
-        self.workers_lost += 1
-        if self.recorder is not None:
-            self.recorder.lost(event.worker, version=self.control.updates, time=event.time)
+        self.count_lost(event.worker, event.time)
         waking = self.leases.release(event.worker)
         if inherited := self.leases.reassign_shards(event.worker):
             self._hand_over(*inherited)
         for idle in waking:
-            self._pull(idle, event.time)
+            self._send_pull(idle, event.time)
 
     def _hand_over(self, worker: int, shards: list[int]) -> None:
         """Give a worker's half what it needs to know of shards of the training set."""
@@ -238,52 +219,23 @@ class SimulatedServer(Executor):
             what = f"{push} was {names} = {recorded}, here it is {mine}"
             raise InputError(f"cluster.trace: {what}; allowed: the trace of such a run, unchanged")
 
-    def columns(self) -> dict[str, float]:
-        """Return what goes into a row besides the training control's own columns: nothing."""
-        return {}
-
-    def weights(self) -> torch.Tensor:
-        """Return the flat weights of the solution."""
-        return self.server.solution()
-
-    def running_statistics(self) -> torch.Tensor:
-        """Return the flat running batch-norm statistics that belong to the solution."""
-        return self.statistics
-
-    def method_states(self) -> list[Message]:
-        """Return the method's state of the server."""
-        return [self.server.state()]
-
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on."""
         return {
-            "method": self.server.state(),
+            **super().state_dict(),
             "copies": self.copies,
-            "statistics": self.statistics,
-            "totals": self.oracle.totals,
-            "leases": self.leases.state_dict(),
             "version": self.version,
             "events": self.events.state_dict(),
-            "workers_lost": self.workers_lost,
-            "trace": None if self.recorder is None else self.recorder.state_dict(),
-            "activity": self.activity.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; `run` then continues."""
-        self.server.load_state(state["method"])
+        super().load_state_dict(state)
         for copies, saved in zip(self.copies, state["copies"], strict=True):
             for name, copy in copies.items():
                 copy.copy_(saved[name])
-        self.statistics.copy_(state["statistics"])
-        self.oracle.totals.copy_(state["totals"])
-        self.leases.load_state_dict(state["leases"])
         self.version = list(state["version"])
         self.events.load_state_dict(state["events"])
-        self.workers_lost = state["workers_lost"]
-        if self.recorder is not None and state["trace"] is not None:
-            self.recorder.load_state_dict(state["trace"])
-        self.activity.load_state_dict(state["activity"])
+        # After the server: what the halves take over is part of its state.
         self._begin_anew()
         self._restore()
-        self._resumed = True

@@ -1,0 +1,177 @@
+"""What a simulated and a real parameter server do alike: their state, pushes, pulls, barriers' ends and lost workers.
+
+Who computes, when a message arrives and what a second is, differs between the two. What the server makes of a message
+must not: a run on processes that is replayed in simulation ends with the same bits, so both take these steps from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from algorithms.base import Message, ParameterServer, Step
+from runner.gradients.replica import running_average
+from runner.loop.barrier import next_barrier
+from runner.loop.batches import Batches, Leases
+from runner.loop.executor import Executor
+from runner.loop.train_control import TrainControl
+from runner.run_folder.recorder import Recorder
+from runner.run_folder.timeline import Activity
+
+
+class Push(NamedTuple):
+    """A push that the method has taken in, and that is still to be counted.
+
+    Attributes:
+        worker: whose it is.
+        samples: gradients that it cost, in samples.
+        staleness: updates between its pull and the push.
+    """
+
+    worker: int
+    samples: float
+    staleness: int
+
+
+class ServerBase(Executor):
+    """The state of a run with a parameter server, and the steps that change it.
+
+    Args:
+        server: the method's server half; started here.
+        weights: what it starts from, and owns from now on.
+        workers: number of workers M.
+        statistics: the initial batch-norm statistics (k,), owned too.
+        totals: sums of losses, errors and samples (3,), float64, of the pushes since the last evaluation.
+        batches: the run's batches, leased one by one.
+        control: counts, evaluation, checkpoints.
+        activity: what each worker did when.
+        recorder: writes down the order of messages; None if nobody asked for it.
+        compiled: fuse the server's update rule.
+
+    Attributes:
+        version: by worker, the number of updates when it pulled last.
+        workers_lost: number of workers that died or got stuck.
+    """
+
+    def __init__(
+        self,
+        server: ParameterServer,
+        *,
+        weights: Tensor,
+        workers: int,
+        statistics: Tensor,
+        totals: Tensor,
+        batches: Batches,
+        control: TrainControl,
+        activity: Activity,
+        recorder: Recorder | None,
+        compiled: bool,
+    ) -> None:
+        self.server = server
+        self.statistics = statistics
+        self.totals = totals
+        self.batches = batches
+        self.control = control
+        self.activity = activity
+        self.recorder = recorder
+        self.version = [0] * workers
+        self.workers_lost = 0
+        self.resumed = False
+        server.start(weights, workers, compiled)
+        self.layout = server.layout(weights.numel())
+        self.rounds = server.rounds(weights.numel())
+        self.leases = Leases(batches)
+        # A method may begin with a barrier, before its first update.
+        self.leases.quota = next_barrier(server, -1)
+
+    def step(self, **known: int) -> Step:
+        """Return the schedule's values for the next update, with what else is known of it."""
+        rate = self.control.rate()
+        return Step(lr=rate.lr, decay=rate.decay, **known)
+
+    def push(self, worker: int, message: Message, statistics: Tensor | None, samples: int) -> Push:
+        """Let the method take in a worker's message.
+
+        Args:
+            worker: whose it is.
+            message: what its half made of a batch, on the device of the weights.
+            statistics: batch-norm statistics of the batch (k,), None if the network has none.
+            samples: of the batch.
+        """
+        staleness = self.control.updates - self.version[worker]
+        self.server.push(worker, message, self.step(staleness=staleness))
+        if statistics is not None:
+            running_average(self.statistics, statistics)
+        return Push(worker, samples * self.server.evaluations(self.control.updates), staleness)
+
+    def count(self, push: Push, now: float) -> None:
+        """Count a push that was taken in by second `now` of the run.
+
+        Raises:
+            Stop: the run diverged or was asked to stop.
+        """
+        self.activity.staleness(push.worker, push.staleness)
+        self.control.advance(push.samples, now, self.totals, push.staleness)
+
+    def pull(self, worker: int) -> Message:
+        """Return what a worker gets to compute its next batch with; it may alias live state."""
+        # What a method sends may depend on the rate, so it is told the rate first.
+        self.server.announce(self.step())
+        self.version[worker] = self.control.updates
+        return self.server.pull(worker)
+
+    def end_barrier(self, now: float) -> None:
+        """Count a barrier that is over at second `now`, and let batches be handed out up to the next one."""
+        updates = self.control.updates
+        if self.recorder is not None:
+            self.recorder.barrier(version=updates, time=now)
+        self.control.spend(self.batches.samples * self.server.barrier_cost.gradients, now)
+        self.leases.quota = next_barrier(self.server, updates)
+
+    def count_lost(self, worker: int, now: float) -> None:
+        """Count a worker that was lost at second `now`."""
+        self.workers_lost += 1
+        if self.recorder is not None:
+            self.recorder.lost(worker, version=self.control.updates, time=now)
+
+    def columns(self) -> dict[str, float]:
+        """Return what goes into a row besides the columns of `TrainControl`: nothing."""
+        return {}
+
+    def weights(self) -> Tensor:
+        """Return the flat weights of the solution, where the server keeps them."""
+        return self.server.solution()
+
+    def running_statistics(self) -> Tensor:
+        """Return the flat running batch-norm statistics that belong to the solution."""
+        return self.statistics
+
+    def method_states(self) -> list[Message]:
+        """Return the method's state of the server."""
+        return [self.server.state()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the rest of the run depends on, in simulation and on processes."""
+        return {
+            "method": self.server.state(),
+            "statistics": self.statistics,
+            "totals": self.totals,
+            "leases": self.leases.state_dict(),
+            "workers_lost": self.workers_lost,
+            "trace": None if self.recorder is None else self.recorder.state_dict(),
+            "activity": self.activity.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; `run` then continues."""
+        self.server.load_state(state["method"])
+        self.statistics.copy_(state["statistics"])
+        self.totals.copy_(state["totals"])
+        self.leases.load_state_dict(state["leases"])
+        self.workers_lost = state["workers_lost"]
+        # A run may go on with a recorder where it had none before, and the other way round.
+        if self.recorder is not None and state["trace"] is not None:
+            self.recorder.load_state_dict(state["trace"])
+        self.activity.load_state_dict(state["activity"])
+        self.resumed = True

@@ -1,0 +1,185 @@
+"""The server's ends of its workers: buffers, a receiving thread for each, and the queue in which all messages meet.
+
+Who owns what. The main thread sends, handles messages and owns all state. A receiving thread does one thing: wait for
+the message that its worker owes and put a note of it into the queue. Nothing is locked. A worker's buffer is the
+receiving thread's from `expect` until the note of its arrival is taken out of the queue, and the main thread's for the
+rest of the time; semaphore and queue hand it over.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch.distributed import Work
+
+from algorithms.base import Message
+from runner.processes.child import FindLost
+from runner.processes.links import Link, reason
+from runner.processes.message_buffer import STOP, MessageBuffer
+
+log = logging.getLogger("dcrun")
+
+POLL_SECONDS = 0.5
+"""Seconds between two looks at who was lost while no message comes."""
+STOP_TIMEOUT = datetime.timedelta(seconds=5)
+"""How long a worker is given to take the message that the run is over."""
+
+
+class Arrival(NamedTuple):
+    """A note that a worker's message is in its buffer, or that none will ever be.
+
+    Attributes:
+        worker: whose it is.
+        time: of `time.perf_counter`.
+        fault: what happened to the connection, None if the message arrived.
+    """
+
+    worker: int
+    time: float
+    fault: str | None = None
+
+
+class Connection:
+    """The server's end of one worker.
+
+    Args:
+        worker: its number, from 0.
+        link: bytes to and from it.
+        pull: layout of what it is sent with a batch.
+        push: layout of what it answers.
+        arrivals: where notes go.
+
+    Attributes:
+        outbox: the message with a batch, sent while the server goes on; its header announces other messages too.
+        inbox: the last push.
+        sent_at: second of the run at which it was sent what it computes with.
+        pushed_at: second of the run at which its last push was taken in.
+        alive: whether it is still part of the run.
+        shards_due: numbers of the shards of the training set that it has to be told of before its next batch.
+    """
+
+    def __init__(
+        self, worker: int, link: Link, pull: dict[str, int], push: dict[str, int], arrivals: queue.Queue[Arrival]
+    ) -> None:
+        self.worker = worker
+        self.link = link
+        self.outbox = MessageBuffer(pull)
+        self.inbox = MessageBuffer(push)
+        self.sent_at = 0.0
+        self.pushed_at = 0.0
+        self.alive = True
+        self.shards_due: list[int] = []
+        self._arrivals = arrivals
+        self._sending: Work | None = None
+        self._receiving = self.inbox
+        self._owed = threading.Semaphore(0)
+
+    def start(self) -> None:
+        """Start the receiving thread."""
+        # A daemon: it may wait for a worker that never answers, and the run ends without it.
+        threading.Thread(target=self._receive, daemon=True, name=f"worker {self.worker}").start()
+
+    def _receive(self) -> None:
+        while True:
+            # Only while the worker owes a message: a thread in a transfer when Python ends can abort the process.
+            self._owed.acquire()
+            try:
+                self.link.receive(self._receiving.raw)
+            except RuntimeError as error:
+                self._break(error)
+                return
+            self._arrivals.put(Arrival(self.worker, time.perf_counter()))
+
+    def expect(self, buffer: MessageBuffer) -> None:
+        """Have the receiving thread wait for the worker's next message; until then the buffer is the thread's."""
+        self._receiving = buffer
+        self._owed.release()
+
+    def send_batch(self, header: Sequence[int], message: Message, now: float) -> None:
+        """Start sending what the worker computes on a batch with, at second `now` of the run; its push is expected."""
+        self._fill_outbox(header)
+        # Packed here, so that the method's own tensors may change while the message is on its way.
+        self.outbox.fill(message)
+        self.sent_at = now
+        try:
+            self._sending = self.link.send(self.outbox.raw)
+        except RuntimeError as error:
+            self._break(error)
+        self.expect(self.inbox)
+
+    def send(self, header: Sequence[int], sizes: dict[str, int], message: Message) -> None:
+        """Send a message of another layout than a batch's, announced by a header, and wait until it has left."""
+        self._fill_outbox(header)
+        body = MessageBuffer(sizes)
+        body.fill(message)
+        try:
+            self.link.send(self.outbox.raw).wait()
+            self.link.send(body.raw).wait()
+        except RuntimeError as error:
+            self._break(error)
+
+    def send_stop(self) -> None:
+        """Tell a worker that waits for work that there is none; give up on one that does not listen."""
+        try:
+            if self._sending is not None:
+                self._sending.wait(STOP_TIMEOUT)
+            self.outbox.header[0] = STOP
+            self.link.send(self.outbox.raw).wait(STOP_TIMEOUT)
+        except RuntimeError as error:
+            log.info("worker %d could not be told to stop: %s", self.worker, reason(error))
+
+    def _fill_outbox(self, header: Sequence[int]) -> None:
+        if self._sending is not None:
+            # Its memory must not change before it has left; and a transfer is waited for once.
+            self._sending.wait()
+            self._sending = None
+        for place, value in enumerate(header):
+            self.outbox.header[place] = value
+
+    def _break(self, error: RuntimeError) -> None:
+        """Have the worker dropped in its turn: a message that is being handled is finished first."""
+        self._arrivals.put(Arrival(self.worker, time.perf_counter(), f"its connection broke: {reason(error)}"))
+
+
+class Connections:
+    """All workers' connections.
+
+    Args:
+        links: a link to each worker.
+        pull: layout of what a worker is sent with a batch.
+        push: layout of what it answers.
+        find_lost: see `FindLost`.
+    """
+
+    def __init__(self, links: list[Link], pull: dict[str, int], push: dict[str, int], find_lost: FindLost) -> None:
+        self._arrivals: queue.Queue[Arrival] = queue.Queue()
+        self.all = [Connection(worker, link, pull, push, self._arrivals) for worker, link in enumerate(links)]
+        self.find_lost = find_lost
+
+    def __getitem__(self, worker: int) -> Connection:
+        return self.all[worker]
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def start(self) -> None:
+        """Start to receive."""
+        for connection in self.all:
+            connection.start()
+
+    def living(self) -> list[int]:
+        """Return the workers that are still part of the run."""
+        return [connection.worker for connection in self.all if connection.alive]
+
+    def next(self) -> Arrival | None:
+        """Return the next message, or None if none comes for a while: time to look for lost workers."""
+        try:
+            return self._arrivals.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            return None

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import torch
-from sidebyside import Row, in_turn, main, ratios
+from sidebyside import Row, in_turn, main, ratios, sized
 from subject import parts, run
 from torch.distributed.distributed_c10d import PrefixStore
 
@@ -32,9 +32,9 @@ from runner.processes.worker import push_fields, serve_worker
 from runner.run_folder.timeline import Activity
 from runner.train.build import RunComponents
 
-TRIPS = 200
+TRIPS = sized(200, 20)
 """Round trips that a side makes in a round, over all workers."""
-ROUNDS, SECONDS = 15, 60.0
+ROUNDS, SECONDS = sized(15, 1), 60.0
 TIMEOUT = 60.0
 
 
@@ -89,9 +89,17 @@ def work(rank: int, workers: int, path: str) -> None:
             link.send(push.raw).wait()
         link = Link(fresh(rendezvous, f"dcrun{turn}"), rank - 1)
         half = given.method.worker(rank - 1)
-        clock, gradients = given.clock(), given.method.cost.gradients
-        about = {"worker": rank - 1, "layout": layout, "clock": clock, "gradients": gradients}
-        serve_worker(half, link, oracle=oracle, batches=given.batches, **about)
+        serve_worker(
+            half,
+            link,
+            worker=rank - 1,
+            layout=layout,
+            oracle=oracle,
+            batches=given.batches,
+            clock=given.clock(),
+            gradients=given.method.evaluations,
+            workers=workers,
+        )
 
 
 class Server:
@@ -171,9 +179,9 @@ def compare(workers: int) -> Row:
 
 
 def measure() -> list[Row]:
-    """One worker, where the server waits for every message, and four, where messages wait for the server."""
+    """One worker, where the server waits for every message, and several, where messages wait for the server."""
     torch.set_num_threads(1)
-    return [compare(1), compare(4)]
+    return [compare(1), compare(sized(4, 2))]
 
 
 if __name__ == "__main__":

@@ -2,23 +2,45 @@
 
 The machine may be shared and its clock may drift, so a speed alone means little. Both sides of a ratio run in turn
 (A B A B …) in one process, each round gives one ratio, and the median of those counts.
+
+With `DCRUN_BENCHMARK_SCALE=small` every benchmark makes one short round of small problems: that shows in seconds that
+it still runs, and measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
 Side = Callable[[], float]
 """Runs one side for a while and returns its speed, larger is better."""
+SCALE = "DCRUN_BENCHMARK_SCALE"
+T = TypeVar("T")
+
+
+def small() -> bool:
+    """Return whether the environment asks for the small scale; end with exit code 2 if it asks for none there is."""
+    scale = os.environ.get(SCALE, "full")
+    if scale not in ("full", "small"):
+        print(f"{SCALE}={scale}: is no scale; allowed: full, small", file=sys.stderr)
+        sys.exit(2)
+    return scale == "small"
+
+
+def sized(full: T, little: T) -> T:
+    """Return the value for the scale that the environment asks for."""
+    return little if small() else full
 
 
 @dataclass
@@ -63,7 +85,7 @@ def in_turn(
         warm: each was run unmeasured before.
         least: rounds that are made however long they take.
     """
-    for side in () if warm else sides:
+    for side in () if warm or small() else sides:
         side()
     speeds: list[list[float]] = [[] for _ in sides]
     begin = time.perf_counter()
@@ -132,5 +154,7 @@ def main(measure: Callable[[], list[Row]]) -> None:
     rows = measure()
     if path is None:
         show(rows, Console())
+        if small():
+            print("small scale: this shows that the benchmark runs, its figures say nothing")
     else:
         path.write_text(json.dumps([asdict(row) for row in rows], indent=2, allow_nan=False) + "\n")

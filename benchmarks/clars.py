@@ -10,7 +10,7 @@ import time
 
 import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import torch
-from sidebyside import Row, Side, in_turn, main, ratios
+from sidebyside import Row, Side, in_turn, main, ratios, sized
 
 from algorithms.base import Batch, Step
 from algorithms.clars import CLARS
@@ -20,9 +20,9 @@ from models.resnet import ResNet
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import Replica
 
-BATCH, SAMPLES, PIECE = 8192, 512, 512
+BATCH, SAMPLES, PIECE = sized((8192, 512, 512), (64, 16, 16))
 SHAPE = (3, 16, 16)
-ROUNDS, SECONDS = 10, 60.0
+ROUNDS, SECONDS = sized(10, 1), 60.0
 
 
 def stepping(method: LARS, split: Split) -> Side:

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from sidebyside import Row, in_turn, main, pace, ratios
+from sidebyside import Row, in_turn, main, pace, ratios, sized
 
 from algorithms.base import Step
 from algorithms.dasgd import DaSGD
@@ -25,16 +25,30 @@ from algorithms.dasgd import DaSGD
 ROOT = Path(__file__).resolve().parent.parent
 SLOW = 0.8
 """t_c / (d t_p)."""
-WEIGHTS = 25_000_000
-ROUNDS = 3
+WEIGHTS = sized(25_000_000, 1_000_000)
+ROUNDS = sized(3, 1)
+DELAYS = sized((1, 2), (1,))
+"""d of the simulated runs."""
 NEVER = 1_000_000
 """A period that no run comes to the end of."""
 SIMULATED = (
-    *("model=linear", "dataset.limit_train=1280", "run.batch_size=4", "run.epochs=4", "run.eval_every=4"),
+    *(
+        "model=linear",
+        f"dataset.limit_train={sized(1280, 320)}",
+        "run.batch_size=4",
+        "run.epochs=4",
+        "run.eval_every=4",
+    ),
     *("cluster.workers=8", "cluster.network.allreduce=linear"),
 )
 ACTED = (
-    *("model=mlp", "dataset.limit_train=256", "dataset.limit_test=50", "run.batch_size=4", "run.epochs=2"),
+    *(
+        "model=mlp",
+        f"dataset.limit_train={sized(256, 64)}",
+        "dataset.limit_test=50",
+        "run.batch_size=4",
+        "run.epochs=2",
+    ),
     *("run.eval_every=2", "cluster=processes", "cluster.workers=2", "cluster.network.allreduce=linear"),
     *("cluster.compute.seconds=0.05", "cluster.compute.distribution=constant"),
 )
@@ -44,6 +58,8 @@ COMPUTING = (
     *("dataset.test=64", "run.batch_size=32", "run.epochs=1", "run.eval_every=1", "run.device=cpu"),
     *("cluster=processes", "cluster.workers=2", "cluster.network.allreduce=linear"),
 )
+SLEPT = ("2 processes, steps of 50 ms", ACTED)
+PROCESSES = sized((SLEPT, ("2 processes, resnet20", COMPUTING)), (SLEPT,))
 
 
 def run(*overrides: str) -> float:
@@ -84,7 +100,7 @@ def merging() -> list[Row]:
 
     vector = 4 * WEIGHTS
     sides = [pace(lambda: b.copy_(a), 2 * vector), pace(lambda: method.apply({"x": mean}, step), 3 * vector)]
-    copy, merge = in_turn(sides, rounds=30, seconds=20.0)
+    copy, merge = in_turn(sides, rounds=sized(30, 1), seconds=20.0)
     note = f"copy {max(copy) / 1e9:.0f} GB/s at best"
     return [Row("averaging step on 25 M weights, bytes/s / copy", 0.8, ratios(merge, copy), note=note)]
 
@@ -94,9 +110,8 @@ def measure() -> list[Row]:
     constant = "cluster.compute.distribution=constant"
     return [
         *merging(),
-        *(row for d in (1, 2) for row in hiding("simulated, constant times", (*SIMULATED, constant), d, 1, 0.99)),
-        *hiding("2 processes, steps of 50 ms", ACTED, 1, ROUNDS, 0.9),
-        *hiding("2 processes, resnet20", COMPUTING, 1, ROUNDS, 0.9),
+        *(row for d in DELAYS for row in hiding("simulated, constant times", (*SIMULATED, constant), d, 1, 0.99)),
+        *(row for name, setting in PROCESSES for row in hiding(name, setting, 1, ROUNDS, 0.9)),
     ]
 
 

@@ -11,7 +11,7 @@ import time
 import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import numpy as np
 import torch
-from sidebyside import Row, Side, in_turn, main, ratios
+from sidebyside import Row, Side, in_turn, main, ratios, sized
 
 from algorithms.base import Batch, Problem, Step
 from algorithms.cocoa_plus import SDCA
@@ -21,9 +21,9 @@ from models.ridge import Ridge
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import Replica
 
-N, D, LAMBDA, ETA = 49_990, 22, 0.1, 1e-4
+N, D, LAMBDA, ETA = sized(49_990, 2000), 22, 0.1, 1e-4
 SIZES = (100, 1000)
-ROUNDS, SECONDS = 10, 20.0
+ROUNDS, SECONDS = sized(10, 1), 20.0
 
 
 class Data:

@@ -28,6 +28,7 @@ from typing import NamedTuple
 from injection import Hang, Host, Run, TooLate, alive, catch_in_transfer, until
 from rich.console import Console
 from rich.table import Table
+from sidebyside import sized
 
 DATA = ("dataset=synthetic", "dataset.train=1440", "dataset.test=100", "run.epochs=2", "run.batch_size=32")
 BATCHES = 90
@@ -326,7 +327,7 @@ def _lines(path: Path) -> list[str]:
 def main() -> int:
     """Make the faults and print the table; the exit code is 1 if any was not survived."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--tries", type=int, default=8, help="of each fault")
+    parser.add_argument("--tries", type=int, default=sized(8, 1), help="of each fault")
     parser.add_argument("--only", choices=KINDS, action="append")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--outputs", type=Path, help="write the single tries there, as JSON lines")

@@ -17,11 +17,12 @@ from pathlib import Path
 from injection import host
 from rich.console import Console
 from rich.table import Table
+from sidebyside import sized
 
 from runner.run_folder.trace import Trace
 from runner.train.fit import fit, overrides
 
-COMMON = ("algorithm=asgd", "run.epochs=2", "dataset=digits")
+COMMON = ("algorithm=asgd", f"run.epochs={sized(2, 0.25)}", "dataset=digits")
 SETTINGS = {
     "resnet20, 4 workers on this machine": ("model=resnet20", "cluster.workers=4"),
     "mlp, 4 workers, gamma delays acted": (
@@ -46,7 +47,7 @@ AIM = 0.15
 def main() -> int:
     """Record, fit, simulate; the exit code is 1 if a median is further off than the aim."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--recordings", type=int, default=5)
+    parser.add_argument("--recordings", type=int, default=sized(5, 1))
     arguments = parser.parse_args()
     table = Table(title="simulated seconds per epoch, of a clock fitted to a recording")
     for column in ("run", "measured s", "simulated s", "ratio: median", "from", "to"):

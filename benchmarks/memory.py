@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 
 import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
-from sidebyside import Row, main
+from sidebyside import Row, main, sized
 from subject import parts, run
 
 from runner.run_folder.machine import peak_memory_bytes
 
-WORKERS = (4, 8)
-WIDTHS = "[3072,3072,3072]"
+WORKERS = sized((4, 8), (2,))
+WIDTHS = sized("[3072,3072,3072]", "[1024,1024,1024]")
 
 
 def resident_bytes() -> int:

@@ -17,13 +17,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sidebyside import Row, main
+from sidebyside import Row, main, sized
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS = 3
-ITERATIONS = 16
-SETTINGS = (("resnet20", 32), ("resnet20", 128), ("resnet56", 32))
-SLEPT = ("resnet20", 8, 0.3)
+ROUNDS = sized(3, 1)
+ITERATIONS = sized(16, 4)
+SETTINGS = sized((("resnet20", 32), ("resnet20", 128), ("resnet56", 32)), ())
+SLEPT = sized(("resnet20", 8, 0.3), ("resnet8", 8, 0.1))
 """What a busy machine disturbs less: whether modules really compute at the same time shows here too."""
 
 

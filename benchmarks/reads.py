@@ -15,12 +15,12 @@ import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before
 import torch
 from rich.console import Console
 from rich.table import Table
-from sidebyside import in_turn, pace, ratios
+from sidebyside import in_turn, pace, ratios, sized
 from torch import Tensor
 
 from algorithms.blockwise import BLOCK
 
-WEIGHTS = 25_600_000
+WEIGHTS = sized(25_600_000, 1_000_000)
 
 
 def block_by_block(rule: Callable[..., object], *vectors: Tensor) -> Callable[[], None]:
@@ -45,7 +45,7 @@ def main() -> None:
         "w.add_(block)": (8, block_by_block(lambda w, s: w.add_(s, alpha=-1e-9), w)),
     }
     sides = [pace(work, amount * WEIGHTS) for amount, work in operators.values()]
-    copy, *found = in_turn([pace(lambda: bak.copy_(g), 8 * WEIGHTS), *sides], rounds=15, seconds=40.0)
+    copy, *found = in_turn([pace(lambda: bak.copy_(g), 8 * WEIGHTS), *sides], rounds=sized(15, 1), seconds=40.0)
     table = Table("operator", "GB/s", "ns a weight", "of a copy", show_edge=False)
     table.add_row("copy", f"{statistics.median(copy) / 1e9:.1f}", f"{8e9 / statistics.median(copy):.2f}", "1.00")
     for (name, (amount, _)), speeds in zip(operators.items(), found, strict=True):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from sidebyside import Row, show
+from sidebyside import Row, show, sized
 
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = ("startup", "memory", "updates", "clars", "dual", "messages", "training")
@@ -50,7 +50,13 @@ def main() -> int:
         rows[name] = json.loads(path.read_text())
         path.unlink()
         # After each, so that what was measured stays if the rest is interrupted.
-        document = {"date": folder.name, "seconds": time.perf_counter() - begin, **_machine(), "benchmarks": rows}
+        document = {
+            "date": folder.name,
+            "scale": sized("full", "small"),
+            "seconds": time.perf_counter() - begin,
+            **_machine(),
+            "benchmarks": rows,
+        }
         (folder / "results.json").write_text(json.dumps(document, indent=2) + "\n")
     console.print()
     show([_row(row) for found in rows.values() for row in found], console)

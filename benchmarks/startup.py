@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 
-from sidebyside import Row, main
+from sidebyside import Row, main, sized
 
-ROUNDS = 9
+ROUNDS = sized(9, 1)
 
 
 def seconds(*arguments: str) -> float:

@@ -12,16 +12,16 @@ import time
 import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import torch
 from hydra.utils import instantiate
-from sidebyside import Row, Side, in_turn, main, ratios
+from sidebyside import Row, Side, in_turn, main, ratios, sized
 from subject import parts, run
 
 from data.augment import PadCrop
 from runner.train.build import RunComponents
 
-BATCH = 128
+BATCH = sized(128, 8)
 STEPS = 12
 """Gradients that a side computes in a round: enough to fill 8 workers, few enough that all sides meet one machine."""
-ROUNDS, SECONDS = 30, 240.0
+ROUNDS, SECONDS = sized(30, 1), 240.0
 CIFAR = [
     "model=resnet20",
     "dataset=synthetic",

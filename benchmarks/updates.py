@@ -15,15 +15,15 @@ from collections.abc import Callable
 
 import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import torch
-from sidebyside import Row, in_turn, main, pace, ratios
+from sidebyside import Row, in_turn, main, pace, ratios, sized
 
 from algorithms.base import ParameterServer, Step
 from algorithms.blockwise import BLOCK
 from algorithms.dc_asgd import DCASGD, DCASGDAdaptive, DCASGDConstant
 
-WEIGHTS = 25_600_000
+WEIGHTS = sized(25_600_000, 1_000_000)
 VECTOR = 4 * WEIGHTS
-ROUNDS, SECONDS = 60, 50.0
+ROUNDS, SECONDS = sized(60, 1), 50.0
 
 
 def push(method: ParameterServer, compiled: bool, g: torch.Tensor) -> Callable[[], None]:

@@ -22,7 +22,7 @@ from sidebyside import sized
 from runner.run_folder.trace import Trace
 from runner.train.fit import fit, overrides
 
-COMMON = ("algorithm=asgd", f"run.epochs={sized(2, 0.25)}", "dataset=digits")
+COMMON = ("algorithm=asgd", f"run.epochs={sized(2, 1)}", "dataset=digits")
 SETTINGS = {
     "resnet20, 4 workers on this machine": ("model=resnet20", "cluster.workers=4"),
     "mlp, 4 workers, gamma delays acted": (

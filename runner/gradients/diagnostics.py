@@ -20,9 +20,9 @@ from torch import Tensor
 
 from runner.gradients.oracle import NetworkOracle
 from runner.run_folder import columns
+from runner.run_folder.contents import LAYERS
 from runner.run_folder.jsonl import to_line, truncate_lines
 
-LAYERS = "layers.jsonl"
 DECADES = (-4, 5)
 """Learning rates are tried from 1e-4 to 1e5; figure 9 takes 1e-2 to 1e5."""
 STEPS = 8

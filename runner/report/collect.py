@@ -8,9 +8,10 @@ from pathlib import Path, PurePath
 from runner.report import archive, folder
 from runner.report.archive import ArchivedRun
 from runner.report.run import Run
+from runner.run_folder.contents import CHECKPOINTS, METRICS, SUMMARY
 
-_LEFT_BY_RUNS = frozenset({"summary.json", "metrics.jsonl"})
-_NOT_ENTERED = frozenset({"checkpoints", "wandb", ".hydra", ".git", ".venv", "__pycache__"})
+_LEFT_BY_RUNS = frozenset({SUMMARY, METRICS})
+_NOT_ENTERED = frozenset({CHECKPOINTS, "wandb", ".hydra", ".git", ".venv", "__pycache__"})
 
 
 def collect(paths: Iterable[Path]) -> list[Run]:

@@ -10,6 +10,7 @@ from runner.report.evaluations import numbered
 from runner.report.evidence import Block
 from runner.report.run import Run, finite
 from runner.report.settings import averaged
+from runner.run_folder.columns import EPOCH, SECONDS
 
 DECADES = 1e3
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
@@ -80,7 +81,7 @@ def figures(block: Block) -> list[Figure]:
             curves = [curve for curve in curves if curve.x]
             if len(curves) > (len(exhibit.columns) > 1):
                 panels.append(Panel(row, metrics.name(quantity), curves))
-        along = " and ".join(sorted(clocks)) + " seconds" if exhibit.x == "seconds" else metrics.name(exhibit.x)
+        along = " and ".join(sorted(clocks)) + " seconds" if exhibit.x == SECONDS else metrics.name(exhibit.x)
         if panels:
             name = f"{exhibit.folder}-{exhibit.name}-{block.scale or 'own'}-{quantity}"
             made.append(Figure(name, exhibit.title, along, panels, log_y=falls_far(panels)))
@@ -102,13 +103,11 @@ def _of_layers(block: Block, quantity: str) -> Figure:
         names = list(dict.fromkeys(name for rows in series for row in rows[:1] for name in row[quantity]))
         curves = []
         for name in names:
-            columns = [
-                ([finite(r.get("epoch")) for r in s], [finite(r[quantity].get(name)) for r in s]) for s in series
-            ]
+            columns = [([finite(r.get(EPOCH)) for r in s], [finite(r[quantity].get(name)) for r in s]) for s in series]
             curves.append(_mean(series, columns, name, numbers.setdefault(name, len(numbers)), None))
         panels.append(Panel(measured.cell.row, metrics.name(quantity), [curve for curve in curves if curve.x]))
     name = f"{block.exhibit.folder}-{block.exhibit.name}-{block.scale or 'own'}-{quantity}"
-    return Figure(name, block.exhibit.title, metrics.name("epoch"), [p for p in panels if p.curves], log_y=True)
+    return Figure(name, block.exhibit.title, metrics.name(EPOCH), [p for p in panels if p.curves], log_y=True)
 
 
 def mean_curve(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.report.run import finite
+from runner.run_folder import columns
 
 
 def numbered(series: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
@@ -25,7 +26,7 @@ def numbered(series: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
     for run, rows in enumerate(series):
         passes, seen = 0.0, Counter[float]()
         for place, row in enumerate(rows):
-            known = finite(row.get("epoch"))
+            known = finite(row.get(columns.EPOCH))
             passes = passes if known is None else known
             places.setdefault((passes, seen[passes]), {})[run] = place
             seen[passes] += 1
@@ -71,5 +72,5 @@ def thinned(numbers: Sequence[Sequence[int]], most: int) -> list[list[int]]:
 
 def _update(row: Mapping[str, Any]) -> float:
     """A little less than the passes of one update: rows that are a whole update apart are two evaluations."""
-    passes, updates = finite(row.get("epoch")), finite(row.get("updates"))
+    passes, updates = finite(row.get(columns.EPOCH)), finite(row.get(columns.UPDATES))
     return passes / updates * (1 - 1e-6) if passes and updates else 0.0

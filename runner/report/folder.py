@@ -1,6 +1,5 @@
 """Reads a run folder, finished or not, whole or broken: what cannot be read becomes a line of the run's problems."""
 
-import json
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -12,6 +11,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.report.run import SPANS, Run, finite
+from runner.run_folder import jsonl
+from runner.run_folder.contents import LAYERS, METRICS, SUMMARY, TIMELINE, WORKERS
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _YAML_BYTES, _NESTED, _CHAINED = 1_000_000, 2000, re.compile(r"([-?:] ){40}")
@@ -30,15 +31,15 @@ class FolderRun(Run):
 
     def layer_rows(self) -> list[dict[str, Any]]:
         """Return the rows of `layers.jsonl`."""
-        return _lines(self.folder / "layers.jsonl", [])
+        return _lines(self.folder / LAYERS, [])
 
     def workers(self) -> dict[str, Any]:
         """Return `workers.json`; empty if there is none."""
-        return _document(self.folder / "workers.json", [])
+        return _document(self.folder / WORKERS, [])
 
     def timeline(self) -> list[dict[str, Any]]:
         """Return the first spans of `timeline.jsonl`, at most `SPANS`, without reading the whole file."""
-        rows = _lines(self.folder / "timeline.jsonl", [], limit=_TIMELINE_BYTES)
+        rows = _lines(self.folder / TIMELINE, [], most_bytes=_TIMELINE_BYTES)
         whole = [row for row in rows if all(finite(row.get(key)) is not None for key in ("worker", "start", "end"))]
         return whole[:SPANS]
 
@@ -46,8 +47,8 @@ class FolderRun(Run):
 def read(folder: Path, name: str) -> FolderRun:
     """Read a run folder; what is missing or broken becomes a line in `problems`."""
     run = FolderRun(folder, name)
-    run.summary = _document(folder / "summary.json", run.problems)
-    run.rows = _lines(folder / "metrics.jsonl", run.problems)
+    run.summary = _document(folder / SUMMARY, run.problems)
+    run.rows = _lines(folder / METRICS, run.problems)
     run.config = _configuration(_first(folder, "config.yaml"), run.problems)
     overrides = _yaml(_first(folder, "overrides.yaml"), [])
     run.overrides = [str(override) for override in overrides] if isinstance(overrides, list) else []
@@ -61,34 +62,18 @@ def _first(folder: Path, name: str) -> Path:
 
 def _document(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as exc:
-        problems.append(f"{path.name}: {_reason(exc)}")
+        return jsonl.read_document(path)
+    except (OSError, ValueError) as exc:
+        problems.append(_problem(path, exc))
         return {}
-    if isinstance(document, dict):
-        return document
-    problems.append(f"{path.name}: is no JSON object")
-    return {}
 
 
-def _lines(path: Path, problems: list[str], limit: int = -1) -> list[dict[str, Any]]:
+def _lines(path: Path, problems: list[str], most_bytes: int = -1) -> list[dict[str, Any]]:
     try:
-        with open(path, "rb") as file:
-            content = file.read(limit)
+        rows, unread = jsonl.scan_lines(path, most_bytes)
     except OSError as exc:
-        problems.append(f"{path.name}: {_reason(exc)}")
+        problems.append(_problem(path, exc))
         return []
-    rows, unread = [], 0
-    # A last line without its end was cut off by a kill, or is being written.
-    for text in content[: content.rfind(b"\n") + 1].splitlines():
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            unread += 1
     if unread:
         problems.append(f"{path.name}: {unread} {'line' if unread == 1 else 'lines'} cannot be read")
     return rows
@@ -105,7 +90,7 @@ def _configuration(path: Path, problems: list[str], *, resolve: bool = True) -> 
         try:
             plain = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)  # type: ignore[assignment]
         except OmegaConfBaseException as exc:
-            problems.append(f"{path.name}: {_reason(exc)}")
+            problems.append(_problem(path, exc))
     return _as_json(plain) if resolve else plain
 
 
@@ -126,11 +111,12 @@ def _yaml(path: Path, problems: list[str]) -> Any:
             raise ValueError("is no configuration")
         return yaml.load(text, _LOADER)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as exc:
-        problems.append(f"{path.name}: {_reason(exc)}")
+        problems.append(_problem(path, exc))
         return None
 
 
-def _reason(exc: Exception) -> str:
+def _problem(path: Path, exc: Exception) -> str:
     if isinstance(exc, FileNotFoundError):
-        return "is missing"
-    return (str(exc).splitlines() or [type(exc).__name__])[0]
+        return f"{path.name}: is missing"
+    reason = (str(exc).splitlines() or [type(exc).__name__])[0]
+    return f"{path.name}: {reason.removeprefix(f'{path} ')}"

@@ -3,6 +3,7 @@
 import re
 
 from runner.report.run import Run, finite
+from runner.run_folder import columns
 
 _EARLY = re.compile(r"early_(\w+)\(([\w.]+)\)")
 _TO_REACH = re.compile(r"(epochs|seconds)_to\((?:(\w+),)?([\d.]+(?:e-?\d+)?)\)")
@@ -19,11 +20,11 @@ _SHOWN = {
     "seconds": ("seconds", 1),
     "seconds_per_epoch": ("seconds per effective pass", 2),
     "samples_per_virtual_second": ("samples per second of the run's clock", 1),
-    "epoch": ("effective passes", 1),
-    "test_error": ("test error, %", 2),
-    "train_error": ("training error, %", 2),
-    "test_loss": ("test loss", 4),
-    "train_loss": ("training loss", 4),
+    columns.EPOCH: ("effective passes", 1),
+    columns.TEST_ERROR: ("test error, %", 2),
+    columns.TRAIN_ERROR: ("training error, %", 2),
+    columns.TEST_LOSS: ("test loss", 4),
+    columns.TRAIN_LOSS: ("training loss", 4),
     "accuracy": ("validation accuracy", 4),
     "largest_rate": ("largest usable learning rate", 4),
 }
@@ -46,20 +47,20 @@ def measured(run: Run, metric: str) -> float | None:
     if (number := run.number(metric)) is not None:
         return number
     if reach := _TO_REACH.fullmatch(metric):
-        along = "epoch" if reach[1] == "epochs" else "seconds"
-        return reached(run, reach[2] or "test_error", float(reach[3]), along)
+        along = columns.EPOCH if reach[1] == "epochs" else columns.SECONDS
+        return reached(run, reach[2] or columns.TEST_ERROR, float(reach[3]), along)
     if early := _EARLY.fullmatch(metric):
         first = next(iter(run.layers(early[1])), {})
         return finite(first.get(early[1], {}).get(early[2]))
     if metric in ("final_accuracy", "best_accuracy"):
-        error = run.number(metric.replace("accuracy", "test_error"))
+        error = run.number(metric.replace("accuracy", columns.TEST_ERROR))
         return None if error is None else (100 - error) / 100
-    seconds = _last(run, "seconds")
+    seconds = _last(run, columns.SECONDS)
     if metric == "seconds_per_epoch":
-        epochs = _last(run, "epoch")
+        epochs = _last(run, columns.EPOCH)
         return seconds / epochs if seconds is not None and epochs else None
     if metric == "samples_per_virtual_second":
-        samples = _last(run, "samples")
+        samples = _last(run, columns.SAMPLES)
         return samples / seconds if samples is not None and seconds else None
     how, _, column = metric.partition("_")
     if how == "final":
@@ -97,7 +98,7 @@ def share(having: int, seeds: int) -> str:
 def column(run: Run, key: str) -> list[float | None]:
     """A column of the metrics, `accuracy` included (a fraction, from the test error)."""
     if key == "accuracy":
-        return [None if error is None else (100 - error) / 100 for error in run.curve("test_error")]
+        return [None if error is None else (100 - error) / 100 for error in run.curve(columns.TEST_ERROR)]
     return run.curve(key)
 
 

@@ -9,6 +9,7 @@ from runner.report import metrics
 from runner.report.curves import Figure, Panel, mean_curve
 from runner.report.run import Run
 from runner.report.settings import GROUPS, averaged, by_seed, differing, label, one_per_seed, setting, shown
+from runner.run_folder import columns
 
 _CURVES = 12
 _FAMILY = (*(group for group in GROUPS if group != "algorithm"), "schedule.kind", "run.epochs", "run.batch_size")
@@ -83,12 +84,12 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
     apart = [key for key in differing(known) if key not in ("model", "dataset")]
     for group in by_seed(known):
         title = f"{group[0].value('model')} on {group[0].value('dataset')}"
-        panel = panels.setdefault(title, Panel(title, metrics.name("test_error"), []))
-        curve = mean_curve(group, "epoch", "test_error", label(group[0], apart), len(panel.curves))
+        panel = panels.setdefault(title, Panel(title, metrics.name(columns.TEST_ERROR), []))
+        curve = mean_curve(group, columns.EPOCH, columns.TEST_ERROR, label(group[0], apart), len(panel.curves))
         if curve.x and len(panel.curves) < _CURVES:
             panel.curves.append(curve)
     filled = [panel for panel in panels.values() if panel.curves]
     return [
-        Figure(f"runs-{number}", panel.title, metrics.name("epoch"), [panel])
+        Figure(f"runs-{number}", panel.title, metrics.name(columns.EPOCH), [panel])
         for number, panel in enumerate(filled[:_PANELS], start=1)
     ]

@@ -18,6 +18,7 @@ from runner.report.evidence import Block
 from runner.report.published import Exhibit
 from runner.report.run import Run, finite
 from runner.report.settings import by_seed, differing, label, setting, shown
+from runner.run_folder.columns import EPOCH, SAMPLES, SECONDS, TEST_ERROR, TRAIN_ERROR, TRAIN_LOSS, UPDATES
 
 _COLUMNS = ("name", "status", "algorithm", "model", "dataset", "workers", "seed", "epochs", "final_test_error",
             "best_test_error", "final_train_loss", "seconds", "samples_per_second")  # fmt: skip
@@ -28,16 +29,16 @@ _WITHOUT = {"completed": "not reached"}  # a run that went to its end and has no
 _OWN_KEYS = 14
 _SEARCHED_BY = "best_test_error"
 _POINTS = 400
-_AXES = ("epoch", "seconds", "updates", "samples")
+_AXES = (EPOCH, SECONDS, UPDATES, SAMPLES)
 _WORDS = {
     "final_test_error": "test error, %",
     "best_test_error": "best test error, %",
     "workers": "M",
     "samples_per_second": "samples/s",
-    "epoch": "effective passes",
-    "test_error": "test error, %",
-    "train_error": "training error, %",
-    "train_loss": "training loss",
+    EPOCH: "effective passes",
+    TEST_ERROR: "test error, %",
+    TRAIN_ERROR: "training error, %",
+    TRAIN_LOSS: "training loss",
 }
 
 
@@ -155,7 +156,7 @@ def _payload(runs: Sequence[Run]) -> dict[str, Any]:
         "runs": [{**_run(run, apart, own), **curves[id(run)]} for run in runs],
         "columns": [*_COLUMNS, *own],
         "metrics": [key for key in numbers if any(finite(row.get(key)) is not None for r in runs for row in r.rows)],
-        "axes": [key for key in _AXES if key in quantities] or ["epoch"],
+        "axes": [key for key in _AXES if key in quantities] or [EPOCH],
         "words": _WORDS,
         "target": min(99, math.ceil(min(errors) * 1.25)) if errors else None,
     }

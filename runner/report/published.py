@@ -30,6 +30,8 @@ from typing import Any
 
 import yaml
 
+from runner.run_folder.columns import EPOCH, TEST_ERROR
+
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "conf" / "experiment"
 KINDS = ("table", "grid", "curves", "layers")
 _KEYS = frozenset(
@@ -86,8 +88,8 @@ class Exhibit:
     columns: list[str]
     cells: list[Cell]
     claims: list[Claim]
-    x: str = "epoch"
-    y: list[str] = field(default_factory=lambda: ["test_error"])
+    x: str = EPOCH
+    y: list[str] = field(default_factory=lambda: [TEST_ERROR])
     note: str = ""
     tuned: list[str] = field(default_factory=list)
     differ: list[str] = field(default_factory=list)
@@ -163,8 +165,8 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
         list(columns),
         cells,
         claims,
-        given.get("x", "epoch"),
-        given.get("y", ["test_error"]),
+        given.get("x", EPOCH),
+        given.get("y", [TEST_ERROR]),
         given.get("note", ""),
         given.get("tuned", []),
         given.get("differ", []),

@@ -3,16 +3,18 @@
 Imports neither torch nor Hydra: launchers and reports look into thousands of folders.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-from runner.run_folder.jsonl import read_lines
+from runner.run_folder.jsonl import read_document, read_lines
 
 CONFIG = ".hydra/config.yaml"
 SUMMARY = "summary.json"
 METRICS = "metrics.jsonl"
+LAYERS = "layers.jsonl"
+TIMELINE = "timeline.jsonl"
+WORKERS = "workers.json"
 CHECKPOINTS = "checkpoints"
 
 _CHECKPOINT = re.compile(r"step-(\d+)\.pt")
@@ -28,10 +30,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     path = folder / SUMMARY
     if not path.is_file():
         return {}
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(summary, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return summary
+    return read_document(path)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

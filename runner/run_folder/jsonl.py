@@ -82,12 +82,63 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
     replace(path, (json.dumps(to_jsonable(document), indent=2, allow_nan=False) + "\n").encode())
 
 
+def read_document(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON document.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds no JSON object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path} holds no JSON object: it is nested too deep") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return document
+
+
+def scan_lines(path: Path, most_bytes: int = -1) -> tuple[list[dict[str, Any]], int]:
+    """Read what can be read of a .jsonl file.
+
+    Args:
+        path: the file.
+        most_bytes: how much of its beginning to read; all of it by default.
+
+    Returns:
+        the rows, and how many lines cannot be read. A last line without its end counts as neither: a kill cut it off,
+        the limit did, or it is being written.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        content = file.read(most_bytes)
+    rows, unread = [], 0
+    for text in content[: content.rfind(b"\n") + 1].splitlines():
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            unread += 1
+    return rows, unread
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a .jsonl file, none if it is missing; a last line that a kill cut off is left out."""
+    """Return the rows of a .jsonl file, as `scan_lines` does; a missing file has no rows.
+
+    Raises:
+        ValueError: a line cannot be read. The writer only appends, so a kill does not leave such a file.
+    """
     if not path.exists():
         return []
-    content = path.read_bytes()
-    return [json.loads(text) for text in content[: content.rfind(b"\n") + 1].splitlines()]
+    rows, unread = scan_lines(path)
+    if unread:
+        raise ValueError(f"{path}: {unread} {'line' if unread == 1 else 'lines'} cannot be read")
+    return rows
 
 
 def truncate_lines(path: Path, lines: int) -> int:

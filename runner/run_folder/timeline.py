@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from runner.run_folder.contents import TIMELINE, WORKERS
 from runner.run_folder.jsonl import truncate_lines, write_document
 
 KINDS: tuple[str, ...] = ("compute", "transfer", "wait")
@@ -199,7 +200,7 @@ class Activity:
         Raises:
             OSError: The file cannot be written.
         """
-        path = folder / "timeline.jsonl"
+        path = folder / TIMELINE
         if folder != self._folder:
             self._lines = truncate_lines(path, self._lines)
             self._folder = folder
@@ -219,7 +220,7 @@ class Activity:
             OSError: A file cannot be written.
         """
         self.flush(folder)
-        write_document(folder / "workers.json", self.report(seconds))
+        write_document(folder / WORKERS, self.report(seconds))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything noted so far as plain JSON values; flushes first where the folder is known."""

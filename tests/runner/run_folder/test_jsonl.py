@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from runner.run_folder.jsonl import read_lines, to_jsonable, to_line, truncate_lines, write_document
+from runner.run_folder.jsonl import (
+    read_document,
+    read_lines,
+    scan_lines,
+    to_jsonable,
+    to_line,
+    truncate_lines,
+    write_document,
+)
 
 
 def strict(text: str):
@@ -88,3 +96,22 @@ def test_a_missing_file_has_no_lines(tmp_path: Path):
     assert truncate_lines(tmp_path / "none.jsonl", 0) == 0
     with pytest.raises(ValueError, match="lines=-1"):
         truncate_lines(tmp_path / "none.jsonl", -1)
+
+
+def test_lines_that_cannot_be_read_are_counted(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"epoch": 1}\ngarbage\n[1]\n\xff\n' + b"[" * 99_999 + b'\n{"epoch": 2}\n{"epo')
+    assert scan_lines(path) == ([{"epoch": 1}, {"epoch": 2}], 4)
+    assert scan_lines(path, 15) == ([{"epoch": 1}], 0)
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: 4 lines cannot be read"):
+        read_lines(path)
+    with pytest.raises(FileNotFoundError):
+        scan_lines(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(("text", "message"), [("[1]", "holds no JSON object"), ("[" * 99_999, "nested too deep")])
+def test_document_that_is_no_object(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "summary.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_document(path)

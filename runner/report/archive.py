@@ -136,6 +136,7 @@ def _take(document: Any, path: Path, runs: list[ArchivedRun]) -> None:
         raise ValueError(f"is no line of an archive; allowed: JSON objects that begin with {', '.join(_KINDS)}")
     content = document[kind]
     if kind == "archive":
+        # It may stand anywhere: `cat` of two archives is an archive.
         if document != _HEADER:
             raise ValueError(f"version {document.get('version')} of the format is unknown; allowed: 1")
     elif kind == "run":

@@ -65,7 +65,7 @@ class _Term:
 
 
 def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
-    """Weighs a claim.
+    """Judge a claim.
 
     The difference of the two sides is taken per seed that both have; its two-sided 95 % interval is Student's t. A
     claim holds if the whole interval is on its side, fails if the whole interval is on the other. One seed decides
@@ -91,17 +91,17 @@ def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
 
 
 def counted(verdicts: Sequence[Verdict]) -> list[int]:
-    """How many claims each of `WORDS` is said of."""
+    """Return how many claims have each of `WORDS` as their verdict."""
     return [sum(verdict.word == word for verdict in verdicts) for word in WORDS]
 
 
 def seeds_named(seeds: Sequence[int]) -> str:
-    """Seeds in words."""
+    """Return seeds in words."""
     return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """Student's 95 % confidence interval of the mean of at least two differences."""
+    """Return Student's 95 % confidence interval of the mean of at least two differences."""
     if statistics.stdev(differences) == 0:
         return differences[0], differences[0]
     bounds = stats.ttest_1samp(differences, 0.0).confidence_interval(CONFIDENCE)

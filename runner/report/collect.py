@@ -52,7 +52,7 @@ def _places(path: Path) -> Iterator[Path]:
         started = ".hydra" in os.listdir(place) and "multirun.yaml" not in files
         if started or not _LEFT_BY_RUNS.isdisjoint(files):
             yield Path(place)
-            continue
+            continue  # its own line files are part of the run
         candidates = (Path(place) / name for name in sorted(files) if name.endswith(archive.SUFFIX))
         yield from filter(archive.is_archive, candidates)
 

@@ -61,7 +61,7 @@ class Figure:
 
 
 def figures(block: Block) -> list[Figure]:
-    """Draws an exhibit: a figure per quantity, a panel per row with curves enough to compare."""
+    """Return an exhibit's figures: a figure per quantity, a panel per row with curves enough to compare."""
     exhibit = block.exhibit
     if exhibit.kind == "layers":
         return [_of_layers(block, quantity) for quantity in exhibit.y]
@@ -89,13 +89,13 @@ def figures(block: Block) -> list[Figure]:
 
 
 def falls_far(panels: Sequence[Panel]) -> bool:
-    """Whether a quantity runs through so many decades, as a duality gap does, that a linear axis would hide them."""
+    """Return whether a quantity falls through so many decades, as a duality gap does, that a linear axis hides most."""
     values = [value for panel in panels for curve in panel.curves for value in curve.y]
     return min(values) > 0 and max(values) / min(values) >= DECADES
 
 
 def _of_layers(block: Block, quantity: str) -> Figure:
-    """A panel per network, a curve per layer, the mean over the seeds."""
+    """Return a panel per network with a curve per layer, the mean over the seeds."""
     panels = []
     numbers: dict[str, int] = {}  # a layer's colour is the same in every panel that has a layer of its name
     for measured in block.cells.values():
@@ -113,7 +113,7 @@ def _of_layers(block: Block, quantity: str) -> Figure:
 def mean_curve(
     runs: Sequence[Run], along: str, quantity: str, name: str, index: int, published: float | None = None
 ) -> Curve:
-    """Averages runs at the evaluations that all of them have: one run of each seed, ended ones where there are any."""
+    """Average runs at the evaluations that all of them have: one run of each seed, only ended ones if any has ended."""
     counting = averaged(run for run in runs if run.rows)
     columns = [(run.curve(along), metrics.column(run, quantity)) for run in counting]
     return _mean([run.rows for run in counting], columns, name, index, published)

@@ -9,7 +9,7 @@ from runner.run_folder import columns
 
 
 def numbered(series: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
-    """Numbers the rows of runs, those of the same evaluation alike.
+    """Number the rows of runs; rows of the same evaluation get the same number.
 
     An evaluation is made at the first update after so many effective passes, which can be some samples later in one
     run than in another: rows of different runs that lie less than an update apart are one evaluation, those with the
@@ -44,7 +44,7 @@ def numbered(series: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
 
 
 def thinned(numbers: Sequence[Sequence[int]], most: int) -> list[list[int]]:
-    """Chooses rows of runs to be drawn: of runs that have too many those that most of the runs have.
+    """Choose the rows of runs that are drawn: of a run that has too many, those that most of the runs have.
 
     Args:
         numbers: of the rows of each run; see `numbered`.
@@ -71,6 +71,6 @@ def thinned(numbers: Sequence[Sequence[int]], most: int) -> list[list[int]]:
 
 
 def _update(row: Mapping[str, Any]) -> float:
-    """A little less than the passes of one update: rows that are a whole update apart are two evaluations."""
+    """Return a little less than the passes of one update: rows a whole update apart are two evaluations."""
     passes, updates = finite(row.get(columns.EPOCH)), finite(row.get(columns.UPDATES))
     return passes / updates * (1 - 1e-6) if passes and updates else 0.0

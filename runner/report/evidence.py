@@ -83,7 +83,7 @@ class Block:
         return sorted({run.seed for run in self.runs if run.seed is not None})
 
     def searches(self) -> list[Search]:
-        """The best cells of a grid and their neighbours; cells that differ in more than numbers are grids apart."""
+        """Return the best cells of a grid and their neighbours; cells that differ in more than numbers are two grids."""
         tried = []
         for measured in self.cells.values() if self.exhibit.kind == "grid" else ():
             numbers = {key: n for key, value in measured.cell.match.items() if (n := finite(value)) is not None}
@@ -95,7 +95,7 @@ class Block:
         return searches(tried, self.exhibit.metric)
 
     def orders(self) -> list[str]:
-        """The columns of each row, best first, as measured and as published, where at least two can be compared.
+        """Return the columns of each row, best first, as measured and as published, if at least two can be compared.
 
         A cell that some of the seeds have no value for has no place among the others.
         """
@@ -126,7 +126,7 @@ def _ranked(columns: Iterable[tuple[float, str]]) -> str:
 
 
 def measure_exhibit(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
-    """Sorts the runs that belong to an exhibit into its cells, apart for each setting they were run under.
+    """Sort the runs that belong to an exhibit into its cells, separately for each setting they were run under.
 
     Args:
         exhibit: the table or figure.
@@ -138,11 +138,14 @@ def measure_exhibit(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
         of the curves of a figure.
     """
     mine = [run for run in runs if _matches(run, exhibit.match) and any(_matches(run, c.match) for c in exhibit.cells)]
+    # Methods have keys of their own: only a key that every run has can put runs under different settings. If lambda0
+    # counted, each DC-ASGD run would lie under another setting than the ASGD run that it is compared with.
     everywhere = set.intersection(*(set(setting(run)) for run in mine)) if mine else set()
     groups: dict[str, list[Run]] = {}
     for run in mine:
         groups.setdefault(json.dumps(_background(run, exhibit, everywhere), default=str), []).append(run)
     blocks = [_block(exhibit, group, everywhere) for group in groups.values()]
+    # A stray run that happens to fit one cell is no measurement of a table; a few curves of a figure compare nothing.
     drawn = exhibit.kind in ("curves", "layers")
     part = -(-len(exhibit.cells) // (2 if drawn else 5))
     least = min(len(exhibit.cells), part if drawn else max(2, part))
@@ -151,7 +154,7 @@ def measure_exhibit(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
 
 
 def _has_whole_row(block: Block) -> bool:
-    """Tells whether some row of three cells or more was measured from end to end."""
+    """Return whether some row of three cells or more was measured from end to end."""
     rows: dict[str, list[str]] = {}
     for cell in block.exhibit.cells:
         rows.setdefault(cell.row, []).append(cell.id)
@@ -159,7 +162,7 @@ def _has_whole_row(block: Block) -> bool:
 
 
 def _background(run: Run, exhibit: Exhibit, everywhere: set[str]) -> dict[str, Any]:
-    """The setting that all cells share: what tells cells apart, and what only some methods have, is left out."""
+    """Return the setting that all cells share, without what tells cells apart and what only some methods have."""
     own = setting(run)
     apart = exhibit.picked | _alias(exhibit.picked) | set(exhibit.tuned) | set(exhibit.differ) | {"algorithm"}
     shared = {key for key in everywhere if key not in apart and not _of_picked(key, exhibit.picked)}
@@ -167,12 +170,13 @@ def _background(run: Run, exhibit: Exhibit, everywhere: set[str]) -> dict[str, A
 
 
 def _of_picked(key: str, picked: frozenset[str]) -> bool:
-    """Tells whether a key is of a model or dataset that cells differ in; how much of the data counts all the same."""
+    """Return whether a key is of a model or dataset that cells differ in; how much of the data counts all the same."""
     group, _, rest = key.partition(".")
     return group in ("model", "dataset") and group in picked and not rest.startswith("limit_")
 
 
 def _alias(keys: frozenset[str]) -> set[str]:
+    # `workers` of the summary and `cluster.workers` are one setting; a method can bring its own number.
     return {"cluster.workers"} if "workers" in keys or "algorithm" in keys else set()
 
 
@@ -198,7 +202,7 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
 
 
 def _worth(runs: list[Run], metric: str) -> tuple[bool, bool, int, float]:
-    """Sorts the values tried of tuned settings: ended, with any value, with fewer missing, with the better mean."""
+    """Return a key that sorts tried values: ended first, then with a value, with fewer missing, with the better mean."""
     counting = averaged(runs)
     values = [value for run in counting if (value := metrics.measured(run, metric)) is not None]
     mean = statistics.fmean(values) if values else 0.0
@@ -227,7 +231,7 @@ def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
 
 
 def _gaps(metric: str, cells: Mapping[str, Measured]) -> list[str]:
-    """The cells whose mean is that of some seeds alone."""
+    """Return a line for each cell whose mean is over a part of its seeds."""
     partial = {name: measured.lacking for name, measured in cells.items() if measured.values and measured.lacking}
     return [f"{name}: no {metric} of {seeds_named(seeds)}" for name, seeds in partial.items()]
 

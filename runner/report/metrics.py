@@ -31,7 +31,7 @@ _SHOWN = {
 
 
 def measured(run: Run, metric: str) -> float | None:
-    """A metric of a run.
+    """Return a metric of a run.
 
     Args:
         run: the run.
@@ -42,7 +42,7 @@ def measured(run: Run, metric: str) -> float | None:
             `seconds_to(<column>,X)`: until a column of the metrics is X, as `seconds_to(duality_gap,1e-4)`.
 
     Returns:
-        the number; None where the run has none (`*_to`: where it never came so far).
+        the number; None if the run has none (`*_to`: if it never came so far).
     """
     if (number := run.number(metric)) is not None:
         return number
@@ -71,7 +71,7 @@ def measured(run: Run, metric: str) -> float | None:
 
 
 def reached(run: Run, column: str, target: float, along: str) -> float | None:
-    """Where a falling column first is at a target or below; None if it never is."""
+    """Return where a falling column is first at a target or below; None if it never is."""
     for value, place in zip(run.curve(column), run.curve(along), strict=True):
         if value is not None and value <= target:
             return place
@@ -79,24 +79,24 @@ def reached(run: Run, column: str, target: float, along: str) -> float | None:
 
 
 def name(metric: str) -> str:
-    """A metric in words, with its unit."""
+    """Return a metric in words, with its unit."""
     return _SHOWN.get(metric, (metric.replace("_", " "), 4))[0]
 
 
 def text(metric: str, value: float | None) -> str:
-    """A value with the digits that its metric deserves; a dash where there is none."""
+    """Return a value with the digits that its metric deserves; a dash if there is no value."""
     if value is None:
         return "–"
     return f"{value:.{_SHOWN[metric][1]}f}" if metric in _SHOWN else f"{value:.4g}"
 
 
 def share(having: int, seeds: int) -> str:
-    """What is said behind a mean that some seeds have no value for; empty where all have one."""
+    """Return how many of the seeds a mean is over, in words; empty if it is over all of them."""
     return "" if having == seeds else f" ({having} of {seeds} seeds)"
 
 
 def column(run: Run, key: str) -> list[float | None]:
-    """A column of the metrics, `accuracy` included (a fraction, from the test error)."""
+    """Return a column of the metrics, `accuracy` included (a fraction, from the test error)."""
     if key == "accuracy":
         return [None if error is None else (100 - error) / 100 for error in run.curve(columns.TEST_ERROR)]
     return run.curve(key)

@@ -43,7 +43,7 @@ _WORDS = {
 
 
 def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]], title: str) -> str:
-    """Builds the page.
+    """Build the page.
 
     Args:
         runs: all runs.
@@ -77,14 +77,14 @@ def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]],
 
 
 def searched(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]]) -> list[dict[str, Any]]:
-    """Searches among the runs that no exhibit uses, told by their best test error: a name and lines for each."""
+    """Return the searches among the runs that no exhibit uses, judged by the best test error: a name and lines each."""
     used = {id(run) for _, blocks in evidence for block in blocks for run in block.runs}
     found = search_results.among([run for run in runs if id(run) not in used and run.status != "broken"], _SEARCHED_BY)
     return [{"name": name, "lines": search.lines(_SEARCHED_BY)} for name, search in found]
 
 
 def table(block: Block) -> dict[str, Any]:
-    """An exhibit's table as text: measured mean ± spread (and of how many seeds, if not all), published, difference."""
+    """Return an exhibit's table as text: mean ± spread (and over how many seeds, if not all), published, difference."""
     exhibit = block.exhibit
     best = {search.best.name for search in block.searches()}
     columns = [c for c in exhibit.columns if any(cell.column == c for cell in exhibit.cells)]
@@ -197,7 +197,7 @@ def _field(run: Run, key: str) -> Any:
 
 
 def _curves(number: int, group: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """The curves of a group of runs that differ in the seed alone, thinned to what a screen can show."""
+    """Yield the curves of a group of runs that differ in the seed alone, thinned to what a screen can show."""
     evaluations = numbered([run.rows for run in group])
     for run, own, places in zip(group, evaluations, thinned(evaluations, _POINTS), strict=True):
         curve = _columns([run.rows[place] for place in places])
@@ -205,7 +205,7 @@ def _curves(number: int, group: Sequence[Run]) -> Iterator[tuple[Run, dict[str, 
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
-    """The metrics as columns, with the digits that one can see."""
+    """Return the metrics as columns, with the digits that one can see."""
     keys = dict.fromkeys(key for row in (*rows[:1], *rows[-1:]) for key in row)
     columns = {key: [_short(row.get(key)) for row in rows] for key in keys}
     return {key: column for key, column in columns.items() if any(value is not None for value in column)}
@@ -247,5 +247,5 @@ def _rounded(value: Any) -> Any:
 
 
 def _script_json(data: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """Return JSON that cannot end the script element it stands in."""
     return json.dumps(data, separators=(",", ":"), default=str).replace("<", "\\u003c").replace("\u2028", "\\u2028")

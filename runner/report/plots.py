@@ -24,7 +24,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def save(figure: Figure, folder: Path) -> Path:
-    """Draws a figure as `<name>.png` and `<name>.svg`.
+    """Draw a figure as `<name>.png` and `<name>.svg`.
 
     The same runs give the same bytes with the same version of Matplotlib.
 
@@ -76,5 +76,5 @@ def save(figure: Figure, folder: Path) -> Path:
 
 
 def _literal(text: str) -> str:
-    """Text that Matplotlib does not take for a formula."""
+    """Return text that Matplotlib does not take for a formula."""
     return text.replace("$", r"\$")

@@ -12,7 +12,7 @@ from runner.report.settings import by_seed, shown
 
 
 def heading(block: Block) -> str:
-    """Scale, seeds and length of a block in one line."""
+    """Return scale, seeds and length of a block in one line."""
     scale = f"{block.scale} scale" if block.scale else "own setting"
     seeds = ", ".join(map(str, block.seeds)) or "unknown"
     epochs = _range(metrics.measured(run, "final_epoch") for run in block.runs)
@@ -21,7 +21,7 @@ def heading(block: Block) -> str:
 
 
 def facts(runs: Sequence[Run]) -> list[str]:
-    """What ran on what: a line each for data, machine, clock and code."""
+    """Return what ran on what: a line each for data, machine, clock and code."""
     lines = [f"data: {_some(_data(run) for run in runs)}"]
     lines.append(f"seconds: {_some(_clock(run) for run in runs)}")
     lines.append(f"machine: {_some(_machine(run) for run in runs)}")
@@ -35,7 +35,7 @@ def facts(runs: Sequence[Run]) -> list[str]:
 
 
 def commands(runs: Sequence[Run]) -> list[str]:
-    """The command lines that repeat runs, those that differ in the seed alone as one; quoted for a POSIX shell."""
+    """Return command lines that repeat runs, one for runs that differ in the seed alone; quoted for a POSIX shell."""
     lines = []
     for group in by_seed(runs):
         own = [o for o in group[0].overrides if not o.startswith(("seed=", "hydra.", "run.resume=", "logger.group="))]

@@ -112,7 +112,7 @@ class Exhibit:
 
 
 def load(folder: Path = EXPERIMENTS) -> list[Exhibit]:
-    """Reads all `published*.yaml` below a folder.
+    """Read all `published*.yaml` below a folder.
 
     Raises:
         ValueError: naming the file and what is wrong in it.

@@ -57,7 +57,7 @@ class Search:
     edges: list[str]
 
     def lines(self, metric: str) -> list[str]:
-        """Tells it."""
+        """Return the outcome in words, a line each for the best, its neighbours, and edges."""
         told = [f"best of {self.tried}: {self.best.name} at {_value(self.best, metric)}"]
         if self.neighbours:
             beside = (f"{n.name} {_value(n, metric)} ({self._difference(n, metric)})" for n in self.neighbours)
@@ -72,7 +72,7 @@ class Search:
 
 
 def searches(tried: Sequence[Tried], metric: str) -> list[Search]:
-    """Finds the best of each search.
+    """Find the best of each search.
 
     Args:
         tried: the settings; those that are `apart` are searches of their own.
@@ -86,7 +86,7 @@ def searches(tried: Sequence[Tried], metric: str) -> list[Search]:
 
 
 def among(runs: Sequence[Run], metric: str = "best_test_error") -> list[tuple[str, Search]]:
-    """Finds searches among runs: those that differ in numbers of the method and the schedule, and in the seed alone.
+    """Find searches among runs: those that differ in numbers of the method and the schedule, and in the seed alone.
 
     Returns:
         each search of at least three settings, with the name of what its runs share.
@@ -139,7 +139,7 @@ def _search(group: Sequence[Tried], sign: float) -> Search:
 
 
 def _distance(one: Tried, other: Tried, keys: Sequence[str], group: Sequence[Tried]) -> float:
-    """How far settings are apart, as a share of what was tried of each axis; of positive numbers their logarithms."""
+    """Return how far settings are apart, as a share of the range tried on each axis; if positive, on a log scale."""
     total = 0.0
     for key in keys:
         values = [point.axes[key] for point in group if key in point.axes]

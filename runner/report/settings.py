@@ -16,7 +16,7 @@ GROUPS = ("algorithm", "model", "dataset", "cluster")
 
 
 def setting(run: Run) -> dict[str, Any]:
-    """What a run was set to do: groups' options, number of workers, and every key that can change the result.
+    """Return what a run was set to do: groups' options, number of workers, and every key that can change the result.
 
     Left out are the seed and what only says where, how fast, or how closely watched the run was.
     """
@@ -31,7 +31,7 @@ def _matters(key: str) -> bool:
 
 
 def by_seed(runs: Iterable[Run], apart: Sequence[str] | None = None) -> list[list[Run]]:
-    """Groups runs that differ in nothing but the seed, in order of first appearance.
+    """Group runs that differ in nothing but the seed, in order of first appearance.
 
     Args:
         runs: the runs.
@@ -45,20 +45,21 @@ def by_seed(runs: Iterable[Run], apart: Sequence[str] | None = None) -> list[lis
 
 
 def one_per_seed(runs: Iterable[Run]) -> list[Run]:
-    """The run of each seed that counts: ended rather than stopped, further rather than shorter, later in order.
+    """Return the run of each seed that counts: ended rather than stopped, further rather than shorter, later in order.
 
     Returns:
         the runs by their seeds; runs whose seed is unknown count as one seed.
     """
     best: dict[int | None, Run] = {}
     for run in runs:
+        # Equal ones: the later in order, which is the later in time, since folders are named by date.
         if run.seed not in best or _weight(run) >= _weight(best[run.seed]):
             best[run.seed] = run
     return [best[seed] for seed in sorted(best, key=lambda seed: -1 if seed is None else seed)]
 
 
 def averaged(runs: Iterable[Run]) -> list[Run]:
-    """The runs that a mean over seeds is taken of: one per seed, and where any have ended, those alone."""
+    """Return the runs that a mean over seeds is taken of: one per seed; if any have ended, only those."""
     counting = one_per_seed(runs)
     return [run for run in counting if run.ended] or counting
 
@@ -68,7 +69,7 @@ def _weight(run: Run) -> tuple[bool, float]:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """The settings whose values are not the same in all runs that have them, in the order of the configuration."""
+    """Return the settings whose values differ among the runs that have them, in the order of the configuration."""
     values: dict[str, set[str]] = {}
     for run in runs:
         for key, value in setting(run).items():
@@ -77,7 +78,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A value as it is typed on the command line."""
+    """Return a value as it is typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -93,7 +94,7 @@ _IN_A_NAME = 4
 
 
 def label(run: Run, apart: Sequence[str]) -> str:
-    """A short name: the method, M, and what else sets the run apart, as far as a name should go.
+    """Return a short name: the method, M, and what else sets the run apart, as far as a name should go.
 
     Args:
         run: the run to name.

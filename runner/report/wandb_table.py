@@ -21,7 +21,7 @@ _CLAIMS = ("setting", "claim", "words", "source", "verdict", "because")
 
 
 def write(config: DictConfig, sweep: Path, folders: Iterable[Path]) -> Path | None:
-    """Logs what an experiment's runs say, those of earlier sweeps included.
+    """Log what an experiment's runs say, those of earlier sweeps included.
 
     Args:
         config: what the command line composes to, Hydra's part included.
@@ -29,7 +29,7 @@ def write(config: DictConfig, sweep: Path, folders: Iterable[Path]) -> Path | No
         folders: the run folders of the sweep's jobs.
 
     Returns:
-        the folder of wandb's run; None where there is nothing to log, or wandb failed, which is told.
+        the folder of wandb's run; None if there is nothing to log, or if something failed, which a warning says.
     """
     experiment = config.hydra.runtime.choices.get("experiment")
     if experiment is None or config.logger.kind != "wandb" or config.logger.mode == "disabled":
@@ -67,7 +67,7 @@ def write(config: DictConfig, sweep: Path, folders: Iterable[Path]) -> Path | No
 
 
 def evaluated(experiment: str, outputs: Path, folders: set[Path]) -> dict[str, tuple[Sequence[str], list[list[Any]]]]:
-    """Evaluates what an experiment measures.
+    """Evaluate what an experiment measures.
 
     Args:
         experiment: as `dc_asgd_icml2017/table1`.

@@ -83,7 +83,7 @@ class Block:
         return sorted({run.seed for run in self.runs if run.seed is not None})
 
     def searches(self) -> list[Search]:
-        """Return the best cells of a grid and their neighbours; cells that differ in more than numbers are two grids."""
+        """Return the best cells of a grid and their neighbours; cells that differ in more than numbers are apart."""
         tried = []
         for measured in self.cells.values() if self.exhibit.kind == "grid" else ():
             numbers = {key: n for key, value in measured.cell.match.items() if (n := finite(value)) is not None}
@@ -202,7 +202,7 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
 
 
 def _worth(runs: list[Run], metric: str) -> tuple[bool, bool, int, float]:
-    """Return a key that sorts tried values: ended first, then with a value, with fewer missing, with the better mean."""
+    """Return a key that sorts values: ended first, then with a value, with fewer missing, with the better mean."""
     counting = averaged(runs)
     values = [value for run in counting if (value := metrics.measured(run, metric)) is not None]
     mean = statistics.fmean(values) if values else 0.0

@@ -24,11 +24,7 @@ Ours, as the thesis does not say: the rate that a worker pulled is the one that 
 relation holds under any schedule; the shards of the training set are contiguous; a lost worker's shard, with the α of
 the mirror, goes to the living worker that has the fewest samples.
 
-Sampling (section 3.3.2): a sample drawn with probability p_i instead of 1/n_k counts s_i = 1/(n_k p_i) times in eq. 3.7
-and 3.8, which leaves both unbiased. "importance" takes p_i = ½(1/n_k + L_i/Σ L), L_i the smoothness of φ_i (SDCA
-without Duality, section on non-uniform sampling), so s_i < 2. "adaptive" takes ½(1/n_k + r_i/Σ r) with
-r_i = ‖κ_i‖ √(L_i + λn) at the pulled w (Csiba, Qu and Richtárik 2015; He and Takáč 2015; the uniform half is ours and
-bounds s_i by 2): it needs κ of the whole shard for every message, which is counted in its cost.
+How the H samples are drawn: `algorithms.dual_sampling` (section 3.3.2).
 
 The outer loop of algorithm 6, after every T pushes a broadcast of w to all workers, is a barrier of no rounds: T is
 `inner`. The thesis does not say its T; by default there is no such broadcast.
@@ -56,8 +52,8 @@ from algorithms.base import (
     positive,
     zeros,
 )
+from algorithms.dual_sampling import SAMPLING, Sampler
 
-SAMPLING = ("uniform", "importance", "adaptive")
 LARGEST = 2**24
 """Most samples: their numbers travel as float32."""
 
@@ -74,11 +70,10 @@ class DualFreeWorker(Worker):
     def __init__(self, problem: Problem, weight_decay: float, sampling: str) -> None:
         self.problem = problem
         self.lambda_n = weight_decay * problem.samples
-        self.sampling = sampling
+        self.sampler = Sampler(problem, self.lambda_n, sampling)
         shape = (problem.samples,) if problem.scalar else (problem.samples, problem.features)
         # Room for all samples, of which those of the worker's own shards are ever touched.
         self.alpha = torch.zeros(shape)
-        self.shares: tuple[Tensor, Tensor] | None = None
 
     def adopt_shard(self, shard: range, message: Message) -> None:
         """Set α of a shard."""
@@ -88,7 +83,7 @@ class DualFreeWorker(Worker):
     def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:
         """Return v_k, and for the mirror the samples used and their new α."""
         w, eta = pulled["w"], float(pulled["eta"])
-        drawn, weights = self.draw(oracle, w, batch)
+        drawn, weights = self.sampler.draw(oracle, batch, lambda rows, pool: self.residues(rows, w, pool))
         ids, times = drawn.unique(return_counts=True)
         rows = oracle.rows(ids)
         self.alpha = self.alpha.to(rows.x.device)
@@ -101,35 +96,6 @@ class DualFreeWorker(Worker):
         self.alpha[ids] -= eta * self.lambda_n * u  # eq. 3.7
         v = u @ rows.x if self.problem.scalar else u.sum(0)  # eq. 3.8
         return {"v": v} | self._mirror(drawn)
-
-    def draw(self, oracle: Oracle, w: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Return the samples to use (H,), and s_i by sample number (n,), None for ones."""
-        if self.sampling == "uniform":
-            return batch.ids, None
-        assert batch.pool is not None
-        p, s = self.probabilities(oracle, w, batch.pool)
-        chosen = torch.multinomial(p, len(batch.ids), replacement=True, generator=oracle.generator(batch))
-        return batch.pool[chosen.to(batch.pool.device)], s
-
-    def probabilities(self, oracle: Oracle, w: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
-        """Return p_i over the pool, on the CPU in float64, and s_i by sample number (n,)."""
-        if self.sampling == "importance" and self.shares is not None and len(self.shares[0]) == len(pool):
-            return self.shares
-        rows = oracle.rows(pool, counted=False)
-        measure = rows.curvatures().double()
-        if self.sampling == "adaptive":
-            kappa = self.residues(rows, w, pool).double()
-            size = kappa.abs() if self.problem.scalar else torch.linalg.vector_norm(kappa, dim=1)
-            # ‖κ_i‖ of a multiple of x_i: L_i of a quadratic loss is ‖x_i‖².
-            norm = torch.linalg.vector_norm(rows.x.double(), dim=1) if self.problem.scalar else 1.0
-            measure = size * norm * (measure + self.lambda_n).sqrt()
-        total = measure.sum()
-        share = measure / total if total > 0 else torch.full_like(measure, 1 / len(pool))
-        p = (share + 1 / len(pool)) / 2
-        s = rows.x.new_zeros(self.problem.samples)
-        s[pool] = (1 / (len(pool) * p)).to(s.dtype)
-        self.shares = (p.cpu(), s)
-        return self.shares
 
     def residues(self, rows: Rows, w: Tensor, ids: Tensor) -> Tensor:
         """Return κ of samples, eq. 3.6: its multiple of x_i (B,), or (B, d)."""

@@ -1,0 +1,72 @@
+"""The protocol of methods whose workers step together and combine what they contribute."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, Literal, NamedTuple
+
+from torch import Tensor
+
+from algorithms.method import Message, Stateful, Step
+from algorithms.oracle import Batch, Oracle
+
+
+class CommunicationSchedule(NamedTuple):
+    """When the workers of a collective method communicate.
+
+    Attributes:
+        period: local steps from one contribution to the next.
+        delay: local steps that a combination travels.
+    """
+
+    period: int
+    delay: int
+
+
+class Collective(Stateful):
+    """One worker of a method whose workers step together.
+
+    Every step, each worker calls `local`; where that returns a message, the messages of all workers are combined and,
+    `delay` steps later, handed to `apply`. All workers return a message in the same steps.
+
+    Attributes:
+        combine: how messages are combined: "mean" over the workers; "gather" stacks them by rank, to (M, size).
+        period: local steps from one contribution to the next.
+        delay: local steps that a combination travels before it is applied; 0 waits for it.
+        replicated: as in `Stateful`; a simulation then keeps one copy.
+        w: this worker's flat weights, valid after `start`.
+        rank: this worker's number, from 0.
+    """
+
+    steps_together: ClassVar[bool] = True
+    combine: ClassVar[Literal["mean", "gather"]] = "mean"
+    replicated: ClassVar[bool] = False
+    period: int = 1
+    delay: int = 0
+
+    w: Tensor
+    rank: int
+
+    @abstractmethod
+    def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
+        """Take over `w` (not a copy) as this worker's weights and allocate its state; `compiled` as for a server."""
+
+    @abstractmethod
+    def layout(self, n: int) -> dict[str, int]:
+        """Return the number of elements of each tensor that `local` contributes; callable before `start`."""
+
+    @abstractmethod
+    def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message | None:
+        """Take this worker's local step and return its contribution, None in a step without communication."""
+
+    @abstractmethod
+    def apply(self, combined: Message, step: Step) -> None:
+        """Apply the combined contributions."""
+
+    def solution(self) -> Tensor:
+        """Return this worker's flat weights; the workers' mean is evaluated, saved and hashed."""
+        return self.w
+
+    def compared(self) -> dict[str, CommunicationSchedule]:
+        """Return the schedules, by name, that `run.advise` compares the cost of communication of; callable always."""
+        return {type(self).__name__: CommunicationSchedule(self.period, self.delay)}

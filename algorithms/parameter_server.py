@@ -1,0 +1,155 @@
+"""The protocol of methods on a parameter server: workers pull, compute and push, each whenever it is ready.
+
+The server half and the worker halves are separate objects; the same ones run in every executor.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+
+from algorithms.method import Message, Stateful, Step
+from algorithms.oracle import Batch, Oracle
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Number of elements of each tensor in a method's messages, in the order in which they are packed.
+
+    Attributes:
+        pull: what a worker gets.
+        push: what it sends.
+        mirror: what it sends besides, for the server's copy of its state; the clock of a cluster does not count it.
+        shard_state: what a worker that takes over a shard gets once, see `ParameterServer.shard_state`.
+    """
+
+    pull: dict[str, int]
+    push: dict[str, int]
+    mirror: dict[str, int] = field(default_factory=dict)
+    shard_state: dict[str, int] = field(default_factory=dict)
+
+
+class Round(NamedTuple):
+    """Sizes of the messages of one round of a barrier.
+
+    Attributes:
+        broadcast: number of elements of each tensor that the server sends to every worker.
+        answer: the same of the answer for each shard; empty if the round has no answers.
+    """
+
+    broadcast: dict[str, int]
+    answer: dict[str, int]
+
+
+class Worker(ABC):
+    """The worker half of a parameter-server method."""
+
+    @abstractmethod
+    def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:
+        """Turn the pulled message and a batch into the message to push.
+
+        The returned tensors may be borrowed from the oracle or from `pulled`; they are valid until the next call.
+        """
+
+    def adopt_shard(self, shard: range, message: Message) -> None:  # noqa: B027 (most workers keep nothing)
+        """Take over a shard of the training set, with what `ParameterServer.shard_state` says of it."""
+
+    def receive(self, number: int, message: Message) -> None:  # noqa: B027 (most methods have no barriers)
+        """Take in what the server broadcasts in round `number` of a barrier; what is to be kept must be copied."""
+
+    def answer(self, oracle: Oracle, number: int, shard: Batch) -> Message:
+        """Return the contribution of a shard to round `number`, after `receive`; the server gets the sum over shards.
+
+        It must depend on what was received and on the shard alone, for another worker answers for a lost one's shard.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no rounds with answers")
+
+    def restore(self, message: Message) -> None:  # noqa: B027
+        """Take in what `ParameterServer.restore` returned: the state that this half had when the run was saved."""
+
+
+class ParameterServer(Stateful):
+    """The server half of a method on a parameter server; executors call it for one message at a time.
+
+    A barrier comes after `barrier_from` pushes and then after every `barrier_every`, but not at the end of the run. It
+    goes so: no worker gets a batch until all pushes so far have arrived. Then come the method's rounds. In a round
+    every worker receives a message; if the round has answers, each of the M fixed shards of the training set is
+    answered for, and `collect` gets the sum. Then all workers pull anew. A barrier without rounds only refreshes their
+    weights.
+
+    Attributes:
+        at_rest: whether real workers must have pushed what they compute before weights are evaluated and saved.
+        w: the flat weights, valid after `start`.
+    """
+
+    has_server: ClassVar[bool] = True
+    at_rest: ClassVar[bool] = False
+
+    w: Tensor
+
+    @abstractmethod
+    def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
+        """Take over `w` (not a copy) as the initial weights and allocate the method's state for `workers` workers.
+
+        With `compiled`, update rules are fused by `torch.compile`, which may change the last bits.
+        """
+
+    @abstractmethod
+    def layout(self, n: int) -> Layout:
+        """Return the shapes of the messages for `n` weights; callable before `start`."""
+
+    @abstractmethod
+    def pull(self, worker: int) -> Message:
+        """Return what `worker` gets when it pulls now; it may alias the live weights."""
+
+    def announce(self, step: Step) -> None:
+        """Learn the learning rate of the pulls that are answered next."""
+
+    def shard_state(self, shard: range) -> Message:
+        """Return what a worker half needs to take over a shard of the training set, see `Worker.adopt_shard`."""
+        return {}
+
+    def sent(self, worker: int) -> Message | None:
+        """Return what the last `pull` of `worker` returned, if the server keeps it unchanged as a backup.
+
+        Return None, the default, if it does not: an executor that needs the message after the next push then copies it.
+        """
+        return None
+
+    @abstractmethod
+    def push(self, worker: int, message: Message, step: Step) -> None:
+        """Update the weights with what `worker` pushed."""
+
+    @abstractmethod
+    def worker(self, worker: int) -> Worker:
+        """Return the worker half for `worker`; callable before `start`, and it must not hold on to the server."""
+
+    def rounds(self, n: int) -> list[Round]:
+        """Return the rounds of a barrier for `n` weights; callable before `start`."""
+        return []
+
+    def broadcast(self, number: int) -> Message:
+        """Return what every worker gets in round `number` of a barrier; it may alias live state."""
+        raise NotImplementedError(f"{type(self).__name__} has no rounds")
+
+    def collect(self, number: int, total: Message) -> None:
+        """Take in the sum of the answers of round `number`, added up in the order of the shards."""
+        raise NotImplementedError(f"{type(self).__name__} has no rounds with answers")
+
+    def restoring(self, n: int) -> dict[str, int]:
+        """Return the sizes of what `restore` returns for `n` weights; empty if worker halves keep no state."""
+        return {}
+
+    def restore(self, worker: int) -> Message:
+        """Return what `worker`'s half has to know when a run is resumed; it may alias live state.
+
+        Called after `load_state`; executors hand it to every half before anything else.
+        """
+        return {}
+
+    def solution(self) -> Tensor:
+        """Return the flat weights that are evaluated, saved and hashed."""
+        return self.w

@@ -4,10 +4,11 @@ Exit codes: 0 completed or diverged, 1 anything unexpected (a sweep with a faile
 stuck peer, 130 and 143 stopped by Ctrl-C or SIGTERM.
 
 A command line is composed and checked before Hydra acts on it, so that a mistake costs one line and leaves no folder.
-Nothing here imports torch; `runner.train.dispatch` is imported when a run really starts.
+Nothing here imports torch; `runner.train.dispatch`, where the way of a run goes on, is imported when one really begins.
 """
 
 import argparse
+import functools
 import logging
 import os
 import secrets
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     set_process()
     try:
-        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        command = _command(list(sys.argv[1:] if arguments is None else arguments))
+        return command()
     except InputError as exc:
         # Under torchrun each rank finds the same mistake; one line is enough.
         if _rank() == 0:
@@ -58,7 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _command(arguments: list[str]) -> Callable[[], int]:
+    """Compose and check a command line, and return what it asks for, which returns the exit code.
+
+    Raises:
+        InputError: something on the line is wrong.
+    """
     args = _parse(arguments)
     args.overrides += resume.recorded_overrides(args.overrides)
     # What config.yaml says, but no option that Hydra would take.
@@ -74,31 +81,32 @@ def _dispatch(arguments: list[str]) -> int:
     OmegaConf.register_new_resolver("random_hex", lambda: secrets.token_hex(3), use_cache=True, replace=True)
     shows = args.hydra_help or args.cfg or args.info
     if args.shell_completion or (shows and not args.overrides):
-        return _hydra(args)
+        return functools.partial(_hydra, args)
     with composer() as compose:
         jobs = compose.jobs(args.overrides, multirun=bool(args.multirun))
         cfg = jobs[0]
         if args.help:
-            return _show(_help(cfg, compose.loader))
+            return functools.partial(_show, _help(cfg, compose.loader))
         parsed = override_errors.parse(args.overrides, compose.loader)
     sweeps = args.multirun or str(cfg.hydra.mode).endswith("MULTIRUN")
     if sweeps:
         args.overrides = swept_along(args.overrides)
     if shows:
-        return _hydra(args)
+        return functools.partial(_hydra, args)
     if sweeps:
-        return _sweep(args, jobs)
+        return functools.partial(_sweep, args, jobs)
     if isinstance(cfg.run.resume, str):
         folder = resume.run_folder(cfg.run.resume)
         stored = resume.stored_config(folder, cfg, parsed)
-        return _joined(cfg, stored, folder if _rank() == 0 else None, resume.stored_choices(folder))
+        own = folder if _rank() == 0 else None
+        return functools.partial(_join, cfg, stored, own, resume.stored_choices(folder))
     if cfg.run.resume:
         raise InputError.of("run.resume", cfg.run.resume, "names no run", "a run folder, or null; true in a sweep")
     if _world_size() > 1 and cfg.cluster.kind != "processes":
         raise InputError.of("cluster.kind", cfg.cluster.kind, "torchrun started several processes", "cluster=processes")
     if _rank() > 0:
-        return _joined(cfg, without_hydra(cfg), None, cfg.hydra.runtime.choices)
-    return _single(args, cfg)
+        return functools.partial(_join, cfg, without_hydra(cfg), None, cfg.hydra.runtime.choices)
+    return functools.partial(_hydra, args, NewRun(Path(str(cfg.hydra.run.dir))))
 
 
 def _help(cfg: DictConfig, loader: ConfigLoader) -> str:
@@ -120,22 +128,35 @@ def _show(text: str) -> int:
     return 0
 
 
-def _single(args: argparse.Namespace, cfg: DictConfig) -> int:
-    """Let Hydra create the run folder and execute the run in it."""
-    planned = Path(str(cfg.hydra.run.dir))
-    folders.check_run_folder(planned, "hydra.run.dir")
-    existing = folders.nearest_existing(planned)
-    codes: list[int] = []
+class NewRun:
+    """A run in a folder of its own: what Hydra calls once it has made the folder.
 
-    def task(job: DictConfig) -> None:
+    Args:
+        planned: the folder that Hydra will make.
+
+    Attributes:
+        code: the run's exit code; None until it has one.
+
+    Raises:
+        InputError: the folder cannot be made, or holds a run.
+    """
+
+    def __init__(self, planned: Path) -> None:
+        folders.check_run_folder(planned, "hydra.run.dir")
+        self.existing = folders.nearest_existing(planned)
+        self.code: int | None = None
+
+    def __call__(self, job: DictConfig) -> None:
+        """Run, with what is raised turned into the exit code; leave no folder if there is nothing to keep in it."""
         own = HydraConfig.get()
         folder = Path(own.runtime.output_dir)
-        codes.append(_execute(job, folder, own.runtime.choices))
-        if codes[-1] in (2, 130) or _only_answers(job):
-            folders.discard(folder, existing)
-
-    code = _hydra(args, task)
-    return codes[0] if codes else code
+        _name_options(job, own.runtime.choices)
+        with exit_codes.guard(folder, who=_who()) as ended:
+            dispatch = _import_dispatch()
+            ended.code = dispatch(job, folder)
+        self.code = ended.code
+        if ended.code in (2, 130) or _only_answers(job):
+            folders.discard(folder, self.existing)
 
 
 def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
@@ -175,8 +196,8 @@ def _only_answers(job: DictConfig) -> bool:
     return bool(job.run.estimate or job.run.advise or job.run.plot_schedule)
 
 
-def _joined(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -> int:
-    """Execute a run for which Hydra must create no folder: a continued one, or a rank above 0."""
+def _join(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -> int:
+    """Run where Hydra must make no folder: a continued run, or a rank above 0."""
     logging_config = OmegaConf.to_container(cfg.hydra.job_logging, resolve=False)
     assert isinstance(logging_config, dict)
     if folder is None:
@@ -186,35 +207,50 @@ def _joined(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapp
         logging_config["handlers"]["file"]["filename"] = str(folder / "dcrun.log")
         folders.check_writable(folder, "run.resume")
     configure_log(OmegaConf.create(logging_config), cfg.hydra.verbose)
-    return _execute(job, folder, choices)
+    _name_options(job, choices)
+    with exit_codes.guard(folder, who=_who()) as ended:
+        dispatch = _import_dispatch()
+        ended.code = dispatch(job, folder)
+    return ended.code
 
 
-def _execute(cfg: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -> int:
-    """Run `runner.train.dispatch.dispatch`, with what it raises turned into an exit code and one line."""
+def _name_options(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Write the options chosen of each group to the section `names`, for messages and the summary."""
     with open_dict(cfg):
         cfg["names"] = {group: choices.get(group) for group in (*schema.GROUPS, "experiment")}
 
-    def call() -> int:
-        from runner.train.dispatch import dispatch
 
-        return dispatch(cfg, folder)
+def _import_dispatch() -> Callable[[DictConfig, Path | None], int]:
+    """Return what a run begins with. Imported when one really begins: it imports torch, for some seconds."""
+    from runner.train.dispatch import dispatch
 
-    return exit_codes.run_guarded(call, folder, who=f"rank {_rank()}" if _world_size() > 1 else "")
+    return dispatch
 
 
-def _hydra(args: argparse.Namespace, task: Callable[[DictConfig], None] | None = None) -> int:
-    """Hand over to Hydra what was composed and checked before, as `hydra.main` does with the command line."""
+def _who() -> str:
+    """Return what a line about an unexpected error calls this process; nothing if it is the only one."""
+    return f"rank {_rank()}" if _world_size() > 1 else ""
+
+
+def _hydra(args: argparse.Namespace, run: NewRun | None = None) -> int:
+    """Hand over to Hydra what was composed and checked before, as `hydra.main` does with the command line.
+
+    Args:
+        args: the flags and overrides.
+        run: called when Hydra has made the run folder; None for what Hydra does by itself, and for sweeps.
+    """
 
     def nothing(job: DictConfig) -> None:
         raise AssertionError("the jobs of a sweep run in their own processes")
 
     hydra.version.setbase(VERSION_BASE)
     try:
-        _run_hydra(args, get_args_parser(), task or nothing, config_path=str(CONF), config_name="config")
+        _run_hydra(args, get_args_parser(), run or nothing, config_path=str(CONF), config_name="config")
     except SystemExit as exc:
         # So Hydra ends --hydra-help and, with 1, --cfg of a --package that is not there.
-        return 2 if exc.code and args.cfg else int(bool(exc.code))
-    return 0
+        if run is None or run.code is None:
+            return 2 if exc.code and args.cfg else int(bool(exc.code))
+    return 0 if run is None or run.code is None else run.code
 
 
 class _Parser(argparse.ArgumentParser):

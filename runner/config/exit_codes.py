@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.errors import InstantiationException
@@ -22,37 +24,65 @@ UNEXPECTED = 1
 INTERRUPTED = 130
 
 
-def run_guarded(call: Callable[[], int], folder: Path | None, who: str = "") -> int:
-    """Call, and turn what it raises into an exit code and one line on the terminal.
+@dataclass
+class Ended:
+    """How a block under `guard` ended.
+
+    Attributes:
+        code: the exit code; to be set by the block if it comes to its end.
+    """
+
+    code: int = UNEXPECTED
+
+
+@contextmanager
+def guard(folder: Path | None, who: str = "") -> Iterator[Ended]:
+    """Turn what the block raises into an exit code and one line on the terminal.
 
     Args:
-        call: returns the exit code.
         folder: the run folder, where `dcrun.log` has the traceback; None without one.
         who: names the process in the line, as "rank 3".
     """
+    ended = Ended()
     try:
-        try:
-            return call()
-        except InstantiationException:
-            with building():
-                raise
-            raise
-    except (InputError, DamagedImage) as error:
-        report(error)
-        return WRONG_INPUT
+        yield ended
     except KeyboardInterrupt:
-        return INTERRUPTED
+        ended.code = INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last resort: logged, and ends in exit code 1
-        if clash := name_clash.explain(error):
-            report(clash)
-            return WRONG_INPUT
-        # At level INFO it goes to dcrun.log alone; the terminal gets one line.
-        log.info("%s", "".join(traceback.format_exception(error)))
-        where = f"traceback in {folder / 'dcrun.log'}" if folder else "HYDRA_FULL_ERROR=1 shows the traceback"
-        name = f"{who}: " if who else ""
-        print(f"dcrun: {name}{type(error).__name__}: {one_line(str(error))} ({where})", file=sys.stderr)
-        trace(error)
-        return UNEXPECTED
+        ended.code = _told(_unwrapped(error), folder, who)
+
+
+def run_guarded(call: Callable[[], int], folder: Path | None, who: str = "") -> int:
+    """Call under `guard`, and return the exit code; `call` returns its own."""
+    with guard(folder, who) as ended:
+        ended.code = call()
+    return ended.code
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """Return the wrong input behind an error of Hydra's `instantiate`, if that is what it is."""
+    if isinstance(error, InstantiationException):
+        try:
+            with building():
+                raise error
+        except (InputError, InstantiationException) as found:
+            return found
+    return error
+
+
+def _told(error: Exception, folder: Path | None, who: str) -> int:
+    """Say in one line what went wrong, and return the exit code."""
+    wrong = error if isinstance(error, InputError | DamagedImage) else name_clash.explain(error)
+    if wrong:
+        report(wrong)
+        return WRONG_INPUT
+    # At level INFO it goes to dcrun.log alone; the terminal gets one line.
+    log.info("%s", "".join(traceback.format_exception(error)))
+    where = f"traceback in {folder / 'dcrun.log'}" if folder else "HYDRA_FULL_ERROR=1 shows the traceback"
+    name = f"{who}: " if who else ""
+    print(f"dcrun: {name}{type(error).__name__}: {one_line(str(error))} ({where})", file=sys.stderr)
+    trace(error)
+    return UNEXPECTED
 
 
 def report(error: InputError | DamagedImage) -> None:

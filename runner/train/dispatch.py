@@ -2,12 +2,12 @@
 
 The way of a run from its command line to the training loop, four calls of ours:
 
-    cli.main.main                 composes and checks the line
-      cli.main._run_hydra_job       Hydra makes the run folder and calls back
-        cli.main.NewRun               catches what goes wrong, as an exit code
-          train.dispatch.dispatch       here
-            train.train.train             opens the run folder, restores a checkpoint
-              Executor.run                  the training loop
+    cli.main.main                composes and checks the line
+      cli.main._hydra              Hydra makes the run folder and calls back
+        cli.main.NewRun              catches what goes wrong, as an exit code
+          train.dispatch.dispatch      here
+            train.train.train            opens the run folder, restores a checkpoint
+              Executor.run                 the training loop
 
 A continued run and a rank that `torchrun` started have their folder already, or none, and come without Hydra's call.
 Spawned ranks begin in `processes.child`, which calls `train.ranks.run_rank`, and that calls `train`.

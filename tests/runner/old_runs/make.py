@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -87,7 +88,7 @@ def main(checkout: Path, names: Sequence[str]) -> int:
     return 0
 
 
-def _whole(command: list[str], place: Path, environment: dict[str, str]) -> dict[str, object]:
+def _whole(command: list[str], place: Path, environment: dict[str, str]) -> dict[str, Any]:
     subprocess.run(command, cwd=place, env=environment, check=True, stdout=subprocess.DEVNULL)
     folder = place / command[-1].partition("=")[2]
     return json.loads((folder / "summary.json").read_text())

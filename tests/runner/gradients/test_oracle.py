@@ -79,6 +79,26 @@ def test_totals_sum_losses_errors_and_samples_until_taken():
     assert not asked.totals.any()
 
 
+def test_reference_gradients_leave_totals():
+    """At other weights, whose loss would be reported as the iterate's."""
+    asked = oracle()
+    w = asked.replica.weights.clone()
+    asked.gradient(w, batch(1, 2, 3))
+    totals = asked.totals.clone()
+    reference = asked.reference_gradient(w + 0.1, batch(4, 5)).clone()
+    assert torch.equal(asked.totals, totals)
+    assert torch.equal(asked.gradient(w + 0.1, batch(4, 5)), reference)
+    assert asked.totals[2] == totals[2] + 2
+
+
+def test_gradient_sums_leave_totals():
+    asked = oracle()
+    asked.gradient(asked.replica.weights, batch(1, 2, 3))
+    totals = asked.totals.clone()
+    asked.gradient_sum(asked.replica.weights, batch(4, 5))
+    assert torch.equal(asked.totals, totals)
+
+
 def test_augmentation_depends_on_seed_and_epoch_not_on_who_asks():
     def gradient(seed: int, **given: int) -> torch.Tensor:
         asked = oracle(digits=CROPPED, seed=seed)

@@ -82,6 +82,21 @@ def test_the_living_worker_with_the_fewest_parts_inherits():
     assert other.shards == {worker: [worker] for worker in range(4)}
 
 
+def test_files_call_shards_parts():
+    """Leases as checkpoints of all versions hold them."""
+    saved = {"next": 3, "held": {1: 2}, "returned": [0], "idle": [], "gone": [0]}
+    shards = {"parts": {0: [], 1: [1, 0], 2: [2]}, "drawn_from": {1: [1]}, "quota": 5}
+    leases = Leases(batches(3))
+    leases.load_state_dict(saved | shards)
+    assert leases.shards == {0: [], 1: [1, 0], 2: [2]}
+    assert torch.equal(leases.done(1).ids, batches(3).draw(2, [1]).ids)
+    written = leases.state_dict()
+    assert (written["parts"], written["drawn_from"]) == (shards["parts"], shards["drawn_from"])
+    older = Leases(batches(None))
+    older.load_state_dict(saved)
+    assert older.shards == {}
+
+
 def test_without_fixed_parts_nothing_is_inherited():
     leases = Leases(batches(None))
     leases.release(0)

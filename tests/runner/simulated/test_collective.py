@@ -175,6 +175,18 @@ def test_a_combination_travels_while_local_steps_run(
         assert worker["waiting"] == 0.0
 
 
+def test_combinations_share_one_network(tmp_path: Path):
+    """Three seconds each, one sent every two seconds: the second starts when the first has arrived, at 5, not at 4."""
+    trial, seen = delayed("algorithm.tau=2", "cluster.network.bandwidth=4", folder=tmp_path)
+    for method in trial.executor.methods:  # type: ignore[attr-defined]
+        # DaSGD's own delays end before the next average is sent; a method's need not.
+        method.delay = 3
+    trial.run()
+    # Sent at 2, 4 and 6; there at 5, 8 and 11; merged by the steps that end at 5, 7 and 9.
+    assert seen == pytest.approx([1, 2, 3, 4, 5, 6, 8, 9])
+    assert trial.notes.rows[-1]["communication_seconds"] == pytest.approx(6.0)
+
+
 def test_a_slow_worker_is_waited_for_only_where_its_average_is_missing(tmp_path: Path):
     """Worker 0 needs 2 s a step, the others 1 s: it sends at 8, and only the step that merges waits for that."""
     trial, seen = delayed("cluster.compute.speeds=[0.5,1,1]", "cluster.network.bandwidth=12", folder=tmp_path)

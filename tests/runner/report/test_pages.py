@@ -88,8 +88,8 @@ def test_the_projects_own_results_are_up_to_date(tmp_path: Path) -> None:
     shutil.copy(ROOT / "docs" / "notes.md", tmp_path / "docs" / "notes.md")
     runs = collect([ROOT / "docs" / "runs"])
     evidence = [(exhibit, measure_exhibit(exhibit, runs)) for exhibit in load()]
-    places = [tmp_path / place for place in ("RESULTS.md", "docs/results", "docs/figures")]
-    written = write(*places, runs, evidence, Notes(tmp_path / "docs" / "notes.md"))
-    for page in (tmp_path / "RESULTS.md", *written):
+    index, docs = tmp_path / "RESULTS.md", tmp_path / "docs"
+    written = write(index, docs / "results", docs / "figures", runs, evidence, Notes(docs / "notes.md"))
+    for page in (index, *written):
         assert page.read_text() == (ROOT / page.relative_to(tmp_path)).read_text(), "make results writes it anew"
     assert {page.name for page in written} == {page.name for page in (ROOT / "docs" / "results").iterdir()}

@@ -57,6 +57,24 @@ def test_places_and_flips_are_uniform():
     assert (left - n / 2 / size).abs().max() < 5 * (n / 2 / size) ** 0.5 + 1
 
 
+def test_rows_columns_and_flips_are_independent():
+    """Every combination of row, column and flip comes equally often: a chi-square test on all of them at once."""
+    n, pad, size = 50_000, 2, 7
+    places = 2 * pad + 1
+    images = torch.zeros(n, 1, size, size, dtype=torch.uint8)
+    images[:, 0, 3, 3] = 1
+    images[:, 0, 3, 4] = 2  # right of it, unless flipped
+    flat = PadCrop(pad, flip=True)(images, torch.arange(n), seed=3, epoch=1).flatten(1)
+    first, second = (flat == 1).int().argmax(1), (flat == 2).int().argmax(1)
+    row, column, flipped = first // size - 1, first % size - 1, (second < first).long()
+    counts = torch.bincount((row * places + column) * 2 + flipped, minlength=2 * places**2).double()
+    assert len(counts) == 2 * places**2
+    expected = n / len(counts)
+    excess = ((counts - expected) ** 2 / expected).sum()
+    freedom = len(counts) - 1
+    assert abs(float(excess) - freedom) < 5 * (2 * freedom) ** 0.5
+
+
 def test_no_flip_where_none_is_wanted():
     images = torch.zeros(500, 1, 5, 5, dtype=torch.uint8)
     images[:, 0, :, 0] = 1

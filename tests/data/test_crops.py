@@ -56,6 +56,23 @@ def test_boxes_are_distributed_as_torchvisions(size):
     assert (ours[:, 1] + ours[:, 3] <= height).all()
 
 
+def test_place_and_ratio_of_boxes():
+    """Rows and columns are drawn apart from each other, and the ratio evenly on a logarithmic scale."""
+    made = torch.tensor([box(400, 400, random.Random(key)) for key in range(3000)], dtype=torch.float64)
+    left, top, width, height = made.unbind(1)
+    free = (width < 396) & (height < 396)
+    places = torch.stack([left / (400 - width), top / (400 - height)])[:, free]
+    assert abs(float(torch.corrcoef(places)[0, 1])) < 0.1
+    assert abs(float((width / height).log().mean())) < 0.012
+
+
+def test_half_of_the_images_are_flipped():
+    ramp = np.repeat(np.arange(0, 240, 10, dtype=np.uint8)[None, :, None], 24, axis=0).repeat(3, axis=2)
+    cuts = [np.asarray(at_random(Image.fromarray(ramp), 8, key)).astype(int) for key in range(400)]
+    flipped = sum(cut[:, 0].mean() > cut[:, -1].mean() for cut in cuts)
+    assert abs(flipped - 200) < 50
+
+
 @pytest.mark.parametrize(("size", "expected"), [((10, 1000), (0, 493, 10, 13)), ((1000, 10), (493, 0, 13, 10))])
 def test_images_too_narrow_for_any_box_give_their_middle(size, expected, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(crops, "TRIES", 0)

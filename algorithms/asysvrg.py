@@ -11,10 +11,10 @@ NIPS 2013), whose snapshot is the last iterate of the inner loop.
 f_i(w) = loss of sample i + C/2 ‖w‖²: C is `weight_decay`, a part of every gradient. In v the l2 terms of the batch at
 w~ and of the full gradient cancel, and C ŵ remains: the worker adds it, at what it pulled.
 
-Ours, as the thesis does not say: mini-batches are drawn without replacement from all n samples, pass by pass, where
-algorithm 1 draws from all and algorithm 3 from the worker's shard; shards are contiguous. Both gradients of a batch see
-the same augmentation and dropout; the full gradient has draws of its own. A batch's effective passes count both
-gradients, a full gradient counts one pass. Networks with batch norm are refused: ∇f_i is not defined there.
+Decided here, since the thesis does not say: mini-batches are drawn without replacement from all n samples, pass by
+pass, where algorithm 1 draws from all and algorithm 3 from the worker's shard; shards are contiguous. Both gradients of
+a batch see the same augmentation and dropout; the full gradient has draws of its own. A batch's effective passes count
+both gradients, a full gradient counts one pass. Networks with batch norm are refused: ∇f_i is not defined there.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class VarianceReducedWorker(Worker):
             self.full = message["g"].clone()
 
     def answer(self, oracle: Oracle, number: int, shard: Batch) -> Message:
-        """∇^k f(w~), the sum over a shard, without the l2 term."""
+        """Return ∇^k f(w~), the sum over a shard, without the l2 term."""
         assert self.snapshot is not None
         return {"g": oracle.gradient_sum(self.snapshot, shard)}
 
     def restore(self, message: Message) -> None:
-        """Take w~ and ∇f(w~) back, where there were any."""
+        """Take w~ and ∇f(w~) back, if the saved run had a snapshot."""
         self.snapshot = message["snapshot"].clone() if message["begun"] else None
         self.full = message["full"].clone()
 
@@ -113,7 +113,7 @@ class AsySVRG(OuterLoop, ParameterServer):
         self.begun = zeros(1, like=w)
 
     def layout(self, n: int) -> Layout:
-        """The weights down, v up."""
+        """Return the weights down, v up."""
         return Layout(pull={"w": n}, push={"v": n})
 
     def pull(self, worker: int) -> Message:
@@ -121,7 +121,7 @@ class AsySVRG(OuterLoop, ParameterServer):
         return {"w": self.w}
 
     def push(self, worker: int, message: Message, step: Step) -> None:
-        """w ← w − η v."""
+        """Update the weights: w ← w − η v."""
         lr = step.lr if self.begun else self.sgd_rate(int(self.updates))
         self.w.add_(message["v"], alpha=-lr)  # eq. 2.32
         self.updates += 1
@@ -131,19 +131,19 @@ class AsySVRG(OuterLoop, ParameterServer):
         return [Round({"w": n}, {"g": n}), Round({"g": n}, {})]
 
     def broadcast(self, number: int) -> Message:
-        """w~ ← w, or ∇f(w~)."""
+        """Return w~ ← w in the first round, ∇f(w~) in the second."""
         if number == FULL:
             return {"g": self.full}
         self.snapshot.copy_(self.w)
         return {"w": self.snapshot}
 
     def collect(self, number: int, total: Message) -> None:
-        """∇f(w~) = (1/n) Σ_k ∇^k f(w~)."""
+        """Compute ∇f(w~) = (1/n) Σ_k ∇^k f(w~)."""
         torch.div(total["g"], self.samples, out=self.full)
         self.begun.fill_(1)
 
     def restoring(self, n: int) -> dict[str, int]:
-        """w~, ∇f(w~), and whether there are any yet."""
+        """Return w~, ∇f(w~), and whether there are any yet."""
         return {"snapshot": n, "full": n, "begun": 1}
 
     def restore(self, worker: int) -> Message:
@@ -155,7 +155,7 @@ class AsySVRG(OuterLoop, ParameterServer):
         return VarianceReducedWorker(self.weight_decay)
 
     def state(self) -> Message:
-        """`w`, w~ and ∇f(w~), the number of updates, and whether SVRG has begun."""
+        """Return `w`, w~ and ∇f(w~), the number of updates, and whether SVRG has begun."""
         kept = {"snapshot": self.snapshot, "full": self.full, "updates": self.updates, "begun": self.begun}
         return {"w": self.w} | kept
 

@@ -33,7 +33,7 @@ class BlockwiseUpdate:
             handed through as None.
         scratch: how many scratch slices the rule takes after its operands.
         compiled: fuse the rule with `torch.compile` instead of running it block by block. The result may then differ
-            from the block-wise one in the last bits. On a GPU rules are fused in any case, where they can be.
+            from the block-wise one in the last bits. On a GPU rules are fused in any case, if they can be.
     """
 
     def __init__(self, rule: Callable[..., None], *, scratch: int, compiled: bool = False) -> None:
@@ -60,7 +60,7 @@ class BlockwiseUpdate:
             self.rule(*slices, *(b[:length] for b in self._buffers), **scalars)
 
     def _on_gpu(self, *vectors: Tensor | None, **scalars: Any) -> None:
-        """Run the rule as one kernel; where that cannot be compiled, and then for good, with a launch per operator."""
+        """Run the rule as one kernel, or with a launch per operator from the first time on that compiling fails."""
         if FUSED.possible:
             if self._fused is None:
                 self._fused = self._compile()
@@ -86,7 +86,7 @@ class BlockwiseUpdate:
 
 
 def _tensors(scalars: dict[str, Any]) -> dict[str, Tensor]:
-    """Numbers as CPU tensors of no dimension: a kernel takes their values, and none is compiled into it."""
+    """Return numbers as 0-d CPU tensors: a kernel takes their values as arguments, so none is compiled into it."""
     return {name: torch.tensor(value) for name, value in scalars.items()}
 
 
@@ -101,7 +101,7 @@ class _Fused:
         self.possible = True
 
     def give_up(self, error: Exception) -> None:
-        """Fuse nothing from now on, and say so."""
+        """Stop fusing in this process, and log why."""
         self.possible = False
         reason = str(error).strip().splitlines() or [type(error).__name__]
         log.warning("updates run one kernel per operator: torch.compile cannot fuse them here (%s)", reason[0])

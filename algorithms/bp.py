@@ -25,7 +25,7 @@ class BP(Pipeline):
     tape: Tape | None = None
 
     def forward(self, stage: Stage, features: Features) -> Tensor:
-        """Play the features, on a tape."""
+        """Run the features forward, and record them on a tape."""
         self.tape = stage.record(self.w, features, track=True)
         return self.tape.outputs
 

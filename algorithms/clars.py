@@ -26,7 +26,7 @@ from algorithms.lars import LARS
 
 
 class CLARS(LARS):
-    """CLARS.
+    """LARS on mean norms of single samples' gradients.
 
     Args:
         eta: η > 0.
@@ -54,7 +54,7 @@ class CLARS(LARS):
         self.samples = samples
 
     def layout(self, n: int) -> dict[str, int]:
-        """The gradient, and the layers' mean per-sample norms."""
+        """Return the gradient, and the layers' mean per-sample norms."""
         return {"g": n, "norms": len(self.layers)}
 
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message:

@@ -31,7 +31,7 @@ BLOCK = 256
 
 
 class CoCoAPlus(Collective):
-    """CoCoA+.
+    """One worker of CoCoA+, with its own part of the dual variables.
 
     Args:
         weight_decay: λ of the objective, above 0.
@@ -63,11 +63,11 @@ class CoCoAPlus(Collective):
         self.alpha = zeros(self.problem.largest, like=w)
 
     def layout(self, n: int) -> dict[str, int]:
-        """Δv_k."""
+        """Return Δv_k."""
         return {"v": n}
 
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message | None:
-        """Take H steps of SDCA on the local subproblem and contribute what they make of w."""
+        """Take H steps of SDCA on the local subproblem and contribute what they change in w."""
         lambda_n = self.weight_decay * self.problem.samples
         coupling = self.gamma * self.workers / lambda_n  # σ'/λn
         ids, where = batch.ids.unique(return_inverse=True)
@@ -88,11 +88,11 @@ class CoCoAPlus(Collective):
         return {"v": (u / lambda_n).to(self.w.dtype)}
 
     def apply(self, combined: Message, step: Step) -> None:
-        """Add up: the combination is the workers' mean."""
+        """Add up the contributions: the executor combines them to their mean."""
         self.w.add_(combined["v"], alpha=self.gamma * self.workers)
 
     def state(self) -> Message:
-        """`w`, and this worker's `alpha`."""
+        """Return `w`, and this worker's `alpha`."""
         return {"w": self.w, "alpha": self.alpha}
 
     def duals(self, states: Sequence[Message]) -> Tensor | None:

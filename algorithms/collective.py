@@ -49,7 +49,7 @@ class Collective(Stateful):
 
     @abstractmethod
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
-        """Take over `w` (not a copy) as this worker's weights and allocate its state; `compiled` as for a server."""
+        """Take over `w` (not a copy) as this worker's weights and allocate its state; see `ParameterServer.start`."""
 
     @abstractmethod
     def layout(self, n: int) -> dict[str, int]:
@@ -57,7 +57,7 @@ class Collective(Stateful):
 
     @abstractmethod
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message | None:
-        """Take this worker's local step and return its contribution, None in a step without communication."""
+        """Take this worker's local step; return its contribution, or None in a step without communication."""
 
     @abstractmethod
     def apply(self, combined: Message, step: Step) -> None:

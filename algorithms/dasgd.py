@@ -22,7 +22,7 @@ from algorithms.local_sgd import LocalSGD
 
 @dataclass(kw_only=True, eq=False)
 class DaSGD(LocalSGD):
-    """DaSGD; the other arguments are those of `LocalSGD`.
+    """Local SGD with delayed averaging; the other arguments are those of `LocalSGD`.
 
     Args:
         delay: d, local steps that an average travels, 0 <= d < τ; it hides communication that takes no longer than d
@@ -53,5 +53,5 @@ class DaSGD(LocalSGD):
             self.w.lerp_(combined["x"], 1 - self.xi)
 
     def compared(self) -> dict[str, CommunicationSchedule]:
-        """Mini-batch SGD, Local SGD with this τ, and DaSGD with this τ and d."""
+        """Return mini-batch SGD, Local SGD with this τ, and DaSGD with this τ and d."""
         return super().compared() | {"DaSGD": CommunicationSchedule(self.period, self.delay)}

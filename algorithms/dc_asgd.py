@@ -83,7 +83,7 @@ class DCASGD(ASGD):
         return Layout(pull={"w": n}, push={"g": n} if self.backup == "server" else {"g": n, "w": n})
 
     def pull(self, worker: int) -> Message:
-        """w_bak(m) ← w_t; send w_t."""
+        """Keep w_bak(m) ← w_t, and send w_t."""
         if self.bak is None:
             return {"w": self.w}
         self.bak[worker].copy_(self.w)

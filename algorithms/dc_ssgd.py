@@ -62,7 +62,7 @@ class DCSSGD(SGDOptions, Collective):
         self.update_blockwise = BlockwiseUpdate(self.update, scratch=2, compiled=compiled)
 
     def layout(self, n: int) -> dict[str, int]:
-        """The gradient, and its norm: with the sender's number all ranks agree on the order."""
+        """Return the gradient, and its norm: with the sender's number all ranks agree on the order."""
         return {"g": n, "norm": 1}
 
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message:
@@ -98,5 +98,5 @@ class DCSSGD(SGDOptions, Collective):
         sgd_step(w, s, v, c, lr=len(gradients) * eta, momentum=self.momentum, nesterov=self.nesterov)
 
     def state(self) -> Message:
-        """`w`, and the velocity `v` with momentum."""
+        """Return `w`, and the velocity `v` with momentum."""
         return {"w": self.w} | ({} if self.v is None else {"v": self.v})

@@ -13,8 +13,8 @@ Source: Huo, PhD thesis 2020, chapter 5, algorithms 9 and 10.
 Options where the thesis and its authors' program differ:
     weights: "stashed" goes back through the weights of iteration s (the thesis). "current" goes back through the old
         activations, but where a derivative needs weights, through those of iteration t, as the program does.
-    start: in its first K − k iterations module k has no gradient. "skip" lets its weights, momentum and moments be;
-        "zero" takes a gradient of zero (eq. 5.8), so that weight decay and momentum act.
+    start: in its first K − k iterations module k has no gradient. "skip" leaves its weights, momentum and moments as
+        they are; "zero" takes a gradient of zero (eq. 5.8), so that weight decay and momentum act.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Pass(NamedTuple):
 
 @dataclass(kw_only=True, eq=False)
 class DDG(Pipeline):
-    """DDG; the other arguments are those of `PipelineOptions`.
+    """One module of DDG; the other arguments are those of `PipelineOptions`.
 
     Args:
         weights: "stashed" or "current".
@@ -64,8 +64,8 @@ class DDG(Pipeline):
         self.passes: deque[Pass] = deque()
 
     def forward(self, stage: Stage, features: Features) -> Tensor:
-        """Play the features, on a tape that waits K − k iterations."""
-        # With current weights the copy is of use for a checkpoint alone, from which the tape must be made anew.
+        """Run the features forward, on a tape that waits K − k iterations for its backward pass."""
+        # With `current` weights only checkpoints need the copy: the tape must be recorded anew from it on resume.
         old = self.w if self.last else self.w.clone()
         tape = stage.record(old if self.weights == "stashed" else self.w, features, track=True)
         self.passes.append(Pass(features, old, tape))
@@ -84,11 +84,11 @@ class DDG(Pipeline):
         return below
 
     def pending(self) -> list[Message]:
-        """The features of the passes whose backward pass is to come, and the weights of each."""
+        """Return the features of the passes whose backward pass is to come, and the weights of each."""
         return [item.features.state() | {"w": item.w} for item in self.passes]
 
     def load_pending(self, stage: Stage, pending: Sequence[Message]) -> None:
-        """Make the passes anew: a graph cannot be saved."""
+        """Record the passes anew, each at its old weights: a graph cannot be saved."""
         self.passes.clear()
         now = self.w.clone()
         for state in pending:
@@ -99,7 +99,7 @@ class DDG(Pipeline):
         self.w.copy_(now)
 
     def retained(self) -> tuple[list[Tensor], list[Tape]]:
-        """The features, stashed weights and tapes of the passes to come."""
+        """Return the features, stashed weights and tapes of the passes to come."""
         tensors = [item.features.inputs for item in self.passes]
         if self.weights == "stashed":
             tensors += [item.w for item in self.passes if item.w is not self.w]

@@ -11,7 +11,7 @@ Source: Huo, PhD thesis 2020, chapter 3, after Shalev-Shwartz, "SDCA without Dua
 
 Algorithm 7 prints η λ n_k κ, eq. 3.7 η λ n κ. Only n keeps the primal-dual relation (3.3), so it is n here:
 (1/λn) Σ α_i = w − η Σ v_k over the messages in flight, at all times. α_i contracts by 1 − ηλn, so η < 2/(λn) is needed;
-a larger η is not refused, for the thesis' own grid has such, but warned of.
+a larger η only brings a warning, since the thesis' own grid has such.
 
 Where ∇φ_i(w) = φ_i'(x_iᵀw) x_i, α_i is a number times x_i, and the number is kept. The H samples are drawn
 independently; a sample that is drawn c times meets the α_i that the earlier draws left, which is a geometric sum.
@@ -20,9 +20,9 @@ Where α lives. A sample's α is its worker's, and always up to date there. The 
 pushes (new α of the samples used), for evaluations, checkpoints and workers that begin anew or take over the shard of
 a lost one. The clock counts w, η and v alone, as the thesis' messages.
 
-Ours, as the thesis does not say: the rate that a worker pulled is the one that its push is taken in with, so that the
-relation holds under any schedule; the shards of the training set are contiguous; a lost worker's shard, with the α of
-the mirror, goes to the living worker that has the fewest samples.
+Decided here, since the thesis does not say: the rate that a worker pulled is the one that its push is taken in with, so
+that the relation holds under any schedule; the shards of the training set are contiguous; a lost worker's shard, with
+the α of the mirror, goes to the living worker that has the fewest samples.
 
 How the H samples are drawn: `algorithms.dual_sampling` (section 3.3.2).
 
@@ -59,7 +59,7 @@ LARGEST = 2**24
 
 
 class DualFreeWorker(Worker):
-    """Algorithm 7.
+    """The worker of algorithm 7, which owns the α of its shards.
 
     Args:
         problem: what is solved.
@@ -112,7 +112,7 @@ class DualFreeWorker(Worker):
 
 
 class DisDfSDCA(ParameterServer):
-    """Dis-dfSDCA.
+    """The server of algorithm 6, with a mirror of all α.
 
     Args:
         weight_decay: λ of the objective, above 0.
@@ -143,7 +143,7 @@ class DisDfSDCA(ParameterServer):
             self.cost = Cost(1 + problem.samples / problem.workers / problem.batch)  # type: ignore[misc]
 
     def largest_rate(self) -> float:
-        """2/(λn), and half of it where a sample can count twice."""
+        """Return 2/(λn), or half of it if a sample can count twice (see `algorithms.dual_sampling`)."""
         return (2 if self.sampling == "uniform" else 1) / (self.weight_decay * self.problem.samples)
 
     def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
@@ -156,7 +156,7 @@ class DisDfSDCA(ParameterServer):
         self.lr = 0.0
 
     def layout(self, n: int) -> Layout:
-        """The weights and η down, v up; besides, what the mirror needs."""
+        """Return w and η down, v up, and what the mirror needs."""
         room = self.problem.batch
         return Layout(
             pull={"w": n, "eta": 1},
@@ -175,14 +175,14 @@ class DisDfSDCA(ParameterServer):
         return {"w": self.w, "eta": self.eta[worker : worker + 1]}
 
     def shard_state(self, shard: range) -> Message:
-        """The mirror's α of a shard, filled up to the largest."""
+        """Return the mirror's α of a shard, filled up to the largest."""
         room = zeros(self.problem.largest * self.width, like=self.alpha)
         own = self.alpha[shard.start : shard.stop].flatten()
         room[: own.numel()] = own
         return {"alpha": room}
 
     def push(self, worker: int, message: Message, step: Step) -> None:
-        """Take in v_k at the rate it was computed for, and the worker's new α."""
+        """Take in v_k at the rate η that its worker pulled, and copy the worker's new α."""
         self.w.sub_(self.eta[worker] * message["v"].to(self.w.device))  # eq. 3.5
         ids = message["ids"].to(self.alpha.device).long()
         used = ids >= 0
@@ -194,7 +194,7 @@ class DisDfSDCA(ParameterServer):
         return DualFreeWorker(self.problem, self.weight_decay, self.sampling)
 
     def state(self) -> Message:
-        """`w`, the mirror `alpha`, and the rate `eta` that each worker pulled."""
+        """Return `w`, the mirror `alpha`, and the rate `eta` that each worker pulled."""
         return {"w": self.w, "alpha": self.alpha, "eta": self.eta}
 
     def duals(self, states: Sequence[Message]) -> Tensor | None:

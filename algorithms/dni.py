@@ -10,10 +10,10 @@ labels, so that the module need not wait:
 Source: Huo, PhD thesis 2020, sections 5.5.1 and 6.5.1, after Jaderberg et al. 2017, "Decoupled neural interfaces using
 synthetic gradients". With K = 1 this is back-propagation.
 
-Ours, as the thesis does not say: S_k is two hidden 5x5 convolutions with batch norm and ReLU and a 5x5 output
-convolution, as wide as the features; for flat features linear layers instead. Labels enter as planes of ones and zeros.
-The output layer starts at zero, so at first modules before the last do not move. S_k predicts a sample's own error
-gradient (B δ), whose size does not depend on the batch, and has an Adam of its own with rate `synthesizer_lr`.
+Decided here, since the thesis does not say: S_k is two hidden 5x5 convolutions with batch norm and ReLU and a 5x5
+output convolution, as wide as the features; for flat features linear layers instead. Labels enter as planes of ones and
+zeros. The output layer starts at zero, so at first modules before the last do not move. S_k predicts a sample's own
+error gradient (B δ), whose size does not depend on the batch, and has an Adam of its own with rate `synthesizer_lr`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from algorithms.synthesizer import Synthesizer
 
 @dataclass(kw_only=True, eq=False)
 class DNI(Pipeline):
-    """DNI; the other arguments are those of `PipelineOptions`.
+    """One module of DNI; the other arguments are those of `PipelineOptions`.
 
     Args:
         synthesizer_lr: learning rate of the synthesizers' Adam.
@@ -63,13 +63,13 @@ class DNI(Pipeline):
         self.before: Features | None = None
 
     def forward(self, stage: Stage, features: Features) -> Tensor:
-        """Play the features, on a tape."""
+        """Run the features forward, and record them on a tape."""
         self.tape = stage.record(self.w, features, track=True)
         self.now = features._replace(inputs=self.tape.outputs)
         return self.tape.outputs
 
     def backward(self, stage: Stage, delta: Tensor | None, step: Step) -> Tensor | None:
-        """Teach the synthesizer with what arrived, and take a synthetic gradient."""
+        """Train the synthesizer on the error gradient that arrived, then step along a synthetic gradient."""
         assert self.tape is not None and self.now is not None
         guess = None
         if self.synthesizer is not None:
@@ -85,14 +85,14 @@ class DNI(Pipeline):
         return below
 
     def state(self) -> Message:
-        """That of `Pipeline`, and the weights and moments of the synthesizer."""
+        """Return the tensors of `Pipeline`, and the weights and moments of the synthesizer."""
         if self.synthesizer is None:
             return super().state()
         moments = {f"synthesizer_{name}": tensor for name, tensor in self.adam.state().items()}
         return super().state() | {"synthesizer": self.synthesizer.weights} | moments
 
     def pending(self) -> list[Message]:
-        """The outputs whose error gradient arrives in the next iteration."""
+        """Return the outputs whose error gradient arrives in the next iteration."""
         return [] if self.before is None else [self.before.state()]
 
     def load_pending(self, stage: Stage, pending: Sequence[Message]) -> None:
@@ -100,5 +100,5 @@ class DNI(Pipeline):
         self.before = Features.of(pending[0]) if pending else None
 
     def retained(self) -> tuple[list[Tensor], list[Tape]]:
-        """The outputs whose error gradient arrives in the next iteration; the synthesizer is not counted."""
+        """Return the outputs whose error gradient arrives in the next iteration; the synthesizer is not counted."""
         return ([] if self.before is None else [self.before.inputs]), []

@@ -14,9 +14,9 @@ With K = 1 this is back-propagation: the last module's replay is its play, and m
 Source: Huo, PhD thesis 2020, chapter 6, algorithm 11. Inputs before the first iteration are zero, and so are their
 error gradients and gradients.
 
-Ours, as the thesis does not say:
-    start: "zero" takes that gradient of zero, so that weight decay and momentum act; "skip" lets the module be in its
-        first K − k iterations. A batch of zeros is not replayed, and does not count in running statistics.
+Decided here, since the thesis does not say:
+    start: "zero" takes that gradient of zero, so that weight decay and momentum act; "skip" leaves the module as it is
+        in its first K − k iterations. A batch of zeros is not replayed, and does not count in running statistics.
     statistics: the running statistics of batch norm learn of each batch "once", from the replay, or "twice", from the
         play as well, as in the authors' program. In the last module, once.
 The units that a replay drops are those that the play dropped.
@@ -87,7 +87,7 @@ class FR(Pipeline):
         return below
 
     def pending(self) -> list[Message]:
-        """The features that are still to be replayed."""
+        """Return the features that are still to be replayed."""
         return [features.state() for features in self.history]
 
     def load_pending(self, stage: Stage, pending: Sequence[Message]) -> None:
@@ -95,5 +95,5 @@ class FR(Pipeline):
         self.history = deque(Features.of(state) for state in pending)
 
     def retained(self) -> tuple[list[Tensor], list[Tape]]:
-        """The features that are still to be replayed."""
+        """Return the features that are still to be replayed."""
         return [features.inputs for features in self.history], []

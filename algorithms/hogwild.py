@@ -42,5 +42,5 @@ class Hogwild(SharedMemory):
         return g.add_(read, alpha=self.weight_decay) if self.weight_decay else g
 
     def coordinates(self, n: int, generator: np.random.Generator) -> Tensor | None:
-        """Draw the coordinates k_t of one update."""
+        """Return the coordinates k_t of one update, drawn at random, or None for all."""
         return None if self.count is None else draw_coordinates(self.count, n, generator)

@@ -23,7 +23,7 @@ from algorithms.nag import NAG
 
 
 class LARS(NAG):
-    """LARS.
+    """mNAG with a learning rate for each layer that follows its weights and gradient.
 
     Args:
         eta: η > 0, the trust coefficient.

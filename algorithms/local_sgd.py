@@ -1,4 +1,4 @@
-"""Local SGD: every worker descends on weights of its own, which are averaged after every τ steps.
+"""Local SGD: every worker takes steps on weights of its own, which are averaged after every τ steps.
 
     each worker m, every step k:              y^(m) = x_k^(m) − η g(x_k^(m))
     all together, where (k+1) mod τ = 0:      x_{k+1}^(m) = (1/M) Σ_j y^(j),  otherwise  x_{k+1}^(m) = y^(m)
@@ -48,11 +48,11 @@ class LocalSGD(SGDOptions, Collective):
         self.update_blockwise = BlockwiseUpdate(self.update, scratch=1, compiled=compiled)
 
     def layout(self, n: int) -> dict[str, int]:
-        """The weights."""
+        """Return the weights."""
         return {"x": n}
 
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message | None:
-        """Step on this worker's weights; contribute them where a period ends."""
+        """Take a step on this worker's weights; contribute them at the end of a period."""
         g = oracle.gradient(self.w, batch)
         if self.weight_decay:
             g.add_(self.w, alpha=self.weight_decay)
@@ -62,17 +62,17 @@ class LocalSGD(SGDOptions, Collective):
         return {"x": self.w} if (batch.number + 1) % self.period == 0 else None
 
     def apply(self, combined: Message, step: Step) -> None:
-        """Go on from the mean."""
+        """Continue from the mean of the weights."""
         self.w.copy_(combined["x"])
 
     def update(self, w: Tensor, g: Tensor, v: Tensor | None, s: Tensor, *, lr: float) -> None:
-        """One local step on a block; `s` is scratch."""
+        """Take one local step on a block; `s` is scratch."""
         sgd_step(w, g, v, s, lr=lr, momentum=self.momentum, nesterov=self.nesterov)
 
     def state(self) -> Message:
-        """`w`, and the velocity `v` with momentum."""
+        """Return `w`, and the velocity `v` with momentum."""
         return {"w": self.w} | ({} if self.v is None else {"v": self.v})
 
     def compared(self) -> dict[str, CommunicationSchedule]:
-        """Mini-batch SGD, and Local SGD with this τ."""
+        """Return mini-batch SGD, and Local SGD with this τ."""
         return {"mini-batch SGD": CommunicationSchedule(1, 0), "Local SGD": CommunicationSchedule(self.period, 0)}

@@ -68,7 +68,7 @@ class NAG(Collective):
         self.update_blockwise = BlockwiseUpdate(self.update, scratch=1, compiled=compiled)
 
     def layout(self, n: int) -> dict[str, int]:
-        """The gradient."""
+        """Return the gradient."""
         return {"g": n}
 
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message:
@@ -77,7 +77,7 @@ class NAG(Collective):
         return {"g": g if step.share == 1.0 else g.mul_(step.share)}
 
     def apply(self, combined: Message, step: Step) -> None:
-        """Take the step of eq. 4.6; overwrites the combined gradient."""
+        """Take the step of eq. 4.6; the combined gradient is overwritten."""
         g = combined["g"]
         factors = self.factors(combined)
         if self.weight_decay:
@@ -88,11 +88,11 @@ class NAG(Collective):
         self.update_blockwise(self.w, g, self.v, lr=step.lr)
 
     def factors(self, combined: Message) -> Tensor | None:
-        """Return γ_k relative to the schedule's learning rate, (layers,); None where it is 1 throughout."""
+        """Return γ_k relative to the schedule's learning rate, (layers,), or None if all are 1."""
         return self.scales
 
     def pieces(self, flat: Tensor) -> list[Tensor]:
-        """Cut a flat vector into its layers."""
+        """Return a flat vector's pieces, one for each layer."""
         return list(flat.split([layer.high - layer.low for layer in self.layers]))
 
     def norms(self, flat: Tensor) -> Tensor:
@@ -100,14 +100,14 @@ class NAG(Collective):
         return torch.stack([torch.linalg.vector_norm(piece) for piece in self.pieces(flat)])
 
     def update(self, w: Tensor, g: Tensor, v: Tensor, s: Tensor, *, lr: float) -> None:
-        """One step on a block; `s` is scratch."""
+        """Take one step of eq. 4.6 on a block; `s` is scratch."""
         torch.add(w, g, alpha=-lr, out=s)  # v_{t+1}
         torch.sub(s, v, out=v)
         torch.add(s, v, alpha=self.momentum, out=w)
         v.copy_(s)
 
     def state(self) -> Message:
-        """`w` and `v`."""
+        """Return `w` and `v`."""
         return {"w": self.w, "v": self.v}
 
 

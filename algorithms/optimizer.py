@@ -24,7 +24,7 @@ from algorithms.blockwise import BlockwiseUpdate
 from algorithms.momentum import SGDOptions, sgd_step
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
-"""Adam's values where none are given."""
+"""Adam's values if none are given."""
 
 
 @dataclass(kw_only=True, eq=False)

@@ -48,7 +48,7 @@ class Problem(NamedTuple):
 
     @property
     def largest(self) -> int:
-        """Samples of the largest shard."""
+        """Number of samples of the largest shard."""
         return -(-self.samples // self.workers)
 
 
@@ -82,18 +82,18 @@ class Rows(Protocol):
 
 
 class Oracle(Protocol):
-    """What a method may ask about the objective; `rows` and `generator` of those that method says it needs."""
+    """What a method may ask about the objective; it may ask for `rows` only if its `needs` says so."""
 
     def gradient(self, w: Tensor, batch: Batch) -> Tensor:
         """Return the mean gradient over `batch` at the flat weights `w`, a flat vector that the next call reuses."""
         ...
 
     def reference_gradient(self, w: Tensor, batch: Batch) -> Tensor:
-        """Return `gradient` at weights that are not the iterate: training does not report their loss and errors."""
+        """Return `gradient` at weights other than the iterate: its loss and errors do not enter training's report."""
         ...
 
     def gradient_sum(self, w: Tensor, batch: Batch) -> Tensor:
-        """Return the sum of many samples' gradients at such weights, computed piece by piece."""
+        """Return the sum of many samples' gradients, as `reference_gradient` does; computed piece by piece."""
         ...
 
     def gradient_and_norms(self, w: Tensor, batch: Batch, samples: int | None = None) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ class Oracle(Protocol):
         ...
 
     def rows(self, ids: Tensor, counted: bool = True) -> Rows:
-        """Return single samples; `counted`: what is asked about them is part of the training that is reported."""
+        """Return single samples; with `counted`, their loss and errors enter what training reports."""
         ...
 
     def generator(self, batch: Batch) -> torch.Generator:

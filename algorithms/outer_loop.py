@@ -48,7 +48,7 @@ class OuterLoop:
         self.barrier_from = passes * self.per_pass + -(-round((self.sgd_epochs - passes) * samples) // batch)
 
     def is_sgd(self, update: int) -> bool:
-        """Whether an update, numbered from 0, comes before the first snapshot."""
+        """Return Whether an update, numbered from 0, comes before the first snapshot."""
         return update < self.barrier_from
 
     def sgd_rate(self, update: int) -> float:
@@ -56,5 +56,5 @@ class OuterLoop:
         return self.sgd_lr / (1 + update // self.per_pass) ** self.sgd_decay  # section 2.5.1
 
     def evaluations(self, updates: int) -> float:
-        """Two gradients a sample, one before the first snapshot."""
+        """Return two gradients a sample, or one before the first snapshot."""
         return 1.0 if self.is_sgd(updates) else self.cost.gradients

@@ -55,10 +55,10 @@ class Worker(ABC):
         """
 
     def adopt_shard(self, shard: range, message: Message) -> None:  # noqa: B027 (most workers keep nothing)
-        """Take over a shard of the training set, with what `ParameterServer.shard_state` says of it."""
+        """Take over a shard of the training set; `message` is what `ParameterServer.shard_state` returned for it."""
 
     def receive(self, number: int, message: Message) -> None:  # noqa: B027 (most methods have no barriers)
-        """Take in what the server broadcasts in round `number` of a barrier; what is to be kept must be copied."""
+        """Take in what the server broadcasts in round `number` of a barrier; copy what is needed later."""
 
     def answer(self, oracle: Oracle, number: int, shard: Batch) -> Message:
         """Return the contribution of a shard to round `number`, after `receive`; the server gets the sum over shards.

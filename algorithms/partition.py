@@ -13,9 +13,9 @@ def partition(blocks: Sequence[tuple[str, int]], workers: int, split: Sequence[s
 
     Without `split`, units are counted as in the literature on decoupled training: every block but the last, the
     classifier, which joins the last module; ⌈units / K⌉ go to each module and the rest to the last (58 units of
-    ResNet-110 make 29/29 and 15/15/15/13, 85 of ResNet-164 make 22/22/22/19). Ours, for short chains: where that leaves
-    a module without weights, the blocks that own weights are spread instead, as evenly as they go, and each takes the
-    blocks without weights that follow it along.
+    ResNet-110 make 29/29 and 15/15/15/13, 85 of ResNet-164 make 22/22/22/19). Deviation, for short chains: if that
+    leaves a module without weights, the blocks that own weights are spread as evenly as possible instead, and each
+    takes along the blocks without weights that follow it.
 
     Args:
         blocks: name and number of weights of each block.
@@ -68,6 +68,6 @@ def _spans(starts: list[int], end: int) -> list[tuple[int, int]]:
 
 
 def _fits(blocks: Sequence[tuple[str, int]], starts: list[int]) -> bool:
-    """Whether every module has weights; `starts` may reach beyond the chain's end."""
+    """Return whether every module has weights; `starts` may reach beyond the chain's end."""
     spans = _spans(starts, len(blocks))
     return all(sum(weights for _, weights in blocks[low:high]) for low, high in spans)

@@ -2,9 +2,9 @@
 
 A chain of blocks is cut into K modules; each has a contiguous piece of the flat weights, its own optimizer state, and
 is one worker. In iteration t one batch goes forward through all modules, then every module goes backward with the error
-gradient that the module after it sent: in the same iteration where the method is `locked`, in the one before where it
-is not. A method never sees a network or a clock: it asks its `Stage` to play features, or to record them on a `Tape`
-that can be played backwards.
+gradient that the next module sent: in the same iteration if the method is `locked`, in the previous one if it is not. A
+method never sees a network or a clock: it asks its `Stage` to play features, or to record them on a `Tape` that can be
+played backwards.
 
 Modules are counted from 0 in code (`rank`), from 1 in equations and messages.
 """
@@ -42,12 +42,12 @@ class Features(NamedTuple):
 
     @classmethod
     def of(cls, state: Message) -> Features:
-        """Return what `state` made named tensors of."""
+        """Return the features that `state` turned into named tensors."""
         return cls(int(state["number"]), state["inputs"], state["targets"])
 
 
 class Tape(Protocol):
-    """A forward pass that can be gone through backwards, once."""
+    """A forward pass that can be back-propagated through, once."""
 
     @property
     def outputs(self) -> Tensor:
@@ -70,7 +70,7 @@ class Stage(Protocol):
         ...
 
     def record(self, w: Tensor, features: Features, *, track: bool) -> Tape:
-        """Play, and keep what going backward needs.
+        """Play, and keep what the backward pass needs.
 
         The tape holds on to `w` itself: what is written there before it is played backwards takes effect.
         """
@@ -153,7 +153,7 @@ class Pipeline(PipelineOptions, Stateful):
 
     @property
     def delay(self) -> int:
-        """Iterations that the module's gradient is late where the method decouples: K − k."""
+        """Number K − k of iterations by which the module's gradient is late if the method is not `locked`."""
         return self.workers - 1 - self.rank
 
     @property
@@ -163,11 +163,11 @@ class Pipeline(PipelineOptions, Stateful):
 
     @abstractmethod
     def forward(self, stage: Stage, features: Features) -> Tensor:
-        """Take the features of an iteration in, and return the module's outputs."""
+        """Take in the features of an iteration, and return the module's outputs."""
 
     @abstractmethod
     def backward(self, stage: Stage, delta: Tensor | None, step: Step) -> Tensor | None:
-        """Go backward with what the module after sent, if anything; update; return what the module before gets."""
+        """Go backward with what the next module sent, if anything; update; return what the previous module gets."""
 
     def optimizer_step(self, g: Tensor, step: Step) -> None:
         """Update the weights along the gradient `g`, which is overwritten."""

@@ -9,10 +9,10 @@
 Source: Huo, PhD thesis 2020, algorithm 1 and section 2.5.1, which writes 1,000 random coordinates at a time since one
 would be "too time consuming", and whose SGD_SVRG starts from a model that SGD has trained for some epochs.
 
-f contains the l2 term: ∇f_i(w) is the loss' gradient plus `weight_decay · w`. Ours, as the thesis does not say: the two
-gradients of a batch see the same augmentation and the same dropout; networks with batch norm, where there is no ∇f_i of
-a sample alone, are refused. Mini-batches are handed out from one permutation of the samples an epoch, as everywhere in
-dcrun. SGD's epochs at the start are lock-free too, and write as many coordinates.
+f contains the l2 term: ∇f_i(w) is the loss' gradient plus `weight_decay · w`. Decided here, since the thesis does not
+say: the two gradients of a batch see the same augmentation and the same dropout; networks with batch norm, where there
+is no ∇f_i of a sample alone, are refused. Mini-batches are handed out from one permutation of the samples an epoch, as
+everywhere in dcrun. SGD's epochs at the start are lock-free too, and write as many coordinates.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from algorithms.shared_memory import SharedMemory, check_coordinates, draw_coord
 
 
 class SharedAsySVRG(OuterLoop, SharedMemory):
-    """Algorithm 1.
+    """Algorithm 1: lock-free updates between snapshots.
 
     Args:
         inner: m, updates from one snapshot to the next.
@@ -79,13 +79,13 @@ class SharedAsySVRG(OuterLoop, SharedMemory):
         return self.sgd_rate(batch.number) if self.is_sgd(batch.number) else step.lr
 
     def coordinates(self, n: int, generator: np.random.Generator) -> Tensor | None:
-        """Draw the coordinates k_t of one update."""
+        """Return the coordinates k_t of one update, drawn at random, or None for all."""
         return None if self.count is None else draw_coordinates(self.count, n, generator)
 
     def snapshots(self, n: int) -> dict[str, int]:
-        """w̃ and ∇f(w̃)."""
+        """Return w̃ and ∇f(w̃)."""
         return {"w_tilde": n, "full": n}
 
     def state(self) -> Message:
-        """`w`, the snapshot `w_tilde`, and `full`, the gradient there."""
+        """Return `w`, the snapshot `w_tilde`, and `full`, the gradient there."""
         return {"w": self.w, "w_tilde": self.w_tilde, "full": self.full}

@@ -7,8 +7,8 @@
 Source: Huo, PhD thesis 2020, section 2.3, after Lian et al. 2015 and Recht et al. 2011 (Hogwild). The architecture
 grants that a single coordinate is read and written whole, and nothing more.
 
-To add a method, subclass `SharedMemory` and implement `direction`. Methods whose workers meet now and then, all at one
-point of the program, as between the outer iterations of SVRG, say when (`barrier_every`) and implement `snapshot`.
+To add a method, subclass `SharedMemory` and implement `direction`. Methods whose workers meet now and then, as between
+the outer iterations of SVRG, say when (`barrier_every`) and implement `snapshot`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from algorithms.base import Batch, Message, Oracle, Stateful, Step, in_range, in
 
 
 class SharedMemory(Stateful):
-    """What all workers of a method on shared memory run; one instance serves them all, or each process has its own.
+    """What all workers of a method on shared memory run: simulated they share one instance, each process has its own.
 
     A barrier comes after `barrier_from` updates and then after every `barrier_every`: all updates so far are finished,
     every worker computes the gradient of its fixed shard of the training set, and their sum makes a snapshot.
@@ -62,7 +62,7 @@ class SharedMemory(Stateful):
             self.w.index_add_(0, where, v[where], alpha=-lr)  # eq. 2.4
 
     def snapshot(self, gradient: Tensor) -> None:
-        """Take the shared weights as they stand for a snapshot; `gradient` (n,) is the full training set's there."""
+        """Make the present shared weights the snapshot; `gradient` (n,) is that of the full training set there."""
         raise NotImplementedError(f"{type(self).__name__} takes no snapshots")
 
     def snapshots(self, n: int) -> dict[str, int]:

@@ -40,7 +40,7 @@ class SSGD(SGDOptions, Collective):
         self.update_blockwise = BlockwiseUpdate(self.update, scratch=1, compiled=compiled)
 
     def layout(self, n: int) -> dict[str, int]:
-        """The gradient."""
+        """Return the gradient."""
         return {"g": n}
 
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message:
@@ -51,13 +51,13 @@ class SSGD(SGDOptions, Collective):
         return {"g": g if step.share == 1.0 else g.mul_(step.share)}
 
     def apply(self, combined: Message, step: Step) -> None:
-        """Descend along the mean gradient."""
+        """Take a step along the mean gradient."""
         self.update_blockwise(self.w, combined["g"], self.v, lr=step.lr)
 
     def update(self, w: Tensor, g: Tensor, v: Tensor | None, s: Tensor, *, lr: float) -> None:
-        """One step on a block; `s` is scratch."""
+        """Take one step on a block; `s` is scratch."""
         sgd_step(w, g, v, s, lr=lr, momentum=self.momentum, nesterov=self.nesterov)  # eq. 108
 
     def state(self) -> Message:
-        """`w`, and the velocity `v` with momentum."""
+        """Return `w`, and the velocity `v` with momentum."""
         return {"w": self.w} | ({} if self.v is None else {"v": self.v})

@@ -10,7 +10,7 @@ KERNEL = 5
 
 
 class Synthesizer:
-    """Features [B, *shape] and class numbers [B] to error gradients [B, *shape].
+    """Maps features [B, *shape] and class numbers [B] to error gradients [B, *shape].
 
     Args:
         shape: of one sample's features: (channels, height, width), or flat (n,).

@@ -5,4 +5,4 @@ Imports nothing (decoding processes import this package and must not load torch)
 
 
 class DamagedImage(ValueError):
-    """An image that is decoded as it is used turned out damaged, or could not be read, in the middle of a run."""
+    """Raised in the middle of a run when an image that is decoded as it is used is damaged or cannot be read."""

@@ -50,7 +50,7 @@ class Tree:
 
 @contextmanager
 def opened(path: Path, label: str) -> Iterator[Tree]:
-    """Lists the images of a folder or archive; an archive stays open for reading as long as the context lasts.
+    """List the images of a folder or archive; an archive stays open for reading as long as the context lasts.
 
     Args:
         path: folder that holds `train/` and `test/` (or `val/`), or a tar file of one, compressed or not.
@@ -69,7 +69,7 @@ def opened(path: Path, label: str) -> Iterator[Tree]:
 
 @contextmanager
 def archive(path: Path, label: str) -> Iterator[tarfile.TarFile]:
-    """Opens a tar file whose checksum and end have been verified.
+    """Open a tar file whose checksum and end have been verified.
 
     Raises:
         ValueError: it is no tar file, or is truncated or damaged.
@@ -92,7 +92,7 @@ def archive(path: Path, label: str) -> Iterator[tarfile.TarFile]:
 
 
 def image_members(tar: tarfile.TarFile, label: str) -> dict[str, tarfile.TarInfo]:
-    """The images among the members, by `split/class/name`, in the archive's order.
+    """Return the images among the members, by `split/class/name`, in the archive's order.
 
     One folder around the splits (`cifar10/train/...`) is allowed. Hidden files and files of other kinds do not count.
 
@@ -131,9 +131,10 @@ def _line(error: BaseException) -> str:
 
 
 def verify_end(tar: tarfile.TarFile) -> None:
-    """A compressed file carries its checksum behind the last member, a plain one ends in blocks of zeros.
+    """Check a tar file's end, at which tarfile does not look.
 
-    tarfile looks at neither: it takes a damaged header or a file cut between two members for the end.
+    A compressed file carries its checksum behind the last member, and a plain one ends in blocks of zeros. tarfile
+    takes a damaged header, or a file that was cut between two members, for the end.
     """
     file = cast(IO[bytes], tar.fileobj)
     if isinstance(file, io.BufferedReader):
@@ -175,7 +176,7 @@ def _tree(files: Iterable[_Found], label: str) -> Tree:
 
 
 def check_splits(splits: Mapping[str, Collection[str]], label: str) -> tuple[str, list[str]]:
-    """The name of the test split, and the classes in alphabetical order.
+    """Return the name of the test split, and the classes in alphabetical order.
 
     Args:
         splits: classes that have images, by split.

@@ -28,19 +28,19 @@ def _mix(value: int) -> int:
 
 
 def _shifted(values: Tensor, bits: int) -> Tensor:
-    """Logical right shift (int64 `>>` keeps the sign)."""
+    """Shift to the right and fill with zeros (int64 `>>` keeps the sign)."""
     return (values >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mixed(bits: Tensor) -> Tensor:
-    """`_mix` of every element."""
+    """Return `_mix` of every element."""
     bits = (bits ^ _shifted(bits, 30)).mul_(_signed(_FIRST))
     bits = (bits ^ _shifted(bits, 27)).mul_(_signed(_SECOND))
     return bits ^ _shifted(bits, 31)
 
 
 def hashed(ids: Tensor, *, seed: int, epoch: int | Tensor) -> Tensor:
-    """64 random bits per sample.
+    """Return 64 random bits per sample.
 
     Args:
         ids: sample numbers, int64, any shape, any device.
@@ -68,12 +68,13 @@ class PadCrop:
         self.flip = flip
 
     def __call__(self, images: Tensor, ids: Tensor, *, seed: int, epoch: int | Tensor) -> Tensor:
-        """Changed copies of `images` [B, channels, height, width] (any dtype), the samples numbered `ids` [B]."""
+        """Return changed copies of `images` [B, channels, height, width] of any dtype, samples number `ids` [B]."""
         batch, channels, height, width = images.shape
         places = 2 * self.pad + 1
         across = width + 2 * self.pad
         bits = hashed(ids, seed=seed, epoch=epoch)
-        # 24 bits scaled to `places`: uneven by less than places / 2^24
+        # Row, column and flip each have bits of their own: bits 0 to 23, 24 to 47, and 63. 24 bits scaled to `places`
+        # are uneven by less than places / 2^24.
         top = ((bits & 0xFFFFFF) * places) >> 24
         left = ((_shifted(bits, 24) & 0xFFFFFF) * places) >> 24
         columns = torch.arange(width, device=images.device)

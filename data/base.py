@@ -16,14 +16,14 @@ DEFAULT_ROOT = "data-sets"
 
 
 class Augmentation(Protocol):
-    """Random change of a batch of images; a pure function of (seed, epoch, sample id).
+    """A random change of a batch of images, which is a pure function of (seed, epoch, sample id).
 
     The epoch is a 0-d int64 tensor on the images' device where the training step is captured as a CUDA graph: a number
     would stay there as it was when the step was captured.
     """
 
     def __call__(self, images: Tensor, ids: Tensor, *, seed: int, epoch: int | Tensor) -> Tensor:
-        """Changed copies of `images` [B, channels, height, width], the samples numbered `ids` [B]."""
+        """Return changed copies of `images` [B, channels, height, width], the samples numbered `ids` [B]."""
         ...
 
 
@@ -75,7 +75,7 @@ class Split:
         return self.inputs.nbytes + self.targets.nbytes
 
     def batch(self, ids: Tensor, *, seed: int | None = None, epoch: int | Tensor = 0) -> tuple[Tensor, Tensor]:
-        """Cuts a batch, without the host waiting for the device.
+        """Return a batch, without the host waiting for the device.
 
         Args:
             ids: sample numbers [B], int64, on any device.
@@ -96,7 +96,7 @@ class Split:
         return inputs, self.targets.index_select(0, ids)
 
     def to(self, device: torch.device | str) -> None:
-        """Moves the samples to `device`, in place."""
+        """Move the samples to `device`, in place."""
         self.inputs = self.inputs.to(device)
         self.targets = self.targets.to(device)
         if self._shift is not None and self._scale is not None:
@@ -132,15 +132,16 @@ class Dataset:
         self.fingerprint = digest.hexdigest()
 
     def to(self, device: torch.device | str) -> None:
-        """Moves both splits to `device`, in place."""
+        """Move both splits to `device`, in place."""
         self.train.to(device)
         self.test.to(device)
 
 
 def limited(inputs: Tensor, targets: Tensor, limit: object, key: str) -> tuple[Tensor, Tensor]:
-    """The first `limit` samples, taken in turn from each class (counts differ by at most one where a class has enough).
+    """Return the first `limit` samples, taken in turn from each class, in the order of the data.
 
-    Depends on the order of the data alone, never on a seed, and keeps that order.
+    Classes that have enough samples differ in their counts by at most one. The choice depends on the order of the data
+    alone, never on a seed.
 
     Raises:
         ValueError: `limit` is no whole number between 1 and the number of samples, nor None.
@@ -158,7 +159,11 @@ def limited(inputs: Tensor, targets: Tensor, limit: object, key: str) -> tuple[T
 
 
 def check_count(key: str, value: object, *, least: int = 1, most: int | None = None, none: bool = False) -> int:
-    """`value` as an int, or a ValueError that says what `key` may be."""
+    """Return `value` as an int.
+
+    Raises:
+        ValueError: naming the key, the value and what is allowed.
+    """
     if isinstance(value, int) and not isinstance(value, bool) and value >= least and (most is None or value <= most):
         return value
     allowed = f"whole numbers from {least}" if most is None else f"whole numbers from {least} to {most}"
@@ -166,14 +171,18 @@ def check_count(key: str, value: object, *, least: int = 1, most: int | None = N
 
 
 def check_flag(key: str, value: object) -> bool:
-    """`value` as a bool, or a ValueError."""
+    """Return `value` as a bool.
+
+    Raises:
+        ValueError: naming the key, the value and what is allowed.
+    """
     if isinstance(value, bool):
         return value
     raise ValueError(f"{key}={value}: is neither true nor false; allowed: true, false")
 
 
 def locate(root: object) -> tuple[Path, str]:
-    """Where `dataset.root` points, and how to call it in messages.
+    """Return where `dataset.root` points, and how to call it in messages.
 
     None means the folder that the environment variable DCRUN_DATA names, else `data-sets` in the current folder.
     """

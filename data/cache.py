@@ -34,7 +34,7 @@ _DEPTH = 2  # split/class/file
 
 
 def cached(source: Path, options: dict[str, object], build: Callable[[], Tensors]) -> Tensors:
-    """The tensors decoded from `source`: from its cache if that is intact and up to date, else from `build()`.
+    """Return the tensors decoded from `source`: from its cache if that is intact and up to date, else from `build()`.
 
     Args:
         source: file or folder the tensors come from; it must exist.
@@ -72,7 +72,7 @@ def cached(source: Path, options: dict[str, object], build: Callable[[], Tensors
 
 
 def cache_folders(source: Path) -> list[Path]:
-    """Folders where the cache of `source` may be, the preferred one first."""
+    """Return the folders where the cache of `source` may be, the preferred one first."""
     if chosen := os.environ.get("DCRUN_CACHE"):
         return [Path(chosen).expanduser()]
     home = os.environ.get("XDG_CACHE_HOME")
@@ -84,7 +84,7 @@ def cache_folders(source: Path) -> list[Path]:
 
 
 def source_state(source: Path) -> str:
-    """Digest of what tells one state of a source from another.
+    """Return a digest of what tells one state of a source from another.
 
     Of a file: its size, time of change, first and last 64 KiB. Of a folder: the names, sizes and times of its
     files, but for those whose name starts with a dot. (The end of a gzip file is its checksum.)
@@ -126,7 +126,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _opened(path: Path, state: str, *, quiet: bool = False) -> Tensors | None:
-    """The tensors in `path`, or None where it is missing, out of date or damaged."""
+    """Return the tensors in `path`, or None if it is missing, out of date or damaged."""
     if not path.is_file():
         return None
     try:
@@ -166,7 +166,7 @@ def _write(path: Path, tensors: Tensors, state: str) -> None:
 
 @contextlib.contextmanager
 def _alone(folders: list[Path], name: str) -> Iterator[Path | None]:
-    """Holds the lock `name` in the first of `folders` that can be written; yields that folder, or None."""
+    """Hold the lock `name` in the first of `folders` that can be written; yield that folder, or None if none can."""
     with contextlib.ExitStack() as held:
         for folder in folders:
             try:

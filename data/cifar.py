@@ -29,7 +29,7 @@ class _CIFAR(Dataset):
         augment: padding-crop (4 pixels, black) and horizontal flip of training batches, as in He et al. (CVPR 2016).
         limit_train: class-balanced subset of so many training samples.
         limit_test: likewise of the test samples.
-        download: fetches the published files into `root` where there are none (by torchvision).
+        download: fetches the published files into `root` if they are missing (by torchvision).
         workers: processes that decode images; None means one per core.
 
     Raises:
@@ -89,7 +89,7 @@ class _CIFAR(Dataset):
         return image_tensors(source, label, channels=3, size=None, workers=workers)
 
     def _source(self, place: Path) -> Path | None:
-        """The file or folder to read at `place`."""
+        """Return the file or folder to read at `place`."""
         if place.is_file() or (place.name == self.batches and place.is_dir()):
             return place
         for name in (self.batches, self.published):
@@ -98,7 +98,7 @@ class _CIFAR(Dataset):
         return place if (place / "train").is_dir() or (place / "test").is_dir() else None
 
     def _packed(self, path: Path, label: str) -> Tensors:
-        """The published archive: its known files are copied out, where torchvision checks and reads them."""
+        """Read the published archive: copy its known files to a folder, where torchvision checks and reads them."""
         with archive(path, label) as tar, tempfile.TemporaryDirectory() as folder:
             (Path(folder) / self.batches).mkdir()
             for member in tar.getmembers():

@@ -22,7 +22,7 @@ TRIES = 10
 
 
 def squares(places: list[Place], size: int, keys: list[int] | None) -> np.ndarray:
-    """Reads images and cuts a square out of each.
+    """Read images and cut a square out of each.
 
     Args:
         places: where the images lie.
@@ -43,7 +43,7 @@ def squares(places: list[Place], size: int, keys: list[int] | None) -> np.ndarra
 
 
 def middle(picture: Image.Image, size: int) -> Image.Image:
-    """Resizes the shorter side to 256/224 of `size` and cuts the middle square."""
+    """Resize the shorter side to 256/224 of `size` and cut the middle square."""
     shorter = size * 256 // 224
     width, height = (
         shorter if side == min(picture.size) else int(shorter * side / min(picture.size)) for side in picture.size
@@ -55,7 +55,7 @@ def middle(picture: Image.Image, size: int) -> Image.Image:
 
 
 def at_random(picture: Image.Image, size: int, key: int) -> Image.Image:
-    """Cuts a random box, resizes it to a square, and flips half of the images: a function of `key`."""
+    """Cut a random box, resize it to a square, and flip half of the images: a function of `key`."""
     draw = random.Random(key)
     left, top, width, height = box(*picture.size, draw)
     cut = picture.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
@@ -63,7 +63,7 @@ def at_random(picture: Image.Image, size: int, key: int) -> Image.Image:
 
 
 def box(width: int, height: int, draw: random.Random) -> tuple[int, int, int, int]:
-    """A random box (left, top, width, height) inside an image; the middle one where ten tries do not fit."""
+    """Return a random box (left, top, width, height) inside an image, or the middle one if ten draws do not fit."""
     for _ in range(TRIES):
         area = width * height * draw.uniform(*SCALE)
         ratio = math.exp(draw.uniform(math.log(RATIO[0]), math.log(RATIO[1])))

@@ -16,12 +16,12 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 def ignore_interrupts() -> None:
-    """Leaves Ctrl-C to the parent process, which stops this one."""
+    """Leave Ctrl-C to the parent process, which stops this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def follow_parent() -> None:
-    """Leaves Ctrl-C to the parent process, and ends this one with it, be it killed."""
+    """Leave Ctrl-C to the parent process, and end this process when that one ends, even if it is killed."""
     ignore_interrupts()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -34,7 +34,7 @@ def _end_with_parent() -> None:
 
 
 def decode(files: list[tuple[str, Encoded]], channels: int, size: int | None) -> np.ndarray:
-    """Decodes images.
+    """Decode images.
 
     Args:
         files: (name for messages, content or path) of each.
@@ -58,7 +58,7 @@ def decode(files: list[tuple[str, Encoded]], channels: int, size: int | None) ->
 
 
 def sizes_differ(name: str, shape: tuple[int, ...], first: str, expected: tuple[int, ...]) -> ValueError:
-    """The error for an image whose size is not that of the others."""
+    """Return the error for an image whose size is not that of the others."""
     found, wanted = (f"{width}x{height}" for _, height, width in (shape, expected))
     return ValueError(f"{name} is {found} pixels and {first} is {wanted}; expected: images of one size")
 
@@ -70,7 +70,7 @@ def _decoded(name: str, file: Encoded, channels: int, size: int | None) -> np.nd
 
 
 def image(name: str, file: Encoded, channels: int) -> Image.Image:
-    """Decodes one JPEG or PNG.
+    """Decode one JPEG or PNG.
 
     Args:
         name: for messages.

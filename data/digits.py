@@ -21,7 +21,7 @@ class Digits(Dataset):
     testing.
 
     Args:
-        augment: padding-crop by one pixel on training batches; no flip, for a mirrored digit is none.
+        augment: padding-crop by one pixel on training batches; no flip, for a mirrored digit is no digit.
         limit_train: class-balanced subset of so many training samples.
         limit_test: likewise of the test samples.
 

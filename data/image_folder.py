@@ -89,7 +89,7 @@ def _per_channel(key: str, value: object, usual: Sequence[float]) -> Sequence[fl
 
 
 def image_tensors(place: Path, label: str, *, channels: int, size: int | None, workers: int | None) -> Tensors:
-    """The images of a folder or archive, from the cache where it is intact.
+    """Return the images of a folder or archive, from the cache if that is intact.
 
     Returns:
         `train_inputs` [n, channels, height, width] uint8, `train_targets` [n] int64, `test_inputs`, `test_targets`.
@@ -109,7 +109,7 @@ def image_tensors(place: Path, label: str, *, channels: int, size: int | None, w
 
 
 def decoded(tree: Tree, label: str, *, channels: int, size: int | None, workers: int) -> Tensors:
-    """Decodes both splits of `tree`; see `image_tensors`."""
+    """Decode both splits of `tree`; see `image_tensors`."""
     first = tree.train[0]
     try:
         shape = decode([(first.name, first.read())], channels, size).shape[1:]

@@ -104,7 +104,7 @@ class ImageNet:
         self.fingerprint = digest.hexdigest()
 
     def to(self, device: torch.device | str) -> None:
-        """Makes batches of both splits on `device` from now on."""
+        """Make batches of both splits on `device` from now on."""
         self.train.to(device)
         self.test.to(device)
 
@@ -145,7 +145,7 @@ def _in_folder(root: Path) -> Iterator[_Found]:
 
 
 def _in_tar(path: Path, label: str) -> Iterator[_Found]:
-    """The images of a tar file; one folder around the splits is allowed."""
+    """List the images of a tar file; one folder around the splits is allowed."""
     expected = f"expected: a folder or plain .tar of {LAYOUT}"
     try:
         tar = tarfile.open(path, "r:")  # noqa: SIM115 (closed below, and its errors are told apart from a damaged one's)

@@ -31,7 +31,7 @@ OPENERS: dict[str, Callable[..., Any]] = {"": open, ".bz2": bz2.open, ".gz": gzi
 
 
 class SparseSplit(Split):
-    """As `Split`, its samples compressed rows; on the CPU.
+    """A split whose samples are kept as compressed rows, on the CPU.
 
     Args:
         rows: a SciPy CSR matrix (n, features), float32.
@@ -138,7 +138,7 @@ def _read(path: Path, label: str, features: int | None) -> tuple[Any, Any]:
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{label}: {path} is truncated or damaged ({error}); expected: a whole file") from None
     except OSError as error:
-        # What bz2 raises for a file that is none has no type of its own.
+        # bz2 raises a plain OSError for a file that it did not pack.
         raise ValueError(f"{label}: {path} cannot be read ({error}); expected: a LIBSVM file") from None
     except (ValueError, IndexError, OverflowError) as error:
         problem = str(error).splitlines()[0]

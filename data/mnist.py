@@ -25,7 +25,7 @@ class MNIST(Dataset):
 
     Args:
         root: folder that holds `MNIST/raw`, as torchvision takes it, or that folder itself; None as in `locate`.
-        augment: padding-crop by two pixels on training batches; no flip, for a mirrored digit is none.
+        augment: padding-crop by two pixels on training batches; no flip, for a mirrored digit is no digit.
         limit_train: class-balanced subset of so many training samples.
         limit_test: likewise of the test samples.
         download: fetches missing files into `root` (by torchvision).
@@ -72,7 +72,7 @@ class MNIST(Dataset):
 
 
 def _raw_folder(place: Path) -> Path | None:
-    """Where the files lie; one of the four is enough to tell."""
+    """Return the folder that the files lie in, or None; one of the four is enough to tell."""
     names = [name + suffix for files in FILES.values() for name in files for suffix in ("", ".gz")]
     folders = (place / "MNIST" / "raw", place / "raw", place)
     return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
@@ -102,7 +102,7 @@ def _split(raw: Path, images: str, labels: str, label: str) -> tuple[Tensor, Ten
 
 
 def _idx(raw: Path, name: str, item: tuple[int, ...], label: str) -> Tensor:
-    """Reads a file of unsigned bytes: two zeros, type 8, number of dimensions, sizes (big-endian int32), the data."""
+    """Read a file of unsigned bytes: two zeros, type 8, number of dimensions, sizes (big-endian int32), the data."""
     packed, plain = raw / f"{name}.gz", raw / name
     path = packed if packed.is_file() else plain
     if not path.is_file():

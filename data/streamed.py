@@ -32,7 +32,7 @@ class Places(Protocol):
 
 
 class Decoders:
-    """Processes that decode; they start with the first images.
+    """Processes that decode; they are started when the first images are asked for.
 
     In a process that another one started, as a worker of a run on processes is, they are threads: such a process can be
     killed at any time, and would leave its own processes behind. Pillow decodes and resizes without Python's lock.
@@ -46,7 +46,7 @@ class Decoders:
         self._pool: Executor | None = None
 
     def submit(self, places: list[Place], size: int, keys: list[int] | None) -> list["Future[np.ndarray]"]:
-        """Starts to decode; the results follow one another in the order of `places`. See `data.crops.squares`."""
+        """Start to decode; the results come in the order of `places`, see `data.crops.squares`."""
         if not self.workers:
             done: Future[np.ndarray] = Future()
             done.set_result(squares(places, size, keys))
@@ -116,7 +116,7 @@ class StreamedSplit:
         return self.targets.nbytes
 
     def expect(self, ids: Tensor, *, seed: int | None = None, epoch: int = 0) -> None:
-        """Says that this batch will be asked for soon; as many are decoded ahead as memory is set aside for."""
+        """Announce that this batch will be asked for soon; it is decoded ahead unless `AHEAD` images are already."""
         if self.decoders.workers and self._images_ahead + len(ids) <= AHEAD:
             key = self._key(ids, seed, epoch)
             if key not in self._ahead:
@@ -124,7 +124,7 @@ class StreamedSplit:
                 self._images_ahead += len(ids)
 
     def batch(self, ids: Tensor, *, seed: int | None = None, epoch: int = 0) -> tuple[Tensor, Tensor]:
-        """Cuts a batch.
+        """Return a batch.
 
         Args:
             ids: sample numbers [B], int64, on any device.
@@ -156,7 +156,7 @@ class StreamedSplit:
         return inputs.sub_(self._shift).mul_(self._scale), self.targets[ids.to(self.device)]
 
     def to(self, device: torch.device | str) -> None:
-        """Makes batches on `device` from now on."""
+        """Make batches on `device` from now on."""
         self.targets = self.targets.to(device)
         self._shift, self._scale = self._shift.to(device), self._scale.to(device)
 

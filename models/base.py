@@ -39,12 +39,12 @@ class Chain(nn.Module):
         self._places = tuple(places)
 
     def blocks(self) -> Iterator[tuple[str, nn.Module]]:
-        """The (name, module) pairs in the order in which they run."""
+        """Return the (name, module) pairs in the order in which they run."""
         for name, (parent, leaf) in zip(self.block_names, self._places, strict=True):
             yield name, parent.get_submodule(leaf)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Runs all blocks.
+        """Run all blocks.
 
         Args:
             inputs: ``[B, *shape]``, float.
@@ -58,7 +58,7 @@ class Chain(nn.Module):
         return outputs
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy in nats, mean over the batch.
+        """Return the cross-entropy in nats, mean over the batch.
 
         Args:
             outputs: Logits ``[B, classes]``.
@@ -67,7 +67,7 @@ class Chain(nn.Module):
         return functional.cross_entropy(outputs, targets)
 
     def errors(self, outputs: Tensor, targets: Tensor, guesses: int = 1) -> Tensor:
-        """How many samples of the batch are classified wrongly, a 0-d int64 tensor on the outputs' device.
+        """Return how many samples of the batch are classified wrongly, a 0-d int64 tensor on the outputs' device.
 
         Args:
             outputs: Logits ``[B, classes]``.
@@ -81,7 +81,7 @@ class Chain(nn.Module):
 
 
 def check_images(model: str, shape: Sequence[int], smallest: int) -> None:
-    """Refuses shapes that are no images (channels, height, width), or smaller ones than a network can halve.
+    """Refuse shapes that are no images (channels, height, width), or smaller ones than a network can halve.
 
     Args:
         model: how the network is called in messages, as ``resnet20``.
@@ -99,7 +99,7 @@ def check_images(model: str, shape: Sequence[int], smallest: int) -> None:
 
 
 def sizes(key: str, values: Sequence[int], allowed: str) -> tuple[int, ...]:
-    """The values as a tuple of positive whole numbers.
+    """Return the values as a tuple of positive whole numbers.
 
     Raises:
         ValueError: One of them is no whole number or below one; the message names ``key`` and what is ``allowed``.

@@ -40,7 +40,7 @@ class DeepResNet(Chain):
         depth: 18 or 34 (two 3x3 convolutions a block), 50, 101 or 152 (bottlenecks).
 
     Raises:
-        ValueError: The depth is none of these, or the shape is no image of at least 8x8.
+        ValueError: another depth, or a shape that is no image of at least 8x8.
     """
 
     def __init__(self, *, shape: Sequence[int], classes: int, depth: int = 50) -> None:
@@ -80,7 +80,7 @@ class ResNeXt29(Chain):
 
 
 def stem(channels: int, width: int, *, kernel: int) -> nn.Sequential:
-    """A stride-1 convolution that keeps height and width, norm and ReLU."""
+    """Return a stride-1 convolution that keeps height and width, norm and ReLU."""
     convolution = nn.Conv2d(channels, width, kernel_size=kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(OrderedDict(conv=convolution, norm=nn.BatchNorm2d(width), relu=nn.ReLU(inplace=True)))
 

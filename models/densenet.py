@@ -51,7 +51,7 @@ class DenseLayer(nn.Sequential):
         super().__init__(OrderedDict(layer.named_children()))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``[B, C, H, W]`` to ``[B, C + growth, H, W]``."""
+        """Map ``[B, C, H, W]`` to ``[B, C + growth, H, W]``."""
         return torch.cat([inputs, super().forward(inputs)], dim=1)
 
 

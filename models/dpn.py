@@ -73,7 +73,7 @@ class DualPath(nn.Module):
             self.shortcut = nn.Sequential(OrderedDict(conv=projection, norm=nn.BatchNorm2d(width)))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``[B, residual + d, H, W]`` to ``[B, residual + d + growth, H, W]``; ``d = growth`` where it projects."""
+        """Map ``[B, residual + d, H, W]`` to ``[B, residual + d + growth, H, W]``; ``d = growth`` if it projects."""
         outputs = self.relu(self.norm1(self.conv1(inputs)))
         outputs = self.relu(self.norm2(self.conv2(outputs)))
         outputs = self.norm3(self.conv3(outputs))

@@ -75,7 +75,7 @@ class Inception(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``[B, before, H, W]`` to ``[B, one + three + five + pooled, H, W]``."""
+        """Map ``[B, before, H, W]`` to ``[B, one + three + five + pooled, H, W]``."""
         branches = (self.branch1, self.branch3, self.branch5, self.branch_pool)
         return torch.cat([branch(inputs) for branch in branches], dim=1)
 

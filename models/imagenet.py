@@ -41,7 +41,7 @@ class ImageNet(Chain):
 
 
 def _with_channels(net: nn.Module, channels: int) -> nn.Module:
-    """Replaces the first convolution by one for another number of channels, its weights drawn as torchvision does."""
+    """Replace the first convolution by one for another number of channels, its weights drawn as torchvision does."""
     name, first = next((name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
     if channels == first.in_channels:
         return net

@@ -44,7 +44,7 @@ class MLP(Chain):
 
 
 def initialise_for_sigmoids(net: nn.Module) -> None:
-    """Draws the weights of linear and convolutional layers as deep networks of sigmoids need them, and zeroes biases.
+    """Draw the weights of linear and convolutional layers as deep networks of sigmoids need them, and zero biases.
 
     Weights are uniform with four times the limit of Glorot and Bengio (2010, eq. 16), as they advise for sigmoids. With
     PyTorch's default, which has no gain, networks of five layers stay at the loss of guessing for many epochs.

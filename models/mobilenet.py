@@ -63,7 +63,7 @@ class InvertedResidual(nn.Module):
             self.shortcut = nn.Identity() if before == width else _unit(before, width, 1, relu=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``[B, before, H, W]`` to ``[B, width, ceil(H / stride), ceil(W / stride)]``."""
+        """Map ``[B, before, H, W]`` to ``[B, width, ceil(H / stride), ceil(W / stride)]``."""
         outputs = self.project(self.depthwise(self.expand(inputs)))
         return outputs if self.shortcut is None else outputs.add_(self.shortcut(inputs))
 

@@ -17,7 +17,7 @@ from models.base import Chain, sizes
 
 
 class RowObjective(Chain):
-    """A linear map to one output, and the φ_i that it makes; the weight starts at zero whatever the seed.
+    """A linear map to one output, and the φ_i of its outputs; the weight starts at zero whatever the seed.
 
     Args:
         shape: Shape of an input; it is flattened to d features.

@@ -5,7 +5,7 @@
 With ‖x_i‖ = 1, φ_i + (λ/2)‖w‖² is non-convex where μ < 1, and the mean of φ_i is convex where μ − λ > σ₁(C), the
 largest eigenvalue of C = (1/n) Σ x_i x_iᵀ. With the thesis' μ = 100 every φ_i is strongly convex.
 
-Ours, as the thesis says only that b is random: standard normal, with a seed of its own.
+Decided here, since the thesis says only that b is random: standard normal, with a seed of its own.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PCAStep(RowObjective):
         self.b: Tensor
 
     def errors(self, outputs: Tensor, targets: Tensor, guesses: int = 1) -> Tensor:
-        """None: there is nothing to guess."""
+        """Return no errors: there is nothing to guess."""
         return torch.zeros((), dtype=torch.int64, device=outputs.device)
 
     def losses(self, w: Tensor, z: Tensor, targets: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class PCAStep(RowObjective):
         return (self.shift / 2) * w.square().sum() - self.b.to(w.dtype) @ w - z.square() / 2
 
     def slopes(self, z: Tensor, targets: Tensor) -> Tensor:
-        """Not to be asked for."""
+        """Raise: this objective has none."""
         raise NotImplementedError("∇φ_i(w) of a PCA step is no multiple of x_i")
 
     def gradients(self, w: Tensor, x: Tensor, z: Tensor, targets: Tensor) -> Tensor:
@@ -67,14 +67,14 @@ class PCAStep(RowObjective):
         return (self.shift * w - self.b).expand_as(x) - z[:, None] * x
 
     def curvatures(self, x: Tensor) -> Tensor:
-        """max(|μ−λ|, |μ−λ−‖x_i‖²|)."""
+        """Return max(|μ−λ|, |μ−λ−‖x_i‖²|)."""
         return (self.shift - x.square().sum(1)).abs().clamp(min=abs(self.shift))
 
     def conjugates(self, alpha: Tensor, targets: Tensor) -> Tensor:
-        """Not to be asked for."""
+        """Raise: this objective has none."""
         raise NotImplementedError("φ_i of a PCA step need not be convex, and has no conjugate then")
 
     def quadratic(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Σ (μ−λ)I − x_i x_iᵀ, Σ b, 0."""
+        """Return Σ (μ−λ)I − x_i x_iᵀ, Σ b, 0."""
         eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         return len(x) * self.shift * eye - x.T @ x, len(x) * self.b.to(x.dtype), x.new_zeros(())

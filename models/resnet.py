@@ -52,7 +52,7 @@ class ResNet(Chain):
 
 
 def initialise_convolutions(net: nn.Module) -> None:
-    """Draws the weights of all convolutions from N(0, sqrt(2 / (k*k*out))), and sets their biases to zero."""
+    """Draw the weights of all convolutions from N(0, sqrt(2 / (k*k*out))), and set their biases to zero."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels * math.prod(module.kernel_size)
@@ -100,13 +100,13 @@ class BasicBlock(nn.Module):
         self.padding = width - before
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``[B, before, H, W]`` to ``[B, width, ceil(H / stride), ceil(W / stride)]``."""
+        """Map ``[B, before, H, W]`` to ``[B, width, ceil(H / stride), ceil(W / stride)]``."""
         outputs = functional.relu_(self.norm1(self.conv1(inputs)))
         outputs = self.norm2(self.conv2(outputs))
         return functional.relu_(outputs.add_(self.shortcut(inputs)))
 
     def shortcut(self, inputs: Tensor) -> Tensor:
-        """Option A: every ``stride``-th position, and zeros for the channels that are new."""
+        """Return the shortcut of option A: every ``stride``-th position, and zeros for the channels that are new."""
         if self.stride > 1:
             # Not inputs[:, :, ::2, ::2]: the gradient of that loses the channels-last layout and costs 3 % of a step.
             inputs = functional.avg_pool2d(inputs, kernel_size=1, stride=self.stride)
@@ -119,5 +119,5 @@ class GlobalPool(nn.Module):
     """Mean over all positions, ``[B, C, H, W]`` to ``[B, C]``."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``[B, C, H, W]`` to ``[B, C]``."""
+        """Map ``[B, C, H, W]`` to ``[B, C]``."""
         return torch.mean(inputs, dim=(2, 3))

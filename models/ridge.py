@@ -51,7 +51,7 @@ class Ridge(RowObjective):
         return self.slopes(z, targets)[:, None] * x
 
     def curvatures(self, x: Tensor) -> Tensor:
-        """‖x_i‖²."""
+        """Return ‖x_i‖²."""
         return x.square().sum(1)
 
     def conjugates(self, alpha: Tensor, targets: Tensor) -> Tensor:
@@ -59,6 +59,6 @@ class Ridge(RowObjective):
         return alpha.square() / 2 - alpha * signs(targets, alpha)
 
     def quadratic(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Σ x_i x_iᵀ, Σ y_i x_i, Σ ½y_i²."""
+        """Return Σ x_i x_iᵀ, Σ y_i x_i, Σ ½y_i²."""
         y = signs(targets, x)
         return x.T @ x, x.T @ y, y.square().sum() / 2

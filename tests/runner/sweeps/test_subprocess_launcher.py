@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from runner.cli import main
 from runner.cli.compose import CONF
-from runner.sweeps.job import Job, PlannedJob, announce_job, print_table, quoted
+from runner.sweeps.job import Job, PlannedJob
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
 # Stands in for runner.train.dispatch in every process of a test: seed 1 fails, seed 2 waits to be stopped.
@@ -137,36 +136,6 @@ os.rename(slot, sys.argv[1] + "." + slot)
     assert {path.suffix for path in tmp_path.glob("job*")} == {".0", ".1"}
 
 
-@pytest.mark.parametrize("value", ["plain", "a b", "a'b", "a=b,c", "tail\\", "a\\'b", "x(1)[2]{3}:"])
-def test_quoted_values_survive_the_grammar(value: str):
-    [override] = OverridesParser.create().parse_overrides([f"key={quoted(value)}"])
-    assert override.value() == value
-
-
-def test_table_shows_what_varies_and_how_jobs_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    for number, text in (("0", '{"status": "diverged", "final_test_error": 12.345}'), ("1", '{"status": "running"}')):
-        (tmp_path / number).mkdir()
-        (tmp_path / number / "summary.json").write_text(text)
-    common = "run.epochs=1"
-    jobs = [
-        Job(0, ("seed=0", common), tmp_path / "0", 0),
-        Job(1, ("seed=1", common), tmp_path / "1", -9),
-        Job(2, ("seed=2", common), tmp_path / "2", 2),
-    ]
-    print_table([*jobs, Job(3, ("seed=3", common), tmp_path / "3", 0)], Path("outputs/x"))
-    out = capsys.readouterr().out
-    assert out.count("failed") == 1
-    [answered] = [line for line in out.splitlines() if "seed=3" in line]
-    assert [cell.strip() for cell in answered.split("│")[1:-1]] == ["3", "seed=3", "-", "-", "-", "-"]
-    assert "outputs/x" in out
-    assert "diverged" in out
-    assert "12.35" in out or "12.34" in out
-    assert "running, signal SIGKILL" in out
-    assert "failed, exit code 2" in out
-    assert "seed=2" in out
-    assert common not in out
-
-
 def sweep(monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str) -> None:
     """Runs a sweep whose jobs were finished elsewhere, in `folder`."""
 
@@ -193,15 +162,3 @@ def test_sweep_of_previews_has_no_table(
 ):
     sweep(monkeypatch, tmp_path, "algorithm=ssgd", answer)
     assert "sweep in" not in capsys.readouterr().out
-
-
-def test_values_in_brackets_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / "0").mkdir()
-    (tmp_path / "0" / "summary.json").write_text("{}")
-    print_table(
-        [Job(0, ("run.diagnostics=[largest_rate]",), tmp_path / "0", 0), Job(1, (), tmp_path / "1", 0)], tmp_path
-    )
-    announce_job(PlannedJob(0, ("run.diagnostics=[variance_factor]",), tmp_path, ()), 2)
-    out = capsys.readouterr().out
-    assert "[largest_rate]" in out
-    assert "[variance_factor]" in out

@@ -1,0 +1,60 @@
+"""Wrong input is one line that names key, value and what is allowed."""
+
+import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from runner.config.errors import InputError, building, one_line, shown
+
+
+def test_line_names_key_value_allowed():
+    assert str(InputError.of("run.epochs", -1.0, "is out of range", "numbers above 0")) == (
+        "run.epochs=-1: is out of range; allowed: numbers above 0"
+    )
+
+
+def test_several_lines_become_one():
+    assert one_line("first;\n\n   second   part\nthird") == "first; second part; third"
+    assert "\n" not in str(InputError("a\nb"))
+
+
+@pytest.mark.parametrize(
+    ("value", "typed"), [(None, "null"), (True, "true"), (2.0, "2"), (0.5, "0.5"), ([1, None, "a"], "[1,null,a]")]
+)
+def test_values_are_shown_as_typed(value: object, typed: str):
+    assert shown(value) == typed
+
+
+class Part:
+    """What a configuration may name."""
+
+    def __init__(self, *, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"model.size={size}: is too small; allowed: 1 or more")
+        if size > 100:
+            raise RuntimeError("a defect")
+
+
+def build(**arguments: object) -> Part:
+    with building():
+        return instantiate({"model": {"_target_": f"{__name__}.Part", **arguments}}).model
+
+
+def test_value_errors_of_targets_are_unwrapped():
+    with pytest.raises(InputError, match=r"^model\.size=0: is too small; allowed: 1 or more$"):
+        build(size=0)
+
+
+def test_unknown_arguments_name_their_key():
+    with pytest.raises(InputError, match=r"^model\.sizes: unknown key"):
+        build(size=1, sizes=2)
+
+
+def test_defects_keep_their_traceback():
+    with pytest.raises(InstantiationException, match="a defect"):
+        build(size=101)
+
+
+def test_missing_files_are_wrong_input():
+    with pytest.raises(InputError, match="nowhere"), building():
+        open("/nowhere/at/all")  # noqa: SIM115

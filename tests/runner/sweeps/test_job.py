@@ -1,0 +1,65 @@
+"""What a sweep says of its jobs on the terminal."""
+
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from runner.sweeps.job import Job, PlannedJob, announce_job, print_table, quoted, report_failure
+
+
+@pytest.mark.parametrize("value", ["plain", "a b", "a'b", "a=b,c", "tail\\", "a\\'b", "x(1)[2]{3}:"])
+def test_quoted_values_survive_the_grammar(value: str):
+    [override] = OverridesParser.create().parse_overrides([f"key={quoted(value)}"])
+    assert override.value() == value
+
+
+def test_table_shows_what_varies(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for number, text in (("0", '{"status": "diverged", "final_test_error": 12.345}'), ("1", '{"status": "running"}')):
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "summary.json").write_text(text)
+    common = "run.epochs=1"
+    jobs = [
+        Job(0, ("seed=0", common), tmp_path / "0", 0),
+        Job(1, ("seed=1", common), tmp_path / "1", -9),
+        Job(2, ("seed=2", common), tmp_path / "2", 2),
+    ]
+    print_table([*jobs, Job(3, ("seed=3", common), tmp_path / "3", 0)], Path("outputs/x"))
+    out = capsys.readouterr().out
+    assert out.count("failed") == 1
+    [answered] = [line for line in out.splitlines() if "seed=3" in line]
+    assert [cell.strip() for cell in answered.split("│")[1:-1]] == ["3", "seed=3", "-", "-", "-", "-"]
+    assert "outputs/x" in out
+    assert "diverged" in out
+    assert "12.35" in out or "12.34" in out
+    assert "running, signal SIGKILL" in out
+    assert "failed, exit code 2" in out
+    assert "seed=2" in out
+    assert common not in out
+
+
+def test_brackets_are_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "summary.json").write_text("{}")
+    print_table(
+        [Job(0, ("run.diagnostics=[largest_rate]",), tmp_path / "0", 0), Job(1, (), tmp_path / "1", 0)], tmp_path
+    )
+    announce_job(PlannedJob(0, ("run.diagnostics=[variance_factor]",), tmp_path, ()), 2)
+    out = capsys.readouterr().out
+    assert "[largest_rate]" in out
+    assert "[variance_factor]" in out
+
+
+@pytest.mark.parametrize(("code", "ending"), [(2, "exit code 2"), (-9, "signal SIGKILL")])
+def test_failed_job_is_named(code: int, ending: str, capsys: pytest.CaptureFixture[str]):
+    report_failure(Job(3, ("seed=3",), Path("a"), 0))
+    assert capsys.readouterr().err == "", "a job that did not fail is not named"
+    report_failure(Job(3, ("seed=3",), Path("a"), code))
+    assert capsys.readouterr().err == f"dcrun: job 3 (seed=3) failed with {ending}\n"
+
+
+def test_finished_job_names_its_folder(capsys: pytest.CaptureFixture[str]):
+    announce_job(Job(1, ("seed=1",), Path("outputs/a"), 0), 4)
+    out = capsys.readouterr().out
+    assert "job 1 (2 of 4): seed=1" in out
+    assert "finished before, in outputs/a" in out

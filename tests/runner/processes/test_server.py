@@ -63,6 +63,8 @@ class Stage:
     def __init__(self, folder: Path, *overrides: str, start: float, workers: int, state: Any = None) -> None:
         parts = build.build_run(compose(*QUADRATIC, f"cluster.workers={workers}", *overrides))
         self.oracle = QuadraticOracle(start)
+        # Single precision, like the messages.
+        self.oracle.replica.weights = self.oracle.replica.weights.float()
         method: Any = parts.method
         self.layout: Layout = method.layout(1)
         self.wires = [Wire() for _ in range(workers)]
@@ -150,6 +152,9 @@ class Stage:
 ORDER = [0, 0, 1, 0, 0, 1, 2, 0]
 ASGD = [32.0, 16.0, -16.0, -24.0, -12.0, -4.0, -36.0, -30.0]
 DC_ASGD_C = [1 / 2, 1 / 4, 1 / 8, 1 / 256, 1 / 512, -3905 / 2**16, -3905 / 2**17, -2114449343 / 2**36]
+# The rate is halved after the fourth push, and λ doubled.
+FALLING = ("schedule=multistep", "schedule.milestones=[0.5]", "schedule.gamma=0.5")
+DC_ASGD_ABS = [1 / 2, 1 / 4, 1 / 8, 1 / 64, 3 / 2**8, -51 / 2**12, 1997 / 2**13, 1004473 / 2**22]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +163,7 @@ DC_ASGD_C = [1 / 2, 1 / 4, 1 / 8, 1 / 256, 1 / 512, -3905 / 2**16, -3905 / 2**17
         (("algorithm=asgd",), 64.0, ASGD),
         (("algorithm=dc_asgd_c", "algorithm.lambda0=1"), 1.0, DC_ASGD_C),
         (("algorithm=dc_asgd_c", "algorithm.lambda0=1", "algorithm.backup=worker"), 1.0, DC_ASGD_C),
+        (("algorithm=dc_asgd_abs", "algorithm.lambda0=1", *FALLING), 1.0, DC_ASGD_ABS),
     ],
 )
 def test_three_workers_worked_out_by_hand(
@@ -229,7 +235,7 @@ def test_a_batch_lost_at_the_end_goes_to_an_idle_worker(how: str, tmp_path: Path
     assert stage.control.updates == 2
 
 
-def test_without_workers_the_run_ends_and_says_who_was_last(how: str, tmp_path: Path):
+def test_the_last_lost_worker_ends_the_run(how: str, tmp_path: Path):
     stage = Stage(tmp_path, "algorithm=asgd", start=1.0, workers=2)
     lost(how, stage, 1)
     lost(how, stage, 0)
@@ -269,7 +275,7 @@ def test_an_infinite_loss_ends_the_run(tmp_path: Path):
     assert error.status == "diverged"
 
 
-def test_a_stopped_run_continues_with_the_batches_that_nobody_finished(tmp_path: Path):
+def test_a_resumed_run_does_unfinished_batches(tmp_path: Path):
     stage = Stage(tmp_path, "algorithm=dc_asgd_a", "algorithm.momentum=0.5", start=1.0, workers=2)
     assert [stage.pulled(worker)[0] for worker in (0, 1)] == [0, 1]
     stage.push(0, 1.0)

@@ -32,6 +32,11 @@ DC_ASGD_C = [1 / 2, 1 / 4, 1 / 8, 1 / 256, 1 / 512, -3905 / 2**16, -3905 / 2**17
 w <- 1/4 - 1/2 (1 + 1 · 1 · (1/4 - 1)) = 1/8."""
 AWARE = [32.0, 16.0, 0.0, -8.0, -4.0, -4.0, -4.0 - 32 / 6, -4.0 - 32 / 6 + 1.0]
 """As ASGD with the step divided by the staleness, where that is larger than 1."""
+FALLING = ("schedule=multistep", "schedule.milestones=[0.5]", "schedule.gamma=0.5")
+"""The rate is halved after four of the eight updates."""
+DC_ASGD_ABS = [1 / 2, 1 / 4, 1 / 8, 1 / 64, 3 / 2**8, -51 / 2**12, 1997 / 2**13, 1004473 / 2**22]
+"""w after each push with λ0 = 1, from w = 1, where λ is doubled when the rate is halved; for example the sixth: w = 3/256,
+backup and gradient 1/8, so w <- 3/256 - 1/4 (1/8 + 2 · 1/8 · (3/256 - 1/8)) = -51/4096."""
 
 
 def played(*overrides: str, start: float, folder: Path, **given: Any) -> tuple[Trial, list[tuple], list[float]]:
@@ -60,6 +65,7 @@ def played(*overrides: str, start: float, folder: Path, **given: Any) -> tuple[T
         (("algorithm=asgd", "algorithm.staleness=aware"), 64.0, AWARE),
         (("algorithm=dc_asgd_c", "algorithm.lambda0=1"), 1.0, DC_ASGD_C),
         (("algorithm=dc_asgd_c", "algorithm.lambda0=1", "algorithm.backup=worker"), 1.0, DC_ASGD_C),
+        (("algorithm=dc_asgd_abs", "algorithm.lambda0=1", *FALLING), 1.0, DC_ASGD_ABS),
     ],
 )
 def test_three_workers_worked_out_by_hand(

@@ -35,7 +35,7 @@ AWARE = [32.0, 16.0, 0.0, -8.0, -4.0, -4.0, -4.0 - 32 / 6, -4.0 - 32 / 6 + 1.0]
 FALLING = ("schedule=multistep", "schedule.milestones=[0.5]", "schedule.gamma=0.5")
 """The rate is halved after four of the eight updates."""
 DC_ASGD_ABS = [1 / 2, 1 / 4, 1 / 8, 1 / 64, 3 / 2**8, -51 / 2**12, 1997 / 2**13, 1004473 / 2**22]
-"""w after each push with λ0 = 1, from w = 1, where λ is doubled when the rate is halved; for example the sixth: w = 3/256,
+"""w after each push with λ0 = 1, from w = 1; λ doubles when the rate is halved; for example the sixth: w = 3/256,
 backup and gradient 1/8, so w <- 3/256 - 1/4 (1/8 + 2 · 1/8 · (3/256 - 1/8)) = -51/4096."""
 
 

@@ -22,12 +22,10 @@ from runner.gradients.replica import running_average
 from runner.loop.batches import Batches, relative_share
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
-from runner.loop.executor import Executor
-from runner.loop.stop import PeerLost, Stop
-from runner.loop.train_control import CHECK_EVERY, TrainControl, synchronize
+from runner.loop.train_control import CHECK_EVERY, TrainControl
 from runner.processes.async_collective import AsyncCollective, PendingCollective
-from runner.processes.links import is_peers_fault, reason
 from runner.processes.rendezvous import Rendezvous
+from runner.processes.synchronous import SynchronousProcess
 from runner.run_folder.timeline import Activity
 
 FLAGS = 2
@@ -41,7 +39,7 @@ class Travelling(NamedTuple):
     pending: PendingCollective
 
 
-class ProcessCollective(Executor):
+class ProcessCollective(SynchronousProcess):
     """Run one rank of a collective method; rank 0 owns the run folder.
 
     Args:
@@ -67,17 +65,12 @@ class ProcessCollective(Executor):
         clock: Clock,
         compiled: bool = False,
     ) -> None:
+        super().__init__(rendezvous, oracle=oracle, batches=batches, control=control, activity=activity)
         self.method = method
-        self.rendezvous = rendezvous
-        self.oracle = oracle
-        self.batches = batches
-        self.control = control
-        self.activity = activity
         replica = oracle.replica
         method.start(replica.weights, rendezvous.rank, rendezvous.world, compiled)
         self.statistics = replica.initial_statistics()
         self.layout = method.layout(replica.weights.numel())
-        self.step = 0
         self.sent = 0
         self.travelling: deque[Travelling] = deque()
         self.communication = Communication()
@@ -94,65 +87,32 @@ class ProcessCollective(Executor):
             "distances": None,
         }
 
-    def run(self) -> None:
-        """Run to the end of the batches.
-
-        Raises:
-            Stop: the run diverged or was asked to stop.
-            PeerLost: another rank is gone.
-        """
-        try:
-            self._run()
-        except RuntimeError as error:
-            if not is_peers_fault(error):
-                raise
-            what = f"rank {self.rendezvous.rank} lost a peer in step {self.step}: {reason(error)}"
-            raise PeerLost(what) from error
-
-    def _run(self) -> None:
-        control = self.control
-        control.start()
-        while self.step < len(self.batches):
-            stop = self._step()
-            self.step += 1
-            finished = self.step == len(self.batches)
-            if finished or stop or control.evaluation_due():
-                self._evaluate(finished, stop == "interrupted")
-            if stop and not finished:
-                raise Stop(stop)
-        control.pause()
-
-    def _step(self) -> str | None:
-        """Take one step; return the status with which all ranks stop now, if they do."""
-        shares = self.batches.shares(self.step, self.rendezvous.world)
-        batch = shares[self.rendezvous.rank]
+    def _take_step(self) -> str | None:
+        shares = self.batches.shares(self.step, self.world)
+        batch = shares[self.rank]
         if self.oracle.streams and self.step + 1 < len(self.batches):
             self.oracle.expect(batch)
-            self.oracle.expect(self.batches.shares(self.step + 1, self.rendezvous.world)[self.rendezvous.rank])
+            self.oracle.expect(self.batches.shares(self.step + 1, self.world)[self.rank])
         samples = sum(len(other.ids) for other in shares)
         rate = self.control.rate()
         step = Step(lr=rate.lr, decay=rate.decay)
-        share = relative_share(len(batch.ids), samples, self.rendezvous.world)
+        share = relative_share(len(batch.ids), samples, self.world)
         begin = self.control.wall()
         message = self.method.local(self.oracle, batch, step._replace(share=share))
         if len(batch.ids):
             running_average(self.statistics, self.oracle.replica.statistics)
         computed = self.control.wall()
-        load = len(batch.ids) * self.rendezvous.world / self.batches.size
-        time.sleep(
-            self.clock.sleep_seconds(
-                self.rendezvous.rank, self.step, computed - begin, load, self.method.cost.gradients
-            )
-        )
+        load = len(batch.ids) * self.world / self.batches.size
+        time.sleep(self.clock.sleep_seconds(self.rank, self.step, computed - begin, load, self.method.cost.gradients))
         computed = self.control.wall()
-        self.activity.span(self.rendezvous.rank, "compute", begin, computed)
+        self.activity.span(self.rank, "compute", begin, computed)
         if message is not None:
             self._send(message)
         stop = None
         while self.travelling and self.travelling[0].due == self.step:
             stop = self._receive(self.travelling.popleft(), step)
         now = self.control.wall()
-        self.activity.span(self.rendezvous.rank, "transfer", computed, now)
+        self.activity.span(self.rank, "transfer", computed, now)
         self.control.advance(samples * self.method.cost.gradients, now, None)
         return stop
 
@@ -174,9 +134,7 @@ class ProcessCollective(Executor):
         if self.method.combine == "gather":
             combined = dict(zip(self.layout, pieces, strict=True))
         else:
-            combined = {
-                name: piece[0].div_(self.rendezvous.world) for name, piece in zip(self.layout, pieces, strict=True)
-            }
+            combined = {name: piece[0].div_(self.world) for name, piece in zip(self.layout, pieces, strict=True)}
         self.method.apply(combined, step)
         self.sent += 1
         # Reading the flags makes the host wait for a GPU, so there not every time.
@@ -185,15 +143,11 @@ class ProcessCollective(Executor):
         stopping, infinite = vectors[:, -FLAGS:].sum(0).tolist()
         return "diverged" if infinite else "interrupted" if stopping else None
 
-    def _evaluate(self, finished: bool, stop: bool) -> None:
-        """Gather at rank 0, evaluate and save there, wait for it elsewhere."""
-        control = self.control
-        synchronize(self.oracle.totals)
-        control.pause()
-        totals = self.oracle.take_totals()
-        totals = self._sum(totals)
+    def _gather(self) -> Tensor:
+        # Every collective in here is entered by all ranks, in this order: each gathers, though only rank 0 keeps it.
+        totals = self._sum(self.oracle.totals.clone())
         weights = self._weights()
-        own_totals = torch.tensor(self.activity.totals(self.rendezvous.rank), dtype=torch.float64)
+        own_totals = torch.tensor(self.activity.totals(self.rank), dtype=torch.float64)
         for rank, row in enumerate(self._rows(own_totals.to(self.oracle.device))):
             self.activity.merge(rank, row.tolist())
         self._gathered = {
@@ -203,36 +157,25 @@ class ProcessCollective(Executor):
             "travelling": [[t.due, t.pending.wait()] for t in self.travelling],
             "distances": self._distances(weights),
         }
-        key = f"evaluated/{self.step}"
-        if self.rendezvous.rank == 0:
-            self.oracle.totals.copy_(totals)
-            # The evaluation puts the mean into the replica, where this rank's own weights live.
-            own = None if self.method.replicated else self.method.w.clone()
-            verdict = "stop"
-            try:
-                control.evaluate(self.weights(), self.running_statistics(), self.oracle.totals, self, finished, stop)
-                verdict = "go on"
-                if own is not None:
-                    self.method.w.copy_(own)
-            finally:
-                self.rendezvous.store.set(key, verdict)
-        else:
-            control.skip_evaluation()
-            self.rendezvous.store.wait([key])
-            if self.rendezvous.store.get(key) != b"go on":
-                raise Stop("interrupted")
-        control.start()
+        return totals
+
+    def _evaluate_gathered(self, finished: bool, stop: bool) -> None:
+        # The evaluation puts the mean into the replica, where this rank's own weights live.
+        own = None if self.method.replicated else self.method.w.clone()
+        super()._evaluate_gathered(finished, stop)
+        if own is not None:
+            self.method.w.copy_(own)
 
     def _rows(self, vector: Tensor) -> list[Tensor]:
         """Return every rank's vector."""
-        return list(AsyncCollective("gather", self.rendezvous.world).start(vector.contiguous()).wait())
+        return list(AsyncCollective("gather", self.world).start(vector.contiguous()).wait())
 
     def _sum(self, vector: Tensor) -> Tensor:
         """Return the sum of all ranks' vectors, in the memory of this rank's where it can be."""
-        return AsyncCollective("mean", self.rendezvous.world).start(vector).wait()[0]
+        return AsyncCollective("mean", self.world).start(vector).wait()[0]
 
     def _distances(self, mean: Tensor) -> Tensor | None:
-        if self.method.replicated or self.rendezvous.world == 1:
+        if self.method.replicated or self.world == 1:
             return None
         return torch.stack(self._rows(distances(self.method.solution(), mean, self.oracle.replica.layers)))
 
@@ -251,14 +194,14 @@ class ProcessCollective(Executor):
     def _weights(self) -> Tensor:
         if self.method.replicated:
             return self.method.solution()
-        return self._sum(self.method.solution().clone()).div_(self.rendezvous.world)
+        return self._sum(self.method.solution().clone()).div_(self.world)
 
     def _states(self) -> list[Message]:
         own = self.method.state()
         if self.method.replicated:
             return [own]
         columns = {name: self._rows(tensor) for name, tensor in own.items()}
-        return [{name: rows[rank] for name, rows in columns.items()} for rank in range(self.rendezvous.world)]
+        return [{name: rows[rank] for name, rows in columns.items()} for rank in range(self.world)]
 
     def weights(self) -> Tensor:
         """Return the flat weights of the solution as gathered at the last evaluation: the workers' mean."""
@@ -286,7 +229,7 @@ class ProcessCollective(Executor):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore this rank's part of what `state_dict` returned on rank 0."""
-        rank = self.rendezvous.rank
+        rank = self.rank
         self.method.load_state(state["methods"][0 if self.method.replicated else rank])
         self.statistics.copy_(state["statistics"][rank])
         if rank == 0:

@@ -27,17 +27,16 @@ from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
-from runner.loop.executor import Executor
 from runner.loop.pipeline_schedule import FORWARD_SHARE, counts_memory, memory_columns, restore_module
-from runner.loop.stop import PeerLost, Stop
+from runner.loop.stop import Stop
 from runner.loop.train_control import CHECK_EVERY, TrainControl, synchronize
-from runner.processes.links import is_peers_fault, reason
 from runner.processes.p2p_channel import P2PChannel, Received, gather_bytes
 from runner.processes.rendezvous import Rendezvous
+from runner.processes.synchronous import SynchronousProcess
 from runner.run_folder.timeline import Activity
 
 
-class ProcessPipeline(Executor):
+class ProcessPipeline(SynchronousProcess):
     """Run one module of a pipeline method; rank 0, the first, owns the run folder.
 
     Args:
@@ -63,19 +62,13 @@ class ProcessPipeline(Executor):
         activity: Activity,
         clock: Clock,
     ) -> None:
+        super().__init__(rendezvous, oracle=oracle, batches=batches, control=control, activity=activity)
         self.method = method
         self.partition = partition
-        self.rendezvous = rendezvous
-        self.rank = rendezvous.rank
-        self.last = rendezvous.rank == rendezvous.world - 1
-        self.oracle = oracle
-        self.batches = batches
-        self.control = control
-        self.activity = activity
+        self.last = self.rank == self.world - 1
         self.clock = clock
         self.stage = partition.stages[self.rank]
         method.setup(self.stage.weights, partition.stage_info(self.rank))
-        self.step = 0
         self.stop = False
         self.asked = False
         self.below = None if self.rank == 0 else self._channel(self.rank - 1, partition.outputs[self.rank - 1])
@@ -85,51 +78,18 @@ class ProcessPipeline(Executor):
         # What rank 0 gathered for an evaluation; ranks other than 0 never look at it.
         self._gathered: dict[str, Any] = {
             "statistics": torch.cat([stage.running for stage in partition.stages]),
-            "peaks": [0] * rendezvous.world,
+            "peaks": [0] * self.world,
         }
         self._weights = oracle.replica.weights.clone()
 
     def _channel(self, peer: int, shape: tuple[int, ...]) -> P2PChannel:
         return P2PChannel(peer, shape, self.oracle.device, self.control.wall)
 
-    def run(self) -> None:
-        """Run to the end of the batches.
-
-        Raises:
-            Stop: the run diverged or was asked to stop.
-            PeerLost: another rank is gone.
-        """
-        try:
-            self._run()
-        except RuntimeError as error:
-            if not is_peers_fault(error):
-                raise
-            what = f"rank {self.rank} lost a peer in step {self.step}: {reason(error)}"
-            raise PeerLost(what) from error
-
-    def _run(self) -> None:
-        control = self.control
-        control.start()
-        while self.step < len(self.batches):
-            size = self._step()
-            self.step += 1
-            try:
-                control.advance(size, control.wall(), self._loss())
-            except Stop:
-                control.pause()
-                self._gather()
-                raise
-            finished = self.step == len(self.batches)
-            if finished or self.stop or control.evaluation_due():
-                self._evaluate(finished)
-        control.pause()
-
-    def _step(self) -> int:
-        """Take one iteration; return its number of samples."""
+    def _take_step(self) -> str | None:
         rate = self.control.rate()
         step = Step(lr=rate.lr, decay=rate.decay)
         batch = self.batches.batch(self.step)
-        self.stage.method = self.method if counts_memory(self.step, self.rendezvous.world) else None
+        self.stage.method = self.method if counts_memory(self.step, self.world) else None
         seconds = len(batch.ids) / self.batches.size * self.partition.shares[self.rank]
         features = self._features(batch)
         begin = self.control.wall()
@@ -144,7 +104,14 @@ class ProcessPipeline(Executor):
         self._computed(begin, seconds * (1 - FORWARD_SHARE + again))
         if self.below is not None:
             self._send(self.below, down, self.asked or self.control.stopping())
-        return len(batch.ids)
+        try:
+            self.control.advance(len(batch.ids), self.control.wall(), self._loss())
+        except Stop:
+            # A loss that is not finite stops all ranks in this step: what the run ends with is gathered from them.
+            self.control.pause()
+            self._gather()
+            raise
+        return "interrupted" if self.stop else None
 
     def _features(self, batch: Batch) -> Features:
         """Return what goes into the module, and learn whether this iteration is the last before a stop."""
@@ -197,37 +164,11 @@ class ProcessPipeline(Executor):
         if self.oracle.device.type != "cpu" or (self.control.updates + 1) % CHECK_EVERY:
             return None
         totals = self.oracle.totals.clone()
-        dist.broadcast(totals, self.rendezvous.world - 1)
+        dist.broadcast(totals, self.world - 1)
         return totals
 
-    def _evaluate(self, finished: bool) -> None:
-        """Gather at rank 0, evaluate and save there, wait for it elsewhere."""
-        control = self.control
-        synchronize(self.oracle.totals)
-        control.pause()
-        self._gather()
-        self.oracle.take_totals()
-        key = f"evaluated/{self.step}"
-        if self.rank == 0:
-            self.oracle.totals.copy_(self._gathered["totals"])
-            verdict = "stop"
-            try:
-                # Puts the weights of all modules into the replica, of which this one's are there already.
-                control.evaluate(
-                    self.weights(), self.running_statistics(), self.oracle.totals, self, finished, self.stop
-                )
-                verdict = "go on"
-            finally:
-                self.rendezvous.store.set(key, verdict)
-        else:
-            control.skip_evaluation()
-            self.rendezvous.store.wait([key])
-            if self.rendezvous.store.get(key) != b"go on":
-                raise Stop("interrupted")
-        control.start()
-
-    def _gather(self) -> None:
-        """Take in what is on its way, and have rank 0 know the state of all modules."""
+    def _gather(self) -> Tensor | None:
+        # What is on its way is taken in first: a checkpoint holds it, and the channels are empty for the gathering.
         if self.above is not None and not self.method.locked and self.held is None:
             self.held = [self._from_above(self.above)]
         for channel in (self.below, self.above):
@@ -237,10 +178,10 @@ class ProcessPipeline(Executor):
         torch.save(self._own(), file)
         states = [
             torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            for content in gather_bytes(file.getvalue(), self.rendezvous.world)
+            for content in gather_bytes(file.getvalue(), self.world)
         ]
         if self.rank:
-            return
+            return None
         for rank, state in enumerate(states):
             self.activity.merge(rank, state["activity"])
         self._take(
@@ -253,6 +194,7 @@ class ProcessPipeline(Executor):
                 "peaks": [state["peak"] for state in states],
             }
         )
+        return self._gathered["totals"]
 
     def _take(self, gathered: dict[str, Any]) -> None:
         """Know of all modules what rank 0 has to."""

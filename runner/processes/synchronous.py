@@ -1,0 +1,124 @@
+"""What ranks do alike that take their steps together, in a collective or a pipeline: run, evaluate, lose a peer.
+
+No rank can go on without the others, so a lost peer ends the run, back to its last checkpoint: an error of a transfer
+says that some peer is gone, but not which, and whoever watches the processes names it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from runner.gradients.oracle import NetworkOracle
+from runner.loop.batches import Batches
+from runner.loop.executor import Executor
+from runner.loop.stop import PeerLost, Stop
+from runner.loop.train_control import TrainControl, synchronize
+from runner.processes.links import is_peers_fault, reason
+from runner.processes.rendezvous import Rendezvous
+from runner.run_folder.timeline import Activity
+
+GO_ON, STOP = "go on", "stop"
+"""What rank 0 tells the others after an evaluation."""
+
+
+class SynchronousProcess(Executor):
+    """One of several ranks that are all alike, but that rank 0 owns the run folder.
+
+    Args:
+        rendezvous: rank, number of ranks and store.
+        oracle: gradients.
+        batches: the run's batches, one for each step of all ranks.
+        control: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
+        activity: what each worker did when, kept on rank 0.
+
+    Attributes:
+        step: number of the step that is being taken, or comes next.
+    """
+
+    def __init__(
+        self,
+        rendezvous: Rendezvous,
+        *,
+        oracle: NetworkOracle,
+        batches: Batches,
+        control: TrainControl,
+        activity: Activity,
+    ) -> None:
+        self.rendezvous = rendezvous
+        self.rank, self.world = rendezvous.rank, rendezvous.world
+        self.oracle = oracle
+        self.batches = batches
+        self.control = control
+        self.activity = activity
+        self.step = 0
+
+    def run(self) -> None:
+        """Run to the end of the batches.
+
+        Raises:
+            Stop: the run diverged or was asked to stop.
+            PeerLost: another rank is gone.
+        """
+        try:
+            self._run()
+        except RuntimeError as error:
+            if not is_peers_fault(error):
+                raise
+            raise PeerLost(f"rank {self.rank} lost a peer in step {self.step}: {reason(error)}") from error
+
+    def _run(self) -> None:
+        self.control.start()
+        while self.step < len(self.batches):
+            stop = self._take_step()
+            self.step += 1
+            finished = self.step == len(self.batches)
+            # All ranks come to the same answer here: epochs count alike, and a stop was agreed on in the step.
+            if finished or stop or self.control.evaluation_due():
+                self._evaluate(finished, stop == "interrupted")
+            if stop and not finished:
+                raise Stop(stop)
+        self.control.pause()
+
+    @abstractmethod
+    def _take_step(self) -> str | None:
+        """Take one step with the other ranks; return the status with which all of them stop now, if they do."""
+
+    @abstractmethod
+    def _gather(self) -> Tensor | None:
+        """Have rank 0 know what it needs of all ranks for an evaluation and a checkpoint; all ranks call it.
+
+        Returns:
+            On rank 0 the sums (3,) of losses, errors and samples since the last evaluation.
+        """
+
+    def _evaluate(self, finished: bool, stop: bool) -> None:
+        """Gather at rank 0, evaluate and save there, wait for it elsewhere; no clock of training runs meanwhile."""
+        synchronize(self.oracle.totals)
+        self.control.pause()
+        totals = self._gather()
+        self.oracle.totals.zero_()
+        # The store, not a collective: an evaluation may take longer than a transfer is allowed to.
+        key = f"evaluated/{self.step}"
+        if self.rank == 0:
+            assert totals is not None
+            self.oracle.totals.copy_(totals)
+            # Whatever ends rank 0 here, a full disk or a loss that is not finite, ends the others too.
+            verdict = STOP
+            try:
+                self._evaluate_gathered(finished, stop)
+                verdict = GO_ON
+            finally:
+                self.rendezvous.store.set(key, verdict)
+        else:
+            self.control.skip_evaluation()
+            self.rendezvous.store.wait([key])
+            if self.rendezvous.store.get(key) != GO_ON.encode():
+                raise Stop("interrupted")
+        self.control.start()
+
+    def _evaluate_gathered(self, finished: bool, stop: bool) -> None:
+        """Evaluate and save what was gathered, on rank 0."""
+        totals = self.oracle.totals
+        self.control.evaluate(self.weights(), self.running_statistics(), totals, self, finished, stop)

@@ -1,6 +1,4 @@
-"""`dcrun-fit`: delays from life. Fits the virtual clock's model to recorded runs and prints it as a `cluster` config.
-
-    dcrun-fit outputs/recorded > conf/cluster/mine.yaml       then: dcrun algorithm=dc_asgd_a cluster=mine
+"""Delays from life: fit the virtual clock's model to recorded runs; the command is `runner.cli.dcrun_fit`.
 
 Computing: each worker's mean over its gradients becomes its speed, so that the mean cycle of each is the recorded one;
 the spread around it chooses the distribution, by likelihood. Network: what is left of a round trip after computing,
@@ -10,15 +8,12 @@ then all of it is latency. Recordings of networks of several sizes can.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,9 +87,9 @@ def fit(traces: Sequence[Trace]) -> dict[str, Any]:
         if trace.about["workers"] != workers:
             what = f"is of {trace.about['workers']} workers, {traces[0].path} of {workers}"
             raise InputError(f"{trace.path}: {what}; allowed: recordings of one number of workers")
-    parts = [cycles(trace) for trace in traces]
+    recorded = [cycles(trace) for trace in traces]
     # Different networks compute differently long: the newest named decides, the others tell about the wires.
-    compute = parts[0].compute
+    compute = recorded[0].compute
     means = [statistics.fmean(compute[worker]) for worker in range(workers)]
     seconds = statistics.median(means)
     relative = [
@@ -110,7 +105,7 @@ def fit(traces: Sequence[Trace]) -> dict[str, Any]:
             "seconds": _round(seconds),
             "speeds": [_round(seconds / mean) for mean in means],
         },
-        "network": {**network(parts), "server_seconds": _round(statistics.fmean(parts[0].served))},
+        "network": {**network(recorded), "server_seconds": _round(statistics.fmean(recorded[0].served))},
     }
 
 
@@ -144,10 +139,10 @@ def distribution(relative: np.ndarray) -> dict[str, Any]:
     return {"distribution": best, **parameters[best]}
 
 
-def network(parts: Sequence[Cycles]) -> dict[str, Any]:
+def network(recorded: Sequence[Cycles]) -> dict[str, Any]:
     """Fit latency and bandwidth to the mean round trips: t = 2 latency + bytes / bandwidth."""
-    times = [statistics.fmean(part.transfer) for part in parts]
-    sizes = [part.nbytes for part in parts]
+    times = [statistics.fmean(each.transfer) for each in recorded]
+    sizes = [each.nbytes for each in recorded]
     if len(set(sizes)) == 1:
         return {"latency": _round(statistics.fmean(times) / 2), "bandwidth": None}
     slope, start = np.polyfit(sizes, times, 1)
@@ -189,26 +184,3 @@ def document(cluster: dict[str, Any], traces: Sequence[Trace]) -> str:
 
 def _round(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the config fitted to the recordings that the command line names, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="dcrun-fit", description="Fit the virtual clock to recorded runs.")
-    parser.add_argument(
-        "recordings",
-        nargs="+",
-        metavar="FOLDER",
-        help="run folders with a trace.jsonl; the first decides about computing",
-    )
-    given = parser.parse_args(arguments)
-    try:
-        traces = [Trace.read(str(Path(place))) for place in given.recordings]
-        print(document(fit(traces), traces))
-    except InputError as error:
-        print(f"dcrun-fit: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

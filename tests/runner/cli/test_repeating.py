@@ -1,4 +1,4 @@
-"""Command lines of replays, delays from settings and from life, and sweeps that go on."""
+"""Command lines of replays, delays from settings, and sweeps that go on."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -22,10 +21,7 @@ from runner.run_folder import folders, resume
 from runner.run_folder.console import slowest_line
 from runner.run_folder.resume import EarlierRuns, recorded_overrides
 from runner.run_folder.timeline import Activity
-from runner.run_folder.trace import PUSH, Record, Trace
 from runner.sweeps import experiment_sweeper
-from runner.train import fit
-from tests.runner.run_folder.test_trace import ABOUT
 
 
 def folder_of(tmp_path: Path, *overrides: str) -> Path:
@@ -102,68 +98,6 @@ def test_speeds_and_stragglers_stretch_measured_time():
     calm = clock(ComputeConfig(seconds=None, speeds=[2.0, 1.0, 2.0]))
     assert calm.sleep_seconds(1, 0, 0.1) == pytest.approx(0.1)
     assert calm.sleep_seconds(2, 0, 0.1) == 0
-
-
-def trace(workers: int = 2, rounds: int = 200, pull: int = 400, transfer: float = 0.03, spread: float = 0.0) -> Trace:
-    """Worker m computes (m + 1)/10 s, a message takes half of `transfer`, the server 1 ms."""
-    about = ABOUT | {"workers": workers, "samples": 10**6, "pull_bytes": pull, "push_bytes": pull}
-    about |= {"algorithm": "asgd", "model": "mlp", "dataset": "digits"}
-    generator, records = np.random.default_rng(0), []
-    for worker in range(workers):
-        now = 0.0
-        for task in range(rounds):
-            compute = float((worker + 1) / 10 * (generator.gamma(1 / spread**2, spread**2) if spread else 1.0))
-            now += compute + transfer + 0.001 + 0.002
-            records.append(Record(PUSH, worker, 0, now, batch=task, compute=compute, waited=0.002, served=0.001))
-    return Trace(Path("trace"), about, records)
-
-
-def test_a_fit_finds_the_delays_that_were():
-    found = fit.fit([trace()])
-    assert found["workers"] == 2
-    assert found["compute"] == {"distribution": "constant", "seconds": 0.15, "speeds": [1.5, 0.75]}
-    assert found["network"]["latency"] == pytest.approx(0.015, rel=1e-3)
-    assert (found["network"]["bandwidth"], found["network"]["server_seconds"]) == (None, 0.001)
-
-
-def test_a_fit_finds_the_spread():
-    found = fit.fit([trace(spread=0.5, rounds=2000)])["compute"]
-    assert found["distribution"] == "gamma"
-    assert found["cv_task"] == pytest.approx(0.5, rel=0.1)
-    # The mean of a worker's gradients is kept as it was.
-    assert found["seconds"] / found["speeds"][0] == pytest.approx(0.1, rel=0.05)
-
-
-def test_networks_of_two_sizes_tell_latency_from_bandwidth():
-    found = fit.fit([trace(transfer=0.02 + 800 / 1e5), trace(pull=4000, transfer=0.02 + 8000 / 1e5)])["network"]
-    assert found["latency"] == pytest.approx(0.01, rel=1e-3)
-    assert found["bandwidth"] == pytest.approx(1e5, rel=1e-3)
-
-
-def test_printed_overrides_can_be_pasted(tmp_path: Path):
-    recorded = trace(spread=0.3)
-    found = fit.fit([recorded])
-    (tmp_path / "cluster").mkdir()
-    (tmp_path / "cluster" / "mine.yaml").write_text(fit.document(found, [recorded]))
-    schema.register()
-    OmegaConf.register_new_resolver("random_hex", lambda: "0", replace=True)
-    with composer() as composed:
-        pasted = composed.one(["cluster=mine", f"hydra.searchpath=['{tmp_path.as_uri()}']"]).cluster
-        typed = composed.one(fit.overrides(found)).cluster
-    assert pasted == typed
-    assert OmegaConf.to_container(pasted.compute)["speeds"] == found["compute"]["speeds"]  # type: ignore[index]
-
-
-def test_what_cannot_be_fitted_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(InputError, match="worker 0 has fewer than 2 messages"):
-        fit.fit([trace(rounds=1)])
-    still = trace()
-    with pytest.raises(InputError, match="its times are virtual"):
-        fit.fit([Trace(still.path, still.about, [r._replace(served=0.0) for r in still.records])])
-    with pytest.raises(InputError, match="is of 3 workers"):
-        fit.fit([trace(), trace(workers=3)])
-    assert fit.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("dcrun-fit: cluster.trace=")
 
 
 def test_summary_without_waiting():

@@ -32,7 +32,7 @@ def report() -> int:
 
 def fit() -> int:
     """Run the command `dcrun-fit`; return its exit code."""
-    return _start("dcrun-fit", "runner.train.fit")
+    return _start("dcrun-fit", "runner.cli.dcrun_fit")
 
 
 def _start(command: str, module: str) -> int:

@@ -1,0 +1,42 @@
+from runner.train.build import build_run
+from runner.train.components import RunComponents
+from runner.train.costs import collective_costs, memory_costs, pipeline_costs, server_costs
+from tests.trial import compose
+
+# 64 x 8 + 8 weights of the first layer, 8 x 10 + 10 of the second.
+SMALL = ("model=mlp", "model.widths=[8]", "dataset.limit_train=64", "run.batch_size=4", "cluster.workers=3")
+N = 64 * 8 + 8 + 8 * 10 + 10
+
+
+def components(*overrides: str) -> RunComponents:
+    return build_run(compose(*SMALL, *overrides))
+
+
+def test_server_copies_what_it_does_not_keep():
+    """A backup that the method keeps is in its state already."""
+    plain, kept = (server_costs(components(f"algorithm={name}")) for name in ("asgd", "dc_asgd_a"))
+    assert (plain.copies, kept.copies) == (3 * N, 0)
+    assert plain.traffic == kept.traffic == 2 * N
+    assert plain.gradient > 0
+    assert plain.update > 0
+
+
+def test_replicas_are_copies_unless_alike():
+    alike, apart = (collective_costs(components(f"algorithm={name}")) for name in ("ssgd", "local_sgd"))
+    assert alike.copies == 0
+    assert apart.copies >= 2 * N
+    assert alike.traffic == apart.traffic == 2 * N
+
+
+def test_shared_memory_counts_written_coordinates():
+    costs = memory_costs(components("algorithm=hogwild", "algorithm.coordinates=5"))
+    assert (costs.copies, costs.traffic) == (3 * N, N + 5)
+
+
+def test_modules_send_their_outputs():
+    costs = pipeline_costs(components("algorithm=bp", "cluster.workers=2"))
+    # Outputs of the first module down to the second, their error gradients back, for four samples.
+    assert costs.traffic == 2 * 4 * 8
+    # The state of the second module.
+    assert costs.copies == 8 * 10 + 10
+    assert costs.update == 0

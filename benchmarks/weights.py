@@ -77,6 +77,7 @@ class Runs:
         for trace in TRACES.glob("*_traced/trace.jsonl"):
             # Away from its run folder, whose overrides a replay would take over.
             shutil.copy(trace, place / f"{trace.parent.name}.jsonl")
+        shutil.copy(HERE / "dropout_mlp.py", place)
         for name in PRELOADED:
             importlib.import_module(name)
 
@@ -104,7 +105,7 @@ class Runs:
         # The child. Whatever happens it must not come back into this program.
         try:
             os.chdir(self.place)
-            path = [str(self.checkout), str(HERE)]
+            path = [str(self.checkout), str(self.place)]
             sys.path[:0] = path
             os.environ["PYTHONPATH"] = os.pathsep.join(path)
             for name in names:
@@ -166,11 +167,11 @@ def main() -> int:
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table as JSON")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="a table that --write wrote")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; default: 1")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name has this in it")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only rows whose name matches this")
     arguments = parser.parse_args()
-    wanted = {name: overrides for name, overrides in rows().items() if arguments.only in name}
+    wanted = {name: overrides for name, overrides in rows().items() if re.search(arguments.only, name)}
     if not wanted:
-        parser.error(f"--only={arguments.only}: no row is named so; allowed: a part of {', '.join(rows())}")
+        parser.error(f"--only={arguments.only}: no row is named so; allowed: what matches one of {', '.join(rows())}")
     stored = json.loads(arguments.compare.read_text()) if arguments.compare else None
     if stored and (other := _elsewhere(stored["about"])):
         print(f"--compare={arguments.compare}: {other}; bits are comparable on one machine only", file=sys.stderr)
@@ -183,14 +184,14 @@ def main() -> int:
             print(f"{time.perf_counter() - begin:6.1f} s  {name}", file=sys.stderr, flush=True)
         about = runs.about()
     found = {name: found[name] for name in wanted}
-    if any("failed" in row for row in found.values()):
-        print("some rows failed: their output is above", file=sys.stderr)
-        return 1
     if arguments.write:
         arguments.write.write_text(json.dumps({"about": about, "rows": found}, indent=1) + "\n")
-    before = {name: row for name, row in stored["rows"].items() if arguments.only in name} if stored else None
+    before = {name: row for name, row in stored["rows"].items() if re.search(arguments.only, name)} if stored else None
     differences = _show(found, about, before)
-    return int(differences > 0)
+    failed = sum("failed" in row for row in found.values())
+    if failed:
+        print(f"{failed} rows failed: their output is above", file=sys.stderr)
+    return int(differences > 0 or failed > 0)
 
 
 def _elsewhere(about: Mapping[str, Any]) -> str | None:

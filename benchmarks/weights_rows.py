@@ -44,6 +44,8 @@ MOMENTUM = ("algorithm.momentum=0.9", "algorithm.weight_decay=0.01")
 SVRG = ("algorithm.inner=20", "algorithm.weight_decay=0.01", "run.epochs=6", "run.eval_every=1")
 SVRG = (*SVRG, "algorithm.sgd_epochs=1", "algorithm.sgd_lr=0.2", "algorithm.sgd_decay=0.5")
 DUAL = ("run.batch_size=5", "algorithm.weight_decay=0.2")
+# Looks at a worker's whole part for every message, which counts as a pass over it.
+ADAPTIVE = ("algorithm.sampling=adaptive", "run.epochs=20", "run.eval_every=10")
 LAYERWISE = ("algorithm.eta=0.02", "schedule.lr=1.0")
 
 SIMULATED: dict[str, tuple[str, ...]] = {
@@ -76,8 +78,8 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "asysvrg, dropout": (*DROPOUT, *DIGITS, *SERVER, *SVRG, "algorithm.sgd_epochs=0"),
     "svrg": (*MLP, *SVRG),
     "dfsdca": (*RIDGE, *DUAL, "algorithm.sampling=importance"),
-    "dfsdca, adaptive": (*PCA, *DUAL, "algorithm.sampling=adaptive"),
-    "dis_dfsdca": (*RIDGE, *DUAL, *SERVER, "algorithm.sampling=adaptive"),
+    "dfsdca, adaptive": (*PCA, *DUAL, *ADAPTIVE),
+    "dis_dfsdca": (*RIDGE, *DUAL, *SERVER, *ADAPTIVE),
     "dis_dfsdca, barriers": (*RIDGE, *DUAL, *SERVER, "algorithm.inner=7"),
     "dis_dfsdca, pca": (*PCA, *DUAL, *SERVER, "algorithm.inner=7", "algorithm.sampling=importance"),
     # Collectives.
@@ -140,7 +142,7 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "dc_asgd_abs": (*DROPOUT, *DIGITS, *ONE, *MOMENTUM),
     "asysvrg": (*MLP, *ONE, *SVRG),
     "svrg": (*DROPOUT, *DIGITS, *ONE, *SVRG),
-    "dfsdca": (*RIDGE, *DUAL, *ONE, "algorithm.sampling=adaptive"),
+    "dfsdca": (*RIDGE, *DUAL, *ONE, *ADAPTIVE),
     "dis_dfsdca": (*RIDGE, *DUAL, *ONE, "algorithm.inner=7"),
     "hogwild": (*MLP, *ONE, "algorithm.coordinates=200"),
     "shared_asysvrg": (*MLP, *ONE, *SVRG, "algorithm.coordinates=200"),

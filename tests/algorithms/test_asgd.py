@@ -35,7 +35,7 @@ def test_updates_are_those_of_the_paper(staleness: str, momentum: float, nestero
         np.testing.assert_allclose(method.w, w, rtol=0, atol=3e-6)
 
 
-def test_the_pushed_gradient_is_left_as_it_is():
+def test_pushed_gradient_stays_unchanged():
     method = ASGD(momentum=0.9, nesterov=True, weight_decay=0.1)
     method.start(torch.ones(5), 1)
     g = torch.full((5,), 2.0)
@@ -65,7 +65,7 @@ def test_one_worker_is_sgd_to_the_bit(model: str, options: tuple[str, ...], tmp_
     assert not equal(two.weights, reference.weights)
 
 
-def test_staleness_awareness_changes_nothing_for_one_worker_but_for_two(tmp_path: Path):
+def test_staleness_aware_changes_only_several_workers(tmp_path: Path):
     def weights(workers: int, staleness: str) -> str:
         given = ("algorithm=asgd", f"cluster.workers={workers}", f"algorithm.staleness={staleness}")
         # Constant times make every staleness of two workers 1 or 0; three reach 2.

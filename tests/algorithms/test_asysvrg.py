@@ -84,7 +84,7 @@ def shot(parts: build.RunComponents, w: Tensor) -> VarianceReducedWorker:
     return half
 
 
-def test_v_is_the_full_gradient_in_expectation_and_varies_less_the_nearer_the_snapshot(parts: build.RunComponents):
+def test_v_is_unbiased_and_calmer_near_snapshot(parts: build.RunComponents):
     generator = torch.Generator().manual_seed(0)
     w = 0.05 * torch.randn(parts.oracle.replica.weights.numel(), generator=generator)
     plain = single(parts, VarianceReducedWorker(C), w)
@@ -108,7 +108,7 @@ def slope(trial: Trial) -> float:
     return float(torch.linalg.vector_norm(trial.parts.oracle.gradient(w, Batch(0, 0, torch.arange(96))) + C * w))
 
 
-def test_it_converges_linearly_where_a_constant_step_of_sgd_stalls(tmp_path: Path):
+def test_linear_convergence_where_sgd_stalls(tmp_path: Path):
     def slopes(algorithm: str, passes: tuple[int, ...], *given: str) -> list[float]:
         run = (*CONVEX, f"algorithm={algorithm}", f"algorithm.weight_decay={C}", "schedule.lr=0.05", *given)
         return [slope(train(*run, f"run.epochs={number}", folder=tmp_path)) for number in passes]
@@ -122,7 +122,7 @@ def test_it_converges_linearly_where_a_constant_step_of_sgd_stalls(tmp_path: Pat
     assert max(svrg[2], asynchronous[0]) < sgd[1] / 100
 
 
-def test_sgd_comes_first_and_is_sgd_to_the_bit(tmp_path: Path):
+def test_first_epochs_are_sgd(tmp_path: Path):
     same = ("model=mlp", "dataset.limit_train=96", "run.batch_size=7", "run.epochs=2", "cluster.workers=3")
     first = ("algorithm=asysvrg", "algorithm.sgd_epochs=2", "algorithm.sgd_lr=0.2", "algorithm.sgd_decay=0.5")
     ours = train(*same, *first, "algorithm.weight_decay=0", "schedule.lr=9", folder=tmp_path)
@@ -134,7 +134,7 @@ def test_sgd_comes_first_and_is_sgd_to_the_bit(tmp_path: Path):
     assert {**row, "lr": 0} == {**other, "lr": 0}
 
 
-def test_what_a_restored_worker_pushes_is_what_it_would_have_pushed(parts: build.RunComponents):
+def test_restored_worker_pushes_the_same(parts: build.RunComponents):
     n = parts.oracle.replica.weights.numel()
     server = AsySVRG(inner=5, weight_decay=C)
     server.plan(96, 4)
@@ -154,7 +154,7 @@ def test_what_a_restored_worker_pushes_is_what_it_would_have_pushed(parts: build
     assert torch.equal(again.work(parts.oracle, server.pull(0), batch)["v"], expected)
 
 
-def test_what_snapshots_cost_is_not_in_the_training_loss(tmp_path: Path):
+def test_snapshots_stay_out_of_training_loss(tmp_path: Path):
     trial = train("algorithm=svrg", *CONVEX, "run.epochs=1.1", folder=tmp_path)
     assert trial.control.updates == 2
     assert trial.notes.rows[0]["train_loss"] is None, "the first pass is a full gradient"

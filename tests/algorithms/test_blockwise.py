@@ -22,14 +22,14 @@ def rule(w: Tensor, g: Tensor, extra: Tensor | None, s: Tensor, *, scale: float)
 
 @pytest.mark.parametrize("n", [1, 100, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 17])
 @pytest.mark.parametrize("with_none", [False, True])
-def test_blocks_and_their_tail_cover_every_element_once(n: int, with_none: bool):
+def test_blocks_cover_every_element_once(n: int, with_none: bool):
     w, g = torch.zeros(n), torch.randn(n, generator=torch.Generator().manual_seed(0))
     extra = None if with_none else torch.full((n,), 2.0)
     BlockwiseUpdate(rule, scratch=1)(w, g, extra, scale=3.0)
     assert torch.equal(w, 3.0 * g * (1.0 if with_none else 2.0))
 
 
-def test_a_rule_never_sees_more_than_a_block_and_fitting_scratch():
+def test_rule_sees_blocks_and_fitting_scratch():
     seen = []
 
     def watching(w: Tensor, s: Tensor, q: Tensor) -> None:
@@ -42,7 +42,7 @@ def test_a_rule_never_sees_more_than_a_block_and_fitting_scratch():
     assert seen == [(block, block, block), (5, 5, 5)]
 
 
-def test_a_longer_vector_after_a_short_one_gets_longer_scratch():
+def test_longer_vector_gets_longer_scratch():
     update = BlockwiseUpdate(rule, scratch=1)
     for n in (10, BLOCK + 3, 10):
         w, g = torch.zeros(n), torch.ones(n)
@@ -65,7 +65,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("on_gpu")
-def test_on_a_gpu_a_rule_is_fused_once_and_numbers_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch):
+def test_gpu_rule_is_compiled_once(monkeypatch: pytest.MonkeyPatch):
     compiled: list[dict[str, Any]] = []
     scales = []
 
@@ -90,7 +90,7 @@ def test_on_a_gpu_a_rule_is_fused_once_and_numbers_are_no_part_of_it(monkeypatch
 
 @pytest.mark.usefixtures("on_gpu")
 @pytest.mark.parametrize("error", [RuntimeError("no compiler\nmore"), ModuleNotFoundError("no compiler"), OSError()])
-def test_on_a_gpu_without_a_compiler_operators_run_one_by_one_which_is_said_once(
+def test_gpu_without_compiler_warns_once(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     tried = []
@@ -130,7 +130,7 @@ def test_compiled_agrees_with_uncompiled_to_rounding():
 
 
 @pytest.mark.slow
-def test_many_workers_with_rules_of_their_own_compile_one():
+def test_many_workers_compile_one_rule():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     for rank in range(12):

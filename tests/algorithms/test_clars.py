@@ -46,7 +46,7 @@ def step(methods: list[CLARS], oracle: Any, ids: list[list[int]], lr: float) -> 
         method.apply(combined, Step(lr=lr))
 
 
-def test_steps_are_equation_4_7_in_4_6():
+def test_steps_are_equation_4_7():
     random = np.random.default_rng(0)
     w = random.standard_normal(7)
     v = w.copy()
@@ -63,7 +63,7 @@ def test_steps_are_equation_4_7_in_4_6():
         np.testing.assert_allclose(method.solution(), w, rtol=1e-12)
 
 
-def test_workers_with_uneven_shares_average_over_all_samples():
+def test_uneven_shares_average_over_all_samples():
     random = np.random.default_rng(1)
     w, g = random.standard_normal(7), random.standard_normal((5, 7))
     one = started(w)
@@ -99,7 +99,7 @@ def test_where_all_samples_agree_it_is_lars(tmp_path: Path):
 
 
 @pytest.mark.parametrize("samples", [None, 7])
-def test_a_step_on_a_network_agrees_with_gradients_of_single_samples(tmp_path: Path, samples: int | None):
+def test_network_step_matches_single_sample_gradients(tmp_path: Path, samples: int | None):
     """Independent of the hooks: single gradients by torch.func."""
     overrides = ("algorithm=clars", "algorithm.weight_decay=0", "model=resnet8_nobn", "dataset.limit_train=20")
     short = ("dataset.limit_test=10", "run.epochs=1", "run.batch_size=20", "schedule.lr=6.4", "run.micro_batch=6")
@@ -129,7 +129,7 @@ def test_a_step_on_a_network_agrees_with_gradients_of_single_samples(tmp_path: P
             torch.testing.assert_close(trial.weights[name], expected, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path):
+def test_resumed_run_gives_the_same_bits(tmp_path: Path):
     overrides = ("algorithm=clars", "model=resnet8", *RUN, "algorithm.samples=20", "run.micro_batch=16")
     whole = train(*overrides, folder=tmp_path)
     state = Trial(*overrides, folder=tmp_path, stop_after=4).stopped()

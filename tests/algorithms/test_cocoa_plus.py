@@ -50,7 +50,7 @@ def test_a_step_maximises_the_subproblem():
 
 
 @pytest.mark.parametrize(("workers", "gamma"), [(1, 1.0), (3, 1.0), (3, 1 / 3)])
-def test_rounds_are_those_of_a_loop_in_numpy(workers: int, gamma: float, monkeypatch: pytest.MonkeyPatch):
+def test_rounds_match_a_numpy_loop(workers: int, gamma: float, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cocoa_plus, "BLOCK", 7)
     n, d, lam, h = 31, 5, 0.1, 25
     small = Small(n, d, workers, h)

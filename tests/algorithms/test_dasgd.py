@@ -130,7 +130,7 @@ def test_momentum_stays_local(tmp_path: Path):
 RUN = ("model=mlp", "dataset.limit_train=70", "dataset.limit_test=50", "run.epochs=3", "run.batch_size=4")
 
 
-def test_without_delay_and_local_share_it_is_local_sgd_to_the_bit(tmp_path: Path):
+def test_no_delay_is_local_sgd(tmp_path: Path):
     options = (*RUN, "cluster.workers=3", "algorithm.momentum=0.9", "algorithm.nesterov=true", "algorithm.tau=3")
     local = train("algorithm=local_sgd", *options, folder=tmp_path)
     same = train("algorithm=dasgd", "algorithm.delay=0", "algorithm.xi=0", *options, folder=tmp_path)

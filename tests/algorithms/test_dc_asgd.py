@@ -85,7 +85,7 @@ ADAPTIVE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ("form", "options", "same"),
     [(form, *variant) for form in FORMS for variant in VARIANTS] + [("dc_asgd_a", *variant) for variant in ADAPTIVE],
 )
-def test_updates_are_those_of_the_papers(form: str, options: dict[str, Any], same: dict[str, Any]):
+def test_updates_match_the_papers(form: str, options: dict[str, Any], same: dict[str, Any]):
     random = np.random.default_rng(0)
     start = random.standard_normal(N).astype(np.float32)
     paper, method = Paper(form, start, 3, **same), built(form, **options)
@@ -111,7 +111,7 @@ def test_updates_are_those_of_the_papers(form: str, options: dict[str, Any], sam
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_was_sent_is_the_backup_and_stays_as_it_was(form: str):
+def test_sent_backup_stays_unchanged(form: str):
     method = built(form)
     method.start(torch.ones(4), 2)
     method.pull(1)
@@ -127,7 +127,7 @@ def test_what_was_sent_is_the_backup_and_stays_as_it_was(form: str):
     assert "bak" not in on_workers.state()
 
 
-def test_messages_carry_the_weights_only_where_the_backup_is_the_workers():
+def test_only_worker_backup_sends_weights():
     assert built("dc_asgd_c").layout(9).push == {"g": 9}
     assert built("dc_asgd_c", backup="worker").layout(9).push == {"g": 9, "w": 9}
 
@@ -170,14 +170,14 @@ def test_lambda_zero_is_asgd_to_the_bit(form: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_backup_on_the_worker_changes_no_bit(form: str, tmp_path: Path):
+def test_worker_backup_changes_no_bit(form: str, tmp_path: Path):
     overrides = (f"algorithm={form}", "model=resnet8", *RUN, "cluster.workers=3")
     runs = [train(*overrides, f"algorithm.backup={where}", folder=tmp_path) for where in ("server", "worker")]
     assert equal(runs[0].weights, runs[1].weights)
     assert [set(run.state) >= {"bak"} for run in runs] == [True, False]
 
 
-def test_adaptive_without_memory_is_nearly_the_absolute_form():
+def test_adaptive_without_memory_nears_absolute_form():
     """λ0 g² / sqrt(g² + 1e-7) differs from λ0 |g| by at most λ0 sqrt(1e-7), and by less where |g| is larger."""
     generator = torch.Generator().manual_seed(0)
     start, g = torch.randn(N, generator=generator), torch.randn(N, generator=generator)
@@ -195,7 +195,7 @@ def test_adaptive_without_memory_is_nearly_the_absolute_form():
     assert (adaptive - constant).abs().mean() > 0.1
 
 
-def test_adaptive_without_memory_ends_a_run_near_the_absolute_form(tmp_path: Path):
+def test_adaptive_run_without_memory_nears_absolute_form(tmp_path: Path):
     overrides = ("model=mlp", *RUN, "cluster.workers=3", "algorithm.lambda0=2")
     adaptive = train("algorithm=dc_asgd_a", "algorithm.m=0", *overrides, folder=tmp_path).executor.weights()
     fixed = ("algorithm=dc_asgd_abs", "algorithm.lambda_schedule=constant")
@@ -204,7 +204,7 @@ def test_adaptive_without_memory_ends_a_run_near_the_absolute_form(tmp_path: Pat
     assert (adaptive - absolute).norm() < 0.02 * (asgd - absolute).norm()
 
 
-def test_lambda_grows_when_the_learning_rate_drops_but_not_while_it_warms_up():
+def test_lambda_follows_decay_not_warm_up():
     constant, inverse = built("dc_asgd_c"), built("dc_asgd_c", lambda_schedule="inverse_lr")
     assert inverse.lambda_t(Step(lr=0.01, decay=1.0)) == 0.7
     assert inverse.lambda_t(Step(lr=0.01, decay=0.1)) == pytest.approx(7.0)
@@ -232,5 +232,5 @@ def test_wrong_values_are_refused(form: str, options: dict[str, Any], message: s
         built(form, **options)
 
 
-def test_they_are_asynchronous_sgd_with_something_added():
+def test_forms_are_kinds_of_asgd():
     assert all(issubclass(form, ASGD) for form in (DCASGDConstant, DCASGDAdaptive, DCASGDAbs))

@@ -25,7 +25,7 @@ def equations_110_111(w: np.ndarray, gs: list[np.ndarray], eta: float, lam: floa
 
 
 @pytest.mark.parametrize("lambda0", [0.0, 0.04, 2.0])
-def test_one_step_is_the_papers_smallest_gradient_first(lambda0: float):
+def test_step_takes_smallest_gradient_first(lambda0: float):
     random = np.random.default_rng(0)
     w, gs = random.standard_normal(11), random.standard_normal((4, 11)) * np.array([[3.0], [0.5], [2.0], [1.0]])
     method = DCSSGD(lambda0=lambda0, weight_decay=0.1)
@@ -80,7 +80,7 @@ def test_lambda_grows_as_the_rate_decays():
 
 
 @pytest.mark.parametrize("extra", [(), ("algorithm.momentum=0.9", "algorithm.nesterov=true")])
-def test_without_compensation_it_is_ssgd_at_m_times_the_rate(extra: tuple[str, ...], tmp_path: Path):
+def test_lambda_zero_is_ssgd_at_m_eta(extra: tuple[str, ...], tmp_path: Path):
     """To rounding, the last step of an epoch with its unequal shares included."""
     options = (*RUN, "cluster.workers=3", "algorithm.weight_decay=0.01", *extra)
     dc = train("algorithm=dc_ssgd", "algorithm.lambda0=0", "schedule.lr=0.02", *options, folder=tmp_path)

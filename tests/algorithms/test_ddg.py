@@ -12,7 +12,7 @@ from tests.trial import train
 
 
 @pytest.mark.parametrize("start", ["skip", "zero"])
-def test_module_k_takes_the_exact_gradient_of_the_iteration_that_it_is_late_by(start: str, tmp_path: Path):
+def test_module_takes_exact_delayed_gradient(start: str, tmp_path: Path):
     hand = ByHand("algorithm=ddg", f"algorithm.start={start}", folder=tmp_path)
     past = []
     for t in range(hand.total):
@@ -26,7 +26,7 @@ def test_module_k_takes_the_exact_gradient_of_the_iteration_that_it_is_late_by(s
     hand.check()
 
 
-def test_current_weights_are_the_old_graph_with_new_weights(tmp_path: Path):
+def test_current_weights_use_old_graph(tmp_path: Path):
     """By hand: δ goes down through the weights of t, activations are those of iteration s."""
     hand = ByHand("algorithm=ddg", "algorithm.weights=current", folder=tmp_path)
     kept: list[list] = [[], [], []]

@@ -55,7 +55,7 @@ def true_alpha(server: Server) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["ridge", "pca"])
-def test_the_primal_dual_relation_holds_up_to_messages_in_flight(kind: str):
+def test_primal_dual_relation_holds(kind: str):
     model = pca(40, 6, 2.0, 0.1) if kind == "pca" else None
     small, lam, lr = Small(40, 6, 3, 4, model=model), 0.1, 0.05
     server = Server(small, DisDfSDCA(weight_decay=lam), lr)
@@ -78,7 +78,7 @@ def test_the_primal_dual_relation_holds_up_to_messages_in_flight(kind: str):
 
 
 @pytest.mark.parametrize("batch", [1, 5, 60])
-def test_one_worker_is_dual_free_sdca_in_numpy(batch: int):
+def test_one_worker_matches_numpy_sdca(batch: int):
     """Algorithm 5 with batch=1; with more, samples that are drawn several times meet what earlier draws left."""
     n, d, lam, eta = 30, 5, 0.2, 0.03
     small = Small(n, d, 1, batch)
@@ -134,7 +134,7 @@ def test_convergence_is_linear():
 
 
 @pytest.mark.parametrize("sampling", ["importance", "adaptive"])
-def test_other_samplings_are_faster_on_a_badly_scaled_problem(sampling: str):
+def test_weighted_sampling_is_faster_when_badly_scaled(sampling: str):
     scales = torch.full((100,), 0.05)
     scales[::20] = 4.0
     small, lam = Small(100, 4, 1, 5, scales=scales), 0.05
@@ -147,7 +147,7 @@ def test_other_samplings_are_faster_on_a_badly_scaled_problem(sampling: str):
     assert end(sampling) < 0.5 * end("uniform")
 
 
-def test_it_converges_where_single_functions_are_not_convex_but_their_sum_is():
+def test_non_convex_functions_with_convex_sum_converge():
     n, d, mu = 400, 10, 0.5
     lam = 50 / n
     small = Small(n, d, 4, 10, model=pca(n, d, mu, lam))
@@ -161,7 +161,7 @@ def test_it_converges_where_single_functions_are_not_convex_but_their_sum_is():
     assert np.linalg.norm(server.method.w.numpy() - best) < 1e-4 * np.linalg.norm(best)
 
 
-def test_a_gap_is_never_negative_and_goes_to_zero(tmp_path: Path):
+def test_gap_is_positive_and_vanishes(tmp_path: Path):
     options = ("algorithm.weight_decay=1", "run.batch_size=2", "run.epochs=80", "schedule.lr=1e-3")
     run = train("algorithm=dis_dfsdca", *SMALL, *options, folder=tmp_path)
     gaps = [row["duality_gap"] for row in run.notes.rows]
@@ -216,7 +216,7 @@ def test_problems_that_it_cannot_solve_are_refused(overrides: tuple[str, ...], w
         Trial(*overrides, folder=tmp_path)
 
 
-def test_one_worker_gives_the_same_bits_on_processes(tmp_path: Path):
+def test_one_worker_matches_processes(tmp_path: Path):
     overrides = ("algorithm=dis_dfsdca", *SMALL, "run.epochs=2", f"schedule.lr={LR}", "cluster.workers=1")
     code, real = run_in(tmp_path / "real", *overrides, "cluster=processes")
     assert code == 0
@@ -233,7 +233,7 @@ def test_a_rate_that_falls_keeps_the_relation(tmp_path: Path):
     torch.testing.assert_close(combined, run.state["w"].double(), atol=5e-6, rtol=1e-4)
 
 
-def test_a_broadcast_after_every_t_pushes_makes_everybodys_weights_fresh(tmp_path: Path):
+def test_broadcast_refreshes_all_weights(tmp_path: Path):
     options = (*SMALL, "run.epochs=2", f"schedule.lr={LR}", "cluster.compute.distribution=constant")
     run = train("algorithm=dis_dfsdca", *options, "algorithm.inner=8", folder=tmp_path)
     staleness = [update["staleness"] for update in run.notes.updates if "staleness" in update]

@@ -14,7 +14,7 @@ SETTING = ("algorithm=dni", "model=resnet8", "dataset.limit_train=200", "run.bat
 
 
 @pytest.mark.parametrize("shape", [(6,), (3, 4, 4)])
-def test_a_synthesizer_starts_at_zero_and_its_loss_falls(shape: tuple[int, ...]):
+def test_synthesizer_starts_at_zero_and_learns(shape: tuple[int, ...]):
     synthesizer = Synthesizer(shape, 10, seed=0, device=torch.device("cpu"))
     torch.manual_seed(0)
     features, targets = torch.randn(8, *shape), torch.arange(8)
@@ -40,7 +40,7 @@ def test_labels_tell_it_what_features_cannot():
     assert not torch.equal(guesses[0], guesses[1])
 
 
-def test_at_first_the_module_before_the_last_does_not_move(tmp_path: Path):
+def test_first_module_does_not_move_at_first(tmp_path: Path):
     trial = Trial(*SETTING, "run.epochs=0.1", "algorithm.weight_decay=0", folder=tmp_path)
     executor: Any = trial.executor
     before = [method.w.clone() for method in executor.methods]

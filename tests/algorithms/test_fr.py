@@ -45,7 +45,7 @@ def test_it_is_algorithm_11(start: str, tmp_path: Path):
     hand.check()
 
 
-def test_a_replay_counts_once_in_running_statistics_or_twice(tmp_path: Path):
+def test_replay_counts_once_or_twice_in_statistics(tmp_path: Path):
     setting = ("algorithm=fr", "model=resnet8", "dataset.limit_train=40", "run.batch_size=8", "run.epochs=1")
     once, twice = (train(*setting, f"algorithm.statistics={n}", folder=tmp_path) for n in ("once", "twice"))
     assert once.sha256 == twice.sha256, "training does not look at them"

@@ -9,7 +9,7 @@ RUN = ("dataset.limit_train=70", "dataset.limit_test=50", "run.epochs=2", "sched
 
 @pytest.mark.parametrize("model", ["mlp", "resnet8"])
 @pytest.mark.parametrize("decay", ["algorithm.weight_decay=0", "algorithm.weight_decay=0.05"])
-def test_one_worker_that_writes_all_is_sgd_to_the_bit(model: str, decay: str, tmp_path: Path):
+def test_one_worker_writing_all_is_sgd(model: str, decay: str, tmp_path: Path):
     overrides = (f"model={model}", decay, *RUN)
     one = train("algorithm=hogwild", "cluster.workers=1", "cluster.network.bandwidth=1e6", *overrides, folder=tmp_path)
     reference = train("algorithm=sgd", *overrides, folder=tmp_path)
@@ -17,7 +17,7 @@ def test_one_worker_that_writes_all_is_sgd_to_the_bit(model: str, decay: str, tm
     assert one.control.updates == reference.control.updates == 10
 
 
-def test_whole_reads_and_writes_are_asgd_to_the_bit(tmp_path: Path):
+def test_whole_reads_and_writes_are_asgd(tmp_path: Path):
     cluster = ("cluster.workers=4", "cluster.compute.distribution=gamma", "cluster.stragglers.probability=0.2")
     overrides = ("model=resnet8", "algorithm.weight_decay=0", *cluster, *RUN)
     shared = train("algorithm=hogwild", *overrides, folder=tmp_path)
@@ -27,7 +27,7 @@ def test_whole_reads_and_writes_are_asgd_to_the_bit(tmp_path: Path):
     assert shared.notes.rows[-1]["staleness_mean"] > 0
 
 
-def test_reads_and_writes_that_take_time_change_what_comes_out(tmp_path: Path):
+def test_slow_reads_and_writes_change_weights(tmp_path: Path):
     overrides = ("algorithm=hogwild", "model=mlp", "cluster.compute.distribution=gamma", *RUN)
     whole = train(*overrides, folder=tmp_path)
     torn = train(*overrides, "cluster.network.bandwidth=3e4", folder=tmp_path)

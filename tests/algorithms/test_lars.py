@@ -20,7 +20,7 @@ def started(w: np.ndarray, **options: Any) -> LARS:
     return method
 
 
-def test_steps_are_equation_4_3_in_4_6():
+def test_steps_are_equation_4_3():
     random = np.random.default_rng(0)
     w = random.standard_normal(9) * [1, 1, 1, 9, 9, 9, 9, 0.1, 0.1]
     v = w.copy()
@@ -36,7 +36,7 @@ def test_steps_are_equation_4_3_in_4_6():
         np.testing.assert_allclose(method.solution(), w, rtol=1e-12)
 
 
-def test_a_step_does_not_depend_on_the_gradients_length():
+def test_step_ignores_gradient_length():
     w, g = np.arange(1.0, 10.0), np.arange(9.0, 0.0, -1.0)
     short, long = started(w), started(w)
     short.apply({"g": torch.from_numpy(1e-3 * g)}, Step(lr=1.0))
@@ -56,7 +56,7 @@ def test_weight_decay_is_you_et_als():
         np.testing.assert_allclose(method.solution()[low:high], expected, rtol=1e-12)
 
 
-def test_without_weights_or_gradient_the_layers_rate_is_the_schedules():
+def test_zero_norm_layer_takes_schedules_rate():
     w, g = np.ones(9), np.ones(9)
     w[:3], g[3:7] = 0, 0
     method = started(w, momentum=0.0)
@@ -67,7 +67,7 @@ def test_without_weights_or_gradient_the_layers_rate_is_the_schedules():
     assert torch.isfinite(solution).all()
 
 
-def test_the_norm_is_of_the_mean_over_workers(tmp_path: Path):
+def test_norm_is_of_workers_mean(tmp_path: Path):
     overrides = ("algorithm=lars", "algorithm.eta=0.01", "model=mlp", *RUN)
     apart = train(*overrides, "cluster.workers=3", "run.batch_size=8", folder=tmp_path)
     together = train(*overrides, "run.batch_size=24", folder=tmp_path)
@@ -75,7 +75,7 @@ def test_the_norm_is_of_the_mean_over_workers(tmp_path: Path):
         torch.testing.assert_close(apart.weights[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path):
+def test_resumed_run_gives_the_same_bits(tmp_path: Path):
     overrides = ("algorithm=lars", "model=resnet8", *RUN, "run.micro_batch=16")
     whole = train(*overrides, folder=tmp_path)
     state = Trial(*overrides, folder=tmp_path, stop_after=4).stopped()

@@ -11,7 +11,7 @@ RUN = ("dataset.limit_train=70", "dataset.limit_test=50", "run.epochs=2", "run.b
 
 
 @pytest.mark.parametrize("tau", [1, 3])
-def test_workers_step_alone_and_meet_at_their_mean(tau: int, tmp_path: Path):
+def test_workers_step_alone_then_average(tau: int, tmp_path: Path):
     """70 samples, three workers with batches of 8: the last step of an epoch has shares of 8, 7 and 7 samples."""
     options = ("algorithm=local_sgd", f"algorithm.tau={tau}", "model=linear", *RUN, "cluster.workers=3")
     trial = Trial(*options, "algorithm.momentum=0.5", "algorithm.weight_decay=0.1", folder=tmp_path)
@@ -40,7 +40,7 @@ def test_workers_step_alone_and_meet_at_their_mean(tau: int, tmp_path: Path):
     np.testing.assert_allclose(trial.executor.weights(), x.mean(0), rtol=1e-5, atol=1e-7)
 
 
-def test_averaging_every_step_is_synchronous_sgd_to_rounding(tmp_path: Path):
+def test_averaging_every_step_is_ssgd(tmp_path: Path):
     """Also in the last step of an epoch, whose shares differ, and with weight decay."""
     options = ("model=mlp", *RUN, "cluster.workers=3", "algorithm.weight_decay=0.01")
     local = train("algorithm=local_sgd", "algorithm.tau=1", *options, folder=tmp_path)

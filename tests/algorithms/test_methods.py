@@ -85,7 +85,7 @@ def passes(name: str) -> float:
 
 
 @every
-def test_it_says_how_it_communicates_and_what_a_step_costs(name: str):
+def test_protocol_and_cost_are_declared(name: str):
     method = kind(name)
     assert issubclass(method, ParameterServer | Collective | SharedMemory | Pipeline)
     assert method.cost.gradients > 0
@@ -94,7 +94,7 @@ def test_it_says_how_it_communicates_and_what_a_step_costs(name: str):
 
 
 @every
-def test_its_configuration_says_all_there_is_to_set(name: str):
+def test_configuration_lists_all_arguments(name: str):
     given = {key for key in configured(name) if key != "_target_"}
     taken = inspect.signature(kind(name).__init__).parameters
     assert given == set(taken) - {"self"}
@@ -130,7 +130,7 @@ def test_an_unknown_option_is_refused(name: str):
 @pytest.mark.parametrize(
     ("name", "network"), [(name, model) for name in NAMES for model in (("ridge",) if linear(name) else NETWORKS)]
 )
-def test_it_learns(name: str, network: str, tmp_path: Path):
+def test_method_learns(name: str, network: str, tmp_path: Path):
     size = (*problem(name, network, 600, 200), "run.batch_size=16", f"run.epochs={passes(name)}")
     errors = []
     for lr in rates(name):
@@ -142,7 +142,7 @@ def test_it_learns(name: str, network: str, tmp_path: Path):
 
 
 @every
-def test_the_same_seed_gives_the_same_bits(name: str, tmp_path: Path):
+def test_same_seed_gives_same_bits(name: str, tmp_path: Path):
     first = train(f"algorithm={name}", *short(name), folder=tmp_path)
     second = train(f"algorithm={name}", *short(name), folder=tmp_path)
     assert first.sha256 == second.sha256
@@ -156,7 +156,7 @@ def test_the_same_seed_gives_the_same_bits(name: str, tmp_path: Path):
 
 @pytest.mark.parametrize("stop_after", [1, 5])
 @every
-def test_a_run_that_was_stopped_and_continued_ends_with_the_same_bits(name: str, stop_after: int, tmp_path: Path):
+def test_continued_run_gives_the_same_bits(name: str, stop_after: int, tmp_path: Path):
     overrides = (f"algorithm={name}", *short(name), "run.checkpoint_every=100")
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -178,7 +178,7 @@ def test_a_run_that_was_stopped_and_continued_ends_with_the_same_bits(name: str,
     "name",
     [name if name in IN_A_HURRY else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
 )
-def test_it_runs_on_processes_and_learns(name: str, tmp_path: Path):
+def test_method_learns_on_processes(name: str, tmp_path: Path):
     size = (*problem(name, "mlp", 600, 200), "run.batch_size=16", "run.epochs=4")
     errors = []
     for lr in rates(name):

@@ -22,7 +22,7 @@ def started(w: Tensor, **options: Any) -> NAG:
     return method
 
 
-def test_steps_are_equation_4_6_also_when_rates_differ_and_change():
+def test_steps_are_equation_4_6():
     random = np.random.default_rng(0)
     w = random.standard_normal(7)
     v = w.copy()
@@ -52,7 +52,7 @@ def test_a_layer_with_scale_zero_is_frozen():
     assert (method.solution()[3:] < 1).all()
 
 
-def test_at_a_constant_rate_it_is_torchs_nesterov_to_rounding(tmp_path: Path):
+def test_constant_rate_is_torchs_nesterov(tmp_path: Path):
     overrides = ("algorithm=nag", "model=resnet8", *RUN, "algorithm.momentum=0.9", "algorithm.weight_decay=0.01")
     ours = train(*overrides, folder=tmp_path)
     network, loop = reference_sgd(ours.parts.cfg, momentum=0.9, nesterov=True, weight_decay=0.01)
@@ -61,7 +61,7 @@ def test_at_a_constant_rate_it_is_torchs_nesterov_to_rounding(tmp_path: Path):
         torch.testing.assert_close(ours.weights[name], value.detach(), rtol=2e-3, atol=2e-5, msg=name)
 
 
-def test_workers_take_the_steps_of_one_with_the_large_batch(tmp_path: Path):
+def test_workers_step_like_one_large_batch(tmp_path: Path):
     overrides = ("algorithm=nag", "model=mlp", *RUN)
     apart = train(*overrides, "cluster.workers=3", "run.batch_size=8", folder=tmp_path)
     together = train(*overrides, "run.batch_size=24", folder=tmp_path)
@@ -71,7 +71,7 @@ def test_workers_take_the_steps_of_one_with_the_large_batch(tmp_path: Path):
         torch.testing.assert_close(apart.weights[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path):
+def test_resumed_run_gives_the_same_bits(tmp_path: Path):
     overrides = ("algorithm=nag", "model=resnet8", *RUN)
     whole = train(*overrides, folder=tmp_path)
     state = Trial(*overrides, folder=tmp_path, stop_after=4).stopped()

@@ -13,7 +13,7 @@ SHORT = ("model=resnet8", "dataset.limit_train=44", "dataset.limit_test=20", "ru
 
 @pytest.mark.parametrize("momentum", ["0.0", "0.9"])
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
-def test_back_propagation_in_modules_is_sgd_to_the_bit(workers: int, momentum: str, tmp_path: Path):
+def test_bp_in_modules_is_sgd(workers: int, momentum: str, tmp_path: Path):
     common = (*SHORT, f"algorithm.momentum={momentum}", "schedule.lr=0.05")
     whole = train("algorithm=sgd", *common, folder=tmp_path)
     pieces = train("algorithm=bp", f"cluster.workers={workers}", *common, folder=tmp_path)
@@ -26,7 +26,7 @@ def test_back_propagation_in_modules_is_sgd_to_the_bit(workers: int, momentum: s
 
 @pytest.mark.parametrize("name", ["ddg", "fr", "dni"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_single_module_is_back_propagation_to_the_bit(name: str, optimizer: str, tmp_path: Path):
+def test_single_module_is_bp(name: str, optimizer: str, tmp_path: Path):
     common = (*SHORT, "cluster.workers=1", f"algorithm.optimizer={optimizer}", "schedule.lr=0.01")
     assert train(f"algorithm={name}", *common, folder=tmp_path).sha256 == (
         train("algorithm=bp", *common, folder=tmp_path).sha256
@@ -34,7 +34,7 @@ def test_a_single_module_is_back_propagation_to_the_bit(name: str, optimizer: st
 
 
 @pytest.mark.parametrize("extra", [("algorithm=ddg",), ("algorithm=ddg", "algorithm.weights=current")])
-def test_graphs_in_flight_survive_a_checkpoint_with_adam_and_four_modules(extra: tuple[str, ...], tmp_path: Path):
+def test_graphs_in_flight_survive_checkpoint(extra: tuple[str, ...], tmp_path: Path):
     common = (*SHORT, *extra, "cluster.workers=4", "algorithm.optimizer=adam", "schedule.lr=0.01")
     common += ("run.checkpoint_every=100",)
     for folder in ("a", "b"):

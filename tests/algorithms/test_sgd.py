@@ -51,7 +51,7 @@ def test_is_torch_optim_sgd_to_the_bit(form: dict[str, Any], network: tuple[str,
         torch.testing.assert_close(saved[name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_the_augmented_and_the_dropped_are_as_in_the_plain_loop(tmp_path: Path):
+def test_augmentation_and_dropout_match_plain_loop(tmp_path: Path):
     overrides = (*RUN, "model=mlp", "dataset.augment=true", "algorithm.weight_decay=0")
     plain, loop = reference_sgd(compose(*overrides))
     loop(3, lambda update: 0.05)
@@ -60,7 +60,7 @@ def test_the_augmented_and_the_dropped_are_as_in_the_plain_loop(tmp_path: Path):
     assert ours.sha256 != train(*overrides, "dataset.augment=false", folder=tmp_path).sha256
 
 
-def test_same_seed_same_bits_and_another_seed_others(tmp_path: Path):
+def test_seed_decides_the_bits(tmp_path: Path):
     overrides = (*RUN, "model=resnet8", "dataset.augment=true")
     first, second, other = (train(*overrides, f"seed={seed}", folder=tmp_path) for seed in (3, 3, 4))
     assert first.sha256 == second.sha256
@@ -68,7 +68,7 @@ def test_same_seed_same_bits_and_another_seed_others(tmp_path: Path):
     assert first.sha256 != other.sha256
 
 
-def test_initial_weights_depend_on_the_seed_and_the_network_alone(tmp_path: Path):
+def test_initial_weights_depend_on_seed_and_network(tmp_path: Path):
     starts = [
         Trial("model=resnet8", *given, folder=tmp_path).sha256
         for given in (
@@ -80,6 +80,6 @@ def test_initial_weights_depend_on_the_seed_and_the_network_alone(tmp_path: Path
     assert starts[0] != Trial("model=resnet8", "algorithm=sgd", "seed=1", folder=tmp_path).sha256
 
 
-def test_is_ssgd_with_one_worker_and_no_more():
+def test_sgd_is_ssgd_with_one_worker():
     assert issubclass(SGD, SSGD)
     assert SGD.default_workers == SGD.max_workers == 1

@@ -63,7 +63,7 @@ def test_v_is_eq_2_5():
     assert sorted(oracle.counted) == [False, True], "the loss at the snapshot is not the training loss"
 
 
-def test_v_is_unbiased_and_its_variance_vanishes_at_the_snapshot():
+def test_v_is_unbiased_and_exact_at_snapshot():
     method, oracle = started()
     read = torch.tensor([0.1, 0.2, -0.3], dtype=torch.float64)
     pairs = [torch.tensor(pair) for pair in itertools.combinations(range(SAMPLES), 2)]
@@ -75,7 +75,7 @@ def test_v_is_unbiased_and_its_variance_vanishes_at_the_snapshot():
         assert (v.std(0).max() > 1e-3) == spread
 
 
-def test_near_the_snapshot_v_varies_less_than_the_gradient():
+def test_v_varies_less_than_gradient():
     method, oracle = started(C=0.0)
     near = method.w + 0.01
     batches = [Batch(0, 0, torch.tensor([i])) for i in range(SAMPLES)]
@@ -84,7 +84,7 @@ def test_near_the_snapshot_v_varies_less_than_the_gradient():
     assert v.var(0).sum() < g.var(0).sum() / 1000
 
 
-def test_with_a_constant_rate_it_converges_where_sgd_stalls():
+def test_constant_rate_converges_where_sgd_stalls():
     method, oracle = started(C=0.1)
     random = torch.Generator().manual_seed(0)
     sgd = method.w.clone()
@@ -128,7 +128,7 @@ def test_one_worker_is_sequential_svrg(tmp_path: Path):
     np.testing.assert_allclose(run.executor.weights().numpy(), w, rtol=0, atol=2e-5)
 
 
-def test_epochs_of_sgd_before_the_first_snapshot_are_hogwilds(tmp_path: Path):
+def test_first_epochs_are_hogwilds(tmp_path: Path):
     sgd = ("algorithm.sgd_epochs=2", "algorithm.sgd_lr=0.3", "algorithm.sgd_decay=0")
     first = train("algorithm=shared_asysvrg", *RUN, *ATOMIC, *sgd, "run.epochs=2", folder=tmp_path)
     hogwild = train(
@@ -142,7 +142,7 @@ def test_epochs_of_sgd_before_the_first_snapshot_are_hogwilds(tmp_path: Path):
     )
 
 
-def test_the_rate_of_sgds_epochs_falls_as_the_thesis_says():
+def test_sgd_epochs_rate_falls():
     method = SharedAsySVRG(sgd_epochs=3, sgd_lr=0.4, sgd_decay=0.5)
     method.plan(SAMPLES, 2)
     step: object = type("Step", (), {"lr": 0.01})
@@ -150,6 +150,6 @@ def test_the_rate_of_sgds_epochs_falls_as_the_thesis_says():
     assert rates == pytest.approx([0.4, 0.4 / 2**0.5, 0.4 / 3**0.5, 0.01])
 
 
-def test_networks_whose_losses_are_not_of_single_samples_are_refused(tmp_path: Path):
+def test_batch_norm_networks_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"^model=resnet8: .*batch norm"):
         train("algorithm=shared_asysvrg", "model=resnet8", folder=tmp_path)

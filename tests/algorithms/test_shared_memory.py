@@ -20,7 +20,7 @@ def test_coordinates_are_distinct_ascending_and_uniform():
     assert (counts - 600).abs().max() < 5 * (2000 * 0.3 * 0.7) ** 0.5
 
 
-def test_as_many_coordinates_as_there_are_is_all_of_them():
+def test_full_count_is_all_coordinates():
     assert draw_coordinates(10, 10, generator()) is None
     assert draw_coordinates(11, 10, generator()) is None
     assert Hogwild(coordinates=None).coordinates(10, generator()) is None

@@ -19,7 +19,7 @@ def answering(g: Tensor) -> Any:
     return SimpleNamespace(gradient=lambda w, batch: g.clone())
 
 
-def test_one_step_of_three_workers_is_the_papers():
+def test_three_workers_step_is_the_papers():
     random = np.random.default_rng(0)
     w, gs = random.standard_normal(7), random.standard_normal((3, 7))
     batch = Batch(0, 0, torch.arange(2))
@@ -56,7 +56,7 @@ def test_a_smaller_share_counts_by_its_samples():
     assert torch.equal(message["g"], torch.full((3,), 0.4))
 
 
-def test_the_mean_gradient_of_all_workers_is_that_of_the_large_batch(tmp_path: Path):
+def test_mean_gradient_is_that_of_large_batch(tmp_path: Path):
     """Three workers with batches of 8 take the steps of one with 24, the short last step of an epoch too."""
     apart = train("algorithm=ssgd", "model=mlp", *RUN, "cluster.workers=3", "run.batch_size=8", folder=tmp_path)
     together = train("algorithm=sgd", "model=mlp", *RUN, "run.batch_size=24", folder=tmp_path)

@@ -99,7 +99,7 @@ def small(classes: int, activation: str, seed: int = 0) -> Problem:
 
 @problems
 @diagonals
-def test_outer_product_has_the_hessians_mean_under_the_models_labels(classes, activation, diagonal):
+def test_outer_product_has_hessians_mean(classes, activation, diagonal):
     """Preprint, theorem 3.3; and only there: labels of another distribution break it."""
     moments = Moments.of(small(classes, activation), diagonal=diagonal)
     expected = mean(moments.p, moments.H)
@@ -113,7 +113,7 @@ def test_outer_product_has_the_hessians_mean_under_the_models_labels(classes, ac
 
 @problems
 @diagonals
-def test_best_lambda_in_closed_form_is_that_of_a_scan(classes, activation, diagonal):
+def test_closed_form_best_lambda_matches_scan(classes, activation, diagonal):
     """The target is E H, as in the proof (eq. 16, 17); labels of the model and, where E G is not E H, of another."""
     moments = Moments.of(small(classes, activation), diagonal=diagonal)
     for p in (moments.p, moments.p.roll(1)):
@@ -127,7 +127,7 @@ def test_best_lambda_in_closed_form_is_that_of_a_scan(classes, activation, diago
 
 
 @diagonals
-def test_best_lambda_is_from_0_to_1_under_the_models_labels(diagonal):
+def test_best_lambda_lies_in_0_1(diagonal):
     """λ* = ||H||² / E||G||² by theorem 3.3, which Jensen's inequality bounds by 1; all λ from 2λ*-1 to 1 beat λ=1."""
     outside = 0
     for seed, (classes, activation) in product(range(5), PROBLEMS):
@@ -171,7 +171,7 @@ def element_mse(scale: float, moments: Moments, labels: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3, 0.6, 0.9])
-def test_with_two_classes_condition_9_holds_exactly_where_lambda_helps(scale):
+def test_two_classes_condition_9_tells_if_lambda_helps(scale):
     """|∂σ_1| = |∂σ_2| makes the proof's bounds equalities: (9) is 1/(σ_1 σ_2) >= 3 + 2/(1+λ) for all elements."""
     outcomes = set()
     for seed, odds in product(range(3), (0.0, 0.1, 2.0, -3.0)):
@@ -208,7 +208,7 @@ def test_where_the_condition_holds_lambda_helps(scale, distance):
     assert 0 < held < total
 
 
-def test_absolute_gradient_beats_the_square_where_the_preprint_says_so():
+def test_absolute_gradient_beats_square_where_claimed():
     """Preprint, theorem 3.4, option I on the diagonal: λ|g_i| for h_ii, 0 < λ <= 2K l_i, where its condition holds."""
     held = 0
     for seed in range(6):
@@ -229,7 +229,7 @@ def test_absolute_gradient_beats_the_square_where_the_preprint_says_so():
 
 
 @problems
-def test_compensation_with_the_mean_outer_product_is_of_second_order(classes, activation):
+def test_mean_outer_product_compensates_to_second_order(classes, activation):
     """Eq. 4, 5, 7: the delayed mean gradient is off by O(δ), the compensated one by O(δ²); for other labels by O(δ)."""
     problem = small(classes, activation)
     moments, direction = Moments.of(problem), problem.direction()
@@ -263,7 +263,7 @@ def test_compensated_single_gradients_are_closer_in_expectation(classes, activat
 
 
 @pytest.mark.parametrize("diagonal", [False, True], ids=["outer product", "dc_asgd_c"])
-def test_compensation_with_a_samples_own_gradient_helps_up_to_twice_the_best_lambda(diagonal):
+def test_own_gradient_helps_up_to_twice_best_lambda(diagonal):
     """g_y + λ G_y δ, and eq. 10's g_y + λ g_y ⊙ g_y ⊙ δ, over steps along every axis, both ways (isotropic steps).
 
     The model is linear, H the same for all labels: E||λ G_y - H||² rules, λ* = <E G, H> / E||G||², 2λ* is as bad as 0.

@@ -21,7 +21,7 @@ def test_hash_is_splitmix64():
     assert hashed(ids, seed=seed, epoch=epoch).numpy().view(np.uint64).tolist() == expected
 
 
-def test_hash_depends_on_seed_epoch_and_id_only():
+def test_hash_depends_on_seed_epoch_id():
     ids = torch.arange(1000)
     one = hashed(ids, seed=1, epoch=2)
     assert torch.equal(one.flip(0), hashed(ids.flip(0), seed=1, epoch=2))
@@ -31,7 +31,7 @@ def test_hash_depends_on_seed_epoch_and_id_only():
     assert (hashed(ids, seed=2, epoch=1) != one).all()
 
 
-def test_every_image_is_a_window_of_its_padded_self():
+def test_image_is_a_window_of_its_padding():
     images = torch.randint(1, 256, (64, 3, 6, 5), dtype=torch.uint8)
     changed = PadCrop(2, flip=True)(images, torch.arange(64), seed=0, epoch=0)
     padded = torch.nn.functional.pad(images, (2,) * 4)

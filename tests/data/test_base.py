@@ -11,7 +11,7 @@ def images(n: int = 20, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def test_batch_is_normalised_float32_in_the_order_of_the_ids():
+def test_batch_is_normalised_in_order():
     inputs, mean, std = images(), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
     split = Split(inputs, torch.arange(20) % 3, mean=mean, std=std)
     ids = torch.tensor([7, 3, 3, 19])
@@ -23,7 +23,7 @@ def test_batch_is_normalised_float32_in_the_order_of_the_ids():
     assert targets.tolist() == [1, 0, 0, 1]
 
 
-def test_vectors_come_as_they_are_and_as_copies():
+def test_vectors_come_as_copies():
     inputs = torch.randn(5, 4)
     split = Split(inputs.clone(), torch.zeros(5, dtype=torch.int64))
     batch, _ = split.batch(torch.arange(5))
@@ -41,7 +41,7 @@ def test_evaluation_is_not_augmented_and_training_is():
     assert not torch.equal(split.batch(ids, seed=1)[0], split.batch(ids)[0])
 
 
-def test_a_sample_looks_the_same_in_any_batch():
+def test_sample_is_the_same_in_any_batch():
     split = Split(images(), torch.zeros(20), mean=[0.5] * 3, std=[0.2] * 3, augment=PadCrop(2, flip=True))
     together, _ = split.batch(torch.arange(20), seed=5, epoch=3)
     order = torch.randperm(20)
@@ -91,7 +91,7 @@ def test_inputs_and_targets_must_match():
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.data())
-def test_limit_takes_classes_in_turn_and_keeps_the_order(classes: list[int], data: st.DataObject):
+def test_limit_balances_classes_in_order(classes: list[int], data: st.DataObject):
     limit = data.draw(st.integers(1, len(classes)))
     targets = torch.tensor(classes)
     numbers, chosen = limited(torch.arange(len(classes)), targets, limit, "dataset.limit_train")

@@ -74,7 +74,7 @@ def test_half_of_the_images_are_flipped():
 
 
 @pytest.mark.parametrize(("size", "expected"), [((10, 1000), (0, 493, 10, 13)), ((1000, 10), (493, 0, 13, 10))])
-def test_images_too_narrow_for_any_box_give_their_middle(size, expected, monkeypatch: pytest.MonkeyPatch):
+def test_narrow_images_give_their_middle(size, expected, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(crops, "TRIES", 0)
     width, height = size
     assert box(width, height, random.Random(0)) == expected

@@ -64,7 +64,7 @@ def test_evaluation_is_torchvisions_transform(folder: Path):
         torch.testing.assert_close(data.test.batch(torch.tensor([5]))[0][0], theirs(image), rtol=1e-5, atol=1e-5)
 
 
-def test_a_sample_depends_on_seed_epoch_and_number_alone(parallel: ImageNet, folder: Path):
+def test_sample_depends_on_seed_epoch_number(parallel: ImageNet, folder: Path):
     alone = ImageNet(root=str(folder), size=32, workers=0)
     ids = torch.arange(24)
     together, _ = parallel.train.batch(ids, seed=3, epoch=1)
@@ -150,7 +150,7 @@ def test_fingerprint_follows_names_and_lengths(folder: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_damaged_image_is_named_when_it_is_used(folder: Path, tmp_path: Path, workers: int):
+def test_damaged_image_is_named_when_used(folder: Path, tmp_path: Path, workers: int):
     copy = tmp_path / "copy"
     with tarfile.open(packed(folder, tmp_path / "images.tar")) as tar:
         tar.extractall(copy, filter="data")

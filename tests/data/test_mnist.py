@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_reads_idx_files_above_and_in_the_raw_folder(root: Path):
+def test_idx_files_are_found_in_raw_folder(root: Path):
     data = MNIST(root=str(root))
     assert (data.name, data.shape, data.classes, len(data.train), len(data.test)) == ("mnist", (1, 28, 28), 10, 40, 20)
     images = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)

@@ -4,7 +4,7 @@ import torch
 from data.synthetic import Synthetic
 
 
-def test_vectors():
+def test_vectors_have_shape_and_classes():
     data = Synthetic(shape=[22], classes=2, train=300, test=100)
     assert (data.name, data.shape, data.classes, len(data.train), len(data.test)) == ("synthetic", (22,), 2, 300, 100)
     assert data.train.inputs.dtype == torch.float32
@@ -20,7 +20,7 @@ def test_images_are_bytes():
     assert 1.2 < batch.std().item() < 1.6  # means and noise of one each
 
 
-def test_seed_decides():
+def test_seed_decides_the_data():
     make = {"shape": [5], "classes": 3, "train": 30, "test": 9}
     assert Synthetic(**make).fingerprint == Synthetic(**make).fingerprint
     assert Synthetic(**make).fingerprint != Synthetic(**make, seed=1).fingerprint
@@ -36,7 +36,7 @@ def test_nearest_class_mean_generalises(shape: list[int]):
     assert (guesses == targets).float().mean() > 0.85
 
 
-def test_noise_makes_it_harder():
+def test_noise_has_its_deviation():
     clean = Synthetic(shape=[6], noise=0, train=20, test=10)
     assert torch.equal(clean.train.inputs[:10], clean.train.inputs[10:])
     noisy = Synthetic(shape=[6], noise=3.0, train=5000, test=10)

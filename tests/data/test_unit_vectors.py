@@ -4,7 +4,7 @@ import torch
 from data.unit_vectors import UnitVectors
 
 
-def test_norms_are_one_and_the_mean_is_small():
+def test_norms_are_one_and_mean_small():
     data = UnitVectors(samples=2000, features=20)
     vectors, targets = data.train.batch(torch.arange(2000))
     torch.testing.assert_close(torch.linalg.vector_norm(vectors, dim=1), torch.ones(2000))

@@ -15,7 +15,7 @@ def chain() -> Chain:
     )
 
 
-def test_blocks_run_in_order_and_name_the_state():
+def test_blocks_run_in_order():
     net, inputs = chain(), torch.randn(6, 3)
     assert [name for name, _ in net.blocks()] == ["stem", "stage1.0", "stage1.1", "head"]
     assert [key for key in net.state_dict() if key.endswith("weight")] == [

@@ -84,7 +84,7 @@ def test_every_config_is_counted():
     "option",
     [pytest.param(option, marks=pytest.mark.slow if option in SLOW else ()) for option in [*COUNTS, *IMAGENET, *MNIST]],
 )
-def test_one_step_whole_and_cut_between_all_blocks(option: str):
+def test_step_cut_between_blocks_matches_whole(option: str):
     torch.manual_seed(0)
     shape = (1, 28, 28) if option in MNIST else (3, 64, 64) if option in IMAGENET else (3, 32, 32)
     net = build(option, shape).double()
@@ -125,7 +125,7 @@ def test_one_step_whole_and_cut_between_all_blocks(option: str):
 
 
 @pytest.mark.parametrize("option", [*FAMILIES, "fcn5"])
-def test_functional_call_uses_the_weights_it_is_given(option: str):
+def test_functional_call_uses_given_weights(option: str):
     torch.manual_seed(0)
     shape = (1, 28, 28) if option in MNIST else (3, 32, 32)
     net = build(option, shape).eval()

@@ -18,7 +18,7 @@ def test_blocks_are_the_units_that_pipelines_cut():
 
 
 @pytest.mark.parametrize("depth", [18, 50])
-def test_after_its_stem_it_computes_what_torchvision_does(depth):
+def test_matches_torchvision_after_its_stem(depth):
     torch.manual_seed(0)
     net = DeepResNet(shape=(3, 16, 16), classes=7, depth=depth).eval()
     theirs = getattr(models, f"resnet{depth}")(num_classes=7).eval()
@@ -43,7 +43,7 @@ def test_initial_weights():
                 assert module.weight.std().item() == pytest.approx(std, rel=0.15), name
 
 
-def test_resnext_has_groups_and_keeps_a_quarter_of_the_resolution():
+def test_resnext_groups_and_resolution():
     net = ResNeXt29(shape=(3, 32, 32), classes=10).eval()
     widths = []
     x = torch.randn(1, 3, 32, 32)

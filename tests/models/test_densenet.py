@@ -6,7 +6,7 @@ from torchvision import models
 from models.densenet import DenseNet121
 
 
-def test_after_its_stem_it_computes_what_torchvision_does():
+def test_matches_torchvision_after_its_stem():
     torch.manual_seed(0)
     net = DenseNet121(shape=(3, 16, 16), classes=7).eval()
     theirs = models.densenet121(num_classes=7).eval()

@@ -9,7 +9,7 @@ def norm(state, name, x):
     return functional.batch_norm(x, mean, var, state[f"{name}.weight"], state[f"{name}.bias"])
 
 
-def test_a_block_adds_to_one_path_and_appends_to_the_other():
+def test_block_adds_and_appends():
     torch.manual_seed(0)
     block = DualPath(20, 32, 12, 4, stride=1, project=False).double().eval()
     state, x = block.state_dict(), torch.randn(2, 20, 5, 5, dtype=torch.float64)
@@ -25,6 +25,6 @@ def test_the_first_block_of_a_stage_projects():
     assert block(torch.randn(2, 20, 6, 6)).shape == (2, 12 + 2 * 4, 3, 3)
 
 
-def test_the_dense_path_grows_as_in_the_paper():
+def test_dense_path_grows_like_the_paper():
     ends = [residual + (count + 1) * growth for count, _, residual, growth in STAGES]
     assert ends == [320, 672, 1528, 2560]

@@ -6,7 +6,7 @@ from models.imagenet import ARCHITECTURES, ImageNet
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_it_computes_what_torchvision_does_under_torchvisions_names(architecture):
+def test_matches_torchvision_by_name(architecture):
     torch.manual_seed(0)
     net = ImageNet(shape=(3, 64, 64), classes=7, architecture=architecture).eval()
     theirs = getattr(models, architecture)(num_classes=7).eval()
@@ -17,7 +17,7 @@ def test_it_computes_what_torchvision_does_under_torchvisions_names(architecture
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_another_number_of_channels_replaces_the_first_convolution(architecture):
+def test_other_channels_replace_first_convolution(architecture):
     torch.manual_seed(0)
     net = ImageNet(shape=(9, 64, 64), classes=7, architecture=architecture)
     with torch.device("meta"):

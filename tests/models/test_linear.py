@@ -6,7 +6,7 @@ from torch.nn import functional
 from models.linear import Linear
 
 
-def test_starts_at_zero_where_every_class_is_equally_likely():
+def test_zero_start_makes_classes_equally_likely():
     net = Linear(shape=(2, 3), classes=4)
     assert sum(weight.numel() for weight in net.parameters()) == 6 * 4 + 4
     assert sum(weight.numel() for weight in Linear(shape=(2, 3), classes=4, bias=False).parameters()) == 6 * 4

@@ -44,7 +44,7 @@ def test_gradients_of_single_samples_are_autograds(model: RowObjective):
         torch.testing.assert_close(model.slopes(x @ w, targets)[:, None] * x, found)
 
 
-def test_the_quadratic_form_is_the_sum_of_losses(model: RowObjective):
+def test_quadratic_form_sums_losses(model: RowObjective):
     x, targets, w = samples()
     q, c, constant = model.quadratic(x, targets)
     torch.testing.assert_close(w @ q @ w / 2 - c @ w + constant, model.losses(w, x @ w, targets).sum())
@@ -69,7 +69,7 @@ def test_ridges_conjugate_is_the_supremum():
         torch.testing.assert_close(ridge.conjugates(alpha, targets)[i], supremum, atol=1e-8, rtol=0)
 
 
-def test_an_error_is_an_output_of_the_wrong_sign():
+def test_wrong_sign_is_an_error():
     ridge = Ridge(shape=(D,), classes=2)
     outputs = torch.tensor([[0.5], [-0.5], [0.1], [-2.0]])
     assert int(ridge.errors(outputs, torch.tensor([1, 1, 0, 0]))) == 2

@@ -152,7 +152,7 @@ def test_shapes_that_do_not_fit_are_refused(shape):
     )
 
 
-def test_without_batch_norm_it_is_refused_by_that_name():
+def test_batch_norm_is_refused_by_name():
     with pytest.raises(ValueError, match=r"^model=resnet8_nobn: cannot take inputs of shape \(22,\); allowed: images"):
         ResNet(shape=(22,), classes=10, depth=8, batch_norm=False)
 

@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -377,3 +378,13 @@ def test_missing_gpu_is_one_line(tmp_path: Path):
     assert "run.device=cuda: this machine has 0 usable GPUs; allowed: cpu, auto" in line
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sweeps_of_one_second_have_two_folders():
+    code = "from runner.cli import main as cli\ncli._sweep = lambda args, jobs: print(jobs[0].hydra.sweep.dir) or 0\n"
+    command = [sys.executable, "-c", code + "cli.main(['-m', 'seed=0'])"]
+    environment = os.environ | {"PYTHONPATH": str(Path(main.__file__).parents[2])}
+    sweeps = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    names = {sweep.communicate(timeout=120)[0].strip() for sweep in sweeps}
+    assert all(re.fullmatch(r"outputs/dcrun/[\d_-]+_[0-9a-f]{6}", name) for name in names)
+    assert len({name[-6:] for name in names}) == 2

@@ -159,3 +159,23 @@ def test_a_draw_is_cheap(distribution):
             clock.compute_seconds(1, task)
         best = min(best, (time.perf_counter() - start) / 500)
     assert best < 30e-6
+
+
+def test_real_worker_sleeps_like_the_clock():
+    virtual = make(Compute(seconds=0.5, distribution="gamma"), Stragglers(probability=0.3), workers=3, seed=1)
+    for worker, task in ((0, 0), (1, 5), (2, 7)):
+        seconds = virtual.compute_seconds(worker, task, 0.5, 2.0)
+        assert virtual.sleep_seconds(worker, task, 0.1 * seconds, 0.5, 2.0) == pytest.approx(0.9 * seconds)
+        assert virtual.sleep_seconds(worker, task, 2 * seconds, 0.5, 2.0) == 0
+
+
+def test_speeds_and_stragglers_stretch_measured_time():
+    chance: dict = {"probability": 0.5, "extra": [2.0, 2.0]}
+    real = make(Compute(seconds=None, speeds=[2.0, 1.0, 2.0]), Stragglers(**chance), workers=3, seed=1)
+    virtual = make(Compute(seconds=1.0, distribution="constant"), Stragglers(**chance), workers=3, seed=1)
+    late = [virtual.compute_seconds(0, task) > 2 for task in range(50)]
+    assert 10 < sum(late) < 40
+    assert [real.sleep_seconds(0, task, 0.1) for task in range(50)] == pytest.approx([0.2 if x else 0.0 for x in late])
+    calm = make(Compute(seconds=None, speeds=[2.0, 1.0, 2.0]), workers=3, seed=1)
+    assert calm.sleep_seconds(1, 0, 0.1) == pytest.approx(0.1)
+    assert calm.sleep_seconds(2, 0, 0.1) == 0

@@ -1,151 +1,123 @@
+"""What goes on where: recorded command lines for replays, and the earlier runs of a sweep's jobs."""
+
 import json
-import os
-import random
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from runner.cli import main
-from runner.config.errors import InputError
-from tests.trial import SMALL, dcrun, interrupt, rows, run_in, when
-
-RUN = (
-    "algorithm=dc_asgd_a",
-    "model=resnet8",
-    "dataset.limit_train=96",
-    "dataset.limit_test=20",
-    "dataset.augment=true",
-    "run.batch_size=8",
-    "run.epochs=5",
-    "run.eval_every=0.25",
-    "algorithm.momentum=0.9",
-    "cluster.compute.distribution=gamma",
-    "schedule.warmup_epochs=1",
-)
-CONTRACT = ("weights_sha256", "buffers_sha256", "epochs", "samples", "updates", "seconds", "final_test_error")
+from runner.cli.compose import composer
+from runner.config import schema
+from runner.config.schema import Config
+from runner.run_folder import folders
+from runner.run_folder.resume import EarlierRuns, recorded_overrides
+from runner.sweeps import experiment_sweeper
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text())
-
-
-def metrics(folder: Path) -> str:
-    return (folder / "metrics.jsonl").read_text()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing stopped."""
-    folder = tmp_path_factory.mktemp("whole")
-    code, _ = run_in(folder, *RUN)
-    assert code == 0
+def folder_of(tmp_path: Path, *overrides: str) -> Path:
+    folder = tmp_path / "recorded"
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
+    (folder / "trace.jsonl").touch()
     return folder
 
 
-def expect(folder: Path, whole: Path) -> None:
-    """The run in `folder` ended as if nothing had stopped it."""
-    ours, theirs = summary(folder), summary(whole)
-    assert ours["status"] == "completed"
-    assert {key: ours[key] for key in CONTRACT} == {key: theirs[key] for key in CONTRACT}
-    assert metrics(folder) == metrics(whole)
-    assert (folder / "timeline.jsonl").read_text() == (whole / "timeline.jsonl").read_text()
-    assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+RECORDED = (
+    "algorithm=asgd",
+    "algorithm.momentum=0.9",
+    "cluster=processes",
+    "cluster.workers=4",
+    "run.name=mine",
+    "seed=3",
+)
 
 
-def stopped(folder: Path, number: signal.Signals, *overrides: str) -> int:
-    """Run in this process, send it a signal after the second evaluation, and return the exit code."""
-    thread = when(lambda: rows(folder) > 1, lambda: interrupt(number))
-    code, _ = run_in(folder, *RUN, *overrides)
-    thread.join(30)
-    return code
+def test_replay_takes_recorded_overrides(tmp_path: Path):
+    folder = folder_of(tmp_path, *RECORDED, "run.epochs=2", "logger=none", "hydra.run.dir=outputs/recorded")
+    for place in (folder, folder / "trace.jsonl"):
+        given = ["cluster=replay", f"cluster.trace={place}"]
+        assert recorded_overrides(given) == ["algorithm=asgd", "algorithm.momentum=0.9", "seed=3", "run.epochs=2"]
 
 
-def resume(folder: Path) -> int:
-    return run_in(folder, *RUN, f"run.resume={folder}")[0]
+def test_typed_overrides_beat_recorded(tmp_path: Path):
+    folder = folder_of(tmp_path, *RECORDED, "run.epochs=2")
+    given = ["algorithm=dc_asgd_a", "run.epochs=1", "cluster=replay", f"cluster.trace={folder}"]
+    assert recorded_overrides(given) == ["seed=3"]
+    assert recorded_overrides([*given[2:], "algorithm.momentum=0"]) == ["algorithm=asgd", "seed=3", "run.epochs=2"]
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
-def test_random_kills_leave_the_result_unchanged(seed: int, whole: Path, tmp_path: Path):
-    folder, moments = tmp_path / "killed", random.Random(seed)
-    process = dcrun(*SMALL, *RUN, f"hydra.run.dir={folder}")
-    before = 0
-    for _ in range(2):
-        # Some evaluations, and so checkpoints, later; and anywhere between two of them.
-        while rows(folder) < before + 2 and process.is_alive():
-            time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.1))
-        assert process.is_alive(), "the run was over before it could be killed"
-        process.kill()
-        process.join(30)
-        assert process.exitcode == -signal.SIGKILL
-        assert summary(folder)["status"] == "running"
-        before = rows(folder)
-        process = dcrun(f"run.resume={folder}")
-    process.join(120)
-    assert process.exitcode == 0
-    expect(folder, whole)
+def test_cell_of_an_experiment_is_replayed(tmp_path: Path):
+    recorded = (*RECORDED, "experiment=dc_asgd_icml2017/table1", "run.resume=null", "hydra.mode=RUN", "scale=quick")
+    given = ["cluster=replay", f"cluster.trace={folder_of(tmp_path, *recorded)}"]
+    taken = recorded_overrides(given)
+    assert taken[-2:] == ["hydra.mode=RUN", "run.resume=null"]
+    assert recorded_overrides([*given, "run.resume=a"])[-1] == "hydra.mode=RUN"
+    schema.register()
+    experiment_sweeper.register()
+    with composer() as compose:
+        [cfg] = compose.jobs([*taken, *given], multirun=False)
+    assert (cfg.run.resume, cfg.schedule.kind) == (None, "multistep")
 
 
-def test_killed_before_its_first_checkpoint(tmp_path: Path):
-    folder = tmp_path / "early"
-    process = dcrun(*SMALL, *RUN, "run.eval_every=5", f"hydra.run.dir={folder}")
-    while not (folder / "metrics.jsonl").exists() and process.is_alive():
-        time.sleep(0.005)
-    process.kill()
-    process.join(30)
-    assert not list(folder.glob("checkpoints/*"))
-    with pytest.raises(InputError, match=f"^run.resume={folder}: holds no intact checkpoint"):
-        run_in(folder, *RUN, f"run.resume={folder}")
+@pytest.mark.parametrize(
+    "given", [[], ["cluster=processes"], ["cluster=replay"], ["cluster=replay", "cluster.trace=no"]]
+)
+def test_other_command_lines_are_left_alone(given: list[str]):
+    assert recorded_overrides(given) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signal_saves_a_resumable_run(number: signal.Signals, code: int, whole: Path, tmp_path: Path):
-    handler = signal.getsignal(number)
-    assert stopped(tmp_path, number) == code
-    assert signal.getsignal(number) is handler
-    saved = summary(tmp_path)
-    assert saved["status"] == "interrupted"
-    assert 0 < saved["updates"] < 60
-    newest = max((tmp_path / "checkpoints").glob("step-*.pt"))
-    assert int(newest.stem.split("-")[1]) == saved["updates"], "the last update was saved"
-    assert resume(tmp_path) == 0
-    expect(tmp_path, whole)
+def past(folder: Path, cfg: Any, status: str, checkpoints: bool = True) -> Path:
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
+    (folder / "summary.json").write_text(json.dumps({"status": status}))
+    if checkpoints:
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "step-000000000001.pt").touch()
+    return folder
 
 
-def test_damaged_checkpoints_are_passed_over(whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    assert stopped(tmp_path, signal.SIGTERM) == 143
-    newest = max((tmp_path / "checkpoints").glob("step-*.pt"))
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    newest.write_bytes(content)
-    assert resume(tmp_path) == 0
-    expect(tmp_path, whole)
-    assert any(f"checkpoint {newest} is damaged" in line for line in caplog.messages)
+def job(seed: int) -> Any:
+    cfg = OmegaConf.structured(Config)
+    cfg.seed = seed
+    return cfg
 
 
-def test_exit_code_of_a_stopped_command(tmp_path: Path):
-    folder = tmp_path / "run"
-    process = dcrun(*SMALL, *RUN, "run.epochs=10000", f"hydra.run.dir={folder}")
-    while rows(folder) < 1 and process.is_alive():
-        time.sleep(0.005)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGTERM)
-    process.join(60)
-    assert (process.exitcode, summary(folder)["status"]) == (143, "interrupted")
+def test_sweep_resumes_finished_and_stopped_jobs(tmp_path: Path):
+    done = past(tmp_path / "a" / "0", job(0), "completed")
+    past(tmp_path / "a" / "1", job(1), "failed")
+    stopped = past(tmp_path / "a" / "2", job(2), "interrupted")
+    killed = past(tmp_path / "b" / "0", job(3), "running")
+    past(tmp_path / "b" / "1", job(4), "interrupted", checkpoints=False)
+    (tmp_path / "c" / ".hydra").mkdir(parents=True)
+    (tmp_path / "c" / ".hydra" / "config.yaml").write_text("a: [")
+    earlier = EarlierRuns(tmp_path)
+    assert [earlier.of(job(seed)) for seed in range(6)] == [
+        (done, True),
+        None,
+        (stopped, False),
+        (killed, False),
+        None,
+        None,
+    ]
+    with folders.run_lock(stopped):
+        pass  # by this process; another one's lock is what counts
+    assert EarlierRuns(tmp_path).of(job(2)) == (stopped, False)
 
 
-def test_a_completed_run_prints_its_result(whole: Path, capsys: pytest.CaptureFixture[str]):
-    before = summary(whole)
-    assert resume(whole) == 0
-    assert summary(whole) == before
-    assert "completed" in capsys.readouterr().out
+def test_older_run_lacks_a_new_key(tmp_path: Path):
+    folder = past(tmp_path / "a" / "0", job(0), "completed")
+    path = folder / ".hydra" / "config.yaml"
+    old = OmegaConf.load(path)
+    del old.run["capture"]
+    OmegaConf.save(old, path)
+    other = job(0)
+    other.run.capture = False
+    assert EarlierRuns(tmp_path).of(job(0)) == (folder, True)
+    assert EarlierRuns(tmp_path).of(other) is None
 
 
-def test_only_a_run_folder_can_be_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main.main([*SMALL, f"run.resume={tmp_path / 'nowhere'}"]) == 2
-    assert "no such folder" in capsys.readouterr().err
-    assert main.main([*SMALL, f"run.resume={tmp_path}"]) == 2
-    assert "is no run folder" in capsys.readouterr().err
+def test_locked_run_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    past(tmp_path / "a" / "0", job(0), "running")
+    monkeypatch.setattr(folders, "is_locked", lambda folder: True)
+    assert EarlierRuns(tmp_path).of(job(0)) is None

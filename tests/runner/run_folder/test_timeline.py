@@ -4,6 +4,7 @@ import math
 import pytest
 
 import runner.run_folder.timeline
+from runner.run_folder.console import slowest_line
 from runner.run_folder.timeline import Activity
 
 
@@ -132,3 +133,35 @@ def test_state_of_another_cluster_is_refused():
 def test_impossible_spans_are_refused(span):
     with pytest.raises(ValueError, match="allowed: "):
         Activity(1).span(0, *span)
+
+
+def test_summary_without_waiting():
+    activity = Activity(2)
+    activity.span(0, "compute", 0.0, 4.0)
+    activity.span(1, "compute", 0.0, 5.1)  # a gradient that the run's end cuts off
+    slow = activity.slowest(5.0)
+    assert slow["slowest"]["waiting_share"] is None
+    assert "waiting" not in slowest_line({**slow, "clock": "virtual"})
+
+
+def test_the_slowest_worker_is_named():
+    activity = Activity(3)
+    for worker, seconds in enumerate((1.0, 4.0, 2.0)):
+        activity.span(worker, "compute", 0.0, seconds)
+        activity.span(worker, "wait", seconds, 5.0)
+    activity.staleness(1, 4)
+    activity.staleness(1, 5)
+    slow = activity.slowest(5.0)
+    assert slow["slowest"] == {
+        "worker": 1,
+        "seconds_per_gradient": 4.0,
+        "times_median": 2.0,
+        "waiting_share": pytest.approx(1 / (4 + 1 + 3)),
+    }
+    assert slow["staleness_by_worker"] == [None, 4.5, None]
+    line = slowest_line({**slow, "clock": "virtual"})
+    assert line == "worker 1: 4 virtual s a gradient, 2.00 x the median; 12 % of the workers' waiting is this one's"
+    assert Activity(1).slowest(5.0) == {}
+    other = Activity(3)
+    other.merge(1, activity.totals(1))
+    assert other.slowest(5.0)["slowest"]["worker"] == 1

@@ -43,7 +43,7 @@ def test_the_index_has_a_line_a_paper(make_run: MakeRun, tmp_path: Path) -> None
     # Two claims judged, one that no run can tell, and the three of the table that was not measured.
     assert "| [Someone, Some Thesis](pages/thesis.md) | 1 of 2 | 1 | 1 | 0 | 4 |" in index
     assert "| [Someone else](pages/paper.md) | 1 of 1 | 1 | 0 | 0 | 0 |" in index
-    assert "a page of its own" not in index
+    assert "a page of their own" not in index
 
 
 def test_a_papers_page_has_its_tables_alone(make_run: MakeRun, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_belongs_to_no_paper_has_a_page(make_run: MakeRun, tmp_path: Path) 
     assert "Of the table." in written[0].read_text()
     index = (tmp_path / "RESULTS.md").read_text()
     assert "At the top." in index
-    assert "[a page of its own](pages/other_runs.md)" in index
+    assert "[a page of their own](pages/other_runs.md)" in index
 
 
 def test_the_projects_own_archives_are_whole() -> None:

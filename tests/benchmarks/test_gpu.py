@@ -18,7 +18,7 @@ SCRIPT = Path(gpu.__file__)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_without_a_gpu_it_says_so_in_one_line_and_ends_well(tmp_path: Path):
+def test_missing_gpu_is_said_in_one_line(tmp_path: Path):
     # From a bare checkout, in any folder.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run([sys.executable, SCRIPT], cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -27,7 +27,7 @@ def test_without_a_gpu_it_says_so_in_one_line_and_ends_well(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_bytes_that_must_move_are_those_of_a_fused_network():
+def test_counted_bytes_are_those_of_fused_networks():
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
     images = torch.randn(2, 3, 8, 8)
     convolution = 3 * 2 * 3 * 64 + 2 * 2 * 4 * 64 + 3 * 4 * 3 * 9
@@ -50,7 +50,7 @@ SMALL = gpu.Plan(
 )
 
 
-def test_what_fails_is_named_and_the_rest_is_measured_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_failed_part_leaves_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A machine without a compiler, whose profiler is broken, and whose memory ends at two workers."""
 
     def broken(*given: Any, **options: Any) -> Any:
@@ -88,7 +88,7 @@ def test_nothing_begins_once_the_time_is_up(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_the_whole_measurement_runs_on_a_cpu_in_small(tmp_path: Path):
+def test_whole_measurement_on_a_cpu(tmp_path: Path):
     told = io.StringIO()
     gpu.measure(SMALL, Console(file=told, width=160), tmp_path / "out")
     found = json.loads((tmp_path / "out" / "results.json").read_text())

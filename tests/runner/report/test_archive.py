@@ -49,7 +49,7 @@ def test_archived_runs_equal_their_folders(full_run: Path, make_run: MakeRun, tm
     assert len(archived[0].timeline()) == 240
 
 
-def test_an_archive_of_archived_runs_is_the_same_file(full_run: Path, tmp_path: Path) -> None:
+def test_archiving_an_archive_changes_nothing(full_run: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     archive.write(first, collect([tmp_path / "runs"]))
     archive.write(second, archive.read(first))

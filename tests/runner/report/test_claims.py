@@ -83,7 +83,7 @@ def test_claims_are_counted_by_their_verdict(cells: Callable[..., dict[str, list
     assert counted([judge(claim(text), runs) for text in texts]) == [2, 1, 0, 1]
 
 
-def test_small_numbers_are_told_and_rounding_is_none(cells: Callable[..., dict[str, list[Run]]]) -> None:
+def test_small_differences_are_shown(cells: Callable[..., dict[str, list[Run]]]) -> None:
     runs = cells(a=[4.0e-9, 4.2e-9, 4.1e-9], b=[1e-15, 2e-15, 1e-15], c=[0.3, 0.3, 0.3], d=[0.1 + 0.2] * 3)
     small = judge(claim("final_test_error[a] < final_test_error[b]"), runs)
     assert small.word == "fails"
@@ -122,7 +122,7 @@ def test_a_claim_that_cannot_be_read(text: str) -> None:
         judge(claim(text), {})
 
 
-def test_seeds_that_never_came_so_far_leave_it_undecided(cells: Callable[..., dict[str, list[Run]]]) -> None:
+def test_seeds_that_never_arrive_are_undecided(cells: Callable[..., dict[str, list[Run]]]) -> None:
     runs = cells(a=[20.0, 20.1, 50.0], b=[20.0, 20.2, 20.3])
     verdict = judge(claim("epochs_to(30)[a] < 3"), runs)
     assert (verdict.word, verdict.because) == ("undecided", "no epochs_to(30) of seed 2 of a")

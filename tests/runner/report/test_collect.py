@@ -9,12 +9,12 @@ from runner.report.collect import collect
 MakeRun = Callable[..., Path]
 
 
-def test_a_path_may_be_a_run_and_a_run_counts_once(make_run: MakeRun, tmp_path: Path) -> None:
+def test_each_run_counts_once(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run("a", [50.0])
     assert [run.name for run in collect([folder, tmp_path / "runs"])] == ["a"]
 
 
-def test_a_sweep_is_no_run_its_jobs_are(make_run: MakeRun, tmp_path: Path) -> None:
+def test_sweep_folder_is_not_a_run(make_run: MakeRun, tmp_path: Path) -> None:
     sweep = make_run("sweep/0", [50.0]).parent
     make_run("sweep/1", [50.0])
     (sweep / "multirun.yaml").write_text("hydra: {}\n")
@@ -22,7 +22,7 @@ def test_a_sweep_is_no_run_its_jobs_are(make_run: MakeRun, tmp_path: Path) -> No
     assert [run.name for run in collect([sweep])] == ["0", "1"]
 
 
-def test_nothing_is_looked_for_in_checkpoints_and_wandb(make_run: MakeRun, tmp_path: Path) -> None:
+def test_checkpoints_and_wandb_are_not_entered(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run("a", [50.0])
     for inner in ("checkpoints", "wandb/run-1"):
         (folder / inner).mkdir(parents=True)
@@ -38,7 +38,7 @@ def test_archives_are_found_below_folders(make_run: MakeRun, tmp_path: Path) -> 
     assert [run.name for run in collect([tmp_path / "kept" / "deep" / "table1.jsonl"])] == ["b/0"]
 
 
-def test_order_is_by_name_however_runs_are_archived(make_run: MakeRun, tmp_path: Path) -> None:
+def test_runs_are_ordered_by_name(make_run: MakeRun, tmp_path: Path) -> None:
     for seed, name in enumerate(("a/0", "a/1", "a-b/0", "c")):
         make_run(name, [50.0], seed=seed)
     runs = collect([tmp_path / "runs"])
@@ -64,7 +64,7 @@ def test_copied_folders_are_both_kept(make_run: MakeRun, tmp_path: Path) -> None
     assert [run.name for run in collect([tmp_path / "runs", tmp_path / "kept.jsonl"])] == ["a", "b", "c"]
 
 
-def test_runs_that_only_began_are_not_taken_for_one(tmp_path: Path) -> None:
+def test_runs_that_only_began_differ(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "runs" / name / ".hydra").mkdir(parents=True)
     archive.write(tmp_path / "kept.jsonl", [])

@@ -13,7 +13,7 @@ def drawn(tmp_path: Path, along: str = "epoch") -> Curve:
     return mean_curve(collect([tmp_path]), along, "test_error", "asgd", 0)
 
 
-def test_a_curve_is_of_ended_runs_and_of_each_seed_once(make_run: MakeRun, tmp_path: Path) -> None:
+def test_curve_takes_each_ended_seed_once(make_run: MakeRun, tmp_path: Path) -> None:
     planned = {"run.epochs": 3.0}
     make_run("a", [60.0], status="interrupted", config=planned)
     make_run("b", [60.0, 30.0, 10.0])
@@ -29,7 +29,7 @@ def falling(every: float, last: float = 4.0) -> list[float | None]:
 
 
 @pytest.mark.parametrize(("every", "x"), [((1.0, 0.5), [1.0, 2.0, 3.0, 4.0]), ((0.75, 0.5), [1.5, 3.0])])
-def test_evaluations_at_other_intervals_are_averaged_where_all_runs_have_one(
+def test_average_at_common_evaluations(
     make_run: MakeRun, tmp_path: Path, every: tuple[float, float], x: list[float]
 ) -> None:
     for seed, step in enumerate(every):
@@ -44,7 +44,7 @@ def test_evaluations_at_other_intervals_are_averaged_where_all_runs_have_one(
     assert drawn(tmp_path, "seconds").y == curve.y
 
 
-def test_a_place_where_a_run_has_no_value_has_no_mean(make_run: MakeRun, tmp_path: Path) -> None:
+def test_missing_value_has_no_mean(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [60.0, None, 10.0])
     make_run("b", [62.0, 30.0, 12.0], seed=1)
     curve = drawn(tmp_path)
@@ -55,6 +55,6 @@ def test_a_place_where_a_run_has_no_value_has_no_mean(make_run: MakeRun, tmp_pat
     ("values", "far"),
     [([1.0, 1e-2, 1e-3], True), ([1.0, 2e-3], False), ([1.0, 0.0], False), ([1.0, -1e-9], False), ([5.0, 5.0], False)],
 )
-def test_what_falls_through_decades_has_a_logarithmic_axis(values: list[float], far: bool) -> None:
+def test_decades_have_a_logarithmic_axis(values: list[float], far: bool) -> None:
     curves = [Curve("a", 0, [1.0], [value], [], None) for value in values]
     assert falls_far([Panel("", "duality gap", curves[:1]), Panel("", "duality gap", curves[1:])]) == far

@@ -9,13 +9,13 @@ def rows(passes: Iterable[float | None], update: float = 0.01) -> list[dict[str,
     return [{"epoch": e, "updates": None if e is None else round(e / update)} for e in passes]
 
 
-def test_rows_after_the_same_passes_are_one_evaluation() -> None:
+def test_same_passes_are_one_evaluation() -> None:
     assert numbered([rows([1.0, 2.0]), rows([0.5, 1.0, 1.5, 2.0]), rows([1.0])]) == [[1, 3], [0, 1, 2, 3], [1]]
     assert numbered([rows([0.5, 1.0])]) == [[0, 1]]
     assert numbered([[], rows([1.0])]) == [[], [0]]
 
 
-def test_less_than_an_update_apart_is_the_same_evaluation() -> None:
+def test_less_than_an_update_apart() -> None:
     assert numbered([rows([1.0, 2.004]), rows([1.009, 2.0])]) == [[0, 1], [0, 1]]
     assert numbered([rows([1.0, 2.0]), rows([1.01, 2.0])]) == [[0, 2], [1, 2]]
     # What is the very same goes before what is near.
@@ -27,7 +27,7 @@ def test_rows_without_passes_follow_the_row_before() -> None:
     assert numbered([[{"epoch": 1.0}, {}], [{"epoch": 1.0}, {"epoch": 1.5}]]) == [[0, 1], [0, 2]]
 
 
-def test_a_long_run_is_thinned_to_rows_that_its_neighbours_have() -> None:
+def test_long_runs_are_thinned_alike() -> None:
     long, short = [k / 100 for k in range(1, 1001)], [k * 11 / 100 for k in range(1, 91)]
     numbers = numbered([rows(long, 0.005), rows(short, 0.005)])
     first, second = thinned(numbers, 400)

@@ -29,7 +29,7 @@ def dc(make_run: MakeRun, name: str, errors: list[float], **kwargs: object) -> N
     make_run(name, errors, algorithm="dc_asgd_a", config={"algorithm.lambda0": 2.0}, **kwargs)
 
 
-def test_cells_hold_mean_and_spread_beside_the_paper(make_run: MakeRun, tmp_path: Path) -> None:
+def test_cells_hold_mean_and_spread(make_run: MakeRun, tmp_path: Path) -> None:
     for seed, (plain, compensated) in enumerate([(12.0, 10.0), (13.0, 11.1), (14.0, 11.9)]):
         make_run(f"a{seed}", [50.0, plain], seed=seed)
         dc(make_run, f"b{seed}", [50.0, compensated], seed=seed)
@@ -50,7 +50,7 @@ def test_another_order_than_the_papers_is_said(make_run: MakeRun, tmp_path: Path
     assert block.orders() == ["M=4, best first: ASGD, DC; the paper's order is DC, ASGD"]
 
 
-def test_equal_cells_are_not_put_in_an_order(make_run: MakeRun, tmp_path: Path) -> None:
+def test_equal_cells_have_no_order(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [90.0])
     dc(make_run, "b", [90.0])
     (block,) = measure_exhibit(TABLE, collect([tmp_path]))
@@ -67,13 +67,13 @@ def test_settings_are_not_mixed(make_run: MakeRun, tmp_path: Path) -> None:
     assert sorted(block.scale or "" for block in blocks) == ["", "", "quick"]
 
 
-def test_where_data_lie_and_on_what_is_no_setting(make_run: MakeRun, tmp_path: Path) -> None:
+def test_place_and_device_are_not_settings(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [12.0], config={"dataset.root": "/here", "run.device": "cuda", "run.threads": 1})
     make_run("b", [13.0], workers=8, config={"dataset.root": "/there", "run.device": "cpu", "run.threads": 2})
     assert len(measure_exhibit(TABLE, collect([tmp_path]))) == 1
 
 
-def test_runs_of_other_models_and_lambdas_do_not_belong(make_run: MakeRun, tmp_path: Path) -> None:
+def test_runs_of_other_settings_are_left_out(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [12.0], model="resnet8")
     make_run("b", [12.0], algorithm="dc_asgd_a", config={"algorithm.lambda0": 5.0})
     make_run("c", [12.0])
@@ -83,7 +83,7 @@ def test_runs_of_other_models_and_lambdas_do_not_belong(make_run: MakeRun, tmp_p
     assert sorted(run.name for run in block.runs) == ["runs/c", "runs/d"]
 
 
-def test_of_the_same_seed_the_ended_run_counts(make_run: MakeRun, tmp_path: Path) -> None:
+def test_ended_run_of_a_seed_counts(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a-ended", [12.0])
     make_run("b-stopped", [30.0, 20.0, 10.0], status="interrupted", config={"run.epochs": 1.0})
     make_run("c", [12.0], workers=8)
@@ -91,7 +91,7 @@ def test_of_the_same_seed_the_ended_run_counts(make_run: MakeRun, tmp_path: Path
     assert block.cells["ASGD, M=4"].values == {0: 12.0}
 
 
-def test_a_run_that_did_not_complete_is_told(make_run: MakeRun, tmp_path: Path) -> None:
+def test_incomplete_run_is_named(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [90.0], status="diverged")
     make_run("b", [12.0], workers=8)
     (block,) = measure_exhibit(TABLE, collect([tmp_path]))
@@ -107,7 +107,7 @@ def test_a_figure_needs_half_of_its_curves(make_run: MakeRun, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("errors", [[], [None]])
-def test_a_run_without_a_number_is_no_number(make_run: MakeRun, tmp_path: Path, errors: list[float | None]) -> None:
+def test_run_without_a_number(make_run: MakeRun, tmp_path: Path, errors: list[float | None]) -> None:
     make_run("a", errors)
     make_run("b", [12.0], workers=8, config={"run.epochs": float(len(errors))})
     make_run("c", [12.0], algorithm="dc_asgd_a", config={"algorithm.lambda0": 2.0, "run.epochs": float(len(errors))})
@@ -115,7 +115,7 @@ def test_a_run_without_a_number_is_no_number(make_run: MakeRun, tmp_path: Path, 
     assert "ASGD, M=4" not in block.cells or block.cells["ASGD, M=4"].mean is None
 
 
-def test_a_run_that_has_not_ended_is_no_measurement(make_run: MakeRun, tmp_path: Path) -> None:
+def test_unfinished_run_is_not_measured(make_run: MakeRun, tmp_path: Path) -> None:
     for seed in (0, 1):
         make_run(f"a{seed}", [12.0], status="running", seed=seed)
         dc(make_run, f"b{seed}", [10.0], seed=seed)
@@ -134,7 +134,7 @@ def reach(make_run: MakeRun, name: str, passes: float | None, **kwargs: object) 
     make_run(name, [50.0], summary={"epochs_to_target": passes}, **kwargs)
 
 
-def test_seeds_without_a_value_are_told_and_leave_a_claim_undecided(make_run: MakeRun, tmp_path: Path) -> None:
+def test_seeds_without_a_value_leave_claims_undecided(make_run: MakeRun, tmp_path: Path) -> None:
     for seed, passes in enumerate((3.0, None, None)):
         reach(make_run, f"a{seed}", passes, seed=seed)
         config = {"algorithm.lambda0": 2.0}
@@ -152,7 +152,7 @@ def test_seeds_without_a_value_are_told_and_leave_a_claim_undecided(make_run: Ma
     assert block.orders() == []
 
 
-def test_a_run_that_has_not_ended_lacks_nothing_yet(make_run: MakeRun, tmp_path: Path) -> None:
+def test_unfinished_run_lacks_nothing_yet(make_run: MakeRun, tmp_path: Path) -> None:
     for seed, status in enumerate(("completed", "completed", "running")):
         reach(make_run, f"a{seed}", None if status == "running" else 3.0, seed=seed, status=status)
         config = {"algorithm.lambda0": 2.0}
@@ -170,7 +170,7 @@ def test_a_run_that_has_not_ended_lacks_nothing_yet(make_run: MakeRun, tmp_path:
         ((3.0, 4.0), (6.0, 7.0), "0.1"),
     ],
 )
-def test_of_tuned_values_that_with_fewer_gaps_is_best(
+def test_tuned_value_with_fewer_gaps_wins(
     make_run: MakeRun, tmp_path: Path, low: tuple[float | None, ...], high: tuple[float | None, ...], best: str
 ) -> None:
     for lr, reached in ((0.1, low), (0.5, high)):
@@ -183,7 +183,7 @@ def test_of_tuned_values_that_with_fewer_gaps_is_best(
     assert f"ASGD, M=4: schedule.lr={best}, the best of 3" in block.tuned
 
 
-def test_a_whole_row_of_a_table_is_told_however_large_the_table(make_run: MakeRun, tmp_path: Path) -> None:
+def test_whole_row_of_a_large_table(make_run: MakeRun, tmp_path: Path) -> None:
     rows, methods = [f"M={2**k}" for k in range(6)], ["asgd", "ssgd", "dc_asgd_a"]
     cells = [Cell(row, m, {"workers": int(row[2:]), "algorithm": m}, None) for row in rows for m in methods]
     exhibit = replace(TABLE, rows=rows, columns=methods, cells=cells, claims=[])

@@ -20,7 +20,7 @@ def test_a_finished_run_is_read(make_run: MakeRun, tmp_path: Path) -> None:
     assert run.value("no.such.key") is None
 
 
-def test_a_running_run_whose_last_line_is_being_written(make_run: MakeRun, tmp_path: Path) -> None:
+def test_run_whose_last_line_is_torn(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run("a", [50.0, 40.0], status="running", summary={"final_test_error": None})
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 3.0, "test_er')
@@ -61,7 +61,7 @@ def test_lines_that_cannot_be_read_are_counted(make_run: MakeRun, tmp_path: Path
     assert run.curve("test_error") == [50.0, None]
 
 
-def test_activity_is_read_as_far_as_it_is_shown(make_run: MakeRun, tmp_path: Path) -> None:
+def test_timeline_is_read_as_shown(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run("a", [50.0])
     span = {"worker": 0, "what": "compute", "start": 0.0, "end": 1.0}
     (folder / "timeline.jsonl").write_text("".join(json.dumps(span) + "\n" for _ in range(5000)))

@@ -17,7 +17,7 @@ def rows(tmp_path: Path) -> list[list[str]]:
     return [line for line in found if line[0] != "run"]
 
 
-def test_a_mean_is_of_ended_runs_and_of_each_seed_once(make_run: MakeRun, tmp_path: Path) -> None:
+def test_mean_takes_each_ended_seed_once(make_run: MakeRun, tmp_path: Path) -> None:
     planned = {"run.epochs": 3.0}
     make_run("a", [60.0], status="interrupted", config=planned)
     make_run("b", [60.0, 30.0, 10.0])
@@ -29,7 +29,7 @@ def test_a_mean_is_of_ended_runs_and_of_each_seed_once(make_run: MakeRun, tmp_pa
     assert rows(tmp_path) == [["asgd M=4", "0, 1", "completed, left out: seed 2 interrupted", *ended]]
 
 
-def test_where_no_run_has_ended_the_furthest_of_each_seed_is_told(make_run: MakeRun, tmp_path: Path) -> None:
+def test_furthest_run_where_none_ended(make_run: MakeRun, tmp_path: Path) -> None:
     planned = {"run.epochs": 3.0}
     make_run("a", [60.0, 40.0], status="interrupted", config=planned)
     make_run("b", [50.0], status="running", config=planned)
@@ -38,7 +38,7 @@ def test_where_no_run_has_ended_the_furthest_of_each_seed_is_told(make_run: Make
     assert rows(tmp_path) == [["asgd M=4", "0, 1", "interrupted, running", *found]]
 
 
-def test_a_mean_says_how_many_seeds_have_the_value(make_run: MakeRun, tmp_path: Path) -> None:
+def test_mean_names_its_seeds(make_run: MakeRun, tmp_path: Path) -> None:
     for seed, error in enumerate((20.0, None, None)):
         make_run(str(seed), [60.0, error], seed=seed, summary={"best_test_error": 20.0})
     [[*_, error, best, _]] = rows(tmp_path)

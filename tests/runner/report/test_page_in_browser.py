@@ -152,7 +152,7 @@ def test_figures_are_drawn(visit) -> None:
     assert "holds" in page.inner_text("#papers .claims")
 
 
-def test_the_table_sorts_filters_and_tells_the_time_to_an_error(visit) -> None:
+def test_table_sorts_and_filters(visit) -> None:
     page = visit()
     button = page.locator('th[data-column="final_test_error"] button')
     button.click()
@@ -175,7 +175,7 @@ def test_the_table_sorts_filters_and_tells_the_time_to_an_error(visit) -> None:
     assert "–" in column(page, "time_to")
 
 
-def test_curves_follow_the_choice_of_metric_axis_and_runs(visit) -> None:
+def test_curves_follow_the_controls(visit) -> None:
     page = visit()
     title = "document.getElementById('plot').layout.{}axis.title.text"
     page.select_option("#metric", "train_loss")
@@ -207,7 +207,7 @@ def mean_of(browser, tmp_path: Path) -> tuple[str, list[float], list[float]]:
     return tuple(line)
 
 
-def test_a_mean_is_of_ended_runs_and_of_each_seed_once(browser, make_run: MakeRun, tmp_path: Path) -> None:
+def test_mean_takes_each_ended_seed_once(browser, make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [60.0], status="interrupted", config={"run.epochs": 3.0})
     make_run("b", [60.0, 30.0, 10.0])
     make_run("c", [60.0, 30.0, 12.0], seed=1)
@@ -215,7 +215,7 @@ def test_a_mean_is_of_ended_runs_and_of_each_seed_once(browser, make_run: MakeRu
     assert mean_of(browser, tmp_path) == ("asgd M=4 (2 seeds)", [1, 2, 3], [60, 30, 11])
 
 
-def test_a_mean_is_at_evaluations_that_all_runs_have(browser, make_run: MakeRun, tmp_path: Path) -> None:
+def test_mean_is_at_common_evaluations(browser, make_run: MakeRun, tmp_path: Path) -> None:
     # The longer run is thinned, and keeps the rows that the other has.
     for seed, (every, count) in enumerate([(0.5, 100), (0.02, 2500)]):
         errors: list[float | None] = [80 / (1 + every * k) for k in range(1, count + 1)]
@@ -225,7 +225,7 @@ def test_a_mean_is_at_evaluations_that_all_runs_have(browser, make_run: MakeRun,
     assert y == pytest.approx([80 / (1 + passes) for passes in x], rel=1e-4)
 
 
-def test_a_name_with_html_in_it_is_text(visit) -> None:
+def test_html_in_names_is_escaped(visit) -> None:
     page = visit()
     assert page.locator("img").count() == 0
     page.fill("#filter", "evil")
@@ -253,7 +253,7 @@ def test_titles_of_panels_are_whole(visit, width: int) -> None:
     assert page.evaluate(HIDDEN_TEXTS) == []
 
 
-def test_all_of_it_can_be_reached_by_keyboard(visit) -> None:
+def test_keyboard_reaches_everything(visit) -> None:
     page = visit()
     # The link before the table leads past its rows.
     page.focus("#past")

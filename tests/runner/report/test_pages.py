@@ -58,7 +58,7 @@ def test_a_papers_page_has_its_tables_alone(make_run: MakeRun, tmp_path: Path) -
     assert "The runs are those of [Errors (table 1)](thesis.md)." in paper
 
 
-def test_what_belongs_to_no_paper_has_a_page(make_run: MakeRun, tmp_path: Path) -> None:
+def test_runs_of_no_paper_have_a_page(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("other", [50.0], model="none", workers=2)
     notes = tmp_path / "notes.md"
     notes.write_text("At the top.\n\n## thesis/table1\n\nOf the table.\n\n## Later\n\nThe end.\n")
@@ -82,7 +82,7 @@ def test_the_projects_own_archives_are_whole() -> None:
 
 
 @pytest.mark.slow
-def test_the_projects_own_results_are_up_to_date(tmp_path: Path) -> None:
+def test_committed_results_are_up_to_date(tmp_path: Path) -> None:
     # The same places below another folder, so that the links are the same.
     (tmp_path / "docs").mkdir()
     shutil.copy(ROOT / "docs" / "notes.md", tmp_path / "docs" / "notes.md")

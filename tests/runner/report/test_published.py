@@ -22,14 +22,14 @@ def write(folder: Path, exhibits: object) -> Path:
     return folder
 
 
-def test_only_cells_with_a_value_exist_and_columns_go_before_rows(tmp_path: Path) -> None:
+def test_cells_exist_where_published(tmp_path: Path) -> None:
     (exhibit,) = load(write(tmp_path, {"table1": EXHIBIT}))
     assert exhibit.id == "a_paper/table1"
     assert [(cell.id, cell.published) for cell in exhibit.cells] == [("SGD, M=4", 8.65), ("ASGD, M=4", 9.27)]
     assert [cell.match["workers"] for cell in exhibit.cells] == [1, 4]
 
 
-def test_a_paper_may_have_a_file_for_each_chapter(tmp_path: Path) -> None:
+def test_paper_with_a_file_per_chapter(tmp_path: Path) -> None:
     folder = write(tmp_path, {"table1": EXHIBIT}) / "a_paper"
     second = {"paper": "A paper, chapter 2", "exhibits": {"table2": EXHIBIT}}
     (folder / "published_chapter2.yaml").write_text(yaml.safe_dump(second, sort_keys=False))
@@ -39,7 +39,7 @@ def test_a_paper_may_have_a_file_for_each_chapter(tmp_path: Path) -> None:
     ]
 
 
-def test_a_figure_takes_over_what_it_does_not_say(tmp_path: Path) -> None:
+def test_figure_inherits_unsaid_settings(tmp_path: Path) -> None:
     figure = {"same_as": "table1", "kind": "curves", "source": "figure 2", "title": "Curves"}
     table, curves = load(write(tmp_path, {"table1": EXHIBIT, "figure2": figure}))
     assert (curves.kind, curves.source, curves.cells) == ("curves", "figure 2", table.cells)
@@ -61,7 +61,7 @@ def test_a_mistake_is_named(tmp_path: Path, change: dict[str, object], message: 
 
 
 @pytest.mark.parametrize("exhibit", load(), ids=lambda exhibit: exhibit.id)
-def test_the_papers_claims_name_cells_that_are_there(exhibit) -> None:
+def test_claims_name_existing_cells(exhibit) -> None:
     names = {cell.id for cell in exhibit.cells}
     assert names
     for claim in exhibit.claims:

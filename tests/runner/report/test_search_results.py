@@ -50,12 +50,12 @@ def test_more_is_better_of_accuracies() -> None:
     assert search.lines("best_accuracy")[1] == "beside it: 1, 1 0.5000 (−0.4000)"
 
 
-def test_what_is_apart_is_a_search_of_its_own() -> None:
+def test_other_settings_are_another_search() -> None:
     found = searches([*tried({(1, 1): 3, (2, 1): 2}, "a"), *tried({(1, 1): 1, (2, 1): 9}, "b")], METRIC)
     assert [search.best.name for search in found] == ["2, 1", "1, 1"]
 
 
-def test_searches_among_runs_differ_in_numbers_of_method_and_schedule_alone(make_run: MakeRun, tmp_path: Path) -> None:
+def test_searches_differ_in_numbers_alone(make_run: MakeRun, tmp_path: Path) -> None:
     for lr, error in ((0.1, 30.0), (0.2, 20.0), (0.4, 25.0)):
         make_run(f"a{lr}", [error], config={"schedule.lr": lr})
         make_run(f"b{lr}", [error], config={"run.batch_size": int(lr * 100)})
@@ -98,7 +98,7 @@ def test_a_seed_that_was_repeated_counts_once(make_run: MakeRun, tmp_path: Path)
     assert search.lines(METRIC)[0] == "best of 3: schedule.lr=0.2 at 20.50 ± 0.71"
 
 
-def test_a_setting_that_some_seeds_have_no_value_for_is_not_the_best(make_run: MakeRun, tmp_path: Path) -> None:
+def test_setting_with_missing_seeds_is_not_best(make_run: MakeRun, tmp_path: Path) -> None:
     for lr, errors in ((0.1, (30.0, 31.0)), (0.2, (20.0, None)), (0.4, (25.0, 26.0))):
         for seed, error in enumerate(errors):
             make_run(f"{lr}/{seed}", [error], config={"schedule.lr": lr}, seed=seed, status="diverged")

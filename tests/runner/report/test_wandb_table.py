@@ -42,7 +42,7 @@ def runs(make_run: MakeRun, tmp_path: Path) -> Path:
         (config(experiment=None), "2026-01-01_00-00-00_abc"),
     ],
 )
-def test_runs_of_an_experiment_are_one_group_whenever_they_ran(given: DictConfig, name: str) -> None:
+def test_experiment_runs_are_one_group(given: DictConfig, name: str) -> None:
     assert group_of(given, Path("outputs/x/2026-01-01_00-00-00_abc")) == name
 
 
@@ -99,7 +99,7 @@ print(write(OmegaConf.load("config.yaml"), Path("runs/sweep"), [Path("runs/first
 
 
 @pytest.mark.slow
-def test_what_wandb_keeps_can_be_read_with_its_own_reader(runs: Path, tmp_path: Path) -> None:
+def test_wandb_reads_its_own_table(runs: Path, tmp_path: Path) -> None:
     OmegaConf.save(config(), tmp_path / "config.yaml")
     done = subprocess.run([sys.executable, "-c", WRITE], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -133,7 +133,7 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path):
 
 
 @pytest.mark.parametrize("place", ["nowhere", "."])
-def test_a_place_without_a_trace_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str):
+def test_place_without_a_trace_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=rf"^cluster.trace={place}: .*allowed: a run folder with a trace.jsonl"):
         Trace.read(place)
@@ -159,7 +159,7 @@ def test_trace_of_another_run_is_refused(tmp_path: Path, override: str, line: st
         trace.check(parts.trace_facts(), len(parts.batches))
 
 
-def test_another_machine_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_other_machine_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     parts = build.build_run(compose(*RUN))
     about = parts.trace_facts() | {"isa": "SSE2", "torch": "0.1"}
     with caplog.at_level(logging.WARNING, "dcrun"):
@@ -169,7 +169,7 @@ def test_another_machine_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptu
     assert "its run ended after update 0 of 4" in caplog.messages[1]
 
 
-def test_the_same_machine_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_same_machine_is_not_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     parts = build.build_run(compose(*RUN))
     records = [Record(PUSH, 0, version=v, time=1.0) for v in range(len(parts.batches))]
     with caplog.at_level(logging.WARNING, "dcrun"):

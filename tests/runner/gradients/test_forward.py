@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -39,15 +41,27 @@ def test_images_get_the_networks_memory_order():
     assert last.arranged(vectors) is vectors
 
 
-def test_float32_inside_and_as_before_after(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    ours, exact = forward(precision="bf16"), forward().outputs(INPUTS)
-    with pytest.raises(RuntimeError, match="inside"), ours.in_float32():
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def _fail_in_float32(ours: NetworkForward, exact: torch.Tensor) -> None:
+    with ours.in_float32():
         assert torch.equal(ours.outputs(INPUTS), exact)
         assert not torch.backends.cuda.matmul.allow_tf32
         assert not torch.backends.cudnn.allow_tf32
         raise RuntimeError("inside")
+
+
+@pytest.mark.usefixtures("tf32")
+def test_float32_inside_and_as_before_after():
+    ours, exact = forward(precision="bf16"), forward().outputs(INPUTS)
+    with pytest.raises(RuntimeError, match="inside"):
+        _fail_in_float32(ours, exact)
     assert ours.precision == "bf16"
     assert torch.backends.cuda.matmul.allow_tf32
     assert torch.backends.cudnn.allow_tf32

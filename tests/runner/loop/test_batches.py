@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.loop.batches import Batches, Leases
+from runner.loop.batches import Batches, Leases, relative_share
 
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5))
 
@@ -110,3 +110,22 @@ def test_a_state_is_a_copy():
     leases.lease(1)
     leases.release(0)
     assert (state["next"], state["held"], state["returned"]) == (1, {0: 0}, [])
+
+
+def test_no_more_idle_workers_wake_than_batches_return():
+    leases = Leases(Batches(samples=8, size=4, seed=0, epochs=1))
+    assert [leases.lease(worker) is None for worker in (0, 1, 3, 2)] == [False, False, True, True]
+    assert leases.release(0) == [2], "one batch came back; the smallest number asks first"
+    assert leases.release(3) == [2], "it is still there"
+
+
+def test_lost_workers_wake_nobody_with_nothing():
+    leases = Leases(Batches(samples=4, size=4, seed=0, epochs=1))
+    leases.lease(0)
+    leases.lease(1)
+    assert leases.release(2) == []
+
+
+@pytest.mark.parametrize(("own", "samples", "share"), [(2, 6, 1.0), (1, 1, 3.0), (0, 1, 0.0), (2, 5, 1.2)])
+def test_shares_are_relative_to_an_equal_cut(own: int, samples: int, share: float):
+    assert relative_share(own, samples, 3) == share

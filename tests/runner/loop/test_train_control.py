@@ -201,6 +201,17 @@ def test_a_test_loss_that_is_not_finite_is_a_divergence_too(tmp_path: Path):
         run.update()
 
 
+def test_next_checkpoint_survives_one(tmp_path: Path):
+    """Resumed from the checkpoint at 2 passes, a run writes its next one at 4, not at the next evaluation."""
+    run, other = Fixture(tmp_path, checkpoint_every=2.0), Fixture(tmp_path, checkpoint_every=2.0)
+    for _ in range(4):
+        run.update()
+    other.control.load_state_dict(run.saved[-1][1]["course"])
+    for _ in range(4):
+        other.update()
+    assert [updates for updates, _ in other.saved] == [8]
+
+
 def test_the_state_continues_where_it_was(tmp_path: Path):
     run, other = Fixture(tmp_path, checkpoint_every=2.0), Fixture(tmp_path, checkpoint_every=2.0)
     for _ in range(3):

@@ -79,6 +79,15 @@ def test_a_short_last_step_counts_every_sample_once(tmp_path: Path):
     assert float(trial.executor.weights()) == 6.75
 
 
+def test_uneven_shares_weigh_by_samples(tmp_path: Path):
+    """Steps of 8 and 5 samples: two workers' mean is the gradient of the whole batch, as one worker takes it."""
+    setting = ("algorithm=ssgd", "model=mlp", "dataset.limit_train=13", "run.epochs=2")
+    apart = train(*setting, "cluster.workers=2", "run.batch_size=4", folder=tmp_path).weights
+    alone = train(*setting, "cluster.workers=1", "run.batch_size=8", folder=tmp_path).weights
+    for name, weight in apart.items():
+        torch.testing.assert_close(weight, alone[name], msg=name)
+
+
 @pytest.mark.parametrize("stop_after", [1, 2, 4])
 def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not(stop_after: int, tmp_path: Path):
     overrides = ("run.epochs=3", "algorithm.momentum=0.5")

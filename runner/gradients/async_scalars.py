@@ -19,12 +19,14 @@ class AsyncScalars:
     def __call__(self, numbers: Tensor) -> list[float] | None:
         """Return values that `numbers`, on a GPU, had at an earlier look; None while they are on their way."""
         values = None
+        # Reading a GPU's tensor directly would make the host wait for all work queued before it.
         if self._landing is None or self._landed is None:
             self._landing = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
             self._landed = torch.cuda.Event()
         elif self._landed.query():
             values = self._landing.tolist()
         else:
+            # Starting another copy now would overwrite the one that is on its way.
             return None
         self._landing.copy_(numbers, non_blocking=True)
         self._landed.record(torch.cuda.current_stream(numbers.device))

@@ -89,6 +89,7 @@ class _WarmUpStream:
         self.context = torch.cuda.stream(stream)
 
     def __enter__(self) -> None:
+        # What was queued before may still write what the warm-up reads.
         self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
         self.context.__enter__()
 
@@ -147,7 +148,9 @@ class CapturedSteps:
             self._seen.add(key)
             self.step(ids, epoch, arriving)
             return
+        # Into the buffer that the graph reads; the copy is queued before the replay on the same stream, so in order.
         captured.ids.copy_(ids, non_blocking=True)
+        # Filled only where it changes: each launch that a step saves is what graphs are for.
         if epoch != self._held_epoch:
             self._epoch.fill_(epoch)
             self._held_epoch = epoch

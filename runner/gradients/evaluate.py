@@ -42,6 +42,7 @@ class Evaluator:
             replica.weights.copy_(weights)
         replica.statistics.copy_(statistics)
         module: Any = replica.module.eval()
+        # On the device and in float64: read once at the end, and sums of many losses lose no digits.
         totals = torch.zeros(3, dtype=torch.float64, device=replica.weights.device)
         n = len(self.split)
         streams = hasattr(self.split, "expect")

@@ -171,6 +171,7 @@ class NetworkOracle(NetworkForward):
         replica = self.replica
         size = batch.ids.numel()
         arriving = w if self.side_stream is not None and size and self.side_stream.can_copy(w) else None
+        # Weights that live in the replica, as a single worker's do, need no copy.
         if arriving is None and w.data_ptr() != replica.weights.data_ptr():
             replica.weights.copy_(w, non_blocking=True)
         if size == 0:
@@ -207,6 +208,7 @@ class NetworkOracle(NetworkForward):
         try:
             return prepare()
         finally:
+            # Also where preparing fails: a copy that nobody waits for would write into the next step's weights.
             arrived()
 
     def _load(self, w: Tensor) -> None:
@@ -232,6 +234,7 @@ class NetworkOracle(NetworkForward):
         replica.gradient.zero_()
         size = batch.ids.numel()
         if self._has_dropout:
+            # By batch, so that it does not matter who computes the gradient, or when.
             torch.manual_seed(derive(self.seed, "dropout", batch.number))
         replica.module.train()
         parts = self._pieces(batch.ids) if pieces is None else batch.ids.tensor_split(pieces)

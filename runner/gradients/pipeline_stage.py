@@ -116,6 +116,7 @@ class PipelineStage:
         """See `algorithms.pipeline.Stage.play`."""
         with torch.no_grad():
             outputs = self._run(features, features.inputs, self._views(w), track)
+        # A pass without a graph holds no more than the method does.
         self._note(None)
         return outputs
 
@@ -131,8 +132,10 @@ class PipelineStage:
 
         def pack(saved: Tensor) -> Tensor:
             storage = saved.untyped_storage()
+            # Weights are counted by the method where it stashes copies of them.
             if storage.data_ptr() != own:
                 storages[storage.data_ptr()] = storage.nbytes()
+            # Detached, or the graph would hold itself alive through its own outputs.
             return saved.detach()
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):

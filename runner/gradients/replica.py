@@ -51,6 +51,7 @@ class Replica:
             with torch.no_grad():
                 view = self._view(self.weights, low, p)
                 view.copy_(p)
+                # The parameter stays the same object: shared weights, hooks and `state_dict` keep knowing it.
                 p.data = view
                 p.grad = self._view(self.gradient, low, p)
         norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
@@ -96,6 +97,7 @@ class Replica:
                 assert p.grad is not None
                 views.append(p.grad)
                 values.append(value)
+        # Parameters that the loss does not reach keep no gradient of the step before.
         if sum(value.numel() for value in values) < self.gradient.numel():
             self.gradient.zero_()
         torch._foreach_copy_(views, values)  # pyright: ignore[reportPrivateImportUsage]

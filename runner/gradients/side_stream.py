@@ -45,10 +45,12 @@ class CudaSideStream:
 
     def start(self, work: Callable[[], None]) -> Callable[[], None]:
         """See `SideStream.start`; `work` must neither allocate nor free GPU memory, which belongs to a stream."""
+        # The copy overwrites weights that kernels queued before may still be reading.
         self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
         with torch.cuda.stream(self.stream):
             work()
         return self._join
 
     def _join(self) -> None:
+        # The device waits, not the host, which goes on launching kernels.
         torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)

@@ -36,6 +36,7 @@ def count_pushes(method: Stateful, *, samples: int, size: int, epochs: float) ->
     """
     if method.barrier_cost.gradients == 0 and method.cost.gradients == 1:
         return None
+    # The tolerance keeps a rounding of the products from asking for one more push.
     budget, spent, count = epochs * samples - 1e-6, 0.0, 0
     per_epoch = math.ceil(samples / size)
     barrier = next_barrier(method, -1)
@@ -51,6 +52,8 @@ def count_pushes(method: Stateful, *, samples: int, size: int, epochs: float) ->
 
 def sum_messages(answers: Iterable[Message]) -> Message:
     """Return the sum of messages, added up in their order; the first one's tensors are not changed."""
+    # One after the other in the order of the shards, not of arrival: float addition is not associative, and a barrier
+    # has to give the same bits simulated, on processes and in a replay.
     total: Message = {}
     for answer in answers:
         if not total:

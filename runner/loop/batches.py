@@ -84,6 +84,8 @@ class Batches:
 
     def batch(self, number: int) -> Batch:
         """Return batch `number` of the run, counted from 0."""
+        # A function of (seed, number), not of who asks or what was drawn before: a resumed run, a replayed trace and a
+        # worker that takes over a lost one's batch all see the same samples.
         epoch, position = divmod(number, self.per_epoch)
         ids = self._order(epoch)[position * self.size : (position + 1) * self.size]
         return Batch(number, epoch, ids)
@@ -101,6 +103,7 @@ class Batches:
         epoch, position = divmod(number, self.per_epoch)
         size = len(shard_range(min(self.size, self.samples - position * self.size), of, rank))
         pool = self._pool(tuple(shards))
+        # On the CPU whatever the device is: its generator gives the same numbers on every machine.
         generator = torch.Generator().manual_seed(derive(self.seed, "drawn", number, rank))
         chosen = torch.randint(len(pool), (size,), generator=generator)
         return Batch(number, epoch, pool[chosen.to(self.device)], pool)
@@ -138,6 +141,7 @@ class Batches:
             generator = torch.Generator().manual_seed(derive(self.seed, "permutation", epoch))
             order = torch.randperm(self.samples, generator=generator)
             if self.device.type == "cuda":
+                # From page-locked memory the copy runs while the host goes on to launch the epoch's first step.
                 order = order.pin_memory().to(self.device, non_blocking=True)
             # Where an epoch ends, some workers still hold batches of it while others have begun the next.
             self._orders = dict([*self._orders.items(), (epoch, order)][-EPOCHS_KEPT:])
@@ -174,6 +178,7 @@ class Leases:
         if self.quota is not None and self._handed_out >= self.quota:
             self.idle.add(worker)
             return None
+        # What a lost worker held goes first, so that its epoch is complete before much of the next is done.
         if self.returned:
             number = self.returned.pop(0)
         elif self.next < len(self.batches):
@@ -220,6 +225,7 @@ class Leases:
         self.idle.discard(worker)
         if worker in self.held:
             self.returned.append(self.held.pop(worker))
+        # In the order of their numbers, so that a replay wakes the same ones.
         return sorted(self.idle)[: len(self.returned)]
 
     def restart(self) -> None:

@@ -35,6 +35,7 @@ def synchronize(tensor: Tensor) -> None:
 
 def _after(due: float, every: float, epoch: float) -> float:
     """Return the first of `due`, `due + every`, ... that is not reached yet."""
+    # The tolerance: effective passes are quotients, and a whole one may come out a rounding below.
     return due + every * (math.floor((epoch + 1e-9 - due) / every) + 1)
 
 
@@ -153,6 +154,7 @@ class TrainControl:
         self.updates += 1
         self.seconds = seconds
         self.report_step(self.updates)
+        # Reading the sums takes as long as a small update: not each time.
         if totals is not None and self.updates % CHECK_EVERY == 0:
             self._look(totals)
         self.logger.progress(
@@ -170,6 +172,7 @@ class TrainControl:
         if numbers is None:
             return
         loss, _, count = numbers
+        # A GPU's sums are of some moment before: when they were infinite first would differ from run to run.
         if not math.isfinite(loss) and not totals.is_cuda:
             raise Stop("diverged")
         if count:
@@ -210,6 +213,7 @@ class TrainControl:
         Raises:
             Stop: the loss is NaN or infinite, or a signal asked to stop.
         """
+        # First the device, then the clock: work that is still queued is training's time, not the evaluation's.
         synchronize(totals)
         self.pause()
         save = finished
@@ -246,6 +250,7 @@ class TrainControl:
             **executor.columns(),
             **objective,
         }
+        # Written before the loss is judged, so that a run that diverged shows where.
         self.logger.log(row, samples_per_second=self.samples_seen / self.train_wall if self.train_wall else None)
         if not math.isfinite(loss) or not all(map(math.isfinite, (*tested.values(), *objective.values()))):
             raise Stop("diverged")
@@ -257,6 +262,8 @@ class TrainControl:
 
     def _checkpoint(self, executor: Executor) -> None:
         assert self.folder is not None
+        # The spans go to the file before the state is taken, which counts the lines that are there: whoever resumes
+        # cuts the file to that number, so no span is lost or told twice.
         executor.activity.flush(self.folder)
         # "course" is what checkpoints call it since their first version.
         self.save(self.updates, {"course": self.state_dict(), "executor": executor.state_dict()})

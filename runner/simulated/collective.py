@@ -108,6 +108,7 @@ class SimulatedCollective(Executor):
         step = Step(lr=rate.lr, decay=rate.decay)
         samples = sum(len(batch.ids) for batch in shares)
         combined: Message | None = None
+        # In the order of the ranks, which is the order of the sum: the same bits whoever is fastest on the clock.
         for rank, batch in enumerate(shares):
             share = relative_share(len(batch.ids), samples, self.workers)
             method = self.methods[rank if len(self.methods) > 1 else 0]
@@ -213,6 +214,7 @@ class SimulatedCollective(Executor):
             "totals": self.oracle.totals,
             "now": self.now,
             "step": self.step,
+            # With what was combined: it was summed from weights that have moved on since.
             "travelling": [list(item) for item in self.travelling],
             "communication": self.communication.state_dict(),
             "activity": self.activity.state_dict(),
@@ -226,6 +228,7 @@ class SimulatedCollective(Executor):
         self.oracle.totals.copy_(state["totals"])
         self.now = list(state["now"])
         self.step = state["step"]
+        # Checkpoints are loaded to CPU memory; what travels is not copied into tensors of its own, so it is moved here.
         device = self.statistics.device
         self.travelling = deque(
             Travelling(due, begin, arrival, {name: tensor.to(device) for name, tensor in combined.items()})

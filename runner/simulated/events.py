@@ -111,6 +111,8 @@ class ClockEvents:
         self.activity.span(worker, "transfer", now, begin)
         self.activity.span(worker, "compute", begin, end)
         self.activity.span(worker, "transfer", end, arrival)
+        # Only the time is kept: the gradient is evaluated when its push is handled. It depends on what was pulled and
+        # on the batch, not on when it is computed, so no gradient has to be stored while it is in flight.
         heapq.heappush(self.heap, (arrival, worker))
 
     def meet(self, rounds: Sequence[Round], shares: Sequence[float], gradients: float) -> float:
@@ -133,6 +135,7 @@ class ClockEvents:
                 self.activity.span(worker, "compute", heard, end)
                 self.activity.span(worker, "transfer", end, arrival)
                 arrivals.append((arrival, worker))
+            # The server takes answers in the order of arrival; their sum is in the order of the shards all the same.
             for arrival, _ in sorted(arrivals):
                 self._handle(arrival)
             now = self.free = max(heard, self.free)
@@ -169,6 +172,7 @@ class ClockEvents:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.tasks = list(state["tasks"])
+        # Files from before there were barriers have no `since`.
         self.since = list(state.get("since", self.since))
         self.free = state["free"]
         self.heap = [(arrival, worker) for arrival, worker in state["heap"]]

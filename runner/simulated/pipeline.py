@@ -102,6 +102,7 @@ class SimulatedPipeline(Executor):
         step = Step(lr=rate.lr, decay=rate.decay)
         batch = self.batches.batch(self.step)
         inputs, targets = self.oracle.split.batch(batch.ids, seed=self.oracle.seed, epoch=batch.epoch)
+        # Before the modules' own passes, which leave other weights and statistics behind.
         exact = None if self.directions is None else self.directions.exact(self.oracle, batch)
         size = len(targets)
         load = size / self.batches.size
@@ -140,6 +141,7 @@ class SimulatedPipeline(Executor):
 
     def _clock_backward(self, seconds: list[float], size: int) -> None:
         over = self.now[-1]
+        # A copy: decoupled modules wait for what was sent in the iteration before, while this one is written down.
         locked, arrivals = self.methods[0].locked, list(self.arrivals)
         for rank in reversed(range(self.workers)):
             self._wait(rank, max(over, self.now[rank]), max(over, self.now[rank]))
@@ -184,6 +186,7 @@ class SimulatedPipeline(Executor):
             "kept": [method.pending() for method in self.methods],
             "statistics": self.running_statistics(),
             "totals": self.oracle.totals,
+            # Lists of none or one: a file of tensors alone has no None.
             "travelling": [[] if delta is None else [delta] for delta in self.travelling],
             "arrivals": self.arrivals,
             "now": self.now,
@@ -198,6 +201,7 @@ class SimulatedPipeline(Executor):
         device = self.oracle.device
         running = state["statistics"].to(device).split([len(stage.running) for stage in self.partition.stages])
         for rank, (method, stage) in enumerate(zip(self.methods, self.partition.stages, strict=True)):
+            # What is recorded anew while restoring is no new peak of memory.
             stage.method = None
             restore_module(method, stage, state, rank, device)
             stage.running.copy_(running[rank])

@@ -104,6 +104,7 @@ class SimulatedMemory(Executor):
                 self._hold_barrier()
             return
         if self.oracle.streams:
+            # Decoding begins while others compute; the gradient is evaluated when the write begins.
             self.oracle.expect(batch)
         own = self.workers[worker]
         own.writing, own.piece, own.version, own.begin = False, 0, self.control.updates, now
@@ -125,6 +126,7 @@ class SimulatedMemory(Executor):
         self.method.snapshot(total.div_(self.batches.samples))
         self.control.spend(self.batches.samples * self.method.barrier_cost.gradients, max(ends))
         self.leases.quota = next_barrier(self.method, self.control.updates)
+        # Before anyone starts: a worker that starts may be the first to wait for the next barrier.
         self.waiting.clear()
         for worker, end in enumerate(ends):
             self.activity.span(worker, "wait", end, max(ends))

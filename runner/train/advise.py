@@ -2,7 +2,7 @@
 
 The model is that of delayed averaging (ICLR 2022 submission, section 3.3): a step of computing takes t_p, a
 combination t_c. Workers that communicate every τ steps and let a combination travel for d steps need
-τ t_p + max(0, t_c − d t_p) for τ steps, so a delay of d steps hides all communication where d t_p >= t_c. Where
+τ t_p + max(0, t_c − d t_p) for τ steps, so a delay of d steps hides all communication where d t_p >= t_c. If
 computing times vary, the slowest worker counts.
 """
 
@@ -194,7 +194,7 @@ def measured(components: RunComponents) -> Advice:
 
 
 def _rows(components: RunComponents) -> Iterable[int]:
-    """Return the numbers of workers to show: powers of two around the run's own; that alone where workers differ."""
+    """Return the numbers of workers to show: powers of two around the run's own; that alone if workers differ."""
     cluster = components.cfg.cluster
     if cluster.compute.speeds is not None or cluster.stragglers.workers is not None:
         return [components.workers]

@@ -7,9 +7,6 @@ components of its own.
 from __future__ import annotations
 
 import itertools
-import statistics
-import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,11 +18,8 @@ from algorithms.pipeline import Features, Pipeline
 from algorithms.shared_memory import SharedMemory
 from runner.loop.pipeline_schedule import backward, forward
 from runner.train.components import RunComponents
+from runner.train.timing import median_seconds
 
-TIMED = 5
-"""Steps that are timed; the median counts."""
-UNTIMED = 2
-"""Steps before them, in which caches fill and kernels are chosen."""
 STILL = Step(lr=0.0)
 
 
@@ -45,18 +39,6 @@ class Costs(NamedTuple):
     traffic: int
 
 
-def median_seconds(components: RunComponents, call: Callable[[], object]) -> float:
-    """Return the median seconds of a call, the work that it gives to a GPU included."""
-    times = []
-    for _ in range(UNTIMED + TIMED):
-        begin = time.perf_counter()
-        call()
-        if components.device.type == "cuda":
-            torch.cuda.synchronize(components.device)
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times[UNTIMED:])
-
-
 def server_costs(components: RunComponents) -> Costs:
     """Measure a worker's gradient and the server's update."""
     method: ParameterServer = components.method
@@ -71,9 +53,9 @@ def server_costs(components: RunComponents) -> Costs:
             method.collect(number, half.answer(oracle, number, batch))
     # What is pulled and pushed may be borrowed, and would change under the steps that follow.
     pulled = _copied(method.pull(0))
-    gradient = median_seconds(components, lambda: half.work(oracle, pulled, batch))
+    gradient = median_seconds(lambda: half.work(oracle, pulled, batch), components.device)
     message = _copied(half.work(oracle, pulled, batch))
-    update = median_seconds(components, lambda: method.push(0, message, STILL))
+    update = median_seconds(lambda: method.push(0, message, STILL), components.device)
     layout = method.layout(n)
     down, up = sum(layout.pull.values()), sum(layout.push.values())
     return Costs(gradient, update, 0 if method.sent(0) else workers * down, down + up)
@@ -87,10 +69,12 @@ def memory_costs(components: RunComponents) -> Costs:
     method.start(w, workers)
     # From the first snapshot on a direction may cost more than before it.
     batch = components.batches.batch(0)._replace(number=len(components.batches))
-    gradient = median_seconds(components, lambda: method.direction(oracle, w, batch))
+    gradient = median_seconds(lambda: method.direction(oracle, w, batch), components.device)
     v = method.direction(oracle, w, batch).clone()
     written = method.coordinates(n, np.random.default_rng(0))
-    update = median_seconds(components, lambda: method.write(slice(0, n) if written is None else written, v, 0.0))
+    update = median_seconds(
+        lambda: method.write(slice(0, n) if written is None else written, v, 0.0), components.device
+    )
     return Costs(gradient, update, workers * n, n + (n if written is None else len(written)))
 
 
@@ -101,11 +85,11 @@ def collective_costs(components: RunComponents) -> Costs:
     w = oracle.replica.weights.clone()
     method.start(w, 0, workers, components.cfg.run.compile)
     share = components.batches.shares(0, workers)[0]
-    gradient = median_seconds(components, lambda: method.local(oracle, share, STILL))
+    gradient = median_seconds(lambda: method.local(oracle, share, STILL), components.device)
     stacked = (workers,) if method.combine == "gather" else ()
     layout = method.layout(components.parameters)
     combined = {name: torch.zeros(*stacked, size, device=w.device) for name, size in layout.items()}
-    update = median_seconds(components, lambda: method.apply(combined, STILL))
+    update = median_seconds(lambda: method.apply(combined, STILL), components.device)
     copies = 0 if method.replicated else (workers - 1) * _elements(method.state())
     return Costs(gradient, update, copies, 2 * sum(layout.values()))
 
@@ -130,7 +114,7 @@ def pipeline_costs(components: RunComponents) -> Costs:
         iterate()
     others = sum(_elements(method.state()) for method in methods[1:])
     sizes = [partition.nbytes(rank, len(batch.ids)) // 4 for rank in range(workers - 1)]
-    return Costs(median_seconds(components, iterate), 0.0, others, 2 * max(sizes, default=0))
+    return Costs(median_seconds(iterate, components.device), 0.0, others, 2 * max(sizes, default=0))
 
 
 def _copied(message: Message) -> Message:

@@ -11,8 +11,9 @@ from rich.table import Table
 
 from runner.loop.barrier import count_barriers
 from runner.train.components import RunComponents
-from runner.train.costs import Costs, median_seconds
+from runner.train.costs import Costs
 from runner.train.executors import topology_of
+from runner.train.timing import median_seconds
 
 
 class Work(NamedTuple):
@@ -111,7 +112,7 @@ def _evaluation_seconds(components: RunComponents) -> float:
     ids = torch.arange(size)
     components.oracle.replica.module.eval()
     with torch.no_grad():
-        batch = median_seconds(components, lambda: components.oracle.loss(*test.batch(ids)))
+        batch = median_seconds(lambda: components.oracle.loss(*test.batch(ids)), components.device)
     return batch * len(test) / size
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 import tempfile
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -19,11 +17,7 @@ from runner.processes.async_collective import AsyncCollective
 from runner.processes.forkserver import forkserver_context
 from runner.processes.rendezvous import file_rendezvous, join_group
 from runner.train.components import RunComponents
-
-REPEATS = 7
-"""Measurements; the median counts."""
-WARM_UP = 2
-"""Measurements before those that count."""
+from runner.train.timing import median_seconds
 
 
 def step_seconds(components: RunComponents) -> float:
@@ -31,14 +25,7 @@ def step_seconds(components: RunComponents) -> float:
     method: Collective = components.method
     method.start(components.oracle.replica.weights.clone(), 0, components.workers, components.cfg.run.compile)
     batch = components.batches.shares(0, components.workers)[0]
-    times = []
-    for _ in range(WARM_UP + REPEATS):
-        begin = time.perf_counter()
-        method.local(components.oracle, batch, Step(lr=0.0))
-        if components.device.type == "cuda":
-            torch.cuda.synchronize(components.device)
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times[WARM_UP:])
+    return median_seconds(lambda: method.local(components.oracle, batch, Step(lr=0.0)), components.device)
 
 
 def combination_seconds(elements: int, world: int, combine: str, timeout: float) -> float:
@@ -57,7 +44,9 @@ def combination_seconds(elements: int, world: int, combine: str, timeout: float)
     place = Path(tempfile.mkdtemp(prefix="dcrun-"))
     ours, theirs = context.Pipe(duplex=False)
     ranks = [
-        context.Process(target=_rank, args=(rank, world, str(place / "store"), elements, combine, timeout, theirs))
+        context.Process(
+            target=_time_combination, args=(rank, world, str(place / "store"), elements, combine, timeout, theirs)
+        )
         for rank in range(world)
     ]
     try:
@@ -75,7 +64,9 @@ def combination_seconds(elements: int, world: int, combine: str, timeout: float)
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _rank(rank: int, world: int, path: str, elements: int, combine: str, timeout: float, pipe: Connection) -> None:
+def _time_combination(
+    rank: int, world: int, path: str, elements: int, combine: str, timeout: float, pipe: Connection
+) -> None:
     set_process()
 
     def call() -> int:
@@ -83,14 +74,10 @@ def _rank(rank: int, world: int, path: str, elements: int, combine: str, timeout
         join_group(file_rendezvous(path, rank, world, timeout), torch.device("cpu"))
         combiner = AsyncCollective("gather" if combine == "gather" else "mean", world)
         vector = torch.zeros(elements)
-        times = []
-        for _ in range(WARM_UP + REPEATS):
-            dist.barrier()
-            begin = time.perf_counter()
-            combiner.start(vector).wait()
-            times.append(time.perf_counter() - begin)
+        # Ranks begin each combination together: what is timed is the combination, not the wait for a late rank.
+        seconds = median_seconds(lambda: combiner.start(vector).wait(), before=dist.barrier)
         if rank == 0:
-            pipe.send(statistics.median(times[WARM_UP:]))
+            pipe.send(seconds)
         dist.destroy_process_group()
         return 0
 

@@ -43,5 +43,5 @@ def set_workers(cfg: DictConfig, workers: int, said: str) -> None:
 
 
 def update_samples(cfg: DictConfig, algorithm: type[Stateful] | Stateful, workers: int) -> int:
-    """Return the samples of one update: a batch of every worker where they step together, else one batch."""
+    """Return the samples of one update: a batch of every worker if they step together, else one batch."""
     return cfg.run.batch_size * (workers if algorithm.steps_together else 1)

@@ -26,7 +26,7 @@ CONSTANT = ("algorithm=dasgd", "cluster.compute.distribution=constant", "cluster
     ("bandwidth", "workers", "seconds", "delay"),
     [("null", 4, 0.0, 0), (8, 4, 2.0, 1), (8, 5, 2.5, 2), (16, 4, 1.0, 1), (2, 8, 16.0, 8), (2, 1, 0.0, 0)],
 )
-def test_the_smallest_delay_that_hides(bandwidth: Any, workers: int, seconds: float, delay: int):
+def test_smallest_delay_that_hides_communication(bandwidth: Any, workers: int, seconds: float, delay: int):
     """The paper's t_c = m n_p / BW against steps of two seconds; a delay of exactly t_c hides it."""
     linear = ("cluster.network.allreduce=linear", f"cluster.network.bandwidth={bandwidth}")
     told = advice(*CONSTANT, *linear)
@@ -47,14 +47,14 @@ def test_throughput_by_hand():
 LATE = ("algorithm=ssgd", "cluster.stragglers.probability=1", "cluster.stragglers.extra=[5,5]")
 
 
-def test_without_communication_the_share_is_one_however_late_workers_are():
+def test_share_is_one_without_communication():
     told = advice("algorithm=ssgd", "cluster.stragglers.probability=0.5", "cluster.compute.seconds=2")
     samples, share = told.throughput(8, CommunicationSchedule(1, 0))
     assert share == 1.0
     assert samples < 0.9 * 8 * 2 / told.step_seconds(8), "all wait for the slowest"
 
 
-def test_delays_that_processes_act_count_on_top_of_measured_steps():
+def test_acted_delays_add_to_measured_steps():
     told = advice(*LATE, "cluster=processes", measured_step=0.1)
     assert told.step_seconds(2) == pytest.approx(0.6)
     assert told.throughput(2, CommunicationSchedule(1, 0))[0] == pytest.approx(4 / 0.6)
@@ -73,7 +73,7 @@ def test_delays_that_processes_act_count_on_top_of_measured_steps():
     ],
     ids=["ssgd", "local", "delay 1", "delay 3"],
 )
-def test_the_virtual_clock_agrees_with_the_formula(
+def test_virtual_clock_agrees_with_the_formula(
     overrides: tuple[str, ...], bandwidth: float, distribution: str, kind: str, tmp_path: Path
 ):
     cluster = (
@@ -105,7 +105,7 @@ def test_two_processes_measure_a_combination():
     assert 0 < small < large < 5
 
 
-def test_the_tables_name_what_is_compared(capsys: pytest.CaptureFixture):
+def test_tables_name_what_is_compared(capsys: pytest.CaptureFixture):
     overrides = ("algorithm=dasgd", "model=mlp", "cluster.workers=6", "cluster.network.bandwidth=1e5")
     assert advise.show(build.build_run(compose(*overrides))) == 0
     out = capsys.readouterr().out

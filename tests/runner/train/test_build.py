@@ -18,7 +18,7 @@ def load(*overrides: str) -> build.RunComponents:
     return build.build_run(compose("dataset.limit_train=100", "dataset.limit_test=20", *overrides))
 
 
-def test_parts_fit_each_other():
+def test_components_fit_each_other():
     parts = load("algorithm=dc_asgd_a", "model=resnet8", "run.batch_size=8", "run.epochs=1.5", "schedule.lr=0.3")
     assert parts.workers == 4
     assert parts.oracle.split is parts.dataset.train
@@ -29,24 +29,24 @@ def test_parts_fit_each_other():
     parts.oracle.replica.check_aliasing()
 
 
-def test_a_collective_steps_with_all_workers_batches():
+def test_collective_step_takes_all_workers_batches():
     parts = load("algorithm=ssgd", "model=linear", "run.batch_size=8", "cluster.workers=3")
     assert parts.batches.size == 24
     assert load("algorithm=asgd", "model=linear", "run.batch_size=8", "cluster.workers=3").batches.size == 8
 
 
-def test_the_schedule_knows_the_workers():
+def test_schedule_knows_the_workers():
     options = ("schedule.warmup_epochs=2", "schedule.lr=0.4", "run.batch_size=8")
     assert load("algorithm=asgd", "model=linear", "cluster.workers=4", *options).schedule.at(0).lr == pytest.approx(0.1)
     assert load("algorithm=asgd", "model=linear", "cluster.workers=2", *options).schedule.at(0).lr == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(("algorithm", "workers"), [("sgd", 1), ("ssgd", 4), ("asgd", 4)])
-def test_without_a_number_of_workers_the_algorithm_has_its_own(algorithm: str, workers: int):
+def test_algorithm_has_its_own_number_of_workers(algorithm: str, workers: int):
     assert load(f"algorithm={algorithm}", "model=linear", "run.batch_size=8").workers == workers
 
 
-def test_another_instance_of_the_method_is_another():
+def test_new_method_is_another_instance():
     parts = load("algorithm=ssgd", "model=linear", "run.batch_size=8")
     other = parts.new_method()
     assert type(other) is type(parts.method)
@@ -108,7 +108,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("overrides", "message"), WRONG, ids=[" ".join(overrides) for overrides, _ in WRONG])
-def test_what_does_not_fit_is_said_in_one_line(overrides: list[str], message: str):
+def test_wrong_input_is_one_line(overrides: list[str], message: str):
     cfg = compose(*(["dataset.limit_train=100"] if "mnist" not in overrides[0] else []), *overrides)
     with pytest.raises(InputError, match="^" + message.replace("(", r"\(")) as error:
         build.build_run(cfg)
@@ -125,7 +125,7 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_a_gpu_that_is_not_there_is_refused(device: str):
+def test_missing_gpu_is_refused(device: str):
     with pytest.raises(
         InputError, match=re.escape(f"run.device={device}: this machine has 0 usable GPUs; allowed: cpu")
     ):
@@ -136,7 +136,7 @@ def test_a_gpu_that_is_not_there_is_refused(device: str):
     ("device", "slot", "rank", "expected"),
     [("cuda", "0", 0, 0), ("auto", "1", 0, 1), ("cuda", "2", 0, 0), ("auto", "1", 1, 0), ("cuda:1", "2", 0, 1)],
 )
-def test_jobs_and_ranks_are_spread_over_the_gpus(
+def test_jobs_and_ranks_spread_over_gpus(
     device: str, slot: str, rank: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -154,7 +154,7 @@ def arithmetic() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("arithmetic")
-def test_deterministic_is_for_the_whole_process_and_until_the_next_run(monkeypatch: pytest.MonkeyPatch):
+def test_deterministic_lasts_until_the_next_run(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     seen = []
     monkeypatch.setattr(
@@ -171,7 +171,7 @@ def test_deterministic_is_for_the_whole_process_and_until_the_next_run(monkeypat
 
 
 @pytest.mark.usefixtures("arithmetic")
-def test_an_operator_that_does_not_repeat_is_refused_in_one_line():
+def test_unrepeatable_operator_is_refused():
     class Unrepeatable(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, outputs: torch.Tensor) -> torch.Tensor:
@@ -190,20 +190,20 @@ def test_an_operator_that_does_not_repeat_is_refused_in_one_line():
         parts.oracle.gradient(parts.oracle.replica.weights, parts.batches.batch(0))
 
 
-def test_fp32_uses_no_tf32_neither_in_products_nor_in_convolutions():
+def test_fp32_uses_no_tf32():
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     load("model=linear", "run.batch_size=8")
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
 
 
-def test_on_a_cpu_nothing_is_captured_and_the_network_is_not_compiled():
+def test_cpu_captures_and_compiles_no_network():
     oracle = load("model=linear", "run.batch_size=8", "run.compile=true").oracle
     assert oracle.steps is None
     assert oracle._compiled == oracle.loss
 
 
-def test_a_number_of_threads_is_set():
+def test_number_of_threads_is_set():
     before = torch.get_num_threads()
     try:
         load("run.threads=2", "model=linear", "run.batch_size=8")

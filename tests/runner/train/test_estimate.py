@@ -5,14 +5,14 @@ from tests.trial import compose
 
 
 @pytest.mark.parametrize("algorithm", ["asgd", "ssgd", "dasgd", "dc_ssgd", "ddg", "bp"])
-def test_every_way_of_communicating_can_be_estimated(algorithm: str, capsys: pytest.CaptureFixture):
+def test_every_topology_can_be_estimated(algorithm: str, capsys: pytest.CaptureFixture):
     assert estimate.show(build.build_run(compose(f"algorithm={algorithm}", "model=mlp", "run.epochs=2"))) == 0
     out = capsys.readouterr().out
     assert "7,510" in out, "the parameters"
     assert "expected wall time" in out
 
 
-def test_an_evaluation_that_is_begun_counts(capsys: pytest.CaptureFixture):
+def test_begun_evaluation_counts(capsys: pytest.CaptureFixture):
     overrides = ("algorithm=asgd", "model=linear", "run.epochs=10", "run.eval_every=4", "dataset.limit_train=320")
     assert estimate.show(build.build_run(compose(*overrides))) == 0
     assert "100, 100, 3" in capsys.readouterr().out
@@ -28,6 +28,6 @@ def test_an_evaluation_that_is_begun_counts(capsys: pytest.CaptureFixture):
         (("algorithm=ddg", "cluster=processes"), (64 * 32 + 32 * 10) / (64 * 32)),
     ],
 )
-def test_locked_modules_take_turns_and_others_wait_for_the_largest(overrides: tuple[str, ...], times: float):
+def test_workers_side_by_side(overrides: tuple[str, ...], times: float):
     parts = build.build_run(compose(*overrides, "model=mlp", "model.widths=[32]"))
     assert estimate.side_by_side(parts) == pytest.approx(times)

@@ -35,7 +35,7 @@ def run(folder: Path, tmp_path: Path, workers: int, *overrides: str) -> Trial:
 @pytest.mark.parametrize(
     "options", [("algorithm=dc_asgd_a", "cluster.workers=3"), ("algorithm=ssgd", "cluster.workers=2")]
 )
-def test_decoding_ahead_in_processes_changes_nothing(folder: Path, tmp_path: Path, options: tuple[str, ...]):
+def test_decoding_ahead_changes_nothing(folder: Path, tmp_path: Path, options: tuple[str, ...]):
     alone, ahead = (run(folder, tmp_path, workers, *options) for workers in (0, 2))
     assert alone.sha256 == ahead.sha256
     rows = alone.notes.rows
@@ -46,9 +46,7 @@ def test_decoding_ahead_in_processes_changes_nothing(folder: Path, tmp_path: Pat
     assert not ahead.parts.dataset.test._ahead
 
 
-def test_a_damaged_image_is_one_line_and_the_run_goes_on_once_it_is_whole(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_run_goes_on_after_a_damaged_image(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     shutil.copytree(folder, tmp_path / "images")
     image = tmp_path / "images" / "train" / "n03" / "2.JPEG"
     whole = image.read_bytes()
@@ -65,6 +63,6 @@ def test_a_damaged_image_is_one_line_and_the_run_goes_on_once_it_is_whole(
     assert resumed["weights_sha256"] == run_in(tmp_path / "other", *data, *options)[1]["weights_sha256"]
 
 
-def test_other_datasets_report_one_guess(tmp_path: Path):
+def test_other_datasets_report_no_top5(tmp_path: Path):
     trial = Trial("algorithm=sgd", "dataset.limit_train=64", "run.epochs=1", "model=linear", folder=tmp_path).run()
     assert "test_error_top5" not in trial.notes.rows[0]

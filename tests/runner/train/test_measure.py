@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from runner.train import measure
+from runner.train import measure, timing
 from runner.train.build import build_run
 from tests.trial import compose
 
@@ -22,9 +22,9 @@ def test_step_is_timed_on_one_share(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(type(run.method), "local", noted)
     ticks = iter([0, 50, 0, 50, *(tick for k in (1, 2, 3, 4, 5, 6, 100) for tick in (0, k))])
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(ticks)))
     assert measure.step_seconds(run) == 4
-    assert sizes == [5] * (measure.REPEATS + measure.WARM_UP)
+    assert sizes == [5] * (timing.TIMED + timing.UNTIMED)
 
 
 def test_larger_vectors_take_longer():

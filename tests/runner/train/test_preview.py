@@ -17,16 +17,14 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_replay_is_estimated_as_what_it_is(recorded: Path, capsys: pytest.CaptureFixture):
+def test_replay_is_estimated_as_one_process(recorded: Path, capsys: pytest.CaptureFixture):
     cfg = compose(*ASKED, "cluster.kind=replay", f"cluster.trace={recorded}", "run.estimate=true")
     assert preview(cfg) == 0
     assert "one process" in capsys.readouterr().out
     assert cfg.cluster.workers == 3
 
 
-def test_the_schedule_of_a_replay_warms_up_for_its_workers(
-    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
+def test_replay_warms_up_for_its_workers(recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     plot = ("schedule.lr=0.3", "schedule.warmup_epochs=1", f"run.plot_schedule={tmp_path / 'lr.svg'}")
     assert preview(compose(*ASKED, "cluster.kind=replay", f"cluster.trace={recorded}", *plot)) == 0
     out = capsys.readouterr().out
@@ -34,14 +32,14 @@ def test_the_schedule_of_a_replay_warms_up_for_its_workers(
     assert "│     0 │           0.1 │" in out
 
 
-def test_a_replay_that_is_refused_is_not_answered_for(recorded: Path):
+def test_refused_replay_has_no_preview(recorded: Path):
     cfg = compose(*ASKED, "algorithm=ssgd", "cluster.kind=replay", f"cluster.trace={recorded}", "run.advise=true")
     with pytest.raises(InputError, match=r"^algorithm=ssgd: has no parameter server"):
         preview(cfg)
 
 
 @pytest.mark.parametrize(("rank", "said"), [(0, True), (1, False)])
-def test_under_torchrun_one_rank_answers_for_all(
+def test_one_rank_under_torchrun_speaks(
     rank: int, said: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     started = {"RANK": rank, "WORLD_SIZE": 3, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}

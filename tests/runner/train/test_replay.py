@@ -62,13 +62,13 @@ def test_every_method_ends_with_the_same_weights(machine: Host, tmp_path: Path, 
     assert (again.folder / "metrics.jsonl").read_text() == (run.folder / "metrics.jsonl").read_text()
 
 
-def test_the_replay_says_that_the_weights_are_the_same(machine: Host, recorded: Run, tmp_path: Path):
+def test_replay_reports_equal_weights(machine: Host, recorded: Run, tmp_path: Path):
     replay(machine, recorded, tmp_path / "again", "algorithm=asgd", "model=mlp")
     line = f"weights: bit for bit those of the recorded run in {recorded.folder}"
     assert line in machine.output.read_text()
 
 
-def test_another_method_has_the_same_delays(machine: Host, recorded: Run, tmp_path: Path):
+def test_other_method_replays_the_same_delays(machine: Host, recorded: Run, tmp_path: Path):
     other = replay(machine, recorded, tmp_path / "other", "algorithm=dc_asgd_a", "model=mlp")
     assert other.code == 0
     assert other.summary["weights_sha256"] != recorded.summary["weights_sha256"]
@@ -76,13 +76,13 @@ def test_another_method_has_the_same_delays(machine: Host, recorded: Run, tmp_pa
     assert other.summary["seconds"] == recorded.summary["seconds"]
 
 
-def test_a_replay_can_be_replayed(machine: Host, recorded: Run, tmp_path: Path):
+def test_replay_can_be_replayed(machine: Host, recorded: Run, tmp_path: Path):
     once = replay(machine, recorded, tmp_path / "once", "algorithm=dc_asgd_a", "model=mlp")
     twice = replay(machine, once, tmp_path / "twice", "algorithm=asgd", "model=mlp")
     assert twice.summary["weights_sha256"] == recorded.summary["weights_sha256"]
 
 
-def test_a_worker_that_was_lost_is_lost_again(machine: Host, tmp_path: Path):
+def test_lost_worker_is_lost_again(machine: Host, tmp_path: Path):
     given = ("algorithm=dc_asgd_c", "model=mlp")
     run = machine.start(
         tmp_path / "run", *RECORD, *given, "cluster.workers=3", "cluster.compute.seconds=0.15"
@@ -96,7 +96,7 @@ def test_a_worker_that_was_lost_is_lost_again(machine: Host, tmp_path: Path):
     assert again.summary["workers_lost"] == 1
 
 
-def test_a_run_that_was_stopped_and_continued_is_replayed_as_one(machine: Host, tmp_path: Path):
+def test_continued_run_is_replayed_as_one(machine: Host, tmp_path: Path):
     given = ("algorithm=dc_asgd_a", "model=mlp", "run.eval_every=0.5")
     slow = ("cluster.workers=3", "cluster.compute.seconds=0.15")
     run = machine.start(tmp_path / "run", *RECORD, *given, *slow)
@@ -113,7 +113,7 @@ def test_a_run_that_was_stopped_and_continued_is_replayed_as_one(machine: Host, 
     assert whole.summary["epochs"] == 2
 
 
-def test_a_stopped_replay_goes_on(machine: Host, recorded: Run, tmp_path: Path):
+def test_stopped_replay_goes_on(machine: Host, recorded: Run, tmp_path: Path):
     given = (*REPLAY, f"cluster.trace={recorded.folder}", "algorithm=asgd", "model=mlp", "run.eval_every=0.1")
     again = machine.start(tmp_path / "again", *given)
     assert again.end() == 0
@@ -125,7 +125,7 @@ def test_a_stopped_replay_goes_on(machine: Host, recorded: Run, tmp_path: Path):
     assert resumed.summary["weights_sha256"] == recorded.summary["weights_sha256"]
 
 
-def test_a_simulated_run_can_record(machine: Host, tmp_path: Path):
+def test_simulated_run_can_record(machine: Host, tmp_path: Path):
     given = (*DATA, "algorithm=dc_asgd_a", "model=mlp", "run.eval_every=0.5")
     run = machine.start(tmp_path / "run", *given, "cluster.record=true", "cluster.compute.distribution=gamma")
     assert run.end() == 0
@@ -144,7 +144,7 @@ def test_a_simulated_run_can_record(machine: Host, tmp_path: Path):
         (("algorithm=asgd", "dataset.noise=2"), "dataset=synthetic: its content"),
     ],
 )
-def test_a_trace_that_does_not_fit_is_refused(
+def test_trace_of_another_run_is_refused(
     machine: Host, recorded: Run, tmp_path: Path, overrides: tuple[str, ...], line: str
 ):
     assert replay(machine, recorded, tmp_path / "again", "model=mlp", *overrides).code == 2
@@ -152,7 +152,7 @@ def test_a_trace_that_does_not_fit_is_refused(
     assert re.search(f"dcrun: {line}", machine.output.read_text())
 
 
-def test_a_trace_of_other_messages_is_refused(machine: Host, recorded: Run, tmp_path: Path):
+def test_trace_of_other_messages_is_refused(machine: Host, recorded: Run, tmp_path: Path):
     lines = recorded.lines
     lines[5]["worker"], lines[6]["worker"] = lines[6]["worker"], (lines[6]["worker"] + 1) % 3
 
@@ -164,7 +164,7 @@ def test_a_trace_of_other_messages_is_refused(machine: Host, recorded: Run, tmp_
     assert "allowed: the trace of such a run, unchanged" in machine.output.read_text()
 
 
-def test_all_sockets_are_on_the_loopback_interface(machine: Host, tmp_path: Path):
+def test_all_sockets_are_on_loopback(machine: Host, tmp_path: Path):
     for method in ("asgd", "ssgd"):
         slow = ("cluster.workers=2", "cluster.compute.seconds=0.1")
         run = machine.start(tmp_path / method, *RECORD, f"algorithm={method}", "model=mlp", *slow).training()

@@ -66,7 +66,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return folder, summary
 
 
-def test_the_summary_has_all_that_is_promised(finished: tuple[Path, dict[str, Any]]):
+def test_summary_has_every_promised_key(finished: tuple[Path, dict[str, Any]]):
     _, summary = finished
     assert set(SUMMARY) <= set(summary)
     assert set(SUMMARY) <= set(SUMMARY_KEYS)
@@ -102,7 +102,7 @@ def test_rows_and_summary_agree(finished: tuple[Path, dict[str, Any]]):
     assert summary["seconds"] == metrics[-1]["seconds"]
 
 
-def test_the_model_is_an_ordinary_state_dict(finished: tuple[Path, dict[str, Any]]):
+def test_model_is_an_ordinary_state_dict(finished: tuple[Path, dict[str, Any]]):
     folder, summary = finished
     state = load_file(folder / "weights.safetensors")
     network = ResNet(depth=8, shape=(1, 8, 8), classes=10)
@@ -111,7 +111,7 @@ def test_the_model_is_an_ordinary_state_dict(finished: tuple[Path, dict[str, Any
     assert summary["parameters"] == sum(p.numel() for p in network.parameters())
 
 
-def test_what_workers_did_is_there(finished: tuple[Path, dict[str, Any]]):
+def test_workers_activity_is_written(finished: tuple[Path, dict[str, Any]]):
     folder, summary = finished
     report = json.loads((folder / "workers.json").read_text())
     assert sum(worker["gradients"] for worker in report["workers"]) == 16
@@ -121,9 +121,7 @@ def test_what_workers_did_is_there(finished: tuple[Path, dict[str, Any]]):
 
 
 @pytest.mark.parametrize("algorithm", ["asgd", "ssgd"])
-def test_a_diverging_run_ends_as_such_and_writes_its_summary(
-    algorithm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_diverged_run_writes_its_summary(algorithm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     code, summary = run_in(tmp_path, f"algorithm={algorithm}", *RUN, "schedule.lr=1e30", "run.epochs=40")
     assert (code, summary["status"]) == (0, "diverged")
     assert summary["epochs"] < 40
@@ -138,9 +136,7 @@ def test_a_diverging_run_ends_as_such_and_writes_its_summary(
 
 
 @pytest.mark.parametrize("algorithm", ["dc_asgd_a", "ssgd", "sgd"])
-def test_an_estimate_trains_nothing_and_writes_nothing(
-    algorithm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_estimate_trains_and_writes_nothing(algorithm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     code = dispatch(compose(f"algorithm={algorithm}", *RUN, "run.estimate=true"), tmp_path)
     assert code == 0
     assert not list(tmp_path.iterdir())
@@ -150,13 +146,13 @@ def test_an_estimate_trains_nothing_and_writes_nothing(
     assert "expected wall time" in shown
 
 
-def test_a_run_ends_where_its_epochs_do_and_evaluates_there(tmp_path: Path):
+def test_run_evaluates_at_its_end(tmp_path: Path):
     code, summary = run_in(tmp_path, "algorithm=asgd", *RUN, "run.epochs=0.5", "run.eval_every=0.2")
     assert (code, summary["epochs"]) == (0, 0.5)
     assert rows(tmp_path) == 2, "after the update that passed 0.2, and at the end"
 
 
-def test_a_checkpoint_of_an_earlier_run_in_the_folder_is_no_start(tmp_path: Path):
+def test_fresh_run_ignores_older_checkpoints(tmp_path: Path):
     run_in(tmp_path, "algorithm=asgd", *RUN)
     assert list((tmp_path / "checkpoints").glob("*.pt"))
     # Diverges before its own first checkpoint.
@@ -187,9 +183,7 @@ def _peak(pipe: Connection, folder: Path, wide: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the process's memory from /proc")
-def test_a_simulation_of_m_workers_holds_at_most_m_and_six_weight_vectors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_simulation_holds_m_plus_six_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """M backups; weights, MeanSquare, the replica's weights and gradients; the rest is for what comes and goes."""
     # Else the C library keeps what was freed in pieces of up to 32 MB, and how much of it differs from run to run.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**20))

@@ -28,7 +28,7 @@ from runner.processes.links import Link
 from runner.processes.message_buffer import MessageBuffer
 from runner.processes.rendezvous import Rendezvous, file_rendezvous
 from runner.processes.server import ProcessServer
-from runner.processes.worker import push_fields, serve_worker
+from runner.processes.worker import WorkerProcess, push_fields
 from runner.run_folder.timeline import Activity
 from runner.train.build import RunComponents
 
@@ -89,7 +89,7 @@ def work(rank: int, workers: int, path: str) -> None:
             link.send(push.raw).wait()
         link = Link(fresh(rendezvous, f"dcrun{turn}"), rank - 1)
         half = given.method.worker(rank - 1)
-        serve_worker(
+        WorkerProcess(
             half,
             link,
             worker=rank - 1,
@@ -99,7 +99,7 @@ def work(rank: int, workers: int, path: str) -> None:
             clock=given.clock(),
             gradients=given.method.evaluations,
             workers=workers,
-        )
+        ).run()
 
 
 class Server:

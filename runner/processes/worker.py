@@ -24,23 +24,11 @@ def push_fields(push: dict[str, int], statistics: int) -> dict[str, int]:
     return push | ({STATISTICS: statistics} if statistics else {})
 
 
-def serve_worker(
-    half: Worker,
-    link: Link,
-    *,
-    worker: int,
-    layout: Layout,
-    oracle: NetworkOracle,
-    batches: Batches,
-    clock: Clock,
-    gradients: Callable[[int], float],
-    workers: int = 1,
-    rounds: Sequence[Round] = (),
-    restoring: dict[str, int] | None = None,
-    shard_gradients: float = 0.0,
-    report_step: Callable[[int], None] = lambda pushes: None,
-) -> None:
+class WorkerProcess:
     """Work for a server until it says stop: receive weights and a batch number, compute, push; at barriers, answer.
+
+    One thread does everything, one message after the other. It waits for each push to leave before it receives again,
+    so that its buffers are never written to while they travel.
 
     Args:
         half: the method's worker half.
@@ -56,73 +44,127 @@ def serve_worker(
         restoring: layout of the message that restores this half.
         shard_gradients: gradient evaluations per sample of a shard, in all rounds with answers.
         report_step: told the number of messages sent so far.
-
-    Raises:
-        RuntimeError: the server is gone.
     """
-    replica = oracle.replica
-    on_gpu = oracle.device.type == "cuda"
-    inbox = MessageBuffer(layout.pull, pinned=on_gpu)
-    outbox = MessageBuffer(push_fields(layout.push | layout.mirror, replica.statistics.numel()), pinned=on_gpu)
-    heard = [MessageBuffer(part.broadcast, pinned=on_gpu) for part in rounds]
-    said = [MessageBuffer(part.answer, pinned=on_gpu) for part in rounds]
-    state = MessageBuffer(restoring or {}, pinned=on_gpu)
-    parcel = MessageBuffer(layout.shard_state)
-    answered = max(1, sum(bool(part.answer) for part in rounds))
 
-    def travel(sizes: dict[str, int]) -> None:
-        if seconds := clock.transfer_seconds(FLOAT_BYTES * sum(sizes.values())):
-            time.sleep(seconds)
+    def __init__(
+        self,
+        half: Worker,
+        link: Link,
+        *,
+        worker: int,
+        layout: Layout,
+        oracle: NetworkOracle,
+        batches: Batches,
+        clock: Clock,
+        gradients: Callable[[int], float],
+        workers: int = 1,
+        rounds: Sequence[Round] = (),
+        restoring: dict[str, int] | None = None,
+        shard_gradients: float = 0.0,
+        report_step: Callable[[int], None] = lambda pushes: None,
+    ) -> None:
+        self.half = half
+        self.link = link
+        self.worker = worker
+        self.workers = workers
+        self.layout = layout
+        self.oracle = oracle
+        self.batches = batches
+        self.clock = clock
+        self.gradients = gradients
+        self.rounds = rounds
+        self.shard_gradients = shard_gradients / max(1, sum(bool(sizes.answer) for sizes in rounds))
+        self.report_step = report_step
+        self.on_gpu = oracle.device.type == "cuda"
+        self.tasks = 0
+        self.shards = [] if batches.shards is None else [worker]
+        # Allocated once: page-locked memory is slow to get, and a worker receives as many bytes each time.
+        push = push_fields(layout.push | layout.mirror, oracle.replica.statistics.numel())
+        self.inbox = MessageBuffer(layout.pull, pinned=self.on_gpu)
+        self.outbox = MessageBuffer(push, pinned=self.on_gpu)
+        self.broadcasts = [MessageBuffer(sizes.broadcast, pinned=self.on_gpu) for sizes in rounds]
+        self.answers = [MessageBuffer(sizes.answer, pinned=self.on_gpu) for sizes in rounds]
+        self.state = MessageBuffer(restoring or {}, pinned=self.on_gpu)
+        self.shard_state = MessageBuffer(layout.shard_state)
 
-    def send(buffer: MessageBuffer, message: Message, begin: float, samples: int, evaluations: float) -> None:
+    def run(self) -> None:
+        """Do what the server asks for, to the end.
+
+        Raises:
+            RuntimeError: the server is gone.
+        """
+        while True:
+            # Whatever is asked for, the first message has the size of a pull: who receives has to know the size before.
+            self.link.receive(self.inbox.raw)
+            kind, number, third, fourth = self.inbox.header.tolist()
+            if kind == STOP:
+                return
+            if kind == RESTORE:
+                self.link.receive(self.state.raw)
+                self.half.restore(self.state.tensors)
+            elif kind == SHARD:
+                self._adopt(number)
+            elif kind == ROUND:
+                self._take_round(number, third, fourth)
+            else:
+                assert kind == BATCH
+                self._work(number, third)
+
+    def _adopt(self, shard: int) -> None:
+        """Take over a shard: the worker's own, in a run that goes on, or a lost worker's."""
+        self.link.receive(self.shard_state.raw)
+        piece = shard_range(self.batches.samples, self.workers, shard)
+        self.half.adopt_shard(piece, self.shard_state.tensors)
+        # A batch is drawn from the shards in this order; a worker's own comes first.
+        if shard not in self.shards:
+            self.shards.append(shard)
+
+    def _take_round(self, number: int, shard: int, next_batch: int) -> None:
+        """Take in a round's broadcast, and answer for a shard if one is given."""
+        broadcast, answer = self.broadcasts[number], self.answers[number]
+        self.link.receive(broadcast.raw)
+        self._travel(self.rounds[number].broadcast)
+        begin = time.perf_counter()
+        self.half.receive(number, broadcast.tensors)
+        if shard < 0:
+            return
+        batch = self.batches.shard(shard, self.workers, next_batch)
+        message = self.half.answer(self.oracle, number, batch)
+        self._fill(answer, message, begin, len(batch.ids), self.shard_gradients)
+        self._send(answer, self.rounds[number].answer)
+
+    def _work(self, number: int, updates: int) -> None:
+        """Compute on a batch with weights that had seen so many updates, and push."""
+        self._travel(self.layout.pull)
+        begin = time.perf_counter()
+        batch = self.batches.draw(number, self.shards) if self.shards else self.batches.batch(number)
+        message = self.half.work(self.oracle, self.inbox.tensors, batch)
+        statistics = self.oracle.replica.statistics
+        extra = {STATISTICS: statistics} if statistics.numel() else {}
+        self._fill(self.outbox, message | extra, begin, len(batch.ids), self.gradients(updates))
+        self._send(self.outbox, self.layout.push)
+
+    def _fill(self, buffer: MessageBuffer, message: Message, begin: float, samples: int, evaluations: float) -> None:
+        """Make a message ready to be sent, not before the task has taken as long as the clock says it does."""
         buffer.fill(message)
-        buffer.numbers[:3].copy_(oracle.totals, non_blocking=on_gpu)
-        oracle.totals.zero_()
-        if on_gpu:
+        buffer.numbers[:3].copy_(self.oracle.totals, non_blocking=self.on_gpu)
+        self.oracle.totals.zero_()
+        if self.on_gpu:
             # The one wait of a task: weights to the GPU, the step, and everything that is sent are in line there.
-            torch.cuda.current_stream(oracle.device).synchronize()
+            torch.cuda.current_stream(self.oracle.device).synchronize()
         took = time.perf_counter() - begin
-        if longer := clock.sleep_seconds(worker, task, took, samples / batches.size, evaluations):
+        load = samples / self.batches.size
+        if longer := self.clock.sleep_seconds(self.worker, self.tasks, took, load, evaluations):
             time.sleep(longer)
         buffer.numbers[3] = time.perf_counter() - begin
 
-    task = 0
-    shards = [] if batches.shards is None else [worker]
-    while True:
-        link.receive(inbox.raw)
-        kind, number, third, fourth = inbox.header.tolist()
-        if kind == STOP:
-            return
-        if kind == RESTORE:
-            link.receive(state.raw)
-            half.restore(state.tensors)
-            continue
-        if kind == SHARD:
-            # The worker's own, in a run that goes on, or a lost worker's.
-            link.receive(parcel.raw)
-            half.adopt_shard(shard_range(batches.samples, workers, number), parcel.tensors)
-            shards += [] if number in shards else [number]
-            continue
-        if kind == ROUND:
-            link.receive(heard[number].raw)
-            travel(rounds[number].broadcast)
-            begin = time.perf_counter()
-            half.receive(number, heard[number].tensors)
-            if third < 0:
-                continue
-            shard = batches.shard(third, workers, fourth)
-            send(said[number], half.answer(oracle, number, shard), begin, len(shard.ids), shard_gradients / answered)
-            travel(rounds[number].answer)
-            link.send(said[number].raw).wait()
-        else:
-            assert kind == BATCH
-            travel(layout.pull)
-            begin = time.perf_counter()
-            batch = batches.draw(number, shards) if shards else batches.batch(number)
-            message = half.work(oracle, inbox.tensors, batch)
-            extra = {STATISTICS: replica.statistics} if replica.statistics.numel() else {}
-            send(outbox, message | extra, begin, len(batch.ids), gradients(third))
-            travel(layout.push)
-            link.send(outbox.raw).wait()
-        task += 1
-        report_step(task)
+    def _send(self, buffer: MessageBuffer, sizes: dict[str, int]) -> None:
+        self._travel(sizes)
+        self.link.send(buffer.raw).wait()
+        self.tasks += 1
+        self.report_step(self.tasks)
+
+    def _travel(self, sizes: dict[str, int]) -> None:
+        """Act the time that a message takes on the network of the configuration."""
+        if seconds := self.clock.transfer_seconds(FLOAT_BYTES * sum(sizes.values())):
+            time.sleep(seconds)

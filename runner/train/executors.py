@@ -30,7 +30,7 @@ from runner.processes.pipeline import ProcessPipeline
 from runner.processes.rendezvous import Rendezvous
 from runner.processes.server import ProcessServer
 from runner.processes.shared_memory import MemoryServer, MemoryWorker
-from runner.processes.worker import serve_worker
+from runner.processes.worker import WorkerProcess
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Activity
 from runner.run_folder.trace import Trace
@@ -241,7 +241,7 @@ def _serve_half(
     """
     worker, n = rank.rendezvous.rank - 1, components.parameters
     link = Link(rank.rendezvous, worker)
-    serve_worker(
+    WorkerProcess(
         make_half(),
         link,
         worker=worker,
@@ -255,7 +255,7 @@ def _serve_half(
         restoring=server.restoring(n),
         shard_gradients=server.barrier_cost.gradients,
         report_step=rank.report_step,
-    )
+    ).run()
 
 
 TOPOLOGIES: Mapping[type[Stateful], Topology] = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from runner.processes.message_buffer import BATCH, STOP, MessageBuffer
-from runner.processes.worker import push_fields, serve_worker
+from runner.processes.worker import WorkerProcess, push_fields
 from runner.train import build
 from tests.graphs import CpuGraphs, Late
 from tests.trial import compose, run_in
@@ -72,7 +72,7 @@ def test_a_worker_pushes_what_its_oracle_says_of_the_weights_it_was_sent(streame
     method: Any = parts.method
     layout = method.layout(n)
     server: Any = Server(layout, push_fields(layout.push, statistics), oracle.replica.weights.clone(), tasks=12)
-    serve_worker(
+    WorkerProcess(
         method.worker(0),
         server,
         worker=0,
@@ -81,7 +81,7 @@ def test_a_worker_pushes_what_its_oracle_says_of_the_weights_it_was_sent(streame
         batches=parts.batches,
         clock=parts.clock(),
         gradients=lambda updates: 1.0,
-    )
+    ).run()
     assert len(server.pushes) == 12
     sizes = set()
     for task, (push, sums) in enumerate(zip(server.pushes, server.sums, strict=True)):

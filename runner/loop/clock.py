@@ -56,11 +56,10 @@ class Clock:
     def __init__(
         self, compute: ComputeConfig, stragglers: StragglersConfig, network: NetworkConfig, *, workers: int, seed: int
     ) -> None:
-        models = [_plain(section) for section in (compute, stragglers, network)]
+        self._compute, self._stragglers, self._network = _plain(compute), _plain(stragglers), _plain(network)
         check_workers(workers)
-        check_times(*models, workers)
+        check_times(self._compute, self._stragglers, self._network, workers)
         self.workers = workers
-        self._compute, self._stragglers, self._network = models
         self.measured = self._compute["seconds"] is None
         self._seconds = 1.0 if self.measured else self._compute["seconds"]
         self._speeds = self._compute["speeds"] or [1.0] * workers

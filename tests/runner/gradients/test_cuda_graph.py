@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from algorithms import sweep
+from algorithms import blockwise
 from algorithms.base import Batch
 from data.base import Split
 from data.digits import Digits
@@ -247,7 +247,7 @@ def on_pretended_gpu(method: str, folder: Path, patch: pytest.MonkeyPatch, graph
     """Simulate as on a GPU: rules in one piece, no look at the loss but at the end, and a host that never waits."""
     patch.setattr(build, "NetworkOracle", lambda *a, **k: NetworkOracle(*a, **{**k, "graphs": graphs}))
     trial = Trial(*METHODS[method], *RUN, "run.epochs=3", "run.eval_every=3", folder=folder)
-    patch.setattr(sweep.torch, "compile", lambda rule, **options: rule)
+    patch.setattr(blockwise.torch, "compile", lambda rule, **options: rule)
     patch.setattr(trial.control, "_scalars", lambda totals: None)
     with host_never_waits(pretending=True) as watch:
         evaluate = trial.control.evaluate

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from algorithms import sweep
+from algorithms import blockwise
 from algorithms.base import Batch, Step
 from algorithms.dc_asgd import DCASGDAdaptive, DCASGDConstant
 from algorithms.dc_ssgd import DCSSGD
@@ -158,7 +158,7 @@ def test_a_fused_update_is_close_to_its_operators(method: DCASGDConstant, monkey
     start, g = torch.randn(2, 100_003, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
     results = []
     for possible in (True, False):
-        monkeypatch.setattr(sweep, "FUSED", fused := sweep._Fused())
+        monkeypatch.setattr(blockwise, "FUSED", fused := blockwise._Fused())
         fused.possible = possible
         method.start(start.clone(), 3)
         for worker in (0, 1, 2, 1):

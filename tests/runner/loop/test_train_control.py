@@ -32,7 +32,7 @@ class Fixture:
     def __init__(self, folder: Path, **options: Any) -> None:
         self.notes, self.saved, self.evaluated, self.stop = Notes(), [], 0, False
         self.score = Score(0.5, 12.5)
-        self.executor = Executor()
+        self.executor: Any = Executor()
         self.totals = torch.zeros(3, dtype=torch.float64)
         evaluator: Any = self.evaluate
         given: dict[str, Any] = {"samples": 10, "epochs": 3, "eval_every": 1.0, "checkpoint_every": 1.0} | options

@@ -80,7 +80,7 @@ def execute(
         checkpoint_every=100.0,
         schedule=parts.schedule,
         evaluator=parts.evaluator(),
-        log=notes,
+        logger=notes,
         folder=folder,
     )
     server: Any = SimulatedServer(

@@ -111,6 +111,21 @@ def test_state_of_a_folder_follows_its_files(tmp_path: Path):
     assert source_state(tmp_path) != before
 
 
+def test_hidden_files_are_no_part_of_the_state(tmp_path: Path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.jpg").write_bytes(b"a")
+    before = source_state(tmp_path)
+    (tmp_path / "train" / ".DS_Store").write_bytes(b"b")
+    (tmp_path / ".dcrun-cache").mkdir()
+    (tmp_path / ".dcrun-cache" / "train.safetensors").write_bytes(b"c")
+    assert source_state(tmp_path) == before
+
+
+def test_cache_is_readable_by_all(source: Path):
+    cached(source, {}, Builder())
+    assert cache_file(source).stat().st_mode & 0o777 == 0o644
+
+
 def test_failing_build_leaves_nothing(source: Path):
     def fail() -> Tensors:
         raise ValueError("dataset.root=x: broken")

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,13 @@ def test_images_are_bytes():
     assert batch.shape == (50, 3, 32, 32)
     assert abs(batch.mean().item()) < 0.2
     assert 1.2 < batch.std().item() < 1.6  # means and noise of one each
+
+
+def test_images_are_rounded_and_saturate():
+    data = Synthetic(shape=[1, 4, 4], classes=3000, train=3000, test=3000, noise=0)
+    means = np.random.Generator(np.random.PCG64(0)).standard_normal((3000, 1, 4, 4), dtype=np.float32)
+    assert (np.abs(means) > 4).any(), "some pixels are beyond black and white"
+    assert np.array_equal(data.train.inputs.numpy(), np.rint(means * 32 + 128).clip(0, 255).astype(np.uint8))
 
 
 def test_seed_decides_the_data():

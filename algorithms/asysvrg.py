@@ -71,8 +71,9 @@ class VarianceReducedWorker(Worker):
             self.v = torch.empty_like(g)
         if self.full.device != g.device:
             self.snapshot, self.full = self.snapshot.to(g.device), self.full.to(g.device)
+        # eq. 2.33: v = ∇f(w~) − ∇f_I(w~) + ∇f_I(ŵ); the gradient at ŵ comes last, for the oracle reuses its buffer
         torch.sub(self.full, g, out=self.v)
-        self.v.add_(oracle.gradient(w, batch))  # eq. 2.33
+        self.v.add_(oracle.gradient(w, batch))
         return {"v": self._decayed(self.v, w)}
 
     def _decayed(self, v: Tensor, w: Tensor) -> Tensor:
@@ -123,7 +124,8 @@ class AsySVRG(OuterLoop, ParameterServer):
     def push(self, worker: int, message: Message, step: Step) -> None:
         """Update the weights: w ← w − η v."""
         lr = step.lr if self.begun else self.sgd_rate(int(self.updates))
-        self.w.add_(message["v"], alpha=-lr)  # eq. 2.32
+        # eq. 2.32
+        self.w.add_(message["v"], alpha=-lr)
         self.updates += 1
 
     def rounds(self, n: int) -> list[Round]:

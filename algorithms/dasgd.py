@@ -49,6 +49,7 @@ class DaSGD(LocalSGD):
         if self.xi == 0:
             self.w.copy_(combined["x"])
         else:
+            # eq. 4, first case: x_{k+1} = ξ y + (1−ξ) mean, as y + (1−ξ)(mean − y).
             # One operator, one pass over memory: block by block as in `BlockwiseUpdate` would only cost more.
             self.w.lerp_(combined["x"], 1 - self.xi)
 

@@ -88,13 +88,17 @@ class DualFreeWorker(Worker):
         rows = oracle.rows(ids)
         self.alpha = self.alpha.to(rows.x.device)
         s = rows.x.new_ones(len(ids)) if weights is None else weights[ids]
-        kappa = self.residues(rows, w, ids)  # eq. 3.6
-        # Of c draws the j-th meets κ (1 − rate)^j; in float32 that difference from 1 would drown.
+        # eq. 3.6: κ = ∇φ_i(w) + α_i
+        kappa = self.residues(rows, w, ids)
+        # Draw number j of a sample, from 0, meets κ (1 − rate)^j, so c draws sum up to κ (1 − (1 − rate)^c) / rate. In
+        # float32 the difference from 1 would drown.
         rate = eta * self.lambda_n * s.double()
         series = torch.where(times > 1, (1 - (1 - rate) ** times) / rate, 1.0).to(s) if eta else times.to(s)
         u = _scale(kappa, s * series)
-        self.alpha[ids] -= eta * self.lambda_n * u  # eq. 3.7
-        v = u @ rows.x if self.problem.scalar else u.sum(0)  # eq. 3.8
+        # eq. 3.7: α_i ← α_i − η λ n κ
+        self.alpha[ids] -= eta * self.lambda_n * u
+        # eq. 3.8: v = Σ κ
+        v = u @ rows.x if self.problem.scalar else u.sum(0)
         return {"v": v} | self._mirror(drawn)
 
     def residues(self, rows: Rows, w: Tensor, ids: Tensor) -> Tensor:
@@ -183,7 +187,8 @@ class DisDfSDCA(ParameterServer):
 
     def push(self, worker: int, message: Message, step: Step) -> None:
         """Take in v_k at the rate η that its worker pulled, and copy the worker's new α."""
-        self.w.sub_(self.eta[worker] * message["v"].to(self.w.device))  # eq. 3.5
+        # eq. 3.5, at the rate that the worker pulled: eq. 3.7 took α along at that rate, so relation (3.3) holds
+        self.w.sub_(self.eta[worker] * message["v"].to(self.w.device))
         ids = message["ids"].to(self.alpha.device).long()
         used = ids >= 0
         values = message["alpha"].to(self.alpha.device).view(len(ids), *self.alpha.shape[1:])

@@ -43,7 +43,9 @@ class LARS(NAG):
     def factors(self, combined: Message) -> Tensor:
         """Return η ‖w_k‖ / ‖ḡ_k‖."""
         weights, gradients = self.norms(self.w), self.gradient_norms(combined)
-        factors = self.eta * weights / gradients.add(weights, alpha=self.weight_decay)  # eq. 4.3
+        # eq. 4.3: γ_k / γ_scale = η ‖w_k‖ / (‖ḡ_k‖ + λ ‖w_k‖)
+        factors = self.eta * weights / gradients.add(weights, alpha=self.weight_decay)
+        # 1 where a norm is 0, as at a layer's start from zeros: 0 would freeze it, and 0/0 is no number
         return torch.where((weights > 0) & (gradients > 0), factors, 1.0)
 
     def gradient_norms(self, combined: Message) -> Tensor:

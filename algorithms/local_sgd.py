@@ -53,12 +53,14 @@ class LocalSGD(SGDOptions, Collective):
 
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message | None:
         """Take a step on this worker's weights; contribute them at the end of a period."""
+        # y = x_k − η g(x_k), with the l2 term and momentum local to the worker
         g = oracle.gradient(self.w, batch)
         if self.weight_decay:
             g.add_(self.w, alpha=self.weight_decay)
         if step.share != 1.0:
             g.mul_(step.share)
         self.update_blockwise(self.w, g, self.v, lr=step.lr)
+        # a mean of the y where (k+1) mod τ = 0
         return {"x": self.w} if (batch.number + 1) % self.period == 0 else None
 
     def apply(self, combined: Message, step: Step) -> None:

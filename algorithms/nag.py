@@ -79,13 +79,24 @@ class NAG(Collective):
     def apply(self, combined: Message, step: Step) -> None:
         """Take the step of eq. 4.6; the combined gradient is overwritten."""
         g = combined["g"]
+        # before weight decay enters g: LARS and CLARS look at the gradients' own norms
         factors = self.factors(combined)
         if self.weight_decay:
             g.add_(self.w, alpha=self.weight_decay)
         if factors is not None:
+            # U_k γ_k/γ: each layer's piece by its own factor
             for piece, factor in zip(self.pieces(g), factors.unbind(), strict=True):
                 piece.mul_(factor)
         self.update_blockwise(self.w, g, self.v, lr=step.lr)
+
+    def update(self, w: Tensor, g: Tensor, v: Tensor, s: Tensor, *, lr: float) -> None:
+        """Take one step of eq. 4.6 on a block; `s` is scratch."""
+        # s = v_{t+1} = w_t − γ Σ_k (γ_k/γ) U_k g, the factors γ_k/γ being in g already
+        torch.add(w, g, alpha=-lr, out=s)
+        # w_{t+1} = v_{t+1} + β (v_{t+1} − v_t)
+        torch.sub(s, v, out=v)
+        torch.add(s, v, alpha=self.momentum, out=w)
+        v.copy_(s)
 
     def factors(self, combined: Message) -> Tensor | None:
         """Return γ_k relative to the schedule's learning rate, (layers,), or None if all are 1."""
@@ -98,13 +109,6 @@ class NAG(Collective):
     def norms(self, flat: Tensor) -> Tensor:
         """Return the Euclidean norm of each layer's piece, (layers,)."""
         return torch.stack([torch.linalg.vector_norm(piece) for piece in self.pieces(flat)])
-
-    def update(self, w: Tensor, g: Tensor, v: Tensor, s: Tensor, *, lr: float) -> None:
-        """Take one step of eq. 4.6 on a block; `s` is scratch."""
-        torch.add(w, g, alpha=-lr, out=s)  # v_{t+1}
-        torch.sub(s, v, out=v)
-        torch.add(s, v, alpha=self.momentum, out=w)
-        v.copy_(s)
 
     def state(self) -> Message:
         """Return `w` and `v`."""

@@ -70,9 +70,10 @@ class SharedAsySVRG(OuterLoop, SharedMemory):
         v, C = self.v, self.weight_decay
         if self.is_sgd(batch.number):
             return torch.add(oracle.gradient(read, batch), read, alpha=C, out=v)
-        # The gradient at ŵ comes last: its loss and its batch statistics are the step's.
+        # eq. 2.5, from right to left: v = −(∇f_I(w̃) + C w̃) + (∇f_I(ŵ) + C ŵ) + ∇f(w̃). The gradient at ŵ comes after
+        # that at w̃, for the oracle reuses its buffer, and the loss of the last one is the step's.
         torch.add(oracle.reference_gradient(self.w_tilde, batch), self.w_tilde, alpha=C, out=v)
-        return v.neg_().add_(oracle.gradient(read, batch)).add_(read, alpha=C).add_(self.full)  # eq. 2.5
+        return v.neg_().add_(oracle.gradient(read, batch)).add_(read, alpha=C).add_(self.full)
 
     def rate(self, batch: Batch, step: Step) -> float:
         """Return η: the schedule's, in SGD's epochs α / (1 + s)^β."""

@@ -56,7 +56,8 @@ class SSGD(SGDOptions, Collective):
 
     def update(self, w: Tensor, g: Tensor, v: Tensor | None, s: Tensor, *, lr: float) -> None:
         """Take one step on a block; `s` is scratch."""
-        sgd_step(w, g, v, s, lr=lr, momentum=self.momentum, nesterov=self.nesterov)  # eq. 108
+        # eq. 108: w_{t+1} = w_t − η g, by way of the velocity v where there is momentum
+        sgd_step(w, g, v, s, lr=lr, momentum=self.momentum, nesterov=self.nesterov)
 
     def state(self) -> Message:
         """Return `w`, and the velocity `v` with momentum."""

@@ -131,13 +131,17 @@ class Composer:
             names = list(override.sweep_string_iterator()) if swept else [str(override.value())]
             for name in names if swept else []:
                 if name in known and experiment_sweeper.is_experiment(self._compose([f"experiment={name}"])):
-                    raise InputError(f"{override.input_line}: {name} is a sweep of its own; allowed: one at a time")
+                    raise InputError(
+                        f"{override.input_line}: {name} is itself a sweep; allowed: one experiment at a time"
+                    )
             for name in names:
                 folder, _, file = name.rpartition("/")
                 there = self.loader.get_group_options(f"experiment/{folder}", ObjectType.CONFIG)
                 if file in there and name not in known:
                     allowed = [option for option in known if option.startswith(f"{folder}/")]
-                    raise InputError.of("experiment", name, "holds data of experiments", ", ".join(allowed))
+                    raise InputError.of(
+                        "experiment", name, "holds data of experiments and is not an experiment", ", ".join(allowed)
+                    )
 
     @staticmethod
     def _compose(overrides: list[str]) -> DictConfig:
@@ -194,7 +198,7 @@ def _check_scale(parsed: Sequence[Override]) -> None:
             if not one:
                 raise InputError(f"{override.input_line}: would do nothing; allowed: {instead}")
             if override.is_sweep_override():
-                raise InputError(f"{override.input_line}: are several values; allowed: {single}")
+                raise InputError(f"{override.input_line}: gives several values; allowed: {single}")
 
 
 def _find_data(jobs: Sequence[DictConfig]) -> None:
@@ -204,6 +208,6 @@ def _find_data(jobs: Sequence[DictConfig]) -> None:
             continue
         root = Path(dataset.root or os.environ.get("DCRUN_DATA") or "data-sets")
         if not root.exists():
-            wrong = f"this experiment needs its data set, and there is no {root}"
+            wrong = f"this experiment needs its data set, and {root} does not exist"
             allowed = "where the data lie" + (", or dataset.download=true" if "download" in dataset else "")
             raise InputError.of("dataset.root", dataset.root, wrong, allowed)

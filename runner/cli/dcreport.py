@@ -50,7 +50,7 @@ def _report(args: argparse.Namespace) -> None:
     runs = collect(args.paths)
     if not runs:
         where = ", ".join(map(str, args.paths))
-        raise InputError(f"{where}: no run folders below (one has summary.json or metrics.jsonl), and no archives")
+        raise InputError(f"{where}: holds no run folders (those have a summary.json or metrics.jsonl) and no archives")
     broken = [run for run in runs if run.status == "broken"]
     for run in broken[:5]:
         print(f"dcreport: {run.folder}: {'; '.join(run.problems)}", file=sys.stderr)
@@ -134,7 +134,7 @@ def _check(args: argparse.Namespace) -> None:
         if not path.exists():
             raise InputError(f"{path}: no such folder or file; allowed: folders with runs below, as outputs; archives")
     if archived and args.archive.suffix != archive.SUFFIX:
-        raise InputError(f"--archive={args.archive}: would not be found again; allowed: names ending in .jsonl")
+        raise InputError(f"--archive={args.archive}: dcreport would not find it again; allowed: names ending in .jsonl")
     if archived and args.archive.exists() and not args.overwrite:
         raise InputError(f"--archive={args.archive}: exists; allowed: a new file, or --overwrite")
 

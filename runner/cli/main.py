@@ -101,7 +101,9 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         own = folder if _rank() == 0 else None
         return functools.partial(_join, cfg, stored, own, resume.stored_choices(folder))
     if cfg.run.resume:
-        raise InputError.of("run.resume", cfg.run.resume, "names no run", "a run folder, or null; true in a sweep")
+        raise InputError.of(
+            "run.resume", cfg.run.resume, "does not name a run", "a run folder, or null; true in a sweep"
+        )
     if _world_size() > 1 and cfg.cluster.kind != "processes":
         raise InputError.of("cluster.kind", cfg.cluster.kind, "torchrun started several processes", "cluster=processes")
     if _rank() > 0:
@@ -166,7 +168,7 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     for job in jobs:
         if isinstance(job.run.resume, str):
             allowed = "run.resume=true, which finds the jobs' earlier runs"
-            raise InputError.of("run.resume", job.run.resume, "a sweep is no single run", allowed)
+            raise InputError.of("run.resume", job.run.resume, "a sweep is not a single run", allowed)
     subprocess_launcher.check(jobs[0])
     submitit_launcher.check(jobs[0])
     folder = Path(str(jobs[0].hydra.sweep.dir))
@@ -260,7 +262,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(prog="dcrun", parents=[get_args_parser()], add_help=False)
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; dcrun --help shows what there is")
+        raise InputError(f"{message}; dcrun --help lists the flags")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -71,5 +71,5 @@ def _target_section(exc: InstantiationException) -> str:
 
 def _wrong_argument(section: str, cause: str) -> InputError:
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", cause):
-        return InputError(f"{section}.{unknown[1]}: unknown key; dcrun --cfg job -p {section} lists those there are")
+        return InputError(f"{section}.{unknown[1]}: unknown key; dcrun --cfg job -p {section} lists the known ones")
     return InputError(f"{section}: {cause}")

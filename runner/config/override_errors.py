@@ -18,8 +18,8 @@ Compose = Callable[[list[str]], DictConfig]
 
 _NO_OPTION = "published"  # what papers report lies beside their experiments, in files named so
 _TYPES = {
-    "Integer": ("is no integer", "integers"),
-    "Float": ("is no number", "numbers"),
+    "Integer": ("is not an integer", "integers"),
+    "Float": ("is not a number", "numbers"),
     "Boolean": ("is neither true nor false", "true, false"),
 }
 
@@ -66,13 +66,13 @@ def explain(exc: Exception, overrides: Sequence[str], compose: Compose, loader: 
             return _unknown_key(merged[1].partition("=")[0].lstrip("+~"), parsed, compose, loader)
         return _wrong_value(merged[1], str(cause))
     if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?: requires|$)", text, re.M):
-        return InputError(f"{several[1]}: are several values; allowed: one value, or a sweep: dcrun -m {several[1]}")
+        return InputError(f"{several[1]}: gives several values; allowed: one value, or a sweep: dcrun -m {several[1]}")
     if text.startswith("Config group override must be"):
         for override in parsed:
             value = override.value()
             options = group_options(override.key_or_group, loader)
             if options and not isinstance(value, (str, list)):
-                return InputError.of(override.key_or_group, value, "is no option of this group", ", ".join(options))
+                return InputError.of(override.key_or_group, value, "is not an option of this group", ", ".join(options))
     for error in (exc, cause):
         if isinstance(error, OmegaConfBaseException):
             key = f"{error.full_key}: " if error.full_key else ""
@@ -130,7 +130,7 @@ def _likeness(word: str, other: str) -> float:
 def _unreadable(override: str) -> InputError:
     key, equals, _ = override.partition("=")
     if not key or not equals:
-        return InputError(f"{override}: is no override; write key=value, as {key or 'key'}=<value>")
+        return InputError(f"{override}: is not an override; write key=value, as {key or 'key'}=<value>")
     hint = f"""quote a value that holds = , : [ ] {{ }} ( ) or blanks, as '{key.rstrip("=")}="<value>"'"""
     return InputError(f"{override}: cannot be read as key=value; {hint}")
 
@@ -160,18 +160,18 @@ def _unknown_key(key: str, parsed: Sequence[Override], compose: Compose, loader:
 
 def _wrong_value(override: str, cause: str) -> InputError:
     if match := re.search(r"could not be converted to (\w+)", cause):
-        wrong, allowed = _TYPES.get(match[1], (f"is no {match[1].lower()}", match[1].lower()))
+        wrong, allowed = _TYPES.get(match[1], (f"is not of type {match[1].lower()}", match[1].lower()))
         if override.endswith("="):
             wrong = "needs a value"
         return InputError(f"{override}: {wrong}; allowed: {allowed}")
     if "is not a valid bool" in cause:
         return InputError(f"{override}: is neither true nor false; allowed: true, false")
     if override.startswith("~"):
-        return InputError(f"{override}: cannot be taken away; allowed: {override[1:].partition('=')[0]}=<value>")
+        return InputError(f"{override}: cannot be removed; allowed: {override[1:].partition('=')[0]}=<value>")
     if "is not Optional" in cause:
         return InputError(f"{override}: needs a value; allowed: anything but null")
     if "is not a ListConfig" in cause:
-        return InputError(f"{override}: is no list; allowed: a list, as [1,2]")
+        return InputError(f"{override}: is not a list; allowed: a list, as [1,2]")
     if "is not a subclass of" in cause or "Cannot assign" in cause:
         key = override.partition("=")[0]
         return InputError(f"{override}: is a section, not a value; allowed: its keys, as {key}.<key>=<value>")

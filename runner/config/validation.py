@@ -37,7 +37,7 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
     for group in ("algorithm", "model", "dataset"):
         if not isinstance(plain[group], Mapping) or "_target_" not in plain[group]:
             raise InputError.of(
-                group, plain[group], "is no configuration", f"an option of the group, as {group}=<option>"
+                group, plain[group], "is not a configuration", f"an option of the group, as {group}=<option>"
             )
     name_clash.check_targets({group: plain[group] for group in ("algorithm", "model", "dataset")})
     if plain["seed"] < 0:
@@ -85,23 +85,30 @@ def _check_run(run: Mapping[str, Any]) -> None:
         _one_of("run.diagnostics", name, DIAGNOSTICS)
     if len(set(run["diagnostics"])) < len(run["diagnostics"]):
         listed = f"[{','.join(run['diagnostics'])}]"
-        raise InputError.of("run.diagnostics", listed, "lists one twice", "each of them once")
+        raise InputError.of("run.diagnostics", listed, "lists a diagnostic twice", "each of them once")
     _at_least_one("run.diagnostic_samples", run["diagnostic_samples"])
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", run["device"]):
-        raise InputError.of("run.device", run["device"], "is no device", "auto, cpu, cuda, cuda:<number>")
+        raise InputError.of("run.device", run["device"], "is not a device", "auto, cpu, cuda, cuda:<number>")
     _one_of("run.precision", run["precision"], ("fp32", "tf32", "bf16"))
     if run["capture"] != "auto" and run["capture"] is not False:
-        raise InputError.of("run.capture", run["capture"], "is no such choice", "auto, false")
+        raise InputError.of("run.capture", run["capture"], "is not one of the choices", "auto, false")
     if run["plot_schedule"] is not None and not re.fullmatch(r".+\.(png|svg|pdf)", run["plot_schedule"]):
         raise InputError.of(
-            "run.plot_schedule", run["plot_schedule"], "is no picture", "a file ending in .png, .svg or .pdf, or null"
+            "run.plot_schedule",
+            run["plot_schedule"],
+            "is not the name of a picture",
+            "a file ending in .png, .svg or .pdf, or null",
         )
     if run["plot_schedule"] is not None and run["estimate"] + run["advise"]:
-        raise InputError.of("run.plot_schedule", run["plot_schedule"], "asks for a second answer", "one at a time")
+        raise InputError.of(
+            "run.plot_schedule", run["plot_schedule"], "cannot be combined with another question", "one at a time"
+        )
     if run["estimate"] and run["advise"]:
-        raise InputError.of("run.advise", True, "asks for a second answer", "run.estimate=true or run.advise=true")
+        raise InputError.of(
+            "run.advise", True, "cannot be combined with another question", "run.estimate=true or run.advise=true"
+        )
     if not (run["resume"] is None or isinstance(run["resume"], (bool, str))):
-        raise InputError.of("run.resume", run["resume"], "is no run folder", "a run folder, true (in a sweep), null")
+        raise InputError.of("run.resume", run["resume"], "is not a run folder", "a run folder, true (in a sweep), null")
 
 
 def _check_cluster(cluster: Mapping[str, Any]) -> None:
@@ -118,7 +125,7 @@ def _check_cluster(cluster: Mapping[str, Any]) -> None:
         _refuse_times(cluster)
     compute = cluster["compute"]
     if compute["seconds"] is None and kind == "simulated":
-        what = "a virtual worker takes no time of its own"
+        what = "a simulated worker needs a computing time"
         raise InputError.of("cluster.compute.seconds", None, what, "numbers above 0")
     if compute["seconds"] is None and kind == "processes":
         _refuse_changed(compute, "compute", ("distribution", "jitter", "sigma", "cv_task", "cv_machine"))
@@ -168,16 +175,18 @@ def _check_compute(compute: Mapping[str, Any]) -> None:
         _not_negative(f"cluster.compute.{key}", compute[key])
     speeds = compute["speeds"]
     if speeds is not None and not all(math.isfinite(speed) and speed > 0 for speed in speeds):
-        raise InputError.of("cluster.compute.speeds", list(speeds), "is no list of speeds", "numbers above 0")
+        raise InputError.of("cluster.compute.speeds", list(speeds), "is not a list of speeds", "numbers above 0")
 
 
 def _check_stragglers(stragglers: Mapping[str, Any]) -> None:
     _within("cluster.stragglers.probability", stragglers["probability"], 0, 1)
     extra = list(stragglers["extra"])
     if len(extra) != 2 or not 0 <= extra[0] <= extra[1] < math.inf:
-        raise InputError.of("cluster.stragglers.extra", extra, "is no range", "[low,high] with 0 <= low <= high")
+        raise InputError.of("cluster.stragglers.extra", extra, "is not a range", "[low,high] with 0 <= low <= high")
     if min(stragglers["workers"] or [0]) < 0:
-        raise InputError.of("cluster.stragglers.workers", stragglers["workers"], "are no workers", "numbers from 0")
+        raise InputError.of(
+            "cluster.stragglers.workers", stragglers["workers"], "has a negative worker", "numbers from 0"
+        )
 
 
 def check_each(cluster: Mapping[str, Any], workers: int) -> None:
@@ -196,7 +205,7 @@ def check_each(cluster: Mapping[str, Any], workers: int) -> None:
         raise InputError.of("cluster.compute.speeds", list(speeds), what, f"one per worker (cluster.workers={workers})")
     for worker in slow or ():
         if not 0 <= worker < workers:
-            what, allowed = f"{worker} is no worker", f"numbers from 0 to {workers - 1}"
+            what, allowed = f"there is no worker {worker}", f"numbers from 0 to {workers - 1}"
             raise InputError.of("cluster.stragglers.workers", list(slow), what, allowed)
 
 
@@ -230,16 +239,22 @@ def _check_schedule(schedule: Mapping[str, Any], epochs: float) -> None:
         _at_least_one("schedule.base_batch", schedule["base_batch"])
     milestones = schedule["milestones"]
     if milestones and kind != "multistep":
-        raise InputError.of("schedule.milestones", milestones, f"a {kind} schedule has none", "schedule=multistep")
+        raise InputError.of(
+            "schedule.milestones", milestones, f"schedule.kind={kind} has no milestones", "schedule=multistep"
+        )
     rising = all(a < b for a, b in itertools.pairwise(milestones))
     if not rising or any(not 0 < milestone < math.inf for milestone in milestones):
-        raise InputError.of("schedule.milestones", milestones, "are no milestones", "rising numbers above 0")
+        raise InputError.of("schedule.milestones", milestones, "cannot be milestones", "rising numbers above 0")
     for key in ("lr_start", "lr_end", "rise", "power"):
         if schedule[key] is not None and key not in SCHEDULES[kind]:
             allowed = " or ".join(f"schedule={other}" for other, keys in SCHEDULES.items() if key in keys)
-            raise InputError.of(f"schedule.{key}", schedule[key], f"a {kind} schedule has none", f"null, or {allowed}")
+            raise InputError.of(
+                f"schedule.{key}", schedule[key], f"schedule.kind={kind} has no {key}", f"null, or {allowed}"
+            )
         if schedule[key] is None and key in SCHEDULES[kind]:
-            raise InputError.of(f"schedule.{key}", None, f"{kind} needs it", f"a number; schedule={kind} sets it")
+            raise InputError.of(
+                f"schedule.{key}", None, f"schedule.kind={kind} needs a value", f"a number; schedule={kind} sets it"
+            )
     for key in {"lr_start", "lr_end"} & set(SCHEDULES[kind]):
         _within(f"schedule.{key}", schedule[key], 0, schedule["lr"])
     if "rise" in SCHEDULES[kind]:
@@ -259,7 +274,7 @@ def _check_schedule(schedule: Mapping[str, Any], epochs: float) -> None:
 
 def _one_of(key: str, value: object, allowed: Iterable[str]) -> None:
     if value not in (allowed := tuple(allowed)):
-        raise InputError.of(key, value, "is no such choice", ", ".join(allowed))
+        raise InputError.of(key, value, "is not one of the choices", ", ".join(allowed))
 
 
 def _at_least_one(key: str, value: int) -> None:

@@ -117,7 +117,9 @@ def slowest_line(summary: Mapping[str, Any]) -> str:
     times = f"{_cell(slowest['times_median'], '.2f', 0)} x the median"
     line = f"worker {slowest['worker']}: {seconds} a gradient, {times}"
     share = slowest["waiting_share"]
-    return line if share is None else f"{line}; {_cell(100 * share, '.0f', 0)} % of the workers' waiting is this one's"
+    return (
+        line if share is None else f"{line}; its own waiting is {_cell(100 * share, '.0f', 0)} % of that of all workers"
+    )
 
 
 def staleness_line(values: Sequence[float | None]) -> str:
@@ -151,7 +153,7 @@ def _hint(status: str, summary: Mapping[str, Any], folder: Path, lr: float | Non
         now = "" if lr is None else f" (it is {lr:g})"
         return f"The loss is infinite or NaN: try a smaller schedule.lr{now}, or a warm-up: schedule.warmup_epochs=5"
     if status == "interrupted":
-        return f"Go on with: dcrun run.resume={folder}" if has_checkpoints(folder) else ""
+        return f"Continue with: dcrun run.resume={folder}" if has_checkpoints(folder) else ""
     return str(summary.get("error") or "") if status == "failed" else ""
 
 

@@ -31,13 +31,13 @@ def run_folder(resume: str) -> Path:
     """Return the folder that `run.resume=<folder>` names.
 
     Raises:
-        InputError: if it is no run folder.
+        InputError: if it is not a run folder.
     """
     folder = Path(resume)
     if not folder.is_dir():
         raise InputError.of("run.resume", resume, "no such folder", "the folder of a stopped run, as outputs/dcrun/...")
     if not (folder / CONFIG).is_file():
-        wrong = "is no run folder (it has no .hydra/config.yaml)"
+        wrong = "is not a run folder (it has no .hydra/config.yaml)"
         raise InputError.of("run.resume", resume, wrong, "the folder of a stopped run")
     return folder
 
@@ -159,7 +159,7 @@ def _stored_identity(path: Path) -> Any:
         rename_targets(cfg)
         return _identity(OmegaConf.merge(OmegaConf.structured(Config), cfg))
     except Exception as exc:  # noqa: BLE001 (whatever somebody else's file makes of its reader)
-        log.info("%s cannot be read, and is no earlier run: %s", path, exc)
+        log.info("%s cannot be read, and is not counted as an earlier run: %s", path, exc)
         return None
 
 
@@ -171,5 +171,5 @@ def _status(folder: Path) -> str | None:
     try:
         return read_summary(folder).get("status")
     except (OSError, ValueError) as exc:  # a damaged folder elsewhere must not stop a sweep
-        log.info("%s cannot be read, and is no earlier run: %s", folder, exc)
+        log.info("%s cannot be read, and is not counted as an earlier run: %s", folder, exc)
         return None

@@ -226,10 +226,10 @@ def _record(row: Any, number: int, about: dict[str, Any]) -> Record:
         ValueError: it is not of a trace.
     """
     if not isinstance(row, dict):
-        raise ValueError(f"line {number} is no message")
+        raise ValueError(f"line {number} is not a message")
     if "resumed" in row:
         if not isinstance(row["resumed"], dict) or set(BITS) - row["resumed"].keys():
-            raise ValueError(f"line {number} is no message")
+            raise ValueError(f"line {number} is not a message")
         about.setdefault("continued", []).append(row["resumed"])
     if "lost" in row:
         return Record(
@@ -258,12 +258,12 @@ def _record(row: Any, number: int, about: dict[str, Any]) -> Record:
 def _whole(row: dict[str, Any], key: str, number: int, below: float = math.inf) -> int:
     value = row.get(key)
     if type(value) is not int or not 0 <= value < below:
-        raise ValueError(f"line {number} is no message: its {key} is {value!r}")
+        raise ValueError(f"line {number} is not a message: its {key} is {value!r}")
     return value
 
 
 def _time(row: dict[str, Any], key: str, number: int) -> float:
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"line {number} is no message: its {key} is {value!r}")
+        raise ValueError(f"line {number} is not a message: its {key} is {value!r}")
     return float(value)

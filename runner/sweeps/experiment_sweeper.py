@@ -121,7 +121,7 @@ def lines(config: DictConfig, typed: Sequence[str]) -> list[list[Override]]:
     assert isinstance(scales, dict)
     if config.scale not in scales:
         allowed = f"{', '.join(map(str, scales))} (this experiment's)"
-        raise InputError.of("scale", config.scale, "is no scale", allowed)
+        raise InputError.of("scale", config.scale, "is not a scale", allowed)
     own = [override for override in typed if _key(override) not in _CONSUMED]
     scale = shlex.split(str(scales[config.scale] or ""))
     found = []

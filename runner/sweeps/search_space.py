@@ -112,15 +112,17 @@ def spaces(config: DictConfig, typed: Sequence[str]) -> list[Space]:
     """
     sweeper = config.hydra.sweeper
     if sweeper.sampler not in SAMPLERS:
-        raise InputError.of("hydra.sweeper.sampler", sweeper.sampler, "is no sampler", ", ".join(SAMPLERS))
+        raise InputError.of("hydra.sweeper.sampler", sweeper.sampler, "is not a sampler", ", ".join(SAMPLERS))
     if sweeper.metric not in OBJECTIVES:
-        raise InputError.of("hydra.sweeper.metric", sweeper.metric, "is nothing to go by", ", ".join(OBJECTIVES))
+        raise InputError.of(
+            "hydra.sweeper.metric", sweeper.metric, "is not a metric of a search", ", ".join(OBJECTIVES)
+        )
     if not (sweeper.n_trials is None or _is_integer(sweeper.n_trials, 1)):
         raise InputError.of(
-            "hydra.sweeper.n_trials", sweeper.n_trials, "is no number of trials", "integers from 1, null"
+            "hydra.sweeper.n_trials", sweeper.n_trials, "is not a number of trials", "integers from 1, null"
         )
     if not _is_integer(sweeper.seed, 0, _LAST_SEED):
-        raise InputError.of("hydra.sweeper.seed", sweeper.seed, "is no seed", f"integers from 0 to {_LAST_SEED}")
+        raise InputError.of("hydra.sweeper.seed", sweeper.seed, "is not a seed", f"integers from 0 to {_LAST_SEED}")
     if sweeper.get("cells"):
         found = [
             _space(line, experiment_sweeper.common(config), experiment_sweeper.seeds_of(config))
@@ -142,7 +144,7 @@ def spaces(config: DictConfig, typed: Sequence[str]) -> list[Space]:
             assert low is not None
             assert high is not None
             if not low < high or (low <= 0 and "log" in interval.tags):
-                wrong = f"{key}=interval({low:g},{high:g}): is no interval"
+                wrong = f"{key}=interval({low:g},{high:g}): is not an interval"
                 raise InputError(f"{wrong}; allowed: interval(low,high) with low < high, with tag(log,...) low above 0")
     return found
 

@@ -176,13 +176,13 @@ def check(config: DictConfig) -> None:
     if not str(own.get("_target_", "")).endswith(f".{SubmititLauncher.__name__}"):
         return
     if own.cluster not in CLUSTERS:
-        raise InputError.of("hydra.launcher.cluster", own.cluster, "is no such choice", ", ".join(CLUSTERS))
+        raise InputError.of("hydra.launcher.cluster", own.cluster, "is not one of the choices", ", ".join(CLUSTERS))
     if not (isinstance(own.timeouts, int) and own.timeouts >= 0):
-        raise InputError.of("hydra.launcher.timeouts", own.timeouts, "is no number", "integers from 0")
+        raise InputError.of("hydra.launcher.timeouts", own.timeouts, "is not a number of repeats", "integers from 0")
     if own.cluster == "slurm" and shutil.which("srun") is None:
         chosen = config.hydra.runtime.choices.get("hydra/launcher")
         allowed = "on a machine that submits to SLURM, or hydra/launcher=submitit_local"
-        raise InputError.of("hydra/launcher", chosen, "finds no srun", allowed)
+        raise InputError.of("hydra/launcher", chosen, "there is no srun on this machine", allowed)
     parameters: Any = OmegaConf.to_container(own.parameters, resolve=True)
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -162,7 +162,7 @@ class FreshProcessLauncher(Launcher):
         assert self.config is not None
         if self.config.hydra.sweeper.get("cells"):
             FreshProcessLauncher.refused = True
-            others = "no further job of the experiment is begun, its first has wrong input"
+            others = "the first job of the experiment has wrong input, so no further job is started"
             print(f"dcrun: {others}", file=sys.stderr, flush=True)
 
     def _earlier(self, outputs: Path) -> EarlierRuns:
@@ -237,4 +237,4 @@ def check(config: DictConfig) -> None:
             raise InputError.of(f"hydra/{group}", chosen, wrong, f"pip install {package} first, or another {group}")
     n_jobs = config.hydra.launcher.get("n_jobs")
     if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs < 1):
-        raise InputError.of("hydra.launcher.n_jobs", n_jobs, "is no number of jobs", "integers from 1")
+        raise InputError.of("hydra.launcher.n_jobs", n_jobs, "is not a number of jobs", "integers from 1")

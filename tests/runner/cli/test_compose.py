@@ -96,22 +96,28 @@ def test_experiment_may_choose_any_group():
 EXPERIMENTS = [
     (
         ["experiment=dc_asgd_icml2017/published"],
-        "experiment=dc_asgd_icml2017/published: holds data of experiments; allowed: dc_asgd_icml2017/figure2, dc_asgd",
+        "experiment=dc_asgd_icml2017/published: holds data of experiments and is not an experiment; allowed: dc_asgd",
     ),
     (
         ["-m", "experiment=dasgd_iclr2022/table1,dasgd_iclr2022/figure3", "dataset.root=a"],
-        "experiment=dasgd_iclr2022/table1,dasgd_iclr2022/figure3: dasgd_iclr2022/table1 is a sweep of its own; allow",
+        "experiment=dasgd_iclr2022/table1,dasgd_iclr2022/figure3: dasgd_iclr2022/table1 is itself a sweep; allow",
     ),
     (["seeds=3"], "seeds=3: would do nothing; allowed: with experiment=..., or -m seed=0,1,2"),
     (["-m", "scale=quick,paper"], "scale=quick,paper: would do nothing; allowed: with experiment=..."),
     (["experiment=null", "scale=paper"], "scale=paper: would do nothing; allowed: with experiment=..."),
-    (["experiment=huo_thesis2020/figure11", "scale=quick,paper"], "scale=quick,paper: are several values; allowed: on"),
+    (
+        ["experiment=huo_thesis2020/figure11", "scale=quick,paper"],
+        "scale=quick,paper: gives several values; allowed: on",
+    ),
     (
         ["experiment=huo_thesis2020/figure11", "hydra.mode=RUN", "run.resume=null", "seeds=3"],
         "seeds=3: would do nothing; ",
     ),
-    (["experiment=huo_thesis2020/figure11", "seeds=1,2"], "seeds=1,2: are several values; allowed: how many, as "),
-    (["hydra/sweeper=optuna", "schedule.lr=0.1,0.2", "hydra.sweeper.seed=abc"], "hydra.sweeper.seed=abc: is no seed"),
+    (["experiment=huo_thesis2020/figure11", "seeds=1,2"], "seeds=1,2: gives several values; allowed: how many, as "),
+    (
+        ["hydra/sweeper=optuna", "schedule.lr=0.1,0.2", "hydra.sweeper.seed=abc"],
+        "hydra.sweeper.seed=abc: is not a seed",
+    ),
 ]
 
 

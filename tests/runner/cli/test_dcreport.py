@@ -301,7 +301,7 @@ def test_names_are_text(make_run: MakeRun, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("make", "message"),
-    [(None, "no such folder or file"), ("empty", "no run folders below")],
+    [(None, "no such folder or file"), ("empty", "holds no run folders")],
 )
 def test_wrong_input_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], make: str | None, message: str
@@ -325,7 +325,7 @@ def test_wrong_input_is_one_line(
         ("--overwrite", "--overwrite: would do nothing; allowed: with --archive"),
         ("--archive a.jsonl --results r.md", "--results=r.md: would do nothing; allowed: without --archive"),
         ("--archive a.jsonl --out o", "--out=o: would do nothing; allowed: without --results and --archive"),
-        ("--archive a.json", "--archive=a.json: would not be found again; allowed: names ending in .jsonl"),
+        ("--archive a.json", "--archive=a.json: dcreport would not find it again; allowed: names ending in .jsonl"),
         ("--results r.md --title mine", "--title=mine: would do nothing; allowed: without --results"),
     ],
 )

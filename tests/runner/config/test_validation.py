@@ -108,14 +108,17 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
         ),
         (
             {"cluster__workers": 3, "cluster__stragglers__workers": [3]},
-            "cluster.stragglers.workers=[3]: 3 is",
+            "cluster.stragglers.workers=[3]: there is no worker 3",
         ),
         (
             {"run__eval_every": 2.0, "run__checkpoint_every": 1.0},
             "run.checkpoint_every=1: checkpoints are written at evaluations, and run.eval_every=2; allowed: 2 or more",
         ),
-        ({"schedule__milestones": [1.0]}, "schedule.milestones=[1]: a constant schedule has none"),
-        ({"schedule__kind": "multistep", "schedule__milestones": [2.0, 1.0]}, "schedule.milestones=[2,1]: are no"),
+        ({"schedule__milestones": [1.0]}, "schedule.milestones=[1]: schedule.kind=constant has no milestones"),
+        (
+            {"schedule__kind": "multistep", "schedule__milestones": [2.0, 1.0]},
+            "schedule.milestones=[2,1]: cannot be milestones",
+        ),
         (
             {"cluster__kind": "replay", "cluster__trace": "a", "cluster__network__latency": 0.1},
             "cluster.network.latency=0.1: would do nothing; allowed: with cluster=simulated or",
@@ -124,20 +127,29 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
             {"cluster__kind": "processes", "cluster__compute__seconds": None, "cluster__compute__jitter": 0.2},
             "cluster.compute.jitter=0.2: would do nothing; allowed: with a number of cluster.compute.seconds",
         ),
-        ({"cluster__compute__seconds": None}, "cluster.compute.seconds=null: a virtual worker takes no time"),
+        (
+            {"cluster__compute__seconds": None},
+            "cluster.compute.seconds=null: a simulated worker needs a computing time",
+        ),
         ({"cluster__kind": "replay"}, "cluster.trace=null: a replay needs a trace"),
         ({"cluster__trace": "a"}, "cluster.trace=a: would do nothing; allowed: with cluster=replay only"),
         ({"cluster__kind": "replay", "cluster__trace": "a", "cluster__record": True}, "cluster.record=true: a replay"),
-        ({"algorithm": None}, "algorithm=null: is no configuration"),
-        ({"schedule__power": 2.0}, "schedule.power=2: a constant schedule has none; allowed: null, or schedule=poly"),
-        ({"schedule__kind": "inverse"}, "schedule.power=null: inverse needs it"),
+        ({"algorithm": None}, "algorithm=null: is not a configuration"),
+        (
+            {"schedule__power": 2.0},
+            "schedule.power=2: schedule.kind=constant has no power; allowed: null, or schedule=poly",
+        ),
+        ({"schedule__kind": "inverse"}, "schedule.power=null: schedule.kind=inverse needs a value"),
         ({"schedule__kind": "inverse", "schedule__power": -0.1}, "schedule.power=-0.1: is out of range; allowed: num"),
-        ({"schedule__kind": "one_cycle"}, "schedule.lr_start=null: one_cycle needs it"),
+        ({"schedule__kind": "one_cycle"}, "schedule.lr_start=null: schedule.kind=one_cycle needs a value"),
         ({**ONE_CYCLE, "schedule__lr_start": 0.02}, "schedule.lr_start=0.02: is out of range"),
         ({**ONE_CYCLE, "schedule__lr_end": -1.0}, "schedule.lr_end=-1: is out of range"),
         ({**ONE_CYCLE, "schedule__rise": 1.0}, "schedule.rise=1: is out of range"),
-        ({**ONE_CYCLE, "schedule__power": 1.0}, "schedule.power=1: a one_cycle schedule has none"),
-        ({**ONE_CYCLE, "schedule__milestones": [1.0]}, "schedule.milestones=[1]: a one_cycle schedule has none"),
+        ({**ONE_CYCLE, "schedule__power": 1.0}, "schedule.power=1: schedule.kind=one_cycle has no power"),
+        (
+            {**ONE_CYCLE, "schedule__milestones": [1.0]},
+            "schedule.milestones=[1]: schedule.kind=one_cycle has no milestones",
+        ),
         (
             {**ONE_CYCLE, "run__epochs": 5.0, "schedule__warmup_epochs": 5.0},
             "schedule.warmup_epochs=5: leaves nothing of run.epochs=5 for the one_cycle schedule; allowed: numbers",
@@ -146,8 +158,11 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
             {"schedule__kind": "polynomial", "schedule__lr_end": 0.0, "schedule__power": 0.0},
             "schedule.power=0: is out of range",
         ),
-        ({"run__advise": True, "run__estimate": True}, "run.advise=true: asks for a second answer"),
-        ({"run__advise": True, "run__plot_schedule": "lr.png"}, "run.plot_schedule=lr.png: asks for a second answer"),
+        ({"run__advise": True, "run__estimate": True}, "run.advise=true: cannot be combined with another question"),
+        (
+            {"run__advise": True, "run__plot_schedule": "lr.png"},
+            "run.plot_schedule=lr.png: cannot be combined with another question",
+        ),
     ],
 )
 def test_keys_that_contradict_each_other(values: dict[str, Any], line: str):

@@ -160,7 +160,7 @@ def test_the_slowest_worker_is_named():
     }
     assert slow["staleness_by_worker"] == [None, 4.5, None]
     line = slowest_line({**slow, "clock": "virtual"})
-    assert line == "worker 1: 4 virtual s a gradient, 2.00 x the median; 12 % of the workers' waiting is this one's"
+    assert line == "worker 1: 4 virtual s a gradient, 2.00 x the median; its own waiting is 12 % of that of all workers"
     assert Activity(1).slowest(5.0) == {}
     other = Activity(3)
     other.merge(1, activity.totals(1))

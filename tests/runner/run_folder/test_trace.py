@@ -107,8 +107,8 @@ def test_recording_costs_at_most_20_microseconds_a_message(tmp_path: Path):
         ([{"trace": VERSION + 1}], "line 1 does not begin a trace"),
         ([[]], "line 1 does not begin a trace"),
         ([{"trace": VERSION, "workers": 3}], "line 1 lacks batch_size"),
-        ([ABOUT, []], "line 2 is no message"),
-        ([ABOUT, LINE, LINE | {"worker": 3}], "line 3 is no message: its worker is 3"),
+        ([ABOUT, []], "line 2 is not a message"),
+        ([ABOUT, LINE, LINE | {"worker": 3}], "line 3 is not a message: its worker is 3"),
         ([ABOUT, LINE | {"worker": -1}], "its worker is -1"),
         ([ABOUT, LINE | {"worker": True}], "its worker is True"),
         ([ABOUT, LINE | {"batch": 0.5}], "its batch is 0.5"),
@@ -116,7 +116,7 @@ def test_recording_costs_at_most_20_microseconds_a_message(tmp_path: Path):
         ([ABOUT, LINE | {"time": "1"}], "its time is '1'"),
         ([ABOUT, LINE | {"compute": float("nan")}], "its compute is nan"),
         ([ABOUT, {"lost": 7, "version": 0, "time": 1.0}], "its lost is 7"),
-        ([ABOUT, {"resumed": [], "version": 0, "time": 1.0}], "line 2 is no message"),
+        ([ABOUT, {"resumed": [], "version": 0, "time": 1.0}], "line 2 is not a message"),
     ],
 )
 def test_what_is_no_trace_is_refused(tmp_path: Path, rows: list[Any], wrong: str):

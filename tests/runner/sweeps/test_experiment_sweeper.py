@@ -67,7 +67,7 @@ def test_another_scale() -> None:
     assert jobs("scale=paper", scale="paper", seeds=1)[0] == (
         "algorithm=sgd run.epochs=9 schedule.lr=0.5 scale=paper seeds=null seed=0"
     )
-    with pytest.raises(InputError, match="scale=huge: is no scale; allowed: paper, quick"):
+    with pytest.raises(InputError, match="scale=huge: is not a scale; allowed: paper, quick"):
         jobs(scale="huge")
 
 
@@ -159,7 +159,7 @@ def test_measured_cells_are_not_run_again(tmp_path: Path) -> None:
     assert len(measured()) == 6
     wrong = dcrun("scale=huge")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
-    assert "scale=huge: is no scale; allowed: paper, quick" in wrong.stderr
+    assert "scale=huge: is not a scale; allowed: paper, quick" in wrong.stderr
     unknown = dcrun("experiment=a_paper/table9")
     assert unknown.returncode == 2
     assert "dc_asgd_icml2017/table1" in unknown.stderr
@@ -172,7 +172,7 @@ def test_experiment_without_data_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "runner.cli", "experiment=dc_asgd_icml2017/table2"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "dataset.root=null: this experiment needs its data set, and there is no data-sets" in done.stderr
+    assert "dataset.root=null: this experiment needs its data set, and data-sets does not exist" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -185,4 +185,4 @@ def test_experiment_with_wrong_input_is_not_begun(tmp_path: Path) -> None:
     done = subprocess.run([*command, "logger=none"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("dcrun: dataset.root=") == 1
-    assert "dcrun: no further job of the experiment is begun" in done.stderr
+    assert "dcrun: the first job of the experiment has wrong input" in done.stderr

@@ -75,11 +75,11 @@ def test_preempted_task_resumes_from_checkpoint(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"cluster": "pbs"}, "hydra.launcher.cluster=pbs: is no such choice; allowed: slurm, local"),
-        ({"timeouts": -1}, "hydra.launcher.timeouts=-1: is no number"),
+        ({"cluster": "pbs"}, "hydra.launcher.cluster=pbs: is not one of the choices; allowed: slurm, local"),
+        ({"timeouts": -1}, "hydra.launcher.timeouts=-1: is not a number of repeats"),
         ({"parameters": {"timeout_min": "long"}}, 'hydra.launcher.parameters: Parameter "timeout_min"'),
         ({"parameters": {"luck": 1}}, "hydra.launcher.parameters: Parameter 'luck'"),
-        ({"cluster": "slurm"}, "hydra/launcher=slurm: finds no srun"),
+        ({"cluster": "slurm"}, "hydra/launcher=slurm: there is no srun on this machine"),
     ],
 )
 def test_wrong_settings_are_one_line(monkeypatch: pytest.MonkeyPatch, change: dict[str, object], message: str) -> None:
@@ -175,7 +175,7 @@ def test_first_job_with_wrong_input_ends_experiment(
     assert FreshProcessLauncher.refused == refused
     assert queue.cancelled.issuperset({1, 2}) == (refused and cluster == "slurm")
     err = capsys.readouterr().err
-    assert ("no further job of the experiment is begun" in err) == refused
+    assert ("so no further job is started" in err) == refused
     assert err.count(" failed with exit code") == 1
 
 

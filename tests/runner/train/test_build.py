@@ -73,7 +73,7 @@ WRONG = [
     (["algorithm=asgd", "cluster.compute.speeds=[]"], "cluster.compute.speeds=..: has 0 entries"),
     (
         ["algorithm=asgd", "cluster.stragglers.workers=[7]"],
-        "cluster.stragglers.workers=.7.: 7 is no worker; allowed: numbers from 0 to 3",
+        "cluster.stragglers.workers=.7.: there is no worker 7; allowed: numbers from 0 to 3",
     ),
     (
         ["algorithm=sgd", "run.epochs=1e-10"],

@@ -148,4 +148,4 @@ def test_only_a_run_folder_can_be_continued(tmp_path: Path, capsys: pytest.Captu
     assert main.main([*SMALL, f"run.resume={tmp_path / 'nowhere'}"]) == 2
     assert "no such folder" in capsys.readouterr().err
     assert main.main([*SMALL, f"run.resume={tmp_path}"]) == 2
-    assert "is no run folder" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err

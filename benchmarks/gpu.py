@@ -41,7 +41,7 @@ from hydra.utils import instantiate  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from sidebyside import Row, Side, in_turn, pace, ratios, show  # noqa: E402
-from subject import parts, run  # noqa: E402
+from subject import build_components, run  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from algorithms.base import Step  # noqa: E402
@@ -83,7 +83,7 @@ class Plan:
 
     def subject(self, *overrides: str) -> RunComponents:
         """A run of `steps` gradients of `batch` samples, augmented as CIFAR's are."""
-        given = parts(
+        given = build_components(
             [
                 f"model={self.model}",
                 "dataset=synthetic",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 from sidebyside import Row, main, sized
-from subject import parts, run
+from subject import build_components, run
 
 from runner.run_folder.machine import peak_memory_bytes
 
@@ -34,10 +34,10 @@ def vectors(workers: int) -> float:
     """Make the run in this process and count."""
     data = ["dataset=synthetic", "dataset.train=64", "dataset.test=10", "run.batch_size=2", "run.threads=1"]
     common = ["algorithm=dc_asgd_a", f"cluster.workers={workers}", "model=mlp", "run.epochs=1", *data]
-    run(parts([*common, "model.widths=[8]"]))
+    run(build_components([*common, "model.widths=[8]"]))
     gc.collect()
     before = resident_bytes()
-    given = parts([*common, f"model.widths={WIDTHS}"])
+    given = build_components([*common, f"model.widths={WIDTHS}"])
     vector = 4 * given.oracle.replica.weights.numel()
     run(given)
     return (peak_memory_bytes() - before) / vector

@@ -19,7 +19,7 @@ from pathlib import Path
 import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import torch
 from sidebyside import Row, in_turn, main, ratios, sized
-from subject import parts, run
+from subject import build_components, run
 from torch.distributed.distributed_c10d import PrefixStore
 
 from algorithms.base import Batch, ParameterServer
@@ -57,7 +57,7 @@ def subject(workers: int) -> RunComponents:
         "run.epochs=1",
     ]
     data = ["dataset=synthetic", "dataset.shape=[3,32,32]", "dataset.test=10", f"dataset.train={TRIPS}"]
-    return parts([*overrides, *data, "run.batch_size=1"])
+    return build_components([*overrides, *data, "run.batch_size=1"])
 
 
 def message_buffers(given: RunComponents) -> tuple[MessageBuffer, MessageBuffer]:

@@ -24,8 +24,8 @@ from runner.train.executors import simulated
 from runner.train.train import train
 
 
-def parts(overrides: Sequence[str]) -> build.RunComponents:
-    """Build the parts of the run that `dcrun <overrides>` would make."""
+def build_components(overrides: Sequence[str]) -> build.RunComponents:
+    """Build the components of the run that `dcrun <overrides>` would make."""
     schema.register()
     subprocess_launcher.register()
     OmegaConf.register_new_resolver("random_hex", lambda: "0", replace=True)

@@ -13,7 +13,7 @@ import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before
 import torch
 from hydra.utils import instantiate
 from sidebyside import Row, Side, in_turn, main, ratios, sized
-from subject import parts, run
+from subject import build_components, run
 
 from data.augment import PadCrop
 from runner.train.build import RunComponents
@@ -35,7 +35,7 @@ CIFAR = [
 
 def subject(*overrides: str) -> RunComponents:
     """A run of STEPS gradients of BATCH samples, augmented as CIFAR's are."""
-    given = parts([*CIFAR, f"run.batch_size={BATCH}", *overrides])
+    given = build_components([*CIFAR, f"run.batch_size={BATCH}", *overrides])
     given.dataset.train.augment = PadCrop(4, flip=True)
     return given
 

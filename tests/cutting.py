@@ -36,12 +36,12 @@ class ByHand:
         self.trial = Trial(*SETTING, *overrides, folder=folder)
         named = list(self.trial.weights.values())
         self.weights = [named[low : low + 2] for low in (0, 2, 4)]
-        self.total = len(self.trial.parts.batches)
+        self.total = len(self.trial.components.batches)
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Return flattened inputs and targets."""
-        batch = self.trial.parts.batches.batch(number)
-        inputs, targets = self.trial.parts.dataset.train.batch(batch.ids, seed=0, epoch=batch.epoch)
+        batch = self.trial.components.batches.batch(number)
+        inputs, targets = self.trial.components.dataset.train.batch(batch.ids, seed=0, epoch=batch.epoch)
         return inputs.flatten(1), targets
 
     def layer(self, k: int, inputs: Tensor, weights: list[Tensor]) -> Tensor:

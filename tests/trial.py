@@ -93,24 +93,24 @@ class Trial:
     """
 
     def __init__(self, *overrides: str, folder: Path, stop_after: int | None = None, oracle: Any = None) -> None:
-        self.parts = build.build_run(compose(*overrides))
-        evaluator: Any = self.parts.evaluator()
-        told = {"measure": self.parts.measure, "classifies": self.parts.classifies} if oracle is None else {}
+        self.components = build.build_run(compose(*overrides))
+        evaluator: Any = self.components.evaluator()
+        told = {"measure": self.components.measure, "classifies": self.components.classifies} if oracle is None else {}
         if oracle is not None:
-            self.parts = dataclasses.replace(self.parts, oracle=oracle)
+            self.components = dataclasses.replace(self.components, oracle=oracle)
             evaluator = _nothing
         self.notes = Notes()
         self.saved: list[tuple[int, dict[str, Any]]] = []
-        self.control = self.parts.train_control(
+        self.control = self.components.train_control(
             evaluator=evaluator,
             logger=self.notes,
             folder=folder,
             save=lambda updates, state: self.saved.append((updates, copy.deepcopy(state))),
-            observers=self.parts.observers(folder, 0),
+            observers=self.components.observers(folder, 0),
             stopping=lambda: stop_after is not None and self.control.updates >= stop_after,
             **told,
         )
-        self.executor = simulated(self.parts, self.control)
+        self.executor = simulated(self.components, self.control)
 
     def run(self) -> Trial:
         """Run to the end."""
@@ -132,7 +132,7 @@ class Trial:
     @property
     def weights(self) -> dict[str, Tensor]:
         """Copies of the solution's parameters by name."""
-        named = self.parts.oracle.replica.named_weights(self.executor.weights())
+        named = self.components.oracle.replica.named_weights(self.executor.weights())
         return {name: value.clone() for name, value in named}
 
     @property

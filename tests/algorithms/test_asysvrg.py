@@ -50,10 +50,10 @@ def test_one_worker_is_an_independent_sequential_svrg(tmp_path: Path):
     given = ("algorithm=svrg", "algorithm.inner=30", f"algorithm.weight_decay={C}", "schedule.lr=0.05", "run.epochs=8")
     trial = Trial(*CONVEX, *given, "run.batch_size=7", folder=tmp_path)
     weights = {name: value.double().numpy() for name, value in trial.weights.items()}
-    inputs, targets = trial.parts.dataset.train.batch(torch.arange(96))
+    inputs, targets = trial.components.dataset.train.batch(torch.arange(96))
     names = sorted(weights, key=lambda name: weights[name].ndim)
     start = np.hstack([weights[names[1]], weights[names[0]][:, None]])
-    pushes = len(trial.parts.batches)
+    pushes = len(trial.components.batches)
     # 768 = 96 + 30 pushes (2 · 96 · 2 for 28 and 14 each for two) + 96 + 12 pushes of 14, the last one not whole.
     assert pushes == 42
     expected = numpy_svrg(
@@ -65,36 +65,36 @@ def test_one_worker_is_an_independent_sequential_svrg(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def parts() -> build.RunComponents:
+def components() -> build.RunComponents:
     return build.build_run(compose("algorithm=svrg", *CONVEX))
 
 
-def single(parts: build.RunComponents, half: VarianceReducedWorker, w: Tensor) -> Tensor:
+def single(components: build.RunComponents, half: VarianceReducedWorker, w: Tensor) -> Tensor:
     """v of every single sample, (n, weights)."""
     batches = [Batch(i, 0, torch.tensor([i])) for i in range(96)]
-    return torch.stack([half.work(parts.oracle, {"w": w}, batch)["v"].clone() for batch in batches]).double()
+    return torch.stack([half.work(components.oracle, {"w": w}, batch)["v"].clone() for batch in batches]).double()
 
 
-def shot(parts: build.RunComponents, w: Tensor) -> VarianceReducedWorker:
+def shot(components: build.RunComponents, w: Tensor) -> VarianceReducedWorker:
     """A worker whose snapshot is w."""
     half = VarianceReducedWorker(C)
     half.receive(SNAPSHOT, {"w": w})
     everything = Batch(-1, 0, torch.arange(96))
-    half.receive(FULL, {"g": half.answer(parts.oracle, SNAPSHOT, everything)["g"] / 96})
+    half.receive(FULL, {"g": half.answer(components.oracle, SNAPSHOT, everything)["g"] / 96})
     return half
 
 
-def test_v_is_unbiased_and_calmer_near_snapshot(parts: build.RunComponents):
+def test_v_is_unbiased_and_calmer_near_snapshot(components: build.RunComponents):
     generator = torch.Generator().manual_seed(0)
-    w = 0.05 * torch.randn(parts.oracle.replica.weights.numel(), generator=generator)
-    plain = single(parts, VarianceReducedWorker(C), w)
+    w = 0.05 * torch.randn(components.oracle.replica.weights.numel(), generator=generator)
+    plain = single(components, VarianceReducedWorker(C), w)
     full = plain.mean(0)
     everything = Batch(0, 0, torch.arange(96))
-    torch.testing.assert_close(full.float(), parts.oracle.gradient(w, everything) + C * w)
+    torch.testing.assert_close(full.float(), components.oracle.gradient(w, everything) + C * w)
     variances = []
     for distance in (0.0, 0.01, 0.1):
         away = w + distance * torch.randn(len(w), generator=generator)
-        v = single(parts, shot(parts, away), w)
+        v = single(components, shot(components, away), w)
         torch.testing.assert_close(v.mean(0), full, rtol=1e-4, atol=1e-6)
         variances.append(float((v - full).square().sum(1).mean()))
     assert variances[0] < 1e-10
@@ -105,7 +105,7 @@ def test_v_is_unbiased_and_calmer_near_snapshot(parts: build.RunComponents):
 def slope(trial: Trial) -> float:
     """Norm of the full gradient where a run ended."""
     w = trial.executor.weights().clone()
-    return float(torch.linalg.vector_norm(trial.parts.oracle.gradient(w, Batch(0, 0, torch.arange(96))) + C * w))
+    return float(torch.linalg.vector_norm(trial.components.oracle.gradient(w, Batch(0, 0, torch.arange(96))) + C * w))
 
 
 def test_linear_convergence_where_sgd_stalls(tmp_path: Path):
@@ -134,8 +134,8 @@ def test_first_epochs_are_sgd(tmp_path: Path):
     assert {**row, "lr": 0} == {**other, "lr": 0}
 
 
-def test_restored_worker_pushes_the_same(parts: build.RunComponents):
-    n = parts.oracle.replica.weights.numel()
+def test_restored_worker_pushes_the_same(components: build.RunComponents):
+    n = components.oracle.replica.weights.numel()
     server = AsySVRG(inner=5, weight_decay=C)
     server.plan(96, 4)
     server.start(torch.randn(n, generator=torch.Generator().manual_seed(1)) / 20, 2)
@@ -144,24 +144,24 @@ def test_restored_worker_pushes_the_same(parts: build.RunComponents):
     assert fresh.snapshot is None, "nothing is known before the first barrier"
     half: Any = server.worker(0)
     half.receive(SNAPSHOT, server.broadcast(SNAPSHOT))
-    server.collect(SNAPSHOT, half.answer(parts.oracle, SNAPSHOT, Batch(-1, 0, torch.arange(96))))
+    server.collect(SNAPSHOT, half.answer(components.oracle, SNAPSHOT, Batch(-1, 0, torch.arange(96))))
     half.receive(FULL, server.broadcast(FULL))
     batch = Batch(0, 0, torch.arange(4))
-    server.push(0, half.work(parts.oracle, server.pull(0), batch), Step(lr=0.1))
+    server.push(0, half.work(components.oracle, server.pull(0), batch), Step(lr=0.1))
     again: Any = server.worker(0)
     again.restore(server.restore(0))
-    expected = half.work(parts.oracle, server.pull(0), batch)["v"].clone()
-    assert torch.equal(again.work(parts.oracle, server.pull(0), batch)["v"], expected)
+    expected = half.work(components.oracle, server.pull(0), batch)["v"].clone()
+    assert torch.equal(again.work(components.oracle, server.pull(0), batch)["v"], expected)
 
 
 def test_snapshots_stay_out_of_training_loss(tmp_path: Path):
     trial = train("algorithm=svrg", *CONVEX, "run.epochs=1.1", folder=tmp_path)
     assert trial.control.updates == 2
     assert trial.notes.rows[0]["train_loss"] is None, "the first pass is a full gradient"
-    assert float(trial.parts.oracle.totals.sum()) == 0
+    assert float(trial.components.oracle.totals.sum()) == 0
     trial = Trial("algorithm=svrg", *CONVEX, "run.epochs=1.05", "run.eval_every=9", folder=tmp_path)
-    w = trial.parts.oracle.replica.weights.clone()
-    inputs, targets = trial.parts.dataset.train.batch(trial.parts.batches.batch(0).ids)
-    trial.parts.oracle.replica.weights.copy_(w)
-    loss = float(trial.parts.oracle.loss(inputs, targets)[0].detach())
+    w = trial.components.oracle.replica.weights.clone()
+    inputs, targets = trial.components.dataset.train.batch(trial.components.batches.batch(0).ids)
+    trial.components.oracle.replica.weights.copy_(w)
+    loss = float(trial.components.oracle.loss(inputs, targets)[0].detach())
     assert trial.run().notes.rows[-1]["train_loss"] == pytest.approx(loss)

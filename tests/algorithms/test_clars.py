@@ -105,9 +105,9 @@ def test_network_step_matches_single_sample_gradients(tmp_path: Path, samples: i
     short = ("dataset.limit_test=10", "run.epochs=1", "run.batch_size=20", "schedule.lr=6.4", "run.micro_batch=6")
     trial = Trial(*overrides, *short, f"algorithm.samples={'null' if samples is None else samples}", folder=tmp_path)
     before = trial.weights
-    network: Any = trial.parts.oracle.replica.module
-    ids = trial.parts.batches.batch(0).ids
-    inputs, targets = trial.parts.dataset.train.batch(ids)
+    network: Any = trial.components.oracle.replica.module
+    ids = trial.components.batches.batch(0).ids
+    inputs, targets = trial.components.dataset.train.batch(ids)
     weights = {name: value.contiguous() for name, value in before.items()}
 
     def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def test_network_step_matches_single_sample_gradients(tmp_path: Path, samples: i
     single = vmap(grad(loss), (None, 0, 0))(weights, inputs, targets)
     trial.run()
     layers = {name.rpartition(".")[0] for name in weights}
-    assert len(layers) == len(trial.parts.oracle.replica.layers)
+    assert len(layers) == len(trial.components.oracle.replica.layers)
     for layer in layers:
         own = [name for name in weights if name.rpartition(".")[0] == layer]
         squares = sum(single[name].flatten(1).square().sum(1) for name in own)

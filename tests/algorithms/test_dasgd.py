@@ -48,7 +48,7 @@ def played(
         **given,
     )
     trial.run()
-    asked = np.array(trial.parts.oracle.asked_weights).reshape(steps, workers)  # type: ignore[attr-defined]
+    asked = np.array(trial.components.oracle.asked_weights).reshape(steps, workers)  # type: ignore[attr-defined]
     last = [float(method.solution()) for method in trial.executor.methods]  # type: ignore[attr-defined]
     return trial, np.vstack([asked, last])
 

@@ -228,7 +228,7 @@ def test_one_worker_matches_processes(tmp_path: Path):
 def test_a_rate_that_falls_keeps_the_relation(tmp_path: Path):
     options: Any = ("schedule=multistep", "schedule.milestones=[1,2]", "schedule.gamma=0.3", f"schedule.lr={LR}")
     run = train("algorithm=dis_dfsdca", *SMALL, "run.epochs=3", *options, folder=tmp_path)
-    split = run.parts.dataset.train
+    split = run.components.dataset.train
     combined = run.state["alpha"].double() @ split.batch(torch.arange(203))[0].double() / (0.1 * 203)
     torch.testing.assert_close(combined, run.state["w"].double(), atol=5e-6, rtol=1e-4)
 

@@ -15,7 +15,7 @@ def test_workers_step_alone_then_average(tau: int, tmp_path: Path):
     """70 samples, three workers with batches of 8: the last step of an epoch has shares of 8, 7 and 7 samples."""
     options = ("algorithm=local_sgd", f"algorithm.tau={tau}", "model=linear", *RUN, "cluster.workers=3")
     trial = Trial(*options, "algorithm.momentum=0.5", "algorithm.weight_decay=0.1", folder=tmp_path)
-    oracle = trial.parts.oracle
+    oracle = trial.components.oracle
     asked: list[tuple[np.ndarray, np.ndarray, int]] = []
     gradient = oracle.gradient
 

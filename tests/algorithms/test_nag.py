@@ -55,7 +55,7 @@ def test_a_layer_with_scale_zero_is_frozen():
 def test_constant_rate_is_torchs_nesterov(tmp_path: Path):
     overrides = ("algorithm=nag", "model=resnet8", *RUN, "algorithm.momentum=0.9", "algorithm.weight_decay=0.01")
     ours = train(*overrides, folder=tmp_path)
-    network, loop = reference_sgd(ours.parts.cfg, momentum=0.9, nesterov=True, weight_decay=0.01)
+    network, loop = reference_sgd(ours.components.cfg, momentum=0.9, nesterov=True, weight_decay=0.01)
     loop(2, lambda update: 0.05)
     for name, value in network.named_parameters():
         torch.testing.assert_close(ours.weights[name], value.detach(), rtol=2e-3, atol=2e-5, msg=name)
@@ -65,7 +65,7 @@ def test_workers_step_like_one_large_batch(tmp_path: Path):
     overrides = ("algorithm=nag", "model=mlp", *RUN)
     apart = train(*overrides, "cluster.workers=3", "run.batch_size=8", folder=tmp_path)
     together = train(*overrides, "run.batch_size=24", folder=tmp_path)
-    assert together.parts.workers == 1
+    assert together.components.workers == 1
     assert apart.control.updates == together.control.updates == 6
     for name, value in together.weights.items():
         torch.testing.assert_close(apart.weights[name], value, rtol=1e-4, atol=1e-6)

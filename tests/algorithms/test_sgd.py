@@ -46,7 +46,7 @@ def test_is_torch_optim_sgd_to_the_bit(form: dict[str, Any], network: tuple[str,
     assert ours.control.updates == 9
     assert ours.control.epoch == 3
 
-    saved = ours.parts.oracle.replica.state_dict(ours.executor.weights(), ours.executor.running_statistics(), 9)
+    saved = ours.components.oracle.replica.state_dict(ours.executor.weights(), ours.executor.running_statistics(), 9)
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(saved[name], value, rtol=1e-5, atol=1e-6)
 

@@ -104,7 +104,7 @@ def test_constant_rate_converges_where_sgd_stalls():
 
 def test_one_worker_is_sequential_svrg(tmp_path: Path):
     run = train("algorithm=shared_asysvrg", "cluster.workers=1", *RUN, *ATOMIC, "run.epochs=5", folder=tmp_path)
-    oracle, batches = run.parts.oracle, run.parts.batches
+    oracle, batches = run.components.oracle, run.components.batches
     start = train(
         "algorithm=hogwild", "cluster.workers=1", *RUN, "run.epochs=0.1", "schedule.lr=1e-30", folder=tmp_path
     )

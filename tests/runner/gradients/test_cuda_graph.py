@@ -282,8 +282,8 @@ def test_a_simulation_makes_no_host_wait_and_gives_the_same_bits_with_graphs(
 def _all(trial: Trial) -> list[Batch]:
     """Every batch that a worker computes on."""
     executor: Any = trial.executor
-    numbers = range(len(trial.parts.batches))
+    numbers = range(len(trial.components.batches))
     if hasattr(executor, "leases"):
-        return [trial.parts.batches.batch(number) for number in numbers]
-    shares = (trial.parts.batches.shares(number, trial.parts.workers) for number in numbers)
+        return [trial.components.batches.batch(number) for number in numbers]
+    shares = (trial.components.batches.shares(number, trial.components.workers) for number in numbers)
     return [batch for given in shares for batch in given]

@@ -24,10 +24,10 @@ WIDE = ("algorithm=nag", "model=mlp", "model.widths=[40,30]")
 
 def test_factors_are_those_of_single_gradients(tmp_path: Path):
     """Batch norm with running statistics: a network whose loss on a sample depends on that sample alone."""
-    parts = build.build_run(
+    components = build.build_run(
         compose("algorithm=nag", "model=resnet8", "dataset.limit_train=50", "dataset.limit_test=20")
     )
-    oracle = parts.oracle
+    oracle = components.oracle
     network: Any = oracle.replica.module
     assert isinstance(network, ResNet)
     statistics = oracle.replica.initial_statistics() + 0.05
@@ -42,7 +42,7 @@ def test_factors_are_those_of_single_gradients(tmp_path: Path):
     def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return network.loss(functional_call(network, values | weights, (x[None],)), y[None])
 
-    single = vmap(grad(loss), (None, 0, 0))(weights, *parts.dataset.train.batch(ids))
+    single = vmap(grad(loss), (None, 0, 0))(weights, *components.dataset.train.batch(ids))
     assert len(found) == len(oracle.replica.layers) == 15
     for layer, factor in zip(oracle.replica.layers, found, strict=True):
         own = [g.double() for name, g in single.items() if name.rpartition(".")[0] == layer.name]
@@ -54,8 +54,8 @@ def test_factors_are_those_of_single_gradients(tmp_path: Path):
 
 def test_the_largest_rate_is_the_last_at_which_the_loss_does_not_rise(tmp_path: Path):
     """Each layer's bound, beside steps made by functional calls: it holds, and the next rate up does not."""
-    parts = build.build_run(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
-    oracle = parts.oracle
+    components = build.build_run(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
+    oracle = components.oracle
     network: Any = oracle.replica.module
     ids = spread(50, 13)
     before = oracle.replica.weights.clone()
@@ -64,7 +64,7 @@ def test_the_largest_rate_is_the_last_at_which_the_loss_does_not_rise(tmp_path: 
     assert torch.equal(oracle.replica.weights, before)
 
     weights = {name: value.detach().double() for name, value in network.named_parameters()}
-    inputs, targets = parts.dataset.train.batch(ids)
+    inputs, targets = components.dataset.train.batch(ids)
 
     def loss(weights: dict[str, Tensor]) -> Tensor:
         return network.loss(functional_call(network, weights, (inputs.double(),)), targets)
@@ -98,15 +98,15 @@ def test_the_largest_rate_is_computed_in_float32_whatever_the_runs_precision_is(
 
 
 def test_the_largest_rate_of_a_layer_without_a_gradient_is_unknown(tmp_path: Path):
-    parts = build.build_run(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
-    weights = parts.oracle.replica.weights.clone()
-    last = parts.oracle.replica.layers[-1]
+    components = build.build_run(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
+    weights = components.oracle.replica.weights.clone()
+    last = components.oracle.replica.layers[-1]
     weights[last.low : last.high] = 0
-    log = LayerLog(parts.oracle, spread(50, 13), tmp_path, 0, ["largest_rate"], batch_size=5)
-    *below, top = log.measure("largest_rate", weights, parts.oracle.replica.initial_statistics())
+    log = LayerLog(components.oracle, spread(50, 13), tmp_path, 0, ["largest_rate"], batch_size=5)
+    *below, top = log.measure("largest_rate", weights, components.oracle.replica.initial_statistics())
     assert all(math.isnan(rate) for rate in below), "nothing comes down through a classifier of zeros"
     assert top > 0
-    log({"epoch": 1.0, "updates": 2}, weights, parts.oracle.replica.initial_statistics(), None)
+    log({"epoch": 1.0, "updates": 2}, weights, components.oracle.replica.initial_statistics(), None)
     [record] = read_lines(tmp_path / "layers.jsonl")
     assert record["largest_rate"]["hidden1.linear"] is None
 

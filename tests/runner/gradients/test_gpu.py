@@ -38,7 +38,7 @@ RUN = (
 GPU = ("run.device=cuda",)
 
 
-def parts(*overrides: str) -> build.RunComponents:
+def components(*overrides: str) -> build.RunComponents:
     return build.build_run(compose(*RUN, *overrides))
 
 
@@ -50,7 +50,7 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     ("precision", "tolerance", "of_statistics"), [("fp32", 5e-3, 1e-4), ("tf32", 0.1, 2e-3), ("bf16", 0.3, 2e-2)]
 )
 def test_a_gradient_is_the_cpus_within_the_stated_tolerance(precision: str, tolerance: float, of_statistics: float):
-    reference, here = parts("algorithm=sgd"), parts("algorithm=sgd", *GPU, f"run.precision={precision}")
+    reference, here = components("algorithm=sgd"), components("algorithm=sgd", *GPU, f"run.precision={precision}")
     batch = reference.batches.batch(3)
     expected = reference.oracle.gradient(reference.oracle.replica.weights, batch)
     got = here.oracle.gradient(here.oracle.replica.weights, here.batches.batch(3))
@@ -63,7 +63,7 @@ def test_a_gradient_is_the_cpus_within_the_stated_tolerance(precision: str, tole
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_captured_steps_equal_eager_ones_to_the_bit(precision: str):
     common = ("algorithm=sgd", *GPU, f"run.precision={precision}", "run.deterministic=true")
-    captured, eager = parts(*common), parts(*common, "run.capture=false")
+    captured, eager = components(*common), components(*common, "run.capture=false")
     for given in (captured, eager):
         given.dataset.train.augment = PadCrop(4, flip=True)
     assert captured.oracle.steps is not None
@@ -84,7 +84,7 @@ def test_captured_steps_equal_eager_ones_to_the_bit(precision: str):
 def test_weights_from_page_locked_memory_arrive_beside_the_batch(capture: str):
     """A branch of the graph, or a second stream: the same bits as copying them first."""
     common = ("algorithm=sgd", *GPU, "run.deterministic=true", f"run.capture={capture}")
-    beside, first = parts(*common), parts(*common)
+    beside, first = components(*common), components(*common)
     first.oracle.side_stream = None
     inbox = torch.empty(first.oracle.replica.weights.shape, pin_memory=True)
     start = first.oracle.replica.weights.to("cpu", copy=True)
@@ -99,7 +99,7 @@ def test_weights_from_page_locked_memory_arrive_beside_the_batch(capture: str):
 
 
 def test_capturing_changes_no_state():
-    given = parts("algorithm=sgd", *GPU)
+    given = components("algorithm=sgd", *GPU)
     steps, replica = given.oracle.steps, given.oracle.replica
     assert isinstance(steps, CapturedSteps)
     given.oracle.gradient(replica.weights, given.batches.batch(0))

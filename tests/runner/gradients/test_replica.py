@@ -124,12 +124,16 @@ def test_a_network_without_batch_norm_has_no_statistics():
 def test_the_state_dict_loads_into_a_fresh_network_and_gives_equal_outputs(channels_last: bool, tmp_path: Path):
     overrides = ("algorithm=asgd", "model=resnet8", "dataset.limit_train=128", "run.epochs=1")
     run = train(*overrides, f"run.channels_last={str(channels_last).lower()}", folder=tmp_path)
-    replica, weights, statistics = run.parts.oracle.replica, run.executor.weights(), run.executor.running_statistics()
+    replica, weights, statistics = (
+        run.components.oracle.replica,
+        run.executor.weights(),
+        run.executor.running_statistics(),
+    )
     state = replica.state_dict(weights, statistics, updates=run.control.updates)
     fresh = ResNet(depth=8, shape=(1, 8, 8), classes=10)
     fresh.load_state_dict(state, strict=True)
     fresh.eval()
-    inputs, targets = run.parts.dataset.test.batch(torch.arange(len(run.parts.dataset.test)))
+    inputs, targets = run.components.dataset.test.batch(torch.arange(len(run.components.dataset.test)))
     outputs = fresh(inputs)
     assert 100 * int(fresh.errors(outputs, targets)) / len(targets) == run.notes.rows[-1]["test_error"]
     assert fresh.loss(outputs, targets).item() == pytest.approx(run.notes.rows[-1]["test_loss"], rel=1e-5)

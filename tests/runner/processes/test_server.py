@@ -61,27 +61,27 @@ class Stage:
     """A server in a thread of its own, and its workers in the hands of the test."""
 
     def __init__(self, folder: Path, *overrides: str, start: float, workers: int, state: Any = None) -> None:
-        parts = build.build_run(compose(*QUADRATIC, f"cluster.workers={workers}", *overrides))
+        components = build.build_run(compose(*QUADRATIC, f"cluster.workers={workers}", *overrides))
         self.oracle = QuadraticOracle(start)
         # Single precision, like the messages.
         self.oracle.replica.weights = self.oracle.replica.weights.float()
-        method: Any = parts.method
+        method: Any = components.method
         self.layout: Layout = method.layout(1)
         self.wires = [Wire() for _ in range(workers)]
         self.found: list[tuple[int, str]] = []
         self.notes = Notes()
         self.saved: list[dict[str, Any]] = []
         self.stop_at = math.inf
-        self.batches = parts.batches
+        self.batches = components.batches
         links: Any = self.wires
         replica: Any = self.oracle.replica
         evaluator: Any = lambda weights, statistics: Score(0.0, 0.0)  # noqa: E731
         self.control = TrainControl(
             samples=8,
-            epochs=parts.cfg.run.epochs,
+            epochs=components.cfg.run.epochs,
             eval_every=100,
             checkpoint_every=100,
-            schedule=parts.schedule,
+            schedule=components.schedule,
             evaluator=evaluator,
             logger=self.notes,
             folder=folder,
@@ -92,11 +92,11 @@ class Stage:
             method,
             links=links,
             replica=replica,
-            batches=parts.batches,
+            batches=components.batches,
             control=self.control,
             activity=Activity(workers),
             find_lost=self._find_lost,
-            clock=parts.clock(),
+            clock=components.clock(),
         )
         if state is not None:
             self.control.load_state_dict(state["course"])

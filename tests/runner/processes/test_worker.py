@@ -63,13 +63,13 @@ def test_a_worker_pushes_what_its_oracle_says_of_the_weights_it_was_sent(streame
     """Two sizes of batches, weights that arrive in one buffer: as on a GPU, beside the batch, a graph's branch."""
     limits = ("dataset.limit_train=70", "dataset.limit_test=20", "dataset.augment=true", "run.batch_size=16")
     overrides = ("algorithm=asgd", "model=resnet8", "run.epochs=3", "cluster.workers=1", *limits)
-    reference, parts = build.build_run(compose(*overrides)), build.build_run(compose(*overrides))
-    oracle, late, graphs = parts.oracle, Late(), CpuGraphs()
+    reference, components = build.build_run(compose(*overrides)), build.build_run(compose(*overrides))
+    oracle, late, graphs = components.oracle, Late(), CpuGraphs()
     if streamed:
         doubles = build.NetworkOracle(oracle.replica, oracle.split, seed=oracle.seed, side_stream=late, graphs=graphs)
         oracle = doubles
     n, statistics = oracle.replica.weights.numel(), oracle.replica.statistics.numel()
-    method: Any = parts.method
+    method: Any = components.method
     layout = method.layout(n)
     server: Any = Server(layout, push_fields(layout.push, statistics), oracle.replica.weights.clone(), tasks=12)
     WorkerProcess(
@@ -78,8 +78,8 @@ def test_a_worker_pushes_what_its_oracle_says_of_the_weights_it_was_sent(streame
         worker=0,
         layout=layout,
         oracle=oracle,
-        batches=parts.batches,
-        clock=parts.clock(),
+        batches=components.batches,
+        clock=components.clock(),
         gradients=lambda updates: 1.0,
     ).run()
     assert len(server.pushes) == 12

@@ -154,24 +154,24 @@ RUN = ("model=linear", "algorithm=asgd", "run.epochs=1", "dataset.limit_train=12
 )
 def test_trace_of_another_run_is_refused(tmp_path: Path, override: str, line: str):
     trace = Trace(tmp_path, build.build_run(compose(*RUN)).trace_facts(), [])
-    parts = build.build_run(compose(*RUN, override))
+    components = build.build_run(compose(*RUN, override))
     with pytest.raises(InputError, match=line):
-        trace.check(parts.trace_facts(), len(parts.batches))
+        trace.check(components.trace_facts(), len(components.batches))
 
 
 def test_other_machine_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    parts = build.build_run(compose(*RUN))
-    about = parts.trace_facts() | {"isa": "SSE2", "torch": "0.1"}
+    components = build.build_run(compose(*RUN))
+    about = components.trace_facts() | {"isa": "SSE2", "torch": "0.1"}
     with caplog.at_level(logging.WARNING, "dcrun"):
-        Trace(tmp_path, about, []).check(parts.trace_facts(), len(parts.batches))
-    here = parts.trace_facts()
+        Trace(tmp_path, about, []).check(components.trace_facts(), len(components.batches))
+    here = components.trace_facts()
     assert f"isa SSE2 (here {here['isa']}), torch 0.1 (here {here['torch']})" in caplog.messages[0]
     assert "its run ended after update 0 of 4" in caplog.messages[1]
 
 
 def test_same_machine_is_not_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    parts = build.build_run(compose(*RUN))
-    records = [Record(PUSH, 0, version=v, time=1.0) for v in range(len(parts.batches))]
+    components = build.build_run(compose(*RUN))
+    records = [Record(PUSH, 0, version=v, time=1.0) for v in range(len(components.batches))]
     with caplog.at_level(logging.WARNING, "dcrun"):
-        Trace(tmp_path, parts.trace_facts(), records).check(parts.trace_facts(), len(parts.batches))
+        Trace(tmp_path, components.trace_facts(), records).check(components.trace_facts(), len(components.batches))
     assert caplog.messages == []

@@ -72,7 +72,7 @@ def test_a_short_last_step_counts_every_sample_once(tmp_path: Path):
     trial.run()
     assert seconds == [4.0, 8.0, 10.0]
     assert trial.control.samples_seen == 13
-    sizes = [len(ids) for _, ids in trial.parts.oracle.asked]  # type: ignore[attr-defined]
+    sizes = [len(ids) for _, ids in trial.components.oracle.asked]  # type: ignore[attr-defined]
     assert sizes == [2, 2, 2, 2, 2, 2, 1, 0, 0]
     # The gradient of one sample of one counts three times in the mean over three workers, an empty share not at all;
     # this oracle gives w for an empty share too, but its share is 0.
@@ -105,17 +105,17 @@ def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not(stop_after: int, 
 def test_running_statistics_are_the_mean_of_the_workers_own(tmp_path: Path):
     overrides = ("algorithm=ssgd", "model=resnet8", "dataset.limit_train=64", "run.epochs=2", "run.batch_size=16")
     trial = Trial(*overrides, "cluster.workers=2", folder=tmp_path)
-    replica = trial.parts.oracle.replica
+    replica = trial.components.oracle.replica
     own = [replica.initial_statistics() for _ in range(2)]
     asked: list[torch.Tensor] = []
-    gradient = trial.parts.oracle.gradient
+    gradient = trial.components.oracle.gradient
 
     def watched(w: torch.Tensor, batch: Any) -> torch.Tensor:
         g = gradient(w, batch)
         asked.append(replica.statistics.clone())
         return g
 
-    trial.parts.oracle.gradient = watched
+    trial.components.oracle.gradient = watched
     trial.run()
     assert len(asked) == 8
     for number, statistics in enumerate(asked):
@@ -226,7 +226,7 @@ def test_disagreement_is_logged_layer_by_layer(tmp_path: Path):
     assert len(lines) == 2
     weights = torch.stack([method.solution() for method in trial.executor.methods])  # type: ignore[attr-defined]
     apart = weights - weights.mean(0)
-    for layer in trial.parts.oracle.replica.layers:
+    for layer in trial.components.oracle.replica.layers:
         expected = float(apart[:, layer.low : layer.high].norm(dim=1).mean())
         assert lines[-1]["disagreement"][layer.name] == pytest.approx(expected, rel=1e-4)
         assert expected > 0

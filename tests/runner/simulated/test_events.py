@@ -68,33 +68,33 @@ class RandomEvents:
 
 
 def execute(
-    parts: build.RunComponents, folder: Path, events: Any, activity: Activity, recorder: Recorder | None
+    components: build.RunComponents, folder: Path, events: Any, activity: Activity, recorder: Recorder | None
 ) -> Any:
     torch.manual_seed(0)
-    run = parts.cfg.run
+    run = components.cfg.run
     notes = Notes()
     control = TrainControl(
-        samples=len(parts.dataset.train),
+        samples=len(components.dataset.train),
         epochs=run.epochs,
         eval_every=run.eval_every,
         checkpoint_every=100.0,
-        schedule=parts.schedule,
-        evaluator=parts.evaluator(),
+        schedule=components.schedule,
+        evaluator=components.evaluator(),
         logger=notes,
         folder=folder,
     )
     server: Any = SimulatedServer(
-        parts.method,  # type: ignore[arg-type]
-        workers=parts.workers,
-        oracle=parts.oracle,
-        batches=parts.batches,
+        components.method,  # type: ignore[arg-type]
+        workers=components.workers,
+        oracle=components.oracle,
+        batches=components.batches,
         events=events,
         control=control,
         activity=activity,
         recorder=recorder,
     )
     server.run()
-    sha = weights_sha256(parts.oracle.replica.named_weights(server.weights()))
+    sha = weights_sha256(components.oracle.replica.named_weights(server.weights()))
     return sha, notes.rows, server
 
 
@@ -119,20 +119,20 @@ def test_a_replay_gives_the_bits_back(
         f"run.epochs={epochs}",
         f"cluster.workers={workers}",
     )
-    parts = build.build_run(compose(*overrides))
+    components = build.build_run(compose(*overrides))
     activity = Activity(workers)
     events = RandomEvents(random.Random(seed), workers, lossy)
-    sha, rows, server = execute(parts, folder, events, activity, Recorder(folder, parts.trace_facts()))
+    sha, rows, server = execute(components, folder, events, activity, Recorder(folder, components.trace_facts()))
     trace = Trace.read(str(folder))
     pushes = [record for record in trace.records if record.kind == PUSH]
 
     # Every sample is used once in each epoch.
-    assert sorted(record.batch for record in pushes) == list(range(len(parts.batches)))
-    used = torch.cat([parts.batches.batch(record.batch).ids for record in pushes])
-    counts = torch.bincount(used, minlength=len(parts.dataset.train))
-    assert int(counts.sum()) == sum(len(parts.batches.batch(b).ids) for b in range(len(parts.batches)))
+    assert sorted(record.batch for record in pushes) == list(range(len(components.batches)))
+    used = torch.cat([components.batches.batch(record.batch).ids for record in pushes])
+    counts = torch.bincount(used, minlength=len(components.dataset.train))
+    assert int(counts.sum()) == sum(len(components.batches.batch(b).ids) for b in range(len(components.batches)))
     if float(epochs).is_integer():
-        assert counts.tolist() == [int(epochs)] * len(parts.dataset.train)
+        assert counts.tolist() == [int(epochs)] * len(components.dataset.train)
 
     # The staleness that was noted is the one that the order of the messages makes.
     pulled, staleness = [0] * workers, []

@@ -65,8 +65,8 @@ def test_messages_take_time(tmp_path: Path):
 
 
 def test_a_modules_share_is_that_of_its_multiply_adds():
-    parts = build.build_run(compose("algorithm=bp", "model=mlp", "model.widths=[32]"))
-    partition = Partition(parts.oracle, 2, None, parts.dataset.shape, parts.dataset.classes)
+    components = build.build_run(compose("algorithm=bp", "model=mlp", "model.widths=[32]"))
+    partition = Partition(components.oracle, 2, None, components.dataset.shape, components.dataset.classes)
     assert partition.shares == pytest.approx([64 * 32 / (64 * 32 + 32 * 10), 32 * 10 / (64 * 32 + 32 * 10)])
     assert partition.outputs == [(32,), (10,)]
     assert partition.nbytes(0, 8) == 4 * 8 * 32
@@ -103,10 +103,10 @@ def test_a_uniform_chain_holds_what_the_thesis_counts(workers: int, tmp_path: Pa
 
 def _uniform(trial: Trial, layers: int, workers: int) -> float:
     """Drive the trial's methods on a uniform chain in place of its network, in the executor's order."""
-    oracle = NetworkOracle(Replica(Uniform(layers)), trial.parts.dataset.train, seed=0)
+    oracle = NetworkOracle(Replica(Uniform(layers)), trial.components.dataset.train, seed=0)
     size = layers // workers
     partition = Partition(oracle, workers, [f"layer{size * k}" for k in range(1, workers)], (64,), 64)
-    methods: Any = [trial.parts.new_method() for _ in range(workers)]
+    methods: Any = [trial.components.new_method() for _ in range(workers)]
     for rank, method in enumerate(methods):
         method.setup(partition.stages[rank].weights, partition.stage_info(rank))
         partition.stages[rank].method = method
@@ -130,7 +130,7 @@ def test_sigma_of_delayed_gradients_is_theirs(tmp_path: Path):
     """Two iterations by hand: at t=1 module 1 takes the gradient of t=0, at t=0 none."""
     setting = ("model=mlp", "dataset.limit_train=16", "run.batch_size=8", "run.epochs=1", "algorithm=ddg")
     trial = Trial(*setting, "run.diagnostics=[sufficient_direction]", folder=tmp_path)
-    oracle, batches = trial.parts.oracle, trial.parts.batches
+    oracle, batches = trial.components.oracle, trial.components.batches
     piece = slice(*trial.executor.partition.pieces[0][:2])  # type: ignore[attr-defined]
     exact = []
     original = trial.executor.directions.exact  # type: ignore[attr-defined]
@@ -142,7 +142,7 @@ def test_sigma_of_delayed_gradients_is_theirs(tmp_path: Path):
     trial.executor.directions.exact = exactly  # type: ignore[attr-defined]
     trial.run()
     assert len(exact) == len(batches) == 2
-    assert oracle is trial.parts.oracle
+    assert oracle is trial.components.oracle
     line = json.loads((tmp_path / "layers.jsonl").read_text())
     expected = float(exact[1] @ exact[0] / (exact[0] @ exact[0] + exact[1] @ exact[1]))
     assert line["sufficient_direction"]["module1"] == pytest.approx(expected, rel=1e-5)

@@ -87,8 +87,8 @@ def test_three_workers_worked_out_by_hand(
 
 def test_samples_are_leased_in_the_order_of_the_pulls(tmp_path: Path):
     trial, pushes, _ = played("algorithm=asgd", *SPEEDS, start=64.0, folder=tmp_path)
-    order = [int(trial.parts.batches.batch(number).ids) for number in range(8)]
-    asked = [ids[0] for _, ids in trial.parts.oracle.asked]  # type: ignore[attr-defined]
+    order = [int(trial.components.batches.batch(number).ids) for number in range(8)]
+    asked = [ids[0] for _, ids in trial.components.oracle.asked]  # type: ignore[attr-defined]
     # Leased at the start by workers 0, 1, 2; then by 0, 0, 1, 0, 0 (see the pushes); handled in the order of pushes.
     assert asked == [order[number] for number in (0, 3, 1, 4, 6, 5, 2, 7)]
     assert sorted(asked) == list(range(8))
@@ -175,7 +175,7 @@ def test_running_statistics_are_taken_in_in_the_order_of_arrival(tmp_path: Path)
         "run.batch_size=16",
         folder=tmp_path,
     )
-    replica, server = trial.parts.oracle.replica, trial.executor
+    replica, server = trial.components.oracle.replica, trial.executor
     expected = server.running_statistics().clone()
 
     def take() -> None:

@@ -84,7 +84,7 @@ def test_virtual_clock_agrees_with_the_formula(
     )
     trial = Trial(*RUN, *overrides, *cluster, folder=tmp_path, oracle=QuadraticOracle(1.0)).run()
     measured = trial.control.samples_seen / trial.control.seconds
-    method = trial.parts.method
+    method = trial.components.method
     assert isinstance(method, Collective)
     told, _ = advice(*overrides, *cluster).throughput(8, CommunicationSchedule(method.period, method.delay))
     assert told == pytest.approx(measured, rel=0.05)

@@ -19,19 +19,19 @@ def load(*overrides: str) -> build.RunComponents:
 
 
 def test_components_fit_each_other():
-    parts = load("algorithm=dc_asgd_a", "model=resnet8", "run.batch_size=8", "run.epochs=1.5", "schedule.lr=0.3")
-    assert parts.workers == 4
-    assert parts.oracle.split is parts.dataset.train
-    assert len(parts.dataset.train) == parts.batches.samples == 100
-    assert len(parts.batches) == 13 + 7
-    assert parts.schedule.at(0).lr == 0.3
-    assert parts.oracle.replica.channels_last
-    parts.oracle.replica.check_aliasing()
+    components = load("algorithm=dc_asgd_a", "model=resnet8", "run.batch_size=8", "run.epochs=1.5", "schedule.lr=0.3")
+    assert components.workers == 4
+    assert components.oracle.split is components.dataset.train
+    assert len(components.dataset.train) == components.batches.samples == 100
+    assert len(components.batches) == 13 + 7
+    assert components.schedule.at(0).lr == 0.3
+    assert components.oracle.replica.channels_last
+    components.oracle.replica.check_aliasing()
 
 
 def test_collective_step_takes_all_workers_batches():
-    parts = load("algorithm=ssgd", "model=linear", "run.batch_size=8", "cluster.workers=3")
-    assert parts.batches.size == 24
+    components = load("algorithm=ssgd", "model=linear", "run.batch_size=8", "cluster.workers=3")
+    assert components.batches.size == 24
     assert load("algorithm=asgd", "model=linear", "run.batch_size=8", "cluster.workers=3").batches.size == 8
 
 
@@ -47,10 +47,10 @@ def test_algorithm_has_its_own_number_of_workers(algorithm: str, workers: int):
 
 
 def test_new_method_is_another_instance():
-    parts = load("algorithm=ssgd", "model=linear", "run.batch_size=8")
-    other = parts.new_method()
-    assert type(other) is type(parts.method)
-    assert other is not parts.method
+    components = load("algorithm=ssgd", "model=linear", "run.batch_size=8")
+    other = components.new_method()
+    assert type(other) is type(components.method)
+    assert other is not components.method
 
 
 WRONG = [
@@ -183,11 +183,11 @@ def test_unrepeatable_operator_is_refused():
             torch.zeros(4).put_(torch.tensor([0, 0]), torch.ones(2), accumulate=False)
             return gradients[0]
 
-    parts = load("model=linear", "run.batch_size=8", "run.deterministic=true")
-    module: Any = parts.oracle.replica.module
+    components = load("model=linear", "run.batch_size=8", "run.deterministic=true")
+    module: Any = components.oracle.replica.module
     module.register_forward_hook(lambda layer, given, outputs: Unrepeatable.apply(outputs))
     with pytest.raises(InputError, match=r"^run.deterministic=true: put_ is not repeatable .*; allowed: false$"):
-        parts.oracle.gradient(parts.oracle.replica.weights, parts.batches.batch(0))
+        components.oracle.gradient(components.oracle.replica.weights, components.batches.batch(0))
 
 
 def test_fp32_uses_no_tf32():

@@ -64,7 +64,7 @@ def test_objective_reads_the_methods_alone(tmp_path: Path):
     executor: Any = trial.executor
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(executor), "state_dict", lambda self: pytest.fail("the whole state was taken"))
-        found = trial.parts.measure(executor.weights(), executor)
+        found = trial.components.measure(executor.weights(), executor)
     assert found["duality_gap"] >= 0
     assert found["primal"] - found["dual"] == pytest.approx(found["duality_gap"])
 

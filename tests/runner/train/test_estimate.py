@@ -29,5 +29,5 @@ def test_begun_evaluation_counts(capsys: pytest.CaptureFixture):
     ],
 )
 def test_workers_side_by_side(overrides: tuple[str, ...], times: float):
-    parts = build.build_run(compose(*overrides, "model=mlp", "model.widths=[32]"))
-    assert estimate.side_by_side(parts) == pytest.approx(times)
+    components = build.build_run(compose(*overrides, "model=mlp", "model.widths=[32]"))
+    assert estimate.side_by_side(components) == pytest.approx(times)

@@ -45,7 +45,7 @@ def components(*overrides: str) -> RunComponents:
 )
 def test_method_gets_its_protocols_executor(algorithm: str, protocol: type, executor: type, tmp_path: Path):
     trial = Trial(*SMALL, f"algorithm={algorithm}", folder=tmp_path)
-    assert topology_of(type(trial.parts.method)) is topology_of(trial.parts.cfg) is TOPOLOGIES[protocol]
+    assert topology_of(type(trial.components.method)) is topology_of(trial.components.cfg) is TOPOLOGIES[protocol]
     assert type(trial.executor) is executor
     assert isinstance(trial.executor, Executor)
 

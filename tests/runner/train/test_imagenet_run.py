@@ -42,8 +42,8 @@ def test_decoding_ahead_changes_nothing(folder: Path, tmp_path: Path, options: t
     assert rows == ahead.notes.rows
     for row in rows:
         assert 0 <= row["test_error_top5"] <= row["test_error"] <= 100
-    assert not ahead.parts.dataset.train._ahead  # all that was decoded ahead was used
-    assert not ahead.parts.dataset.test._ahead
+    assert not ahead.components.dataset.train._ahead  # all that was decoded ahead was used
+    assert not ahead.components.dataset.test._ahead
 
 
 def test_run_goes_on_after_a_damaged_image(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

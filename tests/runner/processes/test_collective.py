@@ -1,11 +1,18 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
+from runner.processes.async_collective import AsyncCollective
+from runner.processes.collective import ProcessCollective
+from runner.processes.rendezvous import Rendezvous, file_rendezvous, join_group
 from runner.run_folder.jsonl import read_lines
-from tests.trial import run_in
+from runner.run_folder.timeline import Activity
+from runner.train.build import build_run
+from tests.trial import Notes, compose, run_in
 
 RUN = (
     "dataset.limit_train=101",
@@ -68,3 +75,39 @@ def test_an_infinite_loss_ends_all_ranks(lr: str, tmp_path: Path):
     code, summary = run_in(tmp_path, *overrides, "cluster=processes", "run.epochs=50")
     assert (code, summary["status"]) == (0, "diverged")
     assert summary["updates"] < 100
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rendezvous]:
+    """The only rank of its group."""
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "")
+    rendezvous = file_rendezvous(str(tmp_path / "store"), 0, 1, 6.0)
+    join_group(rendezvous, torch.device("cpu"))
+    yield rendezvous
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("delay", "computing", "hidden"), [(1, 0.6, 1.0), (1, 0.15, 0.5), (0, 0.6, 0.0)])
+def test_computing_hides_communication(alone: Rendezvous, tmp_path: Path, delay: int, computing: float, hidden: float):
+    """Combinations travel for 0.3 s, during a step that computes longer, or half as long, or during none."""
+    method = ("algorithm=dasgd", "algorithm.delay=1") if delay else ("algorithm=local_sgd",)
+    slow = (f"cluster.compute.seconds={computing}", "cluster.compute.distribution=constant")
+    data = ("model=linear", "dataset.limit_train=24", "dataset.limit_test=4", "run.batch_size=4", "run.epochs=1")
+    cfg = compose(*method, "algorithm.tau=2", "cluster=processes", "cluster.workers=1", *slow, *data)
+    components = build_run(cfg)
+    executor = ProcessCollective(
+        components.method,
+        rendezvous=alone,
+        oracle=components.oracle,
+        batches=components.batches,
+        control=components.train_control(logger=Notes(), folder=tmp_path, save=lambda updates, state: None),
+        activity=Activity(1),
+        clock=components.clock(),
+    )
+    executor.combiner = AsyncCollective("mean", 1, background=bool(delay), extra_seconds=0.3)
+    executor.run()
+    measured = executor.communication.columns()
+    # Every second of six steps; with a delay the last one is still on its way at the end.
+    assert 0.3 * (3 - delay) <= measured["communication_seconds"] < 0.5 * (3 - delay)
+    assert measured["hidden_seconds"] / measured["communication_seconds"] == pytest.approx(hidden, abs=0.2)

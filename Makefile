@@ -14,11 +14,11 @@ run: $(INSTALLED)
 results: $(INSTALLED)
 	$(BIN)/dcreport docs/runs --results RESULTS.md --pages docs/results --figures docs/figures --notes docs/notes.md
 
-# Two at a time, by file: many tests wait for processes that they started.
+# Runs two test files at a time: many tests wait for processes that they started.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser"
 
-# Needs chromium (apt-get install chromium, or DCRUN_CHROMIUM=<path>); without it the tests are skipped and say so.
+# The tests need chromium (apt-get install chromium, or DCRUN_CHROMIUM=<path>); without it they are skipped and say so.
 test-browser: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,browser]"
 	$(BIN)/python -m pytest -m "browser and not slow" tests/runner/report

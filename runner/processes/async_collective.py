@@ -1,4 +1,4 @@
-"""Carries the contributions of a collective method between processes, while the method goes on computing.
+"""Carry the contributions of a collective method between processes, while the method goes on computing.
 
 A transfer is started by the thread that computes, so that all ranks start theirs in the same order, and awaited by a
 thread of its own, which notes when it arrived. A slower network than the machine's can be acted there: the transfer's
@@ -27,8 +27,8 @@ class PendingCollective:
 
     Args:
         vectors: where the ranks' sum (1, n) or their vectors by rank (M, n) will be.
-        work: the transfer; None where it has arrived.
-        device: where the vectors are wanted; None where they are there already.
+        work: the transfer; None if it has arrived.
+        device: where the vectors are wanted; None if they are there already.
     """
 
     def __init__(self, vectors: Tensor, work: dist.Work | None, device: torch.device | None = None) -> None:
@@ -45,12 +45,14 @@ class PendingCollective:
         Raises:
             RuntimeError: another rank is gone, or silent for too long.
         """
+        # The time of arrival, not of this call: the difference is what computing has hidden of the transfer.
         if self.arrival is not None:
             self._end = self.arrival.result()
         elif self.work is not None and self._end is None:
             self.work.wait()
             self._end = time.perf_counter()
         if self.device is not None:
+            # Not a wait: what reads the vectors on the GPU is in line behind this copy.
             self.vectors = self.vectors.to(self.device, non_blocking=True)
             self.device = None
         return self.vectors
@@ -61,7 +63,7 @@ class PendingCollective:
 
 
 class AsyncCollective:
-    """Combines vectors of all ranks of the default process group.
+    """Combine vectors of all ranks of the default process group.
 
     Args:
         combine: "mean" sums them (the receiver divides), "gather" stacks them.
@@ -79,7 +81,8 @@ class AsyncCollective:
         self._queue: queue.SimpleQueue[PendingCollective] | None = None
         if background or extra_seconds:
             self._queue = queue.SimpleQueue()
-            # A daemon: a run that ends because a peer is stuck must not wait for the peer here.
+            # One thread and a queue: combinations end in the order in which they were started. A daemon: a run that
+            # ends because a peer is stuck must not wait for the peer here.
             threading.Thread(
                 target=_wait, args=(self._queue, extra_seconds), daemon=True, name="async collective"
             ).start()
@@ -87,7 +90,7 @@ class AsyncCollective:
     def start(self, vector: Tensor) -> PendingCollective:
         """Start combining a contiguous tensor, of shape (n,) or any other.
 
-        The caller gives the tensor away: the sum is made in its memory where that can be, while the transfer goes on.
+        The caller gives the tensor away: the sum is made in its memory, unless that is a GPU's and the group is gloo.
         """
         wanted = None
         if vector.is_cuda and comm_device(vector.device).type == "cpu":
@@ -114,6 +117,7 @@ def page_locked(shape: torch.Size, dtype: torch.dtype) -> Tensor:
 
 
 def _wait(started: queue.SimpleQueue[PendingCollective], extra_seconds: float) -> None:
+    """Note when each combination arrives, or why it does not; the thread that computes gets either from `wait`."""
     stream: torch.cuda.Stream | None = None
     while True:
         pending = started.get()
@@ -133,4 +137,5 @@ def _wait(started: queue.SimpleQueue[PendingCollective], extra_seconds: float) -
             pending.arrival.set_exception(error)
         else:
             pending.arrival.set_result(time.perf_counter())
+        # Until the next one comes, this thread would keep the vectors of this one in memory.
         del pending

@@ -27,7 +27,10 @@ class Link:
     def __init__(self, rendezvous: Rendezvous, worker: int) -> None:
         options = dist.ProcessGroupGloo._Options()
         options._timeout = rendezvous.transfer_timeout()
+        # A link carries one message at a time each way; more threads, times many workers, would only be idle.
         options._threads = 1
+        # Traffic between processes of one machine stays on it: the default device takes the address that the host's
+        # name resolves to, which may be one that other machines reach.
         if rendezvous.local:
             options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
         else:

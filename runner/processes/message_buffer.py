@@ -1,4 +1,8 @@
-"""A message as one buffer of bytes: a header, then the method's tensors, so that it is sent as one."""
+"""A message as one buffer of bytes: a header, then the method's tensors, so that it is sent as one.
+
+Small tensors sent one by one would each pay the latency of a transfer, and a fault between two of them would leave a
+message half received.
+"""
 
 from __future__ import annotations
 

@@ -15,13 +15,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 P2P_HEADER_WORDS = 3
+"""int64 words before the values: samples, layout, flag."""
 
 
 class Received(NamedTuple):
     """A message that arrived.
 
     Attributes:
-        values: [B, ...], None where the other side had nothing to say.
+        values: [B, ...], None if the other side had nothing to say.
         flag: what it said besides.
         sent: second at which the header was here, of the channel's clock.
     """
@@ -83,6 +84,7 @@ class P2PChannel:
         Raises:
             RuntimeError: the neighbour is gone, or silent for too long.
         """
+        # Two receives: how long the values are says the header, and the last batch of an epoch is a short one.
         header = torch.zeros(P2P_HEADER_WORDS, dtype=torch.int64)
         dist.recv(header, self.peer)
         sent = self.clock()
@@ -109,6 +111,7 @@ def gather_bytes(state: bytes, world: int) -> list[bytes]:
     rank = dist.get_rank()
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world)]
     dist.all_gather(sizes, torch.tensor([len(state)]))
+    # Not one gather of equal sizes: what a module keeps of earlier iterations has another size in each.
     if rank:
         dist.send(torch.frombuffer(bytearray(state), dtype=torch.uint8), 0)
         return []

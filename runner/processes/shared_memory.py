@@ -31,7 +31,11 @@ MEMORY = Path("/dev/shm")
 
 
 def mapped(path: str, n: int) -> Tensor:
-    """Map a file of float32 numbers, so that what one process writes all others read."""
+    """Map a file of float32 numbers, so that what one process writes all others read.
+
+    Nothing locks it: what happens then is what the methods are about. An aligned float32 is written whole, so a reader
+    finds old and new coordinates side by side, but no torn number.
+    """
     return torch.from_file(path, shared=True, size=n, dtype=torch.float32)
 
 
@@ -61,7 +65,7 @@ class MemoryServer(ParameterServer):
         file, path = tempfile.mkstemp(prefix="dcrun-", dir=MEMORY if MEMORY.is_dir() else None)
         os.close(file)
         self._path, self._coming = path, set(range(workers))
-        # The file has its size before anybody maps it.
+        # The file has its size before anybody maps it: a page that is touched beyond its end kills the process.
         os.truncate(path, w.element_size() * w.numel())
         self.w, self.workers = mapped(path, w.numel()).copy_(w), workers
         self.method.start(self.w, workers)

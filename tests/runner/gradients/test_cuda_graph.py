@@ -59,7 +59,7 @@ def buffers(asked: NetworkOracle) -> list[Tensor]:
     return [buffer.clone() for buffer in asked.replica.module.buffers()]
 
 
-def test_replayed_steps_equal_eager_ones_to_the_bit_whatever_weights_epoch_and_size():
+def test_replayed_steps_equal_eager_bits():
     graphs = CpuGraphs()
     captured, eager = oracle(graphs), oracle(None)
     workers = [eager.replica.weights + 0.01 * m for m in range(3)]
@@ -75,7 +75,7 @@ def test_replayed_steps_equal_eager_ones_to_the_bit_whatever_weights_epoch_and_s
     assert all(torch.equal(a, b) for a, b in zip(buffers(captured), buffers(eager), strict=True))
 
 
-def test_warming_up_and_capturing_change_nothing_and_draw_nothing():
+def test_capturing_changes_and_draws_nothing():
     asked = oracle(CpuGraphs())
     first, second, *_ = batches()
     asked.gradient(asked.replica.weights, first)
@@ -147,7 +147,7 @@ FALLBACKS = {
 
 
 @pytest.mark.parametrize("reason", FALLBACKS)
-def test_what_cannot_be_captured_is_said_once_and_computed_all_the_same(reason: str, caplog: pytest.LogCaptureFixture):
+def test_refused_captures_are_said_once(reason: str, caplog: pytest.LogCaptureFixture):
     make, options = FALLBACKS[reason]
     caplog.set_level(logging.INFO, logger="dcrun")
     graphs = CpuGraphs()
@@ -165,9 +165,7 @@ def test_what_cannot_be_captured_is_said_once_and_computed_all_the_same(reason: 
     ("error", "said"),
     [(RuntimeError(""), "(RuntimeError)"), (AssertionError("odd\nvery"), "(odd)"), (KeyError(), "Key")],
 )
-def test_whatever_a_capture_raises_is_said_on_the_terminal_and_steps_go_on(
-    error: Exception, said: str, caplog: pytest.LogCaptureFixture
-):
+def test_failed_captures_warn_and_go_on(error: Exception, said: str, caplog: pytest.LogCaptureFixture):
     class Failing(CpuGraphs):
         def capture(self, work: Callable[[], None]) -> Callable[[], None]:
             raise error
@@ -193,7 +191,7 @@ def test_recorded_norms_are_not_captured(caplog: pytest.LogCaptureFixture):
     assert len(caplog.records) == 1
 
 
-def test_a_split_that_decodes_as_it_goes_is_not_captured():
+def test_streamed_splits_are_not_captured():
     class Streamed(Split):
         def expect(self, ids: Tensor, **given: Any) -> None:
             pass
@@ -204,7 +202,7 @@ def test_a_split_that_decodes_as_it_goes_is_not_captured():
     assert asked.steps.refused == "samples are decoded on the CPU as they are used"
 
 
-def test_few_sizes_are_captured_and_the_others_are_computed_all_the_same(caplog: pytest.LogCaptureFixture):
+def test_few_batch_sizes_are_captured(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, logger="dcrun")
     graphs = CpuGraphs()
     captured, eager = oracle(graphs), oracle(None)
@@ -216,7 +214,7 @@ def test_few_sizes_are_captured_and_the_others_are_computed_all_the_same(caplog:
     assert [f"more than {MAX_GRAPHS} kinds" in record.getMessage() for record in caplog.records] == [True]
 
 
-def test_an_augmentation_that_needs_a_number_is_not_captured():
+def test_augmentation_reading_numbers_is_not_captured():
     def augment(images: Tensor, ids: Tensor, *, seed: int, epoch: int | Tensor) -> Tensor:
         return images + int(epoch)
 
@@ -265,9 +263,7 @@ def on_pretended_gpu(method: str, folder: Path, patch: pytest.MonkeyPatch, graph
 @pytest.mark.parametrize(
     "method", [m if m in ("sgd", "dc_asgd_a", "dc_ssgd") else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
 )
-def test_a_simulation_makes_no_host_wait_and_gives_the_same_bits_with_graphs(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_simulation_with_graphs_never_waits(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     graphs = CpuGraphs()
     captured = on_pretended_gpu(method, tmp_path, monkeypatch, graphs)
     monkeypatch.undo()

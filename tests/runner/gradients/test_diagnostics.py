@@ -52,7 +52,7 @@ def test_factors_are_those_of_single_gradients(tmp_path: Path):
         assert factor >= 1
 
 
-def test_the_largest_rate_is_the_last_at_which_the_loss_does_not_rise(tmp_path: Path):
+def test_largest_rate_is_last_without_rise(tmp_path: Path):
     """Each layer's bound, beside steps made by functional calls: it holds, and the next rate up does not."""
     components = build.build_run(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
     oracle = components.oracle
@@ -83,7 +83,7 @@ def test_the_largest_rate_is_the_last_at_which_the_loss_does_not_rise(tmp_path: 
     assert max(found) > 2 * min(found), "layers differ, as section 4.4.1 says"
 
 
-def test_the_largest_rate_is_computed_in_float32_whatever_the_runs_precision_is(tmp_path: Path):
+def test_largest_rate_is_computed_in_float32(tmp_path: Path):
     found = []
     for precision in ("fp32", "bf16"):
         limits = ("dataset.limit_train=50", "dataset.limit_test=20")
@@ -97,7 +97,7 @@ def test_the_largest_rate_is_computed_in_float32_whatever_the_runs_precision_is(
     assert not any(math.isnan(rate) for rate in found[0])
 
 
-def test_the_largest_rate_of_a_layer_without_a_gradient_is_unknown(tmp_path: Path):
+def test_largest_rate_without_gradient_is_unknown(tmp_path: Path):
     components = build.build_run(compose(*WIDE, "dataset.limit_train=50", "dataset.limit_test=20"))
     weights = components.oracle.replica.weights.clone()
     last = components.oracle.replica.layers[-1]
@@ -111,11 +111,11 @@ def test_the_largest_rate_of_a_layer_without_a_gradient_is_unknown(tmp_path: Pat
     assert record["largest_rate"]["hidden1.linear"] is None
 
 
-def test_what_can_be_asked_for_is_what_is_measured():
+def test_schema_names_all_measured_diagnostics():
     assert (*QUANTITIES, DISAGREEMENT, SUFFICIENT_DIRECTION) == DIAGNOSTICS
 
 
-def test_a_run_writes_a_line_for_each_evaluation(tmp_path: Path):
+def test_each_evaluation_writes_a_line(tmp_path: Path):
     code, _ = run_in(tmp_path, *RUN, *ASKED)
     assert code == 0
     lines = read_lines(tmp_path / "layers.jsonl")
@@ -135,7 +135,7 @@ def test_looking_does_not_change_the_run(tmp_path: Path):
     assert not (tmp_path / "plain" / "layers.jsonl").exists()
 
 
-def test_a_resumed_run_cuts_the_file_back_with_the_metrics(tmp_path: Path):
+def test_resume_cuts_layers_with_metrics(tmp_path: Path):
     run_in(tmp_path, *RUN, *ASKED)
     before = (tmp_path / "layers.jsonl").read_text()
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -147,7 +147,7 @@ def test_a_resumed_run_cuts_the_file_back_with_the_metrics(tmp_path: Path):
     assert (tmp_path / "layers.jsonl").read_text() == before
 
 
-def test_the_fixed_sample_is_spread_over_the_data():
+def test_fixed_sample_spreads_over_data():
     assert spread(10, 3).tolist() == [0, 3, 6]
     assert spread(5, 100).tolist() == [0, 1, 2, 3, 4]
 

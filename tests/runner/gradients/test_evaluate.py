@@ -21,7 +21,7 @@ def oracle() -> NetworkOracle:
 
 
 @pytest.mark.parametrize("batch_size", [1000, 50, 16, 7])
-def test_the_score_is_that_of_the_whole_split_whatever_the_batch_size(batch_size: int):
+def test_score_is_independent_of_batch_size(batch_size: int):
     asked = oracle()
     statistics = asked.replica.initial_statistics()
     weights = asked.replica.weights.clone()
@@ -35,7 +35,7 @@ def test_the_score_is_that_of_the_whole_split_whatever_the_batch_size(batch_size
     assert score.error == pytest.approx(100 * float((outputs.argmax(1) != targets).double().mean()))
 
 
-def test_the_weights_and_statistics_handed_over_are_what_counts():
+def test_given_weights_and_statistics_are_scored():
     asked = oracle()
     evaluate = Evaluator(asked, DIGITS.test, batch_size=50)
     weights, statistics = asked.replica.weights.clone(), asked.replica.initial_statistics()
@@ -55,7 +55,7 @@ def test_an_evaluation_is_no_training():
     assert torch.equal(weights, asked.replica.weights)
 
 
-def test_the_five_best_guesses_are_scored_where_asked_for():
+def test_top5_is_scored_where_asked():
     asked = oracle()
     weights, statistics = asked.replica.weights.clone(), asked.replica.initial_statistics()
     score = Evaluator(asked, DIGITS.test, batch_size=16, top5=True)(weights, statistics)

@@ -49,7 +49,7 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.parametrize(
     ("precision", "tolerance", "of_statistics"), [("fp32", 5e-3, 1e-4), ("tf32", 0.1, 2e-3), ("bf16", 0.3, 2e-2)]
 )
-def test_a_gradient_is_the_cpus_within_the_stated_tolerance(precision: str, tolerance: float, of_statistics: float):
+def test_gpu_gradient_is_close_to_cpu(precision: str, tolerance: float, of_statistics: float):
     reference, here = components("algorithm=sgd"), components("algorithm=sgd", *GPU, f"run.precision={precision}")
     batch = reference.batches.batch(3)
     expected = reference.oracle.gradient(reference.oracle.replica.weights, batch)
@@ -61,7 +61,7 @@ def test_a_gradient_is_the_cpus_within_the_stated_tolerance(precision: str, tole
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_captured_steps_equal_eager_ones_to_the_bit(precision: str):
+def test_captured_steps_equal_eager_bits(precision: str):
     common = ("algorithm=sgd", *GPU, f"run.precision={precision}", "run.deterministic=true")
     captured, eager = components(*common), components(*common, "run.capture=false")
     for given in (captured, eager):
@@ -81,7 +81,7 @@ def test_captured_steps_equal_eager_ones_to_the_bit(precision: str):
 
 
 @pytest.mark.parametrize("capture", ["auto", "false"])
-def test_weights_from_page_locked_memory_arrive_beside_the_batch(capture: str):
+def test_pinned_weights_arrive_beside_the_batch(capture: str):
     """A branch of the graph, or a second stream: the same bits as copying them first."""
     common = ("algorithm=sgd", *GPU, "run.deterministic=true", f"run.capture={capture}")
     beside, first = components(*common), components(*common)
@@ -114,7 +114,7 @@ def test_capturing_changes_no_state():
 
 
 @pytest.mark.parametrize("algorithm", ["sgd", "dc_asgd_a", "dc_ssgd", "local_sgd", "clars"])
-def test_the_host_waits_for_nothing_inside_an_epoch(algorithm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_host_never_waits_inside_an_epoch(algorithm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     # Whole batches only: another size would still be captured in the second epoch.
     trial = Trial(f"algorithm={algorithm}", *RUN, *GPU, "dataset.train=1024", folder=tmp_path)
     evaluate = trial.control.evaluate
@@ -134,7 +134,7 @@ def test_the_host_waits_for_nothing_inside_an_epoch(algorithm: str, monkeypatch:
 
 
 @pytest.mark.parametrize("algorithm", ["sgd", "dc_asgd_a"])
-def test_a_simulation_repeats_bit_for_bit_and_captured_or_not(algorithm: str, tmp_path: Path):
+def test_simulation_repeats_captured_or_not(algorithm: str, tmp_path: Path):
     common = (f"algorithm={algorithm}", *RUN, *GPU, "run.deterministic=true")
     first, again, eager = (
         run_in(tmp_path / name, *common, *more)[1]
@@ -154,7 +154,7 @@ def test_a_short_run_has_the_cpus_losses(tmp_path: Path):
 
 
 @pytest.mark.parametrize("method", [DCASGDConstant(lambda0=2.0), DCASGDAdaptive(lambda0=2.0, m=0.9, momentum=0.9)])
-def test_a_fused_update_is_close_to_its_operators(method: DCASGDConstant, monkeypatch: pytest.MonkeyPatch):
+def test_fused_updates_are_close_to_operators(method: DCASGDConstant, monkeypatch: pytest.MonkeyPatch):
     start, g = torch.randn(2, 100_003, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
     results = []
     for possible in (True, False):
@@ -171,7 +171,7 @@ def test_a_fused_update_is_close_to_its_operators(method: DCASGDConstant, monkey
         torch.testing.assert_close(tensor, results[1][name], rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_gradients_that_are_sorted_on_the_gpu_give_the_cpus_update():
+def test_gpu_sorted_gradients_update_as_cpu():
     vectors = torch.randn(5, 1000, generator=torch.Generator().manual_seed(0))
     results = []
     for device in ("cpu", "cuda"):
@@ -184,7 +184,7 @@ def test_gradients_that_are_sorted_on_the_gpu_give_the_cpus_update():
     torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)
 
 
-def test_a_worker_process_on_a_gpu_is_sequential_sgd(tmp_path: Path):
+def test_gpu_worker_process_is_sequential_sgd(tmp_path: Path):
     common = ("dataset.limit_train=200", *RUN[6:], *GPU, "run.deterministic=true")
     code, real = run_in(tmp_path / "real", "algorithm=asgd", "cluster=processes", "cluster.workers=1", *common)
     assert (code, real["status"]) == (0, "completed")

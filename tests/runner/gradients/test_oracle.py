@@ -26,7 +26,7 @@ def batch(*ids: int, number: int = 0, epoch: int = 0) -> Batch:
     return Batch(number, epoch, torch.tensor(ids, dtype=torch.int64))
 
 
-def test_the_gradient_is_autograds_at_the_weights_asked_for():
+def test_gradient_is_autograds_at_given_weights():
     asked = oracle()
     w = asked.replica.weights + 0.01
     ids = torch.arange(16)
@@ -52,7 +52,7 @@ def test_a_gradient_starts_from_zero_each_time():
     assert torch.equal(asked.gradient(w, batch(1, 2, 3)), first)
 
 
-def test_an_empty_batch_has_a_zero_gradient_and_leaves_the_statistics():
+def test_empty_batches_have_zero_gradient():
     asked = oracle()
     asked.gradient(asked.replica.weights, batch(1, 2, 3))
     statistics = asked.replica.statistics.clone()
@@ -62,7 +62,7 @@ def test_an_empty_batch_has_a_zero_gradient_and_leaves_the_statistics():
     assert torch.equal(asked.totals, totals)
 
 
-def test_totals_sum_losses_errors_and_samples_until_taken():
+def test_totals_sum_until_taken():
     asked = oracle()
     w = asked.replica.weights
     expected = torch.zeros(3, dtype=torch.float64)
@@ -99,7 +99,7 @@ def test_gradient_sums_leave_totals():
     assert torch.equal(asked.totals, totals)
 
 
-def test_augmentation_depends_on_seed_and_epoch_not_on_who_asks():
+def test_augmentation_depends_on_seed_and_epoch():
     def gradient(seed: int, **given: int) -> torch.Tensor:
         asked = oracle(digits=CROPPED, seed=seed)
         return asked.gradient(asked.replica.weights, batch(*range(32), **given)).clone()
@@ -119,7 +119,7 @@ class Dropped(Chain):
         super().__init__(layers)
 
 
-def test_dropout_is_a_function_of_seed_and_batch():
+def test_dropout_depends_on_seed_and_batch():
     def gradient(seed: int, number: int) -> torch.Tensor:
         torch.manual_seed(1234 + number)
         asked = oracle(Dropped(), seed=seed)
@@ -141,7 +141,7 @@ def test_asking_draws_nothing_from_the_global_generator():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_bf16_computes_roughly_the_same_gradient_in_float32():
+def test_bf16_gradient_is_close_and_float32():
     plain, half = oracle(), oracle(precision="bf16")
     ids = batch(*range(32))
     expected = plain.gradient(plain.replica.weights, ids)
@@ -152,7 +152,7 @@ def test_bf16_computes_roughly_the_same_gradient_in_float32():
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_images_reach_the_network_in_its_memory_format(channels_last: bool):
+def test_images_arrive_in_memory_format(channels_last: bool):
     seen = []
 
     class Watching(Chain):
@@ -167,7 +167,7 @@ def test_images_reach_the_network_in_its_memory_format(channels_last: bool):
 
 
 @pytest.mark.parametrize("size", [1, 7, 20, 64])
-def test_pieces_of_a_batch_have_the_gradient_of_the_whole(size: int):
+def test_micro_batches_sum_to_whole_gradient(size: int):
     def network() -> Chain:
         torch.manual_seed(0)
         return ResNet(depth=8, shape=(1, 8, 8), classes=10, batch_norm=False)
@@ -181,7 +181,7 @@ def test_pieces_of_a_batch_have_the_gradient_of_the_whole(size: int):
     assert torch.equal(got, expected) == (size >= 60)
 
 
-def test_batch_norm_sees_pieces_and_reports_their_mean_statistics():
+def test_batch_norm_averages_micro_batch_statistics():
     pieces, alone = oracle(micro_batch=8), oracle()
     w = alone.replica.weights
     pieces.gradient(w, batch(*range(20)))

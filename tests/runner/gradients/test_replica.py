@@ -30,7 +30,7 @@ def test_flattening_changes_no_value(channels_last: bool):
 
 
 @both
-def test_parameters_and_gradients_live_in_the_flat_vectors(channels_last: bool):
+def test_parameters_are_views_of_flat_vectors(channels_last: bool):
     replica = Replica(resnet(), channels_last=channels_last)
     replica.check_aliasing()
     replica.weights.fill_(0.25)
@@ -71,7 +71,7 @@ def test_channels_last_weights_are_permuted_views():
 
 
 @both
-def test_gradients_are_those_of_the_network_as_it_was(channels_last: bool):
+def test_gradients_equal_the_unflattened_networks(channels_last: bool):
     network = resnet()
     network(IMAGES).square().sum().backward()
     replica = Replica(resnet(), channels_last=channels_last)
@@ -82,7 +82,7 @@ def test_gradients_are_those_of_the_network_as_it_was(channels_last: bool):
         torch.testing.assert_close(ours[name], p.grad, rtol=1e-3, atol=1e-3)
 
 
-def test_statistics_are_the_batches_mean_and_unbiased_variance():
+def test_statistics_are_mean_and_unbiased_variance():
     torch.manual_seed(0)
     linear = nn.Linear(4, 3)
     replica = Replica(nn.Sequential(linear, nn.BatchNorm1d(3), nn.Linear(3, 3), nn.BatchNorm1d(3)))
@@ -113,7 +113,7 @@ def test_running_average_is_pytorchs():
     torch.testing.assert_close(running, torch.cat([norm.running_mean, norm.running_var]))
 
 
-def test_a_network_without_batch_norm_has_no_statistics():
+def test_no_batch_norm_no_statistics():
     replica = Replica(MLP(shape=(4,), classes=3, widths=[5]))
     assert replica.statistics.numel() == 0
     assert replica.initial_statistics().numel() == 0
@@ -121,7 +121,7 @@ def test_a_network_without_batch_norm_has_no_statistics():
 
 
 @both
-def test_the_state_dict_loads_into_a_fresh_network_and_gives_equal_outputs(channels_last: bool, tmp_path: Path):
+def test_state_dict_loads_into_fresh_network(channels_last: bool, tmp_path: Path):
     overrides = ("algorithm=asgd", "model=resnet8", "dataset.limit_train=128", "run.epochs=1")
     run = train(*overrides, f"run.channels_last={str(channels_last).lower()}", folder=tmp_path)
     replica, weights, statistics = (

@@ -92,7 +92,7 @@ def test_pieces_and_small_blocks_change_nothing(samples: int | None, monkeypatch
 
 
 @pytest.mark.parametrize("make", [convolutions, lambda: ResNet(shape=(3, 8, 8), classes=5, depth=8)])
-def test_asking_for_norms_leaves_gradient_statistics_and_totals_as_they_are(make: Any):
+def test_norms_leave_everything_else_unchanged(make: Any):
     torch.manual_seed(0)
     plain = oracle(make())
     torch.manual_seed(0)
@@ -147,9 +147,7 @@ def test_contributions_sum_to_the_batchs_gradient(module: Any, shape: tuple[int,
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_contributions_of_a_batch_norm_network_sum_to_its_gradient(
-    channels_last: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_batch_norm_contributions_sum_to_gradient(channels_last: bool, monkeypatch: pytest.MonkeyPatch):
     """In a whole training step, as the hooks see it."""
     torch.manual_seed(0)
     asked = oracle(ResNet(shape=(3, 8, 8), classes=5, depth=8), channels_last=channels_last)

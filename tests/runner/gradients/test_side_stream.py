@@ -45,7 +45,7 @@ CASES: list[tuple[str, bool, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("question", "captured", "options"), CASES)
-def test_weights_that_come_beside_the_batch_give_the_same_bits(question: str, captured: bool, options: dict[str, Any]):
+def test_side_stream_weights_give_same_bits(question: str, captured: bool, options: dict[str, Any]):
     late, graphs = Late(), CpuGraphs()
     asked, reference = oracle(late, graphs if captured else None, **options), oracle(None, **options)
     inbox = torch.empty_like(asked.replica.weights)
@@ -60,7 +60,7 @@ def test_weights_that_come_beside_the_batch_give_the_same_bits(question: str, ca
     assert graphs.replays == replayed
 
 
-def test_the_batch_is_prepared_while_the_weights_come():
+def test_batch_is_prepared_while_weights_copy():
     late = Late()
 
     class Watched:
@@ -73,7 +73,7 @@ def test_the_batch_is_prepared_while_the_weights_come():
     assert late.log == ["start", "batch", "join"]
 
 
-def test_a_graph_copies_only_from_the_address_that_it_was_recorded_with():
+def test_graph_copies_from_its_recorded_address():
     graphs = CpuGraphs()
     asked, reference = oracle(Late(), graphs), oracle(None)
     start = reference.replica.weights.clone()

@@ -94,7 +94,7 @@ def test_messages_of_a_barrier_take_their_time(tmp_path: Path):
     assert slowest[:6] == [*expected, ("wait", 12, 12), ("transfer", 12, 13.5)]
 
 
-def test_plain_sgd_comes_first_where_it_is_asked_for(tmp_path: Path):
+def test_plain_sgd_precedes_first_barrier(tmp_path: Path):
     given = ("algorithm.inner=4", "algorithm.sgd_epochs=0.5", "algorithm.sgd_lr=1", "algorithm.sgd_decay=1")
     trial, pushes, weights = played(*given, "run.epochs=2", folder=tmp_path)
     # One gradient a sample and 1, 2, 4 seconds until the barrier after four pushes; two and 2, 4, 8 from 8 + 4 on.
@@ -106,7 +106,7 @@ def test_plain_sgd_comes_first_where_it_is_asked_for(tmp_path: Path):
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 6])
-def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(stop_after: int, tmp_path: Path):
+def test_resume_at_barriers_gives_same_bits(stop_after: int, tmp_path: Path):
     def trial(folder: str, **more: Any) -> Trial:
         (tmp_path / folder).mkdir()
         given = (*QUADRATIC, "algorithm.inner=4", "run.epochs=4", "run.eval_every=4")
@@ -136,9 +136,7 @@ class Meeting(ASGD):
     inner=st.integers(1, 30),
     first=st.floats(0, 3),
 )
-def test_a_run_makes_its_effective_passes_and_no_push_more(
-    samples: int, size: int, epochs: float, inner: int, first: float
-):
+def test_runs_end_after_their_effective_passes(samples: int, size: int, epochs: float, inner: int, first: float):
     from algorithms.asysvrg import AsySVRG
 
     method = AsySVRG(inner=inner, sgd_epochs=first)
@@ -159,7 +157,7 @@ def test_a_run_makes_its_effective_passes_and_no_push_more(
     assert count == 1 or spent(count - 1) < epochs * samples
 
 
-def test_a_barrier_without_rounds_costs_nothing_and_makes_weights_fresh(tmp_path: Path):
+def test_barriers_without_rounds_are_free(tmp_path: Path):
     assert barrier.count_pushes(Meeting(3), samples=8, size=2, epochs=3) is None
     assert [barrier.next_barrier(Meeting(3), updates) for updates in (-1, 2, 3, 5, 6)] == [3, 3, 6, 6, 9]
     assert barrier.next_barrier(ASGD(), 0) is None
@@ -183,7 +181,7 @@ def test_a_barrier_without_rounds_costs_nothing_and_makes_weights_fresh(tmp_path
     assert trial.control.seconds == 10
 
 
-def test_shards_are_contiguous_and_differ_by_at_most_one():
+def test_shards_are_contiguous_and_even():
     batches = build.build_run(
         compose("algorithm=asgd", "model=linear", "dataset.limit_train=23", "run.batch_size=5")
     ).batches
@@ -199,7 +197,7 @@ def test_answers_are_added_up_in_their_order():
     assert parts[0]["g"] == 1e8, "what was answered is not changed"
 
 
-def test_networks_with_batch_norm_are_refused_where_single_samples_count():
+def test_batch_norm_is_refused_for_snapshots():
     with pytest.raises(InputError, match=r"model=resnet8: has batch norm.* allowed: mlp"):
         build.build_run(compose("algorithm=asysvrg", "model=resnet8", "dataset.limit_train=160"))
 
@@ -215,7 +213,7 @@ PROCESSES = ("cluster=processes", "cluster.timeout=20", "algorithm=asysvrg", "mo
 DATA = ("dataset=synthetic", "dataset.train=480", "dataset.test=50", "run.batch_size=16", "algorithm.inner=10")
 
 
-def test_one_worker_process_is_the_simulation_to_the_bit(tmp_path: Path):
+def test_one_worker_process_equals_simulation(tmp_path: Path):
     same = ("algorithm=svrg", "model=mlp", *DATA, "run.epochs=5", "algorithm.sgd_epochs=0.5")
     real = run_in(tmp_path / "real", *PROCESSES[:2], *same)[1]
     simulated = run_in(tmp_path / "simulated", *same)[1]
@@ -233,7 +231,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lo
 
 
 @needs_proc
-def test_a_worker_lost_in_a_barrier_is_made_up_for_and_the_replay_has_the_same_bits(machine: Host, tmp_path: Path):
+def test_replay_after_loss_in_barrier(machine: Host, tmp_path: Path):
     """Three shards of 160 samples at 0.02 seconds a sample: the first barrier lasts three seconds and more."""
     slow = ("cluster.compute.seconds=0.32", "cluster.compute.distribution=constant")
     run = machine.start(tmp_path / "run", *PROCESSES, *DATA, *slow, "run.epochs=1.5", "cluster.workers=3").training()
@@ -257,7 +255,7 @@ def test_a_worker_lost_in_a_barrier_is_made_up_for_and_the_replay_has_the_same_b
 
 
 @needs_proc
-def test_a_worker_of_a_stopped_run_gets_its_snapshot_again(machine: Host, tmp_path: Path):
+def test_resumed_workers_get_the_snapshot(machine: Host, tmp_path: Path):
     given = (*PROCESSES, *DATA, "run.epochs=4", "run.eval_every=0.25", "cluster.workers=1")
     whole = machine.start(tmp_path / "whole", *given)
     assert whole.end() == 0

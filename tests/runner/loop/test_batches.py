@@ -28,7 +28,7 @@ def test_every_epoch_has_every_sample_exactly_once(sizes: tuple[int, int, int], 
 
 @given(sizes=sizes, workers=st.integers(1, 9))
 @settings(max_examples=60, deadline=None)
-def test_shares_cut_a_batch_into_nearly_equal_parts(sizes: tuple[int, int, int], workers: int):
+def test_shares_are_nearly_equal(sizes: tuple[int, int, int], workers: int):
     samples, size, seed = sizes
     batches = Batches(samples=samples, size=size, seed=seed, epochs=1)
     for number in range(len(batches)):
@@ -39,7 +39,7 @@ def test_shares_cut_a_batch_into_nearly_equal_parts(sizes: tuple[int, int, int],
         assert torch.equal(torch.cat([share.ids for share in shares]), batches.batch(number).ids)
 
 
-def test_order_depends_on_seed_and_epoch_and_not_on_what_was_asked_before():
+def test_order_depends_on_seed_and_epoch():
     batches = Batches(samples=50, size=50, seed=0, epochs=2)
     first, second = batches.batch(0).ids, batches.batch(1).ids
     assert not torch.equal(first, second)
@@ -54,7 +54,7 @@ def test_order_depends_on_seed_and_epoch_and_not_on_what_was_asked_before():
     ("epochs", "expected"),
     [(1, 10), (0.25, 3), (0.3, 3), (0.1 + 0.2, 3), (0.301, 4), (1.5, 15), (1.51, 16), (0.001, 1), (2 + 1e-9, 20)],
 )
-def test_a_part_of_an_epoch_ends_with_the_batch_that_completes_it(epochs: float, expected: int):
+def test_fractional_epochs_end_with_whole_batches(epochs: float, expected: int):
     assert len(Batches(samples=100, size=10, seed=0, epochs=epochs)) == expected
 
 
@@ -64,7 +64,7 @@ def test_a_part_of_an_epoch_ends_with_the_batch_that_completes_it(epochs: float,
     save_at=st.integers(0, 80),
 )
 @settings(max_examples=150, deadline=None)
-def test_whatever_is_lost_every_batch_is_done_exactly_once(moves: list[tuple[str, int]], samples: int, save_at: int):
+def test_every_batch_is_done_once(moves: list[tuple[str, int]], samples: int, save_at: int):
     batches = Batches(samples=samples, size=4, seed=0, epochs=2)
     leases = Leases(batches)
     done: Counter[int] = Counter()
@@ -93,7 +93,7 @@ def test_whatever_is_lost_every_batch_is_done_exactly_once(moves: list[tuple[str
     assert done == Counter(range(len(batches)))
 
 
-def test_a_lost_workers_batch_is_handed_out_before_new_ones():
+def test_returned_batches_go_first():
     leases = Leases(Batches(samples=12, size=4, seed=0, epochs=1))
     held = [leases.lease(worker) for worker in (0, 1)]
     assert [batch and batch.number for batch in held] == [0, 1]
@@ -112,7 +112,7 @@ def test_a_state_is_a_copy():
     assert (state["next"], state["held"], state["returned"]) == (1, {0: 0}, [])
 
 
-def test_no_more_idle_workers_wake_than_batches_return():
+def test_idle_workers_wake_for_returned_batches():
     leases = Leases(Batches(samples=8, size=4, seed=0, epochs=1))
     assert [leases.lease(worker) is None for worker in (0, 1, 3, 2)] == [False, False, True, True]
     assert leases.release(0) == [2], "one batch came back; the smallest number asks first"

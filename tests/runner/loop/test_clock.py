@@ -59,7 +59,7 @@ def test_gamma_without_variation_is_constant():
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "lognormal", "gamma"])
-def test_a_draw_depends_on_seed_worker_and_task_alone(distribution):
+def test_draws_depend_on_seed_worker_task(distribution):
     def new(seed: int = 5) -> Clock:
         return make(Compute(distribution), Stragglers(probability=0.5), seed=seed)
 
@@ -85,7 +85,7 @@ def test_speeds_shares_and_gradients_scale_the_time():
     assert fast.compute_seconds(0, 3, gradients=2.0) == pytest.approx(plain.compute_seconds(0, 3) * 2)
 
 
-def test_stragglers_come_as_often_and_last_as_long_as_asked():
+def test_stragglers_follow_probability_and_range():
     compute = Compute("uniform", seconds=2.0)
     plain, slow = make(compute), make(compute, Stragglers(probability=0.2, extra=[1.0, 3.0]))
     extra = draw(slow, 1) / draw(plain, 1) - 1.0

@@ -57,7 +57,7 @@ def test_decoupled_modules_take_the_iteration_before():
     assert calls == [("backward", "c", None), ("backward", "b", -3.0), ("backward", "a", -2.0)]
 
 
-def test_memory_is_counted_until_the_pipeline_is_full():
+def test_memory_counts_until_pipeline_fills():
     assert [counts_memory(step, 2) for step in (0, 4, 5, 100)] == [True, True, False, False]
 
 

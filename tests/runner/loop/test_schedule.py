@@ -36,13 +36,13 @@ def test_one_worker_warms_up_too():
     assert Schedule(lr=0.3, workers=1).at(0).lr == 0.3
 
 
-def test_a_milestone_inside_the_warm_up_counts_from_the_runs_start():
+def test_milestones_count_from_start_in_warm_up():
     schedule = Schedule(lr=1.0, workers=2, milestones=[2], gamma=0.1, warmup_epochs=4, warmup_from="zero")
     assert schedule.at(1) == pytest.approx((0.25, 1.0))
     assert schedule.at(3) == pytest.approx((0.075, 0.1))
 
 
-def test_one_cycle_rises_and_falls_in_straight_lines():
+def test_one_cycle_is_piecewise_linear():
     """DaSGD's: 1e-4 to 1e-2 over the first 30 % of 50 epochs, then back."""
     schedule = Schedule(kind="one_cycle", lr=1e-2, lr_start=1e-4, lr_end=1e-4, rise=0.3, workers=32, epochs=50)
     rates = {0: 1e-4, 7.5: (1e-4 + 1e-2) / 2, 15: 1e-2, 32.5: (1e-4 + 1e-2) / 2, 50: 1e-4, 51: 1e-4}
@@ -87,7 +87,7 @@ def test_they_span_what_the_warm_up_leaves(kind: str):
     assert [warmed.at(epoch).lr for epoch in (0, 2.5)] == pytest.approx([begin / 4, begin * 5 / 8])
 
 
-def test_linear_scaling_multiplies_every_rate_by_the_batch():
+def test_linear_scaling_multiplies_every_rate():
     options: dict[str, Any] = {"kind": "polynomial", "lr": 0.1, "lr_end": 0.01, "power": 2, "workers": 1, "epochs": 20}
     plain, scaled = Schedule(**options, batch=1024), Schedule(**options, batch=1024, base_batch=128)
     for epoch in (0, 7, 20):

@@ -26,13 +26,13 @@ def batches(shards: int | None = 3) -> Batches:
     return Batches(samples=20, size=6, seed=0, epochs=3, shards=shards)
 
 
-def test_pieces_cover_all_and_differ_by_at_most_one():
+def test_shards_cover_all_evenly():
     pieces = [shard_range(20, 3, number) for number in range(3)]
     assert [len(piece) for piece in pieces] == [7, 7, 6]
     assert [i for piece in pieces for i in piece] == list(range(20))
 
 
-def test_a_batch_is_drawn_from_the_parts_of_its_worker():
+def test_batches_are_drawn_from_own_shards():
     leases = Leases(batches())
     for worker in (0, 1, 2, 1):
         batch = leases.lease(worker)
@@ -51,7 +51,7 @@ def test_draws_are_uniform_and_independent():
     torch.testing.assert_close(counts[3:6] / counts.sum(), torch.full((3,), 1 / 3), atol=0.05, rtol=0)
 
 
-def test_shares_of_a_collective_are_drawn_by_rank():
+def test_collective_shares_are_drawn_by_rank():
     made = Batches(samples=20, size=7, seed=0, epochs=2, shards=3)
     shares = made.shares(0, 3)
     assert [len(share.ids) for share in shares] == [3, 2, 2]
@@ -59,7 +59,7 @@ def test_shares_of_a_collective_are_drawn_by_rank():
         assert set(share.ids.tolist()) <= set(shard_range(20, 3, rank))
 
 
-def test_the_living_worker_with_the_fewest_parts_inherits():
+def test_worker_with_fewest_shards_inherits():
     leases = Leases(batches(4))
     held = leases.lease(1)
     assert held is not None
@@ -97,7 +97,7 @@ def test_files_call_shards_parts():
     assert older.shards == {}
 
 
-def test_without_fixed_parts_nothing_is_inherited():
+def test_without_shards_nothing_is_reassigned():
     leases = Leases(batches(None))
     leases.release(0)
     assert leases.reassign_shards(0) is None
@@ -132,7 +132,7 @@ PROCESSES = ("cluster=processes", "cluster.workers=3", "cluster.timeout=20")
 
 @linux
 @pytest.mark.parametrize("sampling", ["uniform", "adaptive"])
-def test_a_recorded_run_is_replayed_bit_for_bit(machine: Host, tmp_path: Path, sampling: str):
+def test_recorded_shards_replay_bit_for_bit(machine: Host, tmp_path: Path, sampling: str):
     given = (*OVERRIDES, "run.epochs=2", f"algorithm.sampling={sampling}")
     run = machine.start(tmp_path / "run", *given, *PROCESSES)
     assert run.end() == 0
@@ -155,7 +155,7 @@ def test_a_lost_workers_part_goes_on_elsewhere(machine: Host, tmp_path: Path):
 
 
 @linux
-def test_a_run_that_was_stopped_goes_on_with_its_duals(machine: Host, tmp_path: Path):
+def test_resumed_runs_keep_their_duals(machine: Host, tmp_path: Path):
     given = (*OVERRIDES, "run.epochs=60", "run.eval_every=1", "cluster.compute.seconds=0.005")
     run = machine.start(tmp_path / "run", *given, *PROCESSES)
     run.saved(3)

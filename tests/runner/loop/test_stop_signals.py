@@ -10,9 +10,7 @@ from runner.loop.stop_signals import StopSignals
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_raises_the_flag_and_decides_the_exit_code(
-    number: signal.Signals, code: int, capfd: pytest.CaptureFixture[str]
-):
+def test_first_signal_decides_exit_code(number: signal.Signals, code: int, capfd: pytest.CaptureFixture[str]):
     with StopSignals() as stop:
         assert not stop
         assert stop.exit_code is None
@@ -40,7 +38,7 @@ def test_repeated_terminations_are_one(capfd: pytest.CaptureFixture[str]):
     assert capfd.readouterr().err.count("saving and stopping") == 1
 
 
-def test_who_follows_leaves_ctrl_c_and_the_word_to_another(capfd: pytest.CaptureFixture[str]):
+def test_followers_leave_ctrl_c_to_another(capfd: pytest.CaptureFixture[str]):
     before = signal.getsignal(signal.SIGINT)
     with StopSignals(follows=True) as stop:
         assert signal.getsignal(signal.SIGINT) is before
@@ -50,7 +48,7 @@ def test_who_follows_leaves_ctrl_c_and_the_word_to_another(capfd: pytest.Capture
     assert capfd.readouterr().err == ""
 
 
-def test_the_first_signal_decides_and_an_interrupt_then_aborts():
+def test_interrupt_after_signal_aborts():
     with StopSignals() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
@@ -91,7 +89,7 @@ def test_another_thread_changes_nothing():
     assert seen == [(False, before)]
 
 
-def test_a_third_interrupt_ends_a_process_that_is_stuck_in_its_cleanup():
+def test_third_interrupt_ends_stuck_cleanup():
     program = """
 import os, signal
 from runner.loop.stop_signals import StopSignals

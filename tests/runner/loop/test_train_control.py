@@ -59,7 +59,7 @@ class Fixture:
             self.control.evaluate(nothing, nothing, self.totals, self.executor, finished)
 
 
-def test_a_row_says_what_happened_since_the_last_one(tmp_path: Path):
+def test_rows_cover_the_time_between_evaluations(tmp_path: Path):
     run = Fixture(tmp_path)
     for loss in (2.0, 4.0, 6.0):
         run.update(loss=loss)
@@ -84,7 +84,7 @@ def test_a_row_says_what_happened_since_the_last_one(tmp_path: Path):
     assert not run.totals.any()
 
 
-def test_the_rate_is_that_of_the_passes_so_far(tmp_path: Path):
+def test_rate_follows_effective_passes(tmp_path: Path):
     run = Fixture(tmp_path)
     rates = []
     for _ in range(3):
@@ -96,21 +96,21 @@ def test_the_rate_is_that_of_the_passes_so_far(tmp_path: Path):
 @pytest.mark.parametrize(
     ("every", "epochs"), [(1.0, [1.0, 2.0, 3.0]), (0.5, [0.5, 1, 1.5, 2, 2.5, 3]), (2.0, [2.0, 3.0])]
 )
-def test_evaluations_come_as_often_as_asked_and_at_the_end(every: float, epochs: list[float], tmp_path: Path):
+def test_evaluations_follow_eval_every(every: float, epochs: list[float], tmp_path: Path):
     run = Fixture(tmp_path, eval_every=every)
     for update in range(6):
         run.update(finished=update == 5)
     assert [row["epoch"] for row in run.notes.rows] == epochs
 
 
-def test_steps_longer_than_the_interval_are_evaluated_once_each(tmp_path: Path):
+def test_long_steps_are_evaluated_once(tmp_path: Path):
     run = Fixture(tmp_path, eval_every=0.1)
     run.update(samples=10)
     run.update(samples=10)
     assert [row["epoch"] for row in run.notes.rows] == [1.0, 2.0]
 
 
-def test_checkpoints_are_as_rare_as_asked_and_never_missing_at_the_end(tmp_path: Path):
+def test_checkpoints_follow_checkpoint_every(tmp_path: Path):
     run = Fixture(tmp_path, checkpoint_every=2.0)
     for update in range(6):
         run.update(finished=update == 5)
@@ -129,7 +129,7 @@ def test_a_signal_saves_at_once_and_stops(tmp_path: Path):
     assert run.evaluated == 0, "what was trained so far is not in a row yet"
 
 
-def test_a_signal_at_an_evaluation_saves_too_however_rare_checkpoints_are(tmp_path: Path):
+def test_signal_at_evaluation_saves(tmp_path: Path):
     run = Fixture(tmp_path, checkpoint_every=100.0)
     run.update()
     run.stop = True
@@ -139,7 +139,7 @@ def test_a_signal_at_an_evaluation_saves_too_however_rare_checkpoints_are(tmp_pa
     assert [updates for updates, _ in run.saved] == [2]
 
 
-def test_a_signal_that_comes_while_a_checkpoint_is_decided_on_stops_at_the_next_update(tmp_path: Path):
+def test_late_signal_stops_at_next_update(tmp_path: Path):
     run = Fixture(tmp_path, checkpoint_every=100.0)
     answers = iter([False, False, True, True])  # one for `due` of each update, one for `evaluate` of each
     run.control.stopping = lambda: next(answers)
@@ -151,7 +151,7 @@ def test_a_signal_that_comes_while_a_checkpoint_is_decided_on_stops_at_the_next_
     assert [updates for updates, _ in run.saved] == [2]
 
 
-def test_what_another_process_was_asked_is_saved_here(tmp_path: Path):
+def test_stop_asked_elsewhere_is_saved(tmp_path: Path):
     run = Fixture(tmp_path, checkpoint_every=100.0)
     run.control.advance(5, 1.0, None)
     nothing = torch.empty(0)
@@ -160,7 +160,7 @@ def test_what_another_process_was_asked_is_saved_here(tmp_path: Path):
     assert [updates for updates, _ in run.saved] == [1]
 
 
-def test_intervals_far_below_an_update_are_passed_at_once(tmp_path: Path):
+def test_tiny_intervals_are_passed_at_once(tmp_path: Path):
     run = Fixture(tmp_path, eval_every=1e-12, checkpoint_every=1e-12)
     run.update()
     run.update()
@@ -168,7 +168,7 @@ def test_intervals_far_below_an_update_are_passed_at_once(tmp_path: Path):
     assert len(run.saved) == 2
 
 
-def test_a_signal_in_the_last_update_changes_nothing(tmp_path: Path):
+def test_signal_in_last_update_is_ignored(tmp_path: Path):
     run = Fixture(tmp_path, epochs=0.5)
     run.stop = True
     run.update(finished=True)
@@ -176,7 +176,7 @@ def test_a_signal_in_the_last_update_changes_nothing(tmp_path: Path):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_an_infinite_loss_ends_the_run_within_some_updates(value: float, tmp_path: Path):
+def test_infinite_loss_ends_the_run_soon(value: float, tmp_path: Path):
     run = Fixture(tmp_path, epochs=1e9, eval_every=1e9)
     for _ in range(CHECK_EVERY - 1):
         run.update(loss=value)
@@ -184,7 +184,7 @@ def test_an_infinite_loss_ends_the_run_within_some_updates(value: float, tmp_pat
         run.update(loss=value)
 
 
-def test_an_infinite_loss_is_found_at_an_evaluation_and_its_row_is_written(tmp_path: Path):
+def test_diverged_evaluations_write_their_row(tmp_path: Path):
     run = Fixture(tmp_path)
     run.update(loss=math.nan)
     with pytest.raises(Stop, match="diverged"):
@@ -193,7 +193,7 @@ def test_an_infinite_loss_is_found_at_an_evaluation_and_its_row_is_written(tmp_p
     assert not run.saved, "nothing is gained by going on from there"
 
 
-def test_a_test_loss_that_is_not_finite_is_a_divergence_too(tmp_path: Path):
+def test_infinite_test_loss_is_divergence(tmp_path: Path):
     run = Fixture(tmp_path)
     run.score = Score(math.inf, 90.0)
     run.update()
@@ -255,6 +255,6 @@ def test_another_ranks_evaluation_is_only_counted(tmp_path: Path):
     assert run.evaluated == 0
 
 
-def test_a_lost_peer_is_an_interruption_with_its_own_exit_code():
+def test_lost_peers_exit_with_code_3():
     lost = PeerLost("worker 3 is gone")
     assert (lost.status, lost.code, lost.message) == ("interrupted", 3, "worker 3 is gone")

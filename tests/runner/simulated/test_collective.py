@@ -66,7 +66,7 @@ def test_one_worker_talks_to_nobody(tmp_path: Path):
     assert seconds == [4.0, 8.0, 12.0]
 
 
-def test_a_short_last_step_counts_every_sample_once(tmp_path: Path):
+def test_short_steps_count_samples_once(tmp_path: Path):
     """13 samples: the third step has one sample for worker 0 and none for the others, and takes half its time."""
     trial, seconds = played("dataset.limit_train=13", folder=tmp_path)
     trial.run()
@@ -89,7 +89,7 @@ def test_uneven_shares_weigh_by_samples(tmp_path: Path):
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 4])
-def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not(stop_after: int, tmp_path: Path):
+def test_resume_after_any_step_is_exact(stop_after: int, tmp_path: Path):
     overrides = ("run.epochs=3", "algorithm.momentum=0.5")
     expected, _ = played(*overrides, folder=tmp_path)
     expected.run()
@@ -102,7 +102,7 @@ def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not(stop_after: int, 
     assert continued.control.seconds == expected.control.seconds
 
 
-def test_running_statistics_are_the_mean_of_the_workers_own(tmp_path: Path):
+def test_running_statistics_are_workers_mean(tmp_path: Path):
     overrides = ("algorithm=ssgd", "model=resnet8", "dataset.limit_train=64", "run.epochs=2", "run.batch_size=16")
     trial = Trial(*overrides, "cluster.workers=2", folder=tmp_path)
     replica = trial.components.oracle.replica
@@ -167,7 +167,7 @@ def delayed(*overrides: str, folder: Path, **given: Any) -> tuple[Trial, list[fl
         (8.0, 0, [1, 2, 3, 5.5, 6.5, 7.5, 8.5, 11], 0.0),
     ],
 )
-def test_a_combination_travels_while_local_steps_run(
+def test_combinations_travel_during_local_steps(
     bandwidth: float, delay: int, seconds: list[float], hidden: float, tmp_path: Path
 ):
     trial, seen = delayed(f"cluster.network.bandwidth={bandwidth}", f"algorithm.delay={delay}", folder=tmp_path)
@@ -196,7 +196,7 @@ def test_combinations_share_one_network(tmp_path: Path):
     assert trial.notes.rows[-1]["communication_seconds"] == pytest.approx(6.0)
 
 
-def test_a_slow_worker_is_waited_for_only_where_its_average_is_missing(tmp_path: Path):
+def test_slow_workers_delay_only_missing_averages(tmp_path: Path):
     """Worker 0 needs 2 s a step, the others 1 s: it sends at 8, and only the step that merges waits for that."""
     trial, seen = delayed("cluster.compute.speeds=[0.5,1,1]", "cluster.network.bandwidth=12", folder=tmp_path)
     trial.run()
@@ -232,7 +232,7 @@ def test_disagreement_is_logged_layer_by_layer(tmp_path: Path):
         assert expected > 0
 
 
-def test_methods_with_equal_weights_have_no_disagreement_column(tmp_path: Path):
+def test_equal_weights_have_no_disagreement(tmp_path: Path):
     trial, _ = played(folder=tmp_path)
     trial.run()
     assert not {"disagreement_mean", "hidden_seconds"} & trial.notes.rows[-1].keys()
@@ -240,7 +240,7 @@ def test_methods_with_equal_weights_have_no_disagreement_column(tmp_path: Path):
 
 @pytest.mark.parametrize("delay", [1, 3])
 @pytest.mark.parametrize("stop_after", range(1, 9))
-def test_a_run_stopped_while_an_average_travels_goes_on_as_if_it_had_not(stop_after: int, delay: int, tmp_path: Path):
+def test_resume_with_travelling_average_is_exact(stop_after: int, delay: int, tmp_path: Path):
     overrides = (
         *("algorithm=dasgd", "algorithm.tau=4", f"algorithm.delay={delay}", "algorithm.momentum=0.9", "model=mlp"),
         *("dataset.limit_train=60", "run.batch_size=5", "cluster.workers=3", "run.epochs=3", "run.eval_every=0.5"),

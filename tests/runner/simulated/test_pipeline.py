@@ -39,7 +39,7 @@ def seconds(tmp_path: Path, *overrides: str, shares: list[float]) -> float:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_equal_modules_take_the_time_of_table_3(workers: int, tmp_path: Path):
+def test_equal_modules_take_table_3_time(workers: int, tmp_path: Path):
     """T_F = 1, T_B = 2."""
     equal = [1 / workers] * workers
     assert seconds(tmp_path, "algorithm=bp", shares=equal) == pytest.approx(STEPS * 3)
@@ -64,7 +64,7 @@ def test_messages_take_time(tmp_path: Path):
     assert ddg == pytest.approx(STEPS * 2.1)
 
 
-def test_a_modules_share_is_that_of_its_multiply_adds():
+def test_module_shares_are_multiply_adds():
     components = build.build_run(compose("algorithm=bp", "model=mlp", "model.widths=[32]"))
     partition = Partition(components.oracle, 2, None, components.dataset.shape, components.dataset.classes)
     assert partition.shares == pytest.approx([64 * 32 / (64 * 32 + 32 * 10), 32 * 10 / (64 * 32 + 32 * 10)])
@@ -80,7 +80,7 @@ class Uniform(Chain):
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_a_uniform_chain_holds_what_the_thesis_counts(workers: int, tmp_path: Path):
+def test_uniform_chain_holds_thesis_memory(workers: int, tmp_path: Path):
     """In boundary features, with L layers: BP L, DDG L(K + 1)/2, FR L + K(K + 1)/2 (table 6).
 
     A replay's input is one of the K − k + 1 that are stored, so K of them are not counted twice. Stashed weights
@@ -117,7 +117,7 @@ def _uniform(trial: Trial, layers: int, workers: int) -> float:
     return sum(stage.peak for stage in partition.stages)
 
 
-def test_back_propagation_has_sigma_one_and_measuring_changes_nothing(tmp_path: Path):
+def test_back_propagation_has_sigma_one(tmp_path: Path):
     setting = (*TIMED, "algorithm=bp", "run.diagnostics=[sufficient_direction]")
     code, measured = run_in(tmp_path / "a", *setting)
     assert code == 0

@@ -85,7 +85,7 @@ def test_three_workers_worked_out_by_hand(
     assert report["staleness"] == {"0": 3, "1": 1, "2": 3, "6": 1}
 
 
-def test_samples_are_leased_in_the_order_of_the_pulls(tmp_path: Path):
+def test_samples_are_leased_in_pull_order(tmp_path: Path):
     trial, pushes, _ = played("algorithm=asgd", *SPEEDS, start=64.0, folder=tmp_path)
     order = [int(trial.components.batches.batch(number).ids) for number in range(8)]
     asked = [ids[0] for _, ids in trial.components.oracle.asked]  # type: ignore[attr-defined]
@@ -99,13 +99,13 @@ def seconds(*overrides: str, folder: Path) -> list[float]:
     return [at for _, at, _ in played("algorithm=asgd", *overrides, start=64.0, folder=folder)[1]]
 
 
-def test_the_server_handles_one_message_at_a_time(tmp_path: Path):
+def test_server_handles_one_message_at_once(tmp_path: Path):
     """Pulls handled at 0.25 and 0.5; pushes arrive at 1.25 and 1.5; each takes 0.25, one after the other."""
     busy = ("cluster.workers=2", "dataset.limit_train=10", "run.epochs=0.4", "cluster.network.server_seconds=0.25")
     assert seconds(*busy, folder=tmp_path) == [1.5, 1.75, 2.75, 3.0]
 
 
-def test_a_slow_server_is_what_all_wait_for(tmp_path: Path):
+def test_all_wait_for_a_slow_server(tmp_path: Path):
     """With gradients as long as the service, one push a second, whoever it is from."""
     busy = ("cluster.workers=3", "dataset.limit_train=10", "run.epochs=0.6", "cluster.network.server_seconds=1")
     assert seconds(*busy, folder=tmp_path) == [4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
@@ -129,7 +129,7 @@ def test_messages_take_latency_and_bytes_over_bandwidth(tmp_path: Path):
     ]
 
 
-def test_a_backup_on_the_worker_makes_the_push_twice_as_large(tmp_path: Path):
+def test_worker_backups_double_the_push(tmp_path: Path):
     options = ("dataset.limit_train=10", "run.epochs=0.1", "algorithm.lambda0=1")
     for backup, expected in (("server", 3.5), ("worker", 4.0)):
         _, pushes, _ = played(
@@ -145,7 +145,7 @@ def test_a_short_batch_takes_less_time(tmp_path: Path):
 
 @pytest.mark.parametrize("algorithm", ["asgd", "dc_asgd_a"])
 @pytest.mark.parametrize("stop_after", [1, 3, 6])
-def test_a_run_stopped_after_any_update_goes_on_as_if_it_had_not(algorithm: str, stop_after: int, tmp_path: Path):
+def test_resume_after_any_update_is_exact(algorithm: str, stop_after: int, tmp_path: Path):
     overrides = (f"algorithm={algorithm}", "algorithm.momentum=0.5", *SPEEDS, "cluster.network.server_seconds=0.1")
     whole, stopped, resumed = (tmp_path / name for name in ("whole", "stopped", "resumed"))
     for folder in (whole, stopped, resumed):
@@ -165,7 +165,7 @@ def test_a_run_stopped_after_any_update_goes_on_as_if_it_had_not(algorithm: str,
     assert (resumed / "timeline.jsonl").read_text() == (whole / "timeline.jsonl").read_text()
 
 
-def test_running_statistics_are_taken_in_in_the_order_of_arrival(tmp_path: Path):
+def test_running_statistics_follow_arrivals(tmp_path: Path):
     """r <- 0.9 r + 0.1 b with the statistics of the very batch that is pushed."""
     trial = Trial(
         "algorithm=asgd",
@@ -187,7 +187,7 @@ def test_running_statistics_are_taken_in_in_the_order_of_arrival(tmp_path: Path)
     assert (expected - replica.initial_statistics()).abs().max() > 0.1
 
 
-def test_same_seed_same_bits_and_another_clock_another_order(tmp_path: Path):
+def test_seed_and_clock_decide_the_order(tmp_path: Path):
     overrides = ("algorithm=dc_asgd_a", "model=mlp", "dataset.limit_train=128", "run.epochs=2", "run.batch_size=8")
     first, second = (train(*overrides, folder=tmp_path) for _ in range(2))
     assert first.sha256 == second.sha256

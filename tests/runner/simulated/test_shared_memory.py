@@ -95,7 +95,7 @@ def run(method: Counting, folder: Path, *, speeds: list[float], seconds: float, 
     return control
 
 
-def test_a_read_sees_what_was_written_before_it_piece_by_piece(tmp_path: Path):
+def test_reads_see_earlier_writes_by_piece(tmp_path: Path):
     # Worker 0 reads from 0 to 8 s, computes to 12 s, writes piece j at 13 + j, and reads again: piece j at 20 + j.
     # Worker 1 computes from 8 to 22 s and writes four weights in four seconds: piece j at 22.5 + j/2. So worker 0's
     # second read sees its own first update everywhere, and of worker 1's only what lies beyond 5.
@@ -108,7 +108,7 @@ def test_a_read_sees_what_was_written_before_it_piece_by_piece(tmp_path: Path):
     assert control.updates == 3
 
 
-def test_what_takes_no_time_is_whole_and_ties_go_to_the_smaller_number(tmp_path: Path):
+def test_ties_go_to_the_smaller_worker(tmp_path: Path):
     method = Counting({})
     control = run(method, tmp_path, speeds=[1.0, 1.0], seconds=4.0, bandwidth=None, total=4)
     # Worker 0 has written and read again when worker 1 writes.
@@ -116,13 +116,13 @@ def test_what_takes_no_time_is_whole_and_ties_go_to_the_smaller_number(tmp_path:
     assert control.seconds == 8
 
 
-def test_writes_of_several_workers_interleave_and_none_is_lost(tmp_path: Path):
+def test_interleaved_writes_are_never_lost(tmp_path: Path):
     method = Counting({})
     run(method, tmp_path, speeds=[1.0, 1.1, 0.9], seconds=4.0, bandwidth=4.0, total=30)
     assert method.w.tolist() == [30] * 8
 
 
-def test_at_a_barrier_all_updates_are_in_and_all_wait_for_the_slowest(tmp_path: Path):
+def test_barriers_wait_for_the_slowest(tmp_path: Path):
     # Two updates to a barrier. Both compute from 0, worker 1 to 8 s; shards of 4 samples then take 16 and 32 s.
     method = Counting({}, every=2)
     control = run(method, tmp_path, speeds=[1.0, 0.5], seconds=4.0, bandwidth=None, total=4)
@@ -132,7 +132,7 @@ def test_at_a_barrier_all_updates_are_in_and_all_wait_for_the_slowest(tmp_path: 
     assert control.samples_seen == 4 + 8
 
 
-def test_the_coordinates_are_the_batchs_not_the_workers(tmp_path: Path):
+def test_coordinates_depend_on_batch_alone(tmp_path: Path):
     few = ("algorithm=hogwild", "algorithm.coordinates=50", "model=mlp", "dataset.limit_train=64", "run.epochs=1")
     one = train(*few, "cluster.workers=1", "schedule.lr=1e-3", folder=tmp_path).executor.weights()
     two = train(*few, "cluster.workers=2", "schedule.lr=1e-3", folder=tmp_path).executor.weights()
@@ -142,7 +142,7 @@ def test_the_coordinates_are_the_batchs_not_the_workers(tmp_path: Path):
 
 @pytest.mark.parametrize("stop_after", [1, 6, 12])
 @pytest.mark.parametrize("name", ["hogwild", "shared_asysvrg"])
-def test_a_run_stopped_within_reads_and_writes_goes_on_to_the_same_bits(name: str, stop_after: int, tmp_path: Path):
+def test_resume_within_writes_gives_same_bits(name: str, stop_after: int, tmp_path: Path):
     overrides = [f"algorithm={name}", "model=mlp", "dataset.limit_train=104", "run.batch_size=8", "run.epochs=4"]
     overrides += ["cluster.network.bandwidth=3e4", "cluster.compute.distribution=gamma", "algorithm.coordinates=900"]
     overrides += ["run.checkpoint_every=100", *(["algorithm.inner=7"] if name != "hogwild" else [])]

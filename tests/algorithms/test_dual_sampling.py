@@ -26,6 +26,22 @@ def test_weighted_samples_are_unbiased(sampling: str):
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("sampling", ["importance", "adaptive"])
+def test_probabilities_are_the_papers(sampling: str):
+    small = Small(24, 4, 2, 3, scales=torch.logspace(-1, 0.5, 24))
+    half = DualFreeWorker(small.problem, 0.1, sampling)
+    half.alpha = torch.linspace(-1, 1, 24)
+    w = torch.tensor([0.3, -0.2, 0.5, 0.1])
+    shard = small.problem.shard(1)
+    pool = torch.arange(shard.start, shard.stop)
+    p, _ = half.sampler.probabilities(small.oracle, pool, lambda rows, ids: half.residues(rows, w, ids))
+    x = small.x[pool].double()
+    smoothness = (x**2).sum(1)
+    kappa = (half.residues(small.oracle.rows(pool), w, pool)[:, None] * x).norm(dim=1)
+    measure = smoothness if sampling == "importance" else kappa * (smoothness + 0.1 * 24).sqrt()
+    torch.testing.assert_close(p, (1 / len(pool) + measure / measure.sum()) / 2, rtol=1e-5, atol=0)
+
+
 def test_draws_follow_the_probabilities():
     small = Small(10, 3, 1, 20_000, scales=torch.linspace(0.1, 2, 10))
     half = DualFreeWorker(small.problem, 0.1, "importance")

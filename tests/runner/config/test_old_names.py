@@ -1,6 +1,7 @@
 """Class names of run folders written before, and what they mean today."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.plugins import Plugins
@@ -38,7 +39,7 @@ def test_old_name_gives_a_class(old: str):
 
 def test_recorded_dataset_still_builds(tmp_path: Path):
     (tmp_path / "small").write_text("-1 1:0.5 3:2\n1 2:-1\n1 1:1 2:1 3:1\n-1 2:0.25\n")
-    cfg = OmegaConf.create(RECORDED)
+    cfg: Any = OmegaConf.create(RECORDED)
     rename_targets(cfg)
     cfg.dataset.root = str(tmp_path)
     data = instantiate(cfg.dataset)
@@ -47,7 +48,7 @@ def test_recorded_dataset_still_builds(tmp_path: Path):
 
 
 def test_other_sections_stay_as_they_are():
-    cfg = OmegaConf.create(RECORDED)
+    cfg: Any = OmegaConf.create(RECORDED)
     rename_targets(cfg)
     assert cfg.algorithm == {"_target_": "algorithms.sgd.SGD", "momentum": 0.9}
     assert cfg.model is None

@@ -53,11 +53,7 @@ def train(
     if saved is None:
         # Of a run that is made anew in its folder: a later resume must not find what the old one had saved.
         checkpoint.clear(folder)
-    with (
-        folders.run_lock(folder),
-        StopSignals() as stop,
-        _writer(components, folder, virtual) as writer,
-    ):
+    with folders.run_lock(folder), StopSignals() as stop, _writer(components, folder, virtual) as writer:
         control = _control(components, folder, writer, stop, saved, report_step)
         executor = make_executor(control)
         # Ranks join in this whether there is a checkpoint or not: it tells them so.
@@ -72,8 +68,8 @@ def train(
         try:
             executor.run()
         except Stop as reason:
-            status, code, error = reason.status, reason.code, _said(reason, folder, watched)
             control.pause()
+            status, code, error = reason.status, reason.code, _said(reason, folder, watched)
         writer.finish(status, **_results(components, control, executor, folder), **error)
     # If another rank was asked to stop, it was by SIGTERM: ranks other than 0 catch no other signal.
     return code or (stop.exit_code or 128 + signal.SIGTERM if status == "interrupted" else 0)

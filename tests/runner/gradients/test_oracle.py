@@ -218,3 +218,11 @@ def test_pieces_bound_the_memory():
     # Weights are kept for back-propagation too, whatever the batch.
     weights = most_held(2) - 2 * (most_held(4) - most_held(2)) // 2
     assert most_held(8) - weights < 1.1 * (most_held(None) - weights) / 8
+
+
+def test_choices_are_a_function_of_seed_and_batch():
+    def drawn(seed: int, number: int) -> list[int]:
+        return torch.randperm(1000, generator=oracle(seed=seed).generator(batch(1, number=number))).tolist()
+
+    assert drawn(0, 3) == drawn(0, 3)
+    assert len({tuple(drawn(seed, number)) for seed in (0, 1) for number in (3, 4)}) == 4

@@ -139,3 +139,20 @@ def test_state_dict_loads_into_fresh_network(channels_last: bool, tmp_path: Path
     assert fresh.loss(outputs, targets).item() == pytest.approx(run.notes.rows[-1]["test_loss"], rel=1e-5)
     assert {int(value) for name, value in state.items() if name.endswith("num_batches_tracked")} == {4}
     assert all(value.is_contiguous() for value in state.values())
+
+
+def test_shared_weights_are_the_first_layers():
+    first, other, last = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+    other.weight = first.weight
+    replica = Replica(nn.Sequential(first, other, last))
+    # 9 weights and 3 biases, then 3 biases of the layer that shares, then 6 and 2.
+    assert [tuple(layer) for layer in replica.layers] == [("0", 0, 12), ("1", 12, 15), ("2", 15, 23)]
+    assert replica.weights.numel() == 23
+
+
+def test_unused_weights_have_no_gradient():
+    used, unused = nn.Linear(2, 2), nn.Linear(2, 2)
+    replica = Replica(nn.ModuleList([used, unused]))
+    replica.gradient.fill_(1.0)
+    replica.backpropagate(used(torch.ones(1, 2)).sum())
+    assert replica.gradient.tolist() == [1.0] * 6 + [0.0] * 6

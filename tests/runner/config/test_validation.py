@@ -47,6 +47,11 @@ def test_defaults_are_valid():
         ("run.eval_every", 0.0, 0.1),
         ("run.checkpoint_every", 0.0, None),
         ("run.threads", 0, None),
+        ("run.micro_batch", 0, None),
+        ("run.target_loss", 0.0, None),
+        ("run.diagnostics", ["weights"], ["largest_rate"]),
+        ("run.diagnostics", ["largest_rate", "largest_rate"], []),
+        ("run.diagnostic_samples", 0, 1),
         ("run.device", "gpu", "cuda:1"),
         ("run.precision", "fp16", "bf16"),
         ("run.capture", "always", "auto"),
@@ -72,6 +77,7 @@ def test_defaults_are_valid():
         ("cluster.stragglers.extra", [-1.0, 1.0], [0.0, 1.0]),
         ("cluster.stragglers.workers", [-1], [0, 3]),
         ("cluster.network.latency", -1.0, 0.0),
+        ("cluster.network.latency", float("inf"), 0.5),
         ("cluster.network.bandwidth", 0.0, None),
         ("cluster.network.allreduce", "tree", "linear"),
         ("cluster.network.server_seconds", -1.0, 0.0),
@@ -107,6 +113,10 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
             "cluster.compute.speeds=[1,2]: has 2",
         ),
         (
+            {"cluster__workers": 1, "cluster__compute__speeds": [1.0, 2.0]},
+            "cluster.compute.speeds=[1,2]: has 2",
+        ),
+        (
             {"cluster__workers": 3, "cluster__stragglers__workers": [3]},
             "cluster.stragglers.workers=[3]: there is no worker 3",
         ),
@@ -118,6 +128,10 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
         (
             {"schedule__kind": "multistep", "schedule__milestones": [2.0, 1.0]},
             "schedule.milestones=[2,1]: cannot be milestones",
+        ),
+        (
+            {"schedule__kind": "multistep", "schedule__milestones": [1.0, 1.0]},
+            "schedule.milestones=[1,1]: cannot be milestones",
         ),
         (
             {"cluster__kind": "replay", "cluster__trace": "a", "cluster__network__latency": 0.1},
@@ -186,3 +200,6 @@ def test_unknown_keys_are_refused():
     validation.check({**plain, "names": {"algorithm": "asgd"}})
     with pytest.raises(InputError, match="extra=1: unknown key"):
         validation.check({**plain, "extra": 1})
+    plain["cluster"]["network"]["latancy"] = 0.1
+    with pytest.raises(InputError, match=r"cluster\.network\.latancy=0\.1: unknown key"):
+        validation.check(plain)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # `-m` has put the current folder first: its `data/` or `models/` would be taken for ours.
+    # `-m` puts the current folder first on the path, and a `data/` or `models/` there would be imported in place of
+    # ours.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     sys.exit(importlib.import_module("runner.cli.main").main())

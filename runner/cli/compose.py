@@ -1,4 +1,16 @@
-"""Composes a command line and checks it, before Hydra creates a folder for it."""
+"""Composes a command line and checks it, before Hydra creates a folder for it.
+
+A configuration is composed more than once on the way from a command line to a job, because Hydra creates folders before
+it looks at values, and because three parties need it at different times:
+
+1. `Composer` composes here, in memory, every job that the command line asks for. A mistake in the last job of a sweep
+   is so reported in one line before the first job starts, and no folder is left behind.
+2. `hydra.main` composes the same command line again when it makes the run folder (`runner.cli.main._hydra`). What it
+   composes is what the run gets; the check before guarantees that it is correct.
+3. In a sweep, the launcher composes the configuration of each job from the sweep's (`load_sweep_config`), only to know
+   its folder and whether an earlier run is the same. Then it starts a process with the job's overrides as its command
+   line, which begins with step 1: a job is exactly the run that a user would type.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -28,10 +40,10 @@ _EMPTY = "''"
 
 
 class Composer:
-    """Turns `key=value` arguments into checked configurations; to be had from `composer()`."""
+    """Turns `key=value` arguments into checked configurations; `composer()` makes one."""
 
     def __init__(self, loader: ConfigLoader):
-        """Keep what knows the options of each group."""
+        """Keep the loader, which knows the options of each group."""
         self.loader = loader
 
     def one(self, overrides: Sequence[str]) -> DictConfig:
@@ -53,7 +65,7 @@ class Composer:
             validation.check(without_hydra(cfg))
         except InputError:
             raise
-        # ValueError: what Hydra raises for `group=null`.
+        # Hydra raises ValueError for `group=null`.
         except (HydraException, OmegaConfBaseException, ValueError) as exc:
             raise override_errors.explain(exc, overrides, self._compose, self.loader) from exc
         return cfg
@@ -77,7 +89,9 @@ class Composer:
             raise InputError(str(exc)) from exc
         jobs = [self.one([*own, *job]) for batch in batches for job in batch]
         if any(o.value() is None for o in parsed):
-            self._base(overrides)  # Hydra will, and null cannot be made a choice (see `swept_along`), nor can `~key`
+            # Hydra composes the sweep without its swept keys first. `swept_along` makes that valid, but cannot turn
+            # null or `~key` into a choice: so such a composition can fail, and is tried here, before any folder exists.
+            self._base(overrides)
         return jobs
 
     def jobs(self, overrides: Sequence[str], *, multirun: bool) -> list[DictConfig]:
@@ -88,8 +102,8 @@ class Composer:
             multirun: whether `--multirun` was given.
 
         Returns:
-            The configuration of a run, of all jobs of a sweep, of a job of each cell of an experiment, or of jobs that
-            have all values that a search may choose.
+            The configuration of a single run; of every job of a sweep; of one job of each cell of an experiment; or of
+            jobs that together have every value that a search may choose.
 
         Raises:
             InputError: one line about what is wrong.
@@ -117,12 +131,12 @@ class Composer:
         return self.sweep(overrides) if multirun else [self.one(overrides)]
 
     def _base(self, overrides: Sequence[str]) -> DictConfig:
-        """Compose what is not swept."""
+        """Compose the overrides that are not swept."""
         parsed = override_errors.parse(swept_along(overrides), self.loader)
         return self.one([str(o.input_line) for o in parsed if not o.is_sweep_override()])
 
     def _check_experiment(self, parsed: Sequence[Override]) -> None:
-        """Refuse what lies beside experiments and is none, and several of those that are sweeps themselves."""
+        """Refuse files beside the experiments that are not experiments, and a sweep over experiments that sweep."""
         known = override_errors.group_options("experiment", self.loader)
         for override in parsed:
             if override.key_or_group != "experiment" or override.is_delete():
@@ -149,17 +163,18 @@ class Composer:
 
 
 def swept_along(overrides: Sequence[str]) -> list[str]:
-    """Write the keys of a group that is swept as swept too, over the one value they have.
+    """Turn the keys of a swept group into sweeps of their one value.
 
-    Before it composes the jobs of a sweep, Hydra composes the rest without what is swept: a key that only the swept
-    options have would be unknown to it. The jobs are the same.
+    Before Hydra composes the jobs of a sweep, it composes the command line without the swept keys. A key that only the
+    swept options have would then be unknown: in `algorithm=dasgd,local_sgd algorithm.tau=4`, `tau` is not a key of the
+    default algorithm. As a sweep of one value the key is left out there too. The jobs are the same.
 
     Args:
-        overrides: the arguments as typed; all of them readable (see `mistakes.parse`).
+        overrides: the arguments as typed; all of them readable (see `override_errors.parse`).
 
     Returns:
-        `algorithm.tau=choice(4)` for `algorithm.tau=4` where `algorithm` is swept, all others as they are. An
-        experiment may choose any group's option.
+        The arguments, with `algorithm.tau=choice(4)` for `algorithm.tau=4` if `algorithm` is swept. If `experiment` is
+        swept, this holds for the keys of every group, because an experiment may choose any group's option.
     """
     parsed = override_errors.parse(overrides)
     swept = {o.key_or_group.replace("/", ".") for o in parsed if o.is_sweep_override()}
@@ -168,12 +183,12 @@ def swept_along(overrides: Sequence[str]) -> list[str]:
 
 
 def _as_choice(override: Override) -> str:
-    """Return a value as one to choose from; as it is what Hydra cannot choose, or would not give back as it was."""
+    """Return `key=choice(value)`, or the override as typed if a choice would not give back the same value."""
     typed = str(override.input_line)
     if override.is_sweep_override() or override.value() is None:
         return typed
     key = override.get_key_element()
-    # Nothing at all is an empty string, and no value among others.
+    # `key=` means an empty string; `choice()` has no values at all, so the string is written out.
     choice = f"{key}=choice({typed.partition('=')[2].strip() or _EMPTY})"
     given_back = next(override_errors.parse([choice])[0].sweep_string_iterator())
     same = override_errors.parse([f"{key}={given_back}"])[0].value() == override.value()
@@ -182,13 +197,17 @@ def _as_choice(override: Override) -> str:
 
 @contextmanager
 def composer() -> Iterator[Composer]:
-    """Give a `Composer` over `conf/`. Inside it Hydra is in use: `hydra.main` works only after it."""
+    """Give a `Composer` over `conf/`.
+
+    Hydra keeps its state in a singleton, which belongs to this context while it is open: `hydra.main` works only after
+    it.
+    """
     with initialize_config_dir(str(CONF), job_name="dcrun", version_base=VERSION_BASE):
         yield Composer(GlobalHydra.instance().config_loader())
 
 
 def _check_scale(parsed: Sequence[Override]) -> None:
-    """Refuse what an experiment has no use for, or what only an experiment has a use for where there is none."""
+    """Refuse `scale` and `seeds` without an experiment, and several values of them with one."""
     one = any(o.key_or_group == "experiment" and isinstance(o.value(), str) for o in parsed)
     for key, instead, single in (
         ("scale", "with experiment=...", "one at a time"),
@@ -202,7 +221,7 @@ def _check_scale(parsed: Sequence[Override]) -> None:
 
 
 def _find_data(jobs: Sequence[DictConfig]) -> None:
-    """Say at once that an experiment's data are not there, rather than once per job."""
+    """Report at once that the data of an experiment are missing, rather than once per job."""
     for dataset in (job.dataset for job in jobs):
         if "root" not in dataset or dataset.get("download"):
             continue

@@ -1,4 +1,4 @@
-"""The command `dcreport`: runs in, a page out; on request Markdown and figures, or an archive of the runs.
+"""The command `dcreport`: it reads runs and writes a page, on request also Markdown and figures, or an archive.
 
 `dcreport outputs` writes `outputs/report.html`; `dcreport outputs --out report` writes `report/report.html`,
 `report/report.md`, and figures as PNG and SVG; `dcreport docs/runs --results RESULTS.md --pages docs/results
@@ -59,7 +59,7 @@ def _report(args: argparse.Namespace) -> None:
         return
     found = [(exhibit, evidence.measure_exhibit(exhibit, runs)) for exhibit in published.load()]
     if args.results is not None:
-        # Drawing needs Matplotlib, whose import takes a second that the page alone does without.
+        # The import of Matplotlib takes a second, which only figures need.
         from runner.report import pages
         from runner.report.notes import Notes
 

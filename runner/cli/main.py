@@ -1,10 +1,10 @@
 """The command `dcrun`: from a command line to a run and an exit code. Its help is `conf/hydra/help/dcrun.yaml`.
 
-Exit codes: 0 completed or diverged, 1 anything unexpected (a sweep with a failed job too), 2 wrong input, 3 a dead or
+Exit codes: 0 completed or diverged, 1 anything unexpected (also a sweep with a failed job), 2 wrong input, 3 a dead or
 stuck peer, 130 and 143 stopped by Ctrl-C or SIGTERM.
 
 A command line is composed and checked before Hydra acts on it, so that a mistake costs one line and leaves no folder.
-Nothing here imports torch; `runner.train.dispatch`, where the way of a run goes on, is imported when one really begins.
+Nothing here imports torch: `runner.train.dispatch`, which runs the training, is imported only when a run really begins.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     """
     args = _parse(arguments)
     args.overrides += resume.recorded_overrides(args.overrides)
-    # What config.yaml says, but no option that Hydra would take.
+    # config.yaml says the same, and Hydra does not take null for a group on the command line.
     args.overrides = [override for override in args.overrides if override != "experiment=null"]
     args.overrides += search_space.implied(args.overrides)
     schema.register()
@@ -77,7 +77,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     optuna_sweeper.register()
     submitit_launcher.register()
     subprocess_launcher.register_old_names()
-    # Cached per configuration: all that ask for a run's folder get the same one.
+    # The cache belongs to a configuration: all who read the folder of one run get the same random name.
     OmegaConf.register_new_resolver("random_hex", lambda: secrets.token_hex(3), use_cache=True, replace=True)
     shows = args.hydra_help or args.cfg or args.info
     if args.shell_completion or (shows and not args.overrides):
@@ -112,7 +112,10 @@ def _command(arguments: list[str]) -> Callable[[], int]:
 
 
 def _help(cfg: DictConfig, loader: ConfigLoader) -> str:
-    """Fill the groups' options into the help text; Hydra's own way to it searches its groups too, for 0.3 seconds."""
+    """Fill the groups' options into the help text.
+
+    Hydra's own help also searches the options of its own groups, which takes 0.3 seconds.
+    """
     lines = []
     for group in (*schema.GROUPS, "experiment"):
         if options := override_errors.group_options(group, loader):
@@ -125,13 +128,14 @@ def _show(text: str) -> int:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # `dcrun --help | head`: nothing more can be said there, also not when Python flushes at its end.
+        # `dcrun --help | head` closes the pipe. Python flushes standard output once more when it exits, which would
+        # print a traceback: so the output goes nowhere from here on.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 class NewRun:
-    """A run in a folder of its own: what Hydra calls once it has made the folder.
+    """Hydra's task function of a run that begins: Hydra makes the folder, then calls this.
 
     Args:
         planned: the folder that Hydra will make.
@@ -149,7 +153,7 @@ class NewRun:
         self.code: int | None = None
 
     def __call__(self, job: DictConfig) -> None:
-        """Run, with what is raised turned into the exit code; leave no folder if there is nothing to keep in it."""
+        """Run, and turn an exception into the exit code; remove the folder if it holds nothing worth keeping."""
         own = HydraConfig.get()
         folder = Path(own.runtime.output_dir)
         _name_options(job, own.runtime.choices)
@@ -162,7 +166,7 @@ class NewRun:
 
 
 def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
-    """Let Hydra run a sweep through `runner.sweeps.subprocess_launcher`; any failed job makes the exit code 1."""
+    """Let Hydra run a sweep through `runner.sweeps.subprocess_launcher`; return 1 if any job failed."""
     if _world_size() > 1:
         raise InputError("--multirun: torchrun started several processes; allowed: a sweep without torchrun")
     for job in jobs:
@@ -173,7 +177,8 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     submitit_launcher.check(jobs[0])
     folder = Path(str(jobs[0].hydra.sweep.dir))
     if all(job.run.resume for job in jobs):
-        folders.check_writable(folder, "hydra.sweep.dir")  # the same sweep again, over what it left
+        # The same sweep again: it continues in the folder that it left, which so may hold a sweep already.
+        folders.check_writable(folder, "hydra.sweep.dir")
     else:
         folders.check_sweep_folder(folder, "hydra.sweep.dir")
     launched = subprocess_launcher.FreshProcessLauncher
@@ -199,7 +204,10 @@ def _only_answers(job: DictConfig) -> bool:
 
 
 def _join(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -> int:
-    """Run where Hydra must make no folder: a continued run, or a rank above 0."""
+    """Run without a new folder: continue a run in its own, or be a rank above 0, which has none.
+
+    Hydra's task runner would make a folder, so its part of the work is done here: logging, and the names of options.
+    """
     logging_config = OmegaConf.to_container(cfg.hydra.job_logging, resolve=False)
     assert isinstance(logging_config, dict)
     if folder is None:
@@ -223,23 +231,23 @@ def _name_options(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
 
 
 def _import_dispatch() -> Callable[[DictConfig, Path | None], int]:
-    """Return what a run begins with. Imported when one really begins: it imports torch, for some seconds."""
+    """Return the function that runs the training. It is imported late because it imports torch, for some seconds."""
     from runner.train.dispatch import dispatch
 
     return dispatch
 
 
 def _who() -> str:
-    """Return what a line about an unexpected error calls this process; nothing if it is the only one."""
+    """Return the name of this process for a line about an unexpected error; empty if it is the only one."""
     return f"rank {_rank()}" if _world_size() > 1 else ""
 
 
 def _hydra(args: argparse.Namespace, run: NewRun | None = None) -> int:
-    """Hand over to Hydra what was composed and checked before, as `hydra.main` does with the command line.
+    """Hand the checked command line to Hydra, as `hydra.main` does.
 
     Args:
         args: the flags and overrides.
-        run: called when Hydra has made the run folder; None for what Hydra does by itself, and for sweeps.
+        run: called when Hydra has made the run folder; None for a sweep, and for what Hydra does by itself.
     """
 
     def nothing(job: DictConfig) -> None:
@@ -249,14 +257,14 @@ def _hydra(args: argparse.Namespace, run: NewRun | None = None) -> int:
     try:
         _run_hydra(args, get_args_parser(), run or nothing, config_path=str(CONF), config_name="config")
     except SystemExit as exc:
-        # So Hydra ends --hydra-help and, with 1, --cfg of a --package that is not there.
+        # Hydra exits so after --hydra-help and, with code 1, after --cfg with a --package that does not exist.
         if run is None or run.code is None:
             return 2 if exc.code and args.cfg else int(bool(exc.code))
     return 0 if run is None or run.code is None else run.code
 
 
 class _Parser(argparse.ArgumentParser):
-    """Hydra's flags, with one line about a wrong one."""
+    """Parses Hydra's flags, and reports a wrong one in one line."""
 
     def __init__(self) -> None:
         super().__init__(prog="dcrun", parents=[get_args_parser()], add_help=False)
@@ -278,14 +286,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         folder = Path(args.config_dir).resolve()
         if not folder.is_dir():
             raise InputError(f"--config-dir={args.config_dir}: no such folder")
-        # As an override it reaches the jobs of a sweep too.
+        # The flag itself is not passed to the jobs of a sweep; an override is.
         args.overrides.append(f"hydra.searchpath=[{quoted(folder.as_uri())}]")
         args.config_dir = None
     return args
 
 
 def _rank() -> int:
-    """This process's rank under torchrun, else 0."""
+    """Return the rank of this process under torchrun, else 0."""
     return int(os.environ.get("RANK", 0)) if _world_size() > 1 else 0
 
 

@@ -1,12 +1,11 @@
-"""The one name that an installed dcrun takes: its commands start here, and `python -m dcrun`.
+"""The one package that an installed dcrun adds: its commands and `python -m dcrun` start here.
 
-The code says `import models`, `import data`; in somebody's site-packages such names would hide their own packages, or
-be hidden by them. So a wheel has the project's folders inside this package, and a command puts that place first on
-`sys.path` before it imports any of them: ours are found whatever the current folder holds, and the user's own modules
-as ever. In a clone (`pip install -e .`) the folders lie at its top, and the same is done with that.
+The code says `import models` and `import data`; in somebody's site-packages such names would hide their own packages,
+or be hidden by them. So a wheel has the project's folders inside this package, and a command puts this place first on
+`sys.path` before it imports any of them. Our packages are then found whatever the current folder holds, and the user's
+modules as always. In a clone (`pip install -e .`) the folders lie at its top, and that place goes first.
 
-Nothing of the project, nor anything heavy, is imported at the top of this file: until a command starts, `models` may be
-the user's.
+The top of this file imports nothing of the project: until a command starts, the name `models` may be the user's.
 """
 
 import importlib
@@ -39,7 +38,7 @@ def _start(command: str, module: str) -> int:
     """Make the project's folders importable and call `main` of one of its modules.
 
     Returns:
-        Its exit code; 2, after one line, if a module of the user's was loaded before under a name that is ours.
+        Its exit code; 2, after one line, if a module of the user's is loaded already under a name of ours.
     """
     for name in NAMES:
         places = _places(name)
@@ -52,7 +51,7 @@ def _start(command: str, module: str) -> int:
 
 
 def _places(name: str) -> list[Path]:
-    """Return where a module that is loaded already lies; a package without `__init__.py` may lie in several folders."""
+    """Return the folders of a loaded module; a package without `__init__.py` may lie in several."""
     module = sys.modules.get(name)
     found = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
     return [Path(place).resolve() for place in found if place]

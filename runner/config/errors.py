@@ -1,4 +1,4 @@
-"""Wrong input: the one exception for it, and the one line that is printed about it."""
+"""Wrong input: the exception for it, and the line that is printed about it."""
 
 import re
 from collections.abc import Iterator
@@ -42,9 +42,9 @@ def shown(value: object) -> str:
 def building() -> Iterator[None]:
     """Turn what goes wrong while a run is built into an `InputError`.
 
-    To be put around the construction of data set, model, algorithm and executors. There a `ValueError` or a missing or
-    unreadable file comes from what the user asked for; later, in training, it is a defect and keeps its traceback.
-    Hydra wraps what a `_target_` raises into an `InstantiationException`: it is unwrapped.
+    Put it around the construction of data set, model, algorithm and executors. There a `ValueError` or a missing or
+    unreadable file comes from what the user asked for. Later, in training, such an error is a defect and keeps its
+    traceback. Hydra wraps what a `_target_` raises in an `InstantiationException`, which is unwrapped here.
 
     Raises:
         InputError: in place of `ValueError`, `OSError`, or an unknown or missing argument of a `_target_`.

@@ -1,4 +1,4 @@
-"""How a call ends: as an exit code, and at most one line on the terminal."""
+"""Turns an exception into an exit code and at most one line on the terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Ended:
     """How a block under `guard` ended.
 
     Attributes:
-        code: the exit code; to be set by the block if it comes to its end.
+        code: the exit code. The block sets it if it comes to its end.
     """
 
     code: int = UNEXPECTED
@@ -37,10 +37,10 @@ class Ended:
 
 @contextmanager
 def guard(folder: Path | None, who: str = "") -> Iterator[Ended]:
-    """Turn what the block raises into an exit code and one line on the terminal.
+    """Turn an exception of the block into an exit code and one line on the terminal.
 
     Args:
-        folder: the run folder, where `dcrun.log` has the traceback; None without one.
+        folder: the run folder, whose `dcrun.log` gets the traceback; None if there is no folder.
         who: names the process in the line, as "rank 3".
     """
     ended = Ended()
@@ -60,7 +60,7 @@ def run_guarded(call: Callable[[], int], folder: Path | None, who: str = "") -> 
 
 
 def _unwrapped(error: Exception) -> Exception:
-    """Return the wrong input behind an error of Hydra's `instantiate`, if that is what it is."""
+    """Return the wrong input behind an error of Hydra's `instantiate`, if there is one; else the error."""
     if isinstance(error, InstantiationException):
         try:
             with building():
@@ -76,7 +76,7 @@ def _told(error: Exception, folder: Path | None, who: str) -> int:
     if wrong:
         report(wrong)
         return WRONG_INPUT
-    # At level INFO it goes to dcrun.log alone; the terminal gets one line.
+    # A message of level INFO goes only to dcrun.log: the terminal gets one line.
     log.info("%s", "".join(traceback.format_exception(error)))
     where = f"traceback in {folder / 'dcrun.log'}" if folder else "HYDRA_FULL_ERROR=1 shows the traceback"
     name = f"{who}: " if who else ""
@@ -92,13 +92,13 @@ def report(error: InputError | DamagedImage) -> None:
 
 
 def trace(error: Exception) -> None:
-    """Print the traceback where the user asked for it."""
+    """Print the traceback if the user asked for it with HYDRA_FULL_ERROR=1."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
 
 
 def log_to(folder: Path) -> None:
-    """Log as a run's own process does, to `dcrun.log` and warnings to the terminal, in a process without Hydra."""
+    """Set up logging in a process without Hydra as Hydra does: all to `dcrun.log`, warnings also to the terminal."""
     file = logging.FileHandler(folder / "dcrun.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     console = logging.StreamHandler()

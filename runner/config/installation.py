@@ -1,4 +1,4 @@
-"""Where the project's code lies: in a clone, or installed inside the package `dcrun` (`runner/cli/entry/dcrun`)."""
+"""Where the project's code is: in a clone, or installed inside the package `dcrun` (`runner/cli/entry/dcrun`)."""
 
 from pathlib import Path
 
@@ -7,4 +7,4 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("algorithms", "conf", "data", "models", "runner")
 """The names under which they are imported."""
 PROGRAM = "dcrun" if (ROOT / "__main__.py").is_file() else "runner.cli"
-"""What `python -m` starts the command with: only a wheel is sure to have `dcrun`, only a clone `runner.cli`."""
+"""The module that `python -m` runs to start the command: a clone need not have `dcrun`, a wheel has no `runner.cli`."""

@@ -1,7 +1,7 @@
-"""Modules of the user's with the name of one of the project's, as `models`: found when one is asked for, not before.
+"""Finds a user's module that has the name of one of the project's packages, as `models`, once it is asked for.
 
 The project's packages come first on `sys.path`, so `models` is dcrun's, and a user's `models/mine.py` cannot be
-imported beside it. A folder of that name alone is no mistake: many have a `data/` with data sets in it.
+imported beside it. The mere existence of such a folder is not a mistake: many users have a `data/` with data sets.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from runner.config.installation import NAMES, ROOT
 
 
 def check_targets(config: Mapping[Any, Any]) -> None:
-    """Refuse a `_target_` that a package of the project lacks and a module of the user's of the same name has.
+    """Refuse a `_target_` that a user's module defines and the project's package of the same name lacks.
 
     Args:
-        config: plain dictionaries and lists; every `_target_` below it is looked at. Nothing is imported.
+        config: plain dictionaries and lists; every `_target_` below them is checked. Nothing is imported.
 
     Raises:
         InputError: naming both files.
@@ -33,10 +33,10 @@ def check_targets(config: Mapping[Any, Any]) -> None:
 
 
 def explain(error: BaseException) -> InputError | None:
-    """Return what to say of an import that failed, if a user's module has the name of one of the project's.
+    """Return the message for a failed import, if a user's module has the name of one of the project's packages.
 
     Args:
-        error: what was raised; the errors that it came from are looked at too.
+        error: the exception; its causes are examined too.
 
     Returns:
         The line that names both files; None for any other error.
@@ -61,12 +61,12 @@ def _targets(node: Any) -> Iterator[str]:
 
 
 def _asked(error: BaseException) -> str:
-    """Return the dotted name that an import or a look into a module did not find, or an empty string."""
+    """Return the dotted name that an import or an attribute of a module did not find, or an empty string."""
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
         return f"{error.obj.__name__}.{error.name}"
     if not isinstance(error, ImportError) or error.name is None:
         return ""
-    # "from data import Mine": the error's name is the module, what it lacks is told in the text alone.
+    # For "from data import Mine" the error has only the module as its name; its text has what is missing.
     lacking = re.match(r"cannot import name '(\w+)' from ", str(error))
     return f"{error.name}.{lacking[1]}" if lacking else error.name
 
@@ -75,7 +75,7 @@ def _clash(asked: str) -> InputError | None:
     name = asked.partition(".")[0]
     theirs = _loaded_from_elsewhere(name)
     if theirs is None:
-        # The current folder too: the user means it, even where it is not on the path.
+        # The current folder counts even if it is not on the path: the user means it.
         folders = [Path.cwd(), *(Path(entry).resolve() for entry in sys.path)]
         theirs = next((file for folder in folders if folder != ROOT and (file := _find(asked, folder))), None)
     if theirs is None:
@@ -94,14 +94,14 @@ def _loaded_from_elsewhere(name: str) -> Path | None:
 
 
 def _find(asked: str, folder: Path) -> Path | None:
-    """Find the file below a folder that has what a dotted name says, without importing it.
+    """Find the file below a folder that defines a dotted name, without importing it.
 
     Args:
-        asked: as `models.mine.Net`; modules first, then what the last of them defines.
-        folder: where the first module would lie.
+        asked: a name as `models.mine.Net`: modules first, then what the last of them defines.
+        folder: the folder that would hold the first module.
 
     Returns:
-        The file; a folder for a package without `__init__.py`; None if there is none that has it.
+        The file, or the folder of a package without `__init__.py`; None if no file defines the name.
     """
     parts = asked.split(".")
     file: Path | None = None
@@ -116,5 +116,5 @@ def _find(asked: str, folder: Path) -> Path | None:
 
 
 def _defines(file: Path, name: str) -> bool:
-    """Tell whether a module's text has a name; compiled ones have no text and may have any."""
+    """Return whether the text of a module has a name; True for compiled ones, whose text cannot be read."""
     return file.suffix != ".py" or re.search(rf"\b{re.escape(name)}\b", file.read_text(errors="replace")) is not None

@@ -1,7 +1,7 @@
-"""Classes that have another name today than in run folders, or in a user's own yaml files, that were written before.
+"""New names of classes that older run folders, and a user's older yaml files, know by an old name.
 
-A `_target_` of the table's left side means the class of the right side. A recorded configuration holds every key of its
-sections, so that a class that was merged into a more general one gets its numbers from there.
+A `_target_` of the table's left side means the class of the right side. A recorded configuration has every key of its
+sections, so a class that was merged into a more general one gets its numbers from there.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ OLD_NAMES = {
 }
 """The present name of each class, by its old name."""
 SECTIONS = ("algorithm", "model", "dataset", "hydra.launcher", "hydra.sweeper")
-"""Where a configuration names classes."""
+"""Sections of a configuration that name classes."""
 
 
 def rename_targets(cfg: DictConfig) -> None:
-    """Write the present names over old ones, in place; what a configuration lacks is passed over.
+    """Replace old names of classes by the present ones, in place.
 
     Args:
-        cfg: a composed or recorded configuration, with Hydra's own section or without.
+        cfg: a composed or recorded configuration, with or without Hydra's own section. It may lack any section.
     """
     for section in SECTIONS:
         node: Any = OmegaConf.select(cfg, section)

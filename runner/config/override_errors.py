@@ -1,4 +1,4 @@
-"""What is wrong with a command line that Hydra cannot compose, in one line that names the nearest right words."""
+"""Explains what is wrong with a command line that Hydra cannot compose, in one line that names the nearest words."""
 
 import difflib
 import re
@@ -16,7 +16,7 @@ from runner.config.errors import InputError, one_line, shown
 
 Compose = Callable[[list[str]], DictConfig]
 
-_NO_OPTION = "published"  # what papers report lies beside their experiments, in files named so
+_NO_OPTION = "published"  # such files beside the experiments hold what the papers report
 _TYPES = {
     "Integer": ("is not an integer", "integers"),
     "Float": ("is not a number", "numbers"),
@@ -32,7 +32,7 @@ def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[
         loader: where options are looked up for `glob(...)`.
 
     Raises:
-        InputError: for an argument that is no `key=value`.
+        InputError: for an argument that is not of the form `key=value`.
     """
     parser = OverridesParser.create(config_loader=loader)
     parsed = []
@@ -47,12 +47,12 @@ def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[
 
 
 def explain(exc: Exception, overrides: Sequence[str], compose: Compose, loader: ConfigLoader) -> InputError:
-    """Say what a failed composition means for the one who typed the command line.
+    """Explain a failed composition to the user who typed the command line.
 
     Args:
-        exc: what Hydra or OmegaConf raised.
+        exc: the exception of Hydra or OmegaConf.
         overrides: the arguments as typed; all of them readable (see `parse`).
-        compose: composes a configuration from other arguments, to learn which keys there are.
+        compose: composes a configuration from other arguments, to find out which keys exist.
         loader: knows the options of each group.
     """
     parsed = parse(overrides, loader)
@@ -91,12 +91,12 @@ def group_options(group: str, loader: ConfigLoader) -> list[str]:
 
 
 def nearest(word: str, words: Iterable[str]) -> list[str]:
-    """Sort `words` by likeness to `word`, the likest first."""
+    """Sort `words` by similarity to `word`, the most similar first."""
     return sorted(words, key=lambda other: -_likeness(word, other))
 
 
 def suggestions(key: str, keys: Iterable[str]) -> list[str]:
-    """Return up to three keys like `key`, which may lack its section (`lr` for `schedule.lr`)."""
+    """Return up to three keys similar to `key`, which may lack its section (`lr` for `schedule.lr`)."""
     last = key.rpartition(".")[2]
     score = {o: max(_likeness(key, o), 0.97 * _likeness(last, o.rpartition(".")[2])) for o in keys}
     best = sorted(score, key=lambda other: (-round(score[other], 2), other.count("."), other))[:3]
@@ -104,7 +104,7 @@ def suggestions(key: str, keys: Iterable[str]) -> list[str]:
 
 
 def unknown_key(key: str, value: object, keys: Iterable[str]) -> InputError:
-    """Build the line about a key that is not there, naming those nearest to it."""
+    """Build the line about an unknown key, which names the nearest ones."""
     like = suggestions(key, keys)
     hint = f"nearest: {', '.join(like)}" if like else "dcrun --help names the keys, dcrun --cfg job lists them all"
     return InputError(f"{key}={shown(value)}: unknown key; {hint}")

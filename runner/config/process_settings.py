@@ -1,4 +1,4 @@
-"""How a process of dcrun waits and keeps memory. Whatever starts one calls this first, before PyTorch is loaded."""
+"""Sets how a process of dcrun waits and keeps memory. Each process calls this before it loads PyTorch."""
 
 import os
 
@@ -6,15 +6,15 @@ from runner.config.allocator import keep_freed_memory
 
 
 def set_process() -> None:
-    """Set how PyTorch's CPU threads wait for each other, and have the C library keep the memory that a step frees.
+    """Set how PyTorch's CPU threads wait for each other, and make the C library keep the memory that a step frees.
 
-    Threads spin for some microseconds, then sleep. OpenMP reads that from the environment when torch is loaded; child
-    processes inherit it. On a machine that other programs use too, threads that go on spinning wait for time slices
-    that they take from each other: two threads on two busy cores ran ResNet-20 on digits at 23 samples/s spinning, 291
-    sleeping. Threads that sleep at once are woken for every operator: server updates on an idle machine took three
-    times as long.
+    Threads spin for some microseconds, then sleep. Why not spin longer: on a machine that other programs use too,
+    spinning threads take from each other the time slices that they wait for. Two threads on two busy cores ran
+    ResNet-20 on digits at 23 samples/s spinning and at 291 sleeping. Why not sleep at once: the threads would be woken
+    for every operator, and server updates on an idle machine took three times as long.
 
-    What the environment says already stays. The allocator's settings are not inherited: each process needs the call.
+    OpenMP reads the setting from the environment when torch is loaded, and child processes inherit it. Values that the
+    environment has already are kept. The allocator's settings are not inherited: each process needs this call.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")

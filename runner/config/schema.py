@@ -1,12 +1,12 @@
-"""What a run's configuration may hold: the types and defaults of the sections that the runner owns.
+"""Types and defaults of a run's configuration, for the sections that the runner owns.
 
 Nothing here imports torch, so help, shell completion and a mistaken command line answer at once. Hydra merges every
 configuration into these schemas, which refuse unknown keys and values of the wrong type; `runner.config.validation`
-refuses values out of range. The sections `algorithm`, `model` and `dataset` are `_target_` configurations: their
+refuses values out of range. The sections `algorithm`, `model` and `dataset` are `_target_` configurations, whose
 constructors check their own keys.
 
-Before a run is executed `runner.cli.main` adds a section `names` with the options chosen of each group, as
-`names.model = "resnet20"`: `runner.train.dispatch.dispatch` writes them to `summary.json`.
+Before a run starts, `runner.cli.main` adds a section `names` with the chosen option of each group, as
+`names.model = "resnet20"`. `runner.train.dispatch.dispatch` writes them to `summary.json`.
 """
 
 import copy
@@ -17,7 +17,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, open_dict
 
 GROUPS = ("algorithm", "model", "dataset", "cluster", "schedule", "logger")
-"""Config groups a run needs one option of."""
+"""Config groups; a run needs one option of each."""
 SCHEDULES = {
     "constant": (),
     "multistep": (),
@@ -25,18 +25,18 @@ SCHEDULES = {
     "polynomial": ("lr_end", "power"),
     "inverse": ("power",),
 }
-"""Kinds of schedules, and the keys that one kind needs and others lack."""
+"""Kinds of schedules, with the keys that a kind needs and others lack."""
 END_WITH_RUN = ("one_cycle", "polynomial")
-"""Kinds that span what a warm-up leaves of the run."""
+"""Kinds that span the whole run after the warm-up."""
 GPU_SLOT = "DCRUN_GPU_SLOT"
-"""Environment variable in which a sweep's launcher numbers the jobs that run at a time, to spread them over GPUs."""
+"""Environment variable that a sweep's launcher sets to the number of a running job, to spread jobs over GPUs."""
 DIAGNOSTICS = ("variance_factor", "largest_rate", "disagreement", "sufficient_direction")
 """What `run.diagnostics` may list."""
 
 
 @dataclass
 class RunConfig:
-    """How long and on what a run trains, and what it writes when, in effective passes over the training data."""
+    """How long and on what device a run trains, and when it writes what (in effective passes over the training set)."""
 
     name: str = "dcrun"
     epochs: float = 10.0
@@ -64,7 +64,7 @@ class RunConfig:
 
 @dataclass
 class ComputeConfig:
-    """Seconds that a worker needs for the gradient of one full batch: virtual ones, or real ones by sleeping."""
+    """Seconds of a worker for the gradient of one full batch, virtual or, by sleeping, real."""
 
     distribution: str = "uniform"
     seconds: float | None = 1.0
@@ -77,7 +77,7 @@ class ComputeConfig:
 
 @dataclass
 class StragglersConfig:
-    """With some probability a gradient takes an extra u times its seconds, u uniform in `extra`."""
+    """With some probability a gradient takes u times its own seconds in addition, u uniform in `extra`."""
 
     probability: float = 0.0
     extra: list[float] = field(default_factory=lambda: [0.0, 10.0])
@@ -86,7 +86,7 @@ class StragglersConfig:
 
 @dataclass
 class NetworkConfig:
-    """Seconds a message needs: latency + bytes / bandwidth; a server handles one message at a time."""
+    """Seconds of a message: latency + bytes / bandwidth; a server handles one message at a time."""
 
     latency: float = 0.0
     bandwidth: float | None = None
@@ -96,7 +96,7 @@ class NetworkConfig:
 
 @dataclass
 class ClusterConfig:
-    """Who computes: virtual workers on a virtual clock or on a recorded one, or real processes."""
+    """Who computes: simulated workers on a virtual or a recorded clock, or real processes."""
 
     kind: str = "simulated"
     workers: int | None = None
@@ -137,7 +137,7 @@ class LoggerConfig:
 
 @dataclass
 class Config:
-    """A whole run."""
+    """The configuration of a run."""
 
     seed: int = 0
     scale: str | None = None
@@ -157,7 +157,7 @@ def register() -> None:
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
-    """Return a copy of a composed configuration without Hydra's own part: what a run gets to see."""
+    """Return a copy of a composed configuration without Hydra's own part, which is what a run sees."""
     job = copy.deepcopy(cfg)
     with open_dict(job):
         job.pop("hydra", None)

@@ -1,4 +1,7 @@
-"""Every stream of randomness in a run is derived from the run's seed and a name, never shared."""
+"""Derives every stream of random numbers of a run from the run's seed and a name.
+
+No two streams share a generator, so it does not matter who draws first.
+"""
 
 from __future__ import annotations
 

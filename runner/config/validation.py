@@ -1,7 +1,7 @@
-"""What a composed configuration may say: ranges of single keys, and keys that contradict each other.
+"""Checks a composed configuration: ranges of single keys, and keys that contradict each other.
 
-Each rule stands here once: what is built from a checked section (clock, schedule) trusts it. Nothing here imports
-torch, so a mistake is told before anything is loaded or written.
+Each rule is here once: code that is built from a checked section (clock, schedule) trusts it. Nothing here imports
+torch, so a mistake is reported before anything is loaded or written.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from runner.config.errors import InputError
 from runner.config.schema import DIAGNOSTICS, END_WITH_RUN, SCHEDULES, ClusterConfig, Config
 
 DISTRIBUTIONS = ("constant", "uniform", "lognormal", "gamma")
-"""Models of computing times; `runner.loop.clock` says what each is."""
+"""Models of computing times, which `runner.loop.clock` describes."""
 ALLREDUCES = ("ring", "linear")
 """Models of an all-reduce's time."""
 
@@ -52,7 +52,7 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
 
 
 def _refuse_unknown(given: Mapping[Any, Any], known: DictConfig, prefix: str = "") -> None:
-    """Find what `+key=value` appended: a schema alone cannot refuse it."""
+    """Refuse keys that `+key=value` appended: a schema alone cannot refuse them."""
     for key, value in given.items():
         if key not in known and prefix + key != "names":
             raise override_errors.unknown_key(prefix + key, value, override_errors.flat_keys(known, prefix))
@@ -150,7 +150,7 @@ def check_times(
         compute: as `ComputeConfig`.
         stragglers: as `StragglersConfig`.
         network: as `NetworkConfig`.
-        workers: number of workers, which lists that speak of single workers must fit; None while it is not known.
+        workers: number of workers, which lists with an entry for a worker must fit; None while it is not known.
 
     Raises:
         InputError: naming the key, its value and what is allowed.
@@ -190,7 +190,7 @@ def _check_stragglers(stragglers: Mapping[str, Any]) -> None:
 
 
 def check_each(cluster: Mapping[str, Any], workers: int) -> None:
-    """Check the lists that speak of single workers, once it is known how many there are.
+    """Check the lists that name single workers, once the number of workers is known.
 
     Args:
         cluster: the section `cluster`.
@@ -210,7 +210,7 @@ def check_each(cluster: Mapping[str, Any], workers: int) -> None:
 
 
 def _refuse_times(cluster: Mapping[str, Any]) -> None:
-    """A replay takes the times of its trace: a delay given to it would do nothing."""
+    """Refuse delays for a replay: it takes the times of its trace, so they would do nothing."""
     if cluster["record"]:
         raise InputError.of("cluster.record", True, "a replay has a trace already", "false, or null")
     for section in ("compute", "stragglers", "network"):
@@ -218,7 +218,7 @@ def _refuse_times(cluster: Mapping[str, Any]) -> None:
 
 
 def _refuse_changed(values: Mapping[str, Any], section: str, keys: Iterable[str]) -> None:
-    """Find delays that were given where nothing would take them up."""
+    """Refuse delays that differ from their defaults where nothing would use them."""
     defaults = OmegaConf.to_container(OmegaConf.structured(ClusterConfig))
     assert isinstance(defaults, dict)
     for key in keys:

@@ -1,4 +1,4 @@
-"""Many runs, each in a process of its own: the cells of experiments, searches, launchers.
+"""Runs many jobs, each in a process of its own: the cells of experiments, searches, launchers.
 
-What a single run does is in `train`.
+`train` says what a single run does.
 """

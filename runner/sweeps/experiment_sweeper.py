@@ -14,7 +14,12 @@ An experiment's file names the sweeper and gives it cells and scales, each a lin
           paper: run.epochs=160
           quick: run.epochs=4 dataset.limit_train=20000
 
-A job is composed of the experiment, the scale's overrides, the cell's, a seed, and last what the user typed.
+A job is composed of the experiment, the overrides of the scale and of the cell, a seed, and last what the user typed.
+
+An experiment is composed twice. First the whole command line is composed, without a cell: this gives the sweeper its
+cells and scales. Then each cell becomes a job, with a command line of its own: the overrides above, of a key given
+twice the last. The job's process composes that line, as if the user had typed it. So a job is an ordinary run that can
+be repeated alone, and that is found again by another sweep that has the same cell.
 """
 
 import shlex
@@ -38,10 +43,10 @@ _CONSUMED = ("scale", "seeds")
 
 
 class ExperimentSweeper(Sweeper):
-    """Hydra sweeper: a job for each cell and seed.
+    """Hydra sweeper that runs a job for each cell and seed.
 
     Args:
-        cells: overrides of the cells, a line each; comma-separated values of a line are combined.
+        cells: the overrides of the cells, a line for each; comma-separated values of a line are combined.
         scales: the overrides of each scale, by its name.
     """
 
@@ -52,7 +57,7 @@ class ExperimentSweeper(Sweeper):
         self.scales = dict(scales)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Make the launcher ready."""
+        """Create the launcher."""
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -62,7 +67,7 @@ class ExperimentSweeper(Sweeper):
         """Launch all jobs.
 
         Args:
-            arguments: the overrides that the user typed, Hydra's own left out.
+            arguments: the overrides that the user typed, without Hydra's own.
         """
         assert self.config is not None
         assert self.launcher is not None
@@ -70,7 +75,7 @@ class ExperimentSweeper(Sweeper):
 
 
 def is_experiment(config: DictConfig) -> bool:
-    """Return whether a composed configuration, Hydra's part included, is swept by cells."""
+    """Return whether a composed configuration, which includes Hydra's part, has a sweeper of cells."""
     sweeper = config.hydra.sweeper
     return str(sweeper.get("_target_", "")).endswith(f".{ExperimentSweeper.__name__}")
 
@@ -79,21 +84,21 @@ def jobs(config: DictConfig, typed: Sequence[str]) -> list[list[str]]:
     """List the overrides of every job of an experiment.
 
     Args:
-        config: what the command line composes to, Hydra's part included.
-        typed: the overrides on the command line, Hydra's own left out.
+        config: the configuration that the command line composes to, with Hydra's part.
+        typed: the overrides on the command line, without Hydra's own.
 
     Returns:
-        For each cell its jobs, one per seed, next to each other.
+        The jobs of each cell in turn, one for each seed.
 
     Raises:
-        InputError: for a scale that the experiment has not.
+        InputError: if the experiment does not have the scale.
     """
     seeds = [] if "seed" in {_key(override) for override in typed} else seeds_of(config)
     listed: list[list[str]] = []
     for line in lines(config, typed):
         for job in (job for batch in BasicSweeper.split_arguments(line, None) for job in batch):
             listed += [[*job, *common(config), seed] for seed in seeds] or [[*job, *common(config)]]
-    # What was typed may have made cells equal: model=resnet20 with a table of several models.
+    # Typed overrides can make cells equal, as model=resnet20 in a table of several models: such a job runs once.
     parser = OverridesParser.create()
     parsed = {override: parser.parse_override(override) for override in {text for job in listed for text in job}}
     different: dict[Hashable, list[str]] = {}
@@ -103,18 +108,18 @@ def jobs(config: DictConfig, typed: Sequence[str]) -> list[list[str]]:
 
 
 def lines(config: DictConfig, typed: Sequence[str]) -> list[list[Override]]:
-    """Put together what each line of cells says, comma-separated values not yet combined.
+    """Merge each line of cells with the scale and the command line; comma-separated values are not yet combined.
 
     Args:
-        config: what the command line composes to, Hydra's part included.
-        typed: the overrides on the command line, Hydra's own left out.
+        config: the configuration that the command line composes to, with Hydra's part.
+        typed: the overrides on the command line, without Hydra's own.
 
     Returns:
-        For each line of the chosen scale: the overrides of the scale, the line and the command line, of a key given
-        twice the last; the line's own keys first.
+        For each line of the chosen scale: the overrides of the scale, the line and the command line. If a key is given
+        twice, the last one counts. The line's own keys come first.
 
     Raises:
-        InputError: for a scale that the experiment has not.
+        InputError: if the experiment does not have the scale.
     """
     sweeper = config.hydra.sweeper
     scales = OmegaConf.to_container(sweeper.scales)
@@ -134,18 +139,19 @@ def lines(config: DictConfig, typed: Sequence[str]) -> list[list[Override]]:
 
 
 def common(config: DictConfig) -> list[str]:
-    """Return what every job of an experiment says, besides its cell and its seed."""
-    # The number of seeds is no setting of a single run: cells measured before are found whatever it was.
+    """Return the overrides that every job of an experiment has, besides those of its cell and its seed."""
+    # The number of seeds is not a setting of a single run. Without it, a job's earlier run is found (`EarlierRuns`)
+    # whatever number of seeds that sweep had.
     return [f"scale={config.scale}", "seeds=null"]
 
 
 def seeds_of(config: DictConfig) -> list[str]:
-    """Return the seeds of an experiment, as overrides."""
+    """Return the seeds of an experiment as overrides."""
     return [f"seed={seed}" for seed in range(config.seeds or 1)]
 
 
 def one_per_cell(jobs: Iterable[list[str]]) -> list[list[str]]:
-    """Keep one of the jobs that differ in the seed alone."""
+    """Keep one job of those that differ only in the seed."""
     return list({tuple(o for o in job if not o.startswith("seed=")): job for job in jobs}.values())
 
 
@@ -161,7 +167,7 @@ def register() -> None:
 
 
 def _last(scale: list[str], cell: list[str], own: list[str]) -> list[Override]:
-    """Of a key given twice the last, the cell's own keys first."""
+    """Merge overrides: if a key is given twice the last one counts, and the keys of the cell come first."""
     parser = OverridesParser.create()
     last = {o.key_or_group: o for part in (scale, cell, own) for o in parser.parse_overrides(part)}
     leading = [_key(override) for override in (*cell, *own)]
@@ -169,9 +175,10 @@ def _last(scale: list[str], cell: list[str], own: list[str]) -> list[Override]:
 
 
 def _settled(job: Iterable[Override]) -> Hashable:
-    """Return what a job finally says of each key: jobs that agree in it are the same, in whatever order they say it."""
+    """Return the final value of each key of a job: jobs that agree in it are the same, in whatever order of keys."""
     last = {override.key_or_group: override for override in job}
-    # A group's option counts before any value of its keys, wherever it stands; a section given as a value does not.
+    # Hydra applies the option of a group before any value of its keys, wherever the two stand, so their order is
+    # irrelevant. A section that is given as a dictionary is applied where it stands, so that order counts.
     sections = [f"{key}." for key, override in last.items() if isinstance(override.value(), dict)]
     order = tuple(key for key in last if any(f"{key}.".startswith(section) for section in sections))
     return order, frozenset((key, override.type, repr(override.value())) for key, override in last.items())

@@ -1,4 +1,4 @@
-"""A job of a sweep: what is to run, how it ended, and what a sweep says about its jobs on the terminal."""
+"""Jobs of a sweep: what to run, how it ended, and what a sweep prints about its jobs."""
 
 import re
 import signal
@@ -17,7 +17,7 @@ from runner.run_folder.contents import read_summary
 
 @dataclass(frozen=True)
 class Job:
-    """One finished job of a sweep."""
+    """A finished job of a sweep."""
 
     number: int
     overrides: tuple[str, ...]
@@ -26,22 +26,22 @@ class Job:
 
     @property
     def label(self) -> str:
-        """What sets the job apart: its overrides."""
+        """The overrides of the job, which distinguish it."""
         return " ".join(self.overrides) or "(no overrides)"
 
     @property
     def ending(self) -> str:
-        """How the process ended."""
+        """How the process ended, in words."""
         return f"signal {signal.Signals(-self.code).name}" if self.code < 0 else f"exit code {self.code}"
 
     def summary(self) -> dict[str, Any]:
-        """Read the job's `summary.json`; empty when it did not get so far."""
+        """Return the content of the job's `summary.json`; empty if the job did not get so far."""
         return read_summary(self.folder)
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job of a sweep that is to run."""
+    """A job of a sweep that is going to run."""
 
     number: int
     overrides: tuple[str, ...]
@@ -50,9 +50,9 @@ class PlannedJob:
 
 
 def announce_job(plan: PlannedJob | Job, total: int) -> None:
-    """Say which job is next, and where it was measured if it was measured before."""
+    """Print which job is next, and its folder if an earlier run finished it."""
     title = f"job {plan.number} ({plan.number + 1} of {total}): {' '.join(plan.overrides)}"
-    # As it is: in a string rich would take [...] for markup.
+    # A Text, because rich would take [...] in a string for markup.
     _console().rule(Text(title), align="left", style="dim")
     if isinstance(plan, Job):
         print(f"finished before, in {plan.folder}", flush=True)
@@ -60,7 +60,7 @@ def announce_job(plan: PlannedJob | Job, total: int) -> None:
 
 
 def report_failure(job: Job) -> None:
-    """Name a job that failed."""
+    """Print the name of a job that failed."""
     if job.code != 0:
         print(f"dcrun: job {job.number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
 
@@ -72,14 +72,14 @@ def quoted(value: str) -> str:
 
 
 def print_table(jobs: Sequence[Job], folder: Path) -> None:
-    """Print a row per job, from their `summary.json`."""
+    """Print a row for each job, with values of its `summary.json`."""
     table = Table(title=f"sweep in {folder}", title_justify="left")
     for column in ("job", "overrides", "status", "test error %", "best %", "seconds"):
         table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
     varying = {override for job in jobs for override in job.overrides if any(override not in j.overrides for j in jobs)}
     for job in jobs:
         summary = job.summary()
-        # A job that only answers leaves nothing, and has not failed.
+        # A job that only prints an answer (run.estimate) leaves no summary, and has not failed.
         status = str(summary.get("status", "failed" if job.code else "-"))
         table.add_row(
             str(job.number),

@@ -1,14 +1,15 @@
-"""The sweeper that searches: Optuna proposes settings, each is a run (or one per seed), the best is told at the end.
+"""The sweeper that searches: Optuna proposes settings, each is run (once per seed), and the best is named at the end.
 
     dcrun hydra/sweeper=optuna 'algorithm.lambda0=tag(log,interval(0.1,10))' schedule.lr=0.25,0.5,1.0
     dcrun hydra/sweeper=optuna hydra.sweeper.sampler=grid algorithm.lambda0=0.5,2,8 seed=0,1
     dcrun hydra/sweeper=optuna hydra.sweeper.n_trials=5 experiment=dc_asgd_icml2017/lambda0_lr
 
-Values with commas, `range(...)` and `interval(...)` span the space; several seeds are one trial, judged by their mean.
-Of an experiment each line of cells is a search of its own. Sampling is seeded and waits for whole batches, so the same
-command with `run.resume=true` proposes the same settings and goes on where it was stopped.
+Values with commas, `range(...)` and `interval(...)` span the space. Several seeds are one trial, judged by their mean.
+Each line of an experiment's cells is a search of its own. Sampling is seeded and waits for whole batches: what Optuna
+proposes next depends on the results so far, and their order would otherwise depend on which job ends first. So the same
+command with `run.resume=true` proposes the same settings again, and goes on where it was stopped.
 
-Optuna's records lie in `<sweep folder>/optuna.log` (a journal that optuna-dashboard reads), the best settings in
+Optuna's records are in `<sweep folder>/optuna.log` (a journal that optuna-dashboard reads), the best settings in
 `<sweep folder>/optimization_results.yaml`. Optuna is imported when a search starts, not earlier.
 """
 
@@ -35,19 +36,19 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 _TRIALS = 20
-_ASKED = 50  # times per trial, of a sampler that proposes what it has proposed before
+_ASKED = 50  # how often a trial is asked for, as a sampler may propose again what it has proposed before
 
 
 class OptunaSweeper(Sweeper):
-    """Hydra sweeper: runs what Optuna proposes, as many at a time as the launcher takes.
+    """Hydra sweeper that runs what Optuna proposes, as many at a time as the launcher allows.
 
     Args:
-        sampler: `tpe`, `random`, `grid`.
-        n_trials: how many settings to try, per search; None: 20, all of a grid.
-        metric: what to go by, one of `OBJECTIVES`.
-        seed: of the sampler.
-        cells: of an experiment, as of `runner.sweeps.experiment_sweeper.ExperimentSweeper`.
-        scales: likewise.
+        sampler: `tpe`, `random` or `grid`.
+        n_trials: how many settings each search tries; None: 20, or all of a grid.
+        metric: the number to minimise or maximise, one of `OBJECTIVES`.
+        seed: seed of the sampler.
+        cells: the cells of an experiment, as in `runner.sweeps.experiment_sweeper.ExperimentSweeper`.
+        scales: its scales.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class OptunaSweeper(Sweeper):
         self.launched = 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Make the launcher ready; any other than this project's would return no runs to read."""
+        """Create the launcher. It must be one of this project's: others do not return run folders to read."""
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -77,7 +78,7 @@ class OptunaSweeper(Sweeper):
         """Search each space to its end, or until the sweep is stopped.
 
         Args:
-            arguments: the overrides that the user typed, Hydra's own left out.
+            arguments: the overrides that the user typed, without Hydra's own.
         """
         import optuna
         from optuna.storages import JournalStorage
@@ -134,7 +135,7 @@ class OptunaSweeper(Sweeper):
     def _proposed(
         self, study: "Study", space: Space, tried: Mapping[Point, float | None], most: int
     ) -> dict[Point, Any]:
-        """Ask for settings that have not been tried, as many as run at a time."""
+        """Ask Optuna for settings that have not been tried, as many as run at a time."""
         assert self.launcher is not None
         width = min(most, max(1, self.launcher.n_jobs // len(space.seeds)))
         batch: dict[Point, Any] = {}
@@ -144,7 +145,7 @@ class OptunaSweeper(Sweeper):
             trial = study.ask(space.distributions())
             point = space.point(trial.params)
             if point in tried:
-                _tell(study, trial, tried[point])  # the same bits again: what a run would find is known
+                _tell(study, trial, tried[point])  # a run would give the same bits again, so its result is known
             elif point in batch:
                 _tell(study, trial, None)
             else:
@@ -155,8 +156,8 @@ class OptunaSweeper(Sweeper):
         """Run settings, one job per seed.
 
         Returns:
-            The mean over the seeds for each setting: the worst there is where a run has no such number, because it
-            diverged or never came so far; None where a job failed or was not run.
+            For each setting the mean over its seeds. A run without the number, because it diverged or did not get so
+            far, counts as the worst value there is. None if a job failed or was not run.
         """
         assert self.launcher is not None
         of = [[*space.fixed, *point, *seed] for point in points for seed in space.seeds]
@@ -175,7 +176,7 @@ class OptunaSweeper(Sweeper):
                 return None
             summary = job.summary()
             value = summary.get(self.metric)
-            # What a run that diverged reached before, or how soon it ended, is nothing to go by.
+            # A diverged run may have had a good error before, or have ended soon: that must not make it look good.
             values.append(self.worst if value is None or summary.get("status") == "diverged" else value)
         return statistics.fmean(values)
 

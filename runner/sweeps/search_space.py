@@ -1,4 +1,4 @@
-"""What a search may choose from: values and intervals of a command line, or of each line of an experiment's cells."""
+"""The space of a search: values and intervals of a command line, or of each line of an experiment's cells."""
 
 import itertools
 import math
@@ -26,22 +26,22 @@ OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
     "seconds": "minimize",
     "samples_per_second": "maximize",
 }
-"""Numbers of `summary.json` that a search can go by."""
+"""Numbers of `summary.json` that a search can optimise, and in which direction."""
 _DIGITS = 4
-_LAST_SEED = 2**32 - 1  # the last that NumPy takes
+_LAST_SEED = 2**32 - 1  # the largest seed that NumPy takes
 
 Point = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Space:
-    """What one search may choose from.
+    """The space of one search.
 
     Attributes:
         fixed: overrides that all its runs have.
-        choices: the values of each key, as typed.
-        intervals: the bounds of each key that has no list of values.
-        seeds: overrides of each run of a trial; one without any where the seed is left alone.
+        choices: the values of each key that has a list of values, as typed.
+        intervals: the bounds of each key that has an interval.
+        seeds: the seed overrides of each run of a trial. If no seed was typed, there is one run, without an override.
     """
 
     fixed: list[str]
@@ -51,20 +51,23 @@ class Space:
 
     @property
     def name(self) -> str:
-        """What it is a search for: the method, where one is named."""
+        """The name of the search: the method, if one is fixed."""
         return next((override for override in self.fixed if override.startswith("algorithm=")), "all runs")
 
     @property
     def size(self) -> float:
-        """How many points there are."""
+        """The number of points; infinite if there is an interval."""
         return math.inf if self.intervals else math.prod(map(len, self.choices.values()))
 
     def points(self) -> Iterator[dict[str, str]]:
-        """Return every combination of the values listed."""
+        """Return every combination of the listed values."""
         return (dict(zip(self.choices, values, strict=True)) for values in itertools.product(*self.choices.values()))
 
     def corners(self) -> list[list[str]]:
-        """Return overrides of runs that between them have every value listed, and both ends of every interval."""
+        """Return overrides of runs that together have every listed value and both ends of every interval.
+
+        Checking these few runs finds a mistake in any value of the space.
+        """
         ends = {key: [_number(i, i.start), _number(i, i.end)] for key, i in self.intervals.items()}
         values = self.choices | ends
         count = max(map(len, values.values()))
@@ -72,7 +75,7 @@ class Space:
         return [[*self.fixed, *point, *self.seeds[0]] for point in own]
 
     def distributions(self) -> "dict[str, BaseDistribution]":
-        """Return the space in Optuna's words."""
+        """Return the space as Optuna's distributions."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         spaces: dict[str, BaseDistribution] = {key: CategoricalDistribution(v) for key, v in self.choices.items()}
@@ -82,33 +85,33 @@ class Space:
         return spaces
 
     def point(self, params: Mapping[str, Any]) -> Point:
-        """Return what Optuna proposes, as overrides."""
+        """Return a proposal of Optuna as overrides."""
         values = {k: _number(self.intervals[k], v) if k in self.intervals else v for k, v in params.items()}
         return tuple(f"{key}={values[key]}" for key in [*self.choices, *self.intervals])
 
 
 def implied(given: Sequence[str]) -> list[str]:
-    """Return what to add to a command line that chooses a searching sweeper: it is a sweep, with or without `-m`."""
+    """Return the overrides that a command line with the search sweeper implies: it is a sweep even without `-m`."""
     return ["hydra.mode=MULTIRUN"] if "hydra/sweeper=optuna" in given else []
 
 
 def uses_search(config: DictConfig) -> bool:
-    """Return whether a composed configuration, Hydra's part included, is swept by searching."""
+    """Return whether a composed configuration, which includes Hydra's part, has the search sweeper."""
     return str(config.hydra.sweeper.get("_target_", "")) == SWEEPER
 
 
 def spaces(config: DictConfig, typed: Sequence[str]) -> list[Space]:
-    """List what is to be searched.
+    """List the spaces to search.
 
     Args:
-        config: what the command line composes to, Hydra's part included.
-        typed: the overrides on the command line, Hydra's own left out.
+        config: the configuration that the command line composes to, with Hydra's part.
+        typed: the overrides on the command line, without Hydra's own.
 
     Returns:
-        A space for each line of an experiment's cells, one without an experiment.
+        A space for each line of an experiment's cells; a single space without an experiment.
 
     Raises:
-        InputError: for settings of the sweeper that there are not, and values that cannot be searched.
+        InputError: for wrong settings of the sweeper, and for values that cannot be searched.
     """
     sweeper = config.hydra.sweeper
     if sweeper.sampler not in SAMPLERS:
@@ -176,7 +179,7 @@ def _space(line: Sequence[Override], common: list[str], seeds: list[str]) -> Spa
 
 
 def _number(interval: IntervalSweep, value: Any) -> str:
-    """Return a proposal with the digits that matter, still within its bounds: a command line that can be repeated."""
+    """Return a proposal rounded to a few digits and still within its bounds, so that it can be typed again."""
     if isinstance(value, int):
         return str(value)
     assert interval.start is not None

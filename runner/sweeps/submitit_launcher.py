@@ -1,10 +1,10 @@
-"""Sweeps on a cluster: each job is submitted, to SLURM or to this machine, and waited for. Needs the package submitit.
+"""Submits the jobs of a sweep to SLURM or to this machine, and waits for them. Needs the package submitit.
 
     dcrun -m hydra/launcher=slurm hydra.launcher.parameters.slurm_partition=gpu algorithm=asgd,dc_asgd_a seed=0,1,2
 
-Submitted is the command of `sweeps.subprocess_launcher`: a job writes its own run folder, on a file system that the
-machines share. submitit's scripts and logs lie in `<sweep folder>/submitit/`. A job that SLURM preempts, or that comes
-to the end of its time, saves its state and is submitted again to go on from there.
+A submitted job runs the command of `sweeps.subprocess_launcher` and writes its own run folder, on a file system that
+the machines share. submitit's scripts and logs are in `<sweep folder>/submitit/`. A job that SLURM preempts, or that
+reaches its time limit, saves its state and is submitted again to continue from there.
 """
 
 import shutil
@@ -38,13 +38,13 @@ _WITHOUT_RESULT = 1
 
 
 class Task:
-    """What runs on the other machine: a command in a process of its own.
+    """Runs a command in a process of its own, on the other machine.
 
-    It is sent as code (see `_executor`); of the project it uses small functions that need no other.
+    The class is sent as code (see `_executor`), so it may use only small functions of the project that need no others.
 
     Args:
-        command: its arguments.
-        folder: the run folder, to go on from when the job is submitted again.
+        command: the arguments of the process.
+        folder: the run folder, from which the job continues when it is submitted again.
     """
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
@@ -52,17 +52,17 @@ class Task:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> int:
-        """Run the command; returns its exit code."""
+        """Run the command and return its exit code."""
         self.process = subprocess.Popen(self.command)
         try:
             return self.process.wait()
         except KeyboardInterrupt:
-            # So submitit cancels a job of this machine: what it started is to save its state.
+            # submitit cancels a job of this machine so; the process that it started must save its state.
             self._stop()
             raise
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Say how to go on; submitit asks when the job is about to lose its machine."""
+        """Return how to continue; submitit calls this when the job is about to lose its machine."""
         from submitit.helpers import DelayedSubmission
 
         self._stop()
@@ -70,7 +70,7 @@ class Task:
         return DelayedSubmission(Task(go_on if has_checkpoints(self.folder) else self.command, self.folder))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is sent: the process stays where it runs."""
+        """Return the state that is sent to the other machine, without the process."""
         return {"command": self.command, "folder": self.folder, "process": None}
 
     def _stop(self) -> None:
@@ -80,13 +80,13 @@ class Task:
 
 
 class SubmititLauncher(FreshProcessLauncher):
-    """Hydra launcher: the jobs of `sweeps.subprocess_launcher`, submitted.
+    """Hydra launcher that submits the jobs of `sweeps.subprocess_launcher`.
 
     Args:
         cluster: `slurm`, or `local` (processes of this machine).
-        n_jobs: how many run at a time.
-        timeouts: how often a job that came to the end of its time is submitted again.
-        parameters: of submitit's executor, as `timeout_min`, `cpus_per_task`, `slurm_partition`.
+        n_jobs: how many jobs run at a time.
+        timeouts: how often a job that reached its time limit is submitted again.
+        parameters: parameters of submitit's executor, as `timeout_min`, `cpus_per_task`, `slurm_partition`.
     """
 
     def __init__(self, cluster: str, n_jobs: int, timeouts: int, parameters: Mapping[str, Any]) -> None:
@@ -101,7 +101,8 @@ class SubmititLauncher(FreshProcessLauncher):
         executor = _executor(folder, self.cluster, self.timeouts, self.parameters, self.n_jobs)
         jobs: dict[int, Any] = {}
         queued = self.cluster == "slurm"
-        # SLURM gets them at once, as an array of which so many run at a time; this machine has no queue.
+        # SLURM gets all jobs at once, as an array that limits how many run at a time. This machine has no queue: a job
+        # is submitted here when one of the pool's threads is free.
         with executor.batch() if queued else nullcontext():
             for plan in self._announced(planned, total) if queued else ():
                 jobs[plan.number] = executor.submit(Task(plan.command, plan.folder))
@@ -121,7 +122,7 @@ class SubmititLauncher(FreshProcessLauncher):
             if job is not None and not self.over():
                 self._judge_first(job, total)
                 if queued and FreshProcessLauncher.refused:
-                    # The queue would begin them without us. What has begun is cancelled, too.
+                    # The queue would start the others without asking us; those that run are cancelled too.
                     self.withdrawn = True
                     self._stop(signal.SIGTERM)
             return job
@@ -137,7 +138,7 @@ class SubmititLauncher(FreshProcessLauncher):
                 yield plan
 
     def _ended(self, plan: PlannedJob, submitted: Any) -> Job | None:
-        """Wait for a job; None for one that was withdrawn because the experiment's first has wrong input."""
+        """Wait for a job to end; return None if it was withdrawn because the experiment's first has wrong input."""
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
         try:
@@ -167,7 +168,7 @@ def check(config: DictConfig) -> None:
     """Refuse settings that submitit would refuse, before a sweep begins.
 
     Args:
-        config: of a job, Hydra's part included; passed over unless it has this launcher.
+        config: the configuration of a job, with Hydra's part; not checked unless it has this launcher.
 
     Raises:
         InputError: naming the key.
@@ -196,8 +197,8 @@ def _executor(folder: Path, cluster: str, timeouts: int, parameters: Mapping[str
     import cloudpickle
     import submitit
 
-    # As code, not as names to import: the process that submitit starts for a job searches its current folder first, and
-    # knows nothing of the folders of an installed dcrun.
+    # Send these modules as code, not as names to import: the process that submitit starts for a job searches its
+    # current folder first and does not know the folders of an installed dcrun.
     for module in (sys.modules[__name__], contents, subprocess_launcher):
         cloudpickle.register_pickle_by_value(module)
     limits: Any = {f"{cluster}_max_num_timeout": timeouts}

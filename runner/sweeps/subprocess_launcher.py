@@ -1,7 +1,10 @@
 """Runs the jobs of a sweep, each in a fresh process: one after the other, or several at a time.
 
-A fresh process per job: nothing of one job (CUDA context, random generators, threads, a crash) reaches the next, and a
-job of a sweep gives the same bits as the same run on its own.
+With a fresh process, nothing of one job (CUDA context, random generators, threads, a crash) reaches the next, and a job
+of a sweep gives the same bits as the same run on its own.
+
+A job's configuration is composed here, from the sweep's, only to know its folder and its earlier run (`_plan`). The
+process then composes it again from its command line: `runner.cli.compose` says why.
 """
 
 import importlib.util
@@ -42,15 +45,16 @@ _PLUGINS = (
     "runner.sweeps.submitit_launcher.SubmititLauncher",
 )
 _EXTRAS = {"runner.sweeps.optuna_sweeper": "optuna", "runner.sweeps.submitit_launcher": "submitit"}
-"""The packages that only some sweepers and launchers need, by the module that uses them."""
+"""Packages that only some sweepers and launchers need, by the module that uses them."""
+# Overrides of Hydra that concern the sweep, not a job of it.
 _OF_THE_SWEEP = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
 
 
 class FreshProcessLauncher(Launcher):
-    """Hydra launcher: `python -m <PROGRAM> <overrides> hydra.run.dir=<sweep folder>/<number>` per job.
+    """Hydra launcher that runs `python -m <PROGRAM> <overrides> hydra.run.dir=<sweep folder>/<number>` for each job.
 
     Args:
-        n_jobs: how many run at a time. What several write to the terminal goes to `<sweep folder>/<number>.txt`.
+        n_jobs: how many jobs run at a time. If more than one, the output of each goes to `<sweep folder>/<number>.txt`.
     """
 
     jobs: ClassVar[list[Job]] = []
@@ -60,7 +64,7 @@ class FreshProcessLauncher(Launcher):
 
     def __init__(self, n_jobs: int = 1) -> None:
         self.n_jobs = n_jobs
-        self.expected = 0  # how many jobs there will be in all, where a sweeper launches them in several parts
+        self.expected = 0  # total number of jobs, if a sweeper launches them in several parts
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
         self.processes: set[subprocess.Popen[bytes]] = set()
@@ -69,15 +73,15 @@ class FreshProcessLauncher(Launcher):
         self.earlier: EarlierRuns | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra hands over; the task function runs in the jobs' own processes."""
+        """Keep Hydra's context and configuration; the task function runs in the processes of the jobs."""
         self.config, self.hydra_context = config, hydra_context
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; one that fails is named, and the others run on.
+        """Run the jobs. If one fails, report it and run the others.
 
         Args:
             job_overrides: the overrides of each job.
-            initial_job_idx: number of the first.
+            initial_job_idx: number of the first job.
 
         Returns:
             The exit code of each job as its return value. They are also kept in `FreshProcessLauncher.jobs`.
@@ -94,7 +98,7 @@ class FreshProcessLauncher(Launcher):
         return [JobReturn(overrides=j.overrides, status=JobStatus.COMPLETED, _return_value=j.code) for j in finished]
 
     def _plan(self, number: int, overrides: tuple[str, ...]) -> "PlannedJob | Job":
-        """Say how to run a job: from its beginning or, with `run.resume=true`, from where an earlier one stopped."""
+        """Return how to run a job: from its beginning or, with `run.resume=true`, from where an earlier run stopped."""
         config = self._job_config(number, overrides)
         assert self.config is not None
         folder = Path(str(self.config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
@@ -107,24 +111,24 @@ class FreshProcessLauncher(Launcher):
         else:
             common = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
             if config.run.resume:
-                folder = free_folder(folder)  # that of a failed job stays as it is
-            # An experiment's file makes every command with it a sweep; a job is one run of it.
+                folder = free_folder(folder)  # the folder of a failed job stays as it is
+            # An experiment's file sets hydra.mode=MULTIRUN and run.resume=true, but a job is a single new run.
             own += ["hydra.mode=RUN", "run.resume=null", f"hydra.run.dir={quoted(str(folder))}"]
             arguments = [*common, *self._wandb_group(own), *own]
         return PlannedJob(number, overrides, folder, (sys.executable, "-m", PROGRAM, *arguments))
 
     def _run_all(self, planned: Sequence["PlannedJob | Job"], total: int) -> list[Job]:
-        """Run jobs to their end; without those that had not begun when the sweep was stopped."""
+        """Run jobs to their end; return those that had started before the sweep was stopped."""
         with ThreadPoolExecutor(self.n_jobs) as pool:
             return [job for job in pool.map(lambda plan: self._run(plan, total), planned) if job is not None]
 
     def _stop(self, number: int) -> None:
-        """Pass a signal on to what runs."""
+        """Pass a signal on to the running jobs."""
         for process in list(self.processes):
             process.send_signal(number)
 
     def _run(self, plan: "PlannedJob | Job", total: int) -> Job | None:
-        """Run a job to its end; None if the sweep was stopped before."""
+        """Run a job to its end; return None if the sweep was stopped before."""
         if self.over():
             return None
         announce_job(plan, total)
@@ -135,13 +139,15 @@ class FreshProcessLauncher(Launcher):
             if self.n_jobs > 1:
                 plan.folder.parent.mkdir(parents=True, exist_ok=True)
                 told = stack.enter_context(open(plan.folder.with_name(f"{plan.number}.txt"), "wb"))
-            # Jobs that run at a time have different numbers, the smallest there are: they spread evenly over GPUs.
+            # Jobs that run at the same time get different numbers, the smallest free ones: a job on GPU (number modulo
+            # GPUs) so spreads them evenly. The lock keeps two threads from taking the same number.
             with self.choosing:
                 slot = next(number for number in itertools.count() if number not in self.slots)
                 self.slots.add(slot)
             stack.callback(self.slots.discard, slot)
             environment = os.environ | {GPU_SLOT: str(slot)}
-            # Its own session: a Ctrl-C in the terminal reaches the job once, through us, however it was sent.
+            # The job has a session of its own. A Ctrl-C in the terminal would reach the job directly and, forwarded by
+            # us, a second time, and a second Ctrl-C ends a run without saving. So it reaches the job once, through us.
             process = subprocess.Popen(plan.command, start_new_session=True, stdout=told, stderr=told, env=environment)
             self.processes.add(process)
             job = Job(plan.number, plan.overrides, plan.folder, process.wait())
@@ -152,11 +158,11 @@ class FreshProcessLauncher(Launcher):
 
     @classmethod
     def over(cls) -> bool:
-        """Tell that no further job is to begin."""
+        """Return whether no further job may start."""
         return cls.stopped_by is not None or cls.refused
 
     def _judge_first(self, job: Job, total: int) -> None:
-        """Stop an experiment whose first job has wrong input, as data that are not what it needs."""
+        """Stop an experiment whose first job has wrong input, as the wrong data set: the others have it too."""
         if job.number != 0 or job.code != WRONG_INPUT or total == 1:
             return
         assert self.config is not None
@@ -172,7 +178,7 @@ class FreshProcessLauncher(Launcher):
 
     @contextmanager
     def _signals_forwarded(self) -> Iterator[None]:
-        """Pass a request to stop on to the running jobs, which save their state; the sweep ends with them."""
+        """Forward a request to stop to the running jobs, which save their state; the sweep ends when they have."""
 
         def forward(number: int, frame: FrameType | None) -> None:
             FreshProcessLauncher.stopped_by = number
@@ -197,7 +203,7 @@ class FreshProcessLauncher(Launcher):
         return job
 
     def _wandb_group(self, overrides: Sequence[str]) -> list[str]:
-        """Return one group for all jobs, unless the user named one."""
+        """Return the override of one wandb group for all jobs, or nothing if the user named a group."""
         assert self.config is not None
         if any(o.startswith("logger.group=") for o in overrides):
             return []
@@ -208,13 +214,13 @@ def register() -> None:
     """Make the launcher known to Hydra; `conf/hydra/launcher/fresh_process.yaml` names it."""
     plugins = Plugins.instance()
     plugins.register(FreshProcessLauncher)
-    # Hydra instantiates only what lies in a package hydra_plugins; what is of this project lies in this project.
+    # Hydra instantiates only plugins in a package `hydra_plugins`; this project's are allowed from where they are.
     known = Plugins.is_in_toplevel_plugins_module
     plugins.is_in_toplevel_plugins_module = lambda clazz: OLD_NAMES.get(clazz, clazz) in _PLUGINS or known(clazz)
 
 
 def register_old_names() -> None:
-    """Make launchers and sweepers known to Hydra under their old names too; called when all are registered."""
+    """Register launchers and sweepers with Hydra under their old names too; call this when all are registered."""
     known = Plugins.instance().class_name_to_class
     known.update({old: known[new] for old, new in OLD_NAMES.items() if new in known})
 
@@ -223,10 +229,10 @@ def check(config: DictConfig) -> None:
     """Refuse a sweep that cannot be launched, before Hydra begins it.
 
     Args:
-        config: of a job, Hydra's part included.
+        config: the configuration of a job, with Hydra's part.
 
     Raises:
-        InputError: for a package that is not installed, or a number of jobs that cannot be.
+        InputError: if a package is not installed, or the number of jobs is not an integer from 1.
     """
     for group in ("sweeper", "launcher"):
         module = str(config.hydra[group].get("_target_", "")).rpartition(".")[0]

@@ -129,3 +129,10 @@ def test_seeds_that_never_arrive_are_undecided(cells: Callable[..., dict[str, li
     assert judge(claim("epochs_to(30)[b] < 1.5 * epochs_to(30)[a]"), runs).because == verdict.because
     assert judge(claim("epochs_to(30)[a] < 2 * epochs_to(30)[a]"), runs).because == verdict.because
     assert judge(claim("epochs_to(30)[b] < 3"), runs).word == "holds"
+
+
+def test_gaps_near_zero_are_no_rounding(cells: Callable[..., dict[str, list[Run]]]) -> None:
+    runs = cells(a=[1.0e-14, 1.2e-14, 1.1e-14], b=[3.0e-14, 3.3e-14, 3.2e-14])
+    verdict = judge(claim("final_test_error[a] < final_test_error[b]"), runs)
+    assert verdict.word == "holds"
+    assert "difference -2.1e-14" in verdict.because

@@ -194,3 +194,25 @@ def test_whole_row_of_a_large_table(make_run: MakeRun, tmp_path: Path) -> None:
     (block,) = measure_exhibit(exhibit, collect([tmp_path]))
     assert len(block.cells) == 3
     assert measure_exhibit(replace(exhibit, kind="curves"), collect([tmp_path])) == []
+
+
+def test_the_highest_accuracy_is_best(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [12.0])
+    dc(make_run, "b", [13.0])
+    cells = [replace(cell, published=100 - cell.published if cell.published else None) for cell in TABLE.cells]
+    exhibit = replace(TABLE, metric="final_accuracy", cells=cells)
+    (block,) = measure_exhibit(exhibit, collect([tmp_path]))
+    assert block.orders() == ["M=4, best first: ASGD, DC; the paper's order is DC, ASGD"]
+    exhibit = replace(exhibit, cells=[replace(cell, published=None) for cell in cells])
+    (block,) = measure_exhibit(exhibit, collect([tmp_path]))
+    assert block.orders() == ["best cell: ASGD, M=4"]
+
+
+@pytest.mark.parametrize(("rate", "deviations"), [(0.1 * 3, []), (0.3001, ["schedule.lr=0.3001 instead of 0.3"])])
+def test_settings_equal_to_rounding_are_one(
+    make_run: MakeRun, tmp_path: Path, rate: float, deviations: list[str]
+) -> None:
+    make_run("a", [12.0], config={"schedule.lr": rate})
+    make_run("b", [13.0], workers=8, config={"schedule.lr": rate})
+    (block,) = measure_exhibit(replace(TABLE, setting={"schedule.lr": 0.3}), collect([tmp_path]))
+    assert block.deviations == deviations

@@ -8,7 +8,7 @@
 
 Source: Ma, Smith, Jaggi, Jordan, Richtárik and Takáč, "Adding vs. Averaging in Distributed Primal-Dual Optimization",
 ICML 2015, adding (γ=1, σ'=γK), as the baseline of Huo's thesis (2020), section 3.5; SDCA is its algorithm 4. λ is
-`weight_decay`, H is `run.batch_size`. There is no learning rate: `schedule.lr` is not looked at.
+`weight_decay`, H is `run.batch_size`. There is no learning rate: `schedule.lr` has no effect.
 
 For a quadratic loss (φ_i'' = 1) the maximum is δ = −(φ_i'(x_iᵀu) + α_i + Δα_i) / (1 + σ'‖x_i‖²/λn), and the H steps
 are one lower-triangular system in the δ, which is solved in float64, block by block: the same steps, samples that are

@@ -49,6 +49,7 @@ def test_unfit_split_is_refused(workers: int, split: list[str] | None, message: 
         partition(chain, workers, split)
 
 
-def test_split_out_of_order_is_refused():
-    with pytest.raises(ValueError, match=r"^algorithm\.split=\[c,b\]: is not in the order"):
-        partition([(name, 1) for name in "abc"], 3, ["c", "b"])
+@pytest.mark.parametrize("split", ["cb", "bb"])
+def test_split_out_of_order_is_refused(split: str):
+    with pytest.raises(ValueError, match=rf"^algorithm\.split=\[{','.join(split)}\]: is not in the order"):
+        partition([(name, 1) for name in "abc"], 3, list(split))

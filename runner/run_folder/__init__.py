@@ -1,4 +1,4 @@
-"""Every file that a run writes or reads back, and what it prints: metrics, summary, checkpoints, trace, timeline.
+"""Writes and reads every file of a run, and prints its lines: metrics, summary, checkpoints, trace, timeline.
 
 Nothing here trains.
 """

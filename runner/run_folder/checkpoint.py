@@ -1,8 +1,20 @@
-"""Checkpoints of a run: a kill or a full disk costs at most the newest one, and all are checked before they are used.
+"""Checkpoints of a run: a kill or a full disk costs at most the newest one, and each is checked before it is used.
 
-A file `checkpoints/step-<updates>.pt` is what `torch.save` writes, followed by a line with the SHA-256 of all before
-it. It appears under its name only when it is whole and on the disk. It is loaded with `weights_only=True`, so it holds
-data, never code.
+A file `checkpoints/step-<updates>.pt` is what `torch.save` writes, followed by a line with the SHA-256 of all bytes
+before it. It appears under its name only when it is whole and on the disk. It is loaded with `weights_only=True`, so it
+holds data, never code.
+
+The state of a run has three parts, which `runner.train.train` restores in this order:
+
+1. `course` (the training control): counts of samples and updates, the run's seconds, when the next evaluation and the
+   next checkpoint are due. It comes first because the executor reads these numbers from the control.
+2. `executor`: the method's tensors, the leases of batches, in simulation also the clock and the messages in flight, and
+   how many lines the timeline and the trace have. These files are cut back to so many lines.
+3. `tracker` (the writer): how many rows `metrics.jsonl` has, and wandb's run. It comes last because the writer also
+   starts the display, which begins at the restored epoch.
+
+A checkpoint does not copy the line files: it holds only how many lines each had. Every line that it counts was written
+before it. Lines that were written after it are cut off when the run is resumed, because the run makes them again.
 """
 
 import hashlib
@@ -26,7 +38,7 @@ _CHUNK = 1 << 22
 
 
 class _Sink:
-    """A file for `torch.save` that hashes what passes through, in one pass and without a second copy in memory."""
+    """A file for `torch.save` that hashes what is written, in one pass and without a second copy in memory."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
@@ -34,8 +46,8 @@ class _Sink:
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        # An error that is raised through torch's writer ends as an unrelated RuntimeError from its destructor: keep it
-        # for later.
+        # An exception that passes through torch's writer turns into an unrelated RuntimeError of its destructor, which
+        # hides that the disk is full. So keep it, and let `_write` raise it afterwards.
         if self.error is None:
             try:
                 self.file.write(data)
@@ -55,19 +67,19 @@ class _Sink:
 def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path | None:
     """Write a checkpoint and remove the oldest ones.
 
-    Tensors are written with their whole storage, shared storages once: clone a small view of a large buffer before
-    saving it.
+    Tensors are written with their whole storage, and shared storages only once. Clone a small view of a large buffer
+    before you save it.
 
     Args:
         folder: the run folder.
-        step: position in the run, in updates; a larger one is newer. Checkpoints with a larger step than this one
-            belong to a course that was abandoned (they were damaged, or the run was started anew) and are removed.
+        step: position in the run, in updates; a larger one is newer. Existing checkpoints with a larger step belong to
+            a course that was abandoned (they were damaged, or the run was started anew) and are removed.
         state: nested dicts, lists and tuples of tensors, int, float, str, bool and None.
         keep: how many checkpoints stay.
 
     Returns:
-        The file, announced in the log as `checkpoint <name>` once it is safe; None if it could not be written (a full
-        disk), which is logged as a warning: the run goes on, and older checkpoints are as they were.
+        The file, announced in the log as `checkpoint <name>` once it is safe. None if it could not be written (a full
+        disk), which is logged as a warning: the run continues, and older checkpoints are unchanged.
 
     Raises:
         ValueError: if `keep` is less than 1.
@@ -80,6 +92,9 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path | No
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # The order matters: `_write` puts the content on the disk before the rename shows it, so the name never belongs
+        # to half a file, not even after a power failure. The folder is flushed last, so that the rename is on the disk
+        # too before older checkpoints are removed.
         _write(temporary, state)
         os.replace(temporary, path)
         sync_folder(path.parent)
@@ -95,21 +110,21 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path | No
     abandoned = [file for number, file in found if number > step]
     for file in abandoned + [file for number, file in found if number <= step][keep:]:
         _remove(file)
-    for file in path.parent.glob(".step-*.tmp"):  # left by a kill in the middle of a write
+    for file in path.parent.glob(".step-*.tmp"):  # a kill in the middle of a write leaves such a file
         _remove(file)
     return path
 
 
 def newest_intact(folder: Path) -> tuple[dict[str, Any], Path] | None:
-    """Load the newest checkpoint of a run folder that is whole; damaged ones are named in the log and passed over.
+    """Load the newest intact checkpoint of a run folder; name damaged ones in the log.
 
     Returns:
-        The state, tensors in CPU memory, and its file; None if there is no intact checkpoint.
+        The state, with tensors in CPU memory, and its file. None if there is no intact checkpoint.
     """
     for _, path in checkpoint_files(folder):
         try:
             return _read(path), path
-        except Exception as error:  # noqa: BLE001 (whatever a damaged file makes of its reader)
+        except Exception as error:  # noqa: BLE001 (a damaged file can cause any exception of its reader)
             log.warning("checkpoint %s is damaged (%s); trying the one before", path, str(error).splitlines()[0])
     return None
 
@@ -145,6 +160,8 @@ def _read(path: Path) -> dict[str, Any]:
             raise ValueError("truncated: its checksum is missing")
         if trailer != _MARK + digest.hexdigest().encode():
             raise ValueError("its checksum does not match")
+        # torch.load gets the file without the checksum's line, which it would take for part of the archive. A map does
+        # that without a copy in memory.
         with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as body:
             return torch.load(body, map_location="cpu", weights_only=True)  # pyright: ignore[reportArgumentType]
 
@@ -157,7 +174,7 @@ def _remove(path: Path) -> None:
 
 
 def _check(value: Any, where: str) -> None:
-    """Refuse when saving what `weights_only=True` would refuse when loading."""
+    """Refuse now what `weights_only=True` would refuse when the checkpoint is loaded."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str | int):
@@ -166,7 +183,7 @@ def _check(value: Any, where: str) -> None:
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             _check(item, f"{where}[{index}]")
-    # Exact types: subclasses (numpy.float64 is a float) are pickled as what they are, and refused by the loader.
+    # Compare exact types: a subclass (numpy.float64 is a float) is pickled as its own class, which the loader refuses.
     elif not isinstance(value, Tensor) and type(value) not in (int, float, str, bool, type(None)):
         raise TypeError(
             f"{where}: a checkpoint cannot hold a {type(value).__name__}; allowed: tensors and plain values"

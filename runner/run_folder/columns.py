@@ -1,6 +1,6 @@
-"""Names of the columns of `metrics.jsonl`, which every writer and reader of its rows takes from here.
+"""Names of the columns of `metrics.jsonl`; every writer and reader of its rows takes them from here.
 
-What a method adds, and what `activation_bytes_module<k>` counts module by module, is not listed.
+Columns that a method adds, and `activation_bytes_module<k>` of each module, are not listed.
 """
 
 EPOCH = "epoch"
@@ -8,9 +8,9 @@ EPOCH = "epoch"
 SAMPLES = "samples"
 UPDATES = "updates"
 SECONDS = "seconds"
-"""Virtual or measured, evaluation excluded."""
+"""Virtual or measured seconds, without evaluations."""
 TRAIN_LOSS = "train_loss"
-"""Mean over the samples since the row before, as are training errors, in percent like all errors."""
+"""Mean over the samples since the previous row; training errors too. Errors are in percent."""
 TRAIN_ERROR = "train_error"
 TEST_LOSS = "test_loss"
 TEST_ERROR = "test_error"
@@ -31,7 +31,7 @@ STANDARD = (
     STALENESS_MEAN,
     STALENESS_MAX,
 )
-"""Columns that a row of every run has, null where the run has no such value."""
+"""Columns of every row of every run; null if the run has no such value."""
 
 COMMUNICATION_SECONDS = "communication_seconds"
 HIDDEN_SECONDS = "hidden_seconds"

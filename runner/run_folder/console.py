@@ -1,4 +1,4 @@
-"""What a run prints: a line of aligned columns per evaluation, and a table with the result at its end."""
+"""Prints a run: a line of aligned columns for each evaluation, and a table with the result at its end."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _COLORS = {"completed": "green", "diverged": "red", "failed": "red", "interrupte
 
 
 def seconds_unit(virtual: bool) -> str:
-    """Return how seconds are labelled: 'virtual s' of a simulated cluster's clock, 's' of measured time."""
+    """Return the unit of seconds: 'virtual s' on the clock of a simulated cluster, 's' for measured time."""
     return "virtual s" if virtual else "s"
 
 
@@ -29,14 +29,14 @@ def row_line(
     *,
     width: int | None = None,
 ) -> str:
-    """Return one evaluation as a line of aligned columns, of what is in the row.
+    """Return an evaluation as a line of aligned columns, of those that the row has.
 
     Args:
         row: a line of `metrics.jsonl`.
         epochs: effective passes of the whole run.
-        unit: what the row's seconds are, as of `seconds_unit`.
+        unit: unit of the row's seconds, from `seconds_unit`.
         samples_per_second: shown if given.
-        width: characters at hand; columns that matter less are left out to fit. None shows all.
+        width: available characters; less important columns are left out to fit. None shows all columns.
     """
     parts = [(0, f"epoch {_cell(row.get('epoch'), '.2f', len(f'{epochs:.2f}'))}/{epochs:g}")]
     for rank, key, label, form, size, suffix in (
@@ -50,7 +50,7 @@ def row_line(
     ):
         if key in row:
             parts.append((rank, f"{label} {_cell(row[key], form, size)}{suffix}"))
-    # The standard columns have a form of their own, or say nothing that is not shown already.
+    # Standard columns are formatted above, or repeat what another column shows.
     parts += [(10, f"{key} {_cell(value, '.4g', 10)}") for key, value in row.items() if key not in columns.STANDARD]
     if "seconds" in row:
         parts.append((4, f"{_cell(row['seconds'], ',.1f', 8)} {unit}"))
@@ -62,11 +62,11 @@ def row_line(
 def show_result(
     console: Console, summary: Mapping[str, Any], folder: Path, *, lr: float | None = None, curve: Sequence[Any] = ()
 ) -> None:
-    """Print a run's result: a small table, what to do about it where something can be done, and the run folder.
+    """Print a run's result: a small table, a hint if the user can do something, and the run folder.
 
     Args:
-        console: where to.
-        summary: the content of `summary.json`; its `clock` tells virtual from measured seconds.
+        console: where to print.
+        summary: the content of `summary.json`; its `clock` says whether seconds are virtual or measured.
         folder: the run folder.
         lr: `schedule.lr` of the run, for the hint of a diverged one.
         curve: test errors of all evaluations in percent, drawn as a small curve.
@@ -109,7 +109,7 @@ def show_result(
 
 
 def slowest_line(summary: Mapping[str, Any]) -> str:
-    """Return who the slowest worker is and its own part of all waiting; empty if the summary does not tell."""
+    """Return the slowest worker and how much it waits itself; empty if the summary does not have them."""
     slowest = summary.get("slowest")
     if not slowest:
         return ""
@@ -123,7 +123,7 @@ def slowest_line(summary: Mapping[str, Any]) -> str:
 
 
 def staleness_line(values: Sequence[float | None]) -> str:
-    """Return the mean staleness of each worker, of the two extremes if there are many; empty if nobody pushed."""
+    """Return the mean staleness of each worker, only the two extremes if there are many; empty if none pushed."""
     known = [(value, worker) for worker, value in enumerate(values) if value is not None]
     if len(known) > 8:
         known = [min(known), max(known)]
@@ -131,7 +131,7 @@ def staleness_line(values: Sequence[float | None]) -> str:
 
 
 def sparkline(values: Sequence[Any], width: int = 40) -> str:
-    """Return values as bars from zero to the largest, thinned to `width`; empty for fewer than two finite ones."""
+    """Return values as bars from zero to the largest, at most `width` of them; empty for fewer than two finite ones."""
     finite = [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
     if len(finite) < 2:
         return ""
@@ -158,7 +158,7 @@ def _hint(status: str, summary: Mapping[str, Any], folder: Path, lr: float | Non
 
 
 def _fit(parts: list[tuple[int, str]], width: int | None) -> str:
-    """Join texts; if that is too wide, without those of the largest rank."""
+    """Join texts; leave out those with the largest rank until the line fits."""
     parts = list(parts)
     while len(text := "  ".join(part for _, part in parts)) > (width or math.inf) and len(parts) > 1:
         parts.remove(max(parts))
@@ -166,7 +166,7 @@ def _fit(parts: list[tuple[int, str]], width: int | None) -> str:
 
 
 def _cell(value: Any, form: str, width: int) -> str:
-    """Return a number in its width; '-' for one that is missing or not finite."""
+    """Return a number padded to its width; '-' if it is missing or not finite."""
     if isinstance(value, str):
         return value.rjust(width)
     number = None if value is None else float(value)

@@ -1,4 +1,4 @@
-"""Names of the files in a run folder, and what is read back from them by more than one reader.
+"""Names of the files in a run folder, and functions that read them, for all readers.
 
 Imports neither torch nor Hydra: launchers and reports look into thousands of folders.
 """
@@ -21,11 +21,12 @@ _CHECKPOINT = re.compile(r"step-(\d+)\.pt")
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """Return the content of `summary.json`; empty if the run did not get so far as to write one.
+    """Return the content of `summary.json`; empty if the run did not get far enough to write one.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it holds no JSON object. The writer replaces it as a whole, so a kill does not leave such a file.
+        ValueError: it does not hold a JSON object. The writer replaces it as a whole, so a kill does not leave such a
+            file.
     """
     path = folder / SUMMARY
     if not path.is_file():
@@ -34,14 +35,14 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of `metrics.jsonl`, one an evaluation; none if the run made none."""
+    """Return the rows of `metrics.jsonl`, one for each evaluation; empty if the run made none."""
     return read_lines(folder / METRICS)
 
 
 def checkpoint_files(folder: Path) -> list[tuple[int, Path]]:
     """Return the checkpoints of a run folder, whole or damaged, as (updates, file), the newest first.
 
-    Files that a kill left half written have temporary names and are not among them.
+    A kill in the middle of a write leaves a file with a temporary name, which is not listed.
     """
     found = (folder / CHECKPOINTS).glob("*")
     return sorted(
@@ -50,5 +51,5 @@ def checkpoint_files(folder: Path) -> list[tuple[int, Path]]:
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Return whether a run folder holds something to go on from, whole or damaged."""
+    """Return whether a run folder holds a checkpoint to continue from, whole or damaged."""
     return bool(checkpoint_files(folder))

@@ -1,4 +1,4 @@
-"""The folder of a run before and after it: never over a finished run, nothing left by a mistake."""
+"""Guards the folder of a run: a finished run is never overwritten, and a mistake leaves no folder behind."""
 
 import fcntl
 import itertools
@@ -20,11 +20,11 @@ def check_run_folder(folder: Path, key: str) -> None:
     """Refuse a folder that already holds a run, or that cannot be written.
 
     Args:
-        folder: where a run is to be written; need not exist.
+        folder: where a run will be written; it need not exist.
         key: the key that names it on the command line.
 
     Raises:
-        InputError: naming `key` and how to go on.
+        InputError: names `key` and how to continue.
     """
     if (folder / SUMMARY).exists():
         ways = f"continue that run with run.resume={folder}, or choose another folder"
@@ -44,13 +44,13 @@ def check_sweep_folder(folder: Path, key: str) -> None:
 
 
 def check_writable(folder: Path, key: str) -> None:
-    """Refuse a folder in which, once created, nothing could be written.
+    """Refuse a folder in which nothing could be written once it is created.
 
     Raises:
         InputError: naming `key` and what the operating system says.
     """
     try:
-        # Permissions tell less than trying: root ignores them, read-only file systems have them.
+        # Write a file, because permissions do not decide: root ignores them, and a read-only file system has them too.
         with tempfile.TemporaryFile(dir=nearest_existing(folder)):
             pass
     except OSError as exc:
@@ -59,17 +59,20 @@ def check_writable(folder: Path, key: str) -> None:
 
 
 def free_folder(folder: Path) -> Path:
-    """Return the folder itself or, where it exists, the first of `<folder>-2`, `-3` and so on that does not."""
+    """Return the folder itself or, if it exists, the first of `<folder>-2`, `-3` and so on that does not exist."""
     names = (folder if n == 1 else folder.with_name(f"{folder.name}-{n}") for n in itertools.count(1))
     return next(path for path in names if not path.exists())
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing the same run; the system lets go of it when this one ends.
+    """Keep other processes from writing the same run.
+
+    The lock belongs to the open descriptor and not to a file: the system drops it when the process ends, however it
+    ends, so a killed run leaves no stale lock behind.
 
     Raises:
-        InputError: another process writes it now.
+        InputError: another process writes the run now.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -81,7 +84,10 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process writes this run now."""
+    """Return whether a process writes this run now.
+
+    Taking the lock and giving it back is the only way to find out.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return not _lock(descriptor)
@@ -94,23 +100,23 @@ def _lock(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError as exc:  # a file system without locks
+    except OSError as exc:  # the file system has no locks: the run goes on without one
         log.info("the run folder cannot be locked: %s", exc)
     return True
 
 
 def nearest_existing(folder: Path) -> Path:
-    """Return the folder itself or, where it does not exist, the nearest of its parents that does."""
+    """Return the folder itself or, if it does not exist, the nearest of its parents that does."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def discard(folder: Path, existing: Path) -> None:
-    """Remove a run folder in which no run began, and the folders created for it.
+    """Remove a run folder in which no run started, and the folders created for it.
 
     Args:
         folder: the run folder; kept if it holds more than the configuration and the log.
-        existing: what was there before (see `nearest_existing`), which is kept.
+        existing: the nearest folder that existed before (see `nearest_existing`), which is kept.
     """
     if folder.absolute() == existing or {path.name for path in folder.iterdir()} - {".hydra", "dcrun.log"}:
         return

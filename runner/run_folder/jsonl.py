@@ -1,7 +1,10 @@
-"""What a run writes as JSON: strict documents and lines, still readable after a kill at any point.
+"""Reads and writes JSON documents and lines that are readable after a kill at any point.
 
 A document (`summary.json`) is replaced as a whole: temporary name, flush, rename. A line file (`metrics.jsonl`) only
-grows, and is cut back to the lines that a checkpoint knows of when a run is resumed.
+grows. When a run is resumed, it is cut back to the lines that the checkpoint counts.
+
+Why flush before the rename: without it, a file system may put the rename on the disk before the content, and after a
+power failure the name belongs to an empty file. A kill of the process alone would not need it.
 """
 
 import json
@@ -16,13 +19,13 @@ log = logging.getLogger("dcrun")
 
 
 def to_jsonable(value: Any) -> Any:
-    """Return the value as strict JSON can hold it.
+    """Convert a value to what strict JSON can hold.
 
     Args:
-        value: nested mappings, lists, tuples of numbers, strings, None, paths and one-element arrays or tensors.
+        value: nested mappings, lists and tuples of numbers, strings, None, paths and one-element arrays or tensors.
 
     Returns:
-        The same built from dict, list, int, float, str, bool and None; NaN and infinities become None.
+        The same value, built from dict, list, int, float, str, bool and None; NaN and infinities become None.
 
     Raises:
         TypeError: for anything else, as a tensor of several elements.
@@ -37,7 +40,7 @@ def to_jsonable(value: Any) -> Any:
         return [to_jsonable(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    # Only one-element arrays and tensors: .item() of a long tensor would raise an error that names neither key nor
+    # Call .item() only for one-element arrays and tensors: for others it raises an error that names neither key nor
     # value.
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         return to_jsonable(value.item())
@@ -50,7 +53,10 @@ def to_line(row: Mapping[str, Any]) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in the folder survive a power failure, where the file system can."""
+    """Make renames in the folder survive a power failure, if the file system can.
+
+    A rename changes the folder, not the file: flushing the file does not put the new name on the disk.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -59,10 +65,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write the whole file at once: a reader sees the old content or the new one, never a part.
+    """Write a whole file at once: a reader sees the old content or the new content, never a part.
 
     Raises:
-        OSError: if it cannot be written; the old file is then as it was, and no temporary file is left.
+        OSError: if it cannot be written. The old file is then unchanged, and no temporary file is left.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -78,7 +84,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a JSON document atomically, indented, in the order of its keys; `to_jsonable` says what it may hold."""
+    """Write a JSON document atomically, indented, with its keys in order; `to_jsonable` says what it may hold."""
     replace(path, (json.dumps(to_jsonable(document), indent=2, allow_nan=False) + "\n").encode())
 
 
@@ -86,8 +92,8 @@ def read_document(path: Path) -> dict[str, Any]:
     """Return the content of a JSON document.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it holds no JSON object.
+        OSError: the file cannot be read.
+        ValueError: it does not hold a JSON object.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -99,18 +105,18 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def scan_lines(path: Path, most_bytes: int = -1) -> tuple[list[dict[str, Any]], int]:
-    """Read what can be read of a .jsonl file.
+    """Read the intact lines of a .jsonl file.
 
     Args:
         path: the file.
         most_bytes: how much of its beginning to read; all of it by default.
 
     Returns:
-        the rows, and how many lines cannot be read. A last line without its end counts as neither: a kill cut it off,
-        the limit did, or it is being written.
+        The rows, and how many lines cannot be read. A last line without its newline counts as neither: a kill cut it
+        off, or the limit did, or it is being written.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
         content = file.read(most_bytes)
@@ -145,18 +151,18 @@ def truncate_lines(path: Path, lines: int) -> int:
     """Cut a .jsonl file back to its first lines, atomically: a kill leaves the old file or the new one.
 
     Args:
-        path: the file; one that is missing counts as empty.
-        lines: how many lines to keep, the number that a checkpoint remembers.
+        path: the file; a missing file counts as empty.
+        lines: how many lines to keep, the number in a checkpoint.
 
     Returns:
-        How many lines the file has now. Fewer than asked for (a power failure can take the last ones) is logged as a
-        warning.
+        How many lines the file has now. If these are fewer than asked for (a power failure can take the last ones), a
+        warning is logged.
 
     Raises:
         ValueError: if `lines` is negative.
     """
     if lines < 0:
-        raise ValueError(f"lines={lines}: a file cannot be cut back to fewer than no lines; allowed: 0 or more")
+        raise ValueError(f"lines={lines}: a file cannot have fewer than 0 lines; allowed: 0 or more")
     content = path.read_bytes() if path.exists() else b""
     end, kept = 0, 0
     while kept < lines and (newline := content.find(b"\n", end)) >= 0:

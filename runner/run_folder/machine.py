@@ -1,4 +1,4 @@
-"""Facts about the machine and the programs, for `summary.json`: what one needs to judge, or to repeat, a result."""
+"""Facts about the machine and the programs, for `summary.json`: a reader needs them to judge or repeat a result."""
 
 import importlib.metadata
 import os
@@ -17,12 +17,12 @@ _HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
 
 def facts(device: torch.device | str) -> dict[str, Any]:
-    """Return what `summary.json` says of where a run took place.
+    """Return what `summary.json` says about the machine of a run.
 
     Returns:
         `versions` (see `versions`), `isa` (the instruction set that torch's CPU kernels use, as 'AVX512'), `cpu`
-        (model), `cores` (usable by this process), `threads` (of torch's CPU kernels, in this process), `device` (as
-        'cpu' or 'cuda:0'), `device_name` (the accelerator's, or the CPU's), `git_commit` (see `git_commit`).
+        (model), `cores` (usable by this process), `threads` (of torch's CPU kernels in this process), `device` ('cpu'
+        or 'cuda:0'), `device_name` (name of the accelerator, or of the CPU), `git_commit` (see `git_commit`).
     """
     device = torch.device(device)
     cpu = cpu_model()
@@ -39,7 +39,7 @@ def facts(device: torch.device | str) -> dict[str, Any]:
 
 
 def versions(device: torch.device | str = "cpu") -> dict[str, str | None]:
-    """Return the versions of what computes the result, None for what is not installed, CUDA's on a CUDA device only."""
+    """Return the versions of what computes the result, None if not installed; CUDA's only on a CUDA device."""
     found: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
     for package in ("torchvision", "numpy", "hydra-core", "dcrun"):
         try:
@@ -52,7 +52,7 @@ def versions(device: torch.device | str = "cpu") -> dict[str, str | None]:
 
 
 def cpu_model() -> str:
-    """Return the processor's name as the system tells it; else its architecture."""
+    """Return the processor's name if the system gives one, else its architecture."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(errors="replace").splitlines():
@@ -68,14 +68,14 @@ def cores() -> int:
 
 
 def git_commit(root: Path = _ROOT) -> str | None:
-    """Return the commit of the checkout that the code lies in.
+    """Return the commit of the git checkout that contains the code.
 
     Args:
         root: the folder above the packages.
 
     Returns:
-        The full hash, with '-dirty' if code or configs there differ from it (new files too); None outside a checkout,
-        without git, or where the code lies in a checkout of something else (installed below a project of the user's).
+        The full hash, with '-dirty' if code or configuration differs from it (new files too). None outside a checkout,
+        without git, or if the checkout is of something else (dcrun is installed inside a project of the user's).
     """
     commit = _git(root, "rev-parse", "HEAD")
     if not commit or not _git(root, "ls-files", "--", "runner"):
@@ -85,9 +85,9 @@ def git_commit(root: Path = _ROOT) -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    # Not the repository that a surrounding git hook names.
+    # Inside a git hook these variables name the hook's repository, which need not be this one.
     environment = {key: value for key, value in os.environ.items() if key not in _HOOK}
-    # Without this, `status` takes the index's lock, and a `git commit` of the user's at that moment fails.
+    # Otherwise `status` takes the lock of the index, and a `git commit` that the user makes at that moment fails.
     environment["GIT_OPTIONAL_LOCKS"] = "0"
     try:
         answer = subprocess.run(
@@ -106,15 +106,15 @@ def _git(root: Path, *arguments: str) -> str | None:
 def peak_memory_bytes(device: torch.device | str = "cpu") -> int:
     """Return the most memory this process has held so far, in bytes.
 
-    On a CUDA device what torch's allocator held there, elsewhere the process's resident memory (code and libraries
-    included). On processes each worker has its own; report the largest or the sum, as fits.
+    On a CUDA device this is what torch's allocator held there, elsewhere the resident memory of the process (with code
+    and libraries). On processes each worker has its own value.
     """
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():
-        # Not ru_maxrss first: a process started by a larger one inherits that one's peak.
+        # VmHWM comes before ru_maxrss: a process inherits the ru_maxrss of the (larger) process that started it.
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

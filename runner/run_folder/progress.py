@@ -1,6 +1,6 @@
-"""How far a run has come, on a terminal: a live bar below the lines of the evaluations.
+"""Shows on a terminal how far a run has come: a live bar below the lines of the evaluations.
 
-Elsewhere (a file, a pipe, a dumb terminal) there are the lines alone. Nothing here touches the run folder.
+A file, a pipe or a dumb terminal gets only the lines. Nothing here touches the run folder.
 """
 
 import logging
@@ -18,7 +18,7 @@ from runner.run_folder import columns
 from runner.run_folder.console import duration, row_line, seconds_unit
 
 Live = SupportsFloat | Callable[[], SupportsFloat]
-"""A number, a 0-d tensor, or a function that returns one: converted and called only when the display is refreshed."""
+"""A number, a 0-d tensor, or a function that returns one. It is read only when the display is refreshed."""
 
 _REFRESH_SECONDS = 0.3
 _BAR_WIDTH = 12
@@ -29,9 +29,9 @@ class Progress:
 
     Args:
         epochs: effective passes that the run will make.
-        virtual: whether the rows' `seconds` are virtual (simulated) or measured; they are labelled so.
+        virtual: whether the `seconds` of the rows are virtual (simulated) or measured; they are labelled so.
         console: where to write; standard output by default.
-        live: whether to show a bar; by default where the console is a terminal that can.
+        live: whether to show a bar; by default if the console is a terminal that can show one.
     """
 
     def __init__(
@@ -51,12 +51,17 @@ class Progress:
         self._mark: tuple[float, float] | None = None  # time and samples at the last refresh
 
     def start(self, epoch: float = 0.0) -> None:
-        """Begin; `epoch` is where a resumed run goes on, so that the time left is told from what this session does."""
+        """Begin the display.
+
+        Args:
+            epoch: effective passes at which a resumed run continues. The time left is then estimated from the passes
+                since.
+        """
         self._begun = time.perf_counter()
         self._first_epoch = epoch
         if self.live:
             columns = (BarColumn(_BAR_WIDTH), TextColumn("{task.description}"))
-            # No refreshing thread: it would take the interpreter from the run ten times a second.
+            # A refreshing thread would take the interpreter from the run ten times a second, so `update` refreshes.
             self._bar = Bar(*columns, console=self.console, auto_refresh=False, transient=True)
             streams = (sys.stdout, sys.stderr)
             self._bar.start()
@@ -76,11 +81,11 @@ class Progress:
     def update(
         self, *, epoch: float, samples: int, train_loss: Live | None = None, staleness: Live | None = None
     ) -> None:
-        """Show where the run is; meant to be called per update, and costs nothing between refreshes.
+        """Show the progress. Call it for every update: it costs nothing between two refreshes.
 
         Args:
             epoch: effective passes done.
-            samples: gradient evaluations done in this run; their rate is shown.
+            samples: gradient evaluations done in this run, whose rate is shown.
             train_loss: of the last batches.
             staleness: of the last pushes, in updates.
         """
@@ -98,14 +103,14 @@ class Progress:
     def row(self, row: Mapping[str, Any], samples_per_second: float | None = None) -> None:
         """Write the line of an evaluation, above the bar if there is one."""
         self._error = row.get(columns.TEST_ERROR, self._error)
-        # The evaluation's own time is not the training's: the rate is measured anew from the next update on.
+        # An evaluation takes time in which nothing is trained, so the rate is measured anew from the next update.
         self._mark = None
         width = self.console.width if self.live else None
         text = row_line(row, self.epochs, self.unit, samples_per_second, width=width)
         self.console.print(Text(text), soft_wrap=True, highlight=False)
 
     def _describe(self, epoch: float, loss: float | None, staleness: float | None) -> str:
-        """Return the live numbers that fit beside the bar, the more important ones if not all do."""
+        """Return the live numbers that fit beside the bar, the more important ones if not all fit."""
         done = epoch - self._first_epoch
         elapsed = time.perf_counter() - self._begun
         left = elapsed / done * max(self.epochs - epoch, 0.0) if done > 0 else None
@@ -125,7 +130,7 @@ class Progress:
         return text
 
     def _redirect(self, streams: tuple[TextIO, TextIO]) -> None:
-        """Log handlers that hold the terminal from before the bar would write into it: they follow the redirection."""
+        """Redirect log handlers that hold the terminal from before the bar, as they would write into the bar."""
         for handler in logging.getLogger().handlers + logging.getLogger("dcrun").handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream in streams:
                 self._redirected.append((handler, handler.stream))

@@ -1,4 +1,9 @@
-"""Writes the trace of a run (`runner.run_folder.trace` says what is in it)."""
+"""Writes the trace of a run; `runner.run_folder.trace` describes it.
+
+Every run on processes with a parameter server records, so a message must cost little: its line is formatted, and lines
+are written to the file 256 at a time. Rare lines (a lost worker, a barrier, a stop) are written at once, with all lines
+before them.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +18,15 @@ from runner.run_folder.trace import BITS, FILE
 log = logging.getLogger("dcrun")
 
 BUFFERED = 256
-"""Messages between two writes to the file."""
+"""Number of messages between two writes to the file."""
 
 
 class Recorder:
-    """Writes a trace. A trace that cannot be written is given up with a warning: the run goes on.
+    """Writes a trace. If a trace cannot be written, a warning says so and the run goes on without it.
 
     Args:
         folder: the run folder.
-        about: the first line, as of `trace_facts`.
+        about: the first line, from `trace_facts`.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
@@ -32,7 +37,7 @@ class Recorder:
         self._failed = False
 
     def begin(self) -> None:
-        """Begin the file; one that is continued (`load_state_dict`) says so instead."""
+        """Begin the file, unless `load_state_dict` continued it."""
         if self.lines is None:
             truncate_lines(self.path, 0)
             self.lines = 0
@@ -51,7 +56,7 @@ class Recorder:
         waited: float = 0.0,
         served: float = 0.0,
     ) -> None:
-        """Note a message that was handled; see `Record`."""
+        """Note a handled message; `Record` describes the numbers."""
         self._pending.append(
             f'{{"worker": {worker}, "pulled": {pulled}, "version": {version}, "batch": {batch}, "time": {time!r}, '
             f'"compute": {compute!r}, "waited": {waited!r}, "served": {served!r}}}\n'
@@ -60,7 +65,7 @@ class Recorder:
             self.flush()
 
     def lost(self, worker: int, *, version: int, time: float) -> None:
-        """Note that a worker was given up."""
+        """Note that a worker was lost."""
         self._pending.append(to_line({"lost": worker, "version": version, "time": time}))
         self.flush()
 
@@ -70,7 +75,7 @@ class Recorder:
         self.flush()
 
     def resumed(self, *, version: int, time: float) -> None:
-        """Note that all workers begin anew, here and now."""
+        """Note that the run was resumed and all workers started again."""
         machine_now = {key: self.about[key] for key in BITS}
         self._pending.append(to_line({"resumed": machine_now, "version": version, "time": time}))
         self.flush()
@@ -90,12 +95,12 @@ class Recorder:
         self._pending.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Flush, and return how many lines there are."""
+        """Flush, and return how many lines the file has."""
         self.flush()
         return {"lines": self.lines}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Cut the file back to what `state_dict` knew of; it goes on from there."""
+        """Cut the file back to the lines of a saved state, and continue there."""
         self.lines = truncate_lines(self.path, state["lines"])
         self._failed = self.lines < state["lines"]
         if self._failed:

@@ -1,4 +1,4 @@
-"""Finds what is needed to continue a stopped run in its own folder, and the earlier runs of a sweep's jobs."""
+"""Continues stopped runs: reads the configuration of a run folder, and finds earlier runs of a sweep's jobs."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -17,9 +17,9 @@ from runner.run_folder.contents import CONFIG, has_checkpoints, read_summary
 log = logging.getLogger("dcrun")
 
 ALLOWED = ("run.resume", "run.threads", "logger")
-"""Keys that may change when a run is continued; all others would make it another run."""
+"""Keys that may change when a run is continued; any other would make it another run."""
 NOT_REPEATED = ("run.name", "run.resume", "run.estimate")
-"""Keys of a recorded run that its replay does not take over."""
+"""Keys of a recorded run that a replay does not take over."""
 
 
 def may_accompany(key: str) -> bool:
@@ -31,7 +31,7 @@ def run_folder(resume: str) -> Path:
     """Return the folder that `run.resume=<folder>` names.
 
     Raises:
-        InputError: if it is not a run folder.
+        InputError: it is not a run folder.
     """
     folder = Path(resume)
     if not folder.is_dir():
@@ -47,7 +47,7 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
 
     Args:
         folder: the run folder.
-        typed: what the present command line composes to; its values of the allowed keys are taken.
+        typed: the configuration that the present command line composes to; it gives the values of the allowed keys.
         overrides: the present command line.
 
     Raises:
@@ -81,15 +81,15 @@ def stored_choices(folder: Path) -> dict[str, str]:
 
 
 def recorded_overrides(given: Sequence[str]) -> list[str]:
-    """Return what to add to a command line with `cluster=replay`, so that it is the recorded run's.
+    """Return the overrides that make a command line with `cluster=replay` that of the recorded run.
 
     Args:
-        given: the command line; what it sets itself is not taken from the recording, nor the keys of a group that it
-            chooses.
+        given: the command line. It wins over the recording: neither its keys nor the keys of a group that it chooses
+            are taken from the recording.
 
     Returns:
-        The recorded run's overrides but for those of cluster, logger, run folder and name; none where the trace lies in
-        no run folder.
+        The overrides of the recorded run, without those of cluster, logger, run folder and name. The list is empty if
+        the trace is not in a run folder.
     """
     own = {(parts := text.lstrip("+~").partition("="))[0]: parts[2] for text in given}
     place = Path(own.get("cluster.trace", "").strip("'\""))
@@ -109,12 +109,12 @@ def recorded_overrides(given: Sequence[str]) -> list[str]:
     ]
     if not any(text.startswith("experiment=") for text in taken):
         return taken
-    # An experiment's file makes every command with it a sweep that is resumed; the recording is one run of it.
+    # An experiment's file makes every command line with it a sweep that is resumed, but the replay is a single run.
     return [*taken, "hydra.mode=RUN", *([] if "run.resume" in own else ["run.resume=null"])]
 
 
 class EarlierRuns:
-    """The runs below `outputs/<name>`, which `run.resume=true` matches the jobs of a sweep with."""
+    """The runs below `outputs/<name>`; `run.resume=true` looks for the jobs of a sweep among them."""
 
     def __init__(self, outputs: Path):
         """Read the configurations of all runs below `outputs`, the newest first."""
@@ -123,12 +123,13 @@ class EarlierRuns:
         self._runs = [(path.parent.parent, identity) for path in paths if (identity := _stored_identity(path))]
 
     def of(self, job: DictConfig) -> tuple[Path, bool] | None:
-        """Look for a run that was composed as `job` is and came to its end, or was stopped and left a checkpoint.
+        """Look for a run with the configuration of `job` that came to its end, or was stopped and left a checkpoint.
 
-        One that failed is not continued: it would fail again. Nor is one that some process is writing now.
+        A failed run is not continued: it would fail again. Nor is a run that some process is writing now.
 
         Returns:
-            Its folder and whether it came to its end; a finished one rather than a stopped one.
+            Its folder, and whether it came to its end. A finished run is preferred to a stopped one. None if there is
+            no such run.
         """
         identity = _identity(job)
         same = [folder for folder, other in self._runs if other == identity]
@@ -140,7 +141,7 @@ class EarlierRuns:
 
 
 def _identity(cfg: Any) -> Any:
-    """Return what makes two runs the same: their configuration but for keys that may change when one is continued."""
+    """Return what makes two runs the same: their configuration without the keys that may change on resuming."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     run = {key: value for key, value in plain.get("run", {}).items() if not may_accompany(f"run.{key}")}
@@ -148,9 +149,9 @@ def _identity(cfg: Any) -> Any:
 
 
 def _stored_identity(path: Path) -> Any:
-    """As `_identity`, of a file; None of one that is no configuration of a run.
+    """Return the `_identity` of a configuration file, or None if it is not the configuration of a run.
 
-    A key that the file lacks, because it was written before there was one, has its default.
+    A key that the file lacks, because it was written before the key existed, gets its default.
     """
     try:
         cfg = OmegaConf.load(path)
@@ -158,7 +159,7 @@ def _stored_identity(path: Path) -> Any:
             return None
         rename_targets(cfg)
         return _identity(OmegaConf.merge(OmegaConf.structured(Config), cfg))
-    except Exception as exc:  # noqa: BLE001 (whatever somebody else's file makes of its reader)
+    except Exception as exc:  # noqa: BLE001 (somebody else's file can cause any exception of its reader)
         log.info("%s cannot be read, and is not counted as an earlier run: %s", path, exc)
         return None
 

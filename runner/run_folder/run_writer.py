@@ -1,7 +1,7 @@
-"""The run folder's writer: metrics as they come, the summary at both ends, and the same to the display and to wandb.
+"""Writes a run folder: metrics as they come, the summary at the start and the end. It feeds display and wandb too.
 
-Only the process that owns the run folder has one (the simulation, or rank 0). It imports neither torch nor, unless
-asked to, wandb.
+Only the process that owns the run folder has a writer (the simulation, or rank 0). It does not import torch, and wandb
+only if the configuration asks for it.
 """
 
 import os
@@ -21,8 +21,8 @@ from runner.run_folder.progress import Live, Progress
 from runner.run_folder.wandb_run import WandbRun
 
 STATUSES = ("running", "completed", "diverged", "interrupted", "failed")
-# Every summary has all of these, null where a run does not know: reports need not ask. `clock` ('virtual', 'measured')
-# says what `seconds` are.
+# Every summary has all of these keys, with null if a run has no such value, so reports need not ask for a key. `clock`
+# is 'virtual' or 'measured', and says what `seconds` are.
 SUMMARY_KEYS = (
     "status",
     "algorithm",
@@ -64,11 +64,11 @@ class RunWriter:
 
     Args:
         folder: the run folder; it exists.
-        cfg: the composed config as plain values; its section `logger` (`kind`, `mode`, `project`, `group`) decides
-            about wandb.
+        cfg: the composed configuration as plain values; its section `logger` (`kind`, `mode`, `project`, `group`)
+            decides about wandb.
         epochs: effective passes that the run will make.
-        virtual: whether `seconds` are a simulated clock's.
-        console: where a person is told; standard output by default.
+        virtual: whether `seconds` are those of a simulated clock.
+        console: where to print; standard output by default.
     """
 
     def __init__(
@@ -96,18 +96,19 @@ class RunWriter:
     ) -> None:
         if self.finished or not self._started:
             return
-        # A second Ctrl-C and an exit leave what was written; an earlier checkpoint can still be resumed from.
+        # A second Ctrl-C or an exit leaves what was written, and an earlier checkpoint can still be resumed: such a run
+        # counts as interrupted.
         status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         lines = str(error).splitlines()
         reason = "the run ended without a result" if error is None else ": ".join([type(error).__name__, *lines[:1]])
         self.finish(status, error=reason)
 
     def start(self, summary: Mapping[str, Any], resumed: Mapping[str, Any] | None = None) -> None:
-        """Begin: `summary.json` says `running`, `metrics.jsonl` is emptied or cut back.
+        """Begin: write `running` to `summary.json`, and empty `metrics.jsonl` or cut it back.
 
         Args:
-            summary: what is known from the beginning (`algorithm`, `workers`, the machine's facts, ...).
-            resumed: what `state_dict` gave when the checkpoint was written that the run goes on from.
+            summary: what is known at the beginning (`algorithm`, `workers`, the machine's facts, ...).
+            resumed: the `state_dict` in the checkpoint from which the run continues.
 
         Raises:
             ValueError: if wandb is asked for and cannot begin.
@@ -116,7 +117,7 @@ class RunWriter:
         if resumed is not None:
             self._wall_before = resumed["wall_seconds"]
             self._wandb_id = resumed["wandb_id"]
-        # First, because it can refuse: nothing in the folder has changed then.
+        # wandb comes first because it can refuse, and then nothing in the folder has changed.
         self._begin_wandb()
         self._started = True
         self._begun = time.perf_counter()
@@ -131,45 +132,46 @@ class RunWriter:
     def progress(
         self, *, epoch: float, samples: int, train_loss: Live | None = None, staleness: Live | None = None
     ) -> None:
-        """Show where the run is; for every update (see `Progress.update`: 0-d tensors are read only when shown)."""
+        """Show the progress after an update; see `Progress.update`: 0-d tensors are read only when they are shown."""
         self.display.update(epoch=epoch, samples=samples, train_loss=train_loss, staleness=staleness)
 
     def log(self, row: Mapping[str, Any], samples_per_second: float | None = None) -> None:
         """Record an evaluation: a line in `metrics.jsonl` that is on the disk on return, wandb, the display.
 
         Args:
-            row: the columns of the contract and what the algorithm adds; NaN and infinities are written as null.
-            samples_per_second: for the display only.
+            row: the standard columns and those that the algorithm adds; NaN and infinities are written as null.
+            samples_per_second: shown on the display only.
         """
         if self._metrics is None:
             raise RuntimeError("a run that has not started, or has finished, cannot log")
         plain_row: dict[str, Any] = to_jsonable(row)
         self._metrics.write(to_line(plain_row))
         self._metrics.flush()
-        os.fsync(self._metrics.fileno())  # a checkpoint may count this line next
+        # A checkpoint that follows counts this line, so the line must be on the disk before it.
+        os.fsync(self._metrics.fileno())
         self.rows.append(plain_row)
         if self._wandb is not None:
             self._wandb.log(plain_row, step=len(self.rows))
         self.display.row(plain_row, samples_per_second)
 
     def wall_seconds(self) -> float:
-        """Return the seconds since the run started, evaluation and the sessions before a resume included."""
+        """Return the seconds since the run started, with evaluations and the time before a resume."""
         return self._wall_before + time.perf_counter() - self._begun
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps for `start(resumed=...)`: plain values."""
+        """Return plain values, which a checkpoint keeps for `start(resumed=...)`."""
         return {"rows": len(self.rows), "wall_seconds": self.wall_seconds(), "wandb_id": self._wandb_id}
 
     def finish(self, status: str, **summary: Any) -> None:
-        """End the run: `summary.json`, wandb, and the result on the console. A second call does nothing.
+        """End the run: write `summary.json`, end wandb, and print the result. A second call does nothing.
 
         Args:
             status: 'completed', 'diverged', 'interrupted' or 'failed'.
-            summary: what the run found out. `epochs`, `samples`, `updates`, `seconds`, the test errors and
-                `final_train_loss` are those of the rows, and `wall_seconds` this object's, unless given.
+            summary: further values of `summary.json`. By default `epochs`, `samples`, `updates`, `seconds`, the test
+                errors and `final_train_loss` come from the rows, and `wall_seconds` from this object.
 
         Raises:
-            ValueError: if there is no such status.
+            ValueError: the status is not one of these.
         """
         if status not in STATUSES[1:]:
             raise ValueError(f"status={status}: is not an end of a run; allowed: {', '.join(STATUSES[1:])}")

@@ -1,4 +1,4 @@
-"""What each worker did when, and how stale its pushes were: `timeline.jsonl` and `workers.json` of a run folder."""
+"""Records what each worker did when, and how stale its pushes were, in `timeline.jsonl` and `workers.json`."""
 
 import math
 import statistics
@@ -13,15 +13,15 @@ from runner.run_folder.jsonl import truncate_lines, write_document
 KINDS: tuple[str, ...] = ("compute", "transfer", "wait")
 BUFFERED_LINES = 4096
 NOTABLE = 0.01
-"""Share of the workers' time from which it is told who waits."""
-TIMELINE_LINES = 1_000_000  # about 80 MB: all of a 160-epoch CIFAR run; longer runs keep their totals, not every span
+"""Smallest share of the workers' time spent waiting at which the summary says who waits."""
+TIMELINE_LINES = 1_000_000  # about 80 MB, enough for 160 epochs of CIFAR-10; longer runs keep totals, not every span
 
 
 class Activity:
-    """Counts and times what the workers of a run do; times are in the run's seconds, virtual or measured.
+    """Counts and times what the workers of a run do, in seconds of the run, virtual or measured.
 
-    Memory is bounded once `flush` was called for the first time (call it when the run starts): from then on full
-    buffers go to the file by themselves. Not to be called from several threads at once.
+    Call `flush` when the run starts: from then on full buffers are written to the file, so memory is bounded. Calls
+    must not come from several threads at once.
 
     Args:
         workers: Number of workers.
@@ -45,8 +45,8 @@ class Activity:
     def span(self, worker: int, what: str, start: float, end: float) -> None:
         """Note that a worker was busy with one thing from `start` to `end`.
 
-        A worker's spans of one kind come in order; one may end after the run's end, `report` leaves out what lies
-        beyond.
+        A worker's spans of one kind come in order. A span may end after the end of the run; `report` leaves out the
+        part beyond it.
 
         Args:
             worker: From 0 to workers - 1.
@@ -73,19 +73,20 @@ class Activity:
             self.flush(self._folder)
 
     def round_trip(self, worker: int, begin: float, arrived: float, handled: float, compute: float) -> float:
-        """Note what became of a reply that left the server at `begin`: the push that arrived and was handled.
+        """Note the round trip from a reply that left the server at `begin` to the handling of the worker's next push.
 
-        Half of the time until it arrived that was not spent computing went by on the way there, half on the way back.
+        The server does not know when the reply reached the worker. The time until the push arrived, without the
+        computing, is taken as half for the way to the worker and half for the way back.
 
         Args:
             worker: From 0 to workers - 1.
-            begin: Seconds since the run's start, as those below; the run's clock may stand in between.
-            arrived: When the push was there.
-            handled: When the server had taken it in.
+            begin: Seconds since the run's start, as those below; the run's clock may have stopped in between.
+            arrived: When the push arrived at the server.
+            handled: When the server had handled it.
             compute: How many seconds the worker computed.
 
         Returns:
-            How many of these seconds went by on the run's clock.
+            How many seconds of the computing went by on the run's clock.
         """
         arrived = min(max(arrived, begin), handled)
         compute = min(compute, arrived - begin)
@@ -97,7 +98,7 @@ class Activity:
         return compute
 
     def staleness(self, worker: int, value: int) -> None:
-        """Note how many updates the server made between the pull and the push of a gradient."""
+        """Note the staleness of a push: how many updates the server made between its pull and its push."""
         self._histogram[value] += 1
         self._pushes[worker] += 1
         self._staleness[worker] += value
@@ -112,16 +113,16 @@ class Activity:
         return (total / pushes if pushes else 0.0), most
 
     def report(self, seconds: float) -> dict[str, Any]:
-        """Return the whole run in numbers, ready for JSON.
+        """Return the numbers of the whole run, ready for JSON.
 
         Args:
             seconds: The run's length.
 
         Returns:
-            ``seconds``; ``workers``, a row per worker with its ``utilization`` (share of the run spent computing),
-            the shares ``transferring`` and ``waiting``, ``gradients``, and mean and maximum of its staleness (null
-            without pushes); ``staleness``, a histogram: pushes by staleness; ``timeline_lines`` and
-            ``timeline_dropped`` (spans too many for the timeline; all else counts them).
+            ``seconds``; ``workers``, a row for each worker with its ``utilization`` (share of the run spent
+            computing), the shares ``transferring`` and ``waiting``, ``gradients``, and mean and maximum of its
+            staleness (null without pushes); ``staleness``, a histogram of pushes by staleness; ``timeline_lines`` and
+            ``timeline_dropped`` (spans that the timeline has no room for; all other numbers count them).
         """
         return {
             "seconds": seconds,
@@ -139,9 +140,10 @@ class Activity:
 
         Returns:
             ``slowest``: the ``worker`` that computed longest on a gradient, its ``seconds_per_gradient``, how many
-            ``times_median`` of all workers that is, and its own ``waiting_share`` of all the time that workers waited
-            or transferred: a worker for which the others wait has next to none of it; null where that is less than
-            1 % of the run. ``staleness_by_worker``: the mean of each, null without pushes.
+            times the median of all workers that is (``times_median``), and ``waiting_share``: of all the time that
+            workers waited or transferred, the share of this one. A worker for which the others wait has nearly none of
+            it. ``waiting_share`` is null if the workers waited less than 1 % of the run. ``staleness_by_worker``: the
+            mean of each worker, null without pushes.
         """
         counts = [max(count, 1) for count in self._gradients]
         means = [kinds["compute"] / count for kinds, count in zip(self._seconds, counts, strict=True)]
@@ -164,11 +166,11 @@ class Activity:
         }
 
     def totals(self, worker: int) -> list[float]:
-        """Return what `merge` needs to know of a worker: its seconds of each kind, and its gradients."""
+        """Return the seconds of each kind and the gradients of a worker, for `merge`."""
         return [*self._seconds[worker].values(), float(self._gradients[worker])]
 
     def merge(self, worker: int, totals: Sequence[float]) -> None:
-        """Take over the `totals` of a worker that another process notes; its spans stay there."""
+        """Take over the `totals` of a worker that another process records; its spans stay in that process."""
         self._seconds[worker] = dict(zip(KINDS, totals[:-1], strict=True))
         self._gradients[worker] = int(totals[-1])
 
@@ -192,10 +194,10 @@ class Activity:
     def flush(self, folder: Path) -> None:
         """Append the buffered spans to the folder's `timeline.jsonl`.
 
-        A line is ``{"worker": 0, "what": "compute", "start": 0.5, "end": 1.5}``, times in seconds.
+        A line is ``{"worker": 0, "what": "compute", "start": 0.5, "end": 1.5}``, with times in seconds.
 
-        The first call cuts the file to the lines that this object knows of: none in a new run, those of the
-        checkpoint in one that goes on.
+        The first call cuts the file back to the lines that this object knows: none in a new run, those of the
+        checkpoint in a resumed one.
 
         Raises:
             OSError: The file cannot be written.
@@ -223,7 +225,7 @@ class Activity:
         write_document(folder / WORKERS, self.report(seconds))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything noted so far as plain JSON values; flushes first where the folder is known."""
+        """Return everything recorded so far as plain JSON values; flush first if the folder is known."""
         if self._folder is not None:
             self.flush(self._folder)
         return {
@@ -241,14 +243,14 @@ class Activity:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state; the next `flush` cuts the timeline back to the lines it had then.
+        """Take over a state; the next `flush` cuts the timeline back to the lines that it had at that time.
 
         Raises:
             ValueError: The state is of another number of workers.
         """
         if len(state["gradients"]) != self._workers:
             raise ValueError(
-                f"cluster.workers={self._workers}: the saved activity is of {len(state['gradients'])} workers; "
+                f"cluster.workers={self._workers}: the checkpoint has {len(state['gradients'])} workers; "
                 f"allowed: {len(state['gradients'])}"
             )
         self._seconds = [dict(kinds) for kinds in state["seconds"]]

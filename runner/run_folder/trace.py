@@ -1,16 +1,19 @@
-"""The order in which a parameter server handled its messages, written down so that the run can be executed again.
+"""Reads and checks traces: the order in which a parameter server handled its messages, so that a run can be replayed.
 
-`trace.jsonl` begins with a line about the run: what a replay must have in common with it, and on what its bits depend.
-Then comes a line for each message, as the server had handled and answered it:
+`trace.jsonl` begins with a line about the run: what a replay must have in common with it, and what its bits depend on.
+Then it has a line for each message, in the order in which the server handled and answered them:
 
     {"worker": 2, "pulled": 5, "version": 8, "batch": 9, "time": 0.71, "compute": 0.04, "waited": 0.01, "served": 0.002}
 
-Worker 2 pushed the gradient on batch 9 at the weights after update 5; it became update 9. The times are the run's
-seconds: when it was handled, how long the worker computed, how long the push lay at the server, and how long the server
-was busy with it and the answer. A push is followed by the same worker's next pull, so pulls need no line.
-`{"lost": 3, ...}` says that worker 3 was given up, `{"resumed": ...}` that the run was stopped and continued: all
-workers began anew. `{"barrier": 1000, "time": 9.3}` says that a barrier after update 1000 was over then.
-`runner.run_folder.recorder` writes traces.
+Worker 2 pushed the gradient on batch 9 at the weights after update 5; it became update 9. The times are seconds of the
+run: when the push was handled, how long the worker computed, how long the push waited at the server, and how long the
+server was busy with it and the answer. `{"lost": 3, ...}` says that worker 3 was lost, `{"resumed": ...}` that the run
+was stopped and continued, with all workers starting again. `{"barrier": 1000, "time": 9.3}` says that a barrier after
+update 1000 was over at 9.3 s. `runner.run_folder.recorder` writes traces.
+
+A trace holds neither gradients nor weights: these follow from the seed, the batches and the order. It holds no pulls
+either: the server answers a push with the same worker's next pull, so the order of the pushes determines both. The
+times do not change the result. `dcrun-fit` fits the virtual clock to them, and a replay takes its seconds from them.
 """
 
 from __future__ import annotations
@@ -42,11 +45,11 @@ MUST_AGREE = {
     "dataset_fingerprint": "dataset",
     "epochs": "run.epochs",
 }
-"""What a replay must have in common with its trace, and the key that says it."""
+"""Names in a trace's first line that a replay must agree with, and the configuration key of each."""
 BITS = ("isa", "cpu", "torch", "threads", "device", "precision", "channels_last", "compile")
-"""What may differ, but then the last bits do."""
+"""Names in the first line that may differ; then the last bits differ too."""
 SIZES = ("pull_bytes", "push_bytes", "gradients")
-"""What the times depend on besides."""
+"""Names in the first line on which only the times depend."""
 
 
 class Record(NamedTuple):
@@ -56,11 +59,11 @@ class Record(NamedTuple):
         kind: `PUSH`, `LOST`, `RESUMED` or `BARRIER`.
         worker: from 0; -1 for `RESUMED` and `BARRIER`.
         version: updates before this event.
-        time: the run's seconds after it.
+        time: seconds of the run when it was over.
         pulled: updates before the pull of the pushed gradient.
         batch: number of its batch.
-        compute: seconds that the worker computed, as far as the run's clock went on.
-        waited: seconds between arrival and being handled.
+        compute: seconds that the worker computed while the run's clock was running.
+        waited: seconds that the push waited at the server.
         served: seconds that the server was busy with it and the answer.
     """
 
@@ -85,16 +88,16 @@ def trace_facts(
     dataset_fingerprint: str,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Return what identifies a run for a replay: the content of a trace's first line.
+    """Return the content of a trace's first line, which identifies the run for a replay.
 
     Args:
         cfg: the composed configuration.
-        server: the method; it need not have started.
+        server: the method; it need not be started.
         workers: number of workers M.
         samples: size of the training set.
         parameters: number n of weights.
-        dataset_fingerprint: of the data set's content.
-        device: where gradients are computed.
+        dataset_fingerprint: fingerprint of the data set's content.
+        device: device that computes the gradients.
     """
     layout = server.layout(parameters)
     return {
@@ -121,7 +124,7 @@ def trace_facts(
 
 
 def barriers(method: Stateful) -> list[int] | None:
-    """Return after how many updates a method's first barrier comes, and how many there are between two.
+    """Return the number of updates before a method's first barrier and between two barriers.
 
     Return None if the method has no barriers.
     """
@@ -134,9 +137,9 @@ class Trace:
     """A recorded schedule.
 
     Args:
-        path: where it was read from.
+        path: the file that it was read from.
         about: its first line.
-        records: the others.
+        records: its other lines.
     """
 
     def __init__(self, path: Path, about: dict[str, Any], records: list[Record]) -> None:
@@ -151,10 +154,10 @@ class Trace:
 
     @classmethod
     def read(cls, place: str) -> Trace:
-        """Read a trace, from its file or from the run folder it lies in.
+        """Read a trace from its file, or from the run folder that holds it.
 
         Raises:
-            InputError: there is none, or it is damaged; names the line.
+            InputError: there is no trace, or it is damaged; names the line.
         """
         path = Path(place)
         path = path / FILE if path.is_dir() else path
@@ -163,7 +166,7 @@ class Trace:
             allowed = f"a run folder with a {FILE} (of a parameter-server method), or that file"
             raise InputError.of("cluster.trace", place, wrong, allowed)
         content = path.read_bytes()
-        # A kill can tear the last line.
+        # A kill can cut the last line off, so a line without its newline is not read.
         lines = content[: content.rfind(b"\n") + 1].splitlines()
         try:
             about = json.loads(lines[0]) if lines else None
@@ -178,10 +181,10 @@ class Trace:
         return cls(path, about, records)
 
     def check(self, mine: Mapping[str, Any], updates: int) -> None:
-        """Refuse a run that the trace does not fit, and warn if its last bits will differ.
+        """Refuse a run that does not fit the trace, and warn if its last bits will differ.
 
         Args:
-            mine: what `trace_facts` says of the run.
+            mine: the `trace_facts` of the run.
             updates: number of updates that the run makes.
 
         Raises:
@@ -215,15 +218,15 @@ class Trace:
             log.warning("the trace is of a part of a run: %s", stopped)
 
     def _machines(self) -> list[dict[str, Any]]:
-        """Return what the run went on with after each stop."""
+        """Return the machine and settings with which the run continued after each stop."""
         return self.about.get("continued", [])
 
 
 def _record(row: Any, number: int, about: dict[str, Any]) -> Record:
-    """Check a line.
+    """Check and return a line.
 
     Raises:
-        ValueError: it is not of a trace.
+        ValueError: it is not a line of a trace.
     """
     if not isinstance(row, dict):
         raise ValueError(f"line {number} is not a message")

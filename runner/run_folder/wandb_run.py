@@ -1,6 +1,6 @@
-"""The run in Weights & Biases: offline unless told otherwise, silent, never a reason for a run to fail half-way.
+"""Logs a run to Weights & Biases: offline by default, silently, and without ever making a run fail half-way.
 
-Offline runs lie in the run folder under `wandb/`; `wandb leet <folder>` shows them in the terminal, `wandb sync
+Offline runs are in the run folder under `wandb/`. `wandb leet <folder>` shows them in the terminal, and `wandb sync
 <folder>` uploads them.
 """
 
@@ -18,16 +18,16 @@ log = logging.getLogger("dcrun")
 
 
 class WandbRun:
-    """One wandb run, begun on construction; wandb is imported then, not earlier.
+    """A wandb run, which begins on construction; wandb is imported then, not earlier.
 
     Args:
         folder: the run folder; wandb's files go to `wandb/` in it.
-        config: the composed config, logged as the run's.
-        mode: 'offline' or 'online'; set explicitly, so that no login or environment variable of the user's takes a run
-            online.
+        config: the composed configuration, logged as the run's.
+        mode: 'offline' or 'online'. It is set explicitly, so that no login or environment variable of the user takes a
+            run online.
         project: wandb's project.
         group: the same for all jobs of a sweep; None for a single run.
-        run_id: of the run that is resumed; None begins a new one.
+        run_id: wandb's id of the run that is resumed; None begins a new one.
 
     Raises:
         InputError: if wandb is not installed or cannot begin (online without a login, no network).
@@ -55,21 +55,21 @@ class WandbRun:
         )
         self.id: str = self._run.id
         self._failed = False
-        # Charts over effective passes, not over the number of the evaluation.
+        # Draw charts over effective passes, not over the number of the evaluation.
         self._call(lambda: self._run.define_metric("epoch"))
         self._call(lambda: self._run.define_metric("*", step_metric="epoch"))
 
     def log(self, row: Mapping[str, Any], step: int) -> None:
-        """Log an evaluation; `step` is its number. wandb itself passes over numbers it has (after a resume)."""
+        """Log an evaluation; `step` is its number. wandb ignores numbers that it has already, as after a resume."""
         self._call(lambda: self._run.log(dict(row), step=step))
 
     def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
-        """Write the summary and end the run; `failed` marks it so in wandb."""
+        """Write the summary and end the run; `failed` marks it as failed in wandb."""
         self._call(lambda: self._run.summary.update(dict(summary)))
         self._call(lambda: self._run.finish(exit_code=int(failed)))
 
     def _call(self, action: Any) -> None:
-        # Metrics are in the run folder anyway: hours of training are worth more than their copy here.
+        # The run folder has the metrics anyway, and wandb must not cost hours of training: so log the error and go on.
         if self._failed:
             return
         try:
@@ -80,10 +80,12 @@ class WandbRun:
 
 
 def group_of(config: DictConfig, sweep: Path) -> str:
-    """Name the group of a sweep's runs: as the user says, else after the experiment and its scale, else the folder.
+    """Return the name of the group of a sweep's runs.
+
+    It is what the user says, else the experiment with its scale, else the name of the folder.
 
     Args:
-        config: what the command line composes to, Hydra's part included.
+        config: the configuration that the command line composes to, with Hydra's part.
         sweep: the sweep's folder.
     """
     if config.logger.group is not None:
@@ -97,15 +99,15 @@ def begin(folder: Path, *, mode: str, **arguments: Any) -> Any:
 
     Args:
         folder: wandb's files go to `wandb/` in it.
-        mode: 'offline' or 'online', whatever login or environment variable there is.
-        arguments: of `wandb.init`.
+        mode: 'offline' or 'online', whatever login or environment variable the user has.
+        arguments: arguments of `wandb.init`.
 
     Raises:
         InputError: if wandb is not installed or cannot begin (online without a login, no network).
     """
     if mode not in ("offline", "online"):
         raise InputError(f"logger.mode={mode}: is not a mode of wandb; allowed: offline, online, disabled")
-    os.environ["WANDB_MODE"] = mode  # what wandb's own processes go by
+    os.environ["WANDB_MODE"] = mode  # wandb's own processes read the mode here
     os.environ["WANDB_SILENT"] = "true"
     try:
         import wandb

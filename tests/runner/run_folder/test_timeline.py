@@ -123,7 +123,7 @@ def test_resumed_timeline_equals_unbroken(tmp_path, flushed):
 
 
 def test_state_of_another_cluster_is_refused():
-    with pytest.raises(ValueError, match=r"cluster\.workers=3: the saved activity is of 2 workers; allowed: 2"):
+    with pytest.raises(ValueError, match=r"cluster\.workers=3: the checkpoint has 2 workers; allowed: 2"):
         Activity(3).load_state_dict(Activity(2).state_dict())
 
 

@@ -20,7 +20,7 @@ STATISTICS = "batch statistics"
 
 
 def push_fields(push: dict[str, int], statistics: int) -> dict[str, int]:
-    """Return the fields of a worker's buffer: the method's, and the batch-norm statistics where the network has any."""
+    """Return the fields of a worker's buffer: the method's, and batch-norm statistics if the network has any."""
     return push | ({STATISTICS: statistics} if statistics else {})
 
 

@@ -49,7 +49,7 @@ def carried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("shape", [(5,), (0,), (2, 3), ()])
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("combine", ["mean", "gather"])
-def test_over_gloo_a_gpus_vectors_travel_through_page_locked_memory(
+def test_gloo_carries_gpu_vectors_page_locked(
     alone: None,
     carried: list[int],
     monkeypatch: pytest.MonkeyPatch,
@@ -86,9 +86,7 @@ def test_over_gloo_a_gpus_vectors_travel_through_page_locked_memory(
     assert len(locked) == (2 if combine == "gather" else 1)
 
 
-def test_where_the_group_carries_gpus_vectors_nothing_is_copied(
-    alone: None, carried: list[int], monkeypatch: pytest.MonkeyPatch
-):
+def test_nccl_copies_no_gpu_vector(alone: None, carried: list[int], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(async_collective, "comm_device", lambda device: torch.device("cuda"))
     vector = torch.ones(3)
     with Pretender():

@@ -26,7 +26,7 @@ RUN = (
 )
 
 
-def test_simulated_and_on_processes_synchronous_sgd_is_the_same_to_the_bit(tmp_path: Path):
+def test_ssgd_has_the_simulations_bits(tmp_path: Path):
     """101 samples: the last step of an epoch has three for worker 0 and two for worker 1."""
     overrides = ("algorithm=ssgd", "model=resnet8", *RUN)
     simulated = run_in(tmp_path / "simulated", *overrides)[1]
@@ -55,7 +55,7 @@ LOCAL = ("algorithm.tau=3", "run.diagnostics=[disagreement]")
     ],
     ids=lambda overrides: overrides[0],
 )
-def test_other_methods_too(overrides: tuple[str, ...], tmp_path: Path):
+def test_other_methods_have_the_simulations_bits(overrides: tuple[str, ...], tmp_path: Path):
     simulated = run_in(tmp_path / "simulated", *overrides, "model=mlp", *RUN)[1]
     code, real = run_in(tmp_path / "processes", *overrides, "model=mlp", *RUN, "cluster=processes")
     assert code == 0

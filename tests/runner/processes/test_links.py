@@ -60,7 +60,7 @@ def test_a_large_message_arrives_whole(tmp_path: Path):
     assert torch.equal(got, sent)
 
 
-def test_a_gone_worker_is_an_error_of_a_kind_that_is_recognised(tmp_path: Path):
+def test_a_gone_worker_is_a_peers_fault(tmp_path: Path):
     server, worker = met(tmp_path)
     errors: list[RuntimeError] = []
 

@@ -58,7 +58,7 @@ def both(tmp_path: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any
     ],
     ids=lambda overrides: f"{overrides[0]}-{overrides[-1]}",
 )
-def test_simulated_and_on_processes_the_bits_are_the_same(overrides: tuple[str, ...], tmp_path: Path):
+def test_modules_have_the_simulations_bits(overrides: tuple[str, ...], tmp_path: Path):
     simulated, real = both(tmp_path, *overrides)
     for key in SAME:
         assert real[key] == simulated[key], key
@@ -100,7 +100,7 @@ BRIEF = (
 SLOWED = ("cluster=processes", "cluster.compute.seconds=0.01", "cluster.compute.distribution=constant")
 
 
-def test_a_dead_module_is_named_and_the_run_goes_on_to_the_same_bits(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_run_resumes_after_a_dead_module(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     overrides = ("algorithm=ddg", *BRIEF, "run.epochs=12")
     whole = train(*overrides, folder=tmp_path)
     folder = tmp_path / "run"
@@ -124,7 +124,7 @@ def test_a_dead_module_is_named_and_the_run_goes_on_to_the_same_bits(tmp_path: P
         pytest.param("bp", ("worker 0", "worker 1"), signal.SIGINT, 130, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_saves_in_the_middle_and_the_run_goes_on(
+def test_a_run_resumes_after_a_signal(
     algorithm: str, ranks: tuple[str, ...], number: signal.Signals, expected: int, tmp_path: Path
 ):
     """Wherever it arrives; a checkpoint in the middle of an epoch holds what is on its way between the modules."""
@@ -143,7 +143,7 @@ def test_a_signal_saves_in_the_middle_and_the_run_goes_on(
     assert summary["weights_sha256"] == whole.sha256
 
 
-def test_an_infinite_loss_ends_all_modules_where_it_ends_the_simulation(tmp_path: Path):
+def test_an_infinite_loss_ends_all_modules(tmp_path: Path):
     overrides = ("algorithm=bp", *BRIEF, "schedule.lr=1e30", "run.epochs=50", "run.eval_every=50")
     simulated = run_in(tmp_path / "simulated", *overrides)[1]
     code, real = run_in(tmp_path / "processes", *overrides, "cluster=processes")
@@ -174,12 +174,12 @@ def test_torchrun_starts_three_modules(tmp_path: Path):
         (("cluster.network.bandwidth=1e6",), r"^cluster\.network\.bandwidth=1000000: .*; allowed: null, or "),
     ],
 )
-def test_what_modules_on_processes_cannot_do_is_refused(overrides: tuple[str, ...], message: str):
+def test_options_without_meaning_are_refused(overrides: tuple[str, ...], message: str):
     with pytest.raises(InputError, match=message):
         build.build_run(compose("algorithm=ddg", "cluster=processes", *overrides))
 
 
-def test_a_network_that_cannot_be_cut_is_refused_before_other_ranks_begin(tmp_path: Path):
+def test_an_uncuttable_network_is_refused_first(tmp_path: Path):
     rendezvous = file_rendezvous(str(tmp_path / "store"), 0, 9, 5.0)
     cfg = compose("algorithm=ddg", "cluster=processes", "model=mlp", "cluster.workers=9")
     with pytest.raises(InputError, match=r"^cluster\.workers=9: the network has 2 blocks with weights"):

@@ -221,7 +221,7 @@ def test_a_lost_workers_batch_is_done_by_another(how: str, tmp_path: Path):
     assert stage.control.epoch == 1.0
 
 
-def test_a_batch_lost_at_the_end_goes_to_an_idle_worker(how: str, tmp_path: Path):
+def test_an_idle_worker_does_a_lost_batch(how: str, tmp_path: Path):
     stage = Stage(tmp_path, "algorithm=asgd", "run.epochs=0.25", start=1.0, workers=2)
     assert [stage.pulled(worker)[0] for worker in (0, 1)] == [0, 1]
     stage.push(0, 1.0)

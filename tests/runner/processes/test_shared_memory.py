@@ -33,7 +33,7 @@ def test_one_worker_ends_with_the_simulations_bits(name: str, coordinates: str, 
     assert not (tmp_path / "run" / "trace.jsonl").exists()
 
 
-def test_a_killed_worker_leaves_its_batch_and_its_shard_to_the_others(tmp_path: Path):
+def test_others_take_over_a_killed_workers_shard(tmp_path: Path):
     watched = Watched(tmp_path, ("worker 1", signal.SIGKILL))
     code, summary = run_in(tmp_path, *own("shared_asysvrg"), *RUN, "run.epochs=12")
     assert watched.none_left()
@@ -41,7 +41,7 @@ def test_a_killed_worker_leaves_its_batch_and_its_shard_to_the_others(tmp_path: 
     assert summary["epochs"] >= 12
 
 
-def test_a_run_that_was_stopped_goes_on_from_its_snapshot(tmp_path: Path):
+def test_a_resumed_run_has_its_snapshot(tmp_path: Path):
     overrides = (*own("shared_asysvrg"), *SMALL, "cluster.workers=1", "run.epochs=8", "cluster.compute.seconds=0.01")
     whole = train(*overrides, folder=tmp_path)
     watched = Watched(tmp_path, ("server", signal.SIGTERM))
@@ -53,7 +53,7 @@ def test_a_run_that_was_stopped_goes_on_from_its_snapshot(tmp_path: Path):
     assert summary["weights_sha256"] == whole.sha256
 
 
-def test_the_memory_has_no_name_once_all_have_found_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_file_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     before = set(os.listdir(shared_memory.MEMORY)) if shared_memory.MEMORY.is_dir() else set()
     assert run_in(tmp_path, *own("hogwild"), *SMALL, "cluster=processes", "cluster.workers=2", "run.epochs=1")[0] == 0
     if shared_memory.MEMORY.is_dir():

@@ -23,7 +23,7 @@ RUN = (
 )
 
 
-def test_one_worker_process_is_sequential_sgd_to_the_bit(tmp_path: Path):
+def test_one_worker_has_the_bits_of_sgd(tmp_path: Path):
     code, real = run_in(tmp_path / "real", "algorithm=dc_asgd_a", "cluster=processes", "cluster.workers=1", *RUN)
     sequential = run_in(tmp_path / "sequential", "algorithm=sgd", *RUN)[1]
     assert (code, real["status"]) == (0, "completed")
@@ -59,7 +59,7 @@ class Server:
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["on a CPU", "as on a GPU"])
-def test_a_worker_pushes_what_its_oracle_says_of_the_weights_it_was_sent(streamed: bool):
+def test_pushes_are_gradients_at_pulled_weights(streamed: bool):
     """Two sizes of batches, weights that arrive in one buffer: as on a GPU, beside the batch, a graph's branch."""
     limits = ("dataset.limit_train=70", "dataset.limit_test=20", "dataset.augment=true", "run.batch_size=16")
     overrides = ("algorithm=asgd", "model=resnet8", "run.epochs=3", "cluster.workers=1", *limits)

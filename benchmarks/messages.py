@@ -29,7 +29,7 @@ from runner.processes.message_buffer import MessageBuffer
 from runner.processes.rendezvous import Rendezvous, file_rendezvous
 from runner.processes.server import ProcessServer
 from runner.processes.worker import WorkerProcess, push_fields
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 from runner.train.build import RunComponents
 
 TRIPS = sized(200, 20)
@@ -147,7 +147,7 @@ class Server:
                 replica=given.oracle.replica,
                 batches=given.batches,
                 control=control,
-                activity=Activity(self.workers),
+                timeline=Timeline(self.workers),
                 clock=given.clock(),
                 recorder=given.recorder(control.folder) if control.folder else None,
             ),

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from algorithms.base import Message
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 
 
 class MetricsLogger(Protocol):
@@ -38,11 +38,11 @@ class Executor(ABC):
     """Runs a method to the end of its batches, and drives a `runner.loop.train_control.TrainControl` meanwhile.
 
     Attributes:
-        activity: what each worker did when.
+        timeline: what each worker did when.
         workers_lost: number of workers that the run went on without.
     """
 
-    activity: Activity
+    timeline: Timeline
     workers_lost: int = 0
 
     @abstractmethod

@@ -17,7 +17,7 @@ from runner.loop.batches import Batches, Leases
 from runner.loop.executor import Executor
 from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 
 
 class Push(NamedTuple):
@@ -45,7 +45,7 @@ class ServerBase(Executor):
         totals: sums of losses, errors and samples (3,), float64, of the pushes since the last evaluation.
         batches: the run's batches, leased one by one.
         control: counts, evaluation, checkpoints.
-        activity: what each worker did when.
+        timeline: what each worker did when.
         recorder: writes down the order of messages; None if nobody asked for it.
         compiled: fuse the server's update rule.
 
@@ -64,7 +64,7 @@ class ServerBase(Executor):
         totals: Tensor,
         batches: Batches,
         control: TrainControl,
-        activity: Activity,
+        timeline: Timeline,
         recorder: Recorder | None,
         compiled: bool,
     ) -> None:
@@ -73,7 +73,7 @@ class ServerBase(Executor):
         self.totals = totals
         self.batches = batches
         self.control = control
-        self.activity = activity
+        self.timeline = timeline
         self.recorder = recorder
         self.version = [0] * workers
         self.workers_lost = 0
@@ -111,7 +111,7 @@ class ServerBase(Executor):
         Raises:
             Stop: the run diverged or was asked to stop.
         """
-        self.activity.staleness(push.worker, push.staleness)
+        self.timeline.staleness(push.worker, push.staleness)
         self.control.advance(push.samples, now, self.totals, push.staleness)
 
     def pull(self, worker: int) -> Message:
@@ -160,7 +160,7 @@ class ServerBase(Executor):
             "leases": self.leases.state_dict(),
             "workers_lost": self.workers_lost,
             "trace": None if self.recorder is None else self.recorder.state_dict(),
-            "activity": self.activity.state_dict(),
+            "activity": self.timeline.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -173,5 +173,5 @@ class ServerBase(Executor):
         # A run may go on with a recorder where it had none before, and the other way round.
         if self.recorder is not None and state["trace"] is not None:
             self.recorder.load_state_dict(state["trace"])
-        self.activity.load_state_dict(state["activity"])
+        self.timeline.load_state_dict(state["activity"])
         self.resumed = True

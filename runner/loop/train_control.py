@@ -206,7 +206,7 @@ class TrainControl:
             weights: flat weights (n,).
             statistics: flat running batch-norm statistics (k,).
             totals: sums of losses, errors and samples since the last evaluation; reset to zero here.
-            executor: its activity's staleness and its columns go into the row, its state into the checkpoint.
+            executor: its timeline's staleness and its columns go into the row, its state into the checkpoint.
             finished: no update will follow.
             stop: another process was asked to stop.
 
@@ -236,7 +236,7 @@ class TrainControl:
         objective = self.measure(weights, executor)
         loss, _, count = sums = totals.tolist()
         totals.zero_()
-        mean, largest = executor.activity.staleness_since_last()
+        mean, largest = executor.timeline.staleness_since_last()
         row = {
             columns.EPOCH: self.epoch,
             columns.SAMPLES: round(self.samples_seen),
@@ -264,7 +264,7 @@ class TrainControl:
         assert self.folder is not None
         # The spans go to the file before the state is taken, which counts the lines that are there: whoever resumes
         # cuts the file to that number, so no span is lost or told twice.
-        executor.activity.flush(self.folder)
+        executor.timeline.flush(self.folder)
         # "course" is what checkpoints call it since their first version.
         self.save(self.updates, {"course": self.state_dict(), "executor": executor.state_dict()})
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from algorithms.base import Message, Round
 from runner.processes.connections import Connections
 from runner.processes.message_buffer import ROUND, MessageBuffer
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 
 
 class BarrierRound:
@@ -25,7 +25,7 @@ class BarrierRound:
         next_batch: number of the batch that comes after the barrier.
         connections: to the workers.
         wall: returns the run's second.
-        activity: what each worker did when.
+        timeline: what each worker did when.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class BarrierRound:
         next_batch: int,
         connections: Connections,
         wall: Callable[[], float],
-        activity: Activity,
+        timeline: Timeline,
     ) -> None:
         self.number = number
         self.sizes = sizes
@@ -45,7 +45,7 @@ class BarrierRound:
         self.next_batch = next_batch
         self.connections = connections
         self.wall = wall
-        self.activity = activity
+        self.timeline = timeline
         self._inboxes = [MessageBuffer(sizes.answer) for _ in range(len(connections))]
         self._shard_of: dict[int, int] = {}
         self._orphans: list[int] = []
@@ -110,5 +110,5 @@ class BarrierRound:
         answer = {name: part.clone() for name, part in inbox.tensors.items()}
         now = self.wall()
         there = now - (time.perf_counter() - arrived)
-        self.activity.round_trip(worker, self.connections[worker].sent_at, there, now, float(inbox.numbers[3]))
+        self.timeline.round_trip(worker, self.connections[worker].sent_at, there, now, float(inbox.numbers[3]))
         return answer

@@ -26,7 +26,7 @@ from runner.loop.train_control import CHECK_EVERY, TrainControl
 from runner.processes.async_collective import AsyncCollective, PendingCollective
 from runner.processes.rendezvous import Rendezvous
 from runner.processes.synchronous import SynchronousProcess
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 
 FLAGS = 2
 """Elements after the contribution: asked to stop, loss not finite."""
@@ -48,7 +48,7 @@ class ProcessCollective(SynchronousProcess):
         oracle: gradients.
         batches: the run's batches of M times the batch size, cut into shares.
         control: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
-        activity: what each worker did when, kept on rank 0.
+        timeline: what each worker did when, kept on rank 0.
         clock: the delays of computing and network that this run acts with real sleeps.
         compiled: fuse the update rule.
     """
@@ -61,11 +61,11 @@ class ProcessCollective(SynchronousProcess):
         oracle: NetworkOracle,
         batches: Batches,
         control: TrainControl,
-        activity: Activity,
+        timeline: Timeline,
         clock: Clock,
         compiled: bool = False,
     ) -> None:
-        super().__init__(rendezvous, oracle=oracle, batches=batches, control=control, activity=activity)
+        super().__init__(rendezvous, oracle=oracle, batches=batches, control=control, timeline=timeline)
         self.method = method
         replica = oracle.replica
         method.start(replica.weights, rendezvous.rank, rendezvous.world, compiled)
@@ -105,14 +105,14 @@ class ProcessCollective(SynchronousProcess):
         load = len(batch.ids) * self.world / self.batches.size
         time.sleep(self.clock.sleep_seconds(self.rank, self.step, computed - begin, load, self.method.cost.gradients))
         computed = self.control.wall()
-        self.activity.span(self.rank, "compute", begin, computed)
+        self.timeline.span(self.rank, "compute", begin, computed)
         if message is not None:
             self._send(message)
         stop = None
         while self.travelling and self.travelling[0].due == self.step:
             stop = self._receive(self.travelling.popleft(), step)
         now = self.control.wall()
-        self.activity.span(self.rank, "transfer", computed, now)
+        self.timeline.span(self.rank, "transfer", computed, now)
         self.control.advance(samples * self.method.cost.gradients, now, None)
         return stop
 
@@ -147,9 +147,9 @@ class ProcessCollective(SynchronousProcess):
         # Every collective in here is entered by all ranks, in this order: each gathers, though only rank 0 keeps it.
         totals = self._sum(self.oracle.totals.clone())
         weights = self._weights()
-        own_totals = torch.tensor(self.activity.totals(self.rank), dtype=torch.float64)
+        own_totals = torch.tensor(self.timeline.totals(self.rank), dtype=torch.float64)
         for rank, row in enumerate(self._rows(own_totals.to(self.oracle.device))):
-            self.activity.merge(rank, row.tolist())
+            self.timeline.merge(rank, row.tolist())
         self._gathered = {
             "weights": weights,
             "statistics": self._rows(self.statistics),
@@ -224,7 +224,7 @@ class ProcessCollective(SynchronousProcess):
             "totals": self.oracle.totals,
             "communication": self.communication.state_dict(),
             "step": self.step,
-            "activity": self.activity.state_dict(),
+            "activity": self.timeline.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -234,7 +234,7 @@ class ProcessCollective(SynchronousProcess):
         self.statistics.copy_(state["statistics"][rank])
         if rank == 0:
             self.oracle.totals.copy_(state["totals"])
-        self.activity.load_state_dict(state["activity"])
+        self.timeline.load_state_dict(state["activity"])
         self.step = state["step"]
         device = self.oracle.device
         self.communication.load_state_dict(state["communication"])

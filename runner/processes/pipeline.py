@@ -33,7 +33,7 @@ from runner.loop.train_control import CHECK_EVERY, TrainControl, synchronize
 from runner.processes.p2p_channel import P2PChannel, Received, gather_bytes
 from runner.processes.rendezvous import Rendezvous
 from runner.processes.synchronous import SynchronousProcess
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 
 
 class ProcessPipeline(SynchronousProcess):
@@ -46,7 +46,7 @@ class ProcessPipeline(SynchronousProcess):
         oracle: of the whole network; of its weights only this module's piece is kept up to date.
         batches: the run's batches.
         control: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
-        activity: what each module did when; ranks other than 0 tell rank 0 their totals.
+        timeline: what each module did when; ranks other than 0 tell rank 0 their totals.
         clock: the delays of computing that this run acts with real sleeps.
     """
 
@@ -59,10 +59,10 @@ class ProcessPipeline(SynchronousProcess):
         oracle: NetworkOracle,
         batches: Batches,
         control: TrainControl,
-        activity: Activity,
+        timeline: Timeline,
         clock: Clock,
     ) -> None:
-        super().__init__(rendezvous, oracle=oracle, batches=batches, control=control, activity=activity)
+        super().__init__(rendezvous, oracle=oracle, batches=batches, control=control, timeline=timeline)
         self.method = method
         self.partition = partition
         self.last = self.rank == self.world - 1
@@ -144,20 +144,20 @@ class ProcessPipeline(SynchronousProcess):
     def _receive(self, channel: P2PChannel) -> Received:
         begin = self.control.wall()
         received = channel.receive()
-        self.activity.span(self.rank, "wait", begin, received.sent)
-        self.activity.span(self.rank, "transfer", received.sent, self.control.wall())
+        self.timeline.span(self.rank, "wait", begin, received.sent)
+        self.timeline.span(self.rank, "transfer", received.sent, self.control.wall())
         return received
 
     def _send(self, channel: P2PChannel, values: Tensor | None, flag: bool) -> None:
         begin = self.control.wall()
         channel.send(values, flag)
-        self.activity.span(self.rank, "transfer", begin, self.control.wall())
+        self.timeline.span(self.rank, "transfer", begin, self.control.wall())
 
     def _computed(self, begin: float, share: float) -> None:
         synchronize(self.oracle.totals)
         took = self.control.wall() - begin
         time.sleep(self.clock.sleep_seconds(self.rank, self.step, took, share))
-        self.activity.span(self.rank, "compute", begin, self.control.wall())
+        self.timeline.span(self.rank, "compute", begin, self.control.wall())
 
     def _loss(self) -> Tensor | None:
         """Return the last module's sums, on all ranks, when it is time to look whether the loss is finite."""
@@ -183,7 +183,7 @@ class ProcessPipeline(SynchronousProcess):
         if self.rank:
             return None
         for rank, state in enumerate(states):
-            self.activity.merge(rank, state["activity"])
+            self.timeline.merge(rank, state["activity"])
         self._take(
             {
                 "methods": [state["method"] for state in states],
@@ -211,7 +211,7 @@ class ProcessPipeline(SynchronousProcess):
             "totals": self.oracle.totals.clone(),
             "held": [delta for delta in self.held or [] if delta is not None],
             "peak": self.stage.peak,
-            "activity": self.activity.totals(self.rank),
+            "activity": self.timeline.totals(self.rank),
         }
 
     def columns(self) -> dict[str, float]:
@@ -236,7 +236,7 @@ class ProcessPipeline(SynchronousProcess):
             **self._gathered,
             "totals": self.oracle.totals,
             "step": self.step,
-            "activity": self.activity.state_dict(),
+            "activity": self.timeline.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -254,4 +254,4 @@ class ProcessPipeline(SynchronousProcess):
             self.held = [found[0].to(device) if found else None]
         self._take({name: state[name] for name in ("methods", "kept", "statistics", "totals", "travelling", "peaks")})
         self.step = state["step"]
-        self.activity.load_state_dict(state["activity"])
+        self.timeline.load_state_dict(state["activity"])

@@ -37,7 +37,7 @@ from runner.processes.links import Link
 from runner.processes.message_buffer import BATCH, RESTORE, SHARD
 from runner.processes.worker import STATISTICS, push_fields
 from runner.run_folder.recorder import Recorder
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 
 log = logging.getLogger("dcrun")
 
@@ -51,7 +51,7 @@ class ProcessServer(ServerBase):
         replica: holds the initial weights.
         batches: the run's batches, leased one by one.
         control: counts, evaluation, checkpoints.
-        activity: what each worker did when.
+        timeline: what each worker did when.
         find_lost: see `FindLost`.
         clock: delays that are acted with real sleeps.
         recorder: writes down the order of messages; None if nobody asked for it.
@@ -66,7 +66,7 @@ class ProcessServer(ServerBase):
         replica: Replica,
         batches: Batches,
         control: TrainControl,
-        activity: Activity,
+        timeline: Timeline,
         find_lost: FindLost = list,
         clock: Clock,
         recorder: Recorder | None = None,
@@ -81,7 +81,7 @@ class ProcessServer(ServerBase):
             totals=torch.zeros(3, dtype=torch.float64),
             batches=batches,
             control=control,
-            activity=activity,
+            timeline=timeline,
             recorder=recorder,
             compiled=compiled,
         )
@@ -186,7 +186,7 @@ class ProcessServer(ServerBase):
         self.totals.add_(inbox.numbers[:3])
         now = self.control.wall()
         there = now - (time.perf_counter() - arrived)
-        seconds = self.activity.round_trip(worker, connection.sent_at, there, now, compute)
+        seconds = self.timeline.round_trip(worker, connection.sent_at, there, now, compute)
         connection.pushed_at = now
         self.count(push, now)
         return seconds
@@ -195,7 +195,7 @@ class ProcessServer(ServerBase):
         """Hold the barrier that all workers have come to."""
         begin = self.control.wall()
         for worker in self.connections.living():
-            self.activity.span(worker, "wait", min(self.connections[worker].pushed_at, begin), begin)
+            self.timeline.span(worker, "wait", min(self.connections[worker].pushed_at, begin), begin)
         for number, sizes in enumerate(self.rounds):
             turn = BarrierRound(
                 number,
@@ -204,7 +204,7 @@ class ProcessServer(ServerBase):
                 next_batch=self.leases.next,
                 connections=self.connections,
                 wall=self.control.wall,
-                activity=self.activity,
+                timeline=self.timeline,
             )
             if sizes.answer:
                 answers = turn.answers(self._drop, self._occupied)

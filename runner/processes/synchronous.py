@@ -17,7 +17,7 @@ from runner.loop.stop import PeerLost, Stop
 from runner.loop.train_control import TrainControl, synchronize
 from runner.processes.links import is_peers_fault, reason
 from runner.processes.rendezvous import Rendezvous
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 
 GO_ON, STOP = "go on", "stop"
 """What rank 0 tells the others after an evaluation."""
@@ -31,7 +31,7 @@ class SynchronousProcess(Executor):
         oracle: gradients.
         batches: the run's batches, one for each step of all ranks.
         control: counts, evaluation, checkpoints; on ranks other than 0 it only counts.
-        activity: what each worker did when, kept on rank 0.
+        timeline: what each worker did when, kept on rank 0.
 
     Attributes:
         step: number of the step that is being taken, or comes next.
@@ -44,14 +44,14 @@ class SynchronousProcess(Executor):
         oracle: NetworkOracle,
         batches: Batches,
         control: TrainControl,
-        activity: Activity,
+        timeline: Timeline,
     ) -> None:
         self.rendezvous = rendezvous
         self.rank, self.world = rendezvous.rank, rendezvous.world
         self.oracle = oracle
         self.batches = batches
         self.control = control
-        self.activity = activity
+        self.timeline = timeline
         self.step = 0
 
     def run(self) -> None:

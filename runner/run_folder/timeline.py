@@ -17,7 +17,7 @@ NOTABLE = 0.01
 TIMELINE_LINES = 1_000_000  # about 80 MB, enough for 160 epochs of CIFAR-10; longer runs keep totals, not every span
 
 
-class Activity:
+class Timeline:
     """Counts and times what the workers of a run do, in seconds of the run, virtual or measured.
 
     Call `flush` when the run starts: from then on full buffers are written to the file, so memory is bounded. Calls

@@ -23,7 +23,7 @@ from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
 from runner.loop.executor import Executor
 from runner.loop.train_control import TrainControl
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 
 
 class Travelling(NamedTuple):
@@ -45,7 +45,7 @@ class SimulatedCollective(Executor):
         batches: the run's batches of M times the batch size, cut into shares.
         clock: virtual durations.
         control: counts, evaluation, checkpoints.
-        activity: what each worker did when.
+        timeline: what each worker did when.
         compiled: fuse the update rule.
     """
 
@@ -58,7 +58,7 @@ class SimulatedCollective(Executor):
         batches: Batches,
         clock: Clock,
         control: TrainControl,
-        activity: Activity,
+        timeline: Timeline,
         compiled: bool = False,
     ) -> None:
         self.methods = methods
@@ -67,7 +67,7 @@ class SimulatedCollective(Executor):
         self.batches = batches
         self.clock = clock
         self.control = control
-        self.activity = activity
+        self.timeline = timeline
         replica = oracle.replica
         for rank, method in enumerate(methods):
             # A single copy lives in the replica itself, which saves copying the weights there for every gradient.
@@ -120,7 +120,7 @@ class SimulatedCollective(Executor):
             begin = self.now[rank]
             load = len(batch.ids) * self.workers / self.batches.size
             self.now[rank] += self.clock.compute_seconds(rank, self.step, load, method.cost.gradients)
-            self.activity.span(rank, "compute", begin, self.now[rank])
+            self.timeline.span(rank, "compute", begin, self.now[rank])
         if combined is not None:
             self._send(combined)
         while self.travelling and self.travelling[0].due == self.step:
@@ -167,9 +167,9 @@ class SimulatedCollective(Executor):
             seen = min(max(now, begin), arrival)
             hidden += seen - begin
             if now < begin:
-                self.activity.span(rank, "wait", now, begin)
+                self.timeline.span(rank, "wait", now, begin)
             if seen < arrival:
-                self.activity.span(rank, "transfer", seen, arrival)
+                self.timeline.span(rank, "transfer", seen, arrival)
             self.now[rank] = max(now, arrival)
         self.communication.add(self.transfer_seconds, hidden / self.workers)
         for method in self.methods:
@@ -217,7 +217,7 @@ class SimulatedCollective(Executor):
             # With what was combined: it was summed from weights that have moved on since.
             "travelling": [list(item) for item in self.travelling],
             "communication": self.communication.state_dict(),
-            "activity": self.activity.state_dict(),
+            "activity": self.timeline.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -235,4 +235,4 @@ class SimulatedCollective(Executor):
             for due, begin, arrival, combined in state["travelling"]
         )
         self.communication.load_state_dict(state["communication"])
-        self.activity.load_state_dict(state["activity"])
+        self.timeline.load_state_dict(state["activity"])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from algorithms.base import Layout, Round
 from runner.config.units import FLOAT_BYTES
 from runner.loop.clock import Clock
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import BARRIER, PUSH, Record
 
 
@@ -84,14 +84,14 @@ class ClockEvents:
 
     Args:
         clock: virtual durations.
-        activity: what each worker did when.
+        timeline: what each worker did when.
         layout: sizes of the messages.
         workers: number of workers M.
     """
 
-    def __init__(self, clock: Clock, activity: Activity, *, layout: Layout, workers: int) -> None:
+    def __init__(self, clock: Clock, timeline: Timeline, *, layout: Layout, workers: int) -> None:
         self.clock = clock
-        self.activity = activity
+        self.timeline = timeline
         self.pull_seconds = clock.transfer_seconds(FLOAT_BYTES * sum(layout.pull.values()))
         self.push_seconds = clock.transfer_seconds(FLOAT_BYTES * sum(layout.push.values()))
         self.tasks = [0] * workers
@@ -108,9 +108,9 @@ class ClockEvents:
         begin = now + self.pull_seconds
         end = begin + self._compute(worker, share, gradients)
         arrival = end + self.push_seconds
-        self.activity.span(worker, "transfer", now, begin)
-        self.activity.span(worker, "compute", begin, end)
-        self.activity.span(worker, "transfer", end, arrival)
+        self.timeline.span(worker, "transfer", now, begin)
+        self.timeline.span(worker, "compute", begin, end)
+        self.timeline.span(worker, "transfer", end, arrival)
         # Only the time is kept: the gradient is evaluated when its push is handled. It depends on what was pulled and
         # on the batch, not on when it is computed, so no gradient has to be stored while it is in flight.
         heapq.heappush(self.heap, (arrival, worker))
@@ -122,25 +122,25 @@ class ClockEvents:
         """
         now, answered = self.free, [part for part in rounds if part.answer]
         for worker, since in enumerate(self.since):
-            self.activity.span(worker, "wait", since, now)
+            self.timeline.span(worker, "wait", since, now)
         for part in rounds:
             heard = now + self.clock.transfer_seconds(FLOAT_BYTES * sum(part.broadcast.values()))
             arrivals = []
             for worker, share in enumerate(shares):
-                self.activity.span(worker, "transfer", now, heard)
+                self.timeline.span(worker, "transfer", now, heard)
                 if not part.answer:
                     continue
                 end = heard + self._compute(worker, share, gradients / len(answered))
                 arrival = end + self.clock.transfer_seconds(FLOAT_BYTES * sum(part.answer.values()))
-                self.activity.span(worker, "compute", heard, end)
-                self.activity.span(worker, "transfer", end, arrival)
+                self.timeline.span(worker, "compute", heard, end)
+                self.timeline.span(worker, "transfer", end, arrival)
                 arrivals.append((arrival, worker))
             # The server takes answers in the order of arrival; their sum is in the order of the shards all the same.
             for arrival, _ in sorted(arrivals):
                 self._handle(arrival)
             now = self.free = max(heard, self.free)
             for arrival, worker in arrivals:
-                self.activity.span(worker, "wait", arrival, now)
+                self.timeline.span(worker, "wait", arrival, now)
         return now
 
     def _compute(self, worker: int, share: float, gradients: float) -> float:
@@ -157,7 +157,7 @@ class ClockEvents:
         """See `Events.next`; ties go to the worker with the smaller number."""
         arrival, worker = heapq.heappop(self.heap)
         handled = self._handle(arrival)
-        self.activity.span(worker, "wait", arrival, handled)
+        self.timeline.span(worker, "wait", arrival, handled)
         self.since[worker] = handled
         return Event(PUSH, worker, handled)
 
@@ -183,13 +183,13 @@ class TraceEvents:
 
     Args:
         records: of the trace.
-        activity: what each worker did when.
+        timeline: what each worker did when.
         workers: number of workers M.
     """
 
-    def __init__(self, records: list[Record], activity: Activity, *, workers: int) -> None:
+    def __init__(self, records: list[Record], timeline: Timeline, *, workers: int) -> None:
         self.records = records
-        self.activity = activity
+        self.timeline = timeline
         self.position = 0
         self.replied = [0.0] * workers
 
@@ -219,7 +219,7 @@ class TraceEvents:
         record = self.records[self.position]
         self.position += 1
         if record.kind == PUSH:
-            self.activity.round_trip(
+            self.timeline.round_trip(
                 record.worker, self.replied[record.worker], record.time - record.waited, record.time, record.compute
             )
         return Event(record.kind, record.worker, record.time, record)

@@ -32,7 +32,7 @@ from runner.loop.pipeline_schedule import (
     restore_module,
 )
 from runner.loop.train_control import TrainControl
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 
 
 class SimulatedPipeline(Executor):
@@ -46,7 +46,7 @@ class SimulatedPipeline(Executor):
         batches: the run's batches.
         clock: virtual durations.
         control: counts, evaluation, checkpoints.
-        activity: what each module did when.
+        timeline: what each module did when.
         directions: compares gradients with those of back-propagation, None to save the effort.
     """
 
@@ -60,7 +60,7 @@ class SimulatedPipeline(Executor):
         batches: Batches,
         clock: Clock,
         control: TrainControl,
-        activity: Activity,
+        timeline: Timeline,
         directions: Directions | None = None,
     ) -> None:
         self.methods = methods
@@ -70,7 +70,7 @@ class SimulatedPipeline(Executor):
         self.batches = batches
         self.clock = clock
         self.control = control
-        self.activity = activity
+        self.timeline = timeline
         self.directions = directions
         for rank, (method, stage) in enumerate(zip(methods, partition.stages, strict=True)):
             method.setup(stage.weights, partition.stage_info(rank))
@@ -125,9 +125,9 @@ class SimulatedPipeline(Executor):
         now = self.now[rank]
         begin = min(max(now, sent), until)
         if now < begin:
-            self.activity.span(rank, "wait", now, begin)
+            self.timeline.span(rank, "wait", now, begin)
         if max(now, begin) < until:
-            self.activity.span(rank, "transfer", max(now, begin), until)
+            self.timeline.span(rank, "transfer", max(now, begin), until)
         self.now[rank] = max(now, until)
 
     def _clock_forward(self, seconds: list[float], size: int) -> None:
@@ -137,7 +137,7 @@ class SimulatedPipeline(Executor):
                 self._wait(rank, sent + self.clock.transfer_seconds(self.partition.nbytes(rank - 1, size)), sent)
             begin = self.now[rank]
             self.now[rank] += seconds[rank] * FORWARD_SHARE
-            self.activity.span(rank, "compute", begin, self.now[rank])
+            self.timeline.span(rank, "compute", begin, self.now[rank])
 
     def _clock_backward(self, seconds: list[float], size: int) -> None:
         over = self.now[-1]
@@ -152,7 +152,7 @@ class SimulatedPipeline(Executor):
             again = FORWARD_SHARE * self.methods[0].replays if rank < self.workers - 1 else 0.0
             begin = self.now[rank]
             self.now[rank] += seconds[rank] * (1 - FORWARD_SHARE + again)
-            self.activity.span(rank, "compute", begin, self.now[rank])
+            self.timeline.span(rank, "compute", begin, self.now[rank])
             if rank:
                 self.arrivals[rank] = self.now[rank] + self.clock.transfer_seconds(
                     self.partition.nbytes(rank - 1, size)
@@ -193,7 +193,7 @@ class SimulatedPipeline(Executor):
             "step": self.step,
             "peaks": [stage.peak for stage in self.partition.stages],
             "directions": None if self.directions is None else self.directions.state_dict(),
-            "activity": self.activity.state_dict(),
+            "activity": self.timeline.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -212,4 +212,4 @@ class SimulatedPipeline(Executor):
         self.step = state["step"]
         if self.directions is not None and state["directions"] is not None:
             self.directions.load_state_dict(state["directions"])
-        self.activity.load_state_dict(state["activity"])
+        self.timeline.load_state_dict(state["activity"])

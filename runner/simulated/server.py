@@ -24,7 +24,7 @@ from runner.loop.batches import Batches
 from runner.loop.server_base import ServerBase
 from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import BARRIER, LOST, RESUMED, Record
 from runner.simulated.events import Event, Events
 
@@ -39,7 +39,7 @@ class SimulatedServer(ServerBase):
         batches: the run's batches, leased one by one.
         events: says which message is handled next.
         control: counts, evaluation, checkpoints.
-        activity: what each worker did when.
+        timeline: what each worker did when.
         recorder: writes down the order of messages; None where nobody asked for it.
         compiled: fuse the server's update rule.
     """
@@ -53,7 +53,7 @@ class SimulatedServer(ServerBase):
         batches: Batches,
         events: Events,
         control: TrainControl,
-        activity: Activity,
+        timeline: Timeline,
         recorder: Recorder | None = None,
         compiled: bool = False,
     ) -> None:
@@ -66,7 +66,7 @@ class SimulatedServer(ServerBase):
             totals=oracle.totals,
             batches=batches,
             control=control,
-            activity=activity,
+            timeline=timeline,
             recorder=recorder,
             compiled=compiled,
         )

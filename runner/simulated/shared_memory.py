@@ -27,7 +27,7 @@ from runner.loop.batches import Batches, Leases, coordinate_generator
 from runner.loop.clock import Clock
 from runner.loop.executor import Executor
 from runner.loop.train_control import TrainControl
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 from runner.simulated.memory_worker import MemoryWorker, coordinates_within, piece_bounds, piece_count
 
 
@@ -41,7 +41,7 @@ class SimulatedMemory(Executor):
         batches: the run's batches, leased one by one.
         clock: virtual durations.
         control: counts, evaluation, checkpoints.
-        activity: what each worker did when.
+        timeline: what each worker did when.
         seed: the run's seed, for the coordinates.
     """
 
@@ -54,7 +54,7 @@ class SimulatedMemory(Executor):
         batches: Batches,
         clock: Clock,
         control: TrainControl,
-        activity: Activity,
+        timeline: Timeline,
         seed: int,
     ) -> None:
         self.method = method
@@ -62,7 +62,7 @@ class SimulatedMemory(Executor):
         self.batches = batches
         self.clock = clock
         self.control = control
-        self.activity = activity
+        self.timeline = timeline
         self.seed = seed
         replica = oracle.replica
         method.start(replica.weights.clone(), workers)
@@ -120,8 +120,8 @@ class SimulatedMemory(Executor):
             share = len(shard.ids) / self.batches.size
             seconds = self.clock.compute_seconds(worker, own.tasks, share, self.method.barrier_cost.gradients)
             own.tasks += 1
-            self.activity.span(worker, "wait", self.waiting[worker], met)
-            self.activity.span(worker, "compute", met, met + seconds)
+            self.timeline.span(worker, "wait", self.waiting[worker], met)
+            self.timeline.span(worker, "compute", met, met + seconds)
             ends.append(met + seconds)
         self.method.snapshot(total.div_(self.batches.samples))
         self.control.spend(self.batches.samples * self.method.barrier_cost.gradients, max(ends))
@@ -129,7 +129,7 @@ class SimulatedMemory(Executor):
         # Before anyone starts: a worker that starts may be the first to wait for the next barrier.
         self.waiting.clear()
         for worker, end in enumerate(ends):
-            self.activity.span(worker, "wait", end, max(ends))
+            self.timeline.span(worker, "wait", end, max(ends))
             self._start_task(worker, max(ends))
 
     def _read_piece(self, worker: int) -> None:
@@ -147,8 +147,8 @@ class SimulatedMemory(Executor):
         computing = self.clock.compute_seconds(worker, own.tasks, share, self.method.evaluations(batch.number))
         own.tasks += 1
         own.writing, own.piece, own.end = True, 0, begin + computing
-        self.activity.span(worker, "transfer", own.begin, begin)
-        self.activity.span(worker, "compute", begin, own.end)
+        self.timeline.span(worker, "transfer", own.begin, begin)
+        self.timeline.span(worker, "compute", begin, own.end)
         generator = coordinate_generator(self.seed, batch.number)
         chosen = self.method.coordinates(self.method.w.numel(), generator)
         own.coordinates = None if chosen is None else chosen.to(self.method.w.device)
@@ -176,7 +176,7 @@ class SimulatedMemory(Executor):
         if own.piece < pieces:
             heapq.heappush(self.heap, (own.end + seconds * (own.piece + 1) / pieces, worker))
             return False
-        self.activity.span(worker, "transfer", own.end, now)
+        self.timeline.span(worker, "transfer", own.end, now)
         self._finish_update(worker, now)
         self._start_task(worker, now)
         return True
@@ -197,7 +197,7 @@ class SimulatedMemory(Executor):
         batch = self.leases.done(worker)
         running_average(self.statistics, own.statistics)
         staleness = control.updates - own.version
-        self.activity.staleness(worker, staleness)
+        self.timeline.staleness(worker, staleness)
         own.v = None
         gradients = len(batch.ids) * self.method.evaluations(batch.number)
         control.advance(gradients, now, self.oracle.totals, staleness)
@@ -232,7 +232,7 @@ class SimulatedMemory(Executor):
             "leases": self.leases.state_dict(),
             "heap": list(self.heap),
             "waiting": dict(self.waiting),
-            "activity": self.activity.state_dict(),
+            "activity": self.timeline.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -246,5 +246,5 @@ class SimulatedMemory(Executor):
         self.leases.load_state_dict(state["leases"])
         self.heap = [(time, worker) for time, worker in state["heap"]]
         self.waiting = {int(worker): time for worker, time in state["waiting"].items()}
-        self.activity.load_state_dict(state["activity"])
+        self.timeline.load_state_dict(state["activity"])
         self._resumed = True

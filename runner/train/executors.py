@@ -32,7 +32,7 @@ from runner.processes.server import ProcessServer
 from runner.processes.shared_memory import MemoryServer, MemoryWorker
 from runner.processes.worker import WorkerProcess
 from runner.run_folder.recorder import Recorder
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import Trace
 from runner.simulated.collective import SimulatedCollective
 from runner.simulated.events import ClockEvents, Events, TraceEvents
@@ -109,7 +109,7 @@ def _common(components: RunComponents, control: TrainControl) -> dict[str, Any]:
         "oracle": components.oracle,
         "batches": components.batches,
         "control": control,
-        "activity": Activity(components.workers),
+        "timeline": Timeline(components.workers),
     }
 
 
@@ -120,10 +120,10 @@ def _simulated_server(
     workers, common = components.workers, _common(components, control)
     events: Events
     if trace is not None:
-        events = TraceEvents(trace.records, common["activity"], workers=workers)
+        events = TraceEvents(trace.records, common["timeline"], workers=workers)
     else:
         layout = method.layout(components.parameters)
-        events = ClockEvents(components.clock(), common["activity"], layout=layout, workers=workers)
+        events = ClockEvents(components.clock(), common["timeline"], layout=layout, workers=workers)
     recorder: Recorder | None = None if folder is None else components.recorder(folder)
     compiled = components.cfg.run.compile
     return SimulatedServer(method, workers=workers, events=events, recorder=recorder, compiled=compiled, **common)
@@ -178,7 +178,7 @@ def _process_server(
         replica=components.oracle.replica,
         batches=components.batches,
         control=control,
-        activity=Activity(components.workers),
+        timeline=Timeline(components.workers),
         find_lost=rank.find_lost,
         clock=components.clock(),
         # In which order processes read and write a shared memory, nobody knows: nothing of it can be recorded.

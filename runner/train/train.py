@@ -63,7 +63,7 @@ def train(
             executor.load_state_dict(saved["executor"])
         # Last, so that the display begins at the numbers that were restored.
         writer.start(_facts(components), None if saved is None else saved["tracker"])
-        executor.activity.flush(folder)
+        executor.timeline.flush(folder)
         status, code, error = "completed", 0, {}
         try:
             executor.run()
@@ -145,7 +145,7 @@ def _results(components: RunComponents, control: TrainControl, executor: Executo
     # As arrays, which may be views of one vector: the torch form of save_file wants a copy of each tensor.
     state = replica.state_dict(weights, statistics, control.updates)
     save_file({name: tensor.numpy() for name, tensor in state.items()}, folder / "weights.safetensors")
-    executor.activity.write(folder, control.seconds)
+    executor.timeline.write(folder, control.seconds)
     reached = {} if control.target_loss is None else {"epochs_to_target": control.epochs_to_target}
     return reached | {
         "workers_lost": executor.workers_lost,
@@ -158,7 +158,7 @@ def _results(components: RunComponents, control: TrainControl, executor: Executo
         "peak_memory_bytes": machine.peak_memory_bytes(components.device),
         "weights_sha256": weights_sha256(replica.named_weights(weights)),
         "buffers_sha256": weights_sha256(replica.named_statistics(statistics)),
-        **executor.activity.slowest(control.seconds),
+        **executor.timeline.slowest(control.seconds),
         **executor.columns(),
         **components.measure(weights, executor),
     }

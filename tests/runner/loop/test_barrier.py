@@ -75,7 +75,7 @@ def test_three_workers_worked_out_by_hand(tmp_path: Path):
     assert trial.control.seconds == 32
     assert [row["epoch"] for row in trial.notes.rows] == [1, 2, 3, 4], "a barrier's passes are counted when it is over"
     assert [row["seconds"] for row in trial.notes.rows] == [8, 16, 24, 32]
-    report = trial.executor.activity.report(32.0)
+    report = trial.executor.timeline.report(32.0)
     assert [worker["gradients"] for worker in report["workers"]] == [6, 4, 4]
     assert [worker["utilization"] for worker in report["workers"]] == [14 / 32, 20 / 32, 1.0]
     assert [worker["waiting"] for worker in report["workers"]] == [14 / 32, 8 / 32, 0.0]
@@ -174,7 +174,7 @@ def test_barriers_without_rounds_are_free(tmp_path: Path):
     executor.server.barrier_every = 3
     executor.leases.quota = 3
     staleness: list[int] = []
-    executor.activity.staleness = lambda worker, value: staleness.append(value)
+    executor.timeline.staleness = lambda worker, value: staleness.append(value)
     trial.run()
     # Each worker pulls once before each barrier: seconds 1, 2, 4; then 5, 6, 8; then two are left.
     assert staleness == [0, 1, 2, 0, 1, 2, 0, 1]

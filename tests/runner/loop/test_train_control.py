@@ -9,7 +9,7 @@ from runner.gradients.evaluate import Score
 from runner.loop.schedule import Schedule
 from runner.loop.stop import PeerLost, Stop
 from runner.loop.train_control import CHECK_EVERY, TrainControl
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 from tests.trial import Notes
 
 
@@ -17,7 +17,7 @@ class Executor:
     """What `TrainControl` needs of whoever drives it."""
 
     def __init__(self) -> None:
-        self.activity = Activity(1)
+        self.timeline = Timeline(1)
 
     def columns(self) -> dict[str, float]:
         return {}
@@ -52,7 +52,7 @@ class Fixture:
 
     def update(self, samples: float = 5, loss: float = 2.0, errors: float = 1.0, finished: bool = False) -> None:
         self.totals += torch.tensor([loss * samples, errors, samples], dtype=torch.float64)
-        self.executor.activity.staleness(0, self.control.updates)
+        self.executor.timeline.staleness(0, self.control.updates)
         self.control.advance(samples, self.control.seconds + 1, self.totals, staleness=self.control.updates)
         if self.control.due(finished):
             nothing = torch.empty(0)

@@ -12,7 +12,7 @@ from runner.processes import connections
 from runner.processes.barrier_round import BarrierRound
 from runner.processes.connections import Connections
 from runner.processes.message_buffer import ROUND, MessageBuffer
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 from tests.runner.processes.test_connections import PULL, PUSH, Wire, read
 
 SIZES = Round({"w": 1}, {"sum": 1})
@@ -38,7 +38,7 @@ class Stage:
             next_batch=11,
             connections=self.connections,
             wall=lambda: 1.0,
-            activity=Activity(workers),
+            timeline=Timeline(workers),
         )
         self.answers: dict[int, Any] = {}
         self.thread = threading.Thread(target=self._run, daemon=True)

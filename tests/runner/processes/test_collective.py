@@ -10,7 +10,7 @@ from runner.processes.async_collective import AsyncCollective
 from runner.processes.collective import ProcessCollective
 from runner.processes.rendezvous import Rendezvous, file_rendezvous, join_group
 from runner.run_folder.jsonl import read_lines
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 from runner.train.build import build_run
 from tests.trial import Notes, compose, run_in
 
@@ -102,7 +102,7 @@ def test_computing_hides_communication(alone: Rendezvous, tmp_path: Path, delay:
         oracle=components.oracle,
         batches=components.batches,
         control=components.train_control(logger=Notes(), folder=tmp_path, save=lambda updates, state: None),
-        activity=Activity(1),
+        timeline=Timeline(1),
         clock=components.clock(),
     )
     executor.combiner = AsyncCollective("mean", 1, background=bool(delay), extra_seconds=0.3)

@@ -16,7 +16,7 @@ from runner.loop.stop import PeerLost, Stop
 from runner.loop.train_control import TrainControl
 from runner.processes.message_buffer import BATCH, STOP, MessageBuffer
 from runner.processes.server import ProcessServer
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 from runner.train import build
 from tests.trial import Notes, QuadraticOracle, compose
 
@@ -94,7 +94,7 @@ class Stage:
             replica=replica,
             batches=components.batches,
             control=self.control,
-            activity=Activity(workers),
+            timeline=Timeline(workers),
             find_lost=self._find_lost,
             clock=components.clock(),
         )

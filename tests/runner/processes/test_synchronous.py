@@ -59,8 +59,8 @@ class Rank(SynchronousProcess):
         oracle: Any = Oracle()
         batches: Any = range(STEPS)
         control: Any = Control()
-        activity: Any = None
-        super().__init__(rendezvous, oracle=oracle, batches=batches, control=control, activity=activity)
+        timeline: Any = None
+        super().__init__(rendezvous, oracle=oracle, batches=batches, control=control, timeline=timeline)
         self.noted: Control = control
         self.act = act
 

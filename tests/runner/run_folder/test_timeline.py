@@ -5,28 +5,28 @@ import pytest
 
 import runner.run_folder.timeline
 from runner.run_folder.console import slowest_line
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 
 
 def rows(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "timeline.jsonl").read_text().splitlines()]
 
 
-def busy(activity: Activity, rounds: int, first: int = 0) -> None:
+def busy(timeline: Timeline, rounds: int, first: int = 0) -> None:
     """Each round of 4 s: worker 0 computes for 3 s and waits for 1 s, worker 1 computes 1 s, sends 1 s and pushes."""
     for number in range(first, first + rounds):
         start = 4.0 * number
-        activity.span(0, "compute", start, start + 3.0)
-        activity.span(0, "wait", start + 3.0, start + 4.0)
-        activity.span(1, "compute", start, start + 1.0)
-        activity.span(1, "transfer", start + 1.0, start + 2.0)
-        activity.staleness(1, number % 3)
+        timeline.span(0, "compute", start, start + 3.0)
+        timeline.span(0, "wait", start + 3.0, start + 4.0)
+        timeline.span(1, "compute", start, start + 1.0)
+        timeline.span(1, "transfer", start + 1.0, start + 2.0)
+        timeline.staleness(1, number % 3)
 
 
 def test_report_by_hand():
-    activity = Activity(2)
-    busy(activity, 5)
-    report = activity.report(20.0)
+    timeline = Timeline(2)
+    busy(timeline, 5)
+    report = timeline.report(20.0)
     assert report["workers"] == [
         {"worker": 0, "utilization": 0.75, "transferring": 0.0, "waiting": 0.25, "gradients": 5}
         | {"staleness_mean": None, "staleness_max": None},
@@ -38,55 +38,55 @@ def test_report_by_hand():
 
 
 def test_spans_beyond_the_end_are_cut():
-    activity = Activity(1)
-    activity.span(0, "compute", 0.0, 6.0)
-    activity.span(0, "compute", 6.0, 14.0)
-    activity.span(0, "transfer", 14.0, 15.0)
-    (row,) = activity.report(10.0)["workers"]
+    timeline = Timeline(1)
+    timeline.span(0, "compute", 0.0, 6.0)
+    timeline.span(0, "compute", 6.0, 14.0)
+    timeline.span(0, "transfer", 14.0, 15.0)
+    (row,) = timeline.report(10.0)["workers"]
     assert (row["utilization"], row["transferring"]) == (1.0, 0.0)
-    assert activity.report(0.0)["workers"][0]["utilization"] == 0.0
+    assert timeline.report(0.0)["workers"][0]["utilization"] == 0.0
 
 
 def test_window_is_since_the_last_call():
-    activity = Activity(2)
-    assert activity.staleness_since_last() == (0.0, 0)
+    timeline = Timeline(2)
+    assert timeline.staleness_since_last() == (0.0, 0)
     for value in (1, 2, 6):
-        activity.staleness(0, value)
-    assert activity.staleness_since_last() == (3.0, 6)
-    activity.staleness(1, 1)
-    assert activity.staleness_since_last() == (1.0, 1)
-    assert activity.staleness_since_last() == (0.0, 0)
+        timeline.staleness(0, value)
+    assert timeline.staleness_since_last() == (3.0, 6)
+    timeline.staleness(1, 1)
+    assert timeline.staleness_since_last() == (1.0, 1)
+    assert timeline.staleness_since_last() == (0.0, 0)
 
 
 def test_timeline_has_every_span_once_and_in_order(tmp_path):
-    activity = Activity(2)
-    busy(activity, 2)
-    activity.flush(tmp_path)
-    busy(activity, 1, first=2)
-    activity.flush(tmp_path)
-    activity.flush(tmp_path)
+    timeline = Timeline(2)
+    busy(timeline, 2)
+    timeline.flush(tmp_path)
+    busy(timeline, 1, first=2)
+    timeline.flush(tmp_path)
+    timeline.flush(tmp_path)
     assert len(rows(tmp_path)) == 12
     assert rows(tmp_path)[-1] == {"worker": 1, "what": "transfer", "start": 9.0, "end": 10.0}
 
 
 def test_a_new_run_starts_a_new_timeline(tmp_path):
     (tmp_path / "timeline.jsonl").write_text('{"worker": 9}\n')
-    activity = Activity(1)
-    activity.span(0, "wait", 0.0, 1e-7)
-    activity.flush(tmp_path)
+    timeline = Timeline(1)
+    timeline.span(0, "wait", 0.0, 1e-7)
+    timeline.flush(tmp_path)
     assert rows(tmp_path) == [{"worker": 0, "what": "wait", "start": 0, "end": 1e-7}]
 
 
 def test_memory_and_file_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(runner.run_folder.timeline, "BUFFERED_LINES", 10)
     monkeypatch.setattr(runner.run_folder.timeline, "TIMELINE_LINES", 25)
-    activity = Activity(1)
-    activity.flush(tmp_path)
+    timeline = Timeline(1)
+    timeline.flush(tmp_path)
     for number in range(40):
-        activity.span(0, "compute", number, number + 1)
-        assert len(activity._pending) < 10
+        timeline.span(0, "compute", number, number + 1)
+        assert len(timeline._pending) < 10
     assert len(rows(tmp_path)) == 20
-    activity.write(tmp_path, 40.0)
+    timeline.write(tmp_path, 40.0)
     assert len(rows(tmp_path)) == 25
     report = json.loads((tmp_path / "workers.json").read_text())
     assert (report["timeline_lines"], report["timeline_dropped"]) == (25, 15)
@@ -99,11 +99,11 @@ def test_resumed_timeline_equals_unbroken(tmp_path, flushed):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
     stopped.mkdir()
-    straight = Activity(2)
+    straight = Timeline(2)
     busy(straight, 6)
     straight.write(whole, 24.0)
 
-    killed = Activity(2)
+    killed = Timeline(2)
     if flushed:
         killed.flush(stopped)
     busy(killed, 4)
@@ -113,7 +113,7 @@ def test_resumed_timeline_equals_unbroken(tmp_path, flushed):
     with open(stopped / "timeline.jsonl", "a") as file:
         file.write('{"worker": 0, "wh')
 
-    resumed = Activity(2)
+    resumed = Timeline(2)
     resumed.load_state_dict(state)
     busy(resumed, 2, first=4)
     resumed.write(stopped, 24.0)
@@ -124,7 +124,7 @@ def test_resumed_timeline_equals_unbroken(tmp_path, flushed):
 
 def test_state_of_another_cluster_is_refused():
     with pytest.raises(ValueError, match=r"cluster\.workers=3: the checkpoint has 2 workers; allowed: 2"):
-        Activity(3).load_state_dict(Activity(2).state_dict())
+        Timeline(3).load_state_dict(Timeline(2).state_dict())
 
 
 @pytest.mark.parametrize(
@@ -132,26 +132,26 @@ def test_state_of_another_cluster_is_refused():
 )
 def test_impossible_spans_are_refused(span):
     with pytest.raises(ValueError, match="allowed: "):
-        Activity(1).span(0, *span)
+        Timeline(1).span(0, *span)
 
 
 def test_summary_without_waiting():
-    activity = Activity(2)
-    activity.span(0, "compute", 0.0, 4.0)
-    activity.span(1, "compute", 0.0, 5.1)  # a gradient that the run's end cuts off
-    slow = activity.slowest(5.0)
+    timeline = Timeline(2)
+    timeline.span(0, "compute", 0.0, 4.0)
+    timeline.span(1, "compute", 0.0, 5.1)  # a gradient that the run's end cuts off
+    slow = timeline.slowest(5.0)
     assert slow["slowest"]["waiting_share"] is None
     assert "waiting" not in slowest_line({**slow, "clock": "virtual"})
 
 
 def test_the_slowest_worker_is_named():
-    activity = Activity(3)
+    timeline = Timeline(3)
     for worker, seconds in enumerate((1.0, 4.0, 2.0)):
-        activity.span(worker, "compute", 0.0, seconds)
-        activity.span(worker, "wait", seconds, 5.0)
-    activity.staleness(1, 4)
-    activity.staleness(1, 5)
-    slow = activity.slowest(5.0)
+        timeline.span(worker, "compute", 0.0, seconds)
+        timeline.span(worker, "wait", seconds, 5.0)
+    timeline.staleness(1, 4)
+    timeline.staleness(1, 5)
+    slow = timeline.slowest(5.0)
     assert slow["slowest"] == {
         "worker": 1,
         "seconds_per_gradient": 4.0,
@@ -161,7 +161,7 @@ def test_the_slowest_worker_is_named():
     assert slow["staleness_by_worker"] == [None, 4.5, None]
     line = slowest_line({**slow, "clock": "virtual"})
     assert line == "worker 1: 4 virtual s a gradient, 2.00 x the median; its own waiting is 12 % of that of all workers"
-    assert Activity(1).slowest(5.0) == {}
-    other = Activity(3)
-    other.merge(1, activity.totals(1))
+    assert Timeline(1).slowest(5.0) == {}
+    other = Timeline(3)
+    other.merge(1, timeline.totals(1))
     assert other.slowest(5.0)["slowest"]["worker"] == 1

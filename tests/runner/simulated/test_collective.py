@@ -35,7 +35,7 @@ def test_all_wait_for_the_slowest(tmp_path: Path):
     trial.run()
     assert seconds == [4.0, 8.0]
     assert float(trial.executor.weights()) == 9.0, "16, 12, 9: the mean gradient of three equal ones is w"
-    workers = trial.executor.activity.report(8.0)["workers"]
+    workers = trial.executor.timeline.report(8.0)["workers"]
     assert [worker["utilization"] for worker in workers] == [1.0, 0.5, 0.25]
     assert [worker["waiting"] for worker in workers] == [0.0, 0.5, 0.75]
     assert trial.control.samples_seen == 12
@@ -55,7 +55,7 @@ def test_an_all_reduce_follows_the_slowest(kind: str, seconds: float, tmp_path: 
     trial, seen = played(*network, folder=tmp_path)
     trial.run()
     assert seen == pytest.approx([4.0 + seconds, 8.0 + 2 * seconds])
-    workers = trial.executor.activity.report(seen[-1])["workers"]
+    workers = trial.executor.timeline.report(seen[-1])["workers"]
     assert [worker["transferring"] for worker in workers] == pytest.approx([2 * seconds / seen[-1]] * 3)
 
 
@@ -177,7 +177,7 @@ def test_combinations_travel_during_local_steps(
     assert row["hidden_seconds"] == pytest.approx(hidden)
     merged = 1 if delay else 2
     assert row["communication_seconds"] == pytest.approx(merged * 12 / bandwidth)
-    for worker in trial.executor.activity.report(seen[-1])["workers"]:
+    for worker in trial.executor.timeline.report(seen[-1])["workers"]:
         exposed = row["communication_seconds"] - row["hidden_seconds"]
         assert worker["transferring"] * seen[-1] == pytest.approx(exposed)
         assert worker["utilization"] * seen[-1] == pytest.approx(8.0)
@@ -202,7 +202,7 @@ def test_slow_workers_delay_only_missing_averages(tmp_path: Path):
     trial.run()
     # The fast ones are at 5 when they need what is there at 9; the slow one is at 10 then.
     assert seen == pytest.approx([2, 4, 6, 8, 10, 12, 14, 16])
-    fast = trial.executor.activity.report(16.0)["workers"][1]
+    fast = trial.executor.timeline.report(16.0)["workers"][1]
     assert fast["waiting"] * 16 == pytest.approx(3.0)
     assert fast["transferring"] * 16 == pytest.approx(1.0)
     # The slow worker hid the whole second, the others none of it.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from runner.loop.train_control import TrainControl
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.recorder import Recorder
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import LOST, PUSH, RESUMED, Trace
 from runner.simulated.events import Event, TraceEvents
 from runner.simulated.server import SimulatedServer
@@ -68,7 +68,7 @@ class RandomEvents:
 
 
 def execute(
-    components: build.RunComponents, folder: Path, events: Any, activity: Activity, recorder: Recorder | None
+    components: build.RunComponents, folder: Path, events: Any, timeline: Timeline, recorder: Recorder | None
 ) -> Any:
     torch.manual_seed(0)
     run = components.cfg.run
@@ -90,7 +90,7 @@ def execute(
         batches=components.batches,
         events=events,
         control=control,
-        activity=activity,
+        timeline=timeline,
         recorder=recorder,
     )
     server.run()
@@ -120,9 +120,9 @@ def test_a_replay_gives_the_bits_back(
         f"cluster.workers={workers}",
     )
     components = build.build_run(compose(*overrides))
-    activity = Activity(workers)
+    timeline = Timeline(workers)
     events = RandomEvents(random.Random(seed), workers, lossy)
-    sha, rows, server = execute(components, folder, events, activity, Recorder(folder, components.trace_facts()))
+    sha, rows, server = execute(components, folder, events, timeline, Recorder(folder, components.trace_facts()))
     trace = Trace.read(str(folder))
     pushes = [record for record in trace.records if record.kind == PUSH]
 
@@ -147,14 +147,14 @@ def test_a_replay_gives_the_bits_back(
         else:  # who was idle takes the batch, and pulls now
             break
     else:
-        histogram = activity.report(1.0)["staleness"]
+        histogram = timeline.report(1.0)["staleness"]
         assert histogram == {str(value): staleness.count(value) for value in sorted(set(staleness))}
 
     again = build.build_run(compose(*overrides))
-    replayed = Activity(workers)
+    replayed = Timeline(workers)
     same = TraceEvents(trace.records, replayed, workers=workers)
     sha_again, rows_again, server_again = execute(again, folder, same, replayed, None)
     assert sha_again == sha
     assert rows_again == rows
     assert server_again.workers_lost == server.workers_lost
-    assert replayed.report(1.0)["staleness"] == activity.report(1.0)["staleness"]
+    assert replayed.report(1.0)["staleness"] == timeline.report(1.0)["staleness"]

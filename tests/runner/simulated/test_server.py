@@ -79,7 +79,7 @@ def test_three_workers_worked_out_by_hand(
     assert trial.control.epoch == 1.0
     row = trial.notes.rows[-1]
     assert (row["staleness_mean"], row["staleness_max"]) == (13 / 8, 6)
-    report = trial.executor.activity.report(5.0)
+    report = trial.executor.timeline.report(5.0)
     assert [worker["gradients"] for worker in report["workers"]] == [5, 2, 1]
     assert [worker["utilization"] for worker in report["workers"]] == [1.0, 0.8, 0.8]
     assert report["staleness"] == {"0": 3, "1": 1, "2": 3, "6": 1}

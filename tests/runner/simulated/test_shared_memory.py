@@ -16,7 +16,7 @@ from runner.loop.clock import Clock
 from runner.loop.schedule import Schedule
 from runner.loop.train_control import TrainControl
 from runner.run_folder import checkpoint
-from runner.run_folder.timeline import Activity
+from runner.run_folder.timeline import Timeline
 from runner.simulated.memory_worker import PIECES
 from runner.simulated.shared_memory import SimulatedMemory
 from tests.trial import Trial, equal, train
@@ -77,7 +77,7 @@ def run(method: Counting, folder: Path, *, speeds: list[float], seconds: float, 
         ComputeConfig(distribution="constant", seconds=seconds, speeds=speeds),
         NetworkConfig(bandwidth=bandwidth),
     )
-    workers, activity = len(speeds), Activity(len(speeds))
+    workers, timeline = len(speeds), Timeline(len(speeds))
     schedule = Schedule(workers=workers, epochs=9, batch=1, kind="constant", lr=1.0)
     control = TrainControl(samples=8, epochs=9, eval_every=1e9, checkpoint_every=1e9, schedule=schedule, folder=folder)
     control.due = lambda finished=False: False
@@ -88,7 +88,7 @@ def run(method: Counting, folder: Path, *, speeds: list[float], seconds: float, 
         batches=Batches(samples=8, size=1, seed=0, epochs=9, total=total),
         clock=Clock(compute, StragglersConfig(), network, workers=workers, seed=0),
         control=control,
-        activity=activity,
+        timeline=timeline,
         seed=0,
     )
     executor.run()

@@ -136,7 +136,7 @@ def test_takes_hydra_configs():
         ({"compute": Compute(seconds=math.nan)}, "cluster.compute.seconds=nan: is out of range"),
         ({"compute": Compute(speeds=[1.0, 2.0])}, "cluster.compute.speeds=[1,2]: has 2 entries; allowed: one per"),
         ({"stragglers": Stragglers(extra=[3.0, 1.0])}, "cluster.stragglers.extra=[3,1]: "),
-        ({"stragglers": Stragglers(workers=[4])}, "cluster.stragglers.workers=[4]: 4 is"),
+        ({"stragglers": Stragglers(workers=[4])}, "cluster.stragglers.workers=[4]: there is no worker 4"),
         ({"network": Network(allreduce="tree")}, "cluster.network.allreduce=tree: "),
         ({"workers": 0}, "cluster.workers=0: "),
     ],

@@ -14,6 +14,8 @@ from algorithms.local_sgd import LocalSGD
 
 
 def rule(w: Tensor, g: Tensor, extra: Tensor | None, s: Tensor, *, scale: float) -> None:
+    # PyTorch would make a result's tensor longer, with a warning.
+    assert len(s) == len(w)
     torch.mul(g, scale, out=s)
     if extra is not None:
         s.mul_(extra)

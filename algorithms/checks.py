@@ -13,7 +13,7 @@ def in_range(name: str, value: float, low: float, high: float = float("inf"), *,
     if high != float("inf"):
         allowed = f"{low:g} <= {name} {'<' if open_high else '<='} {high:g}"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"algorithm.{name}={value}: is no number; allowed: {allowed}")
+        raise ValueError(f"algorithm.{name}={value}: is not a number; allowed: {allowed}")
     if not (low <= value <= high) or value == float("inf") or (open_high and value == high):
         raise ValueError(f"algorithm.{name}={value}: out of range; allowed: {allowed}")
     return value
@@ -48,7 +48,7 @@ def integer(name: str, value: int) -> int:
         ValueError: naming the key, the value and what is allowed.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"algorithm.{name}={value}: is no whole number; allowed: integers")
+        raise ValueError(f"algorithm.{name}={value}: is not a whole number; allowed: integers")
     return value
 
 

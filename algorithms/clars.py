@@ -50,7 +50,9 @@ class CLARS(LARS):
     ) -> None:
         super().__init__(eta=eta, momentum=momentum, weight_decay=weight_decay)
         if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
-            raise ValueError(f"algorithm.samples={samples}: no number of samples; allowed: integers from 1, or null")
+            raise ValueError(
+                f"algorithm.samples={samples}: is not a number of samples; allowed: integers from 1, or null"
+            )
         self.samples = samples
 
     def layout(self, n: int) -> dict[str, int]:

@@ -131,7 +131,7 @@ class DisDfSDCA(ParameterServer):
 
     def __init__(self, *, weight_decay: float = 0.1, sampling: str = "uniform", inner: int | None = None) -> None:
         if inner is not None and (isinstance(inner, bool) or not isinstance(inner, int) or inner < 1):
-            raise ValueError(f"algorithm.inner={inner}: is no number of pushes; allowed: integers from 1, or null")
+            raise ValueError(f"algorithm.inner={inner}: is not a number of pushes; allowed: integers from 1, or null")
         self.barrier_every = inner
         self.weight_decay = positive("weight_decay", weight_decay)
         self.sampling = one_of("sampling", sampling, SAMPLING)

@@ -119,7 +119,7 @@ def _scales(given: Mapping[str, float] | None) -> dict[str, float]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise ValueError(f"algorithm.layer_scale={given}: names no layers; allowed: {{<layer>:<number>}}, or null")
+        raise ValueError(f"algorithm.layer_scale={given}: does not name layers; allowed: {{<layer>:<number>}}, or null")
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"algorithm.layer_scale.{name}={value}: not a number; allowed: numbers from 0")

@@ -53,13 +53,13 @@ class OptimizerOptions(SGDOptions):
         super().__post_init__()
         adam = one_of("optimizer", self.optimizer, ("sgd", "adam")) == "adam"
         if adam and self.momentum:
-            raise ValueError(f"algorithm.momentum={self.momentum}: adam has none; allowed: 0, or optimizer=sgd")
+            raise ValueError(f"algorithm.momentum={self.momentum}: adam does not use it; allowed: 0, or optimizer=sgd")
         for name in ADAM:
             value = getattr(self, name)
             if value is None:
                 continue
             if not adam:
-                raise ValueError(f"algorithm.{name}={value}: sgd has none; allowed: null, or optimizer=adam")
+                raise ValueError(f"algorithm.{name}={value}: sgd does not use it; allowed: null, or optimizer=adam")
             in_range(name, value, 0, float("inf") if name == "epsilon" else 1, open_high=name != "epsilon")
 
 

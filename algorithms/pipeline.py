@@ -113,7 +113,7 @@ class PipelineOptions(OptimizerOptions):
         super().__post_init__()
         split = self.split
         if isinstance(split, str) or (split is not None and not isinstance(split, Sequence)):
-            raise ValueError(f"algorithm.split={split}: is no list; allowed: a list of names of blocks, or null")
+            raise ValueError(f"algorithm.split={split}: is not a list; allowed: a list of names of blocks, or null")
         self.split = None if split is None else [str(name) for name in split]
 
 

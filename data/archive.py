@@ -72,13 +72,13 @@ def archive(path: Path, label: str) -> Iterator[tarfile.TarFile]:
     """Open a tar file whose checksum and end have been verified.
 
     Raises:
-        ValueError: it is no tar file, or is truncated or damaged.
+        ValueError: it is not a tar file, or is truncated or damaged.
     """
     try:
         tar = tarfile.open(path, "r:*")  # noqa: SIM115 (closed below, and its errors are told apart from the body's)
     except _DAMAGE as error:
         raise ValueError(
-            f"{label}: is no tar file, or a damaged one ({_line(error)}); expected: {_expected()}"
+            f"{label}: is not a tar file, or a damaged one ({_line(error)}); expected: {_expected()}"
         ) from None
     with tar:
         try:
@@ -110,7 +110,7 @@ def image_members(tar: tarfile.TarFile, label: str) -> dict[str, tarfile.TarInfo
         if not member.isreg():
             raise ValueError(f"{label}: member {member.name!r} is a link or device; expected: plain files")
         if len(path.parts) < 3:
-            raise ValueError(f"{label}: member {member.name!r} lies in no split and class; expected: {_expected()}")
+            raise ValueError(f"{label}: member {member.name!r} is not in a split and class; expected: {_expected()}")
         above.add("/".join(path.parts[:-3]))
         members["/".join(path.parts[-3:])] = member
     if not members:

@@ -50,7 +50,9 @@ class Split:
         augment: Augmentation | None = None,
     ) -> None:
         if len(inputs) != len(targets):
-            raise ValueError(f"dataset: {len(inputs)} inputs and {len(targets)} targets; allowed: as many of each")
+            raise ValueError(
+                f"dataset: {len(inputs)} inputs and {len(targets)} targets; allowed: the same number of both"
+            )
         self.inputs = inputs.contiguous()
         self.targets = targets.to(torch.int64)
         self.augment = augment
@@ -144,7 +146,7 @@ def limited(inputs: Tensor, targets: Tensor, limit: object, key: str) -> tuple[T
     alone, never on a seed.
 
     Raises:
-        ValueError: `limit` is no whole number between 1 and the number of samples, nor None.
+        ValueError: `limit` is not a whole number between 1 and the number of samples, nor None.
     """
     if limit is None:
         return inputs, targets
@@ -167,7 +169,7 @@ def check_count(key: str, value: object, *, least: int = 1, most: int | None = N
     if isinstance(value, int) and not isinstance(value, bool) and value >= least and (most is None or value <= most):
         return value
     allowed = f"whole numbers from {least}" if most is None else f"whole numbers from {least} to {most}"
-    raise ValueError(f"{key}={value}: is not one of those allowed; allowed: {allowed}{', or null' if none else ''}")
+    raise ValueError(f"{key}={value}: is not allowed; allowed: {allowed}{', or null' if none else ''}")
 
 
 def check_flag(key: str, value: object) -> bool:
@@ -190,5 +192,5 @@ def locate(root: object) -> tuple[Path, str]:
         place = os.environ.get("DCRUN_DATA") or DEFAULT_ROOT
         return Path(place).expanduser(), f"dataset.root=null (here {place})"
     if not isinstance(root, str | os.PathLike) or not str(root):
-        raise ValueError(f"dataset.root={root}: is no path; allowed: a folder or file, or null")
+        raise ValueError(f"dataset.root={root}: is not a path; allowed: a folder or file, or null")
     return Path(root).expanduser(), f"dataset.root={root}"

@@ -33,7 +33,7 @@ def squares(places: list[Place], size: int, keys: list[int] | None) -> np.ndarra
         uint8 array [len(places), size, size, 3].
 
     Raises:
-        ValueError: a file cannot be read, or is no intact JPEG or PNG.
+        ValueError: a file cannot be read, or is not an intact JPEG or PNG.
     """
     result = np.empty((len(places), size, size, 3), np.uint8)
     for number, place in enumerate(places):

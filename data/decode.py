@@ -46,7 +46,7 @@ def decode(files: list[tuple[str, Encoded]], channels: int, size: int | None) ->
         uint8 array [len(files), channels, height, width].
 
     Raises:
-        ValueError: a file is no intact JPEG or PNG, or its size differs from the first one's.
+        ValueError: a file is not an intact JPEG or PNG, or its size differs from the first one's.
     """
     images: list[np.ndarray] = []
     for name, file in files:
@@ -78,17 +78,17 @@ def image(name: str, file: Encoded, channels: int) -> Image.Image:
         channels: 1 for grey, 3 for RGB.
 
     Raises:
-        ValueError: it is no intact JPEG or PNG.
+        ValueError: it is not an intact JPEG or PNG.
     """
     try:
         with Image.open(Path(file) if isinstance(file, str) else io.BytesIO(file), formats=("JPEG", "PNG")) as opened:
             opened.load()
             return opened if opened.mode == _MODES[channels] else opened.convert(_MODES[channels])
     except UnidentifiedImageError:  # its message holds an address, not a name
-        raise ValueError(f"{name} is no intact JPEG or PNG (of another format, damaged or empty)") from None
+        raise ValueError(f"{name} is not an intact JPEG or PNG (of another format, damaged or empty)") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # Pillow raises any
         found = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{name} is no intact JPEG or PNG ({found})") from None
+        raise ValueError(f"{name} is not an intact JPEG or PNG ({found})") from None
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

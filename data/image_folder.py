@@ -59,7 +59,7 @@ class ImageFolder(Dataset):
     ) -> None:
         place, label = locate(root)
         if channels not in IMAGENET:
-            raise ValueError(f"dataset.channels={channels}: is not one of those allowed; allowed: 1, 3")
+            raise ValueError(f"dataset.channels={channels}: is not allowed; allowed: 1, 3")
         if size is not None:
             check_count("dataset.size", size, none=True)
         centre = _per_channel("mean", mean, IMAGENET[channels][0])
@@ -160,7 +160,9 @@ def _in_parallel(
         for done, result in waiting:
             yield done, result.result()
     except BrokenProcessPool as error:
-        raise RuntimeError("a decoding process died (out of memory?); dataset.workers=1 decodes without any") from error
+        raise RuntimeError(
+            "a decoding process died (out of memory?); dataset.workers=1 decodes without processes"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

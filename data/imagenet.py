@@ -150,7 +150,7 @@ def _in_tar(path: Path, label: str) -> Iterator[_Found]:
     try:
         tar = tarfile.open(path, "r:")  # noqa: SIM115 (closed below, and its errors are told apart from a damaged one's)
     except (tarfile.TarError, OSError):
-        what = "is compressed" if tarfile.is_tarfile(path) else "is no tar file"
+        what = "is compressed" if tarfile.is_tarfile(path) else "is not a tar file"
         raise ValueError(f"{label}: {what}; {expected}") from None
     with tar:
         try:

@@ -143,12 +143,12 @@ def _read(path: Path, label: str, features: int | None) -> tuple[Any, Any]:
     except (ValueError, IndexError, OverflowError) as error:
         problem = str(error).splitlines()[0]
         raise ValueError(
-            f"{label}: {path} is no LIBSVM file ({problem}); expected: lines 'label index:value'"
+            f"{label}: {path} is not a LIBSVM file ({problem}); expected: lines 'label index:value'"
         ) from None
     if not len(labels) or not rows.shape[1]:
         raise ValueError(f"{label}: {path} holds no samples; expected: lines 'label index:value ...'")
     if not np.isfinite(rows.data).all():
-        raise ValueError(f"{label}: {path} holds a value that is no finite number; expected: finite ones")
+        raise ValueError(f"{label}: {path} holds a value that is not finite; expected: finite numbers")
     return rows.tocsr(), labels
 
 

@@ -94,7 +94,7 @@ def _split(raw: Path, images: str, labels: str, label: str) -> tuple[Tensor, Ten
     if len(inputs) != len(targets) or not len(targets):
         raise ValueError(
             f"{label}: {images} holds {len(inputs)} images and {labels} {len(targets)} labels; "
-            "expected: as many of each"
+            "expected: the same number of both"
         )
     if int(targets.max()) >= CLASSES:
         raise ValueError(f"{label}: {labels} holds label {int(targets.max())}; expected: labels 0 to {CLASSES - 1}")

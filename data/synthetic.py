@@ -48,14 +48,14 @@ class Synthetic(Dataset):
         limit_test: int | None = None,
     ) -> None:
         if not isinstance(shape, Sequence) or isinstance(shape, str) or not shape:
-            raise ValueError(f"dataset.shape={shape}: is no list of sizes; allowed: [22], [3, 32, 32], ...")
+            raise ValueError(f"dataset.shape={shape}: is not a list of sizes; allowed: [22], [3, 32, 32], ...")
         size = tuple(check_count("dataset.shape", side) for side in shape)
         check_count("dataset.classes", classes, least=2)
         check_count("dataset.train", train, least=classes)
         check_count("dataset.test", test, least=classes)
         check_count("dataset.seed", seed, least=0)
         if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < float("inf"):
-            raise ValueError(f"dataset.noise={noise}: is not one of those allowed; allowed: numbers from 0")
+            raise ValueError(f"dataset.noise={noise}: is not allowed; allowed: numbers from 0")
         random = np.random.Generator(np.random.PCG64(seed))
         means = _means(random, classes, size)
         splits = []

@@ -102,7 +102,7 @@ def sizes(key: str, values: Sequence[int], allowed: str) -> tuple[int, ...]:
     """Return the values as a tuple of positive whole numbers.
 
     Raises:
-        ValueError: One of them is no whole number or below one; the message names ``key`` and what is ``allowed``.
+        ValueError: One of them is not a whole number or below one; the message names ``key`` and what is ``allowed``.
     """
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -44,7 +44,7 @@ class PCAStep(RowObjective):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"model.{key}={value}: is out of range; allowed: numbers from 0")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"model.seed={seed}: is no seed; allowed: whole numbers from 0")
+            raise ValueError(f"model.seed={seed}: is not a seed; allowed: whole numbers from 0")
         self.shift = mu - weight_decay
         b = torch.randn(self.w.numel(), generator=torch.Generator().manual_seed(seed))
         self.register_buffer("b", b)
@@ -60,7 +60,7 @@ class PCAStep(RowObjective):
 
     def slopes(self, z: Tensor, targets: Tensor) -> Tensor:
         """Raise: this objective has none."""
-        raise NotImplementedError("∇φ_i(w) of a PCA step is no multiple of x_i")
+        raise NotImplementedError("∇φ_i(w) of a PCA step is not a multiple of x_i")
 
     def gradients(self, w: Tensor, x: Tensor, z: Tensor, targets: Tensor) -> Tensor:
         """See `RowObjective.gradients`."""

@@ -30,7 +30,7 @@ class Ridge(RowObjective):
 
     def __init__(self, *, shape: Sequence[int], classes: int) -> None:
         if classes != 2:
-            raise ValueError(f"model=ridge: tells two classes apart, the dataset has {classes}; allowed: 2 classes")
+            raise ValueError(f"model=ridge: separates two classes, but the dataset has {classes}; allowed: 2 classes")
         super().__init__(shape=shape)
 
     def errors(self, outputs: Tensor, targets: Tensor, guesses: int = 1) -> Tensor:

@@ -44,7 +44,7 @@ class Partition:
         self.classes = classes
         chain: Any = oracle.replica.module
         if not hasattr(chain, "block_names"):
-            raise InputError.of("model", type(chain).__name__, "is no chain of blocks", "networks with blocks")
+            raise InputError.of("model", type(chain).__name__, "is not a chain of blocks", "networks with blocks")
         blocks = list(chain.blocks())
         with building():
             spans = partition([(name, sum(p.numel() for p in b.parameters())) for name, b in blocks], workers, split)

@@ -99,7 +99,9 @@ def read(path: Path) -> list[ArchivedRun]:
         OSError: if it cannot be read.
     """
     if not is_archive(path):
-        raise InputError(f"{path}:1: is no archive of runs; allowed: files that `dcreport PATH --archive FILE` wrote")
+        raise InputError(
+            f"{path}:1: is not an archive of runs; allowed: files that `dcreport PATH --archive FILE` wrote"
+        )
     runs: list[ArchivedRun] = []
     for number, text in enumerate(path.read_bytes().splitlines(), start=1):
         try:
@@ -107,7 +109,7 @@ def read(path: Path) -> list[ArchivedRun]:
         except RecursionError:
             raise InputError(f"{path}:{number}: is nested too deep") from None
         except json.JSONDecodeError as exc:
-            raise InputError(f"{path}:{number}: is no JSON: {exc.msg} at column {exc.colno}") from None
+            raise InputError(f"{path}:{number}: is not JSON: {exc.msg} at column {exc.colno}") from None
         except ValueError as exc:
             raise InputError(f"{path}:{number}: {exc}") from None
     return runs
@@ -133,7 +135,7 @@ def _take(document: Any, path: Path, runs: list[ArchivedRun]) -> None:
     """
     kind = next(iter(document), None) if isinstance(document, dict) else None
     if kind not in _KINDS:
-        raise ValueError(f"is no line of an archive; allowed: JSON objects that begin with {', '.join(_KINDS)}")
+        raise ValueError(f"is not a line of an archive; allowed: JSON objects that begin with {', '.join(_KINDS)}")
     content = document[kind]
     if kind == "archive":
         # It may stand anywhere: `cat` of two archives is an archive.

@@ -83,7 +83,7 @@ def _configuration(path: Path, problems: list[str], *, resolve: bool = True) -> 
     document = _yaml(path, problems)
     if not isinstance(document, dict):
         if document is not None:
-            problems.append(f"{path.name}: is no mapping")
+            problems.append(f"{path.name}: is not a mapping")
         return {}
     plain: dict[str, Any] = {str(key): value for key, value in document.items()}
     if resolve and "${" in str(plain):
@@ -108,7 +108,7 @@ def _yaml(path: Path, problems: list[str]) -> Any:
         text = path.read_text(encoding="utf-8")
         # The C loader recurses without a limit: what is nested deeper than any configuration would end the process.
         if len(text) > _YAML_BYTES or max(text.count("["), text.count("{")) > _NESTED or _CHAINED.search(text):
-            raise ValueError("is no configuration")
+            raise ValueError("is not a configuration")
         return yaml.load(text, _LOADER)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as exc:
         problems.append(_problem(path, exc))

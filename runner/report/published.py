@@ -136,7 +136,7 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
             raise ValueError(f"{where}: lacks {key}")
     kind = given.get("kind", "table")
     if kind not in KINDS:
-        raise ValueError(f"{where}: kind={kind}: is no such kind; allowed: {', '.join(KINDS)}")
+        raise ValueError(f"{where}: kind={kind}: is not a kind; allowed: {', '.join(KINDS)}")
     rows, columns = given["rows"], given["columns"]
     cells = []
 
@@ -148,7 +148,7 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
     for row, line in values.items():
         for column, value in line.items():
             if row not in rows or column not in columns:
-                raise ValueError(f"{where}: values: {column}, {row} is no cell; allowed: the rows and columns above")
+                raise ValueError(f"{where}: values: {column}, {row} is not a cell; allowed: the rows and columns above")
             cells.append(Cell(row, column, match(row, column), value))
     claims = [Claim(c["claim"], str(c.get("source", "")), c.get("words", "")) for c in given.get("claims") or ()]
     return Exhibit(

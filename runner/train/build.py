@@ -48,7 +48,7 @@ def device_of(cfg: DictConfig, rank: int = 0) -> torch.device:
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", (int(os.environ.get(GPU_SLOT, 0)) + rank) % found)
     if cfg.run.precision == "tf32" and device.type != "cuda":
-        raise InputError.of("run.precision", "tf32", f"needs a GPU, the run is on {device}", "fp32, bf16")
+        raise InputError.of("run.precision", "tf32", f"needs a GPU, but the run is on {device}", "fp32, bf16")
     return device
 
 

@@ -34,7 +34,7 @@ def check_algorithm(cfg: DictConfig, algorithm: type[Stateful], workers: int) ->
     """
     name, diagnostics = cfg.names.algorithm, cfg.run.diagnostics
     if cfg.cluster.record and not algorithm.has_server:
-        what = f"algorithm={name} has no parameter server, whose messages a trace tells of"
+        what = f"algorithm={name} has no parameter server, and a trace holds the messages of one"
         raise InputError.of("cluster.record", True, what, "false, or null")
     if DISAGREEMENT in diagnostics and (algorithm.replicated or workers == 1):
         what = f"with algorithm={name} and {workers} worker(s) there is one vector of weights"
@@ -45,7 +45,7 @@ def check_algorithm(cfg: DictConfig, algorithm: type[Stateful], workers: int) ->
         raise InputError.of("run.diagnostics", SUFFICIENT_DIRECTION, what, "with algorithms that do")
     if algorithm.shares_memory and cfg.cluster.kind == "processes":
         if cfg.run.device.startswith("cuda"):
-            what = f"algorithm={name} shares the memory of processes, and a GPU's memory cannot be shared so"
+            what = f"algorithm={name} shares the memory of processes, and a GPU's memory cannot be shared in that way"
             raise InputError.of("run.device", cfg.run.device, what, "cpu, auto")
         cfg.run.device = "cpu"
     if algorithm.cuts_network:
@@ -72,7 +72,10 @@ def _check_modules_on_processes(cfg: DictConfig) -> None:
     if SUFFICIENT_DIRECTION in cfg.run.diagnostics:
         what = f"no process has the weights of all modules of algorithm={name} in every iteration"
         raise InputError.of("run.diagnostics", SUFFICIENT_DIRECTION, what, "with cluster=simulated, or others")
-    network, what = cfg.cluster.network, f"the modules of algorithm={name} talk as fast as the real network lets them"
+    network, what = (
+        cfg.cluster.network,
+        f"the modules of algorithm={name} communicate as fast as the real network allows",
+    )
     if network.latency:
         raise InputError.of("cluster.network.latency", network.latency, what, "0, or cluster=simulated")
     if network.bandwidth is not None:
@@ -93,7 +96,7 @@ def check_device(cfg: DictConfig, algorithm: type[Stateful], device: torch.devic
     # PyTorch would look for it after the run has begun.
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler) is None:
-        raise InputError.of("run.compile", True, f"needs a C++ compiler, and there is no {compiler}", "false")
+        raise InputError.of("run.compile", True, f"needs a C++ compiler, but there is no {compiler}", "false")
 
 
 def check_size(cfg: DictConfig, algorithm: type[Stateful], workers: int, samples: int) -> None:
@@ -107,7 +110,7 @@ def check_size(cfg: DictConfig, algorithm: type[Stateful], workers: int, samples
     size = cfg.run.batch_size
     if size * together <= samples:
         return
-    what = f"{together} workers would need {size * together} samples at a time, the training set has {samples}"
+    what = f"{together} workers would need {size * together} samples at a time, but the training set has {samples}"
     if together > samples:
         raise InputError.of("cluster.workers", workers, what, f"1 to {samples // size or samples}")
     raise InputError.of("run.batch_size", size, what, f"1 to {samples // together}")
@@ -127,11 +130,11 @@ def check_problem(cfg: DictConfig, method: Stateful, oracle: NetworkOracle, trai
     """
     name = cfg.names.algorithm
     if method.cuts_network and oracle.streams:
-        what = f"algorithm={name} needs the samples in memory, and this dataset decodes as it goes"
+        what = f"algorithm={name} needs the samples in memory, but this dataset decodes them as they are used"
         raise InputError.of("dataset", cfg.names.dataset, what, "datasets that are held in memory")
     if method.separable and oracle.replica.statistics.numel():
         what = f"has batch norm, with which a sample's loss depends on its batch: algorithm={name} needs"
         raise InputError.of("model", cfg.names.model, f"{what} losses of single samples", "mlp, cnn5, resnet8_nobn ...")
     if getattr(training, "augment", None) is not None and method.needs != "gradients":
-        what = f"algorithm={name} has a dual variable for each sample, which must stay as it is"
+        what = f"algorithm={name} has a dual variable for each sample, so a sample must not change"
         raise InputError.of("dataset.augment", True, what, "false")

@@ -86,7 +86,7 @@ def fit(traces: Sequence[Trace]) -> dict[str, Any]:
     for trace in traces:
         if trace.about["workers"] != workers:
             what = f"is of {trace.about['workers']} workers, {traces[0].path} of {workers}"
-            raise InputError(f"{trace.path}: {what}; allowed: recordings of one number of workers")
+            raise InputError(f"{trace.path}: {what}; allowed: recordings with the same number of workers")
     recorded = [cycles(trace) for trace in traces]
     # Different networks compute differently long: the newest named decides, the others tell about the wires.
     compute = recorded[0].compute

@@ -63,7 +63,7 @@ def read_trace(cfg: DictConfig, path: str) -> Trace:
         InputError: the trace cannot be read, the method cannot replay one, or another number of workers was given.
     """
     if not get_class(cfg.algorithm._target_).has_server:
-        what = "has no parameter server, and so no order of messages that a trace could tell"
+        what = "has no parameter server, so it has no order of messages to replay"
         raise InputError.of("algorithm", cfg.names.algorithm, what, "methods on a parameter server")
     trace = Trace.read(path)
     workers = trace.about["workers"]

@@ -36,7 +36,7 @@ def test_unknown_choice_is_refused():
 @pytest.mark.parametrize("value", [1.5, True, "4", None])
 def test_only_integers_are_integers(value: object):
     assert integer("tau", 4) == 4
-    with pytest.raises(ValueError, match=rf"^algorithm\.tau={value}: is no whole number; allowed: integers$"):
+    with pytest.raises(ValueError, match=rf"^algorithm\.tau={value}: is not a whole number; allowed: integers$"):
         integer("tau", value)  # type: ignore[arg-type]
 
 

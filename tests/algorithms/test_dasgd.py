@@ -145,7 +145,7 @@ def test_no_delay_is_local_sgd(tmp_path: Path):
     [
         ({"tau": 4, "delay": 4}, r"algorithm\.delay=4: out of range; allowed: 0 <= delay < tau \(algorithm\.tau=4\)"),
         ({"tau": 4, "delay": -1}, r"algorithm\.delay=-1: out of range"),
-        ({"tau": 4, "delay": 1.5}, r"algorithm\.delay=1\.5: is no whole number"),
+        ({"tau": 4, "delay": 1.5}, r"algorithm\.delay=1\.5: is not a whole number"),
         ({"xi": 1.01}, r"algorithm\.xi=1\.01: out of range; allowed: 0 <= xi <= 1"),
         ({"xi": -0.1}, r"algorithm\.xi=-0\.1: out of range"),
         ({"xi": float("nan")}, r"algorithm\.xi=nan: out of range"),

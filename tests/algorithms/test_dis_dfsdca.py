@@ -207,7 +207,7 @@ def test_lambda_zero_is_refused(algorithm: str, tmp_path: Path):
         ),
         (
             ("algorithm=dis_dfsdca", "model=ridge"),
-            r"^model=ridge: tells two classes apart, the dataset has 10; a",
+            r"^model=ridge: separates two classes, but the dataset has 10; a",
         ),
     ],
 )

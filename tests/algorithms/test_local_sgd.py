@@ -69,8 +69,8 @@ def test_one_worker_is_sgd(algorithm: str, tmp_path: Path):
     ("options", "message"),
     [
         ({"tau": 0}, r"algorithm\.tau=0: out of range; allowed: tau >= 1"),
-        ({"tau": 2.5}, r"algorithm\.tau=2\.5: is no whole number"),
-        ({"tau": True}, r"algorithm\.tau=True: is no whole number"),
+        ({"tau": 2.5}, r"algorithm\.tau=2\.5: is not a whole number"),
+        ({"tau": True}, r"algorithm\.tau=True: is not a whole number"),
         ({"momentum": -0.1}, r"algorithm\.momentum=-0\.1"),
         ({"weight_decay": -1.0}, r"algorithm\.weight_decay=-1\.0"),
         ({"nesterov": True}, r"algorithm\.nesterov=true: needs momentum"),

@@ -94,7 +94,7 @@ def test_a_smaller_share_counts_by_its_samples():
         ({"weight_decay": -1.0}, r"algorithm\.weight_decay=-1\.0: out of range"),
         ({"layer_scale": {"last": -1}}, r"algorithm\.layer_scale\.last=-1: out of range"),
         ({"layer_scale": {"last": "x"}}, r"algorithm\.layer_scale\.last=x: not a number; allowed: numbers from 0"),
-        ({"layer_scale": 3}, r"algorithm\.layer_scale=3: names no layers"),
+        ({"layer_scale": 3}, r"algorithm\.layer_scale=3: does not name layers"),
         ({"layer_scale": {"lost": 2}}, r"algorithm\.layer_scale\.lost=2\.0: no such layer; allowed: first, last"),
     ],
 )

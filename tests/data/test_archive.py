@@ -101,7 +101,7 @@ def test_flipped_byte_in_compressed_archive_is_found(tmp_path: Path):
 @pytest.mark.parametrize("content", [b"", b"no archive at all" * 100])
 def test_foreign_files_are_refused(tmp_path: Path, content: bytes):
     (tmp_path / "a.tar").write_bytes(content)
-    with pytest.raises(ValueError, match=f"{LABEL}: is no tar file.*expected: a folder or .tar") as error:
+    with pytest.raises(ValueError, match=f"{LABEL}: is not a tar file.*expected: a folder or .tar") as error:
         listed(tmp_path / "a.tar")
     assert "\n" not in str(error.value)
 
@@ -110,7 +110,7 @@ def test_foreign_files_are_refused(tmp_path: Path, content: bytes):
     ("names", "message"),
     [
         (["readme.txt"], r"no JPEG or PNG images \(1 members, first 'readme.txt'\)"),
-        (["train/1.png"], "'train/1.png' lies in no split and class"),
+        (["train/1.png"], "'train/1.png' is not in a split and class"),
         ([*NAMES, "x/train/cat/1.png"], "different depths"),
         ([name for name in NAMES if "test" not in name], r"no images of split 'test' \(found: train\)"),
         ([name for name in NAMES if "train" not in name], r"no images of split 'train' \(found: test\)"),

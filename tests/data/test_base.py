@@ -123,5 +123,5 @@ def test_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DCRUN_DATA", "/somewhere")
     assert locate(None) == (locate("/somewhere")[0], "dataset.root=null (here /somewhere)")
     assert locate("x")[1] == "dataset.root=x"
-    with pytest.raises(ValueError, match=r"dataset.root=3: is no path"):
+    with pytest.raises(ValueError, match=r"dataset.root=3: is not a path"):
         locate(3)

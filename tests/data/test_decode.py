@@ -45,7 +45,7 @@ def test_size_keeps_the_middle():
 
 @pytest.mark.parametrize("file", [b"", b"no image", png()[:60], png(form="JPEG")[:200], png(form="GIF")])
 def test_damaged_and_foreign_files_are_named(file: bytes):
-    with pytest.raises(ValueError, match=r"train/cat/1.png is no intact JPEG or PNG \(.+\)") as error:
+    with pytest.raises(ValueError, match=r"train/cat/1.png is not an intact JPEG or PNG \(.+\)") as error:
         decode([("train/cat/1.png", file)], 3, None)
     assert "\n" not in str(error.value)
     assert "0x" not in str(error.value)

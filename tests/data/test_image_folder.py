@@ -89,7 +89,9 @@ def test_odd_image_is_named(folder: Path):
 def test_damaged_image_is_named(folder: Path):
     file = folder / "test" / "cow" / "02.png"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"dataset.root=.*images: test/cow/02.png is no intact JPEG or PNG") as error:
+    with pytest.raises(
+        ValueError, match=r"dataset.root=.*images: test/cow/02.png is not an intact JPEG or PNG"
+    ) as error:
         ImageFolder(root=str(folder))
     assert "\n" not in str(error.value)
 
@@ -97,7 +99,7 @@ def test_damaged_image_is_named(folder: Path):
 def test_damaged_image_is_named_by_processes_too(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(image_folder, "ALONE", 0)
     (folder / "test" / "cow" / "02.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"dataset.root=.*images: test/cow/02.png is no intact JPEG or PNG"):
+    with pytest.raises(ValueError, match=r"dataset.root=.*images: test/cow/02.png is not an intact JPEG or PNG"):
         ImageFolder(root=str(folder), workers=2)
 
 

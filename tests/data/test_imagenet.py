@@ -156,7 +156,9 @@ def test_damaged_image_is_named_when_used(folder: Path, tmp_path: Path, workers:
         tar.extractall(copy, filter="data")
     (copy / "val" / WNIDS[2] / "ILSVRC2012_val_21.JPEG").write_bytes(b"no image")
     data = ImageNet(root=str(copy), size=32, workers=workers)
-    with pytest.raises(ValueError, match=r"^dataset.root=.*: val/n02105855/ILSVRC2012_val_21.JPEG is no intact JPEG"):
+    with pytest.raises(
+        ValueError, match=r"^dataset.root=.*: val/n02105855/ILSVRC2012_val_21.JPEG is not an intact JPEG"
+    ):
         data.test.batch(torch.arange(9))
 
 
@@ -165,7 +167,7 @@ def test_wrong_archives_are_named(folder: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"^dataset.root=.*gz: is compressed; expected: a folder or plain .tar"):
         ImageNet(root=str(compressed))
     (tmp_path / "text.tar").write_text("no tar")
-    with pytest.raises(ValueError, match=r"^dataset.root=.*text.tar: is no tar file; expected: "):
+    with pytest.raises(ValueError, match=r"^dataset.root=.*text.tar: is not a tar file; expected: "):
         ImageNet(root=str(tmp_path / "text.tar"))
     whole = packed(folder, tmp_path / "images.tar").read_bytes()
     for end in (len(whole) // 2, 100 + len(whole) // 2):

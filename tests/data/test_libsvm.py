@@ -70,11 +70,11 @@ def test_a_seeded_share_is_held_out(tmp_path: Path):
         ("bad.gz", gzip.compress(TEXT * 400)[:-20], "truncated or damaged"),
         ("bad.xz", lzma.compress(TEXT * 400)[:-20], "truncated or damaged"),
         ("bad.bz2", b"no archive", "cannot be read"),
-        ("bad", b"<html>not found</html>\n", "is no LIBSVM file"),
+        ("bad", b"<html>not found</html>\n", "is not a LIBSVM file"),
         ("bad", b"", "holds no samples"),
         ("bad", b"1 1:2\n1 1:3\n", "holds 1 labels"),
         ("bad", b"0.5 1:2\n1 1:3\n", "holds 2 labels"),
-        ("bad", b"0 1:nan\n1 1:3\n", "no finite number"),
+        ("bad", b"0 1:nan\n1 1:3\n", "not finite"),
     ],
     # A gzip file holds the time at which it was made, which no test may be named by.
     ids=["cut bz2", "cut gz", "cut xz", "no bz2", "a page", "empty", "one label", "labels 0.5", "nan"],

@@ -77,7 +77,7 @@ def packed(content: bytes) -> bytes:
         (
             "train-labels-idx1-ubyte.gz",
             lambda b: packed(idx(np.zeros(39, np.uint8))),
-            "holds 40 images and .* 39 labels; expected: as many",
+            "holds 40 images and .* 39 labels; expected: the same",
         ),
         (
             "t10k-labels-idx1-ubyte.gz",

@@ -55,8 +55,8 @@ def test_noise_has_its_deviation():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shape": []}, r"dataset.shape=\[\]: is no list of sizes"),
-        ({"shape": "3"}, "dataset.shape=3: is no list of sizes"),
+        ({"shape": []}, r"dataset.shape=\[\]: is not a list of sizes"),
+        ({"shape": "3"}, "dataset.shape=3: is not a list of sizes"),
         ({"shape": [3, 0]}, "dataset.shape=0: .*whole numbers from 1"),
         ({"classes": 1}, "dataset.classes=1: .*whole numbers from 2"),
         ({"train": 5}, "dataset.train=5: .*whole numbers from 10"),

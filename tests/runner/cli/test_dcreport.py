@@ -242,7 +242,7 @@ def test_a_broken_archive_is_one_line(make_run: MakeRun, tmp_path: Path, capsys:
     capsys.readouterr()
     assert main([str(kept.parent)]) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"dcreport: {kept}:5: is no JSON")
+    assert err.startswith(f"dcreport: {kept}:5: is not JSON")
     assert err.count("\n") == 1
 
 

@@ -76,5 +76,5 @@ def test_networks_without_blocks_are_refused():
             self.layer = nn.Linear(64, 10)
 
     assert not issubclass(Plain, Chain)
-    with pytest.raises(InputError, match=r"^model=Plain: is no chain of blocks; allowed: "):
+    with pytest.raises(InputError, match=r"^model=Plain: is not a chain of blocks; allowed: "):
         partition(Plain(), 2)

@@ -75,14 +75,17 @@ def test_other_line_files_are_no_archives(full_run: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"epoch": 1.0}\n', ":1: is no archive of runs; allowed: files that"),
-        ("", ":1: is no archive of runs"),
+        ('{"epoch": 1.0}\n', ":1: is not an archive of runs; allowed: files that"),
+        ("", ":1: is not an archive of runs"),
         (HEADER.replace("1", "2"), ":1: version 2 of the format is unknown; allowed: 1"),
-        (HEADER + RUN + '{"metrics": {"epo', ":3: is no JSON: "),
-        (HEADER + RUN + "<<<<<<< HEAD\n", ":3: is no JSON: "),
+        (HEADER + RUN + '{"metrics": {"epo', ":3: is not JSON: "),
+        (HEADER + RUN + "<<<<<<< HEAD\n", ":3: is not JSON: "),
         (HEADER + RUN + "[" * 99_999 + "\n", ":3: is nested too deep"),
-        (HEADER + RUN + "[1]\n", ":3: is no line of an archive; allowed: JSON objects that begin with archive, run, "),
-        (HEADER + RUN + '{"weights": {}}\n', ":3: is no line of an archive"),
+        (
+            HEADER + RUN + "[1]\n",
+            ":3: is not a line of an archive; allowed: JSON objects that begin with archive, run, ",
+        ),
+        (HEADER + RUN + '{"weights": {}}\n', ":3: is not a line of an archive"),
         (HEADER + RUN + '{"metrics": 3}\n', ":3: metrics: is not one JSON object"),
         (HEADER + RUN + '{"metrics": {}, "layers": {}}\n', ":3: metrics: is not one JSON object"),
         (HEADER + '{"summary": {}}\n' + RUN, ":2: summary before the first run"),

@@ -49,8 +49,8 @@ def test_figure_inherits_unsaid_settings(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"colour": "red"}, "unknown key colour"),
-        ({"kind": "pie"}, "kind=pie: is no such kind; allowed: table, grid, curves"),
-        ({"values": {"M=9": {"SGD": 1}}}, "SGD, M=9 is no cell"),
+        ({"kind": "pie"}, "kind=pie: is not a kind; allowed: table, grid, curves"),
+        ({"values": {"M=9": {"SGD": 1}}}, "SGD, M=9 is not a cell"),
         ({"rows": None, "title": None}, "lacks"),
     ],
 )

@@ -85,7 +85,7 @@ def test_a_broken_archive_ends_no_sweep(runs: Path, caplog: pytest.LogCaptureFix
     with open(runs / "kept.jsonl", "a") as file:
         file.write("broken\n")
     assert write(config(), runs / "sweep", [runs / "first" / "40"]) is None
-    assert f"no table in wandb: {runs / 'kept.jsonl'}:2: is no JSON" in caplog.text
+    assert f"no table in wandb: {runs / 'kept.jsonl'}:2: is not JSON" in caplog.text
 
 
 # In a process of its own: wandb keeps a service running in the one that used it.

@@ -60,11 +60,11 @@ WRONG = [
     ),
     (
         ["algorithm=asgd", "run.batch_size=26"],
-        "run.batch_size=26: 4 workers would need 104 samples at a time, the training set has 100; allowed: 1 to 25",
+        "run.batch_size=26: 4 workers would need 104 samples at a time, but the training set has 100; allowed: 1 to 25",
     ),
     (
         ["algorithm=asgd", "cluster.workers=200"],
-        "cluster.workers=200: 200 workers would need 6400 samples at a time, the training set has 100; allowed: 1 to 3",
+        "cluster.workers=200: 200 workers would need 6400 samples at a time, but the training set has 100; allowed: 1",
     ),
     (
         ["algorithm=asgd", "cluster.compute.speeds=[1,2]"],
@@ -82,8 +82,8 @@ WRONG = [
     (["algorithm=sgd", "run.batch_size=101"], "run.batch_size=101: .* allowed: 1 to 100"),
     (["algorithm=dc_asgd_c", "algorithm.lambda0=-1"], "algorithm.lambda0=-1: out of range; allowed: lambda0 >= 0"),
     (["algorithm=dc_asgd_a", "algorithm.m=1"], "algorithm.m=1: out of range; allowed: 0 <= m < 1"),
-    (["algorithm=dc_asgd_a", "algorithm.m=much"], "algorithm.m=much: is no number; allowed: 0 <= m < 1"),
-    (["algorithm=dc_asgd_a", "algorithm.m=true"], "algorithm.m=True: is no number; allowed: 0 <= m < 1"),
+    (["algorithm=dc_asgd_a", "algorithm.m=much"], "algorithm.m=much: is not a number; allowed: 0 <= m < 1"),
+    (["algorithm=dc_asgd_a", "algorithm.m=true"], "algorithm.m=True: is not a number; allowed: 0 <= m < 1"),
     (
         ["algorithm=asgd", "algorithm.nesterov=maybe"],
         "algorithm.nesterov=maybe: is neither true nor false",
@@ -102,7 +102,7 @@ WRONG = [
         "run.diagnostics=disagreement: with algorithm=ssgd and 4 worker.s. there is one vector of weights",
     ),
     (["algorithm=asgd", "run.diagnostics=[disagreement]"], "run.diagnostics=disagreement: with algorithm=asgd"),
-    (["run.precision=tf32"], "run.precision=tf32: needs a GPU, the run is on cpu; allowed: fp32, bf16"),
+    (["run.precision=tf32"], "run.precision=tf32: needs a GPU, but the run is on cpu; allowed: fp32, bf16"),
     (["dataset=mnist", "dataset.root=/nowhere", "model=mlp"], "dataset.root=/nowhere"),
 ]
 
@@ -117,7 +117,7 @@ def test_wrong_input_is_one_line(overrides: list[str], message: str):
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    wrong = "run.compile=true: needs a C++ compiler, and there is no no-such-compiler; allowed: false"
+    wrong = "run.compile=true: needs a C++ compiler, but there is no no-such-compiler; allowed: false"
     with pytest.raises(InputError, match=re.escape(wrong)):
         load("run.compile=true", "run.device=cpu")
     assert load("run.device=cpu", "run.batch_size=8").oracle is not None

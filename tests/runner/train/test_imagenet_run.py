@@ -55,7 +55,7 @@ def test_run_goes_on_after_a_damaged_image(folder: Path, tmp_path: Path, capsys:
     options = ("algorithm=sgd", "model=resnet8", "run.batch_size=4", "run.epochs=1", "run.eval_every=0.1")
     assert run_guarded(lambda: run_in(tmp_path / "run", *data, *options)[0], tmp_path / "run") == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"dcrun: dataset.root={tmp_path / 'images'}: train/n03/2.JPEG is no intact JPEG")
+    assert line.startswith(f"dcrun: dataset.root={tmp_path / 'images'}: train/n03/2.JPEG is not an intact JPEG")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
     image.write_bytes(whole)
     resumed = run_in(tmp_path / "run", *data, *options, f"run.resume={tmp_path / 'run'}")[1]

@@ -160,6 +160,9 @@ def test_runs_end_after_their_effective_passes(samples: int, size: int, epochs: 
 def test_barriers_without_rounds_are_free(tmp_path: Path):
     assert barrier.count_pushes(Meeting(3), samples=8, size=2, epochs=3) is None
     assert [barrier.next_barrier(Meeting(3), updates) for updates in (-1, 2, 3, 5, 6)] == [3, 3, 6, 6, 9]
+    later = Meeting(3)
+    later.barrier_from = 4
+    assert [barrier.next_barrier(later, updates) for updates in (-1, 3, 4, 6, 7)] == [4, 4, 7, 7, 10]
     assert barrier.next_barrier(ASGD(), 0) is None
     assert [barrier.count_barriers(Meeting(3), updates) for updates in (1, 3, 4, 6, 7)] == [0, 0, 1, 1, 2]
     trial = Trial(

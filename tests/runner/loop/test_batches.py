@@ -103,6 +103,45 @@ def test_returned_batches_go_first():
     assert not leases.finished
 
 
+def test_lost_batches_return_in_order():
+    leases = Leases(Batches(samples=16, size=4, seed=0, epochs=1))
+    for worker in (0, 1, 2):
+        leases.lease(worker)
+    leases.release(0)
+    leases.release(1)
+    assert [batch.number for worker in (3, 4, 5) if (batch := leases.lease(worker))] == [0, 1, 3]
+
+
+def test_restart_takes_back_every_batch():
+    leases = Leases(Batches(samples=16, size=4, seed=0, epochs=1))
+    leases.lease(0)
+    leases.lease(1)
+    leases.release(0)
+    leases.restart()
+    assert (sorted(leases.returned), leases.held, leases.gone) == ([0, 1], {}, set())
+
+
+def test_no_barrier_after_the_last_batch():
+    leases = Leases(Batches(samples=8, size=4, seed=0, epochs=1))
+    for quota, last in ((1, False), (2, True)):
+        leases.quota = quota
+        assert leases.lease(0) is not None
+        assert leases.lease(1) is None
+        assert not leases.at_barrier, "a batch is still out"
+        leases.done(0)
+        assert (leases.at_barrier, leases.finished) == (not last, last)
+
+
+def test_shards_of_barriers_are_apart():
+    batches = Batches(samples=10, size=2, seed=0, epochs=4)
+    shards = [batches.shard(worker, 3, following) for following in (0, 1, 5, 12) for worker in range(3)]
+    # Dropout has a stream for each number, augmentation for each epoch.
+    assert len({shard.number for shard in shards}) == 12
+    assert all(shard.number < 0 for shard in shards)
+    assert [shard.epoch for shard in shards[::3]] == [0, 0, 1, 2]
+    assert [shard.ids.tolist() for shard in shards[:3]] == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
 def test_a_state_is_a_copy():
     leases = Leases(Batches(samples=12, size=4, seed=0, epochs=1))
     leases.lease(0)

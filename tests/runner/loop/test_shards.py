@@ -57,6 +57,10 @@ def test_collective_shares_are_drawn_by_rank():
     assert [len(share.ids) for share in shares] == [3, 2, 2]
     for rank, share in enumerate(shares):
         assert set(share.ids.tolist()) <= set(shard_range(20, 3, rank))
+    # Equal shards at other places: ranks do not draw the same places of them.
+    shares = Batches(samples=300, size=60, seed=0, epochs=1, shards=3).shares(0, 3)
+    places = [(share.ids - 100 * rank).tolist() for rank, share in enumerate(shares)]
+    assert places[0] != places[1] != places[2] != places[0]
 
 
 def test_worker_with_fewest_shards_inherits():
@@ -74,6 +78,13 @@ def test_worker_with_fewest_shards_inherits():
     assert again.pool.tolist() == [*shard_range(20, 4, 1), *shard_range(20, 4, 0)]
     leases.release(1)
     assert leases.reassign_shards(1) == (2, [1, 0])
+    leases.release(3)
+    assert leases.reassign_shards(3) == (2, [3]), "nobody else is left"
+    again = Leases(batches(4))
+    again.release(0)
+    again.reassign_shards(0)
+    again.release(3)
+    assert again.reassign_shards(3) == (2, [3]), "worker 1 has two already"
     saved = leases.state_dict()
     other = Leases(batches(4))
     other.load_state_dict(saved)

@@ -103,6 +103,14 @@ def test_evaluations_follow_eval_every(every: float, epochs: list[float], tmp_pa
     assert [row["epoch"] for row in run.notes.rows] == epochs
 
 
+def test_evaluations_do_not_drift(tmp_path: Path):
+    run = Fixture(tmp_path, eval_every=0.5)
+    for _ in range(10):
+        run.update(samples=3)
+    # Each comes with the first update at or after a multiple of a half, however late the one before came.
+    assert [round(row["epoch"], 9) for row in run.notes.rows] == [0.6, 1.2, 1.5, 2.1, 2.7, 3.0]
+
+
 def test_long_steps_are_evaluated_once(tmp_path: Path):
     run = Fixture(tmp_path, eval_every=0.1)
     run.update(samples=10)

@@ -1,3 +1,5 @@
+import errno
+import io
 import logging
 import os
 import pickle
@@ -117,6 +119,27 @@ def test_full_disk_keeps_older_checkpoints(tmp_path: Path, caplog: pytest.LogCap
     assert "step-000000000002.pt could not be written (File too large)" in caplog.text
     assert names(tmp_path) == ["step-000000000001.pt"]
     assert loaded(tmp_path)[0]["w"][0] == 1
+
+
+def test_write_that_fails_once_fails_the_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """The disk is full for a moment: what comes after would be written, and lack the middle."""
+
+    class Disk(io.FileIO):
+        writes = 0
+
+        def write(self, data: Any) -> int:
+            Disk.writes += 1
+            if Disk.writes == 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(checkpoint, "open", Disk, raising=False)
+    assert checkpoint.save(tmp_path, 1, state(1), keep=1) is None
+    assert Disk.writes == 3, "nothing is written after it"
+    assert "step-000000000001.pt could not be written (No space left on device)" in caplog.text
+    assert names(tmp_path) == []
 
 
 def test_checkpoint_appears_under_its_final_name(

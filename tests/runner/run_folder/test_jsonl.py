@@ -86,6 +86,10 @@ def test_torn_last_line_does_not_count(tmp_path: Path, caplog: pytest.LogCapture
     assert [row["epoch"] for row in read_lines(path)] == [1, 2]
     assert truncate_lines(path, 2) == 2
     assert path.read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+    path.write_text('{"epoch": 1}\n{')
+    assert truncate_lines(path, 1) == 1
+    assert path.read_text() == '{"epoch": 1}\n', "a single byte is torn off too"
+    path.write_text('{"epoch": 1}\n{"epoch": 2}\n')
     with caplog.at_level(logging.WARNING, "dcrun"):
         assert truncate_lines(path, 7) == 2
     assert "has 2 whole lines, the checkpoint knows of 7" in caplog.text

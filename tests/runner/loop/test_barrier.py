@@ -184,6 +184,18 @@ def test_barriers_without_rounds_are_free(tmp_path: Path):
     assert trial.control.seconds == 10
 
 
+def test_a_barrier_after_every_push(tmp_path: Path):
+    given = ("algorithm=asgd", "algorithm.weight_decay=0", "run.epochs=1")
+    trial = Trial(*QUADRATIC[2:], *given, folder=tmp_path, oracle=QuadraticOracle(64.0))
+    executor: Any = trial.executor
+    executor.server.barrier_every = 1
+    executor.leases.quota = 1
+    staleness: list[int] = []
+    executor.timeline.staleness = lambda worker, value: staleness.append(value)
+    trial.run()
+    assert staleness == [0] * 8
+
+
 def test_shards_are_contiguous_and_even():
     batches = build.build_run(
         compose("algorithm=asgd", "model=linear", "dataset.limit_train=23", "run.batch_size=5")

@@ -70,3 +70,7 @@ def test_only_new_folders_are_discarded(tmp_path: Path):
     (run / "weights.safetensors").touch()
     folders.discard(run, existing)
     assert (run / "weights.safetensors").exists(), "a run's results are never discarded"
+    other = run.with_name("other")
+    other.mkdir()
+    folders.discard(other, existing)
+    assert [path.name for path in run.parent.iterdir()] == ["run"], "what a neighbour needs stays"

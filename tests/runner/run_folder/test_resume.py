@@ -1,6 +1,7 @@
 """What goes on where: recorded command lines for replays, and the earlier runs of a sweep's jobs."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,13 @@ def test_sweep_resumes_finished_and_stopped_jobs(tmp_path: Path):
     with folders.run_lock(stopped):
         pass  # by this process; another one's lock is what counts
     assert EarlierRuns(tmp_path).of(job(2)) == (stopped, False)
+
+
+def test_the_newest_of_equal_runs_counts(tmp_path: Path):
+    folders_by_age = [past(tmp_path / name / "0", job(0), "interrupted") for name in ("b", "c", "a")]
+    for age, folder in enumerate(folders_by_age):
+        os.utime(folder / ".hydra" / "config.yaml", (1000 - age, 1000 - age))
+    assert EarlierRuns(tmp_path).of(job(0)) == (folders_by_age[0], False)
 
 
 def test_older_run_lacks_a_new_key(tmp_path: Path):

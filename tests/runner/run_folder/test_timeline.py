@@ -47,6 +47,21 @@ def test_spans_beyond_the_end_are_cut():
     assert timeline.report(0.0)["workers"][0]["utilization"] == 0.0
 
 
+def test_round_trips_travel_half_each_way(tmp_path):
+    timeline = Timeline(1)
+    # Away for 10 s, of which it computed 4; the push then lay at the server for 2 s.
+    assert timeline.round_trip(0, 1.0, 11.0, 13.0, 4.0) == 4.0
+    # The run's clock stood while it computed for 9 s: no more went by than between the two.
+    assert timeline.round_trip(0, 13.0, 15.0, 15.0, 9.0) == 2.0
+    # It arrived before the clock went on.
+    assert timeline.round_trip(0, 15.0, 14.0, 16.0, 1.0) == 0.0
+    timeline.flush(tmp_path)
+    spans = [(row["what"], row["start"], row["end"]) for row in rows(tmp_path)]
+    assert spans[:4] == [("transfer", 1, 4), ("compute", 4, 8), ("transfer", 8, 11), ("wait", 11, 13)]
+    assert spans[4:8] == [("transfer", 13, 13), ("compute", 13, 15), ("transfer", 15, 15), ("wait", 15, 15)]
+    assert spans[11] == ("wait", 15, 16)
+
+
 def test_window_is_since_the_last_call():
     timeline = Timeline(2)
     assert timeline.staleness_since_last() == (0.0, 0)

@@ -169,6 +169,25 @@ def test_other_machine_is_warned_about(tmp_path: Path, caplog: pytest.LogCapture
     assert "its run ended after update 0 of 4" in caplog.messages[1]
 
 
+def test_every_machine_is_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    components = build.build_run(compose(*RUN))
+    here = components.trace_facts()
+    about = here | {"continued": [{key: here[key] for key in BITS}, {key: here[key] for key in BITS} | {"threads": 99}]}
+    with caplog.at_level(logging.WARNING, "dcrun"):
+        Trace(tmp_path, about, []).check(here, 0)
+    assert [message.split(":")[0] for message in caplog.messages] == [
+        f"the trace was recorded with threads 99 (here {here['threads']})"
+    ]
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(None, [4, 4]), ([4, 4], None), ([0, 4], [4, 4])])
+def test_other_barriers_are_refused(tmp_path: Path, mine: list[int] | None, theirs: list[int] | None):
+    facts = build.build_run(compose(*RUN)).trace_facts()
+    with pytest.raises(InputError, match=r"^algorithm=asgd: it ha.*, the recorded run ha.*; allowed: methods whose"):
+        Trace(tmp_path, facts | {"barriers": theirs}, []).check(facts | {"barriers": mine}, 0)
+    Trace(tmp_path, facts | {"barriers": theirs}, []).check(facts | {"barriers": theirs}, 0)
+
+
 def test_same_machine_is_not_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     components = build.build_run(compose(*RUN))
     records = [Record(PUSH, 0, version=v, time=1.0) for v in range(len(components.batches))]

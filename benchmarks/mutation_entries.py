@@ -68,8 +68,9 @@ def load(paths: Iterable[Path]) -> list[Mutation]:
 
 
 def read_table(path: Path) -> dict[tuple[str, str], str]:
-    """Return what caught each mutation, by its file and what it changed."""
-    rows = [line.strip("| ").split(" | ") for line in path.read_text().splitlines() if line.startswith("| ")]
+    """Return what caught each mutation, by its file and what it changed; nothing if there is no table yet."""
+    text = path.read_text() if path.is_file() else ""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     return {(place.split(":")[0], changed): caught_by for place, changed, _, caught_by in rows}
 
 
@@ -81,7 +82,7 @@ def write_table(path: Path, cells: Mapping[Mutation, tuple[str, ...]], caught_by
         cells: the first cells of every row.
         caught_by: of those that were tried.
     """
-    before = read_table(path) if path.is_file() else {}
+    before = read_table(path)
     lines = []
     for mutation, first in cells.items():
         known = before.get((mutation.file, first[1]), UNTRIED)

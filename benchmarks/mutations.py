@@ -3,6 +3,7 @@
     python benchmarks/mutations.py                            # all; exit code 1 if one survives
     python benchmarks/mutations.py --only data/augment        # those whose file, text, tests or reason contain this
     python benchmarks/mutations.py --only reset --write       # and bring their rows of mutations/table.md up to date
+    python benchmarks/mutations.py --only SURVIVED --write    # those of which the table says so, or "not tried yet"
 
 The mutations are listed in `mutations/*.yaml`: `file`, `find` (text that occurs in the file exactly once), `replace`,
 `tests` (files or node ids of pytest, as narrow as possible) and `why` (what would go wrong). Tests that fail without
@@ -18,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mutation_entries import FAILS_ANYWAY, SURVIVED, load, row, write_table
+from mutation_entries import FAILS_ANYWAY, SURVIVED, UNTRIED, load, read_table, row, write_table
 from mutation_runs import Copies
 
 HERE = Path(__file__).resolve().parent
@@ -29,7 +30,9 @@ TABLE = "table.md"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try the mutations; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--only", default="", metavar="SUBSTRING", help="mutations whose entry contains it")
+    parser.add_argument(
+        "--only", default="", metavar="SUBSTRING", help="mutations whose entry, or row of the table, contains it"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="mutations tried at a time (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help=f"write the rows into mutations/{TABLE}")
     parser.add_argument("--checkout", type=Path, default=HERE.parent, help="work tree of git (default: this one)")
@@ -37,15 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     checkout = given.checkout.resolve()
     mutations = load(sorted(given.mutations.glob("*.yaml")))
-    chosen = [mutation for mutation in mutations if given.only in str(mutation)]
+    try:
+        cells = {mutation: mutation.cells(checkout) for mutation in mutations}
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    before = read_table(given.mutations / TABLE)
+    told = {
+        mutation: f"{mutation} {before.get((mutation.file, cells[mutation][1]), UNTRIED)}" for mutation in mutations
+    }
+    chosen = [mutation for mutation in mutations if given.only in told[mutation]]
     if given.jobs < 1 or not chosen:
         print(f"nothing to do: {len(mutations)} mutations, --only={given.only} --jobs={given.jobs}", file=sys.stderr)
         return 2
     caught_by = {}
     with tempfile.TemporaryDirectory(prefix="dcrun-mutations-") as place:
+        copies = Copies(checkout, Path(place), min(given.jobs, len(chosen)))
         try:
-            cells = {mutation: mutation.cells(checkout) for mutation in mutations}
-            copies = Copies(checkout, Path(place), min(given.jobs, len(chosen)))
             untouched = copies.untouched(test for mutation in chosen for test in mutation.tests)
         except ValueError as error:
             print(error, file=sys.stderr)

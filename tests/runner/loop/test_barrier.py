@@ -94,6 +94,14 @@ def test_messages_of_a_barrier_take_their_time(tmp_path: Path):
     assert slowest[:6] == [*expected, ("wait", 12, 12), ("transfer", 12, 13.5)]
 
 
+def test_answers_are_handled_as_they_arrive(tmp_path: Path):
+    """The first worker is the slowest: its answer is handled last, each for a second."""
+    given = ("cluster.compute.speeds=[1,2,4]", "cluster.network.server_seconds=1", "run.epochs=1.25")
+    _, pushes, _ = played("algorithm.inner=4", *given, folder=tmp_path)
+    # Three requests until 3; answers come at 5, 9 and 15, so the barrier is over at 16; then two gradients of 4.
+    assert pushes == [(0, 16 + 8 + 1, 0)]
+
+
 def test_plain_sgd_precedes_first_barrier(tmp_path: Path):
     given = ("algorithm.inner=4", "algorithm.sgd_epochs=0.5", "algorithm.sgd_lr=1", "algorithm.sgd_decay=1")
     trial, pushes, weights = played(*given, "run.epochs=2", folder=tmp_path)

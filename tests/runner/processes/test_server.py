@@ -303,3 +303,27 @@ def test_a_resumed_run_does_unfinished_batches(tmp_path: Path):
     assert resumed.end() is None
     assert resumed.control.updates == 8
     assert resumed.notes.rows[-1]["samples"] == 8
+
+
+def test_answers_are_added_up_by_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class LastAnswersFirst:
+        """A round in which the last shard answers first, with numbers whose sum depends on the order."""
+
+        def __init__(self, *given: Any, **more: Any) -> None:
+            pass
+
+        def answers(self, *given: Any) -> dict[int, dict[str, Tensor]]:
+            return {shard: {"g": torch.tensor([g])} for shard, g in ((2, -1e8), (0, 1e8), (1, 1.0))}
+
+        def broadcast(self) -> None:
+            pass
+
+    monkeypatch.setattr("runner.processes.server.BarrierRound", LastAnswersFirst)
+    stage = Stage(tmp_path, "algorithm=asysvrg", start=1.0, workers=3)
+    assert stage.pulled(0)[0] == 0
+    # In single precision (1e8 + 1) - 1e8 is 0, and (-1e8 + 1e8) + 1 is 1.
+    method: Any = stage.server.server
+    assert float(method.full) == 0.0
+    for worker in range(3):
+        lost("link", stage, worker)
+    assert isinstance(stage.end(), PeerLost)

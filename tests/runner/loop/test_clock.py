@@ -179,3 +179,13 @@ def test_speeds_and_stragglers_stretch_measured_time():
     calm = make(Compute(seconds=None, speeds=[2.0, 1.0, 2.0]), workers=3, seed=1)
     assert calm.sleep_seconds(1, 0, 0.1) == pytest.approx(0.1)
     assert calm.sleep_seconds(2, 0, 0.1) == 0
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("ring", 3 * (0.1 + 0.4)), ("linear", 0.1 + 1.6)])
+def test_allgather_by_hand(kind: str, seconds: float):
+    # 4 workers of 400 bytes each, 1000 bytes/s: in a ring three steps with all of one worker's bytes.
+    clock = make(network=Network(latency=0.1, bandwidth=1000.0, allreduce=kind))
+    assert clock.allgather_seconds(400, 4) == pytest.approx(seconds)
+    assert clock.allgather_seconds(400, 1) == 0.0
+    assert clock.combining_seconds("gather", 400, 4) == clock.allgather_seconds(400, 4)
+    assert clock.combining_seconds("mean", 400, 4) == clock.allreduce_seconds(400, 4)

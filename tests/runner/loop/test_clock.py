@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from runner.config.schema import ComputeConfig as Compute
 from runner.config.schema import NetworkConfig as Network
 from runner.config.schema import StragglersConfig as Stragglers
-from runner.loop.clock import Clock
+from runner.loop.clock import TASK, Clock
 
 
 def make(compute=None, stragglers=None, network=None, *, workers=4, seed=0) -> Clock:
@@ -189,3 +189,10 @@ def test_allgather_by_hand(kind: str, seconds: float):
     assert clock.allgather_seconds(400, 1) == 0.0
     assert clock.combining_seconds("gather", 400, 4) == clock.allgather_seconds(400, 4)
     assert clock.combining_seconds("mean", 400, 4) == clock.allreduce_seconds(400, 4)
+
+
+def test_draws_of_tasks_do_not_overlap():
+    # A gamma draw takes as many numbers as it rejects: a next task that began inside them would repeat some.
+    clock = make()
+    streams = [set(clock._at(TASK, worker, task).random(500)) for worker in range(2) for task in range(3)]
+    assert len(set.union(*streams)) == 6 * 500

@@ -1,4 +1,4 @@
-"""What a method may ask about the objective, and what it is told of the problem."""
+"""What a method may ask about the objective, and what it knows of the problem."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Batch(NamedTuple):
         epoch: pass over the training set to which it belongs, counted from 0 (seeds augmentation).
         ids: int64 vector of sample numbers; may be empty in a collective's last, short step. Where workers have fixed
             shards of the training set, they are drawn from `pool` uniformly and independently.
-        pool: int64 vector of the samples that the worker may use, in a fixed order; None where that is all of them.
+        pool: int64 vector of the samples that the worker may use, in a fixed order; None if that is all of them.
     """
 
     number: int

@@ -78,7 +78,7 @@ class Stage(Protocol):
 
 
 class StageInfo(NamedTuple):
-    """What a module is told of itself and of the network.
+    """Facts about a module and its network, for the method.
 
     Attributes:
         rank: from 0.

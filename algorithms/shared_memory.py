@@ -79,7 +79,7 @@ class SharedMemory(Stateful):
 
 
 def draw_coordinates(count: int, n: int, generator: np.random.Generator) -> Tensor | None:
-    """Return `count` distinct coordinates of `n`, uniformly drawn and ascending; None where that is all of them."""
+    """Return `count` distinct coordinates of `n`, uniformly drawn and ascending; None if that is all of them."""
     if count >= n:
         return None
     chosen = generator.choice(n, count, replace=False, shuffle=False)

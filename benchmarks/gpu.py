@@ -170,7 +170,7 @@ class Attempts:
         return self.end - time.perf_counter()
 
     def __call__(self, what: str, work: Callable[[], Any]) -> Any:
-        """Return what `work` returns, None where it failed or where no time is left."""
+        """Return what `work` returns; None if it failed or no time is left."""
         if self.left <= 0:
             self.failed[what] = "no time was left"
             return None

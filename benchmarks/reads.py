@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/reads.py     # run alone, under a minute; OMP_NUM_THREADS=1 for one thread
 
 The operators of a server update run block by block over 25.6 million weights, as in `updates.py`; what they write goes
-to a block that stays in the cache, but for the in-place ones. Counted are the bytes read from and written to memory.
+to a block that stays in the cache, except the in-place ones. It counts the bytes read from and written to memory.
 """
 
 from __future__ import annotations

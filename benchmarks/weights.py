@@ -45,7 +45,7 @@ PRELOADED = (
     "torch",
     "torchvision",
 )
-"""What runs import, but for the checkout's own code: imported once, and shared by all runs, which are forks."""
+"""Modules that runs import, except the checkout's own: imported once, and shared by all runs, which are forks."""
 SHARING = 5
 """Runs on processes that one server of forks serves."""
 HASHES = ("weights_sha256", "buffers_sha256", "metrics_sha256")

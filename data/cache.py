@@ -87,7 +87,7 @@ def source_state(source: Path) -> str:
     """Return a digest of what tells one state of a source from another.
 
     Of a file: its size, time of change, first and last 64 KiB. Of a folder: the names, sizes and times of its
-    files, but for those whose name starts with a dot. (The end of a gzip file is its checksum.)
+    files, except those whose name starts with a dot. (The end of a gzip file is its checksum.)
     """
     if source.is_dir():
         return _sha256(sorted(_files(source, "")))

@@ -26,7 +26,7 @@ from data.base import Dataset, Split, check_count, limited, locate
 DENSE_BYTES = 4 * 2**30
 """Largest dense form that is kept."""
 MOST_CLASSES = 1000
-"""More labels than these are no classes but numbers to regress on."""
+"""More labels than these are not classes but numbers to regress on."""
 OPENERS: dict[str, Callable[..., Any]] = {"": open, ".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 
 
@@ -60,8 +60,8 @@ class LibSVM(Dataset):
 
     Args:
         root: the file, or the folder that it lies in; None as in `locate`.
-        file: the file's name in that folder, with or without its ending .bz2, .gz or .xz; None where `root` is a file.
-        samples: how many samples the file must hold, None for any: a file that was cut short is told by it.
+        file: the file's name in that folder, with or without its ending .bz2, .gz or .xz; None if `root` is a file.
+        samples: how many samples the file must hold, None for any. It reveals a file that was cut short.
         features: length of a sample, None for the largest index in the file.
         test_share: share of the samples that is held out for testing, in [0, 1). With 0, the default, there are no test
             samples, as in the thesis, and nothing is reported of a test error.

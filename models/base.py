@@ -81,7 +81,7 @@ class Chain(nn.Module):
 
 
 def check_images(model: str, shape: Sequence[int], smallest: int) -> None:
-    """Refuse shapes that are no images (channels, height, width), or smaller ones than a network can halve.
+    """Refuse shapes that are not images (channels, height, width), or smaller ones than a network can halve.
 
     Args:
         model: how the network is called in messages, as ``resnet20``.

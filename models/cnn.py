@@ -1,4 +1,4 @@
-"""A small convolutional network with sigmoids, LeNet-5 but for its connections and output.
+"""A small convolutional network with sigmoids, LeNet-5 except for its connections and output.
 
 LeCun et al. 1998, "Gradient-based learning applied to document recognition", section II.B: layer sizes are those of
 LeNet-5, with every channel connected to every other, plain averages as subsampling and a linear output: 61,706
@@ -28,7 +28,7 @@ class CNN5(Chain):
         classes: Number of classes.
 
     Raises:
-        ValueError: The shape is no image of at least 12x12.
+        ValueError: The shape is not an image of at least 12x12.
     """
 
     def __init__(self, *, shape: Sequence[int], classes: int) -> None:

@@ -40,7 +40,7 @@ class DeepResNet(Chain):
         depth: 18 or 34 (two 3x3 convolutions a block), 50, 101 or 152 (bottlenecks).
 
     Raises:
-        ValueError: another depth, or a shape that is no image of at least 8x8.
+        ValueError: another depth, or a shape that is not an image of at least 8x8.
     """
 
     def __init__(self, *, shape: Sequence[int], classes: int, depth: int = 50) -> None:
@@ -65,7 +65,7 @@ class ResNeXt29(Chain):
         classes: Number of classes.
 
     Raises:
-        ValueError: The shape is no image of at least 8x8.
+        ValueError: The shape is not an image of at least 8x8.
     """
 
     def __init__(self, *, shape: Sequence[int], classes: int) -> None:

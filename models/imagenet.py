@@ -28,7 +28,7 @@ class ImageNet(Chain):
         architecture: ``resnet18``, ``resnet50``, ``densenet121`` or ``mobilenet_v2``.
 
     Raises:
-        ValueError: The architecture is unknown, or the shape is no image of at least 32x32.
+        ValueError: The architecture is unknown, or the shape is not an image of at least 32x32.
     """
 
     def __init__(self, *, shape: Sequence[int], classes: int, architecture: str = "resnet50") -> None:

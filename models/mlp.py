@@ -25,7 +25,7 @@ class MLP(Chain):
         activation: ``relu``, ``tanh`` or ``sigmoid``.
 
     Raises:
-        ValueError: A width is no positive whole number, or the activation is unknown.
+        ValueError: A width is not a positive whole number, or the activation is unknown.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ class MobileNetV2(Chain):
         classes: Number of classes.
 
     Raises:
-        ValueError: The shape is no image of at least 8x8.
+        ValueError: The shape is not an image of at least 8x8.
     """
 
     def __init__(self, *, shape: Sequence[int], classes: int) -> None:

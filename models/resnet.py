@@ -37,7 +37,7 @@ class ResNet(Chain):
             shallow ones so, ResNet-8 then has 74,810 parameters.
 
     Raises:
-        ValueError: The depth is not ``6n + 2`` or the shape is no image of at least 8x8.
+        ValueError: The depth is not ``6n + 2`` or the shape is not an image of at least 8x8.
     """
 
     def __init__(self, *, shape: Sequence[int], classes: int, depth: int = 20, batch_norm: bool = True) -> None:

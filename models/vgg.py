@@ -32,7 +32,7 @@ class VGG(Chain):
         depth: Layers with weights in the original, 11, 13, 16 or 19 (two of its linear layers are left out here).
 
     Raises:
-        ValueError: another depth, or a shape that is no image of at least 32x32.
+        ValueError: another depth, or a shape that is not an image of at least 32x32.
     """
 
     def __init__(self, *, shape: Sequence[int], classes: int, depth: int = 16) -> None:

@@ -149,7 +149,7 @@ def largest_rates(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> list[f
 
     U_k puts layer k's gradient in its place: the other layers keep their weights. For a loss that is quadratic in the
     layer it is 2/‖H_k‖ or more, twice the 1/L_k of theorem 4.3.2. Tried are powers of ten upwards, then the decade that
-    fails is halved, so γ_k is right to a factor of 10^(1/8); 1e5 where none fails, NaN where 1e-4 fails or the layer
+    fails is halved, so γ_k is right to a factor of 10^(1/8); 1e5 if none fails, NaN if 1e-4 fails or the layer
     has no gradient.
 
     Source: Huo, PhD thesis 2020, section 4.4.1. Deviation: figure 9 finds the bound by whole trainings with mNAG, one

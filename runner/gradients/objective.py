@@ -30,7 +30,7 @@ class Objective:
         module: see `models.objective.RowObjective`.
         split: training samples.
         weight_decay: λ.
-        duals: returns the dual variables that are in the states of a method, None where it has none.
+        duals: returns the dual variables in the state of a method; None if it has none.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Objective:
 
     @cached_property
     def _optimum(self) -> Tensor | None:
-        """w*, None where P is not strictly convex."""
+        """w*; None if P is not strictly convex."""
         q, c, _ = self._quadratic
         factor, wrong = torch.linalg.cholesky_ex(q)
         return None if int(wrong) else torch.cholesky_solve(c[:, None], factor)[:, 0]

@@ -34,7 +34,7 @@ class Partition:
         shares: each one's share of the network's multiply-adds in a forward pass.
 
     Raises:
-        InputError: the network is no chain that can be cut so.
+        InputError: the network is not a chain that can be cut so.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Partition:
         self.shares = [amount / sum(work) for amount in work]
 
     def stage_info(self, rank: int) -> StageInfo:
-        """Return what a module is told, for its method."""
+        """Return the facts about a module that its method needs."""
         seed = derive(self.oracle.seed, "pipeline", rank)
         return StageInfo(rank, len(self.stages), self.outputs[rank], self.classes, seed)
 

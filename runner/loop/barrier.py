@@ -9,9 +9,9 @@ from algorithms.base import Message, Stateful
 
 
 def next_barrier(method: Stateful, updates: int) -> int | None:
-    """Return the number of updates after which the next barrier comes, above `updates`; None where none does.
+    """Return the number of updates after which the next barrier comes, or None if no barrier follows.
 
-    Before the run, `updates` is -1: a run may begin with a barrier.
+    The barrier comes after more than `updates` updates; before the run, `updates` is -1, as a run may begin with one.
     """
     every = method.barrier_every
     if every is None:
@@ -31,7 +31,7 @@ def count_barriers(method: Stateful, updates: int) -> int:
 def count_pushes(method: Stateful, *, samples: int, size: int, epochs: float) -> int | None:
     """Return the number of batches that make `epochs` effective passes, gradient evaluations / n, or just exceed them.
 
-    A barrier's evaluations count with the push that follows it: no run ends with a barrier. None where each batch is
+    A barrier's evaluations count with the push that follows it: no run ends with a barrier. None if each batch is
     evaluated once and barriers cost nothing, so that passes over the samples are effective passes.
     """
     if method.barrier_cost.gradients == 0 and method.cost.gradients == 1:

@@ -51,7 +51,7 @@ class Batches:
         seed: the run's seed.
         epochs: effective passes; the run ends with the batch that completes them.
         device: where sample numbers are; an epoch's go there at once, so that no batch makes the host wait.
-        shards: number of workers where each has a fixed shard of the training set, None where all use all of it.
+        shards: number of workers if each has a fixed shard of the training set; None if all use all of it.
         total: number of batches of the run, where `epochs` passes over the samples are not what it is.
     """
 
@@ -209,7 +209,7 @@ class Leases:
         """Give the shards of a lost worker to the living one that has the fewest, the first of these.
 
         Returns:
-            That worker and the numbers of the shards; None where shards are not fixed, or no worker lives.
+            That worker and the numbers of the shards; None if shards are not fixed, or no worker is alive.
         """
         living = [worker for worker in self.shards if worker not in self.gone]
         if not living or not self.shards[lost]:

@@ -9,7 +9,7 @@ from runner.run_folder import columns
 
 
 def training_columns(totals: Sequence[float], classifies: bool) -> dict[str, float | None]:
-    """Return mean training loss and error in percent, None where nothing was trained on or nothing is classified.
+    """Return mean training loss and error in percent, None if nothing was trained on or nothing is classified.
 
     Args:
         totals: sums of losses, errors and samples since the row before.

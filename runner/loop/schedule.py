@@ -50,7 +50,7 @@ class Schedule:
         base_batch: B_base, for which the rates are meant; None leaves them as they are.
         warmup_epochs: effective passes of linear warm-up; 0 for none.
         warmup_from: "lr_over_workers" starts the warm-up at 1/M of the rate it leads to, "zero" at 0. One worker, for
-            which 1/M is no warm-up at all, starts at 0 in any case.
+            which 1/M would be no warm-up, starts at 0 in any case.
     """
 
     def __init__(

@@ -143,7 +143,7 @@ class TrainControl:
         Args:
             gradients: gradient evaluations (samples) that went into it.
             seconds: the run's time now.
-            totals: the oracle's running sums of losses, errors and samples; None where the caller looks at the loss.
+            totals: the oracle's running sums of losses, errors and samples; None if the caller looks at the loss.
             staleness: of this update, for the live display.
 
         Raises:

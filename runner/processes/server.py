@@ -240,7 +240,7 @@ class ProcessServer(ServerBase):
             PeerLost: it was the last one.
         """
         connection = self.connections[worker]
-        # A dead worker is told of twice: by its broken connection and by the supervisor.
+        # A dead worker is reported twice: by its broken connection and by the supervisor.
         if not connection.alive:
             return
         connection.alive = False

@@ -1,7 +1,7 @@
 """Start the ranks of a run on this machine, pass signals on, and answer for the exit code.
 
-The process that spawns is no rank. It lists who is who in `dcrun.log`, has a `ProcessSupervisor` watch the ranks, and
-leaves no orphan: a rank whose parent is gone ends with it.
+The process that spawns is not a rank. It writes to `dcrun.log` which process is which rank, and a
+`ProcessSupervisor` watches the ranks. It leaves no orphan: a rank whose parent is gone ends too.
 """
 
 from __future__ import annotations

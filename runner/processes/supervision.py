@@ -1,9 +1,9 @@
 """Watch the ranks of a run on this machine: who is dead, who is stuck, and what that means for the run.
 
-The supervising process is no rank. What a fault costs:
+The supervising process is not a rank. What a fault costs:
 
 - A worker of a parameter server that died or is stuck: the batch that it held. It is killed, so that a stuck one cannot
-  come back with an old gradient, and the server is told; the others go on.
+  come back with an old gradient, and the server is informed; the others go on.
 - A rank of a collective or a pipeline, or any rank before all have joined: the run, back to its last checkpoint. The
   others wait in a transfer that cannot end. A kill breaks their connections, and rank 0 then saves what it can.
 - Rank 0, which owns the run folder: the run, back to its last checkpoint.

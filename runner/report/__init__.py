@@ -1,1 +1,1 @@
-"""From run folders to evidence: the command `dcreport`. It imports neither torch nor, but for `wandb_table`, wandb."""
+"""From run folders to evidence, for the command `dcreport`. Nothing here imports torch; only `wandb_table` wandb."""

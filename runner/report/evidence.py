@@ -145,7 +145,7 @@ def measure_exhibit(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
     for run in mine:
         groups.setdefault(json.dumps(_background(run, exhibit, everywhere), default=str), []).append(run)
     blocks = [_block(exhibit, group, everywhere) for group in groups.values()]
-    # A stray run that happens to fit one cell is no measurement of a table; a few curves of a figure compare nothing.
+    # A stray run that happens to fit one cell does not measure a table; a few curves of a figure compare nothing.
     drawn = exhibit.kind in ("curves", "layers")
     part = -(-len(exhibit.cells) // (2 if drawn else 5))
     least = min(len(exhibit.cells), part if drawn else max(2, part))
@@ -191,7 +191,7 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
             if exhibit.tuned and len(groups) > 1:
                 best = ", ".join(f"{key}={shown(chosen[0].value(key))}" for key in exhibit.tuned)
                 chosen_values.append(f"{cell.id}: {best}, the best of {len(groups)}")
-            # What a run has after half of its length is no measurement of the cell; its curve is drawn.
+            # A run that has made only half of its length does not measure the cell; its curve is drawn.
             found = ((run.seed, metrics.measured(run, exhibit.metric)) for run in chosen if run.ended)
             values = {seed: value for seed, value in found if seed is not None and value is not None}
             cells[cell.id] = Measured(cell, chosen, values)

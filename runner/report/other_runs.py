@@ -46,7 +46,7 @@ def tables(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _settings_apart(runs: Sequence[Run]) -> list[str]:
-    """Return the settings in which runs differ, but for those that a run's name and its table's title say."""
+    """Return the settings in which runs differ, without those in a run's name or its table's title."""
     return [key for key in differing(runs) if key not in (*GROUPS, "cluster.workers", "cluster.kind")]
 
 

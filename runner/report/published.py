@@ -5,7 +5,7 @@
       table1:
         title: ...                       # what it shows
         source: table 1                  # where in the paper
-        kind: table                      # table | grid (of a search: the best cell is told) | curves | layers
+        kind: table                      # table | grid (of a search: the best cell is named) | curves | layers
         metric: final_test_error         # what the cells hold (see `runner.report.metrics`)
         match: {model: resnet20}         # which runs can belong to it
         setting: {run.epochs: 160}       # the paper's; a run's deviations are listed
@@ -48,7 +48,7 @@ class Cell:
         row: name of its row.
         column: name of its column.
         match: settings that its runs have; what the column says goes before what the row says.
-        published: the paper's number, None where it gives none.
+        published: the paper's number; None if it gives none.
     """
 
     row: str

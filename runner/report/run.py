@@ -46,7 +46,7 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether it went as far as it could: what a stopped or running one has so far is no measurement."""
+        """Whether the run went as far as it could: a stopped or running one has measured nothing yet."""
         return self.status in ("completed", "diverged")
 
     @property

@@ -21,7 +21,7 @@ class Tried:
     """A setting and what it reached.
 
     Attributes:
-        name: how it is told.
+        name: the name to show.
         axes: the numbers that were searched.
         apart: what else keeps settings apart, which are then searches of their own.
         value: the mean over the seeds.

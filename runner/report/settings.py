@@ -1,4 +1,4 @@
-"""What runs have in common and what sets them apart: their settings, but for what cannot change a result."""
+"""What runs have in common and what distinguishes them: their settings, except those that cannot change a result."""
 
 import json
 from collections.abc import Iterable, Sequence

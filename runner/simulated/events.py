@@ -52,7 +52,7 @@ class Events(Protocol):
         ...
 
     def meet(self, rounds: Sequence[Round], shares: Sequence[float], gradients: float) -> float | None:
-        """Return when a barrier that all workers have come to is over; None where something else happens first.
+        """Return when a barrier that all workers have come to is over; None if something else happens first.
 
         Args:
             rounds: the rounds of the barrier.

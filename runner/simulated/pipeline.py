@@ -201,7 +201,7 @@ class SimulatedPipeline(Executor):
         device = self.oracle.device
         running = state["statistics"].to(device).split([len(stage.running) for stage in self.partition.stages])
         for rank, (method, stage) in enumerate(zip(self.methods, self.partition.stages, strict=True)):
-            # What is recorded anew while restoring is no new peak of memory.
+            # Activations that restoring records again are not a new peak of memory.
             stage.method = None
             restore_module(method, stage, state, rank, device)
             stage.running.copy_(running[rank])

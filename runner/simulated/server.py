@@ -1,6 +1,6 @@
 """A parameter server and its workers in one process.
 
-Which message the server handles next, and when, is told by a source of events: a virtual clock, or the trace of a
+A source of events says which message the server handles next, and when: a virtual clock, or the trace of a
 recorded run (`simulated.events`). Since a gradient depends only on what was pulled and on the leased batch, it is
 evaluated when its push is handled: no gradient is ever in flight, and a server that keeps backups needs no further copy
 of the weights.
@@ -40,7 +40,7 @@ class SimulatedServer(ServerBase):
         events: says which message is handled next.
         control: counts, evaluation, checkpoints.
         timeline: what each worker did when.
-        recorder: writes down the order of messages; None where nobody asked for it.
+        recorder: writes down the order of messages; None if nobody asked for it.
         compiled: fuse the server's update rule.
     """
 

@@ -79,7 +79,7 @@ class RunComponents:
         """The network cut into a module for each worker.
 
         Raises:
-            InputError: the network is no chain that can be cut so.
+            InputError: the network is not a chain that can be cut so.
         """
         return Partition(self.oracle, self.workers, self.method.split, self.dataset.shape, self.dataset.classes)
 
@@ -175,7 +175,7 @@ def prepare_method(method: Stateful, cfg: DictConfig, samples: int, workers: int
 
 
 def bind_problem(method: Stateful, cfg: DictConfig, samples: int, workers: int, replica: Replica) -> None:
-    """Tell a method that needs more than gradients what the problem is; arguments as of `prepare_method`.
+    """Describe the problem to a method that needs more than gradients; the arguments are those of `prepare_method`.
 
     Raises:
         InputError: the model is none that it can train.

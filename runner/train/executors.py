@@ -99,7 +99,7 @@ def topology_of(algorithm: type[Stateful] | DictConfig) -> Topology:
 def simulated(
     components: RunComponents, control: TrainControl, folder: Path | None = None, trace: Trace | None = None
 ) -> Executor:
-    """Return the simulated executor of a run; arguments as of `Topology.simulate`."""
+    """Return the simulated executor of a run; the arguments are those of `Topology.simulate`."""
     return topology_of(type(components.method)).simulate(components, control, folder, trace)
 
 

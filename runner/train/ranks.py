@@ -2,7 +2,7 @@
 
 With a parameter server rank 0 is the server and rank m ≥ 1 is worker m − 1; collective methods have as many ranks as
 workers, and pipelines as modules. Rank 0 owns the run folder. Spawned ranks are started and watched by
-`runner.processes.spawn`, which is no rank itself; under `torchrun` every rank starts here by itself.
+`runner.processes.spawn`, which is not a rank itself; under `torchrun` every rank starts here by itself.
 """
 
 from __future__ import annotations

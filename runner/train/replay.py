@@ -39,7 +39,7 @@ def run_replay(cfg: DictConfig, folder: Path) -> int:
         folder: the run folder; the trace is copied there, so that it can be continued, and replayed in its turn.
 
     Returns:
-        The exit code, as of `runner.train.dispatch.dispatch`.
+        The exit code, as from `runner.train.dispatch.dispatch`.
 
     Raises:
         InputError: the trace cannot be read, or does not fit the run.

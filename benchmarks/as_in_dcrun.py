@@ -1,4 +1,4 @@
-"""Importing this sets the process as dcrun's own are set; to be done before torch is imported, which reads it."""
+"""Sets this process as dcrun sets its own, when it is imported. Import it before torch, which reads the settings."""
 
 from runner.config.process_settings import set_process
 

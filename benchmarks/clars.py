@@ -1,7 +1,7 @@
-"""What CLARS adds to a step: norms of single samples' gradients on |J| = 512 of B = 8192; LARS needs none.
+"""Measures what CLARS adds to a step: norms of single samples' gradients on |J| = 512 of B = 8192; LARS needs none.
 
 ResNet-8 on random 16x16 images (larger ones take proportionally longer on both sides), the batch accumulated in pieces
-of 512, so that one of sixteen pieces is looked at. A step is the whole batch's gradient and the update.
+of 512, so CLARS takes norms in one of sixteen pieces. A step is the gradient of the whole batch and the update.
 """
 
 from __future__ import annotations

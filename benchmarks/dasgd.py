@@ -1,11 +1,12 @@
-"""Does delayed averaging hide a slow network? Throughput beside that of workers that never talk: about four minutes.
+"""Does delayed averaging hide a slow network? Compares throughput with workers that never communicate: four minutes.
 
 The network is slowed to t_c = 0.8 d t_p, so that a delay of d steps hides it (DaSGD, section 3.3), once on the virtual
-clock with eight workers, once on two real processes, which sleep t_c in the thread that communicates; t_p is what those
-that never talk need for a step in the same round. Mini-batch SGD waits for every step's t_c and has to fall to
-t_p / (t_p + t_c) = 1 / 1.8. And: merging an average into 25 million weights, in bytes per second beside a plain copy.
+clock with eight workers, once on two real processes, which sleep t_c in the thread that communicates; t_p is the time
+of a step of workers that never communicate, in the same round. Mini-batch SGD waits for every step's t_c and has to
+fall to t_p / (t_p + t_c) = 1 / 1.8. It also merges an average into 25 million weights, in bytes per second beside a
+plain copy.
 
-Run it alone: `python benchmarks/dasgd.py [--json FILE]`. With two busy cores the processes' rows say little.
+Run it alone: `python benchmarks/dasgd.py [--json FILE]`. On two busy cores the rows of processes say little.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A small network with dropout and, if asked for, batch norm, which `weights.py` trains as a model of a user's own."""
+"""A small network with dropout and, if asked for, batch norm, which `weights.py` trains as a user's own model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A message of Dis-dfSDCA and a round of SDCA, H samples at once, beside the same steps one by one in plain NumPy.
+"""Compares a message of Dis-dfSDCA and a round of SDCA, H samples at once, with the same steps one by one in NumPy.
 
-A problem of IJCNN1's size (49,990 samples of 22 features), made up. Both sides draw the same samples, so that they do
-the same work; the loop is the textbook's: algorithm 7's and algorithm 4's lines, a sample at a time.
+The problem is made up and has IJCNN1's size (49,990 samples of 22 features). Both sides draw the same samples, so they
+do the same work. The loop is that of a textbook: the lines of algorithms 7 and 4, a sample at a time.
 """
 
 from __future__ import annotations

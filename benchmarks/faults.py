@@ -1,10 +1,11 @@
-"""Faults, by the hundred: what a run does when ranks are killed or stopped, files cut or flipped, the disk is full.
+"""Causes faults by the hundred: kills and stops ranks, cuts and flips files, fills the disk, and looks what runs do.
 
     python benchmarks/faults.py [--tries 10] [--only NAME] [--outputs FOLDER]
 
-A try counts as survived if the run ended as it should: with the others, or with exit code 3 and, continued, to its end.
-Lost are batches that were never used or used twice, counted from the trace. Every run is compared with its replay, or
-with an undisturbed run: weights that differ by a bit would be a silent corruption, and count as lost too.
+A try survived if the run ended as it should: either the other ranks finished it, or it ended with exit code 3 and came
+to its end when it was continued. A batch is lost if it was never used or used twice, counted from the trace. Every run
+is compared with its replay or with an undisturbed run: weights that differ by a bit would be a silent corruption, and
+count as lost too.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How well a fitted clock foretells a run: simulated over measured seconds per epoch, the median of some recordings.
+"""Measures how well a fitted clock predicts a run: simulated / measured seconds per epoch, median of some recordings.
 
     python benchmarks/fit.py [--recordings 5]
 
 Each recording is a run on processes; `dcrun-fit` is applied to it alone, and the printed arguments drive a simulation
-of the same run. Within 15 % is the aim.
+of the same run. The aim is a difference within 15 %.
 """
 
 from __future__ import annotations

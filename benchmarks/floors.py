@@ -1,4 +1,4 @@
-"""What bounds a training step from below: launching its kernels, and moving its bytes at the speed of a copy."""
+"""Measures the lower bounds of a training step: launching its kernels, and moving its bytes at the speed of a copy."""
 
 from __future__ import annotations
 

@@ -6,14 +6,14 @@ ResNet-20 on CIFAR-shaped images, batches of 128, augmented, all in one process 
     (c) dcrun's `sgd`                       (d) dcrun's simulated `dc_asgd_a` with 8 workers
 
 dcrun's sides are whole runs with run folder and display, once with its defaults (the step a CUDA graph) and once with
-`run.compile=true` (what is captured is compiled as well); the targets are for the latter, as (b) is compiled too. As in
-`summary.json`, samples/s leave evaluation and checkpoints out; the clock stops when the GPU is done.
+`run.compile=true` (the captured step is compiled as well). The targets are for the latter, as (b) is compiled too. As
+in `summary.json`, samples/s leave evaluation and checkpoints out; the clock stops when the GPU is done.
 
-Besides: server updates on 25.6 million weights beside a plain copy; how far a step is from what bounds it, launches and
-bytes that must move (`floors.py`); peak memory of simulations of up to 32 workers. The tables go to the terminal, and
-with every round's values and the machine's facts to `outputs/benchmarks/<date>_<time>_gpu/results.json`, anew after
-each part. What fails (a side that needs a compiler that is not there), or what the nine minutes leave no time for, is
-named as not measured, and the rest goes on. The exit code is 0 once that is done, whatever it shows.
+It also measures server updates on 25.6 million weights beside a plain copy; how far a step is from its lower bounds,
+launches and bytes that must move (`floors.py`); and the peak memory of simulations of up to 32 workers. The tables go
+to the terminal. After each part they also go, with the values of every round and the facts of the machine, to
+`outputs/benchmarks/<date>_<time>_gpu/results.json`. A part that fails (its compiler is missing), or for which the nine
+minutes leave no time, is named as not measured, and the others go on. The exit code is 0, whatever they show.
 """
 
 from __future__ import annotations

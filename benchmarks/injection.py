@@ -1,7 +1,7 @@
-"""Runs that are hurt for real: ranks killed and stopped at chosen moments, files cut and flipped.
+"""Damages runs for real: kills and stops ranks at chosen moments, cuts and flips files.
 
-A `Host` is a process that has imported everything once and makes one run after the other, as `dcrun` would; the
-injector looks at it from outside, through its log and `/proc` (Linux). `benchmarks/faults.py` and the tests use it.
+A `Host` is a process that has imported everything once and makes one run after the other, as `dcrun` would. The
+injector watches it from outside, through its log and `/proc` (Linux). `benchmarks/faults.py` and the tests use it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Memory of a simulation: how many weight vectors a process holds at its peak, from building to the last checkpoint.
+"""Measures how many weight vectors the process of a simulation holds at its peak, from building to the last checkpoint.
 
-Measured as the system sees it, as resident memory: the peak of a whole run of DC-ASGD-a (backups and MeanSquare on the
-server) less what the process had before it was built, in weight vectors. A wide network and small batches keep
-everything else small; a tiny run before it loads what torch loads late.
+It takes the resident memory that the system reports: the peak of a whole run of DC-ASGD-a (backups and MeanSquare on
+the server) minus what the process had before the run was built, in weight vectors. A wide network and small batches
+keep everything else small; a tiny run before it loads what torch loads late.
 """
 
 from __future__ import annotations

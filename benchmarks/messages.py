@@ -1,4 +1,4 @@
-"""Real processes with empty gradients: round trips per second, relative to a bare gloo send/receive loop.
+"""Measures round trips per second of real processes with empty gradients, relative to a bare gloo send/receive loop.
 
 One process is the server, the others are workers. The bare loop sends and receives buffers of the same size over groups
 of the same kind (two ranks each, gloo on the loopback interface), a thread for each worker on the server's side, and

@@ -1,7 +1,7 @@
 """Runs of pytest on copies of a checkout, each in a process of its own, for `mutations.py`.
 
-Each process is a fork of one that has imported what the tests need but the checkout's own code, which saves most of a
-run's time.
+Each process is a fork of one that has imported what the tests need, without the checkout's own code. This saves most of
+a run's time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mutation_entries import FAILS_ANYWAY, SURVIVED, Mutation
 
 PRELOADED = ("hydra", "hypothesis", "matplotlib", "omegaconf", "rich", "safetensors.torch", "scipy", "sklearn.datasets")
 PRELOADED += ("torch", "torchvision", "xdist")
-"""What tests import, but for the checkout's own code."""
+"""Modules that tests import, except the checkout's own."""
 GRACE, PATIENCE = 60.0, 10.0
 """A mutation may take this many seconds, and this many times as long as its tests took without it."""
 FORK = multiprocessing.get_context("fork")

@@ -1,10 +1,10 @@
-"""What does decoupling gain on real processes? Seconds of an iteration of DDG and FR beside back-propagation's.
+"""What does decoupling gain on real processes? Compares the seconds of an iteration of DDG and FR with BP's.
 
 ResNet-20 and ResNet-56 of the thesis' kind (basic blocks) on images of CIFAR's shape, cut into two modules on two
 processes with one thread each; batches of 32 and 128. Locked modules take turns: with equal modules a decoupled
-iteration takes (T_F + T_B/2) / (T_F + T_B) of a locked one where forward passes follow each other (thesis, table 3),
-and half of it where module 1 plays the next batch meanwhile, as here; FR's first module replays, a third more.
-And what cutting costs: back-propagation in two modules beside the same in one process.
+iteration takes (T_F + T_B/2) / (T_F + T_B) of a locked one if forward passes follow each other (thesis, table 3). It
+takes half of a locked one if module 1 computes the forward pass of the next batch meanwhile, as here; FR's first module
+replays a forward pass, a third more. The cost of cutting is measured too: BP in two modules beside BP in one process.
 
 Run it alone, with two idle cores: `python benchmarks/process_pipeline.py [--json FILE]`; a few minutes.
 """

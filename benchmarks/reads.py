@@ -1,4 +1,4 @@
-"""How fast single operators read memory, beside a plain copy: why a push made of operators is slower than one pass.
+"""Measures how fast single operators read memory, which shows why a push made of operators is slower than one pass.
 
     .venv/bin/python benchmarks/reads.py     # run alone, under a minute; OMP_NUM_THREADS=1 for one thread
 

@@ -1,8 +1,8 @@
-"""All benchmarks, in under ten minutes on two cores: `make bench`, or `python benchmarks/run.py [name ...]`.
+"""Runs all benchmarks, in under ten minutes on two cores: `make bench`, or `python benchmarks/run.py [name ...]`.
 
-Each runs in a process of its own. The table goes to the terminal, and with every round's value, the machine's facts and
-versions to `outputs/benchmarks/<date>_<time>/results.json`. The exit code is 0 once all have been measured, whatever
-they show: these are measurements, not tests.
+Each runs in a process of its own. The table goes to the terminal. It goes to
+`outputs/benchmarks/<date>_<time>/results.json` too, with the value of every round, the machine's facts and versions.
+The exit code is 0 once all have been measured, whatever they show: these are measurements, not tests.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The machine may be shared and its clock may drift, so a speed alone means little. Both sides of a ratio run in turn
 (A B A B …) in one process, each round gives one ratio, and the median of those counts.
 
-With `DCRUN_BENCHMARK_SCALE=small` every benchmark makes one short round of small problems: that shows in seconds that
-it still runs, and measures nothing.
+With `DCRUN_BENCHMARK_SCALE=small` every benchmark makes one short round of small problems: this shows in seconds that
+the benchmark still runs, and measures nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def small() -> bool:
     """Return whether the environment asks for the small scale; end with exit code 2 if it asks for none there is."""
     scale = os.environ.get(SCALE, "full")
     if scale not in ("full", "small"):
-        print(f"{SCALE}={scale}: is no scale; allowed: full, small", file=sys.stderr)
+        print(f"{SCALE}={scale}: is not a scale; allowed: full, small", file=sys.stderr)
         sys.exit(2)
     return scale == "small"
 

@@ -1,4 +1,4 @@
-"""How long `dcrun --help` takes, beside an interpreter that does nothing."""
+"""Measures how long `dcrun --help` takes, beside an interpreter that does nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training throughput: dcrun beside a bare PyTorch loop, ResNet-20 on CIFAR-shaped images, batches of 128.
+"""Measures training throughput: dcrun beside a bare PyTorch loop, ResNet-20 on CIFAR-shaped images, batches of 128.
 
 The bare loop gets the same network, memory format, precision, augmentation and batches on the device, and
 `torch.optim.SGD`; it counts no errors and logs nothing. dcrun's side is a whole run with its run folder; as in

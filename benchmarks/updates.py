@@ -1,10 +1,10 @@
-"""Server updates on 25.6 million weights (as many as ResNet-50 has): bytes per second, relative to a plain copy's.
+"""Measures server updates on 25.6 million weights (as many as ResNet-50 has): bytes per second, relative to a copy.
 
 The bytes that must move: a copy reads and writes a vector; DC-ASGD-c reads w, g and w_bak and writes w (4 vectors),
 DC-ASGD-a also reads and writes MeanSquare (6 vectors). Scratch that stays in a cache costs nothing here; a temporary
 that does not shows as a lower ratio. A fused update can beat a copy, whose target is first read into the cache too.
 
-Uncompiled, the ceiling is measured beside: the same operators on as many weights in all, but always the same block of
+For uncompiled updates the ceiling is measured too: the same operators on as many weights, but always the same block of
 them, which stays in a core's cache (1.5 MB a core with its scratch). No memory could make a push faster than that.
 """
 

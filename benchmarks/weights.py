@@ -4,11 +4,11 @@
     python benchmarks/weights.py --checkout DIR --write before.json  # of another one
     python benchmarks/weights.py --compare benchmarks/weights.json   # which rows are equal; exit code 1 if not all are
 
-Whoever changes code without meaning to change arithmetic compares before and after. Every row is a run of some steps
-that the command line starts (`python -m runner.cli …`) and `summary.json` tells of, so that any commit can be asked.
+Whoever changes code without meaning to change arithmetic compares before and after. Every row is a run of some steps,
+which the command line starts (`python -m runner.cli …`) and `summary.json` describes, so any commit can be measured.
 With one thread a run repeats to the bit on a machine; another instruction set or another torch rounds differently, and
-such files are not compared. `weights_rows.py` lists the runs. One that keeps a virtual clock repeats all it measures,
-so the SHA-256 of its `metrics.jsonl` is compared too.
+such files are not compared. `weights_rows.py` lists the runs. A run on a virtual clock repeats everything that it
+measures, so the SHA-256 of its `metrics.jsonl` is compared too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The runs whose weights `weights.py` hashes: every method, with what reaches its subtle paths, by kind and name.
+"""The runs whose weights `weights.py` hashes: every method, with settings that reach its subtle paths, by kind and
+name.
 
-Only schedules that repeat are listed. On processes: collective and pipeline methods with several workers; parameter
-servers and shared memory with one. Parameter servers with several workers replay the traces in `tests/runner/old_runs`.
+It lists only schedules that repeat. On processes these are collective and pipeline methods with several workers, and
+parameter servers and shared memory with one. Parameter servers with several workers replay the traces in
+`tests/runner/old_runs`.
 """
 
 from __future__ import annotations

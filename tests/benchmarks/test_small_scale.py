@@ -68,7 +68,7 @@ def test_every_benchmark_has_a_test() -> None:
 def test_an_unknown_scale_is_refused() -> None:
     done = run("startup", scale="tiny")
     assert done.returncode == 2
-    assert done.stderr == "DCRUN_BENCHMARK_SCALE=tiny: is no scale; allowed: full, small\n"
+    assert done.stderr == "DCRUN_BENCHMARK_SCALE=tiny: is not a scale; allowed: full, small\n"
 
 
 @pytest.mark.slow

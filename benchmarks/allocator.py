@@ -1,5 +1,4 @@
-"""Measures what keeping freed memory gains: whole runs with `runner.config.allocator` beside runs with glibc's
-settings.
+"""Measures what keeping freed memory gains: runs with `runner.config.allocator` beside runs with glibc's settings.
 
 Each run is a process of its own, ResNet-20 with batches of 128, and the two kinds take turns. How often glibc gives
 memory back depends on where small objects happen to lie in its heap: the spread between runs is part of the result.

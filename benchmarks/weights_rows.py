@@ -1,5 +1,4 @@
-"""The runs whose weights `weights.py` hashes: every method, with settings that reach its subtle paths, by kind and
-name.
+"""The runs whose weights `weights.py` hashes: every method, with its subtle paths, by kind and name.
 
 It lists only schedules that repeat. On processes these are collective and pipeline methods with several workers, and
 parameter servers and shared memory with one. Parameter servers with several workers replay the traces in

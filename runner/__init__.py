@@ -1,1 +1,1 @@
-"""Builds runs from their configuration and executes them, on a simulated cluster or on real processes."""
+"""Everything that executes: from a command line to a run on simulated workers or processes, and to its report."""

@@ -45,20 +45,20 @@ class PendingCollective:
         Raises:
             RuntimeError: another rank is gone, or silent for too long.
         """
-        # The time of arrival, not of this call: the difference is what computing has hidden of the transfer.
+        # What counts is when the combination arrived, not when this call asks: computing hid the time in between.
         if self.arrival is not None:
             self._end = self.arrival.result()
         elif self.work is not None and self._end is None:
             self.work.wait()
             self._end = time.perf_counter()
         if self.device is not None:
-            # Not a wait: what reads the vectors on the GPU is in line behind this copy.
+            # The host does not wait for this copy: whatever reads the vectors on the GPU is queued behind it.
             self.vectors = self.vectors.to(self.device, non_blocking=True)
             self.device = None
         return self.vectors
 
     def seconds(self) -> float:
-        """Return how long it travelled; 0 for one that came from a checkpoint. To be asked when it has arrived."""
+        """Return how long it travelled, 0 if it came from a checkpoint; call this after `wait`."""
         return 0.0 if self._end is None else self._end - self.begin
 
 
@@ -81,8 +81,8 @@ class AsyncCollective:
         self._queue: queue.SimpleQueue[PendingCollective] | None = None
         if background or extra_seconds:
             self._queue = queue.SimpleQueue()
-            # One thread and a queue: combinations end in the order in which they were started. A daemon: a run that
-            # ends because a peer is stuck must not wait for the peer here.
+            # One thread with a queue keeps the order: combinations end as they were started. The thread is a daemon,
+            # because a run that ends while a peer is stuck must not wait for that peer here.
             threading.Thread(
                 target=_wait, args=(self._queue, extra_seconds), daemon=True, name="async collective"
             ).start()
@@ -95,7 +95,7 @@ class AsyncCollective:
         wanted = None
         if vector.is_cuda and comm_device(vector.device).type == "cpu":
             wanted = vector.device
-            # Not asynchronous: the transfer must find the values there.
+            # The host waits for this copy, because the transfer reads the values from CPU memory at once.
             vector = page_locked(vector.shape, vector.dtype).copy_(vector)
         if self.combine == "gather":
             shape = torch.Size((self.world, *vector.shape))
@@ -117,15 +117,15 @@ def page_locked(shape: torch.Size, dtype: torch.dtype) -> Tensor:
 
 
 def _wait(started: queue.SimpleQueue[PendingCollective], extra_seconds: float) -> None:
-    """Note when each combination arrives, or why it does not; the thread that computes gets either from `wait`."""
+    """Note when each combination arrives or why it fails, for `PendingCollective.wait` in the computing thread."""
     stream: torch.cuda.Stream | None = None
     while True:
         pending = started.get()
         assert pending.work is not None and pending.arrival is not None
         try:
             if pending.vectors.is_cuda:
-                # On a stream of its own: waiting on the default one would be waiting for the gradients there. And on a
-                # single one: PyTorch has 32, and hands out again those on which others record or copy.
+                # This thread has a stream of its own, because on the default stream it would wait for the gradients
+                # too. It keeps that one stream, because PyTorch has only 32 and would hand out one that others use.
                 stream = stream or torch.cuda.Stream(pending.vectors.device)
                 with torch.cuda.stream(stream):
                     pending.work.wait()
@@ -137,5 +137,5 @@ def _wait(started: queue.SimpleQueue[PendingCollective], extra_seconds: float) -
             pending.arrival.set_exception(error)
         else:
             pending.arrival.set_result(time.perf_counter())
-        # Until the next one comes, this thread would keep the vectors of this one in memory.
+        # Otherwise this thread would keep these vectors in memory until the next combination comes.
         del pending

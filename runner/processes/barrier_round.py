@@ -1,4 +1,4 @@
-"""One round of a barrier: what the server broadcasts, and an answer for each shard of the training set.
+"""One round of a barrier: the server broadcasts a message and gets an answer for each shard of the training set.
 
 A worker answers for its own shard. If it is lost, before or while it answers, its shard goes to the next living worker
 that has none to answer for: a fault costs the time of one more answer, and not a bit of the sum.
@@ -105,7 +105,7 @@ class BarrierRound:
         self.connections[worker].send(header, self.sizes.broadcast, self.message)
 
     def _take(self, worker: int, arrived: float) -> Message:
-        """Return a worker's answer; a copy, as the worker may answer for another shard into the same buffer."""
+        """Return a copy of a worker's answer: the worker may answer for another shard into the same buffer."""
         inbox = self._inboxes[worker]
         answer = {name: part.clone() for name, part in inbox.tensors.items()}
         now = self.wall()

@@ -1,4 +1,4 @@
-"""A spawned rank: what it does besides its part of the run, which is to show that it lives and to end in time."""
+"""The process of a spawned rank: it runs the rank, shows meanwhile that it lives, and ends in time."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def child_main(
     cfg = OmegaConf.create(plain)
     _die_with_parent()
     heartbeats.beat(rank)
-    # A daemon: it is to beat until the very end, and never keeps the process from ending.
+    # The thread is a daemon: it beats until the very end, and never keeps the process from ending.
     threading.Thread(target=_keep_beating, args=(rank, heartbeats, os.getppid()), daemon=True, name="heartbeat").start()
     log_to(folder)
 
     def find_lost() -> list[tuple[int, str]]:
-        # The server asks first when it has a link to each worker: before that, a run cannot go on without one.
+        # The server asks for the first time when it has a link to each worker. Before that a run cannot do without any.
         heartbeats.mark_joined()
         found = []
         while pipe is not None and pipe.poll():
@@ -85,17 +85,17 @@ def child_main(
         except RuntimeError as error:
             if rank == 0 or not is_peers_fault(error):
                 raise
-            # The supervisor, which sees all ranks, says whose fault it is; here a connection broke, no more is known.
+            # This rank knows only that a connection broke. The supervisor sees all ranks and says whose fault it is.
             log.info("rank %d: %s", rank, reason(error))
             return DEAD_PEER
 
     code = run_guarded(run, folder, f"rank {rank}")
-    # Before the process is gone: a rank that ended as it should is not reported as one that died.
+    # This must come before the process is gone, or the supervisor would report a finished rank as a dead one.
     heartbeats.mark_finished(rank)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not sys.exit: a receiving thread may sit in a transfer from a dead worker for ever.
+    # sys.exit would wait for other threads, and a receiving thread may sit in a transfer from a dead worker for ever.
     os._exit(code)
 
 
@@ -108,7 +108,7 @@ def _die_with_parent() -> None:
 def _keep_beating(rank: int, heartbeats: Heartbeats, parent: int) -> None:
     """Give heartbeats, and end this process when its parent, and so the supervisor, is gone."""
     while not heartbeats.finished(rank):
-        # Where the kernel does not end orphans itself.
+        # Only Linux ends orphans by itself (`_die_with_parent`); elsewhere this thread finds out.
         if os.getppid() != parent:
             os._exit(DEAD_PEER)
         heartbeats.beat(rank)

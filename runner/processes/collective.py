@@ -29,7 +29,7 @@ from runner.processes.synchronous import SynchronousProcess
 from runner.run_folder.timeline import Timeline
 
 FLAGS = 2
-"""Elements after the contribution: asked to stop, loss not finite."""
+"""Number of elements after the contribution: whether a rank was asked to stop, whether a loss is not finite."""
 
 
 class Travelling(NamedTuple):
@@ -80,7 +80,7 @@ class ProcessCollective(SynchronousProcess):
         self.combiner = AsyncCollective(
             method.combine, rendezvous.world, background=bool(method.delay), extra_seconds=extra_seconds
         )
-        # What rank 0 gathered for an evaluation; ranks other than 0 never look at it.
+        # This is what rank 0 gathered for an evaluation; ranks other than 0 never look at it.
         self._gathered: dict[str, Any] = {
             "weights": method.solution(),
             "statistics": [self.statistics],
@@ -137,14 +137,14 @@ class ProcessCollective(SynchronousProcess):
             combined = {name: piece[0].div_(self.world) for name, piece in zip(self.layout, pieces, strict=True)}
         self.method.apply(combined, step)
         self.sent += 1
-        # Reading the flags makes the host wait for a GPU, so there not every time.
+        # Reading the flags makes the host wait for a GPU, so on a GPU they are read only every so many steps.
         if self.oracle.device.type != "cpu" and self.sent % CHECK_EVERY:
             return None
         stopping, infinite = vectors[:, -FLAGS:].sum(0).tolist()
         return "diverged" if infinite else "interrupted" if stopping else None
 
     def _gather(self) -> Tensor:
-        # Every collective in here is entered by all ranks, in this order: each gathers, though only rank 0 keeps it.
+        # All ranks must enter these collectives, and in this order, so each rank gathers although only rank 0 needs it.
         totals = self._sum(self.oracle.totals.clone())
         weights = self._weights()
         own_totals = torch.tensor(self.timeline.totals(self.rank), dtype=torch.float64)
@@ -171,7 +171,7 @@ class ProcessCollective(SynchronousProcess):
         return list(AsyncCollective("gather", self.world).start(vector.contiguous()).wait())
 
     def _sum(self, vector: Tensor) -> Tensor:
-        """Return the sum of all ranks' vectors, in the memory of this rank's where it can be."""
+        """Return the sum of all ranks' vectors; it overwrites this rank's vector if the group can sum it there."""
         return AsyncCollective("mean", self.world).start(vector).wait()[0]
 
     def _distances(self, mean: Tensor) -> Tensor | None:
@@ -186,7 +186,8 @@ class ProcessCollective(SynchronousProcess):
     def columns(self) -> dict[str, float]:
         """Return, as gathered at the last evaluation, how far the ranks' weights are apart, and rank 0's communication.
 
-        A combination's seconds are those from rank 0's sending it to its arrival there: slower ranks' delay is in them.
+        A combination's seconds are those from when rank 0 sends it to when it arrives there, so waiting for slower
+        ranks is part of them.
         """
         found = self._gathered["distances"]
         return {} if found is None else disagreement(found[:, 0]) | self.communication.columns()

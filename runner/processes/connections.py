@@ -1,4 +1,4 @@
-"""The server's ends of its workers: buffers, a receiving thread for each, and the queue in which all messages meet.
+"""The server's end of each connection: buffers, a receiving thread for each worker, one queue for all messages.
 
 Who owns what. The main thread sends, handles messages and owns all state. A receiving thread does one thing: wait for
 the message that its worker owes and put a note of it into the queue. Nothing is locked. A worker's buffer is the
@@ -46,7 +46,7 @@ class Arrival(NamedTuple):
 
 
 class Connection:
-    """The server's end of one worker.
+    """The server's end of the connection to one worker.
 
     Args:
         worker: its number, from 0.
@@ -82,12 +82,13 @@ class Connection:
 
     def start(self) -> None:
         """Start the receiving thread."""
-        # A daemon: it may wait for a worker that never answers, and the run ends without it.
+        # The thread is a daemon: it may wait for a worker that never answers, and the run must end without it.
         threading.Thread(target=self._receive, daemon=True, name=f"worker {self.worker}").start()
 
     def _receive(self) -> None:
         while True:
-            # Only while the worker owes a message: a thread in a transfer when Python ends can abort the process.
+            # The thread receives only while the worker owes a message: a thread that is in a transfer when Python ends
+            # can abort the process.
             self._owed.acquire()
             try:
                 self.link.receive(self._receiving.raw)
@@ -104,7 +105,7 @@ class Connection:
     def send_batch(self, header: Sequence[int], message: Message, now: float) -> None:
         """Start sending what the worker computes on a batch with, at second `now` of the run; its push is expected."""
         self._fill_outbox(header)
-        # Packed here, so that the method's own tensors may change while the message is on its way.
+        # Copied into the buffer, so that the method's own tensors may change while the message is on its way.
         self.outbox.fill(message)
         self.sent_at = now
         try:
@@ -136,14 +137,14 @@ class Connection:
 
     def _fill_outbox(self, header: Sequence[int]) -> None:
         if self._sending is not None:
-            # Its memory must not change before it has left; and a transfer is waited for once.
+            # The buffer must not change before the last message has left; a transfer can be waited for only once.
             self._sending.wait()
             self._sending = None
         for place, value in enumerate(header):
             self.outbox.header[place] = value
 
     def _break(self, error: RuntimeError) -> None:
-        """Have the worker dropped in its turn: a message that is being handled is finished first."""
+        """Queue a note that the connection broke: the worker is dropped after the messages that came before."""
         self._arrivals.put(Arrival(self.worker, time.perf_counter(), f"its connection broke: {reason(error)}"))
 
 
@@ -178,7 +179,7 @@ class Connections:
         return [connection.worker for connection in self.all if connection.alive]
 
     def next(self) -> Arrival | None:
-        """Return the next message, or None if none comes for a while: time to look for lost workers."""
+        """Return the next message, or None if none comes for a while, so that the caller can look for lost workers."""
         try:
             return self._arrivals.get(timeout=POLL_SECONDS)
         except queue.Empty:

@@ -58,9 +58,9 @@ class Heartbeats:
         self._finished[rank] = 1
 
     def reset(self) -> None:
-        """Take every rank that has started to have given a heartbeat just now."""
+        """Treat every rank that has started as if it had given a heartbeat just now."""
         for rank, beat in enumerate(self._beats):
-            # Before its first heartbeat a rank still imports, for as long as that takes: 0 keeps it from being stuck.
+            # Before its first heartbeat a rank still imports, however long that takes: 0 means that it is not stuck.
             if beat:
                 self.beat(rank)
 

@@ -27,7 +27,7 @@ class Link:
     def __init__(self, rendezvous: Rendezvous, worker: int) -> None:
         options = dist.ProcessGroupGloo._Options()
         options._timeout = rendezvous.transfer_timeout()
-        # A link carries one message at a time each way; more threads, times many workers, would only be idle.
+        # A link carries one message at a time each way, so one thread is enough; the server has a link to every worker.
         options._threads = 1
         # Traffic between processes of one machine stays on it: the default device takes the address that the host's
         # name resolves to, which may be one that other machines reach.

@@ -1,6 +1,6 @@
-"""How modules on processes talk to the one before and the one after: features go up, error gradients down.
+"""How a module on a process talks to the modules before and after it: features go up, error gradients go down.
 
-A message is a header of three whole numbers (samples, layout, a flag) and then, where there are samples, their values
+A message is a header of three whole numbers (samples, layout, a flag) and then, if there are samples, their values
 in the order in which they lie in memory: kernels may round differently for another layout. The header arrives when the
 other side has sent; what passes between it and the last value is the transfer.
 """
@@ -61,7 +61,7 @@ class P2PChannel:
         self._start(header)
         if values is not None:
             ordered = values.permute(0, 2, 3, 1) if last else values
-            # A copy: what is sent may be overwritten before it has left.
+            # The copy is sent, because the module may overwrite its own tensor before the message has left.
             self._start(torch.empty(ordered.shape, dtype=torch.float32).copy_(ordered))
 
     def _start(self, tensor: Tensor) -> None:
@@ -84,7 +84,7 @@ class P2PChannel:
         Raises:
             RuntimeError: the neighbour is gone, or silent for too long.
         """
-        # Two receives: how long the values are says the header, and the last batch of an epoch is a short one.
+        # The header comes in a receive of its own: it says how many values follow, fewer in an epoch's last batch.
         header = torch.zeros(P2P_HEADER_WORDS, dtype=torch.int64)
         dist.recv(header, self.peer)
         sent = self.clock()
@@ -111,7 +111,7 @@ def gather_bytes(state: bytes, world: int) -> list[bytes]:
     rank = dist.get_rank()
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world)]
     dist.all_gather(sizes, torch.tensor([len(state)]))
-    # Not one gather of equal sizes: what a module keeps of earlier iterations has another size in each.
+    # `dist.gather` wants equal sizes, but what a module keeps of earlier iterations differs from module to module.
     if rank:
         dist.send(torch.frombuffer(bytearray(state), dtype=torch.uint8), 0)
         return []

@@ -73,9 +73,10 @@ class ProcessPipeline(SynchronousProcess):
         self.asked = False
         self.below = None if self.rank == 0 else self._channel(self.rank - 1, partition.outputs[self.rank - 1])
         self.above = None if self.last else self._channel(self.rank + 1, partition.outputs[self.rank])
-        # The error gradient of the next iteration, as a list of one, where it is here already: there is none at first.
+        # A list of one if the error gradient of the next iteration is here already. Decoupled modules begin without
+        # one, so their first iteration goes backward with None.
         self.held: list[Tensor | None] | None = [None]
-        # What rank 0 gathered for an evaluation; ranks other than 0 never look at it.
+        # This is what rank 0 gathered for an evaluation; ranks other than 0 never look at it.
         self._gathered: dict[str, Any] = {
             "statistics": torch.cat([stage.running for stage in partition.stages]),
             "peaks": [0] * self.world,
@@ -107,7 +108,7 @@ class ProcessPipeline(SynchronousProcess):
         try:
             self.control.advance(len(batch.ids), self.control.wall(), self._loss())
         except Stop:
-            # A loss that is not finite stops all ranks in this step: what the run ends with is gathered from them.
+            # A loss that is not finite stops all ranks in the same step, so rank 0 can still gather the final state.
             self.control.pause()
             self._gather()
             raise
@@ -160,7 +161,7 @@ class ProcessPipeline(SynchronousProcess):
         self.timeline.span(self.rank, "compute", begin, self.control.wall())
 
     def _loss(self) -> Tensor | None:
-        """Return the last module's sums, on all ranks, when it is time to look whether the loss is finite."""
+        """Return the last module's sums on all ranks if it is time to check that the loss is finite, else None."""
         if self.oracle.device.type != "cpu" or (self.control.updates + 1) % CHECK_EVERY:
             return None
         totals = self.oracle.totals.clone()
@@ -168,7 +169,7 @@ class ProcessPipeline(SynchronousProcess):
         return totals
 
     def _gather(self) -> Tensor | None:
-        # What is on its way is taken in first: a checkpoint holds it, and the channels are empty for the gathering.
+        # Messages on their way are received first: the checkpoint holds them, and the gathering needs empty channels.
         if self.above is not None and not self.method.locked and self.held is None:
             self.held = [self._from_above(self.above)]
         for channel in (self.below, self.above):
@@ -197,13 +198,13 @@ class ProcessPipeline(SynchronousProcess):
         return self._gathered["totals"]
 
     def _take(self, gathered: dict[str, Any]) -> None:
-        """Know of all modules what rank 0 has to."""
+        """Keep on rank 0 what was gathered, and put the modules' weights into one vector."""
         self._gathered = gathered
         for method, (low, high, *_) in zip(gathered["methods"], self.partition.pieces, strict=True):
             self._weights[low:high].copy_(method["w"])
 
     def _own(self) -> dict[str, Any]:
-        """Return this module's state; copies, as a view would be saved with all that it is a view of."""
+        """Return copies of this module's state, because a view would be saved together with its whole vector."""
         return {
             "method": {name: tensor.clone() for name, tensor in self.method.state().items()},
             "kept": [{name: tensor.clone() for name, tensor in item.items()} for item in self.method.pending()],

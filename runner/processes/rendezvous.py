@@ -72,7 +72,7 @@ def launched_by_torchrun() -> bool:
 
 
 def join_group(rendezvous: Rendezvous, device: torch.device) -> None:
-    """Make the default process group of all ranks: NCCL where each rank has a GPU of its own, gloo otherwise."""
+    """Make the default process group of all ranks: NCCL if each rank has a GPU of its own, else gloo."""
     own_gpu = device.type == "cuda" and torch.cuda.device_count() >= int(
         os.environ.get("LOCAL_WORLD_SIZE", rendezvous.world)
     )
@@ -91,7 +91,7 @@ def join_group(rendezvous: Rendezvous, device: torch.device) -> None:
 def comm_device(device: torch.device) -> torch.device:
     """Return the device on which the default process group carries tensors of `device`.
 
-    Of the collectives on GPU tensors, PyTorch documents for gloo only some: over gloo all go through the CPU.
+    PyTorch documents only some collectives on GPU tensors for gloo, so over gloo all go through the CPU.
     """
     return torch.device("cpu") if dist.get_backend() == "gloo" else device
 
@@ -110,7 +110,7 @@ def loopback() -> str:
 
 @contextmanager
 def rank_zero_first(rendezvous: Rendezvous) -> Iterator[None]:
-    """Have rank 0 do what is in the block before the others do it; if it fails there, they wait until they are ended.
+    """Let rank 0 run the block before the others. If it fails there, the others wait until they are ended.
 
     Raises:
         RuntimeError: rank 0 did not come through the block within the store's timeout.

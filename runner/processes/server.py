@@ -123,7 +123,7 @@ class ProcessServer(ServerBase):
             control.pause()
             if self.recorder is not None:
                 self.recorder.flush()
-            # Those that wait for work; the others notice that the server is gone.
+            # Only workers that wait for work are told; the others notice that the server is gone.
             for worker in self.leases.idle:
                 self.connections[worker].send_stop()
 
@@ -158,7 +158,7 @@ class ProcessServer(ServerBase):
             clipped = self._take_push(worker, arrived, compute)
             self._reply(worker)
         finally:
-            # Also what made the loss infinite is part of the record.
+            # In `finally`, so that the trace also has the push that made the loss infinite.
             if self.recorder is not None:
                 self.recorder.push(
                     worker,
@@ -172,12 +172,12 @@ class ProcessServer(ServerBase):
                 )
 
     def _occupied(self) -> None:
-        """Act the time for which a message occupies the server."""
+        """Sleep for as long as the configuration says that a message occupies the server."""
         if self.server_seconds:
             time.sleep(self.server_seconds)
 
     def _take_push(self, worker: int, arrived: float, compute: float) -> float:
-        """Return how many seconds of the run's clock, which stands at evaluations, went by while it was computed."""
+        """Take in a push; return how long it was computed on the run's clock, which stands at evaluations."""
         connection = self.connections[worker]
         inbox = connection.inbox
         batch = self.leases.done(worker)
@@ -220,13 +220,13 @@ class ProcessServer(ServerBase):
         batch = self.leases.lease(worker)
         if batch is None:
             return
-        # What the worker takes over it has to know before it computes on a batch that was drawn from it.
+        # The worker must have a shard's state before it computes on a batch that is drawn from that shard.
         self._hand_over(worker)
         message = self.pull(worker)
         self.connections[worker].send_batch((BATCH, batch.number, self.version[worker]), message, self.control.wall())
 
     def _hand_over(self, worker: int) -> None:
-        """Send a worker what it needs to know of the shards of the training set that it is to take over."""
+        """Send a worker the state of the shards of the training set that it takes over."""
         connection = self.connections[worker]
         while connection.shards_due:
             shard = connection.shards_due.pop(0)
@@ -251,16 +251,16 @@ class ProcessServer(ServerBase):
         if not self.connections.living():
             raise PeerLost(f"all workers are lost; the last one was worker {worker} ({fault}), after update {updates}")
         batch = "it held no batch" if held is None else f"its batch {held} is handed out again"
-        if inherited := self.leases.reassign_shards(worker):
-            heir, shards = inherited
-            self.connections[heir].shards_due += shards
-            batch += f"; worker {heir} takes over its shard of the training set"
+        if reassigned := self.leases.reassign_shards(worker):
+            owner, shards = reassigned
+            self.connections[owner].shards_due += shards
+            batch += f"; worker {owner} takes over its shard of the training set"
         log.warning("worker %d lost after update %d (%s); %s", worker, updates, fault, batch)
         for other in waking:
             self._reply(other)
 
     def _evaluate(self, finished: bool) -> None:
-        """Evaluate and save; a method whose workers write to the weights themselves has them come to rest first."""
+        """Evaluate and save. If workers write to the weights themselves, all finish their batches first."""
         if self.server.at_rest:
             # No batch is handed out until those that are held are done.
             quota, self.leases.quota = self.leases.quota, 0

@@ -2,8 +2,8 @@
 
 To the rest of the runner this is a parameter server whose messages carry no weights: a pull hands out a batch and its
 learning rate, and by the push the worker has already written. So batches, lost workers, barriers, evaluation and
-checkpoints are those of `runner.processes.server`. What order the processes read and write in, nobody knows: such a run
-cannot be recorded, and does not repeat.
+checkpoints are those of `runner.processes.server`. Nobody knows in which order the processes read and write, so such a
+run cannot be recorded, and does not repeat.
 """
 
 # torch's type stubs do not know the stores that torch.distributed hands on.
@@ -25,15 +25,15 @@ from runner.loop.batches import coordinate_generator
 from runner.loop.schedule import Rate
 
 KEY = "shared memory"
-"""Where ranks find the name of the file."""
+"""The store's key under which ranks find the name of the file."""
 MEMORY = Path("/dev/shm")
-"""Where files are memory, on Linux."""
+"""The folder whose files are memory, on Linux."""
 
 
 def mapped(path: str, n: int) -> Tensor:
     """Map a file of float32 numbers, so that what one process writes all others read.
 
-    Nothing locks it: what happens then is what the methods are about. An aligned float32 is written whole, so a reader
+    No lock guards it: the methods are made for what happens then. An aligned float32 is written whole, so a reader
     finds old and new coordinates side by side, but no torn number.
     """
     return torch.from_file(path, shared=True, size=n, dtype=torch.float32)
@@ -72,7 +72,7 @@ class MemoryServer(ParameterServer):
         self.store.set(KEY, path)
 
     def layout(self, n: int) -> Layout:
-        """The learning rate down, nothing up."""
+        """Return the learning rate down, nothing up."""
         return Layout(pull={"rate": 2}, push={})
 
     def pull(self, worker: int) -> Message:
@@ -97,13 +97,13 @@ class MemoryServer(ParameterServer):
         return self.method.evaluations(updates)
 
     def rounds(self, n: int) -> list[Round]:
-        """Shards' gradients at the shared weights come up, then the snapshot goes down."""
+        """Return two rounds: shards' gradients at the shared weights come up, then the snapshot goes down."""
         if self.barrier_every is None:
             return []
         return [Round({}, {"sum": n}), Round(self.method.snapshots(n), {})]
 
     def broadcast(self, number: int) -> Message:
-        """Nothing at first: the weights are there to be read; then the state that the snapshot made."""
+        """Return nothing in round 0, as the weights are there to be read; in round 1 the snapshot's state."""
         return _rest(self.method) if number else {}
 
     def collect(self, number: int, total: Message) -> None:
@@ -111,15 +111,15 @@ class MemoryServer(ParameterServer):
         self.method.snapshot(total["sum"].div_(self.samples))
 
     def restoring(self, n: int) -> dict[str, int]:
-        """All state but the shared weights."""
+        """Return the sizes of all state but the shared weights."""
         return self.method.snapshots(n)
 
     def restore(self, worker: int) -> Message:
-        """All state but the shared weights."""
+        """Return all state but the shared weights."""
         return _rest(self.method)
 
     def worker(self, worker: int) -> Worker:
-        """Not from here: a worker's half is made where it runs."""
+        """Raise NotImplementedError: a worker's half is made in the worker's own process."""
         raise NotImplementedError("MemoryWorker is made by its own process")
 
     def state(self) -> Message:
@@ -132,7 +132,7 @@ class MemoryServer(ParameterServer):
 
 
 class MemoryWorker(Worker):
-    """One worker: reads the shared vector, computes, writes.
+    """One worker, which reads the shared vector, computes, and writes.
 
     Args:
         method: the method, unstarted: this process's own instance.
@@ -156,9 +156,10 @@ class MemoryWorker(Worker):
         self.read.copy_(method.w)
         v = method.direction(oracle, self.read, batch)
         generator = coordinate_generator(self.seed, batch.number)
-        chosen = method.coordinates(n, generator)
+        coordinates = method.coordinates(n, generator)
         lr, decay = pulled["rate"].tolist()
-        method.write(slice(0, n) if chosen is None else chosen, v, method.rate(batch, Step(lr=lr, decay=decay)))
+        where = slice(0, n) if coordinates is None else coordinates
+        method.write(where, v, method.rate(batch, Step(lr=lr, decay=decay)))
         return {}
 
     def receive(self, number: int, message: Message) -> None:

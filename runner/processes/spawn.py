@@ -34,7 +34,8 @@ def spawn(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: 
     supervisor = ProcessSupervisor(cfg, folder, server=server, world=world, run_rank=run_rank)
 
     def forward(number: int, frame: object) -> None:
-        # A terminal sends Ctrl-C to all; rank 0 alone acts on it. SIGTERM comes here only.
+        # A terminal sends Ctrl-C to all processes, and rank 0 alone acts on it. SIGTERM reaches only this process, so
+        # it is passed on.
         if number == signal.SIGTERM and supervisor.processes[0].pid is not None:
             os.kill(supervisor.processes[0].pid, number)
 
@@ -58,7 +59,7 @@ def resume_hint(folder: Path) -> str:
 
 
 def _mark_interrupted(folder: Path, fault: str) -> None:
-    """Write into the summary why a run ended whose rank 0 could not do so itself."""
+    """Write into the summary why the run ended, if rank 0 could not do so itself."""
     summary = read_summary(folder)
     if summary.get("status") in ("running", "interrupted"):
         write_document(folder / SUMMARY, {**summary, "status": "interrupted", "error": fault})

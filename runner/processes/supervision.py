@@ -49,8 +49,8 @@ class ProcessSupervisor:
         self.server = server
         self.max_silence = SILENT_FRACTION * cfg.cluster.timeout
         self.exit_seconds = min(EXIT_SECONDS, (1 - SILENT_FRACTION) * cfg.cluster.timeout)
-        # Not fork: a rank would inherit the locks of this process's threads, torch's among them, maybe locked for good.
-        # Not spawn: each rank would import torch anew. The fork server imports it once.
+        # With `fork` a rank would inherit the locks of this process's threads, torch's among them, maybe locked for
+        # good. With `spawn` each rank would import torch anew. The fork server imports it once.
         context = forkserver_context(run_rank.__module__)
         self.rendezvous_folder = Path(tempfile.mkdtemp(prefix="dcrun-"))
         self.heartbeats = Heartbeats(context, world, cfg.cluster.timeout)
@@ -91,10 +91,10 @@ class ProcessSupervisor:
             connection.wait(running, timeout=self.heartbeats.interval)
             now = time.monotonic()
             if now - looked > self.max_silence / 2:
-                # This process itself was stopped, maybe with all others (Ctrl-Z): their silence says nothing.
+                # This process itself was stopped, maybe with all others (Ctrl-Z), so their silence says nothing.
                 self.heartbeats.reset()
             looked = now
-            # Rank 0 first: when it has ended, it has said itself how the run ended, and others end because of it.
+            # Look at rank 0 first: once it has ended, it has said how the run ended, and the others end because of it.
             code = self.processes[0].exitcode
             if code is not None:
                 return (DEAD_PEER, self._fault(0)) if code < 0 else (code, None)
@@ -115,7 +115,7 @@ class ProcessSupervisor:
         code = self.processes[rank].exitcode
         self.processes[rank].kill()
         if not self.heartbeats.joined and code in (1, 2):
-            return code, None  # it has said itself what was wrong
+            return code, None  # the rank has said itself what was wrong
         # The broken connection wakes rank 0, which saves what it can.
         self.processes[0].join(self.exit_seconds)
         return DEAD_PEER, fault
@@ -124,10 +124,10 @@ class ProcessSupervisor:
         """Return what is wrong with a rank, if anything: who, what, and how far it had come."""
         process, code = self.processes[rank], self.processes[rank].exitcode
         if code is not None:
-            # Rank 0 answers for the run whenever it ends by itself, also between two looks of `watch`.
+            # If rank 0 ended by itself, its exit code is the run's, even if it ended after `watch` looked at it.
             if rank == 0 and code >= 0:
                 return None
-            # Without a server ranks end together, some a little before rank 0, which then finds out by itself.
+            # Without a server all ranks end together, some a little before rank 0. That is no fault.
             if (code == 0 and (not self.server or self.heartbeats.finished(rank))) or code == DEAD_PEER:
                 return None
             what = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"died with exit code {code}"
@@ -144,13 +144,13 @@ class ProcessSupervisor:
         """Go on without a worker of a parameter server."""
         self.dropped.add(rank)
         log.info("%s", fault)
-        # A stuck worker may only be slow. Dead, it cannot push after the server has handed out its batch again.
+        # A worker that seems stuck may only be slow. Once killed it cannot push after its batch was handed out again.
         self.processes[rank].kill()
         self.pipe.send((rank - 1, fault))
 
     def end(self) -> None:
         """End whoever is still there; nothing of the run stays behind."""
-        # One deadline for all: a run with many ranks takes no longer to end than one with few.
+        # All share one deadline, so that a run with many ranks takes no longer to end than one with few.
         deadline = time.monotonic() + self.exit_seconds
         for process in self.processes:
             if process.pid is None:

@@ -1,4 +1,4 @@
-"""What ranks do alike that take their steps together, in a collective or a pipeline: run, evaluate, lose a peer.
+"""What the ranks of collectives and pipelines do alike, as they step together: run, evaluate, lose a peer.
 
 No rank can go on without the others, so a lost peer ends the run, back to its last checkpoint: an error of a transfer
 says that some peer is gone, but not which, and whoever watches the processes names it.
@@ -74,7 +74,7 @@ class SynchronousProcess(Executor):
             stop = self._take_step()
             self.step += 1
             finished = self.step == len(self.batches)
-            # All ranks come to the same answer here: epochs count alike, and a stop was agreed on in the step.
+            # All ranks come to the same answer here: they count epochs alike, and they agreed on a stop in the step.
             if finished or stop or self.control.evaluation_due():
                 self._evaluate(finished, stop == "interrupted")
             if stop and not finished:
@@ -83,28 +83,28 @@ class SynchronousProcess(Executor):
 
     @abstractmethod
     def _take_step(self) -> str | None:
-        """Take one step with the other ranks; return the status with which all of them stop now, if they do."""
+        """Take one step with the other ranks; return the status with which all ranks stop now, or None to go on."""
 
     @abstractmethod
     def _gather(self) -> Tensor | None:
-        """Have rank 0 know what it needs of all ranks for an evaluation and a checkpoint; all ranks call it.
+        """Gather at rank 0 what an evaluation and a checkpoint need of all ranks; all ranks call it.
 
         Returns:
             On rank 0 the sums (3,) of losses, errors and samples since the last evaluation.
         """
 
     def _evaluate(self, finished: bool, stop: bool) -> None:
-        """Gather at rank 0, evaluate and save there, wait for it elsewhere; no clock of training runs meanwhile."""
+        """Gather at rank 0, which evaluates and saves while the others wait; no clock of training runs meanwhile."""
         synchronize(self.oracle.totals)
         self.control.pause()
         totals = self._gather()
         self.oracle.totals.zero_()
-        # The store, not a collective: an evaluation may take longer than a transfer is allowed to.
+        # Ranks wait at the store, not in a collective: an evaluation may take longer than a transfer is allowed to.
         key = f"evaluated/{self.step}"
         if self.rank == 0:
             assert totals is not None
             self.oracle.totals.copy_(totals)
-            # Whatever ends rank 0 here, a full disk or a loss that is not finite, ends the others too.
+            # Whatever ends rank 0 here, a full disk or a loss that is not finite, must end the others too.
             verdict = STOP
             try:
                 self._evaluate_gathered(finished, stop)

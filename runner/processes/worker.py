@@ -78,7 +78,7 @@ class WorkerProcess:
         self.on_gpu = oracle.device.type == "cuda"
         self.tasks = 0
         self.shards = [] if batches.shards is None else [worker]
-        # Allocated once: page-locked memory is slow to get, and a worker receives as many bytes each time.
+        # Buffers are allocated once: page-locked memory is slow to get, and each message has the same size.
         push = push_fields(layout.push | layout.mirror, oracle.replica.statistics.numel())
         self.inbox = MessageBuffer(layout.pull, pinned=self.on_gpu)
         self.outbox = MessageBuffer(push, pinned=self.on_gpu)
@@ -94,7 +94,7 @@ class WorkerProcess:
             RuntimeError: the server is gone.
         """
         while True:
-            # Whatever is asked for, the first message has the size of a pull: who receives has to know the size before.
+            # Every request begins with a message of a pull's size, because a receiver has to know the size beforehand.
             self.link.receive(self.inbox.raw)
             kind, number, third, fourth = self.inbox.header.tolist()
             if kind == STOP:
@@ -111,7 +111,7 @@ class WorkerProcess:
                 self._work(number, third)
 
     def _adopt(self, shard: int) -> None:
-        """Take over a shard: the worker's own, in a run that goes on, or a lost worker's."""
+        """Take over a shard: the worker's own when a run is resumed, or a lost worker's."""
         self.link.receive(self.shard_state.raw)
         piece = shard_range(self.batches.samples, self.workers, shard)
         self.half.adopt_shard(piece, self.shard_state.tensors)
@@ -134,7 +134,7 @@ class WorkerProcess:
         self._send(answer, self.rounds[number].answer)
 
     def _work(self, number: int, updates: int) -> None:
-        """Compute on a batch with weights that had seen so many updates, and push."""
+        """Compute on batch `number` with the pulled weights, those after `updates` updates, and push."""
         self._travel(self.layout.pull)
         begin = time.perf_counter()
         batch = self.batches.draw(number, self.shards) if self.shards else self.batches.batch(number)
@@ -145,12 +145,12 @@ class WorkerProcess:
         self._send(self.outbox, self.layout.push)
 
     def _fill(self, buffer: MessageBuffer, message: Message, begin: float, samples: int, evaluations: float) -> None:
-        """Make a message ready to be sent, not before the task has taken as long as the clock says it does."""
+        """Fill a message to be sent, and sleep until the task has taken as long as the clock says."""
         buffer.fill(message)
         buffer.numbers[:3].copy_(self.oracle.totals, non_blocking=self.on_gpu)
         self.oracle.totals.zero_()
         if self.on_gpu:
-            # The one wait of a task: weights to the GPU, the step, and everything that is sent are in line there.
+            # A task waits for the GPU only here: the weights' copy, the step and what is sent are all on this stream.
             torch.cuda.current_stream(self.oracle.device).synchronize()
         took = time.perf_counter() - begin
         load = samples / self.batches.size
@@ -165,6 +165,6 @@ class WorkerProcess:
         self.report_step(self.tasks)
 
     def _travel(self, sizes: dict[str, int]) -> None:
-        """Act the time that a message takes on the network of the configuration."""
+        """Sleep for as long as a message takes on the network of the configuration."""
         if seconds := self.clock.transfer_seconds(FLOAT_BYTES * sum(sizes.values())):
             time.sleep(seconds)

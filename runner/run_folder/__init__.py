@@ -1,4 +1,4 @@
-"""Writes and reads every file of a run, and prints its lines: metrics, summary, checkpoints, trace, timeline.
+"""Every file of a run, written and read back, and its lines on the console: metrics, summary, checkpoints, trace, timeline.
 
 Nothing here trains.
 """

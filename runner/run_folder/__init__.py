@@ -1,4 +1,4 @@
-"""Every file of a run, written and read back, and its lines on the console: metrics, summary, checkpoints, trace, timeline.
+"""Every file of a run, written and read back: metrics, summary, checkpoints, trace, timeline; and its console lines.
 
 Nothing here trains.
 """

@@ -46,6 +46,8 @@ class PendingCollective:
             RuntimeError: another rank is gone, or silent for too long.
         """
         # What counts is when the combination arrived, not when this call asks: computing hid the time in between.
+        # A checkpoint waits for what travels, and so does the step that applies it: a second call finds the first one's
+        # time.
         if self.arrival is not None:
             self._end = self.arrival.result()
         elif self.work is not None and self._end is None:
@@ -79,6 +81,8 @@ class AsyncCollective:
         self.world = world
         self.extra_seconds = extra_seconds
         self._queue: queue.SimpleQueue[PendingCollective] | None = None
+        # Without either, the caller waits right after it has started: there is no computing beside which a thread could
+        # look on.
         if background or extra_seconds:
             self._queue = queue.SimpleQueue()
             # One thread with a queue keeps the order: combinations end as they were started. The thread is a daemon,
@@ -102,6 +106,7 @@ class AsyncCollective:
             vectors = vector.new_empty(shape) if wanted is None else page_locked(shape, vector.dtype)
             work = dist.all_gather_into_tensor(vectors, vector[None], async_op=True)
         else:
+            # One row: whoever receives reads a sum and gathered vectors alike.
             vectors = vector[None]
             work = dist.all_reduce(vector, async_op=True)
         pending = PendingCollective(vectors, work, wanted)
@@ -134,6 +139,8 @@ def _wait(started: queue.SimpleQueue[PendingCollective], extra_seconds: float) -
                 pending.work.wait()
             time.sleep(extra_seconds)
         except RuntimeError as error:
+            # Raised by `wait` in the thread that computes: an error in this one would end this thread, and leave the
+            # other waiting.
             pending.arrival.set_exception(error)
         else:
             pending.arrival.set_result(time.perf_counter())

@@ -46,6 +46,7 @@ class BarrierRound:
         self.connections = connections
         self.wall = wall
         self.timeline = timeline
+        # One for each worker, not for each shard: a worker answers for one shard at a time.
         self._inboxes = [MessageBuffer(sizes.answer) for _ in range(len(connections))]
         self._shard_of: dict[int, int] = {}
         self._orphans: list[int] = []
@@ -67,6 +68,7 @@ class BarrierRound:
         """
 
         def lose(worker: int, fault: str) -> None:
+            # First, as it raises when nobody is left to whom the shard could go.
             drop(worker, fault)
             if worker in self._shard_of:
                 self._orphans.append(self._shard_of.pop(worker))
@@ -78,6 +80,7 @@ class BarrierRound:
             else:
                 self._orphans.append(worker)
         while len(answers) < len(self.connections):
+            # Who is lost comes before who is free: a shard given up here is handed on in the same turn.
             for worker, fault in self.connections.find_lost():
                 lose(worker, fault)
             for worker in self.connections.living():
@@ -88,8 +91,11 @@ class BarrierRound:
                 continue
             if arrival.fault is not None:
                 lose(arrival.worker, arrival.fault)
+            # A worker that was dropped as stuck may have answered just before it was killed: its shard is another's
+            # now.
             elif self.connections[arrival.worker].alive:
                 occupied()
+                # Taken out of `_shard_of`, the worker is free to answer for a lost one's shard.
                 answers[self._shard_of.pop(arrival.worker)] = self._take(arrival.worker, arrival.time)
         return answers
 

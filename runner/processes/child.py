@@ -67,6 +67,7 @@ def child_main(
     heartbeats.beat(rank)
     # The thread is a daemon: it beats until the very end, and never keeps the process from ending.
     threading.Thread(target=_keep_beating, args=(rank, heartbeats, os.getppid()), daemon=True, name="heartbeat").start()
+    # Hydra set up logging in the process that spawned this one; here it has not run.
     log_to(folder)
 
     def find_lost() -> list[tuple[int, str]]:
@@ -79,6 +80,7 @@ def child_main(
 
     def run() -> int:
         rendezvous = file_rendezvous(path, rank, world, cfg.cluster.timeout)
+        # One writer: metrics, trace and checkpoints come from rank 0 alone.
         own_folder = folder if rank == 0 else None
         try:
             return run_rank(cfg, own_folder, rendezvous, find_lost, lambda step: heartbeats.mark_step(rank, step))

@@ -68,6 +68,8 @@ class ProcessCollective(SynchronousProcess):
         super().__init__(rendezvous, oracle=oracle, batches=batches, control=control, timeline=timeline)
         self.method = method
         replica = oracle.replica
+        # On the replica's own memory, not a copy: the weights need not be copied there for each gradient. An evaluation
+        # writes to that memory too, hence `_evaluate_gathered`.
         method.start(replica.weights, rendezvous.rank, rendezvous.world, compiled)
         self.statistics = replica.initial_statistics()
         self.layout = method.layout(replica.weights.numel())
@@ -90,6 +92,7 @@ class ProcessCollective(SynchronousProcess):
     def _take_step(self) -> str | None:
         shares = self.batches.shares(self.step, self.world)
         batch = shares[self.rank]
+        # This batch and the next: the next is decoded on the CPU while this one is computed on.
         if self.oracle.streams and self.step + 1 < len(self.batches):
             self.oracle.expect(batch)
             self.oracle.expect(self.batches.shares(self.step + 1, self.world)[self.rank])
@@ -102,6 +105,7 @@ class ProcessCollective(SynchronousProcess):
         if len(batch.ids):
             running_average(self.statistics, self.oracle.replica.statistics)
         computed = self.control.wall()
+        # A batch is that of all ranks together, so an equal share of a full one is a load of 1.
         load = len(batch.ids) * self.world / self.batches.size
         time.sleep(self.clock.sleep_seconds(self.rank, self.step, computed - begin, load, self.method.cost.gradients))
         computed = self.control.wall()
@@ -113,12 +117,14 @@ class ProcessCollective(SynchronousProcess):
             stop = self._receive(self.travelling.popleft(), step)
         now = self.control.wall()
         self.timeline.span(self.rank, "transfer", computed, now)
+        # No sums are handed over: this rank's loss is not to stop it alone. The flags stop all ranks in the same step.
         self.control.advance(samples * self.method.cost.gradients, now, None)
         return stop
 
     def _send(self, message: Message) -> None:
         flags = torch.zeros(FLAGS, device=self.oracle.device)
         flags[0] = float(self.control.stopping())
+        # A comparison on the device: the host does not wait for the loss.
         flags[1] = (~torch.isfinite(self.oracle.totals[0])).float()
         vector = torch.cat([*(message[name].reshape(-1) for name in self.layout), flags])
         self.travelling.append(Travelling(self.step + self.method.delay, self.combiner.start(vector)))
@@ -129,6 +135,7 @@ class ProcessCollective(SynchronousProcess):
         vectors = pending.wait()
         seconds = pending.seconds()
         waited = time.perf_counter() - begin
+        # What this rank did not wait for, it hid by computing. Without a delay it waits for all of it.
         self.communication.add(seconds, max(0.0, seconds - waited) if self.method.delay else 0.0)
         pieces = vectors[:, :-FLAGS].split(list(self.layout.values()), dim=1)
         if self.method.combine == "gather":
@@ -138,8 +145,10 @@ class ProcessCollective(SynchronousProcess):
         self.method.apply(combined, step)
         self.sent += 1
         # Reading the flags makes the host wait for a GPU, so on a GPU they are read only every so many steps.
+        # All ranks have received as many, so they look in the same step.
         if self.oracle.device.type != "cpu" and self.sent % CHECK_EVERY:
             return None
+        # One row, already summed, of a mean; a row for each rank of a gather.
         stopping, infinite = vectors[:, -FLAGS:].sum(0).tolist()
         return "diverged" if infinite else "interrupted" if stopping else None
 
@@ -154,6 +163,7 @@ class ProcessCollective(SynchronousProcess):
             "weights": weights,
             "statistics": self._rows(self.statistics),
             "methods": self._states(),
+            # Waited for, not taken out: the checkpoint holds what arrived, and the run still applies it when it is due.
             "travelling": [[t.due, t.pending.wait()] for t in self.travelling],
             "distances": self._distances(weights),
         }
@@ -233,12 +243,14 @@ class ProcessCollective(SynchronousProcess):
         rank = self.rank
         self.method.load_state(state["methods"][0 if self.method.replicated else rank])
         self.statistics.copy_(state["statistics"][rank])
+        # The sums are those of all ranks: restored on each of them, the next gathering would count them M times.
         if rank == 0:
             self.oracle.totals.copy_(state["totals"])
         self.timeline.load_state_dict(state["activity"])
         self.step = state["step"]
         device = self.oracle.device
         self.communication.load_state_dict(state["communication"])
+        # None for the transfer: these have arrived, and every rank holds the same ones.
         self.travelling = deque(
             Travelling(due, PendingCollective(vectors.to(device), None)) for due, vectors in state["travelling"]
         )

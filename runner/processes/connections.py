@@ -93,12 +93,14 @@ class Connection:
             try:
                 self.link.receive(self._receiving.raw)
             except RuntimeError as error:
+                # The thread ends with its connection: no message can follow.
                 self._break(error)
                 return
             self._arrivals.put(Arrival(self.worker, time.perf_counter()))
 
     def expect(self, buffer: MessageBuffer) -> None:
         """Have the receiving thread wait for the worker's next message; until then the buffer is the thread's."""
+        # In this order: the thread looks for the buffer once it has the permit.
         self._receiving = buffer
         self._owed.release()
 
@@ -112,6 +114,7 @@ class Connection:
             self._sending = self.link.send(self.outbox.raw)
         except RuntimeError as error:
             self._break(error)
+        # Also if sending failed: the thread may then report the same broken link, and the server drops a worker once.
         self.expect(self.inbox)
 
     def send(self, header: Sequence[int], sizes: dict[str, int], message: Message) -> None:

@@ -32,6 +32,8 @@ class Heartbeats:
     """
 
     def __init__(self, context: BaseContext, world: int, timeout: float) -> None:
+        # With a short timeout more often: sixteen heartbeats fit into the 80 % of it after which a rank counts as
+        # stuck.
         self.interval = min(MAX_INTERVAL, timeout / 20)
         self._beats: Any = context.Array("d", world, lock=False)
         self._steps: Any = context.Array("q", world, lock=False)

@@ -38,6 +38,8 @@ class MessageBuffer:
         self.pinned = pinned
         words = 8 * (HEADER_WORDS + NUMBER_WORDS)
         self.raw = torch.zeros(words + 4 * sum(fields.values()), dtype=torch.uint8, pin_memory=pinned)
+        # The 8-byte numbers come first: a view of such numbers has to begin at a multiple of 8 bytes, and the float32
+        # after them, of any number, may end anywhere.
         self.header = self.raw[: 8 * HEADER_WORDS].view(torch.int64)
         self.numbers = self.raw[8 * HEADER_WORDS : words].view(torch.float64)
         body = self.raw[words:].view(torch.float32)

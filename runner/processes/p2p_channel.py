@@ -65,6 +65,7 @@ class P2PChannel:
             self._start(torch.empty(ordered.shape, dtype=torch.float32).copy_(ordered))
 
     def _start(self, tensor: Tensor) -> None:
+        # With its transfer the tensor is kept alive: nobody else holds the copy until it has left.
         self._leaving.append((dist.isend(tensor, self.peer), tensor))
 
     def finish(self) -> None:
@@ -99,6 +100,7 @@ class P2PChannel:
 
 
 def _channels_last(values: Tensor) -> bool:
+    # Values of one channel or one pixel are both, and lie in the same order either way.
     return values.dim() == 4 and not values.is_contiguous() and values.is_contiguous(memory_format=torch.channels_last)
 
 

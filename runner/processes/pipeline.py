@@ -69,6 +69,8 @@ class ProcessPipeline(SynchronousProcess):
         self.clock = clock
         self.stage = partition.stages[self.rank]
         method.setup(self.stage.weights, partition.stage_info(self.rank))
+        # `asked` goes down to rank 0 with the error gradients, `stop` comes up from there with the features: so all
+        # modules stop in the same iteration.
         self.stop = False
         self.asked = False
         self.below = None if self.rank == 0 else self._channel(self.rank - 1, partition.outputs[self.rank - 1])
@@ -96,6 +98,8 @@ class ProcessPipeline(SynchronousProcess):
         begin = self.control.wall()
         outputs = self.method.forward(self.stage, features)
         self._computed(begin, seconds * FORWARD_SHARE)
+        # Before this module waits for its error gradient: the module above needs the features to make one, if the
+        # method is locked, and else computes meanwhile.
         if self.above is not None:
             self._send(self.above, outputs, self.stop)
         delta = self._delta()
@@ -106,6 +110,7 @@ class ProcessPipeline(SynchronousProcess):
         if self.below is not None:
             self._send(self.below, down, self.asked or self.control.stopping())
         try:
+            # `_loss` first, and on all ranks: it broadcasts.
             self.control.advance(len(batch.ids), self.control.wall(), self._loss())
         except Stop:
             # A loss that is not finite stops all ranks in the same step, so rank 0 can still gather the final state.
@@ -132,6 +137,7 @@ class ProcessPipeline(SynchronousProcess):
         if self.above is None:
             return None
         if self.held is not None and not self.method.locked:
+            # In the iteration after a gathering: the message was taken in there.
             (delta,) = self.held
             self.held = None
             return delta
@@ -162,6 +168,8 @@ class ProcessPipeline(SynchronousProcess):
 
     def _loss(self) -> Tensor | None:
         """Return the last module's sums on all ranks if it is time to check that the loss is finite, else None."""
+        # All ranks have counted as many updates, so all of them enter the broadcast or none. `advance` counts this one
+        # before it looks, hence + 1.
         if self.oracle.device.type != "cpu" or (self.control.updates + 1) % CHECK_EVERY:
             return None
         totals = self.oracle.totals.clone()
@@ -190,7 +198,9 @@ class ProcessPipeline(SynchronousProcess):
                 "methods": [state["method"] for state in states],
                 "kept": [state["kept"] for state in states],
                 "statistics": torch.cat([state["statistics"] for state in states]),
+                # Losses are computed in the last module alone.
                 "totals": states[-1]["totals"],
+                # As the simulation writes it: entry k is what module k sent down, which module k − 1 holds.
                 "travelling": [[], *(state["held"] for state in states[:-1])],
                 "peaks": [state["peak"] for state in states],
             }
@@ -243,6 +253,7 @@ class ProcessPipeline(SynchronousProcess):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore this rank's part of what `state_dict` returned on rank 0."""
         device, rank = self.oracle.device, self.rank
+        # What is recorded anew while restoring is no new peak of memory.
         self.stage.method = None
         restore_module(self.method, self.stage, state, rank, device)
         running = state["statistics"].split([len(stage.running) for stage in self.partition.stages])

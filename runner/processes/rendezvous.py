@@ -127,6 +127,7 @@ def broadcast_state(state: dict[str, Any] | None, device: torch.device) -> dict[
     file = io.BytesIO()
     if dist.get_rank() == 0:
         torch.save(state or {}, file)
+    # The size first: a broadcast needs room for all of it on every rank.
     size = torch.tensor([len(file.getbuffer())], device=device)
     dist.broadcast(size, 0)
     content = torch.zeros(int(size), dtype=torch.uint8)

@@ -75,6 +75,7 @@ class ProcessServer(ServerBase):
         replica_weights = replica.weights
         super().__init__(
             server,
+            # A copy on a CPU as well: an evaluation writes to the replica, the server must not.
             weights=replica_weights.to("cpu", copy=True),
             workers=len(links),
             statistics=replica.initial_statistics().to("cpu"),
@@ -107,6 +108,7 @@ class ProcessServer(ServerBase):
                 if self.resumed:
                     self.recorder.resumed(version=control.updates, time=control.wall())
             for worker in range(len(self.connections)):
+                # A worker process is new when a run goes on. Its half gets its state before the first batch.
                 if self.resumed and self.restoring:
                     state = self.server.restore(worker)
                     self.connections[worker].send((RESTORE, 0, 0, 0), self.restoring, state)
@@ -150,8 +152,11 @@ class ProcessServer(ServerBase):
     def _handle(self, worker: int, arrived: float) -> None:
         """Take in a push and answer it."""
         connection, begin = self.connections[worker], time.perf_counter()
+        # Noted before they change: taking the push in counts an update and frees the lease, replying sets a new
+        # version.
         pulled, version, batch = self.version[worker], self.control.updates, self.leases.held[worker]
         compute = float(connection.inbox.numbers[3])
+        # What is recorded if the push ends the run, and `_take_push` does not return.
         clipped = compute
         try:
             self._occupied()
@@ -185,6 +190,7 @@ class ProcessServer(ServerBase):
         push = self.push(worker, message, inbox.tensors.get(STATISTICS), len(batch.ids))
         self.totals.add_(inbox.numbers[:3])
         now = self.control.wall()
+        # The receiving thread noted the machine's time; counted back from now, it is a second of the run.
         there = now - (time.perf_counter() - arrived)
         seconds = self.timeline.round_trip(worker, connection.sent_at, there, now, compute)
         connection.pushed_at = now
@@ -196,6 +202,7 @@ class ProcessServer(ServerBase):
         begin = self.control.wall()
         for worker in self.connections.living():
             self.timeline.span(worker, "wait", min(self.connections[worker].pushed_at, begin), begin)
+        # One round after the other: what the server broadcasts in a round depends on the answers of the round before.
         for number, sizes in enumerate(self.rounds):
             turn = BarrierRound(
                 number,
@@ -212,6 +219,8 @@ class ProcessServer(ServerBase):
             else:
                 turn.broadcast()
         self.end_barrier(self.control.wall())
+        # In the order of their numbers, as in a simulation, so that a replay leases the same batches to the same
+        # workers.
         for worker in sorted(self.leases.idle):
             self._reply(worker)
 
@@ -246,6 +255,7 @@ class ProcessServer(ServerBase):
         connection.alive = False
         self.count_lost(worker, self.control.wall())
         updates = self.control.updates
+        # Looked up before `release` takes it back.
         held = self.leases.held.get(worker)
         waking = self.leases.release(worker)
         if not self.connections.living():
@@ -277,6 +287,8 @@ class ProcessServer(ServerBase):
 
         Gradients that were on their way are not part of a checkpoint: on processes nobody can stop them there.
         """
+        # After the state, the leases begin anew: the worker processes are new, and each is told of its shards before
+        # its first batch.
         super().load_state_dict(state)
         self.leases.restart()
         for worker, shards in self.leases.shards.items():

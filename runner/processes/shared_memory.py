@@ -48,6 +48,8 @@ class MemoryServer(ParameterServer):
         samples: size n of the training set.
     """
 
+    # Workers write to the shared weights whenever they like: the server lets them finish what they hold before it
+    # evaluates or saves.
     at_rest = True
 
     def __init__(self, method: SharedMemory, store: dist.Store, samples: int) -> None:
@@ -69,6 +71,7 @@ class MemoryServer(ParameterServer):
         os.truncate(path, w.element_size() * w.numel())
         self.w, self.workers = mapped(path, w.numel()).copy_(w), workers
         self.method.start(self.w, workers)
+        # Last: whoever reads the name maps the file at once.
         self.store.set(KEY, path)
 
     def layout(self, n: int) -> Layout:
@@ -147,6 +150,7 @@ class MemoryWorker(Worker):
     def __init__(self, method: SharedMemory, store: dist.Store, *, n: int, workers: int, seed: int) -> None:
         self.method = method
         self.seed = seed
+        # `get` waits for the key, and so for the file.
         method.start(mapped(store.get(KEY).decode(), n), workers)
         self.read = torch.empty(n)
 

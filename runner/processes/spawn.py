@@ -39,6 +39,7 @@ def spawn(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: 
         if number == signal.SIGTERM and supervisor.processes[0].pid is not None:
             os.kill(supervisor.processes[0].pid, number)
 
+    # Before the ranks start, and until the last one is gone: a signal must not end this process and leave them behind.
     before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         supervisor.start()
@@ -61,5 +62,6 @@ def resume_hint(folder: Path) -> str:
 def _mark_interrupted(folder: Path, fault: str) -> None:
     """Write into the summary why the run ended, if rank 0 could not do so itself."""
     summary = read_summary(folder)
+    # Any other status is rank 0's own word on how the run ended, and stands.
     if summary.get("status") in ("running", "interrupted"):
         write_document(folder / SUMMARY, {**summary, "status": "interrupted", "error": fault})

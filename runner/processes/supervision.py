@@ -48,6 +48,7 @@ class ProcessSupervisor:
     def __init__(self, cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: RunRank) -> None:
         self.server = server
         self.max_silence = SILENT_FRACTION * cfg.cluster.timeout
+        # Together with the silence before it, this stays within `cluster.timeout`.
         self.exit_seconds = min(EXIT_SECONDS, (1 - SILENT_FRACTION) * cfg.cluster.timeout)
         # With `fork` a rank would inherit the locks of this process's threads, torch's among them, maybe locked for
         # good. With `spawn` each rank would import torch anew. The fork server imports it once.
@@ -88,6 +89,7 @@ class ProcessSupervisor:
         looked = time.monotonic()
         while True:
             running = [process.sentinel for process in self.processes if process.exitcode is None]
+            # Wakes at once when a rank ends; the timeout is for finding those that hang.
             connection.wait(running, timeout=self.heartbeats.interval)
             now = time.monotonic()
             if now - looked > self.max_silence / 2:

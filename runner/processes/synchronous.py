@@ -98,8 +98,10 @@ class SynchronousProcess(Executor):
         synchronize(self.oracle.totals)
         self.control.pause()
         totals = self._gather()
+        # On all ranks: rank 0 has the sums of all now, and a rank that kept its own would add them once more next time.
         self.oracle.totals.zero_()
         # Ranks wait at the store, not in a collective: an evaluation may take longer than a transfer is allowed to.
+        # A key of its own for each evaluation, since the store keeps the earlier answers.
         key = f"evaluated/{self.step}"
         if self.rank == 0:
             assert totals is not None

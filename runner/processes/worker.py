@@ -124,6 +124,7 @@ class WorkerProcess:
         broadcast, answer = self.broadcasts[number], self.answers[number]
         self.link.receive(broadcast.raw)
         self._travel(self.rounds[number].broadcast)
+        # From here on the time counts as computing; the message's way here is the network's.
         begin = time.perf_counter()
         self.half.receive(number, broadcast.tensors)
         if shard < 0:
@@ -148,6 +149,7 @@ class WorkerProcess:
         """Fill a message to be sent, and sleep until the task has taken as long as the clock says."""
         buffer.fill(message)
         buffer.numbers[:3].copy_(self.oracle.totals, non_blocking=self.on_gpu)
+        # On a GPU this is in line behind the copy, which therefore still reads the sums.
         self.oracle.totals.zero_()
         if self.on_gpu:
             # A task waits for the GPU only here: the weights' copy, the step and what is sent are all on this stream.
@@ -161,6 +163,7 @@ class WorkerProcess:
     def _send(self, buffer: MessageBuffer, sizes: dict[str, int]) -> None:
         self._travel(sizes)
         self.link.send(buffer.raw).wait()
+        # A barrier's answer is a task too, as on the virtual clock: both draw the same delays for the same task.
         self.tasks += 1
         self.report_step(self.tasks)
 

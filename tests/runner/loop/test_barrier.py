@@ -128,6 +128,18 @@ def test_resume_at_barriers_gives_same_bits(stop_after: int, tmp_path: Path):
     assert continued.notes.rows == expected.notes.rows
 
 
+def test_resumed_halves_have_their_snapshot(tmp_path: Path):
+    """On a network: of w²/2, whose gradient is w, a snapshot cancels out whatever it is."""
+
+    def trial(folder: str, **more: Any) -> Trial:
+        (tmp_path / folder).mkdir()
+        return Trial(*QUADRATIC, "algorithm.inner=4", "run.epochs=4", folder=tmp_path / folder, **more)
+
+    expected = trial("whole").run()
+    continued = trial("resumed").resume(trial("stopped", stop_after=2).stopped()).run()
+    assert continued.sha256 == expected.sha256
+
+
 class Meeting(ASGD):
     """ASGD whose workers only meet."""
 

@@ -264,3 +264,25 @@ def test_a_gathering_follows_the_slowest(tmp_path: Path):
     trial.run()
     assert seen == pytest.approx([4 + 3.0, 8 + 6.0])
     assert float(trial.executor.weights()) == pytest.approx(16 * 0.7**2)
+
+
+def test_idle_workers_keep_their_statistics(tmp_path: Path):
+    """Seven samples for three workers of two: one is left for the second step, which only the first worker takes."""
+    given = ("algorithm=ssgd", "model=resnet8", "dataset.limit_train=7", "run.batch_size=2", "cluster.workers=3")
+    executor: Any = Trial(*given, "run.epochs=1", "run.eval_every=9", folder=tmp_path).executor
+    executor._step(executor.batches.shares(0, 3))
+    before = executor.statistics.clone()
+    executor._step(executor.batches.shares(1, 3))
+    assert [torch.equal(after, own) for after, own in zip(executor.statistics, before, strict=True)] == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_gatherings_under_way_are_kept(tmp_path: Path):
+    executor: Any = Trial(*QUADRATIC, "algorithm=dc_ssgd", folder=tmp_path, oracle=QuadraticOracle(1.0)).executor
+    message = {"g": torch.ones(1)}
+    assert executor._stack(message) is executor._stack(message), "one that is applied at once needs no other room"
+    executor.methods[0].delay = 1
+    assert executor._stack(message) is not executor._stack(message)

@@ -5,16 +5,21 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from algorithms.base import Layout, Round
+from runner.config.errors import InputError
+from runner.config.schema import ComputeConfig, NetworkConfig, StragglersConfig
+from runner.loop.clock import Clock
 from runner.loop.train_control import TrainControl
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import LOST, PUSH, RESUMED, Trace
-from runner.simulated.events import Event, TraceEvents
+from runner.simulated.events import ClockEvents, Event, TraceEvents
 from runner.simulated.server import SimulatedServer
 from runner.train import build
 from tests.trial import Notes, compose
@@ -158,3 +163,38 @@ def test_a_replay_gives_the_bits_back(
     assert rows_again == rows
     assert server_again.workers_lost == server.workers_lost
     assert replayed.report(1.0)["staleness"] == timeline.report(1.0)["staleness"]
+
+
+@pytest.mark.parametrize("field", ["pulled", "version", "batch"])
+def test_other_schedules_are_refused(field: str, tmp_path: Path):
+    given = ("algorithm=asgd", "model=linear", "dataset.limit_train=64", "run.batch_size=8", "cluster.workers=3")
+    components = build.build_run(compose(*given, "run.epochs=1"))
+    events, recorder = RandomEvents(random.Random(0), 3, False), Recorder(tmp_path, components.trace_facts())
+    execute(components, tmp_path, events, Timeline(3), recorder)
+    records = Trace.read(str(tmp_path)).records
+    place = next(number for number, record in enumerate(records) if record.pulled > 0)
+    records[place] = records[place]._replace(**{field: getattr(records[place], field) - 1})
+    timeline, again = Timeline(3), build.build_run(compose(*given, "run.epochs=1"))
+    with pytest.raises(InputError, match=r"cluster\.trace: worker \d's push after update \d was .*, here it is"):
+        execute(again, tmp_path, TraceEvents(records, timeline, workers=3), timeline, None)
+
+
+def on_a_clock(**compute: Any) -> tuple[ClockEvents, Clock]:
+    clock = Clock(ComputeConfig(**compute), StragglersConfig(), NetworkConfig(), workers=2, seed=0)
+    return ClockEvents(clock, Timeline(2), layout=Layout({"w": 1}, {"g": 1}), workers=2), clock
+
+
+def test_tasks_take_their_own_draws():
+    events, clock = on_a_clock(distribution="lognormal", seconds=1.0)
+    for task in range(3):
+        for worker in (0, 1):
+            events.pulled(worker, 1.0, 10.0 * task, 1.0)
+        ends = {event.worker: event.time for event in (events.next(), events.next())}
+        assert ends == {worker: 10.0 * task + clock.compute_seconds(worker, task) for worker in (0, 1)}
+
+
+def test_rounds_share_a_barriers_gradients():
+    events, _ = on_a_clock(distribution="constant", seconds=4.0)
+    answered = Round({"w": 1}, {"g": 1})
+    # Two gradients a sample in all: one in each round that is answered.
+    assert events.meet([answered, Round({"g": 1}, {}), answered], [1.0, 0.5], 2.0) == 8.0

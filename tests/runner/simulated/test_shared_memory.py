@@ -92,7 +92,7 @@ def run(method: Counting, folder: Path, *, speeds: list[float], seconds: float, 
         seed=0,
     )
     executor.run()
-    return control
+    return control, timeline.report(1.0)["staleness"]
 
 
 def test_reads_see_earlier_writes_by_piece(tmp_path: Path):
@@ -100,7 +100,7 @@ def test_reads_see_earlier_writes_by_piece(tmp_path: Path):
     # Worker 1 computes from 8 to 22 s and writes four weights in four seconds: piece j at 22.5 + j/2. So worker 0's
     # second read sees its own first update everywhere, and of worker 1's only what lies beyond 5.
     method = Counting({1: [0, 3, 6, 7]})
-    control = run(method, tmp_path, speeds=[1.0, 4 / 14], seconds=4.0, bandwidth=4.0, total=3)
+    control, _ = run(method, tmp_path, speeds=[1.0, 4 / 14], seconds=4.0, bandwidth=4.0, total=3)
     assert method.reads == [(0, [0] * 8), (1, [0] * 8), (2, [1, 1, 1, 1, 1, 1, 2, 2])]
     assert method.w.tolist() == [3, 2, 2, 3, 2, 2, 3, 3]
     # 28 s: its second read is over; 4 s of computing and 8 of writing.
@@ -110,10 +110,11 @@ def test_reads_see_earlier_writes_by_piece(tmp_path: Path):
 
 def test_ties_go_to_the_smaller_worker(tmp_path: Path):
     method = Counting({})
-    control = run(method, tmp_path, speeds=[1.0, 1.0], seconds=4.0, bandwidth=None, total=4)
+    control, staleness = run(method, tmp_path, speeds=[1.0, 1.0], seconds=4.0, bandwidth=None, total=4)
     # Worker 0 has written and read again when worker 1 writes.
     assert method.reads == [(0, [0] * 8), (1, [0] * 8), (2, [1] * 8), (3, [2] * 8)]
     assert control.seconds == 8
+    assert staleness == {"0": 1, "1": 3}
 
 
 def test_interleaved_writes_are_never_lost(tmp_path: Path):
@@ -122,10 +123,25 @@ def test_interleaved_writes_are_never_lost(tmp_path: Path):
     assert method.w.tolist() == [30] * 8
 
 
+class Borrowed(Counting):
+    """Adds 2^number to every weight; the direction is one vector, which the next call overwrites, as gradients are."""
+
+    v = torch.empty(PIECES)
+
+    def direction(self, oracle: Any, read: Tensor, batch: Batch) -> Tensor:
+        return self.v.fill_(-(2.0**batch.number))
+
+
+def test_directions_outlast_the_next(tmp_path: Path):
+    method = Borrowed({})
+    run(method, tmp_path, speeds=[1.0, 1.1, 0.9], seconds=4.0, bandwidth=4.0, total=20)
+    assert method.w.tolist() == [2**20 - 1] * 8
+
+
 def test_barriers_wait_for_the_slowest(tmp_path: Path):
     # Two updates to a barrier. Both compute from 0, worker 1 to 8 s; shards of 4 samples then take 16 and 32 s.
     method = Counting({}, every=2)
-    control = run(method, tmp_path, speeds=[1.0, 0.5], seconds=4.0, bandwidth=None, total=4)
+    control, _ = run(method, tmp_path, speeds=[1.0, 0.5], seconds=4.0, bandwidth=None, total=4)
     assert method.snapshots == [[2] * 8], "the run's end is none"
     assert [read for read in method.reads if read[0] >= 2] == [(2, [2] * 8), (3, [2] * 8)]
     assert control.seconds == 8 + 32 + 8

@@ -131,10 +131,13 @@ def test_more_can_be_better(tmp_path: Path) -> None:
     assert result["best_value"] == 4
 
 
-def test_finite_space_ends_the_search(tmp_path: Path) -> None:
-    launcher, (result,) = search(tmp_path, parabola, "algorithm.lambda0=1,2", n_trials=50)
-    assert sorted(job for batch in launcher.batches for job in batch) == ["algorithm.lambda0=1", "algorithm.lambda0=2"]
-    assert result["trials"] == 2
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_finite_space_ends_the_search(sampler: str, tmp_path: Path) -> None:
+    launcher, (result,) = search(tmp_path, parabola, "algorithm.lambda0=1,2,3,4,5", n_trials=50, sampler=sampler)
+    # What is proposed once more does not run again.
+    points = sorted(job for batch in launcher.batches for job in batch)
+    assert points == [f"algorithm.lambda0={value}" for value in range(1, 6)]
+    assert result["trials"] == 5
 
 
 def test_each_line_of_cells_is_a_search(tmp_path: Path) -> None:

@@ -327,3 +327,18 @@ def test_answers_are_added_up_by_shard(tmp_path: Path, monkeypatch: pytest.Monke
     for worker in range(3):
         lost("link", stage, worker)
     assert isinstance(stage.end(), PeerLost)
+
+
+def test_a_loss_told_twice_counts_once(tmp_path: Path):
+    stage = Stage(tmp_path, "algorithm=asgd", start=1.0, workers=2)
+    assert [stage.pulled(worker)[0] for worker in (0, 1)] == [0, 1]
+    lost("launcher", stage, 1)
+    lost("link", stage, 1)
+    numbers = [0]
+    stage.push(0, 0.0)
+    while (number := stage.pulled(0)[0]) >= 0:
+        numbers.append(number)
+        stage.push(0, 0.0)
+    assert stage.end() is None
+    assert sorted(numbers) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert stage.server.workers_lost == 1

@@ -132,11 +132,11 @@ class Stage:
         assert kind in (BATCH, STOP)
         return (-1, 0.0) if kind == STOP else (int(buffer.header[1]), float(buffer.tensors["w"]))
 
-    def push(self, worker: int, g: float, **more: float) -> float:
+    def push(self, worker: int, g: float, loss: float = 0.5, **more: float) -> float:
         """Push a gradient and return the weight after the update."""
         buffer = MessageBuffer(self.layout.push)
         buffer.fill({"g": torch.tensor([g])} | {name: torch.tensor([value]) for name, value in more.items()})
-        buffer.numbers[:4] = torch.tensor([0.5, 1.0, 1.0, 0.0], dtype=torch.float64)
+        buffer.numbers[:4] = torch.tensor([loss, 1.0, 1.0, 0.0], dtype=torch.float64)
         self.wires[worker].up.put(buffer.raw)
         self.updated.get(timeout=WAIT_SECONDS)
         return self.weights[-1]
@@ -342,3 +342,12 @@ def test_a_loss_told_twice_counts_once(tmp_path: Path):
     assert stage.end() is None
     assert sorted(numbers) == [0, 1, 2, 3, 4, 5, 6, 7]
     assert stage.server.workers_lost == 1
+
+
+def test_training_loss_is_that_of_all_pushes(tmp_path: Path):
+    stage = Stage(tmp_path, "algorithm=asgd", start=1.0, workers=2)
+    for number in range(8):
+        stage.pulled(number % 2)
+        stage.push(number % 2, 0.0, loss=float(number))
+    assert stage.end() is None
+    assert stage.notes.rows[-1]["train_loss"] == 3.5

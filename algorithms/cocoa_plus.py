@@ -31,7 +31,7 @@ BLOCK = 256
 
 
 class CoCoAPlus(Collective):
-    """One worker of CoCoA+, with its own part of the dual variables.
+    """One worker of CoCoA+, with the dual variables of its shard.
 
     Args:
         weight_decay: λ of the objective, above 0.
@@ -97,8 +97,8 @@ class CoCoAPlus(Collective):
 
     def duals(self, states: Sequence[Message]) -> Tensor | None:
         """See `Stateful.duals`."""
-        parts = (state["alpha"][: len(self.problem.shard(k))] for k, state in enumerate(states))
-        return torch.cat(list(parts))
+        shards = (state["alpha"][: len(self.problem.shard(k))] for k, state in enumerate(states))
+        return torch.cat(list(shards))
 
 
 class SDCA(CoCoAPlus):

@@ -12,7 +12,7 @@ Source: Huo, PhD thesis 2020, section 3.3.2. "importance" is that of Shalev-Shwa
 non-uniform sampling; "adaptive" follows Csiba, Qu and Richtárik 2015, and He and Takáč 2015. Deviation: the uniform
 half of "adaptive" is ours; like that of "importance" it bounds s_i by 2.
 
-"adaptive" needs κ of the worker's whole part of the training set for every message, which its cost counts.
+"adaptive" needs κ of the worker's whole shard of the training set for every message, which its cost counts.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Sampler:
 
     def probabilities(self, oracle: Oracle, pool: Tensor, residues: Residues) -> tuple[Tensor, Tensor]:
         """Return p_i over the pool, on the CPU in float64, and s_i by sample number (n,)."""
-        # L_i never changes, so "importance" computes its p once, and again when a lost worker's part came in addition.
+        # L_i never changes, so "importance" computes its p once, and again when the worker takes over another shard.
         if self.sampling == "importance" and self._last is not None and len(self._last[0]) == len(pool):
             return self._last
         rows = oracle.rows(pool, counted=False)

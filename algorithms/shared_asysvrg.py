@@ -1,7 +1,7 @@
 """Shared-AsySVRG: asynchronous SGD with variance reduction on shared memory, no lock.
 
     for s = 0, 1, ...                                                                        (algorithm 1)
-        w̃ ← w;    compute ∇f(w̃) = 1/n Σ_i ∇f_i(w̃), all workers a part of it
+        w̃ ← w;    compute ∇f(w̃) = 1/n Σ_i ∇f_i(w̃), each worker on its shard
         m times, in parallel:
             v ← 1/|I_t| Σ_{i ∈ I_t} (∇f_i(ŵ) − ∇f_i(w̃) + ∇f(w̃))                              (eq. 2.5)
             (w)_k ← (w)_k − η (v)_k    for random coordinates k                               (eq. 2.4)

@@ -90,7 +90,7 @@ def text(metric: str, value: float | None) -> str:
     return f"{value:.{_SHOWN[metric][1]}f}" if metric in _SHOWN else f"{value:.4g}"
 
 
-def share(having: int, seeds: int) -> str:
+def seeds_counted(having: int, seeds: int) -> str:
     """Return how many of the seeds a mean is over, in words; empty if it is over all of them."""
     return "" if having == seeds else f" ({having} of {seeds} seeds)"
 

@@ -74,7 +74,7 @@ def _mean(runs: Sequence[Run], metric: str) -> str:
     if metric == "epochs":
         return f"{max(values):g}"
     spread = f" ± {metrics.text(metric, statistics.stdev(values))}" if len(values) > 1 else ""
-    return f"{metrics.text(metric, statistics.fmean(values))}{spread}{metrics.share(len(values), len(runs))}"
+    return f"{metrics.text(metric, statistics.fmean(values))}{spread}{metrics.seeds_counted(len(values), len(runs))}"
 
 
 def figures(runs: Sequence[Run]) -> list[Figure]:

@@ -107,8 +107,8 @@ def _cell(block: Block, name: str, published: float | None) -> dict[str, str]:
     measured = block.cells.get(name)
     if measured is not None and measured.mean is not None:
         spread = f" ± {metrics.text(metric, measured.spread)}" if measured.spread is not None else ""
-        share = metrics.share(len(measured.values), len(measured.values) + len(measured.lacking))
-        text["measured"] = f"{metrics.text(metric, measured.mean)}{spread}{share}"
+        seeds = metrics.seeds_counted(len(measured.values), len(measured.values) + len(measured.lacking))
+        text["measured"] = f"{metrics.text(metric, measured.mean)}{spread}{seeds}"
         if measured.difference is not None:
             value = metrics.text(metric, abs(measured.difference))
             text["difference"] = f"{'−' if measured.difference < 0 else '+'}{value}"

@@ -158,4 +158,4 @@ def _spread(values: Sequence[float]) -> float | None:
 
 def _value(one: Tried, metric: str) -> str:
     spread = f" ± {metrics.text(metric, one.spread)}" if one.spread is not None else ""
-    return f"{metrics.text(metric, one.value)}{spread}{metrics.share(one.having, one.having + one.lacking)}"
+    return f"{metrics.text(metric, one.value)}{spread}{metrics.seeds_counted(one.having, one.having + one.lacking)}"

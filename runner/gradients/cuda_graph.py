@@ -142,6 +142,7 @@ class CapturedSteps:
         """
         key = _key(ids, arriving)
         captured = self.captured.get(key)
+        # Only a size that comes again is worth a capture, which makes three steps more.
         if captured is None and self.refused is None and key in self._seen:
             captured = self._capture(ids, arriving)
         if captured is None:
@@ -178,6 +179,7 @@ class CapturedSteps:
             with torch.random.fork_rng([device] if device.type == "cuda" else []), self.graphs.warming_up():
                 for _ in range(WARM_UP_STEPS):
                     work()
+            # Recording does no work: the step of this call is made by the first replay.
             replay = self.graphs.capture(work)
         except Exception as error:  # noqa: BLE001 (whatever a network's Python raises while it is recorded)
             # The same step was made without graphs before: the network and its data are not what is wrong.

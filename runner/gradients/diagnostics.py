@@ -110,6 +110,7 @@ class LayerLog:
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(to_line(record))
             file.flush()
+            # As for a row of metrics: a checkpoint that follows counts this line.
             os.fsync(file.fileno())
 
     def measure(self, quantity: str, weights: Tensor, statistics: Tensor) -> list[float]:
@@ -167,6 +168,7 @@ def _largest_rates(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> list[
     highest = loss + ROUNDING * abs(loss)
 
     def usable(weights: Tensor, before: Tensor, gradient: Tensor, eighth: int) -> bool:
+        # Written into the layer's piece of the replica, where the loss is then computed.
         torch.add(before, gradient, alpha=-(10 ** (eighth / STEPS)), out=weights)
         return _mean_loss(oracle, ids, batch_size) <= highest
 
@@ -178,12 +180,15 @@ def _largest_rates(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> list[
             continue
         before = weights.clone()
         first, last = (STEPS * decade for decade in DECADES)
+        # `low` is below all rates that are tried: it stays there if not even the first one is usable.
         low, high = first - STEPS, first
         while high <= last and usable(weights, before, gradient, high):
             low, high = high, high + STEPS
+        # The decade that failed is halved. There is none if the first rate failed, or if the last one was usable.
         while first <= low < last and high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if usable(weights, before, gradient, middle) else (low, middle)
+        # `usable` leaves the layer at the rate that was tried last.
         weights.copy_(before)
         found.append(10 ** (low / STEPS) if low >= first else math.nan)
     return found

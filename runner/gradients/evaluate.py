@@ -38,9 +38,11 @@ class Evaluator:
     def __call__(self, weights: Tensor, statistics: Tensor) -> Score:
         """Return the score of flat weights (n,) with flat batch-norm running statistics (k,)."""
         replica = self.oracle.replica
+        # Weights that live in the replica need no copy.
         if weights.data_ptr() != replica.weights.data_ptr():
             replica.weights.copy_(weights)
         replica.statistics.copy_(statistics)
+        # Not set back at the end: training sets its own mode before each pass.
         module: Any = replica.module.eval()
         # On the device and in float64: read once at the end, and sums of many losses lose no digits.
         totals = torch.zeros(3, dtype=torch.float64, device=replica.weights.device)

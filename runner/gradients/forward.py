@@ -27,6 +27,7 @@ class NetworkForward:
         self.device = replica.weights.device
         self.precision = precision
         self._compiled_size = compiled
+        # Not dynamic: there is only one size, and the compiled code may rely on it.
         self._compiled = self.loss if compiled is None else torch.compile(self.loss, dynamic=False)
 
     @contextmanager
@@ -34,6 +35,7 @@ class NetworkForward:
         """Compute with float32 arithmetic throughout, uncompiled: for differences that fewer digits would drown."""
         precision, size = self.precision, self._compiled_size
         self.precision, self._compiled_size = "fp32", None
+        # These two switches belong to the process, not to this object, so they are put back as they were.
         tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         try:
@@ -56,6 +58,7 @@ class NetworkForward:
         """Return the outputs of the replica as it stands, float32."""
         with self._autocast():
             outputs = self.replica.module(self.arranged(inputs))
+        # Loss and errors are computed in float32 also if the network is in bf16.
         return outputs.float()
 
     def arranged(self, inputs: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ class Objective:
             states: see `algorithms.base.Stateful.duals`.
         """
         q, c, constant = self._quadratic
+        # To float64, like q: in float32 the sums would round away what is left close to the optimum.
         w = weights.to(q)
         primal = float(w @ q @ w / 2 - c @ w + constant)
         row = {columns.PRIMAL: primal}
@@ -80,6 +81,7 @@ class Objective:
     def _optimum(self) -> Tensor | None:
         """w*; None if P is not strictly convex."""
         q, c, _ = self._quadratic
+        # A code, not an exception, says that there is no factor: a P without a unique minimum is a case, not a fault.
         factor, wrong = torch.linalg.cholesky_ex(q)
         return None if int(wrong) else torch.cholesky_solve(c[:, None], factor)[:, 0]
 
@@ -89,6 +91,7 @@ class Objective:
         for ids, x, targets in self._chunks():
             own = alpha[ids.to(alpha.device)]
             combined += own @ x
+            # In pieces of the training set, so that a copy of it in float64 is never in memory as a whole.
             conjugates += float(self.module.conjugates(own, targets).sum())
         u = combined / (self.weight_decay * n)
         return -conjugates / n - self.weight_decay / 2 * float(u @ u)

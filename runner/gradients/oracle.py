@@ -130,6 +130,7 @@ class NetworkOracle(NetworkForward):
             self.split.expect(batch.ids.tensor_split(pieces)[0], seed=self.seed, epoch=batch.epoch)
         with self.uncounted():
             self._accumulate(batch, None, None, pieces)
+        # What was accumulated is the mean over the batch, in the pieces' shares.
         return replica.gradient.mul_(batch.ids.numel())
 
     def gradient_and_norms(self, w: Tensor, batch: Sample, samples: int | None = None) -> tuple[Tensor, Tensor]:
@@ -155,6 +156,7 @@ class NetworkOracle(NetworkForward):
 
     def generator(self, batch: Sample) -> torch.Generator:
         """Return a generator for a method's random choices on a batch, on the CPU."""
+        # By the batch's number, like dropout: the choices do not depend on who works on the batch, or when.
         return torch.Generator().manual_seed(derive(self.seed, "choices", batch.number))
 
     @cached_property
@@ -174,9 +176,11 @@ class NetworkOracle(NetworkForward):
         # Weights that live in the replica, as a single worker's do, need no copy.
         if arriving is None and w.data_ptr() != replica.weights.data_ptr():
             replica.weights.copy_(w, non_blocking=True)
+        # The weights are in place by now, as after any other batch; there is only nothing to compute.
         if size == 0:
             return replica.gradient.zero_()
         try:
+            # A whole step sets the gradient; pieces are added up in a gradient that starts from zero.
             if self.steps is not None and self._whole(size, squares):
                 self.steps(batch.ids, batch.epoch, arriving)
             else:
@@ -257,6 +261,8 @@ class NetworkOracle(NetworkForward):
     def count(self, loss: Tensor, errors: Tensor, samples: int) -> None:
         """Add a batch's mean loss and number of errors to the totals."""
         with torch.no_grad():
+            # In place and on the device: a captured step adds to the same three numbers, and the host does not wait for
+            # them.
             self.totals[0] += loss * samples
             self.totals[1] += errors
             self.totals[2] += samples

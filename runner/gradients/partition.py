@@ -49,6 +49,7 @@ class Partition:
         with building():
             spans = partition([(name, sum(p.numel() for p in b.parameters())) for name, b in blocks], workers, split)
         pieces = [_pieces(oracle, [name for name, _ in blocks[low:high]]) for low, high in spans]
+        # The weights' pieces, then the statistics'.
         for k in (0, 2):
             ends = [(piece[k], piece[k + 1]) for piece in pieces]
             assert all(a[1] == b[0] for a, b in itertools.pairwise(ends)), "a module's piece is contiguous"
@@ -60,11 +61,13 @@ class Partition:
         self._measure(shape)
 
     def _measure(self, shape: Sequence[int]) -> None:
+        # One sample of zeros will do: shapes and numbers of operations do not depend on values.
         features = torch.zeros(1, *shape, device=self.oracle.device)
         self.outputs, work = [], []
         for stage in self.stages:
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 for block in stage.blocks:
+                    # In eval mode batch norm leaves its statistics as they are.
                     features = block.eval()(features)
             self.outputs.append(tuple(features.shape[1:]))
             work.append(counter.get_total_flops())
@@ -103,4 +106,5 @@ def _pieces(oracle: NetworkOracle, names: Sequence[str]) -> tuple[int, int, int,
 
 def _order(module: Any, first: str) -> tuple[str, ...]:
     names = module.block_names[: module.block_names.index(first)]
+    # No name begins with this character: nothing comes before the first block.
     return tuple(f"{name}." for name in names) or ("\0",)

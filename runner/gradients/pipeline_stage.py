@@ -69,6 +69,7 @@ class PipelineStage:
         low, high, first, end = pieces
         replica = oracle.replica
         self.weights = replica.weights[low:high]
+        # Batch norm writes the last batch's statistics there; `running` is this module's average of them.
         self._batch = replica.statistics[first:end]
         self.running = replica.initial_statistics()[first:end]
         chain: Any = replica.module
@@ -107,6 +108,7 @@ class PipelineStage:
         outputs = inputs
         for block, own in zip(self.blocks, parameters, strict=True):
             block.train()
+            # With the weights that are given: a method may compute at older ones than the replica's.
             outputs = functional_call(block, own, (outputs,)) if own else block(outputs)
         if track:
             running_average(self.running, self._batch)
@@ -125,6 +127,7 @@ class PipelineStage:
         # `.data` leaves the version counter behind: whoever writes to `w` before the backward pass means it.
         parameters = [{name: view.data.requires_grad_() for name, view in block.items()} for block in self._views(w)]
         inputs = features.inputs.detach()
+        # The first module's inputs are samples, whose gradient nobody asks for.
         if self.rank:
             inputs.requires_grad_()
         storages: dict[int, int] = {}
@@ -158,6 +161,7 @@ class PipelineStage:
         if self.method is None:
             return
         tensors, tapes = self.method.retained()
+        # By address: what several graphs hold, or a graph and the method, counts once.
         found = {} if tape is None else dict(tape.storages)
         for tensor in tensors:
             storage = tensor.untyped_storage()

@@ -53,6 +53,7 @@ class Replica:
                 view.copy_(p)
                 # The parameter stays the same object: shared weights, hooks and `state_dict` keep knowing it.
                 p.data = view
+                # A gradient that is there is added to in place, so it stays in the flat vector.
                 p.grad = self._view(self.gradient, low, p)
         norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
         buffers = [(m, name) for m in norms for name in ("running_mean", "running_var") if m.track_running_stats]
@@ -142,6 +143,7 @@ class Replica:
 
 def running_average(running: Tensor, batch: Tensor) -> None:
     """Take a batch's flat statistics into the running ones, in place: r ← 0.9 r + 0.1 b."""
+    # Every executor averages here: the same two operations in the same order give the same bits.
     running.mul_(1 - BATCH_NORM_MOMENTUM).add_(batch, alpha=BATCH_NORM_MOMENTUM)
 
 

@@ -83,6 +83,7 @@ class _Catch:
 
         def note(gradient: Tensor) -> None:
             with torch.no_grad():
+                # Now, while back-propagation still has this layer's gradient; later it is freed.
                 row.copy_(squared_norms(module, inputs, gradient, len(row)))
 
         output.register_hook(note)
@@ -155,6 +156,8 @@ def _moments(module: _BatchNorm, inputs: Tensor) -> tuple[Tensor, Tensor]:
     if mean is not None and variance is not None:
         if not module.training:
             return mean, variance
+        # A replica's batch norm (`Replica` sets this momentum) has just left the batch's own mean and unbiased variance
+        # there. Normalising used the biased one.
         if module.momentum == 1:
             count = inputs.numel() // inputs.shape[1]
             return mean, variance * ((count - 1) / count)
@@ -201,11 +204,14 @@ def _squares(outputs: Tensor, columns: Tensor) -> Tensor:
     """Return ‖outputs columnsᵀ‖² per sample, by way of the product or of Gram matrices, whichever is less work."""
     if _by_grams(outputs.shape[2], columns.shape[2], outputs.shape[3]):
         grams = (outputs.transpose(2, 3) @ outputs).mul_(columns.transpose(2, 3) @ columns)
+        # A sum of products of both signs: rounding can bring a norm of nearly zero below zero.
         return grams.sum((1, 2, 3)).clamp_(min=0)
     return (outputs @ columns.transpose(2, 3)).square_().sum((1, 2, 3))
 
 
 def _by_grams(rows: int, columns: int, positions: int) -> bool:
+    # Multiply-adds for a sample: positions² (rows + columns) by Gram matrices, positions · rows · columns by the
+    # product. One factor cancels.
     return positions * (rows + columns) < rows * columns
 
 

@@ -45,6 +45,7 @@ def count_pushes(method: Stateful, *, samples: int, size: int, epochs: float) ->
             spent += samples * method.barrier_cost.gradients
             barrier = next_barrier(method, count)
         position = count % per_epoch
+        # The last batch of an epoch is short, and so costs less.
         spent += min(size, samples - position * size) * method.evaluations(count)
         count += 1
     return count

@@ -71,6 +71,8 @@ class Batches:
         self.seed = seed
         self.per_epoch = math.ceil(samples / size)
         whole = math.floor(epochs)
+        # Rounded to a millionth of a sample: the last tenth of 1.1 passes over 1,000 samples comes out as
+        # 100.00000000000009, and would take one more batch.
         self.total = whole * self.per_epoch + math.ceil(round((epochs - whole) * samples, 6) / size)
         if total is not None:
             self.total = total
@@ -113,6 +115,7 @@ class Batches:
         if self.shards is not None:
             return [self.draw(number, [rank], rank, workers) for rank in range(workers)]
         batch = self.batch(number)
+        # Contiguous cuts of one permutation: the union is the batch whatever the number of workers is.
         return [batch._replace(ids=ids) for ids in torch.tensor_split(batch.ids, workers)]
 
     def _pool(self, shards: tuple[int, ...]) -> Tensor:
@@ -175,6 +178,8 @@ class Leases:
 
     def lease(self, worker: int) -> Batch | None:
         """Return the next batch for `worker`, None when there is none left to hand out, or none before a barrier."""
+        # A batch taken back from a lost worker is no longer handed out, so it is leased again on this side of the
+        # barrier.
         if self.quota is not None and self._handed_out >= self.quota:
             self.idle.add(worker)
             return None
@@ -224,12 +229,14 @@ class Leases:
         self.gone.add(worker)
         self.idle.discard(worker)
         if worker in self.held:
+            # The number alone is taken back: whoever leases it next gets the same samples.
             self.returned.append(self.held.pop(worker))
         # In the order of their numbers, so that a replay wakes the same ones.
         return sorted(self.idle)[: len(self.returned)]
 
     def restart(self) -> None:
         """Take everything back: all workers, lost ones too, begin anew."""
+        # In the order in which they were leased, so that a run and its replay hand them out again alike.
         self.returned += self.held.values()
         self.held.clear()
         self.idle.clear()
@@ -244,6 +251,7 @@ class Leases:
     @property
     def at_barrier(self) -> bool:
         """Whether all workers have come to a barrier that has more batches behind it."""
+        # Nothing held: a barrier begins when every push before it is in.
         return self.quota is not None and self._handed_out >= self.quota and not self.held and not self.finished
 
     @property

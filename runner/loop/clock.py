@@ -72,6 +72,7 @@ class Clock:
         self._bits = np.random.Philox(key=derive(seed, "clock"))
         self._generator = np.random.Generator(self._bits)
         self._state = self._bits.state
+        # Last, as a gamma draw needs the generator.
         self._means = [self._machine_mean(worker) for worker in range(workers)]
 
     def compute_seconds(self, worker: int, task: int, share: float = 1.0, gradients: float = 1.0) -> float:
@@ -99,6 +100,8 @@ class Clock:
             share: Samples of the task's batch as a share of a full batch.
             gradients: Gradient evaluations per sample.
         """
+        # Lateness is a factor of the own time, and the same draw as in a simulation: the same task of the same worker
+        # is late.
         if self.measured:
             slower = max(self._speeds) / self._speeds[worker]
             return took * slower * (1.0 + self._lateness(worker, task)) - took
@@ -106,6 +109,7 @@ class Clock:
 
     def _lateness(self, worker: int, task: int) -> float:
         """u where the task is a straggler's: it takes u times as long in addition."""
+        # No draw where nobody is late: drawing costs time for each task.
         if self._stragglers["probability"] and worker in self._prone:
             generator = self._at(STRAGGLER, worker, task)
             if generator.random() < self._stragglers["probability"]:
@@ -162,12 +166,14 @@ class Clock:
     def _at(self, stream: int, worker: int, task: int) -> np.random.Generator:
         """The generator at the start of the draw's own stretch of 2^64 blocks of the counter-based Philox."""
         counter = self._state["state"]["counter"]
+        # counter[0] counts the blocks within a draw; the other three words name it.
         counter[0], counter[1], counter[2], counter[3] = 0, stream, worker, task
         self._bits.state = self._state
         return self._generator
 
 
 def _gamma(generator: np.random.Generator, mean: float, variation: float) -> float:
+    # The shape 1 / variation² would be infinite: without variation the draw is the mean.
     if variation == 0.0:
         return mean
     shape = 1.0 / variation**2

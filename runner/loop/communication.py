@@ -45,6 +45,7 @@ def distances(weights: Tensor, mean: Tensor, layers: Sequence[Layer]) -> Tensor:
         (1 + layers,).
     """
     difference = weights - mean
+    # The whole and its layers in one vector: on processes one collective gathers all of them.
     pieces = [difference, *(difference[layer.low : layer.high] for layer in layers)]
     return torch.stack([torch.linalg.vector_norm(piece) for piece in pieces])
 

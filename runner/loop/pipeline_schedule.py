@@ -48,6 +48,8 @@ def backward(
         What each module sends down in this one.
     """
     sending: list[Tensor | None] = [None] * len(methods)
+    # From the last module down: a locked one needs what the module above sends in this iteration. A decoupled one takes
+    # what was sent in the iteration before, so its order would not matter.
     for rank in reversed(range(len(methods))):
         above = sending if methods[rank].locked else sent
         delta = None if rank == len(methods) - 1 else above[rank + 1]

@@ -77,6 +77,7 @@ class Schedule:
         self.epochs = epochs
         self.milestones = sorted(milestones)
         self.gamma = gamma
+        # Relative to `lr` as it was given: both ends scale with the batch as the rate does.
         self.first = 1.0 if lr_start is None else lr_start / lr
         self.last = 0.0 if lr_end is None else lr_end / lr
         self.rise = 0.0 if rise is None else rise
@@ -86,6 +87,7 @@ class Schedule:
 
     def at(self, epoch: float) -> Rate:
         """Return the rate of an update made after `epoch` effective passes."""
+        # The warm-up is no part of the decay, which says how far the rate has fallen.
         shape, decay = self._shape(epoch)
         decay = max(decay, DECAY_FLOOR)
         warmup = 1.0
@@ -100,6 +102,7 @@ class Schedule:
         if self.kind == "one_cycle":
             points.add(self.warmup_epochs + self.rise * (end - self.warmup_epochs))
         if self.kind == "inverse":
+            # It falls at the beginning of each pass.
             points.update(range(1, math.ceil(end)))
         points.update(milestone for milestone in self.milestones if milestone < end)
         return sorted(points)
@@ -116,6 +119,7 @@ class Schedule:
             fall = self.last + (1 - self.last) * (1 - self._position(epoch)) ** self.power
             return fall, fall
         if self.kind == "inverse":
+            # The tolerance: effective passes are quotients, and a whole one may come out a rounding below.
             fall = (1 + math.floor(epoch + 1e-9)) ** -self.power
             return fall, fall
         decay = 1.0 if self.kind == "constant" else self.gamma ** sum(epoch >= step for step in self.milestones)

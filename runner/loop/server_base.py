@@ -100,9 +100,11 @@ class ServerBase(Executor):
             samples: of the batch.
         """
         staleness = self.control.updates - self.version[worker]
+        # The method first, then batch norm and the count: the rate and the staleness are those before this update.
         self.server.push(worker, message, self.step(staleness=staleness))
         if statistics is not None:
             running_average(self.statistics, statistics)
+        # Counted later, by `count`: on processes the worker's sums of losses come between, and the count looks at them.
         return Push(worker, samples * self.server.evaluations(self.control.updates), staleness)
 
     def count(self, push: Push, now: float) -> None:
@@ -118,6 +120,7 @@ class ServerBase(Executor):
         """Return what a worker gets to compute its next batch with; it may alias live state."""
         # What a method sends may depend on the rate, so it is told the rate first.
         self.server.announce(self.step())
+        # Before the next update: the staleness of the coming push is counted from here.
         self.version[worker] = self.control.updates
         return self.server.pull(worker)
 
@@ -127,6 +130,7 @@ class ServerBase(Executor):
         if self.recorder is not None:
             self.recorder.barrier(version=updates, time=now)
         self.control.spend(self.batches.samples * self.server.barrier_cost.gradients, now)
+        # From here on batches may be leased again; the executor then answers the workers that wait.
         self.leases.quota = next_barrier(self.server, updates)
 
     def count_lost(self, worker: int, now: float) -> None:
@@ -165,6 +169,7 @@ class ServerBase(Executor):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; `run` then continues."""
+        # The method's state alone is restored here; the worker halves are made of it, by each executor in its own way.
         self.server.load_state(state["method"])
         self.statistics.copy_(state["statistics"])
         self.totals.copy_(state["totals"])

@@ -39,6 +39,7 @@ class StopSignals:
         return None if self.signal is None else 128 + self.signal.value
 
     def __enter__(self) -> Self:
+        # In any other thread `signal.signal` raises.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM,) if self.follows else (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._handle)
@@ -55,6 +56,7 @@ class StopSignals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
             if number == signal.SIGINT:
+                # Should what the exception unwinds hang, the next Ctrl-C ends the process.
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
                 raise KeyboardInterrupt
             return

@@ -108,10 +108,13 @@ class TrainControl:
         self.updates = 0
         self.seconds = 0.0
         self.train_wall = 0.0
+        # The next ones due, not a count: evaluations stay at multiples of `eval_every` also where an update steps over
+        # one.
         self._next_eval = eval_every
         self._next_save = checkpoint_every
         self._train_loss: float | None = None
         self._wall_mark: float | None = None
+        # Only for the display: what it shows may be some updates old.
         self._scalars = AsyncScalars()
 
     @property
@@ -234,8 +237,10 @@ class TrainControl:
     def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, executor: Executor) -> None:
         tested = score_columns(None if self.evaluator is None else self.evaluator(weights, statistics))
         objective = self.measure(weights, executor)
+        # All three at once: the host waits for the device only here.
         loss, _, count = sums = totals.tolist()
         totals.zero_()
+        # Asked once for a row: asking begins a new stretch.
         mean, largest = executor.timeline.staleness_since_last()
         row = {
             columns.EPOCH: self.epoch,
@@ -256,6 +261,7 @@ class TrainControl:
             raise Stop("diverged")
         for observer in self.observers:
             observer(row, weights, statistics, executor)
+        # Judged by the loss in the row just written, so the row that reached the target is on the disk.
         if self.target_loss is not None and count and loss / count <= self.target_loss:
             self.epochs_to_target = self.epoch
             raise Stop("completed")

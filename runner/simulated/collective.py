@@ -92,6 +92,7 @@ class SimulatedCollective(Executor):
         control.start()
         while self.step < len(self.batches):
             shares = self.batches.shares(self.step, self.workers)
+            # This step's batches and the next one's: the next are decoded on the CPU while these are computed on.
             if self.oracle.streams:
                 upcoming = self.batches.shares(min(self.step + 1, len(self.batches) - 1), self.workers)
                 for batch in (*shares, *upcoming):
@@ -151,6 +152,8 @@ class SimulatedCollective(Executor):
         return self._stacks
 
     def _send(self, combined: Message) -> None:
+        # The sum first, then one division, as on processes. A single worker's contribution may be its own memory
+        # (`_combine`), and there is nothing to divide.
         if self.workers > 1 and self.methods[0].combine == "mean":
             for tensor in combined.values():
                 tensor.div_(self.workers)
@@ -170,6 +173,7 @@ class SimulatedCollective(Executor):
                 self.timeline.span(rank, "wait", now, begin)
             if seen < arrival:
                 self.timeline.span(rank, "transfer", seen, arrival)
+            # A worker whose clock is ahead goes on as it is: it has hidden the whole transfer.
             self.now[rank] = max(now, arrival)
         self.communication.add(self.transfer_seconds, hidden / self.workers)
         for method in self.methods:
@@ -193,6 +197,7 @@ class SimulatedCollective(Executor):
         """Return the flat weights of the solution: the workers' mean."""
         if len(self.methods) == 1:
             return self.methods[0].solution()
+        # Again in the order of the ranks: an evaluation has the same bits whenever it is made.
         mean = self.methods[0].solution().clone()
         for method in self.methods[1:]:
             mean.add_(method.solution())

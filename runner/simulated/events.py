@@ -96,6 +96,7 @@ class ClockEvents:
         self.push_seconds = clock.transfer_seconds(FLOAT_BYTES * sum(layout.push.values()))
         self.tasks = [0] * workers
         self.since = [0.0] * workers
+        # The second from which the server is free: it handles one message at a time.
         self.free = 0.0
         self.heap: list[tuple[float, int]] = []
 
@@ -139,6 +140,7 @@ class ClockEvents:
             for arrival, _ in sorted(arrivals):
                 self._handle(arrival)
             now = self.free = max(heard, self.free)
+            # Nobody goes on to the next round before the slowest answer is handled.
             for arrival, worker in arrivals:
                 self.timeline.span(worker, "wait", arrival, now)
         return now
@@ -158,6 +160,7 @@ class ClockEvents:
         arrival, worker = heapq.heappop(self.heap)
         handled = self._handle(arrival)
         self.timeline.span(worker, "wait", arrival, handled)
+        # From here on the worker waits, if a barrier is next and it gets no batch.
         self.since[worker] = handled
         return Event(PUSH, worker, handled)
 
@@ -175,6 +178,7 @@ class ClockEvents:
         # Files from before there were barriers have no `since`.
         self.since = list(state.get("since", self.since))
         self.free = state["free"]
+        # The saved list is in the order of a heap already.
         self.heap = [(arrival, worker) for arrival, worker in state["heap"]]
 
 
@@ -195,6 +199,7 @@ class TraceEvents:
 
     def begin(self) -> float:
         """See `Events.begin`."""
+        # A trace has no pulls: all workers get their first batch at the run's second 0.
         return 0.0
 
     def pulled(self, worker: int, share: float, now: float, gradients: float) -> None:

@@ -56,6 +56,7 @@ class MemoryWorker:
 
 def piece_count(seconds: float) -> int:
     """Return the number of pieces in which a vector is read or written that takes so many virtual seconds."""
+    # If it takes no time, nobody can come in between: one piece does the same as eight.
     return PIECES if seconds else 1
 
 
@@ -68,5 +69,6 @@ def coordinates_within(coordinates: Tensor | None, piece: slice) -> Tensor | sli
     """Return the coordinates, ascending, that lie in a piece; all of the piece where they are None."""
     if coordinates is None:
         return piece
+    # The coordinates ascend, so those of a piece are neighbours: two searches find them, without a mask over all.
     low, high = torch.searchsorted(coordinates, coordinates.new_tensor([piece.start, piece.stop])).tolist()
     return coordinates[low:high]

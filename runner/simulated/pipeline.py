@@ -112,6 +112,8 @@ class SimulatedPipeline(Executor):
         ]
         for method, stage in zip(self.methods, self.partition.stages, strict=True):
             stage.method = method if counts_memory(self.step, self.workers) else None
+        # Computed at once, module by module; the clock is moved beside it. What travels from one iteration to the next
+        # is in `travelling`.
         forward(self.methods, self.partition.stages, Features(self.step, self.oracle.arranged(inputs), targets))
         self._clock_forward(seconds, size)
         self.travelling = backward(self.methods, self.partition.stages, self.travelling, step)
@@ -144,11 +146,13 @@ class SimulatedPipeline(Executor):
         # A copy: decoupled modules wait for what was sent in the iteration before, while this one is written down.
         locked, arrivals = self.methods[0].locked, list(self.arrivals)
         for rank in reversed(range(self.workers)):
+            # Sent and arrived at the same second: this is waiting alone, without a transfer.
             self._wait(rank, max(over, self.now[rank]), max(over, self.now[rank]))
             if rank < self.workers - 1:
                 arrival = self.arrivals[rank + 1] if locked else arrivals[rank + 1]
                 sent = arrival - self.clock.transfer_seconds(self.partition.nbytes(rank, size))
                 self._wait(rank, max(arrival, self.now[rank]), max(sent, self.now[rank]))
+            # The last module replays nothing: its forward pass is of the same iteration.
             again = FORWARD_SHARE * self.methods[0].replays if rank < self.workers - 1 else 0.0
             begin = self.now[rank]
             self.now[rank] += seconds[rank] * (1 - FORWARD_SHARE + again)
@@ -199,6 +203,7 @@ class SimulatedPipeline(Executor):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; `run` then continues."""
         device = self.oracle.device
+        # One flat vector in the file, cut into the modules' pieces again.
         running = state["statistics"].to(device).split([len(stage.running) for stage in self.partition.stages])
         for rank, (method, stage) in enumerate(zip(self.methods, self.partition.stages, strict=True)):
             # Activations that restoring records again are not a new peak of memory.

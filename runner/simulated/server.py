@@ -90,6 +90,7 @@ class SimulatedServer(ServerBase):
         control.start()
         if self.recorder is not None:
             self.recorder.begin()
+        # A run that goes on has its pulls in the restored events: the workers keep what they were computing.
         if not self.resumed:
             for worker in range(len(self.halves)):
                 self._send_pull(worker, self.events.begin())
@@ -115,6 +116,8 @@ class SimulatedServer(ServerBase):
         elif event.kind == RESUMED:
             if self.recorder is not None:
                 self.recorder.resumed(version=self.control.updates, time=event.time)
+            # The same steps as on processes, in the same order: there every worker is a new process after a stop, which
+            # gets its state, its shards and a batch in the order of its number.
             self.leases.restart()
             self._begin_anew()
             self._restore()
@@ -169,6 +172,7 @@ class SimulatedServer(ServerBase):
         batch = self.leases.done(worker)
         message = self.halves[worker].work(self.oracle, self.server.sent(worker) or self.copies[worker], batch)
         if self.recorder is not None:
+            # Before it is counted: a push that makes the loss infinite ends the run there, and is part of the record.
             self.recorder.push(
                 worker, pulled=self.version[worker], version=control.updates, batch=batch.number, time=event.time
             )
@@ -181,6 +185,7 @@ class SimulatedServer(ServerBase):
         if self.oracle.streams:
             self.oracle.expect(batch)
         message = self.pull(worker)
+        # A copy: what is pulled may alias the server's live weights, and they change before this worker computes.
         for name, copy in self.copies[worker].items():
             copy.copy_(message[name])
         updates = self.control.updates

@@ -136,6 +136,7 @@ class SimulatedMemory(Executor):
         """Read a piece; after the last one the worker computes."""
         own, pieces = self.workers[worker], piece_count(self.read_seconds)
         where = piece_bounds(self.method.w.numel(), own.piece, pieces)
+        # A piece is read at the beginning of its share of the seconds, and written at the end of it.
         own.read[where].copy_(self.method.w[where])
         own.piece += 1
         if own.piece < pieces:
@@ -145,6 +146,7 @@ class SimulatedMemory(Executor):
         share = len(batch.ids) / self.batches.size
         begin = own.begin + self.read_seconds
         computing = self.clock.compute_seconds(worker, own.tasks, share, self.method.evaluations(batch.number))
+        # Counted before the write: the same task draws the same delay whenever its events are handled.
         own.tasks += 1
         own.writing, own.piece, own.end = True, 0, begin + computing
         self.timeline.span(worker, "transfer", own.begin, begin)
@@ -198,6 +200,7 @@ class SimulatedMemory(Executor):
         running_average(self.statistics, own.statistics)
         staleness = control.updates - own.version
         self.timeline.staleness(worker, staleness)
+        # It may be the oracle's own vector, which the next gradient overwrites.
         own.v = None
         gradients = len(batch.ids) * self.method.evaluations(batch.number)
         control.advance(gradients, now, self.oracle.totals, staleness)
@@ -244,6 +247,7 @@ class SimulatedMemory(Executor):
         self.statistics.copy_(state["statistics"])
         self.oracle.totals.copy_(state["totals"])
         self.leases.load_state_dict(state["leases"])
+        # The saved list is in the order of a heap already.
         self.heap = [(time, worker) for time, worker in state["heap"]]
         self.waiting = {int(worker): time for worker, time in state["waiting"].items()}
         self.timeline.load_state_dict(state["activity"])

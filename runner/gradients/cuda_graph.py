@@ -132,7 +132,7 @@ class CapturedSteps:
         self._seen: set[tuple[int, int]] = set()
 
     def has(self, size: int) -> bool:
-        """Whether a step on so many samples was captured."""
+        """Return whether a step on so many samples was captured."""
         return any(size == captured for captured, _ in self.captured)
 
     def __call__(self, ids: Tensor, epoch: int, arriving: Tensor | None = None) -> None:

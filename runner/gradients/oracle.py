@@ -193,7 +193,7 @@ class NetworkOracle(NetworkForward):
         return replica.gradient
 
     def _whole(self, size: int, squares: Tensor | None) -> bool:
-        """Whether a batch of so many samples is one step without records; if not, steps are captured no more."""
+        """Return whether a batch of so many samples is one step without records; if not, steps are captured no more."""
         assert self.steps is not None
         if squares is not None:
             self.steps.refuse("norms of single samples' gradients are recorded")

@@ -148,7 +148,7 @@ def running_average(running: Tensor, batch: Tensor) -> None:
 
 
 def _layers(module: nn.Module) -> tuple[Layer, ...]:
-    """A weight that several modules share belongs to the first of them."""
+    """Return the modules that own weights; a weight that several modules share belongs to the first of them."""
     layers, seen, low = [], set(), 0
     for name, part in module.named_modules():
         own = [p for p in part.parameters(recurse=False) if id(p) not in seen]

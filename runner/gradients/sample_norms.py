@@ -140,7 +140,7 @@ def contributions(module: nn.Module, inputs: Tensor, gradients: Tensor) -> list[
 
 
 def _normalised(module: _BatchNorm, inputs: Tensor, gradients: Tensor) -> list[Tensor]:
-    """The weight multiplies the normalised input, the bias is added; sum over positions."""
+    """Return contributions to batch norm's weight, which multiplies the normalised input, and to its bias."""
     mean, variance = _moments(module, inputs)
     positions = tuple(range(2, inputs.dim()))
     products = gradients * inputs[: len(gradients)]
@@ -216,7 +216,7 @@ def _by_grams(rows: int, columns: int, positions: int) -> bool:
 
 
 def _block(module: nn.Linear | nn.Conv1d | nn.Conv2d, inputs: Tensor, gradients: Tensor) -> int:
-    """How many samples' temporaries fit."""
+    """Return how many samples' temporaries fit into one block."""
     groups = 1 if isinstance(module, nn.Linear) else module.groups
     out = module.weight.shape[0] // groups
     width = module.weight[0].numel()

@@ -17,7 +17,7 @@ class SideStream(Protocol):
     """Does work beside that of the current stream."""
 
     def can_copy(self, source: Tensor) -> bool:
-        """Whether a copy from `source` can be such work."""
+        """Return whether a copy from `source` can be such work."""
         ...
 
     def start(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -40,7 +40,7 @@ class CudaSideStream:
         self.stream = torch.cuda.Stream(device)
 
     def can_copy(self, source: Tensor) -> bool:
-        """Whether it is in page-locked CPU memory: from other memory a copy keeps the host, and cannot be captured."""
+        """Return whether it is in page-locked CPU memory: other memory makes the host wait and cannot be captured."""
         return source.device.type == "cpu" and source.is_pinned()
 
     def start(self, work: Callable[[], None]) -> Callable[[], None]:

@@ -194,7 +194,7 @@ class Leases:
             return None
         self.idle.discard(worker)
         self.held[worker] = number
-        # Parts that it takes over later are not in this batch.
+        # Shards that it takes over later are not in this batch.
         self._drawn_from[worker] = list(self.shards.get(worker, ()))
         return self._batch(worker, number)
 

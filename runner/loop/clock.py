@@ -76,7 +76,7 @@ class Clock:
         self._means = [self._machine_mean(worker) for worker in range(workers)]
 
     def compute_seconds(self, worker: int, task: int, share: float = 1.0, gradients: float = 1.0) -> float:
-        """How long a worker computes on one of its tasks, a straggler's extra delay included.
+        """Return how long a worker computes on one of its tasks, a straggler's extra delay included.
 
         Args:
             worker: From 0 to workers - 1.
@@ -88,7 +88,7 @@ class Clock:
         return seconds + self._lateness(worker, task) * seconds
 
     def sleep_seconds(self, worker: int, task: int, took: float, share: float = 1.0, gradients: float = 1.0) -> float:
-        """How much longer a real worker has to take for a task, to be as slow as this clock says.
+        """Return how much longer a real worker has to take for a task, to be as slow as this clock says.
 
         With `cluster.compute.seconds` as many as `compute_seconds` has, if it did not take longer anyway. Without, it
         takes its own time, multiplied by how much slower it is than the fastest by `speeds`, and a straggler's delay.
@@ -108,7 +108,7 @@ class Clock:
         return max(0.0, self.compute_seconds(worker, task, share, gradients) - took)
 
     def _lateness(self, worker: int, task: int) -> float:
-        """u where the task is a straggler's: it takes u times as long in addition."""
+        """Return u if the task is a straggler's, which takes u times as long in addition; else 0."""
         # No draw where nobody is late: drawing costs time for each task.
         if self._stragglers["probability"] and worker in self._prone:
             generator = self._at(STRAGGLER, worker, task)
@@ -117,11 +117,11 @@ class Clock:
         return 0.0
 
     def transfer_seconds(self, nbytes: int) -> float:
-        """How long one message of ``nbytes`` travels: latency + bytes / bandwidth."""
+        """Return how long one message of ``nbytes`` travels: latency + bytes / bandwidth."""
         return self._network["latency"] + nbytes / self._bandwidth
 
     def allreduce_seconds(self, nbytes: int, workers: int) -> float:
-        """How long ``workers`` need for the sum of a vector of ``nbytes`` that each of them holds; 0 for a single one.
+        """Return how long ``workers`` need to sum a vector of ``nbytes`` that each of them holds; 0 for a single one.
 
         ``ring``: 2(M-1) steps, each with one latency and 1/M of the bytes. ``linear``: one latency and M times the
         bytes (DaSGD, section 3.3: t_c = m n_p / BW).
@@ -134,7 +134,7 @@ class Clock:
         return self._network["latency"] + workers * nbytes / self._bandwidth
 
     def allgather_seconds(self, nbytes: int, workers: int) -> float:
-        """How long ``workers`` need until each has the vectors of ``nbytes`` of all; 0 for a single one.
+        """Return how long ``workers`` need until each has the vectors of ``nbytes`` of all; 0 for a single one.
 
         ``ring``: M-1 steps, each with one latency and all the bytes of one worker. ``linear``: as an all-reduce.
         """
@@ -145,7 +145,7 @@ class Clock:
         return self._network["latency"] + workers * nbytes / self._bandwidth
 
     def combining_seconds(self, combine: str, nbytes: int, workers: int) -> float:
-        """How long a combination of ``nbytes`` from each worker takes: "mean" an all-reduce, "gather" an all-gather."""
+        """Return how long it takes to combine ``nbytes`` of each worker: "mean" all-reduces, "gather" all-gathers."""
         return (self.allgather_seconds if combine == "gather" else self.allreduce_seconds)(nbytes, workers)
 
     def _task_seconds(self, worker: int, task: int) -> float:
@@ -164,7 +164,7 @@ class Clock:
         return _gamma(self._at(MACHINE, worker, 0), self._seconds, self._compute["cv_machine"])
 
     def _at(self, stream: int, worker: int, task: int) -> np.random.Generator:
-        """The generator at the start of the draw's own stretch of 2^64 blocks of the counter-based Philox."""
+        """Return the generator, set to the start of the draw's own stretch of 2^64 blocks of Philox."""
         counter = self._state["state"]["counter"]
         # counter[0] counts the blocks within a draw; the other three words name it.
         counter[0], counter[1], counter[2], counter[3] = 0, stream, worker, task

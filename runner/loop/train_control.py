@@ -182,11 +182,11 @@ class TrainControl:
             self._train_loss = loss / count
 
     def due(self, finished: bool = False) -> bool:
-        """Whether to evaluate or stop now; `finished` says that no update will follow."""
+        """Return whether to evaluate or stop now; `finished` says that no update will follow."""
         return finished or self.evaluation_due() or self.stopping()
 
     def evaluation_due(self) -> bool:
-        """Whether the counts say to evaluate now."""
+        """Return whether the counts say to evaluate now."""
         return self.epoch >= self._next_eval - 1e-9
 
     def skip_evaluation(self) -> None:

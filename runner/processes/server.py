@@ -261,6 +261,8 @@ class ProcessServer(ServerBase):
         if not self.connections.living():
             raise PeerLost(f"all workers are lost; the last one was worker {worker} ({fault}), after update {updates}")
         batch = "it held no batch" if held is None else f"its batch {held} is handed out again"
+        # After `release`, so that a lost worker does not get its own shards, and before anyone is woken: a batch is
+        # drawn from the shards that its worker has then.
         if reassigned := self.leases.reassign_shards(worker):
             owner, shards = reassigned
             self.connections[owner].shards_due += shards

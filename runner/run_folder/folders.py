@@ -74,6 +74,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process writes the run now.
     """
+    # Not inherited by programs that this process starts: one that outlives the run would hold the lock on.
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if not _lock(descriptor):
@@ -118,9 +119,11 @@ def discard(folder: Path, existing: Path) -> None:
         folder: the run folder; kept if it holds more than the configuration and the log.
         existing: the nearest folder that existed before (see `nearest_existing`), which is kept.
     """
+    # Anything else in the folder was written by a run, or by the user.
     if folder.absolute() == existing or {path.name for path in folder.iterdir()} - {".hydra", "dcrun.log"}:
         return
     shutil.rmtree(folder)
+    # Upwards, only through folders that this command created and that are empty now.
     for parent in folder.absolute().parents:
         if parent == existing or any(parent.iterdir()):
             return

@@ -77,6 +77,7 @@ def replace(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    # A Ctrl-C leaves no temporary file either.
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -169,6 +170,7 @@ def truncate_lines(path: Path, lines: int) -> int:
         end, kept = newline + 1, kept + 1
     if kept < lines:
         log.warning("%s has %d whole lines, the checkpoint knows of %d", path, kept, lines)
+    # This also cuts off a last line without its newline, which a kill left: the next line would be appended to it.
     if end < len(content):
         replace(path, content[:end])
     return kept

@@ -58,6 +58,8 @@ class Recorder:
     ) -> None:
         """Note a handled message; `Record` describes the numbers."""
         self._pending.append(
+            # Formatted by hand, since every message pays for it. `!r` writes a float that reads back as the same
+            # number.
             f'{{"worker": {worker}, "pulled": {pulled}, "version": {version}, "batch": {batch}, "time": {time!r}, '
             f'"compute": {compute!r}, "waited": {waited!r}, "served": {served!r}}}\n'
         )
@@ -82,6 +84,7 @@ class Recorder:
 
     def flush(self) -> None:
         """Write what is buffered."""
+        # Before `begin`, or after a failed write, a line would stand in a file that lacks those before it.
         if self.lines is None or self._failed:
             self._pending.clear()
             return
@@ -91,6 +94,8 @@ class Recorder:
         except OSError as error:
             self._failed = True
             log.warning("%s could not be written (%s); the run goes on, unrecorded", self.path, error.strerror or error)
+        # Counted also if they could not be written: who resumes then finds fewer lines than the checkpoint knows, and
+        # does not record on.
         self.lines += len(self._pending)
         self._pending.clear()
 

@@ -53,6 +53,7 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
     Raises:
         InputError: for an override that would change the run, or a stored configuration of another version.
     """
+    # Merged into the schema, a configuration from before a key existed gets that key's default.
     cfg = OmegaConf.structured(Config)
     try:
         cfg = OmegaConf.merge(cfg, OmegaConf.load(folder / CONFIG))
@@ -66,7 +67,9 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
             allowed = "run.resume, run.threads, logger, logger.<key>"
             raise InputError(f"{override.input_line}: {wrong}; allowed: {allowed}")
         if key != "run.resume":
+            # Replaced, not merged: of another logger than the stored one no key stays.
             OmegaConf.update(cfg, key, OmegaConf.select(typed, key), merge=False)
+    # The file says what this key was at the start of the run; from here on it says that the run goes on.
     cfg.run.resume = str(folder)
     return cfg
 
@@ -91,6 +94,7 @@ def recorded_overrides(given: Sequence[str]) -> list[str]:
         The overrides of the recorded run, without those of cluster, logger, run folder and name. The list is empty if
         the trace is not in a run folder.
     """
+    # The bare keys: `+` and `~` say how Hydra applies an override, not what it concerns.
     own = {(parts := text.lstrip("+~").partition("="))[0]: parts[2] for text in given}
     place = Path(own.get("cluster.trace", "").strip("'\""))
     folder = place if place.is_dir() else place.parent
@@ -118,6 +122,7 @@ class EarlierRuns:
 
     def __init__(self, outputs: Path):
         """Read the configurations of all runs below `outputs`, the newest first."""
+        # A single run is one folder deep, a job of a sweep two.
         paths = [*outputs.glob("*/.hydra/config.yaml"), *outputs.glob("*/*/.hydra/config.yaml")]
         paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         self._runs = [(path.parent.parent, identity) for path in paths if (identity := _stored_identity(path))]
@@ -133,6 +138,7 @@ class EarlierRuns:
         """
         identity = _identity(job)
         same = [folder for folder, other in self._runs if other == identity]
+        # A finished run first, however old: nothing is left to do then.
         for folder in same:
             if _status(folder) in ("completed", "diverged"):
                 return folder, True

@@ -123,6 +123,7 @@ class RunWriter:
         self._begun = time.perf_counter()
         path = self.folder / METRICS
         truncate_lines(path, 0 if resumed is None else resumed["rows"])
+        # After the cut, so that curve, best error and the display begin with the rows that count.
         self.rows = read_lines(path)
         self.summary |= to_jsonable({**summary, "status": "running"})
         write_document(self.folder / SUMMARY, self.summary)
@@ -177,6 +178,7 @@ class RunWriter:
             raise ValueError(f"status={status}: is not an end of a run; allowed: {', '.join(STATUSES[1:])}")
         if self.finished:
             return
+        # At once: if what follows fails, `__exit__` must not end the run a second time.
         self.finished = True
         self.display.stop()
         if self._metrics is not None:

@@ -65,6 +65,7 @@ class Timeline:
         self._last[worker][what] = [start, end]
         if what == "compute":
             self._gradients[worker] += 1
+        # The sums above still count the span: only its line is left out.
         if self._lines + len(self._pending) >= TIMELINE_LINES:
             self._dropped += 1
             return
@@ -88,6 +89,8 @@ class Timeline:
         Returns:
             How many seconds of the computing went by on the run's clock.
         """
+        # The run's clock stands during an evaluation, the worker does not: a push may have arrived while it stood. The
+        # spans are cut to the seconds that the clock saw.
         arrived = min(max(arrived, begin), handled)
         compute = min(compute, arrived - begin)
         half = (arrived - begin - compute) / 2
@@ -188,6 +191,7 @@ class Timeline:
 
     def _share(self, worker: int, what: str, seconds: float) -> float:
         start, end = self._last[worker][what]
+        # On a virtual clock a span is noted when it begins, so the last one of a kind may end after the run.
         beyond = max(0.0, end - max(start, seconds))
         return (self._seconds[worker][what] - beyond) / seconds if seconds > 0.0 else 0.0
 
@@ -203,6 +207,7 @@ class Timeline:
             OSError: The file cannot be written.
         """
         path = folder / TIMELINE
+        # The first call for this folder.
         if folder != self._folder:
             self._lines = truncate_lines(path, self._lines)
             self._folder = folder

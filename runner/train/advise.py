@@ -79,6 +79,7 @@ class Advice:
 
     def delay(self, workers: int) -> int:
         """Return the smallest d with d t_p >= t_c."""
+        # Rounded first: a quotient that is a whole number may come out a little above it, which would be a step more.
         return math.ceil(round(self.combination_seconds(workers) / self.step_seconds(workers), 9))
 
     def throughput(self, workers: int, schedule: CommunicationSchedule) -> tuple[float, float]:
@@ -93,6 +94,7 @@ class Advice:
         clock = self.clock(workers)
         total = 0.0
         for period in range(DRAWS):
+            # Each period has tasks of its own, since the clock gives the same task the same time again.
             tasks = range(period * steps, (period + 1) * steps)
             times = [sum(self._seconds(clock, m, task) for task in tasks) for m in range(workers)]
             total += max(times) if slowest else sum(times) / workers
@@ -176,6 +178,7 @@ def measured(components: RunComponents) -> Advice:
     cfg, workers = components.cfg, components.workers
     method: Collective = components.method
     step: float | None = None
+    # With a number, processes take as long as the clock says: there is nothing to measure.
     if cfg.cluster.compute.seconds is None:
         step = measure.step_seconds(components)
     elements = sum(method.layout(components.parameters).values())
@@ -196,6 +199,7 @@ def measured(components: RunComponents) -> Advice:
 def _rows(components: RunComponents) -> Iterable[int]:
     """Return the numbers of workers to show: powers of two around the run's own; that alone if workers differ."""
     cluster = components.cfg.cluster
+    # Speeds and stragglers are named worker by worker; for other numbers of workers there are none.
     if cluster.compute.speeds is not None or cluster.stragglers.workers is not None:
         return [components.workers]
     most = components.method.max_workers or max(32, 4 * components.workers)

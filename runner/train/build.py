@@ -105,6 +105,7 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
     if bound is not None and cfg.schedule.lr >= bound:
         log.warning("schedule.lr=%g: this problem needs a rate below %.3g, or it diverges", cfg.schedule.lr, bound)
     components = RunComponents(cfg, workers, device, dataset, oracle, method, schedule, batches)
+    # Asked for here, though the executor needs it first: nothing is written before this returns.
     if method.cuts_network:
         components.partition  # noqa: B018 (refuses a network that cannot be cut)
     return components

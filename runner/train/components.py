@@ -66,6 +66,7 @@ class RunComponents:
 
     def new_method(self) -> Any:
         """Return one more unstarted instance of the algorithm."""
+        # From the configuration again, not a copy: an instance that has started holds tensors of its own.
         method = instantiate(self.cfg.algorithm)
         prepare_method(method, self.cfg, self.samples, self.workers, self.oracle.replica)
         return method
@@ -139,6 +140,7 @@ class RunComponents:
     def recorder(self, folder: Path) -> Recorder | None:
         """Return what writes the run's trace, None if `cluster.record` says no; by default only processes record."""
         cluster = self.cfg.cluster
+        # A simulation repeats from its seed, so it needs no trace.
         wanted = cluster.kind == "processes" if cluster.record is None else cluster.record
         return Recorder(folder, self.trace_facts()) if wanted else None
 

@@ -44,6 +44,7 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
     """
     # The configuration of a run that goes on may be as old as the run.
     rename_targets(cfg)
+    # Before anything is looked up in a run folder or spawned: these train nothing.
     if cfg.run.plot_schedule or cfg.run.advise or cfg.run.estimate:
         return preview(cfg)
     if folder is not None and cfg.run.resume and _completed(cfg, folder):

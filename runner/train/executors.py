@@ -93,6 +93,7 @@ def topology_of(algorithm: type[Stateful] | DictConfig) -> Topology:
     """Return the row of an algorithm's class, or of the class that a configuration names."""
     if isinstance(algorithm, DictConfig):
         algorithm = get_class(algorithm.algorithm._target_)
+    # The class decides, not a key of the configuration: a method of the user's has the topology of its base class.
     return next(row for protocol, row in TOPOLOGIES.items() if issubclass(algorithm, protocol))
 
 
@@ -134,6 +135,7 @@ def _simulated_collective(
 ) -> SimulatedCollective:
     method: Collective = components.method
     return SimulatedCollective(
+        # With equal weights at all times one instance does for all workers.
         [method] if method.replicated else components.methods(),
         workers=components.workers,
         clock=components.clock(),
@@ -189,6 +191,7 @@ def _process_server(
 
 def _memory_owner(components: RunComponents, rank: Rank, control: TrainControl) -> ProcessServer:
     owner = MemoryServer(components.method, rank.rendezvous.store, components.samples)
+    # The owner has no control of its own, but sends the rate with each batch.
     owner.rate = control.rate
     # Only here: results are read from the memory after the executor's run.
     rank.at_end.callback(owner.close)

@@ -57,15 +57,18 @@ def cycles(trace: Trace) -> Cycles:
     transfer, served = [], []
     last: dict[int, Record] = {}
     for record in trace.records:
+        # Between a stop and a continuation there is no cycle: the workers began anew.
         if record.kind == RESUMED:
             last.clear()
         if record.kind != PUSH:
             continue
+        # The last batch of an epoch is short; its time is scaled up to that of a full one.
         short = rest and record.batch % per_epoch == per_epoch - 1
         share = rest / about["batch_size"] if short else 1.0
         compute[record.worker].append(record.compute / share / about["gradients"])
         served.append(record.served)
         if record.worker in last:
+            # What is left of the cycle, from push to push, when all that is known of it is taken away.
             cycle = record.time - last[record.worker].time
             transfer.append(max(0.0, cycle - record.compute - record.waited - record.served))
         last[record.worker] = record
@@ -118,8 +121,10 @@ def distribution(relative: np.ndarray) -> dict[str, Any]:
     variation = float(relative.std() / relative.mean())
     if variation < CONSTANT:
         return {"distribution": "constant"}
+    # A time of 0 has no logarithm.
     x = np.maximum(relative, 1e-9)
     logs = np.log(x)
+    # By moments, not by likelihood: the simulation then has the recorded mean and spread under each of the models.
     sigma = math.sqrt(math.log(1 + variation**2))
     shape = 1 / variation**2
     jitter = float(np.abs(x - 1).max())

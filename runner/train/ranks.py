@@ -65,6 +65,7 @@ def run_on_processes(cfg: DictConfig, folder: Path | None) -> int:
         return run_rank(cfg, folder, rendezvous)
     assert folder is not None
     # Counted before anything is spawned: a mistake in it is said once, not by every rank.
+    # Set before the ranks get their copy of the configuration: all of them count alike.
     cfg.cluster.workers = workers_of(cfg, algorithm)
     servers = topology_of(cfg).servers
     return spawn(cfg, folder, server=bool(servers), world=cfg.cluster.workers + servers, run_rank=run_rank)
@@ -106,10 +107,13 @@ def run_rank(
         # Ctrl-C reaches every process of a terminal; rank 0 decides what to do about it and tells the others.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if rendezvous.local:
+            # Spawned: `processes.spawn` passes SIGTERM on to rank 0 alone. Under torchrun a collective's rank keeps it,
+            # to have all ranks stop.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Rank 0 decodes the data into the cache that the others open, and is the one to say what is wrong.
     with rank_zero_first(rendezvous):
         components = build_run(cfg, rank=max(0, rendezvous.rank - topology.servers))
+    # Around `train` as a whole: it still reads the result from a shared memory after the executor's run.
     with ExitStack() as at_end:
         rank = Rank(rendezvous, folder, find_lost, report_step, at_end)
         make = functools.partial(topology.on_process, components, rank)
@@ -151,6 +155,8 @@ def _follow(components: RunComponents, rank: Rank, make: Callable[[TrainControl]
     with StopSignals(follows=True) as stop:
         control = components.train_control(stopping=lambda: bool(stop), report_step=rank.report_step)
         executor = make(control)
+        # Rank 0 sends the checkpoint that it goes on from, from inside `train`. Nothing comes between: both restore the
+        # control before the executor.
         saved = broadcast_state(None, comm_device(components.device))
         if saved:
             control.load_state_dict(saved["course"])

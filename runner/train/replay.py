@@ -45,9 +45,11 @@ def run_replay(cfg: DictConfig, folder: Path) -> int:
         InputError: the trace cannot be read, or does not fit the run.
     """
     own = folder / FILE
+    # A replay that goes on reads its own copy: the recording may have been moved since.
     trace = read_trace(cfg, str(own) if cfg.run.resume and own.is_file() else cfg.cluster.trace)
     components = build_run(cfg)
     trace.check(components.trace_facts(), len(components.batches))
+    # The trace may be named by the run folder that it is in already.
     if not own.exists() or not own.samefile(trace.path):
         shutil.copyfile(trace.path, own)
     code = train(components, folder, lambda control: simulated(components, control, trace=trace), virtual=True)
@@ -83,6 +85,7 @@ def compare(trace: Trace, cfg: DictConfig, folder: Path) -> str | None:
         return None
     recorded: Any = OmegaConf.load(config)
     rename_targets(recorded)
+    # Only equal trainings are compared: what differs by intent would read like a failure.
     if mine.get("updates") != theirs.get("updates") or identity(recorded) != identity(cfg):
         return None
     same = mine["weights_sha256"] == theirs["weights_sha256"]

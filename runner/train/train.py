@@ -49,25 +49,31 @@ def train(
     Returns:
         The exit code.
     """
+    # Read before the lock and the writer: a damaged or missing checkpoint is refused while the folder is as it was.
     saved = _newest_checkpoint(folder) if components.cfg.run.resume else None
     if saved is None:
         # Of a run that is made anew in its folder: a later resume must not find what the old one had saved.
         checkpoint.clear(folder)
     with folders.run_lock(folder), StopSignals() as stop, _writer(components, folder, virtual) as writer:
         control = _control(components, folder, writer, stop, saved, report_step)
+        # Built before it is restored: on processes the ranks connect while it is built, and the checkpoint is then sent
+        # through these connections.
         executor = make_executor(control)
         # Ranks join in this whether there is a checkpoint or not: it tells them so.
         share_checkpoint(saved)
         if saved is not None:
+            # The control before the executor, whose state is told in the control's counts.
             control.load_state_dict(saved["course"])
             executor.load_state_dict(saved["executor"])
         # Last, so that the display begins at the numbers that were restored.
         writer.start(_facts(components), None if saved is None else saved["tracker"])
+        # The first flush cuts `timeline.jsonl` back to the lines that the checkpoint knew.
         executor.timeline.flush(folder)
         status, code, error = "completed", 0, {}
         try:
             executor.run()
         except Stop as reason:
+            # Stop comes out of the middle of a step, with the clock of training running.
             control.pause()
             status, code, error = reason.status, reason.code, _said(reason, folder, watched)
         writer.finish(status, **_results(components, control, executor, folder), **error)
@@ -99,6 +105,7 @@ def _control(
         logger=writer,
         folder=folder,
         save=save,
+        # Asked anew each time: `stop` changes when a signal comes.
         stopping=lambda: bool(stop),
         # Lines that were written after the checkpoint are cut off: the run makes them again.
         observers=components.observers(folder, 0 if saved is None else saved["tracker"]["rows"]),

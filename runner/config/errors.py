@@ -29,6 +29,7 @@ def shown(value: object) -> str:
     """Write a value as it is typed on the command line."""
     if value is None:
         return "null"
+    # Before numbers: a bool is an int in Python, and is typed as true or false.
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():

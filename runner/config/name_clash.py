@@ -46,6 +46,7 @@ def explain(error: BaseException) -> InputError | None:
         asked = _asked(cause)
         if asked.partition(".")[0] in NAMES and (clash := _clash(asked)):
             return clash
+        # Hydra wraps what fails inside a `_target_`, so the import error may be further down.
         cause = cause.__cause__ or cause.__context__
     return None
 
@@ -107,6 +108,7 @@ def _find(asked: str, folder: Path) -> Path | None:
     file: Path | None = None
     places = [str(folder)]
     for number, part in enumerate(parts):
+        # Looked for as the import system would, but nothing of the user's is executed.
         spec = importlib.machinery.PathFinder.find_spec(".".join(parts[: number + 1]), places) if places else None
         if spec is None:
             return file if file and _defines(file, part) else None

@@ -36,6 +36,7 @@ def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[
     """
     parser = OverridesParser.create(config_loader=loader)
     parsed = []
+    # One at a time, so that the message names the argument that cannot be read.
     for override in overrides:
         try:
             parsed += parser.parse_overrides([override])
@@ -97,6 +98,7 @@ def nearest(word: str, words: Iterable[str]) -> list[str]:
 
 def suggestions(key: str, keys: Iterable[str]) -> list[str]:
     """Return up to three keys similar to `key`, which may lack its section (`lr` for `schedule.lr`)."""
+    # Slightly less than a match of the whole key, so that an equal last part wins only where nothing is closer.
     last = key.rpartition(".")[2]
     score = {o: max(_likeness(key, o), 0.97 * _likeness(last, o.rpartition(".")[2])) for o in keys}
     best = sorted(score, key=lambda other: (-round(score[other], 2), other.count("."), other))[:3]
@@ -148,6 +150,8 @@ def _unknown_option(missing: str, found: Sequence[str], parsed: Sequence[Overrid
 
 def _unknown_key(key: str, parsed: Sequence[Override], compose: Compose, loader: ConfigLoader) -> InputError:
     value = next((override.get_value_element_as_str() for override in parsed if override.key_or_group == key), "")
+    # The keys depend on the options that were chosen, so the configuration is composed with these alone, without the
+    # value that failed.
     choices = [o.input_line for o in parsed if o.input_line and group_options(o.key_or_group, loader)]
     try:
         cfg = compose(choices)

@@ -33,6 +33,7 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
     """
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
     assert isinstance(plain, dict)
+    # First: what follows may rely on every key being there and known.
     _refuse_unknown(plain, OmegaConf.structured(Config))
     for group in ("algorithm", "model", "dataset"):
         if not isinstance(plain[group], Mapping) or "_target_" not in plain[group]:
@@ -99,6 +100,7 @@ def _check_run(run: Mapping[str, Any]) -> None:
             "is not the name of a picture",
             "a file ending in .png, .svg or .pdf, or null",
         )
+    # Each of them is answered in place of a training, so only one can be.
     if run["plot_schedule"] is not None and run["estimate"] + run["advise"]:
         raise InputError.of(
             "run.plot_schedule", run["plot_schedule"], "cannot be combined with another question", "one at a time"
@@ -121,6 +123,7 @@ def _check_cluster(cluster: Mapping[str, Any]) -> None:
         raise InputError.of("cluster.trace", None, "a replay needs a trace", "a run folder with a trace.jsonl")
     if cluster["trace"] is not None and kind != "replay":
         raise InputError.of("cluster.trace", cluster["trace"], "would do nothing", "with cluster=replay only")
+    # Before the ranges: a delay that would do nothing is wrong whatever its value is.
     if kind == "replay":
         _refuse_times(cluster)
     compute = cluster["compute"]
@@ -157,6 +160,8 @@ def check_times(
     """
     _check_compute(compute)
     _check_stragglers(stragglers)
+    # Null stands for the algorithm's own number, which is known only when the algorithm is; `runner.train.workers`
+    # checks the lists then.
     if workers is not None:
         check_each({"compute": compute, "stragglers": stragglers}, workers)
     _not_negative("cluster.network.latency", network["latency"])
@@ -222,6 +227,7 @@ def _refuse_changed(values: Mapping[str, Any], section: str, keys: Iterable[str]
     defaults = OmegaConf.to_container(OmegaConf.structured(ClusterConfig))
     assert isinstance(defaults, dict)
     for key in keys:
+        # A default was not typed by the user, so it may stand here unused; anything else was meant to have an effect.
         if values[key] not in (defaults[section][key], None):
             replay = "with cluster=simulated or cluster=processes; a replay takes its trace's times"
             allowed = "with a number of cluster.compute.seconds" if section == "compute" else replay

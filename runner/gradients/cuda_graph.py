@@ -195,5 +195,5 @@ class CapturedSteps:
 
 
 def _key(ids: Tensor, arriving: Tensor | None) -> tuple[int, int]:
-    """What tells one step from another: its number of samples, and the address that its weights come from, or 0."""
+    """Return what tells steps apart: the number of samples, and the address that the weights come from, or 0."""
     return ids.numel(), 0 if arriving is None else arriving.data_ptr()

@@ -67,7 +67,7 @@ class SampleNorms:
 
 
 class _Catch:
-    """A forward hook that puts one on the output's gradient."""
+    """Forward hook that registers a hook on the output's gradient."""
 
     def __init__(self, row: Tensor) -> None:
         self.row = row

@@ -30,7 +30,7 @@ MACHINE, TASK, STRAGGLER = range(3)
 
 
 class Clock:
-    """Draws computing times and computes transfer times, all in virtual seconds.
+    """Draw computing times and compute transfer times, all in virtual seconds.
 
     Args:
         compute: The computing model; ``speeds`` are relative, one per worker: 2 is twice as fast. ``seconds`` null is

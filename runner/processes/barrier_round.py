@@ -102,6 +102,7 @@ class BarrierRound:
     def _ask(self, worker: int, shard: int) -> None:
         connection = self.connections[worker]
         self._shard_of[worker] = shard
+        # Before it is sent: the timeline's round trip begins here and ends with the answer.
         connection.sent_at = self.wall()
         self._send(worker, shard)
         connection.expect(self._inboxes[worker])

@@ -149,6 +149,7 @@ def _take(document: Any, path: Path, runs: list[ArchivedRun]) -> None:
         raise ValueError(f"{kind}: is not one JSON object")
     elif kind in _LIST_OF_ROWS:
         getattr(runs[-1], _LIST_OF_ROWS[kind]).append(content)
+    # A run has one; a second one means that a line with `run` is missing.
     elif getattr(runs[-1], _DOCUMENTS[kind]):
         raise ValueError(f"a second {kind} of {runs[-1].name}; allowed: one a run")
     else:

@@ -102,6 +102,7 @@ def seeds_named(seeds: Sequence[int]) -> str:
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
     """Return Student's 95 % confidence interval of the mean of at least two differences."""
+    # Student's t divides by the deviation.
     if statistics.stdev(differences) == 0:
         return differences[0], differences[0]
     bounds = stats.ttest_1samp(differences, 0.0).confidence_interval(CONFIDENCE)
@@ -115,12 +116,14 @@ def _compare(
     cells: Mapping[str, Sequence[Run]],
     word: Callable[[float, float], str],
 ) -> Verdict:
+    # Paired by seed: both sides then have the same initial weights and order of samples, so only the method differs.
     ours = left.by_seed(cells)
     theirs = right.by_seed(cells) if isinstance(right, _Term) else dict.fromkeys(ours, right)
     sides = (left, right) if isinstance(right, _Term) else (left,)
     missing = [side for side, values in zip(sides, (ours, theirs), strict=False) if not values]
     if missing:
         return Verdict(claim, UNMEASURED, "no " + " and no ".join(f"{s.metric} of {s.cell}" for s in missing))
+    # A seed without a value may be one that diverged: leaving it out would favour that side.
     gaps = {f"no {s.metric} of {seeds_named(seeds)} of {s.cell}": None for s in sides if (seeds := s.lacking(cells))}
     if gaps:
         return Verdict(claim, "undecided", " and ".join(gaps))
@@ -129,6 +132,7 @@ def _compare(
         return Verdict(claim, UNMEASURED, "the two sides have no seed in common")
     differences = [ours[seed] - theirs[seed] for seed in seeds]
     mean = statistics.fmean(differences)
+    # One difference has no spread, and so no interval.
     if len(seeds) == 1:
         return Verdict(claim, "undecided", f"difference {_signed(mean)}, seed {seeds[0]} alone")
     low, high = interval(differences)

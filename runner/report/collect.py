@@ -29,6 +29,7 @@ def collect(paths: Iterable[Path]) -> list[Run]:
     for path in paths:
         below: list[tuple[tuple[str, ...], Run]] = []
         for place in _places(path):
+            # Two paths may lead to one folder, also through a link.
             if (resolved := place.resolve()) in found:
                 continue
             found[resolved] = None
@@ -49,6 +50,8 @@ def _places(path: Path) -> Iterator[Path]:
         yield path
     for place, below, files in os.walk(path):
         below[:] = sorted(name for name in below if name not in _NOT_ENTERED)
+        # A run that was killed before its first file has only its configuration; a sweep's folder has `multirun.yaml`
+        # beside it and is no run.
         started = ".hydra" in os.listdir(place) and "multirun.yaml" not in files
         if started or not _LEFT_BY_RUNS.isdisjoint(files):
             yield Path(place)

@@ -187,11 +187,13 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
         tried = by_seed([run for run in runs if run.rows and _matches(run, cell.match)], apart=exhibit.tuned)
         groups = [one_per_seed(group) for group in tried]
         if groups:
+            # Of a tuned setting the paper shows the best value, so the best of ours stands beside it.
             chosen = min(groups, key=lambda group: _worth(group, exhibit.metric))
             if exhibit.tuned and len(groups) > 1:
                 best = ", ".join(f"{key}={shown(chosen[0].value(key))}" for key in exhibit.tuned)
                 chosen_values.append(f"{cell.id}: {best}, the best of {len(groups)}")
             # A run that has made only half of its length does not measure the cell; its curve is drawn.
+            # The mean is over seeds that have a value; `lacking` names the others.
             found = ((run.seed, metrics.measured(run, exhibit.metric)) for run in chosen if run.ended)
             values = {seed: value for seed, value in found if seed is not None and value is not None}
             cells[cell.id] = Measured(cell, chosen, values)
@@ -252,8 +254,10 @@ def _fits(run: Run, own: Any, wanted: Any) -> bool:
 def _same(own: Any, wanted: Any) -> bool:
     if isinstance(own, list) and isinstance(wanted, list):
         return len(own) == len(wanted) and all(map(_same, own, wanted))
+    # Before numbers: True equals 1 in Python.
     if isinstance(own, bool) or isinstance(wanted, bool):
         return own is wanted
     if isinstance(own, int | float) and isinstance(wanted, int | float):
+        # Written by hand in a yaml, a number need not be the run's to the last bit.
         return math.isclose(own, wanted, rel_tol=1e-9)
     return own == wanted

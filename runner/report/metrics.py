@@ -44,6 +44,7 @@ def measured(run: Run, metric: str) -> float | None:
     Returns:
         the number; None if the run has none (`*_to`: if it never came so far).
     """
+    # The summary first: what the run itself says of its end.
     if (number := run.number(metric)) is not None:
         return number
     if reach := _TO_REACH.fullmatch(metric):

@@ -78,6 +78,7 @@ def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]],
 
 def searched(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]]) -> list[dict[str, Any]]:
     """Return the searches among the runs that no exhibit uses, judged by the best test error: a name and lines each."""
+    # By identity: two runs may have equal contents.
     used = {id(run) for _, blocks in evidence for block in blocks for run in block.runs}
     found = search_results.among([run for run in runs if id(run) not in used and run.status != "broken"], _SEARCHED_BY)
     return [{"name": name, "lines": search.lines(_SEARCHED_BY)} for name, search in found]

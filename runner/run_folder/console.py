@@ -136,6 +136,7 @@ def sparkline(values: Sequence[Any], width: int = 40) -> str:
     if len(finite) < 2:
         return ""
     if len(finite) > width:
+        # Evenly spread, with the first and the last value.
         finite = [finite[round(index * (len(finite) - 1) / (width - 1))] for index in range(width)]
     top = max(finite) or 1.0
     return "".join(_BLOCKS[min(int(max(value, 0.0) / top * len(_BLOCKS)), len(_BLOCKS) - 1)] for value in finite)

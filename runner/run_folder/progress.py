@@ -95,6 +95,7 @@ class Progress:
         self._next = now + _REFRESH_SECONDS
         if self._mark is not None and now > self._mark[0]:
             rate = (samples - self._mark[1]) / (now - self._mark[0])
+            # Smoothed, or the number would jump at every refresh.
             self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
         self._mark = (now, samples)
         description = self._describe(epoch, _number(train_loss), _number(staleness))

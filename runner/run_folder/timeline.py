@@ -18,7 +18,7 @@ TIMELINE_LINES = 1_000_000  # about 80 MB, enough for 160 epochs of CIFAR-10; lo
 
 
 class Timeline:
-    """Counts and times what the workers of a run do, in seconds of the run, virtual or measured.
+    """Count and time what the workers of a run do, in seconds of the run, virtual or measured.
 
     Call `flush` when the run starts: from then on full buffers are written to the file, so memory is bounded. Calls
     must not come from several threads at once.
@@ -148,6 +148,7 @@ class Timeline:
             it. ``waiting_share`` is null if the workers waited less than 1 % of the run. ``staleness_by_worker``: the
             mean of each worker, null without pushes.
         """
+        # A worker that has computed nothing yet must not divide by zero.
         counts = [max(count, 1) for count in self._gradients]
         means = [kinds["compute"] / count for kinds, count in zip(self._seconds, counts, strict=True)]
         if self._workers == 1 or not any(means):
@@ -174,6 +175,7 @@ class Timeline:
 
     def merge(self, worker: int, totals: Sequence[float]) -> None:
         """Take over the `totals` of a worker that another process records; its spans stay in that process."""
+        # Replaced, not added: the other process counts from the run's start.
         self._seconds[worker] = dict(zip(KINDS, totals[:-1], strict=True))
         self._gradients[worker] = int(totals[-1])
 
@@ -269,4 +271,5 @@ class Timeline:
         self._pending = list(state["pending"])
         self._lines = state["lines"]
         self._dropped = state["dropped"]
+        # The next flush is then a first one for its folder, and cuts the file back.
         self._folder = None

@@ -200,6 +200,7 @@ class Trace:
                     f"the data of the recording ({self.about.get('dataset')})" if what else shown(self.about[name])
                 )
                 raise InputError.of(key, value, wrong, allowed)
+        # A replay may take another method, but its workers have to meet after the same updates.
         theirs = self.about.get("barriers")
         if mine["barriers"] != theirs:
             said = [
@@ -208,6 +209,7 @@ class Trace:
             ]
             wrong = f"it {said[0]}, the recorded run {said[1]}"
             raise InputError.of("algorithm", mine["algorithm"], wrong, "methods whose workers meet as often")
+        # A run may have gone on on another machine: the bits depend on each of them.
         for about in [self.about, *self._machines()]:
             differing = [key for key in BITS if mine[key] != about[key]]
             if differing:
@@ -233,6 +235,7 @@ def _record(row: Any, number: int, about: dict[str, Any]) -> Record:
     if "resumed" in row:
         if not isinstance(row["resumed"], dict) or set(BITS) - row["resumed"].keys():
             raise ValueError(f"line {number} is not a message")
+        # Kept beside the first line, so that `check` compares every machine of the run.
         about.setdefault("continued", []).append(row["resumed"])
     if "lost" in row:
         return Record(
@@ -260,6 +263,7 @@ def _record(row: Any, number: int, about: dict[str, Any]) -> Record:
 
 def _whole(row: dict[str, Any], key: str, number: int, below: float = math.inf) -> int:
     value = row.get(key)
+    # Not isinstance, for which True is an integer.
     if type(value) is not int or not 0 <= value < below:
         raise ValueError(f"line {number} is not a message: its {key} is {value!r}")
     return value

@@ -76,6 +76,7 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
     table = Table(title=f"sweep in {folder}", title_justify="left")
     for column in ("job", "overrides", "status", "test error %", "best %", "seconds"):
         table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
+    # What all jobs share says nothing about a row.
     varying = {override for job in jobs for override in job.overrides if any(override not in j.overrides for j in jobs)}
     for job in jobs:
         summary = job.summary()

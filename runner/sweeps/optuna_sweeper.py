@@ -89,6 +89,8 @@ class OptunaSweeper(Sweeper):
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
+        # A new file each time: a search that goes on proposes everything again, and its finished runs are found by
+        # their settings.
         storage = JournalStorage(JournalFileBackend(str(folders.free_folder(folder / "optuna.log"))))
         results = []
         for number, space in enumerate(spaces(self.config, arguments)):
@@ -103,8 +105,10 @@ class OptunaSweeper(Sweeper):
         import optuna
 
         study = optuna.create_study(storage=storage, study_name=name, direction=self.direction, sampler=self._sampler())
+        # A grid's points are queued; `ask` then hands them out in this order.
         for params in space.points() if self.sampler == "grid" else ():
             study.enqueue_trial(params)
+        # Without an interval the space is finite, and no setting is run twice.
         limit = int(min(space.size, self.n_trials or (space.size if self.sampler == "grid" else _TRIALS)))
         tried: dict[Point, float | None] = {}
         while len(tried) < limit and not FreshProcessLauncher.over():
@@ -142,6 +146,7 @@ class OptunaSweeper(Sweeper):
         for _ in range(_ASKED * width):
             if len(batch) == width:
                 break
+            # All of a batch are asked for before any is told: the answers must not depend on which job ends first.
             trial = study.ask(space.distributions())
             point = space.point(trial.params)
             if point in tried:
@@ -163,8 +168,10 @@ class OptunaSweeper(Sweeper):
         of = [[*space.fixed, *point, *seed] for point in points for seed in space.seeds]
         first, each, before = self.launched, len(space.seeds), len(FreshProcessLauncher.jobs)
         self.launched += len(of)
+        # For "job 3 of 40": the sweeper launches in parts, and the launcher knows only the one that it is given.
         self.launcher.expected = max(self.launcher.expected, self.launched, first + limit * each)
         self.launcher.launch(of, initial_job_idx=first)
+        # By number, as jobs that were never started have no entry.
         found = {job.number: job for job in FreshProcessLauncher.jobs[before:]}
         jobs = [found.get(number) for number in range(first, self.launched)]
         return [self._value(jobs[place : place + each]) for place in range(0, len(jobs), each)]

@@ -70,6 +70,7 @@ class Space:
         """
         ends = {key: [_number(i, i.start), _number(i, i.end)] for key, i in self.intervals.items()}
         values = self.choices | ends
+        # As many runs as the longest list has values; shorter lists repeat their last one.
         count = max(map(len, values.values()))
         own = [[f"{key}={column[min(n, len(column) - 1)]}" for key, column in values.items()] for n in range(count)]
         return [[*self.fixed, *point, *self.seeds[0]] for point in own]
@@ -162,6 +163,7 @@ def _space(line: Sequence[Override], common: list[str], seeds: list[str]) -> Spa
     intervals: dict[str, IntervalSweep] = {}
     for override in line:
         key, value = str(override.input_line).partition("=")[0], override.value()
+        # Seeds are not searched: each is a run of every trial.
         if isinstance(value, IntervalSweep):
             intervals[key] = value
         elif override.key_or_group == "seed":
@@ -169,6 +171,7 @@ def _space(line: Sequence[Override], common: list[str], seeds: list[str]) -> Spa
             seeds = [f"seed={seed}" for seed in values]
         elif override.is_sweep_override():
             values = list(override.sweep_string_iterator())
+            # A list of one value leaves nothing to choose.
             if len(values) > 1:
                 choices[key] = values
             else:

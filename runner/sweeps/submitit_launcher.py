@@ -127,6 +127,7 @@ class SubmititLauncher(FreshProcessLauncher):
                     self._stop(signal.SIGTERM)
             return job
 
+        # The threads only wait: for a queue that starts the jobs, one thread waits for each.
         with ThreadPoolExecutor(len(planned) if queued else self.n_jobs) as pool:
             return [job for job in pool.map(run, planned) if job is not None]
 
@@ -187,6 +188,7 @@ def check(config: DictConfig) -> None:
     parameters: Any = OmegaConf.to_container(own.parameters, resolve=True)
     with tempfile.TemporaryDirectory() as folder:
         try:
+            # Built only to see whether submitit takes the parameters; nothing is submitted.
             _executor(Path(folder), own.cluster, own.timeouts, parameters, own.n_jobs)
         except (AssertionError, NameError, TypeError, ValueError, RuntimeError) as exc:
             allowed = "what submitit.AutoExecutor.update_parameters takes"

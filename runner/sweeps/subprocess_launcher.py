@@ -91,6 +91,7 @@ class FreshProcessLauncher(Launcher):
         total = max(self.expected, initial_job_idx + len(job_overrides))
         planned: list[PlannedJob | Job] = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+            # All jobs are planned before the first one runs: what an earlier sweep left is looked up once.
             planned.append(self._plan(number, tuple(overrides)))
         with self._signals_forwarded():
             finished = self._run_all(planned, total)
@@ -103,6 +104,7 @@ class FreshProcessLauncher(Launcher):
         assert self.config is not None
         folder = Path(str(self.config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
         own = [override for override in overrides if not override.startswith("run.resume=")]
+        # Runs of this name are two folders up: the sweep has a folder of its own, and so does each job.
         if config.run.resume and (found := self._earlier(folder.parent.parent).of(without_hydra(config))):
             folder, finished = found
             if finished:
@@ -119,6 +121,7 @@ class FreshProcessLauncher(Launcher):
 
     def _run_all(self, planned: Sequence["PlannedJob | Job"], total: int) -> list[Job]:
         """Run jobs to their end; return those that had started before the sweep was stopped."""
+        # The threads wait for processes; `map` returns the jobs in the order of their numbers.
         with ThreadPoolExecutor(self.n_jobs) as pool:
             return [job for job in pool.map(lambda plan: self._run(plan, total), planned) if job is not None]
 
@@ -129,6 +132,7 @@ class FreshProcessLauncher(Launcher):
 
     def _run(self, plan: "PlannedJob | Job", total: int) -> Job | None:
         """Run a job to its end; return None if the sweep was stopped before."""
+        # Asked by each thread before its job: a stopped sweep lets running jobs save and starts no other.
         if self.over():
             return None
         announce_job(plan, total)
@@ -182,6 +186,7 @@ class FreshProcessLauncher(Launcher):
 
         def forward(number: int, frame: FrameType | None) -> None:
             FreshProcessLauncher.stopped_by = number
+            # A run catches SIGTERM and SIGINT only.
             self._stop(signal.SIGTERM if number == signal.SIGHUP else number)
 
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

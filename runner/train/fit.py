@@ -124,7 +124,7 @@ def distribution(relative: np.ndarray) -> dict[str, Any]:
     # A time of 0 has no logarithm.
     x = np.maximum(relative, 1e-9)
     logs = np.log(x)
-    # By moments, not by likelihood: the simulation then has the recorded mean and spread under each of the models.
+    # Lognormal and gamma by their moments, so that a simulation with either has the recorded mean and spread.
     sigma = math.sqrt(math.log(1 + variation**2))
     shape = 1 / variation**2
     jitter = float(np.abs(x - 1).max())

@@ -33,7 +33,6 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
     """
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
     assert isinstance(plain, dict)
-    # First: what follows may rely on every key being there and known.
     _refuse_unknown(plain, OmegaConf.structured(Config))
     for group in ("algorithm", "model", "dataset"):
         if not isinstance(plain[group], Mapping) or "_target_" not in plain[group]:

@@ -24,6 +24,7 @@ class AsyncScalars:
             self._landing = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
             self._landed = torch.cuda.Event()
         elif self._landed.query():
+            # Before the next copy starts, which overwrites them.
             values = self._landing.tolist()
         else:
             # Starting another copy now would overwrite the one that is on its way.

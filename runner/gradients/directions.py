@@ -38,6 +38,7 @@ class Directions:
     def add(self, exact: Tensor, taken: Sequence[Tensor | None], pieces: Sequence[Sequence[int]]) -> None:
         """Add an iteration: the flat gradient, and the direction that each module took."""
         for k, (direction, piece) in enumerate(zip(taken, pieces, strict=True)):
+            # In float64: sums over many iterations of products of either sign.
             g = exact[piece[0] : piece[1]].double()
             if direction is not None:
                 self._sums[0, k] += g @ direction.double()

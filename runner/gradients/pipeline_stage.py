@@ -36,6 +36,7 @@ class StageTape:
     def backward(self, delta: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """See `algorithms.pipeline.Tape.backward`."""
         asked = self._parameters + ([self._inputs] if self._inputs.requires_grad else [])
+        # Not `.backward()`: it would add to the replica's gradients, which other modules share.
         found = torch.autograd.grad(self._end, asked, delta, allow_unused=True)
         below = found[-1] if self._inputs.requires_grad else None
         return self._stage.flatten(found[: len(self._parameters)]), below
@@ -143,6 +144,7 @@ class PipelineStage:
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
             outputs = self._run(features, inputs, parameters, track)
+            # Counted inside the hooks too: what the loss saves is in memory as well.
             loss = self._loss(outputs, features) if self.last else None
         tape = StageTape(self, inputs, outputs, loss, [p for block in parameters for p in block.values()])
         tape.storages = storages

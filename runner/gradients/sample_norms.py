@@ -75,6 +75,7 @@ class _Catch:
 
     def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         self.calls += 1
+        # A weight that is used twice has the norm of a sum of two contributions, which their two norms do not tell.
         if self.calls > 1:
             raise ValueError(
                 f"{type(module).__name__} runs twice in a forward pass: its norms per sample are not known"
@@ -111,6 +112,7 @@ def squared_norms(module: nn.Module, inputs: Tensor, gradients: Tensor, samples:
     for low in range(0, len(gradients), size):
         block = slice(low, min(low + size, samples))
         outputs, columns = _columns(module, inputs[block], gradients[block])
+        # Samples are independent: taking them in blocks bounds the memory and changes no result.
         squares = _squares(outputs, columns)
         if module.bias is not None:
             squares = squares + outputs.sum(3).square().sum((1, 2))
@@ -177,6 +179,7 @@ def _columns(module: nn.Linear | nn.Conv1d | nn.Conv2d, inputs: Tensor, gradient
         outputs = gradients.reshape(samples, 1, -1, module.out_features)
         return outputs.transpose(2, 3), inputs.reshape(samples, 1, -1, module.in_features).transpose(2, 3)
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    # Padded here, so that every window lies inside and can be a view.
     inputs = functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
     kernel, dilation, stride = tuple(module.kernel_size), tuple(module.dilation), tuple(module.stride)
     if isinstance(module, nn.Conv1d):

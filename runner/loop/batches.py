@@ -119,6 +119,7 @@ class Batches:
         return [batch._replace(ids=ids) for ids in torch.tensor_split(batch.ids, workers)]
 
     def _pool(self, shards: tuple[int, ...]) -> Tensor:
+        # Kept for each combination of shards that ever had a worker: it changes only when one is lost.
         if shards not in self._pools:
             assert self.shards is not None
             ranges = [shard_range(self.samples, self.shards, shard) for shard in shards]
@@ -168,6 +169,7 @@ class Leases:
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
         self.next = 0
+        # The order of insertion is the order of the leases; `restart` and checkpoints keep it.
         self.held: dict[int, int] = {}
         self.returned: list[int] = []
         self.idle: set[int] = set()
@@ -216,6 +218,7 @@ class Leases:
         Returns:
             That worker and the numbers of the shards; None if shards are not fixed, or no worker is alive.
         """
+        # In the order of the numbers, so that of equals a replay picks the same one.
         living = [worker for worker in self.shards if worker not in self.gone]
         if not living or not self.shards[lost]:
             return None

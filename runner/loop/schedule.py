@@ -91,12 +91,14 @@ class Schedule:
         shape, decay = self._shape(epoch)
         decay = max(decay, DECAY_FLOOR)
         warmup = 1.0
+        # On top of the shape: the milestones, too, count from the run's start.
         if epoch < self.warmup_epochs:
             warmup = self.warmup_start + (1 - self.warmup_start) * epoch / self.warmup_epochs
         return Rate(self.lr * shape * warmup, decay)
 
     def corners(self) -> list[float]:
         """Return the effective passes, rising, at which the rate bends, jumps, begins or ends."""
+        # Without a length the schedule is drawn up to its last corner.
         end = self.epochs if self.epochs is not None else max([self.warmup_epochs, *self.milestones])
         points = {0.0, end, min(self.warmup_epochs, end)}
         if self.kind == "one_cycle":

@@ -102,6 +102,7 @@ class ServerBase(Executor):
         staleness = self.control.updates - self.version[worker]
         # The method first, then batch norm and the count: the rate and the staleness are those before this update.
         self.server.push(worker, message, self.step(staleness=staleness))
+        # In the order of arrival, like the updates: the average depends on the order.
         if statistics is not None:
             running_average(self.statistics, statistics)
         # Counted later, by `count`: on processes the worker's sums of losses come between, and the count looks at them.

@@ -193,7 +193,6 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
                 best = ", ".join(f"{key}={shown(chosen[0].value(key))}" for key in exhibit.tuned)
                 chosen_values.append(f"{cell.id}: {best}, the best of {len(groups)}")
             # A run that has made only half of its length does not measure the cell; its curve is drawn.
-            # The mean is over seeds that have a value; `lacking` names the others.
             found = ((run.seed, metrics.measured(run, exhibit.metric)) for run in chosen if run.ended)
             values = {seed: value for seed, value in found if seed is not None and value is not None}
             cells[cell.id] = Measured(cell, chosen, values)

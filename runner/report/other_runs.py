@@ -55,7 +55,7 @@ def _row(group: Sequence[Run], inside: Sequence[str]) -> dict[str, str]:
     runs = averaged(group)
     told = dict.fromkeys(run.status for run in runs)
     seeds = {run.seed for run in runs}
-    # Named in the row: a mean over the seeds that ended is better than the method if those that diverged are left out.
+    # Named in the row: without the seeds that did not end, the mean may look better than the method is.
     stopped = [run for run in one_per_seed(group) if run.seed not in seeds]
     left_out = [f"left out: seed {run.seed} {run.status}" for run in stopped]
     return {

@@ -87,6 +87,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path | No
     """
     if keep < 1:
         raise ValueError(f"run.keep_checkpoints={keep}: a run keeps at least its newest one; allowed: 1 or more")
+    # Before anything is written: a checkpoint that cannot be loaded again must never replace one that can.
     _check(state, "state")
     path = folder / CHECKPOINTS / f"step-{step:012d}.pt"
     temporary = path.with_name(f".{path.name}.tmp")

@@ -24,6 +24,7 @@ def weights_sha256(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]])
     Raises:
         ValueError: if a name occurs twice.
     """
+    # By name: the order in which a module lists its tensors does not matter.
     pairs = sorted(tensors.items() if isinstance(tensors, Mapping) else tensors, key=lambda pair: pair[0])
     digest = hashlib.sha256()
     previous = None

@@ -60,6 +60,7 @@ def check_writable(folder: Path, key: str) -> None:
 
 def free_folder(folder: Path) -> Path:
     """Return the folder itself or, if it exists, the first of `<folder>-2`, `-3` and so on that does not exist."""
+    # A sweep that goes on keeps the folder of a failed job beside the new one.
     names = (folder if n == 1 else folder.with_name(f"{folder.name}-{n}") for n in itertools.count(1))
     return next(path for path in names if not path.exists())
 

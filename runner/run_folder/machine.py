@@ -78,6 +78,7 @@ def git_commit(root: Path = _ROOT) -> str | None:
         without git, or if the checkout is of something else (dcrun is installed inside a project of the user's).
     """
     commit = _git(root, "rev-parse", "HEAD")
+    # A checkout that does not track this code is another project's, into which dcrun was installed.
     if not commit or not _git(root, "ls-files", "--", "runner"):
         return None
     changes = _git(root, "status", "--porcelain", "--untracked-files=all", "--", *_CODE)

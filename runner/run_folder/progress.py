@@ -90,6 +90,7 @@ class Progress:
             staleness: of the last pushes, in updates.
         """
         now = time.perf_counter()
+        # Before any value is read: a 0-d tensor on a GPU would make the host wait.
         if now < self._next or self._bar is None:
             return
         self._next = now + _REFRESH_SECONDS
@@ -114,6 +115,7 @@ class Progress:
         """Return the live numbers that fit beside the bar, the more important ones if not all fit."""
         done = epoch - self._first_epoch
         elapsed = time.perf_counter() - self._begun
+        # From the passes of this process alone: what an earlier one took says nothing about this machine.
         left = elapsed / done * max(self.epochs - epoch, 0.0) if done > 0 else None
         parts = [
             (0, f"epoch {epoch:.2f}/{self.epochs:g}"),

@@ -38,6 +38,7 @@ class Recorder:
 
     def begin(self) -> None:
         """Begin the file, unless `load_state_dict` continued it."""
+        # A run that goes on appends; a new one in the same folder begins the file anew.
         if self.lines is None:
             truncate_lines(self.path, 0)
             self.lines = 0

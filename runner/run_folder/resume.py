@@ -136,6 +136,7 @@ class EarlierRuns:
             Its folder, and whether it came to its end. A finished run is preferred to a stopped one. None if there is
             no such run.
         """
+        # Equal configurations make equal runs, whatever command line or sweep they came from.
         identity = _identity(job)
         same = [folder for folder, other in self._runs if other == identity]
         # A finished run first, however old: nothing is left to do then.
@@ -163,6 +164,7 @@ def _stored_identity(path: Path) -> Any:
         cfg = OmegaConf.load(path)
         if not isinstance(cfg, DictConfig) or "run" not in cfg:
             return None
+        # An old class name must not make the same run look like another.
         rename_targets(cfg)
         return _identity(OmegaConf.merge(OmegaConf.structured(Config), cfg))
     except Exception as exc:  # noqa: BLE001 (somebody else's file can cause any exception of its reader)

@@ -94,10 +94,12 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # Before `start` nothing was written, so there is nothing to end.
         if self.finished or not self._started:
             return
         # A second Ctrl-C or an exit leaves what was written, and an earlier checkpoint can still be resumed: such a run
         # counts as interrupted.
+        # Whatever stopped it, the summary must not go on saying that the run is running.
         status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         lines = str(error).splitlines()
         reason = "the run ended without a result" if error is None else ": ".join([type(error).__name__, *lines[:1]])

@@ -111,6 +111,7 @@ class SimulatedCollective(Executor):
         combined: Message | None = None
         # In the order of the ranks, which is the order of the sum: the same bits whoever is fastest on the clock.
         for rank, batch in enumerate(shares):
+            # An epoch's last batch may not divide evenly: a contribution weighs as many samples as it is of.
             share = relative_share(len(batch.ids), samples, self.workers)
             method = self.methods[rank if len(self.methods) > 1 else 0]
             message = method.local(self.oracle, batch, step._replace(share=share))
@@ -122,10 +123,13 @@ class SimulatedCollective(Executor):
             load = len(batch.ids) * self.workers / self.batches.size
             self.now[rank] += self.clock.compute_seconds(rank, self.step, load, method.cost.gradients)
             self.timeline.span(rank, "compute", begin, self.now[rank])
+        # What all workers sent is complete here; the clock decides only when it arrives.
         if combined is not None:
             self._send(combined)
+        # After this step's contribution was sent: without a delay it is due at once.
         while self.travelling and self.travelling[0].due == self.step:
             self._receive(self.travelling.popleft(), step)
+        # The run's second is the slowest worker's.
         self.control.advance(samples * self.methods[0].cost.gradients, max(self.now), self.oracle.totals)
 
     def _combine(self, combined: Message | None, rank: int, message: Message) -> Message:
@@ -146,6 +150,7 @@ class SimulatedCollective(Executor):
 
     def _stack(self, message: Message) -> Message:
         """Return room for all workers' contributions, the same each time unless an earlier one still travels."""
+        # Without a delay it was applied in the step before, and nobody needs it any more.
         if self._stacks and not self.methods[0].delay:
             return self._stacks
         self._stacks = {name: tensor.new_empty(self.workers, tensor.numel()) for name, tensor in message.items()}

@@ -106,6 +106,7 @@ class ClockEvents:
 
     def pulled(self, worker: int, share: float, now: float, gradients: float) -> None:
         """See `Events.pulled`."""
+        # A task from its pull to its push, noted as a whole: nothing that happens meanwhile changes its times.
         begin = now + self.pull_seconds
         end = begin + self._compute(worker, share, gradients)
         arrival = end + self.push_seconds
@@ -208,6 +209,7 @@ class TraceEvents:
 
     def meet(self, rounds: Sequence[Round], shares: Sequence[float], gradients: float) -> float | None:
         """See `Events.meet`: workers may be lost before it is over, or the run stopped."""
+        # The barrier of the recording may have been cut short: the executor handles what happened instead.
         if self.over or self.records[self.position].kind != BARRIER:
             return None
         record = self.records[self.position]
@@ -222,6 +224,7 @@ class TraceEvents:
     def next(self) -> Event:
         """See `Events.next`."""
         record = self.records[self.position]
+        # Where the next event is read from if the run goes on from a checkpoint made after this one.
         self.position += 1
         if record.kind == PUSH:
             self.timeline.round_trip(

@@ -77,6 +77,7 @@ class SimulatedPipeline(Executor):
             method.keeps_direction = directions is not None
         self.now = [0.0] * workers
         self.step = 0
+        # By module, the error gradient that it sent down last, and when that arrives; there is none at first.
         self.travelling: list[Tensor | None] = [None] * workers
         self.arrivals = [0.0] * workers
 
@@ -144,6 +145,7 @@ class SimulatedPipeline(Executor):
     def _clock_backward(self, seconds: list[float], size: int) -> None:
         over = self.now[-1]
         # A copy: decoupled modules wait for what was sent in the iteration before, while this one is written down.
+        # All modules have the same method, so the first one speaks for all.
         locked, arrivals = self.methods[0].locked, list(self.arrivals)
         for rank in reversed(range(self.workers)):
             # Sent and arrived at the same second: this is waiting alone, without a transfer.

@@ -72,6 +72,7 @@ class SimulatedServer(ServerBase):
         )
         self.oracle = oracle
         self.events = events
+        # Objects apart from the server, as on processes: they know only what messages tell them.
         self.halves = [server.worker(m) for m in range(workers)]
         # What each worker pulled last, where the server does not keep it itself.
         self.copies: list[Message] = [
@@ -147,6 +148,7 @@ class SimulatedServer(ServerBase):
                 half.receive(number, message)
             if part.answer:
                 # Whoever answers for a lost worker's shard says the same.
+                # One after the other, in the order of the shards, which is the order of the sum.
                 answers = (half.answer(self.oracle, number, shard) for half, shard in self._answering(living, shards))
                 server.collect(number, sum_messages(answers))
         self.end_barrier(now)

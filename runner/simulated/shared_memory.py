@@ -89,6 +89,7 @@ class SimulatedMemory(Executor):
                 self._start_task(worker, 0.0)
         while not self.leases.finished:
             time, worker = heapq.heappop(self.heap)
+            # Evaluated between two updates only: pieces of other writes may be half done then, as on real processes.
             if self._advance(worker, time):
                 finished = self.leases.finished
                 if control.due(finished):
@@ -123,6 +124,7 @@ class SimulatedMemory(Executor):
             self.timeline.span(worker, "wait", self.waiting[worker], met)
             self.timeline.span(worker, "compute", met, met + seconds)
             ends.append(met + seconds)
+        # Taken while everybody waits: no write interleaves with it.
         self.method.snapshot(total.div_(self.batches.samples))
         self.control.spend(self.batches.samples * self.method.barrier_cost.gradients, max(ends))
         self.leases.quota = next_barrier(self.method, self.control.updates)
@@ -186,6 +188,7 @@ class SimulatedMemory(Executor):
     def _compute_direction(self, worker: int) -> None:
         """Compute what is written from now on."""
         own, batch, rate = self.workers[worker], self._leased_batch(worker), self.control.rate()
+        # The rate of the moment when the gradient is evaluated, for all pieces of the write.
         own.rate = self.method.rate(batch, Step(lr=rate.lr, decay=rate.decay))
         v = self.method.direction(self.oracle, own.read, batch)
         own.statistics = self.oracle.replica.statistics
@@ -198,6 +201,7 @@ class SimulatedMemory(Executor):
         own, control = self.workers[worker], self.control
         batch = self.leases.done(worker)
         running_average(self.statistics, own.statistics)
+        # Updates that were finished since the read began; of those that are half written, none counts.
         staleness = control.updates - own.version
         self.timeline.staleness(worker, staleness)
         # It may be the oracle's own vector, which the next gradient overwrites.

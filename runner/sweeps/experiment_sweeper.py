@@ -172,8 +172,6 @@ def _last(scale: list[str], cell: list[str], own: list[str]) -> list[Override]:
     parser = OverridesParser.create()
     last = {o.key_or_group: o for part in (scale, cell, own) for o in parser.parse_overrides(part)}
     leading = [_key(override) for override in (*cell, *own)]
-    # Those that the cell and the user name come first, so that the job's name begins with what tells it apart; those of
-    # the scale alone follow.
     return sorted(last.values(), key=lambda o: leading.index(o.key_or_group) if o.key_or_group in leading else 999)
 
 

@@ -146,7 +146,7 @@ class OptunaSweeper(Sweeper):
         for _ in range(_ASKED * width):
             if len(batch) == width:
                 break
-            # All of a batch are asked for before any is told: the answers must not depend on which job ends first.
+            # The whole batch is asked for before its results are told, so no answer depends on which job ends first.
             trial = study.ask(space.distributions())
             point = space.point(trial.params)
             if point in tried:

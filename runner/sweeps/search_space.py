@@ -163,9 +163,9 @@ def _space(line: Sequence[Override], common: list[str], seeds: list[str]) -> Spa
     intervals: dict[str, IntervalSweep] = {}
     for override in line:
         key, value = str(override.input_line).partition("=")[0], override.value()
-        # Seeds are not searched: each is a run of every trial.
         if isinstance(value, IntervalSweep):
             intervals[key] = value
+        # Seeds are not searched: each is a run of every trial.
         elif override.key_or_group == "seed":
             values = override.sweep_string_iterator() if override.is_sweep_override() else [str(value)]
             seeds = [f"seed={seed}" for seed in values]

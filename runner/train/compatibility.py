@@ -47,6 +47,7 @@ def check_algorithm(cfg: DictConfig, algorithm: type[Stateful], workers: int) ->
         if cfg.run.device.startswith("cuda"):
             what = f"algorithm={name} shares the memory of processes, and a GPU's memory cannot be shared in that way"
             raise InputError.of("run.device", cfg.run.device, what, "cpu, auto")
+        # Also on a machine with a GPU, where auto would take it.
         cfg.run.device = "cpu"
     if algorithm.cuts_network:
         _check_modules(cfg)

@@ -45,9 +45,11 @@ def show(components: RunComponents) -> int:
         The exit code, 0.
     """
     method, workers = components.method, components.workers
+    # Measured first: the method has started then, and has the state that is counted below.
     costs = topology_of(type(method)).measure_costs(components)
     evaluation, work = _evaluation_seconds(components), work_of(components)
     seconds = (work.gradients * costs.gradient + _barrier_seconds(components, costs, work)) / side_by_side(components)
+    # Updates and evaluations are not shared: one process makes them one after the other.
     seconds += work.updates * costs.update + work.evaluations * evaluation
     n, dataset = components.parameters, components.dataset
     # Two vectors are the replica's: weights and gradients.
@@ -93,6 +95,7 @@ def side_by_side(components: RunComponents) -> float:
     method = components.method
     if components.cfg.cluster.kind != "processes":
         return 1.0
+    # Workers of all other topologies have a whole network each.
     if not method.cuts_network:
         return float(components.workers)
     return 1.0 if method.locked else 1 / max(components.partition.shares)
@@ -107,6 +110,7 @@ def _barrier_seconds(components: RunComponents, costs: Costs, work: Work) -> flo
 def _evaluation_seconds(components: RunComponents) -> float:
     """Return the seconds of an evaluation on the test data, from those of one batch of them."""
     test, size = components.dataset.test, min(components.cfg.run.eval_batch_size, len(components.dataset.test))
+    # A data set may have no test samples.
     if not size:
         return 0.0
     ids = torch.arange(size)

@@ -42,6 +42,7 @@ def show(cfg: DictConfig) -> int:
     table.add_column("epoch", justify="right")
     table.add_column("learning rate", justify="right")
     corners = schedule.corners()
+    # Tenths of the run and all corners: a jump between two tenths would otherwise not be seen.
     tenths = {round(corners[-1] * k / 10, 6) for k in range(11)}
     for epoch in sorted(tenths | set(corners)):
         table.add_row(f"{epoch:g}", f"{schedule.at(epoch).lr:.4g}")

@@ -31,5 +31,6 @@ def preview(cfg: DictConfig) -> int:
             return 0
     if cfg.run.plot_schedule:
         return plot_schedule.show(cfg)
+    # As for the run itself, so that what it would refuse is refused here.
     components = build_run(cfg)
     return advise.show(components) if cfg.run.advise else estimate.show(components)

@@ -117,6 +117,7 @@ def run_rank(
     with ExitStack() as at_end:
         rank = Rank(rendezvous, folder, find_lost, report_step, at_end)
         make = functools.partial(topology.on_process, components, rank)
+        # All ranks alike: one group, whose collectives also carry the checkpoint.
         if topology.serve is None:
             return _run_in_group(components, topology, rank, make)
         if rendezvous.rank:

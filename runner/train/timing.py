@@ -30,6 +30,7 @@ def median_seconds(
         begin = time.perf_counter()
         call()
         if device is not None and device.type == "cuda":
+            # The call returns when the work is queued, not when it is done.
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - begin)
     return statistics.median(times[UNTIMED:])

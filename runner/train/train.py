@@ -150,6 +150,7 @@ def _results(components: RunComponents, control: TrainControl, executor: Executo
     replica = components.oracle.replica
     weights, statistics = executor.weights(), executor.running_statistics()
     # As arrays, which may be views of one vector: the torch form of save_file wants a copy of each tensor.
+    # An ordinary state dict: it loads into the network without dcrun.
     state = replica.state_dict(weights, statistics, control.updates)
     save_file({name: tensor.numpy() for name, tensor in state.items()}, folder / "weights.safetensors")
     executor.timeline.write(folder, control.seconds)
@@ -167,5 +168,6 @@ def _results(components: RunComponents, control: TrainControl, executor: Executo
         "buffers_sha256": weights_sha256(replica.named_statistics(statistics)),
         **executor.timeline.slowest(control.seconds),
         **executor.columns(),
+        # At the weights that are saved: a run that was stopped may have moved on since its last row.
         **components.measure(weights, executor),
     }

@@ -21,6 +21,7 @@ def workers_of(cfg: DictConfig, algorithm: type[Stateful]) -> int:
     elif most is not None and workers > most:
         what = f"algorithm={cfg.names.algorithm} runs on " + ("one worker" if most == 1 else f"at most {most} workers")
         raise InputError.of("cluster.workers", workers, what, "1, or null" if most == 1 else f"1 to {most}, or null")
+    # Here, since only now the number is known if the user gave none.
     check_each(cfg.cluster, workers)
     return workers
 

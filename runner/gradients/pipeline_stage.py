@@ -36,7 +36,7 @@ class StageTape:
     def backward(self, delta: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """See `algorithms.pipeline.Tape.backward`."""
         asked = self._parameters + ([self._inputs] if self._inputs.requires_grad else [])
-        # Not `.backward()`: it would add to the replica's gradients, which other modules share.
+        # Returned, not accumulated: the parameters are views made for this pass alone.
         found = torch.autograd.grad(self._end, asked, delta, allow_unused=True)
         below = found[-1] if self._inputs.requires_grad else None
         return self._stage.flatten(found[: len(self._parameters)]), below

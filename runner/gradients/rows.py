@@ -44,7 +44,7 @@ class ObjectiveRows:
     def _outputs(self, w: Tensor) -> tuple[Tensor, Tensor]:
         w = w.to(self.x.device)
         z = self.x @ w
-        # A question about the iterate is training, and counts; one about a snapshot does not.
+        # None if the method asked not to count: such a question does not enter the training loss.
         if self.totals is not None:
             self.totals[0] += self.module.losses(w, z, self.targets).sum()
             self.totals[1] += self.module.errors(z[:, None], self.targets)

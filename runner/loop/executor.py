@@ -42,7 +42,7 @@ class Executor(ABC):
         workers_lost: number of workers that the run went on without.
     """
 
-    # Each executor makes the timeline its own: the control asks it for staleness and flushes it.
+    # Every executor has one: the control reads the staleness from it, and flushes it before a checkpoint.
     timeline: Timeline
     workers_lost: int = 0
 

@@ -89,7 +89,7 @@ class SimulatedMemory(Executor):
                 self._start_task(worker, 0.0)
         while not self.leases.finished:
             time, worker = heapq.heappop(self.heap)
-            # Evaluated between two updates only: pieces of other writes may be half done then, as on real processes.
+            # Evaluated between two updates only; other workers' writes may be half done then.
             if self._advance(worker, time):
                 finished = self.leases.finished
                 if control.due(finished):

@@ -49,7 +49,7 @@ def show(components: RunComponents) -> int:
     costs = topology_of(type(method)).measure_costs(components)
     evaluation, work = _evaluation_seconds(components), work_of(components)
     seconds = (work.gradients * costs.gradient + _barrier_seconds(components, costs, work)) / side_by_side(components)
-    # Updates and evaluations are not shared: one process makes them one after the other.
+    # Not divided by the workers, who do not share updates and evaluations.
     seconds += work.updates * costs.update + work.evaluations * evaluation
     n, dataset = components.parameters, components.dataset
     # Two vectors are the replica's: weights and gradients.

@@ -63,9 +63,9 @@ class CLARS(LARS):
         """Return this worker's mean gradient and mean per-sample norms."""
         own = None if self.samples is None else -(-self.samples // self.workers)
         g, norms = oracle.gradient_and_norms(self.w, batch, own)
-        if step.share != 1.0:
-            g.mul_(step.share)
-            norms.mul_(step.share)
+        if step.relative_size != 1.0:
+            g.mul_(step.relative_size)
+            norms.mul_(step.relative_size)
         return {"g": g, "norms": norms}
 
     def gradient_norms(self, combined: Message) -> Tensor:

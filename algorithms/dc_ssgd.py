@@ -68,8 +68,8 @@ class DCSSGD(SGDOptions, Collective):
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message:
         """Return g_j."""
         g = oracle.gradient(self.w, batch)
-        if step.share != 1.0:
-            g.mul_(step.share)
+        if step.relative_size != 1.0:
+            g.mul_(step.relative_size)
         return {"g": g, "norm": torch.linalg.vector_norm(g).reshape(1)}
 
     def apply(self, combined: Message, step: Step) -> None:

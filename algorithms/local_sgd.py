@@ -57,8 +57,8 @@ class LocalSGD(SGDOptions, Collective):
         g = oracle.gradient(self.w, batch)
         if self.weight_decay:
             g.add_(self.w, alpha=self.weight_decay)
-        if step.share != 1.0:
-            g.mul_(step.share)
+        if step.relative_size != 1.0:
+            g.mul_(step.relative_size)
         self.update_blockwise(self.w, g, self.v, lr=step.lr)
         # a mean of the y where (k+1) mod τ = 0
         return {"x": self.w} if (batch.number + 1) % self.period == 0 else None

@@ -24,13 +24,13 @@ class Step(NamedTuple):
         decay: η without warm-up, relative to the value it falls from (1, then 0.1, 0.01 … under the papers'
             multi-step; 1 while a one-cycle rises); always above 0.
         staleness: number τ of server updates between the worker's pull and this push (parameter server only).
-        share: this worker's samples relative to an equal cut of the step's samples (collective only).
+        relative_size: this worker's samples relative to an equal cut of the step's samples (collective only).
     """
 
     lr: float
     decay: float = 1.0
     staleness: int = 0
-    share: float = 1.0
+    relative_size: float = 1.0
 
 
 class Layer(NamedTuple):

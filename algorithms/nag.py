@@ -74,7 +74,7 @@ class NAG(Collective):
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message:
         """Return this worker's mean gradient."""
         g = oracle.gradient(self.w, batch)
-        return {"g": g if step.share == 1.0 else g.mul_(step.share)}
+        return {"g": g if step.relative_size == 1.0 else g.mul_(step.relative_size)}
 
     def apply(self, combined: Message, step: Step) -> None:
         """Take the step of eq. 4.6; the combined gradient is overwritten."""

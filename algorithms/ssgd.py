@@ -48,7 +48,7 @@ class SSGD(SGDOptions, Collective):
         g = oracle.gradient(self.w, batch)
         if self.weight_decay:
             g.add_(self.w, alpha=self.weight_decay)
-        return {"g": g if step.share == 1.0 else g.mul_(step.share)}
+        return {"g": g if step.relative_size == 1.0 else g.mul_(step.relative_size)}
 
     def apply(self, combined: Message, step: Step) -> None:
         """Take a step along the mean gradient."""

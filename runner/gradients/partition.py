@@ -31,7 +31,7 @@ class Partition:
     Attributes:
         stages: the modules.
         outputs: shape of what each makes of one sample.
-        shares: each one's share of the network's multiply-adds in a forward pass.
+        work_shares: each one's share of the network's multiply-adds in a forward pass.
 
     Raises:
         InputError: the network is not a chain that can be cut so.
@@ -71,7 +71,7 @@ class Partition:
                     features = block.eval()(features)
             self.outputs.append(tuple(features.shape[1:]))
             work.append(counter.get_total_flops())
-        self.shares = [amount / sum(work) for amount in work]
+        self.work_shares = [amount / sum(work) for amount in work]
 
     def stage_info(self, rank: int) -> StageInfo:
         """Return the facts about a module that its method needs."""

@@ -22,7 +22,7 @@ from algorithms.base import Batch, shard_range
 from runner.config.seeds import derive
 
 
-def relative_share(own: int, samples: int, workers: int) -> float:
+def relative_size(own: int, samples: int, workers: int) -> float:
     """Return a worker's samples relative to an equal cut of the step's samples over all workers.
 
     Exactly 1.0 for an equal cut, where the division could round: the weight of a contribution is then no operation.

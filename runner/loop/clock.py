@@ -75,19 +75,19 @@ class Clock:
         # Last, as a gamma draw needs the generator.
         self._means = [self._machine_mean(worker) for worker in range(workers)]
 
-    def compute_seconds(self, worker: int, task: int, share: float = 1.0, gradients: float = 1.0) -> float:
+    def compute_seconds(self, worker: int, task: int, load: float = 1.0, gradients: float = 1.0) -> float:
         """Return how long a worker computes on one of its tasks, a straggler's extra delay included.
 
         Args:
             worker: From 0 to workers - 1.
             task: How many-th task of this worker; the same task takes the same time whenever it is asked for.
-            share: Samples of the task's batch as a share of a full batch.
+            load: Samples of the task's batch relative to a full batch.
             gradients: Gradient evaluations per sample.
         """
-        seconds = self._task_seconds(worker, task) * share * gradients / self._speeds[worker]
+        seconds = self._task_seconds(worker, task) * load * gradients / self._speeds[worker]
         return seconds + self._lateness(worker, task) * seconds
 
-    def sleep_seconds(self, worker: int, task: int, took: float, share: float = 1.0, gradients: float = 1.0) -> float:
+    def sleep_seconds(self, worker: int, task: int, took: float, load: float = 1.0, gradients: float = 1.0) -> float:
         """Return how much longer a real worker has to take for a task, to be as slow as this clock says.
 
         With `cluster.compute.seconds` as many as `compute_seconds` has, if it did not take longer anyway. Without, it
@@ -97,7 +97,7 @@ class Clock:
             worker: From 0 to workers - 1.
             task: How many-th task of this worker.
             took: Seconds that it really took.
-            share: Samples of the task's batch as a share of a full batch.
+            load: Samples of the task's batch relative to a full batch.
             gradients: Gradient evaluations per sample.
         """
         # Lateness is a factor of the own time, and the same draw as in a simulation: the same task of the same worker
@@ -105,7 +105,7 @@ class Clock:
         if self.measured:
             slower = max(self._speeds) / self._speeds[worker]
             return took * slower * (1.0 + self._lateness(worker, task)) - took
-        return max(0.0, self.compute_seconds(worker, task, share, gradients) - took)
+        return max(0.0, self.compute_seconds(worker, task, load, gradients) - took)
 
     def _lateness(self, worker: int, task: int) -> float:
         """Return u if the task is a straggler's, which takes u times as long in addition; else 0."""

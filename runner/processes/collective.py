@@ -19,7 +19,7 @@ from algorithms.base import Collective, Message, Step
 from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import running_average
-from runner.loop.batches import Batches, relative_share
+from runner.loop.batches import Batches, relative_size
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
 from runner.loop.train_control import CHECK_EVERY, TrainControl
@@ -99,9 +99,9 @@ class ProcessCollective(SynchronousProcess):
         samples = sum(len(other.ids) for other in shares)
         rate = self.control.rate()
         step = Step(lr=rate.lr, decay=rate.decay)
-        share = relative_share(len(batch.ids), samples, self.world)
+        relative = relative_size(len(batch.ids), samples, self.world)
         begin = self.control.wall()
-        message = self.method.local(self.oracle, batch, step._replace(share=share))
+        message = self.method.local(self.oracle, batch, step._replace(relative_size=relative))
         if len(batch.ids):
             running_average(self.statistics, self.oracle.replica.statistics)
         computed = self.control.wall()

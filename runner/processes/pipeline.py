@@ -93,11 +93,11 @@ class ProcessPipeline(SynchronousProcess):
         step = Step(lr=rate.lr, decay=rate.decay)
         batch = self.batches.batch(self.step)
         self.stage.method = self.method if counts_memory(self.step, self.world) else None
-        seconds = len(batch.ids) / self.batches.size * self.partition.shares[self.rank]
+        load = len(batch.ids) / self.batches.size * self.partition.work_shares[self.rank]
         features = self._features(batch)
         begin = self.control.wall()
         outputs = self.method.forward(self.stage, features)
-        self._computed(begin, seconds * FORWARD_SHARE)
+        self._computed(begin, load * FORWARD_SHARE)
         # Before this module waits for its error gradient: the module above needs the features to make one, if the
         # method is locked, and else computes meanwhile.
         if self.above is not None:
@@ -106,7 +106,7 @@ class ProcessPipeline(SynchronousProcess):
         begin = self.control.wall()
         down = self.method.backward(self.stage, delta, step)
         again = FORWARD_SHARE * self.method.replays if not self.last else 0.0
-        self._computed(begin, seconds * (1 - FORWARD_SHARE + again))
+        self._computed(begin, load * (1 - FORWARD_SHARE + again))
         if self.below is not None:
             self._send(self.below, down, self.asked or self.control.stopping())
         try:
@@ -160,10 +160,10 @@ class ProcessPipeline(SynchronousProcess):
         channel.send(values, flag)
         self.timeline.span(self.rank, "transfer", begin, self.control.wall())
 
-    def _computed(self, begin: float, share: float) -> None:
+    def _computed(self, begin: float, load: float) -> None:
         synchronize(self.oracle.totals)
         took = self.control.wall() - begin
-        time.sleep(self.clock.sleep_seconds(self.rank, self.step, took, share))
+        time.sleep(self.clock.sleep_seconds(self.rank, self.step, took, load))
         self.timeline.span(self.rank, "compute", begin, self.control.wall())
 
     def _loss(self) -> Tensor | None:

@@ -18,7 +18,7 @@ from algorithms.base import Batch, Collective, Message, Step
 from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import running_average
-from runner.loop.batches import Batches, relative_share
+from runner.loop.batches import Batches, relative_size
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
 from runner.loop.executor import Executor
@@ -112,9 +112,9 @@ class SimulatedCollective(Executor):
         # In the order of the ranks, which is the order of the sum: the same bits whoever is fastest on the clock.
         for rank, batch in enumerate(shares):
             # An epoch's last batch may not divide evenly: a contribution weighs as many samples as it is of.
-            share = relative_share(len(batch.ids), samples, self.workers)
+            relative = relative_size(len(batch.ids), samples, self.workers)
             method = self.methods[rank if len(self.methods) > 1 else 0]
-            message = method.local(self.oracle, batch, step._replace(share=share))
+            message = method.local(self.oracle, batch, step._replace(relative_size=relative))
             if len(batch.ids):
                 running_average(self.statistics[rank], self.oracle.replica.statistics)
             if message is not None:

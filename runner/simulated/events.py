@@ -40,23 +40,23 @@ class Events(Protocol):
         """Return when the server has handled the next of the first pulls, called once for each worker."""
         ...
 
-    def pulled(self, worker: int, share: float, now: float, gradients: float) -> None:
+    def pulled(self, worker: int, load: float, now: float, gradients: float) -> None:
         """Note that a worker got weights and a batch at the run's second `now`.
 
         Args:
             worker: its number, from 0.
-            share: the batch's samples as a share of a full one.
+            load: the batch's samples relative to a full one.
             now: seconds of the run.
             gradients: gradient evaluations per sample.
         """
         ...
 
-    def meet(self, rounds: Sequence[Round], shares: Sequence[float], gradients: float) -> float | None:
+    def meet(self, rounds: Sequence[Round], loads: Sequence[float], gradients: float) -> float | None:
         """Return when a barrier that all workers have come to is over; None if something else happens first.
 
         Args:
             rounds: the rounds of the barrier.
-            shares: the samples of each worker's shard as a share of a full batch.
+            loads: the samples of each worker's shard relative to a full batch.
             gradients: gradient evaluations per sample in all rounds with answers.
         """
         ...
@@ -104,11 +104,11 @@ class ClockEvents:
         """See `Events.begin`: a request is a message without tensors."""
         return self._handle(self.clock.transfer_seconds(0))
 
-    def pulled(self, worker: int, share: float, now: float, gradients: float) -> None:
+    def pulled(self, worker: int, load: float, now: float, gradients: float) -> None:
         """See `Events.pulled`."""
         # A task from its pull to its push, noted as a whole: nothing that happens meanwhile changes its times.
         begin = now + self.pull_seconds
-        end = begin + self._compute(worker, share, gradients)
+        end = begin + self._compute(worker, load, gradients)
         arrival = end + self.push_seconds
         self.timeline.span(worker, "transfer", now, begin)
         self.timeline.span(worker, "compute", begin, end)
@@ -117,7 +117,7 @@ class ClockEvents:
         # on the batch, not on when it is computed, so no gradient has to be stored while it is in flight.
         heapq.heappush(self.heap, (arrival, worker))
 
-    def meet(self, rounds: Sequence[Round], shares: Sequence[float], gradients: float) -> float:
+    def meet(self, rounds: Sequence[Round], loads: Sequence[float], gradients: float) -> float:
         """See `Events.meet`: it begins when the last push is handled, and waits in each round for the slowest.
 
         The server sends to all at once, as it does where workers pull, and handles one answer at a time.
@@ -128,11 +128,11 @@ class ClockEvents:
         for part in rounds:
             heard = now + self.clock.transfer_seconds(FLOAT_BYTES * sum(part.broadcast.values()))
             arrivals = []
-            for worker, share in enumerate(shares):
+            for worker, load in enumerate(loads):
                 self.timeline.span(worker, "transfer", now, heard)
                 if not part.answer:
                     continue
-                end = heard + self._compute(worker, share, gradients / len(answered))
+                end = heard + self._compute(worker, load, gradients / len(answered))
                 arrival = end + self.clock.transfer_seconds(FLOAT_BYTES * sum(part.answer.values()))
                 self.timeline.span(worker, "compute", heard, end)
                 self.timeline.span(worker, "transfer", end, arrival)
@@ -146,10 +146,10 @@ class ClockEvents:
                 self.timeline.span(worker, "wait", arrival, now)
         return now
 
-    def _compute(self, worker: int, share: float, gradients: float) -> float:
+    def _compute(self, worker: int, load: float, gradients: float) -> float:
         """Return how long a worker's next task takes."""
         self.tasks[worker] += 1
-        return self.clock.compute_seconds(worker, self.tasks[worker] - 1, share, gradients)
+        return self.clock.compute_seconds(worker, self.tasks[worker] - 1, load, gradients)
 
     @property
     def over(self) -> bool:
@@ -203,11 +203,11 @@ class TraceEvents:
         # A trace has no pulls: all workers get their first batch at the run's second 0.
         return 0.0
 
-    def pulled(self, worker: int, share: float, now: float, gradients: float) -> None:
+    def pulled(self, worker: int, load: float, now: float, gradients: float) -> None:
         """See `Events.pulled`."""
         self.replied[worker] = now
 
-    def meet(self, rounds: Sequence[Round], shares: Sequence[float], gradients: float) -> float | None:
+    def meet(self, rounds: Sequence[Round], loads: Sequence[float], gradients: float) -> float | None:
         """See `Events.meet`: workers may be lost before it is over, or the run stopped."""
         # The barrier of the recording may have been cut short: the executor handles what happened instead.
         if self.over or self.records[self.position].kind != BARRIER:

@@ -109,7 +109,7 @@ class SimulatedPipeline(Executor):
         load = size / self.batches.size
         seconds = [
             self.clock.compute_seconds(rank, self.step, load) * share
-            for rank, share in enumerate(self.partition.shares)
+            for rank, share in enumerate(self.partition.work_shares)
         ]
         for method, stage in zip(self.methods, self.partition.stages, strict=True):
             stage.method = method if counts_memory(self.step, self.workers) else None

@@ -118,8 +118,8 @@ class SimulatedMemory(Executor):
         for worker, own in enumerate(self.workers):
             shard = self.batches.shard(worker, workers, self.leases.next)
             total.add_(self.oracle.gradient_sum(w, shard))
-            share = len(shard.ids) / self.batches.size
-            seconds = self.clock.compute_seconds(worker, own.tasks, share, self.method.barrier_cost.gradients)
+            load = len(shard.ids) / self.batches.size
+            seconds = self.clock.compute_seconds(worker, own.tasks, load, self.method.barrier_cost.gradients)
             own.tasks += 1
             self.timeline.span(worker, "wait", self.waiting[worker], met)
             self.timeline.span(worker, "compute", met, met + seconds)
@@ -145,9 +145,9 @@ class SimulatedMemory(Executor):
             heapq.heappush(self.heap, (own.begin + self.read_seconds * own.piece / pieces, worker))
             return
         batch = self._leased_batch(worker)
-        share = len(batch.ids) / self.batches.size
+        load = len(batch.ids) / self.batches.size
         begin = own.begin + self.read_seconds
-        computing = self.clock.compute_seconds(worker, own.tasks, share, self.method.evaluations(batch.number))
+        computing = self.clock.compute_seconds(worker, own.tasks, load, self.method.evaluations(batch.number))
         # Counted before the write: the same task draws the same delay whenever its events are handled.
         own.tasks += 1
         own.writing, own.piece, own.end = True, 0, begin + computing

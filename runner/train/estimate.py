@@ -98,7 +98,7 @@ def side_by_side(components: RunComponents) -> float:
     # Workers of all other topologies have a whole network each.
     if not method.cuts_network:
         return float(components.workers)
-    return 1.0 if method.locked else 1 / max(components.partition.shares)
+    return 1.0 if method.locked else 1 / max(components.partition.work_shares)
 
 
 def _barrier_seconds(components: RunComponents, costs: Costs, work: Work) -> float:

@@ -39,7 +39,7 @@ def step(methods: list[CLARS], oracle: Any, ids: list[list[int]], lr: float) -> 
     messages = []
     for method, own in zip(methods, ids, strict=True):
         batch = Batch(0, 0, torch.tensor(own))
-        messages.append(method.local(oracle, batch, Step(lr=lr, share=len(own) * len(ids) / total)))
+        messages.append(method.local(oracle, batch, Step(lr=lr, relative_size=len(own) * len(ids) / total)))
     for method in methods:
         combined = {name: torch.stack([m[name] for m in messages]).mean(0) for name in messages[0]}
         assert {name: tensor.numel() for name, tensor in combined.items()} == method.layout(7)

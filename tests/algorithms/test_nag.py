@@ -83,7 +83,7 @@ def test_resumed_run_gives_the_same_bits(tmp_path: Path):
 def test_a_smaller_share_counts_by_its_samples():
     method = started(torch.zeros(7))
     oracle: Any = SimpleNamespace(gradient=lambda w, batch: torch.ones(7))
-    message = method.local(oracle, Batch(0, 0, torch.arange(1)), Step(lr=1.0, share=0.5))
+    message = method.local(oracle, Batch(0, 0, torch.arange(1)), Step(lr=1.0, relative_size=0.5))
     assert torch.equal(message["g"], torch.full((7,), 0.5))
 
 

@@ -52,7 +52,7 @@ def test_momentum_is_on_the_averaged_gradient():
 def test_a_smaller_share_counts_by_its_samples():
     method = SSGD()
     method.start(torch.zeros(3), 0, 2)
-    message = method.local(answering(torch.ones(3)), Batch(0, 0, torch.arange(1)), Step(lr=1.0, share=0.4))
+    message = method.local(answering(torch.ones(3)), Batch(0, 0, torch.arange(1)), Step(lr=1.0, relative_size=0.4))
     assert torch.equal(message["g"], torch.full((3,), 0.4))
 
 

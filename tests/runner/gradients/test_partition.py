@@ -41,7 +41,7 @@ def test_stage_weights_are_views_of_the_replica():
 def test_shares_are_those_of_multiply_adds():
     cut = partition(MLP(shape=(1, 8, 8), classes=10, widths=[32, 16]), 3)
     work = [64 * 32, 32 * 16, 16 * 10]
-    assert cut.shares == pytest.approx([amount / sum(work) for amount in work])
+    assert cut.work_shares == pytest.approx([amount / sum(work) for amount in work])
     assert cut.outputs == [(32,), (16,), (10,)]
 
 

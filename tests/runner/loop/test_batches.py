@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.loop.batches import Batches, Leases, relative_share
+from runner.loop.batches import Batches, Leases, relative_size
 
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5))
 
@@ -165,6 +165,6 @@ def test_lost_workers_wake_nobody_with_nothing():
     assert leases.release(2) == []
 
 
-@pytest.mark.parametrize(("own", "samples", "share"), [(2, 6, 1.0), (1, 1, 3.0), (0, 1, 0.0), (2, 5, 1.2)])
-def test_shares_are_relative_to_an_equal_cut(own: int, samples: int, share: float):
-    assert relative_share(own, samples, 3) == share
+@pytest.mark.parametrize(("own", "samples", "size"), [(2, 6, 1.0), (1, 1, 3.0), (0, 1, 0.0), (2, 5, 1.2)])
+def test_sizes_are_relative_to_an_equal_cut(own: int, samples: int, size: float):
+    assert relative_size(own, samples, 3) == size

@@ -81,7 +81,7 @@ def test_speeds_shares_and_gradients_scale_the_time():
     plain, fast = make(Compute("lognormal")), make(Compute("lognormal", speeds=[1.0, 2.0, 0.5, 1.0]))
     assert fast.compute_seconds(1, 3) == pytest.approx(plain.compute_seconds(1, 3) / 2)
     assert fast.compute_seconds(2, 3) == pytest.approx(plain.compute_seconds(2, 3) * 2)
-    assert fast.compute_seconds(0, 3, share=0.25) == pytest.approx(plain.compute_seconds(0, 3) / 4)
+    assert fast.compute_seconds(0, 3, load=0.25) == pytest.approx(plain.compute_seconds(0, 3) / 4)
     assert fast.compute_seconds(0, 3, gradients=2.0) == pytest.approx(plain.compute_seconds(0, 3) * 2)
 
 

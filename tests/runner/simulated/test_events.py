@@ -41,7 +41,7 @@ class RandomEvents:
     def begin(self) -> float:
         return 0.0
 
-    def pulled(self, worker: int, share: float, now: float, gradients: float) -> None:
+    def pulled(self, worker: int, load: float, now: float, gradients: float) -> None:
         self.busy.append(worker)
 
     @property

@@ -34,7 +34,7 @@ STEPS = 5
 def seconds(tmp_path: Path, *overrides: str, shares: list[float]) -> float:
     trial = Trial(*TIMED, *overrides, f"cluster.workers={len(shares)}", folder=tmp_path)
     executor: Any = trial.executor
-    executor.partition.shares = shares
+    executor.partition.work_shares = shares
     return trial.run().control.seconds
 
 
@@ -67,7 +67,7 @@ def test_messages_take_time(tmp_path: Path):
 def test_module_shares_are_multiply_adds():
     components = build.build_run(compose("algorithm=bp", "model=mlp", "model.widths=[32]"))
     partition = Partition(components.oracle, 2, None, components.dataset.shape, components.dataset.classes)
-    assert partition.shares == pytest.approx([64 * 32 / (64 * 32 + 32 * 10), 32 * 10 / (64 * 32 + 32 * 10)])
+    assert partition.work_shares == pytest.approx([64 * 32 / (64 * 32 + 32 * 10), 32 * 10 / (64 * 32 + 32 * 10)])
     assert partition.outputs == [(32,), (10,)]
     assert partition.nbytes(0, 8) == 4 * 8 * 32
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from omegaconf import DictConfig
 from safetensors.torch import load_file
 
 from runner.processes.async_collective import AsyncCollective
@@ -72,7 +73,8 @@ def test_other_methods_have_the_simulations_bits(overrides: tuple[str, ...], tmp
 @pytest.mark.parametrize("lr", ["1e30"])
 def test_an_infinite_loss_ends_all_ranks(lr: str, tmp_path: Path):
     overrides = ("algorithm=ssgd", "model=mlp", *RUN, "schedule.warmup_epochs=0", f"schedule.lr={lr}")
-    code, summary = run_in(tmp_path, *overrides, "cluster=processes", "run.epochs=50")
+    # No evaluation finds it out: all ranks learn it with their combinations.
+    code, summary = run_in(tmp_path, *overrides, "cluster=processes", "run.epochs=50", "run.eval_every=50")
     assert (code, summary["status"]) == (0, "diverged")
     assert summary["updates"] < 100
 
@@ -88,6 +90,19 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rendezvou
     dist.destroy_process_group()
 
 
+def built(cfg: DictConfig, rendezvous: Rendezvous, folder: Path) -> ProcessCollective:
+    components = build_run(cfg)
+    return ProcessCollective(
+        components.method,
+        rendezvous=rendezvous,
+        oracle=components.oracle,
+        batches=components.batches,
+        control=components.train_control(logger=Notes(), folder=folder, save=lambda updates, state: None),
+        timeline=Timeline(1),
+        clock=components.clock(),
+    )
+
+
 @pytest.mark.parametrize(("delay", "computing", "hidden"), [(1, 0.6, 1.0), (1, 0.15, 0.5), (0, 0.6, 0.0)])
 def test_computing_hides_communication(alone: Rendezvous, tmp_path: Path, delay: int, computing: float, hidden: float):
     """Combinations travel for 0.3 s, during a step that computes longer, or half as long, or during none."""
@@ -95,19 +110,24 @@ def test_computing_hides_communication(alone: Rendezvous, tmp_path: Path, delay:
     slow = (f"cluster.compute.seconds={computing}", "cluster.compute.distribution=constant")
     data = ("model=linear", "dataset.limit_train=24", "dataset.limit_test=4", "run.batch_size=4", "run.epochs=1")
     cfg = compose(*method, "algorithm.tau=2", "cluster=processes", "cluster.workers=1", *slow, *data)
-    components = build_run(cfg)
-    executor = ProcessCollective(
-        components.method,
-        rendezvous=alone,
-        oracle=components.oracle,
-        batches=components.batches,
-        control=components.train_control(logger=Notes(), folder=tmp_path, save=lambda updates, state: None),
-        timeline=Timeline(1),
-        clock=components.clock(),
-    )
+    executor = built(cfg, alone, tmp_path)
     executor.combiner = AsyncCollective("mean", 1, background=bool(delay), extra_seconds=0.3)
     executor.run()
     measured = executor.communication.columns()
     # Every second of six steps; with a delay the last one is still on its way at the end.
     assert 0.3 * (3 - delay) <= measured["communication_seconds"] < 0.5 * (3 - delay)
     assert measured["hidden_seconds"] / measured["communication_seconds"] == pytest.approx(hidden, abs=0.2)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_take_their_own_statistics_back(alone: Rendezvous, tmp_path: Path, rank: int):
+    executor = built(compose("algorithm=ssgd", "model=resnet8", *RUN[:4], "cluster=processes"), alone, tmp_path)
+    executor.rank = rank
+    each = [torch.full_like(executor.statistics, float(owner)) for owner in (0, 1)]
+    state = {"methods": [executor.method.state()], "statistics": each, "totals": torch.ones(3), "travelling": []}
+    others = {"communication": executor.communication.state_dict(), "step": 3}
+    executor.load_state_dict(state | others | {"activity": executor.timeline.state_dict()})
+    assert torch.equal(executor.statistics, each[rank])
+    # Sums of losses are those of all ranks, so that one rank goes on with them.
+    assert executor.oracle.totals.tolist() == [1.0 - rank] * 3
+    assert executor.step == 3

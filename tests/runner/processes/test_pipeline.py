@@ -3,19 +3,24 @@
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from algorithms.pipeline import Features
 from runner.config.errors import InputError
+from runner.processes.pipeline import ProcessPipeline
 from runner.processes.rendezvous import READY, file_rendezvous
 from runner.run_folder.jsonl import read_lines
+from runner.run_folder.timeline import Timeline
 from runner.train import build, ranks
+from runner.train.build import build_run
 from tests.runner.processes.test_spawn import Watched
 from tests.runner.train.test_ranks import torchrun
-from tests.trial import compose, run_in, train
+from tests.trial import Notes, compose, run_in, train
 
 DEEP = (
     "model=resnet8",
@@ -98,6 +103,32 @@ BRIEF = (
     "cluster.workers=2",
 )
 SLOWED = ("cluster=processes", "cluster.compute.seconds=0.01", "cluster.compute.distribution=constant")
+
+
+@pytest.mark.parametrize(("method", "rank", "backward"), [("fr", 0, 1.0), ("fr", 1, 2 / 3), ("ddg", 0, 2 / 3)])
+def test_a_replay_takes_a_forward_pass(method: str, rank: int, backward: float, tmp_path: Path):
+    """A third of a module's seconds is its forward pass; the last module does not replay."""
+    components = build_run(compose(f"algorithm={method}", *BRIEF, "cluster=processes"))
+    meeting: Any = SimpleNamespace(rank=rank, world=2, store=None)
+    executor: Any = ProcessPipeline(
+        components.method,
+        components.partition,
+        rendezvous=meeting,
+        oracle=components.oracle,
+        batches=components.batches,
+        control=components.train_control(logger=Notes(), folder=tmp_path, save=lambda updates, state: None),
+        timeline=Timeline(2),
+        clock=components.clock(),
+    )
+    shares: list[float] = []
+    executor._computed = lambda begin, share: shares.append(share)
+    executor._send = lambda channel, values, flag: None
+    inputs, targets = components.oracle.split.batch(torch.arange(4))
+    if rank:
+        inputs = torch.zeros(4, *components.partition.outputs[0])
+    executor._features = lambda batch: Features(0, inputs, targets)
+    executor._take_step()
+    assert shares == pytest.approx([components.partition.shares[rank] * share for share in (1 / 3, backward)])
 
 
 def test_a_run_resumes_after_a_dead_module(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -28,7 +28,7 @@ from mutation_entries import FAILS_ANYWAY, SURVIVED, Mutation
 PRELOADED = ("hydra", "hypothesis", "matplotlib", "omegaconf", "rich", "safetensors.torch", "scipy", "sklearn.datasets")
 PRELOADED += ("torch", "torchvision", "xdist")
 """Modules that tests import, except the checkout's own."""
-GRACE, PATIENCE = 60.0, 10.0
+GRACE, SLOWDOWN = 60.0, 10.0
 """A mutation may take this many seconds, and this many times as long as its tests took without it."""
 FORK = multiprocessing.get_context("fork")
 
@@ -178,7 +178,7 @@ class Copies:
                 folder = free.pop()
                 self.originals[folder] = (folder / mutation.file).read_text()
                 self._write(folder, mutation, mutation.apply(folder))
-                limit = GRACE + PATIENCE * sum(before.seconds.values())
+                limit = GRACE + SLOWDOWN * sum(before.seconds.values())
                 run = Run(folder, ["-x", *mutation.tests], limit)
                 running[run.verdicts] = mutation, folder, run
             until = min((run.ends for _, _, run in running.values()), default=0.0) - time.monotonic()

@@ -32,7 +32,7 @@ FLAGS = 2
 """Number of elements after the contribution: whether a rank was asked to stop, whether a loss is not finite."""
 
 
-class Travelling(NamedTuple):
+class DueCollective(NamedTuple):
     """A combination on its way, to be applied after local step `due`."""
 
     due: int
@@ -74,7 +74,7 @@ class ProcessCollective(SynchronousProcess):
         self.statistics = replica.initial_statistics()
         self.layout = method.layout(replica.weights.numel())
         self.sent = 0
-        self.travelling: deque[Travelling] = deque()
+        self.travelling: deque[DueCollective] = deque()
         self.communication = Communication()
         self.clock = clock
         nbytes = FLOAT_BYTES * sum(self.layout.values())
@@ -127,9 +127,9 @@ class ProcessCollective(SynchronousProcess):
         # A comparison on the device: the host does not wait for the loss.
         flags[1] = (~torch.isfinite(self.oracle.totals[0])).float()
         vector = torch.cat([*(message[name].reshape(-1) for name in self.layout), flags])
-        self.travelling.append(Travelling(self.step + self.method.delay, self.combiner.start(vector)))
+        self.travelling.append(DueCollective(self.step + self.method.delay, self.combiner.start(vector)))
 
-    def _receive(self, travelling: Travelling, step: Step) -> str | None:
+    def _receive(self, travelling: DueCollective, step: Step) -> str | None:
         pending = travelling.pending
         begin = time.perf_counter()
         vectors = pending.wait()
@@ -252,5 +252,5 @@ class ProcessCollective(SynchronousProcess):
         self.communication.load_state_dict(state["communication"])
         # None for the transfer: these have arrived, and every rank holds the same ones.
         self.travelling = deque(
-            Travelling(due, PendingCollective(vectors.to(device), None)) for due, vectors in state["travelling"]
+            DueCollective(due, PendingCollective(vectors.to(device), None)) for due, vectors in state["travelling"]
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from algorithms.base import Message
+from runner.config.units import FLOAT_BYTES
 
 HEADER_WORDS = 4
 """int64 words of the header."""
@@ -37,7 +38,7 @@ class MessageBuffer:
     def __init__(self, fields: dict[str, int], *, pinned: bool = False) -> None:
         self.pinned = pinned
         words = 8 * (HEADER_WORDS + NUMBER_WORDS)
-        self.raw = torch.zeros(words + 4 * sum(fields.values()), dtype=torch.uint8, pin_memory=pinned)
+        self.raw = torch.zeros(words + FLOAT_BYTES * sum(fields.values()), dtype=torch.uint8, pin_memory=pinned)
         # The 8-byte numbers come first: a view of such numbers has to begin at a multiple of 8 bytes, and the float32
         # after them, of any number, may end anywhere.
         self.header = self.raw[: 8 * HEADER_WORDS].view(torch.int64)

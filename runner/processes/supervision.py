@@ -134,7 +134,7 @@ class ProcessSupervisor:
                 return None
             what = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"died with exit code {code}"
         elif (silence := self.heartbeats.silence(rank)) > self.max_silence:
-            what = f"is stuck: no sign of life for {silence:.1f} s"
+            what = f"is stuck: no heartbeat for {silence:.1f} s"
         else:
             return None
         step, ago = self.heartbeats.last_step(rank)

@@ -26,7 +26,7 @@ from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Timeline
 
 
-class Travelling(NamedTuple):
+class TimedCombination(NamedTuple):
     """A combination on its way from virtual second `begin` to `arrival`, to be applied after local step `due`."""
 
     due: int
@@ -78,7 +78,7 @@ class SimulatedCollective(Executor):
         self.transfer_seconds = clock.combining_seconds(methods[0].combine, nbytes, workers)
         self.now = [0.0] * workers
         self.step = 0
-        self.travelling: deque[Travelling] = deque()
+        self.travelling: deque[TimedCombination] = deque()
         self.communication = Communication()
         self._stacks: Message = {}
 
@@ -165,9 +165,9 @@ class SimulatedCollective(Executor):
         # One network: a combination waits for the slowest worker and for the combination before it.
         begin = max([*self.now, *(earlier.arrival for earlier in self.travelling)])
         arrival = begin + self.transfer_seconds
-        self.travelling.append(Travelling(self.step + self.methods[0].delay, begin, arrival, combined))
+        self.travelling.append(TimedCombination(self.step + self.methods[0].delay, begin, arrival, combined))
 
-    def _receive(self, travelling: Travelling, step: Step) -> None:
+    def _receive(self, travelling: TimedCombination, step: Step) -> None:
         begin, arrival = travelling.begin, travelling.arrival
         hidden = 0.0
         for rank, now in enumerate(self.now):
@@ -241,7 +241,7 @@ class SimulatedCollective(Executor):
         # Checkpoints are loaded to CPU memory; what travels is not copied into tensors of its own, so it is moved here.
         device = self.statistics.device
         self.travelling = deque(
-            Travelling(due, begin, arrival, {name: tensor.to(device) for name, tensor in combined.items()})
+            TimedCombination(due, begin, arrival, {name: tensor.to(device) for name, tensor in combined.items()})
             for due, begin, arrival, combined in state["travelling"]
         )
         self.communication.load_state_dict(state["communication"])

@@ -13,7 +13,7 @@ PIECES = 8
 
 
 @dataclass
-class MemoryWorker:
+class SimulatedMemoryWorker:
     """The state of one worker: what it has read and what it is writing.
 
     Attributes:

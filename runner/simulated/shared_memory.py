@@ -28,7 +28,7 @@ from runner.loop.clock import Clock
 from runner.loop.executor import Executor
 from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Timeline
-from runner.simulated.memory_worker import MemoryWorker, coordinates_within, piece_bounds, piece_count
+from runner.simulated.memory_worker import SimulatedMemoryWorker, coordinates_within, piece_bounds, piece_count
 
 
 class SimulatedMemory(Executor):
@@ -68,7 +68,7 @@ class SimulatedMemory(Executor):
         method.start(replica.weights.clone(), workers)
         self.statistics = replica.initial_statistics()
         self.leases = Leases(batches)
-        self.workers = [MemoryWorker(method.w.clone()) for _ in range(workers)]
+        self.workers = [SimulatedMemoryWorker(method.w.clone()) for _ in range(workers)]
         self.heap: list[tuple[float, int]] = []
         self.waiting: dict[int, float] = {}
         n = method.w.numel()
@@ -159,7 +159,7 @@ class SimulatedMemory(Executor):
         seconds = self._write_seconds(own)
         heapq.heappush(self.heap, (own.end + seconds / piece_count(seconds), worker))
 
-    def _write_seconds(self, own: MemoryWorker) -> float:
+    def _write_seconds(self, own: SimulatedMemoryWorker) -> float:
         written = self.method.w.numel() if own.coordinates is None else len(own.coordinates)
         return self.clock.transfer_seconds(FLOAT_BYTES * written)
 

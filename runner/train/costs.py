@@ -16,6 +16,7 @@ from torch import Tensor
 from algorithms.base import Collective, Message, ParameterServer, Step
 from algorithms.pipeline import Features, Pipeline
 from algorithms.shared_memory import SharedMemory
+from runner.config.units import FLOAT_BYTES
 from runner.loop.pipeline_schedule import backward, forward
 from runner.train.components import RunComponents
 from runner.train.timing import median_seconds
@@ -113,7 +114,7 @@ def pipeline_costs(components: RunComponents) -> Costs:
     for _ in range(workers):
         iterate()
     others = sum(_elements(method.state()) for method in methods[1:])
-    sizes = [partition.nbytes(rank, len(batch.ids)) // 4 for rank in range(workers - 1)]
+    sizes = [partition.nbytes(rank, len(batch.ids)) // FLOAT_BYTES for rank in range(workers - 1)]
     return Costs(median_seconds(iterate, components.device), 0.0, others, 2 * max(sizes, default=0))
 
 

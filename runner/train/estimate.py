@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from runner.config.units import FLOAT_BYTES
 from runner.loop.barrier import count_barriers
 from runner.train.components import RunComponents
 from runner.train.costs import Costs
@@ -57,9 +58,9 @@ def show(components: RunComponents) -> int:
 
     table = Table(title="estimate", show_header=False)
     table.add_row("parameters", f"{n:,}")
-    table.add_row("weight vectors and method state", f"{4 * vectors / 2**20:.1f} MiB")
+    table.add_row("weight vectors and method state", f"{FLOAT_BYTES * vectors / 2**20:.1f} MiB")
     table.add_row("data", f"{(dataset.train.nbytes + dataset.test.nbytes) / 2**20:.1f} MiB")
-    table.add_row("a worker's messages, both ways", f"{4 * costs.traffic / 2**20:.2f} MiB")
+    table.add_row("a worker's messages, both ways", f"{FLOAT_BYTES * costs.traffic / 2**20:.2f} MiB")
     table.add_row("one gradient", f"{1e3 * costs.gradient:.2f} ms")
     table.add_row("one update", f"{1e3 * costs.update:.3f} ms")
     table.add_row("one evaluation", f"{evaluation:.2f} s")

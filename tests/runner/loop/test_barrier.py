@@ -140,7 +140,7 @@ def test_resumed_halves_have_their_snapshot(tmp_path: Path):
     assert continued.sha256 == expected.sha256
 
 
-class Meeting(ASGD):
+class BarrierASGD(ASGD):
     """ASGD whose workers only meet."""
 
     def __init__(self, every: int) -> None:
@@ -178,13 +178,13 @@ def test_runs_end_after_their_effective_passes(samples: int, size: int, epochs: 
 
 
 def test_barriers_without_rounds_are_free(tmp_path: Path):
-    assert barrier.count_pushes(Meeting(3), samples=8, size=2, epochs=3) is None
-    assert [barrier.next_barrier(Meeting(3), updates) for updates in (-1, 2, 3, 5, 6)] == [3, 3, 6, 6, 9]
-    later = Meeting(3)
+    assert barrier.count_pushes(BarrierASGD(3), samples=8, size=2, epochs=3) is None
+    assert [barrier.next_barrier(BarrierASGD(3), updates) for updates in (-1, 2, 3, 5, 6)] == [3, 3, 6, 6, 9]
+    later = BarrierASGD(3)
     later.barrier_from = 4
     assert [barrier.next_barrier(later, updates) for updates in (-1, 3, 4, 6, 7)] == [4, 4, 7, 7, 10]
     assert barrier.next_barrier(ASGD(), 0) is None
-    assert [barrier.count_barriers(Meeting(3), updates) for updates in (1, 3, 4, 6, 7)] == [0, 0, 1, 1, 2]
+    assert [barrier.count_barriers(BarrierASGD(3), updates) for updates in (1, 3, 4, 6, 7)] == [0, 0, 1, 1, 2]
     trial = Trial(
         *QUADRATIC[2:],
         "algorithm=asgd",

@@ -121,7 +121,7 @@ def test_a_silent_worker_is_killed_in_time(monkeypatch: pytest.MonkeyPatch):
     assert run.watch(run.stop(1), *[nothing] * 30, run.end(0, 0)) == (0, None)
     assert run.ranks[1].exitcode == -9
     [(worker, fault)] = run.told
-    assert (worker, "is stuck: no sign of life for 8." in fault) == (0, True)
+    assert (worker, "is stuck: no heartbeat for 8." in fault) == (0, True)
     assert 8.0 < run.told_at - 1000.0 < 9.0
 
 
@@ -180,4 +180,4 @@ def test_ctrl_z_excuses_nobody_for_long(monkeypatch: pytest.MonkeyPatch):
 
     code, fault = run.watch(ctrl_z, *[nothing] * 20)
     assert code == DEAD_PEER
-    assert fault is not None and "is stuck: no sign of life for 8." in fault
+    assert fault is not None and "is stuck: no heartbeat for 8." in fault

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from runner.simulated.memory_worker import PIECES, MemoryWorker, coordinates_within, piece_bounds, piece_count
+from runner.simulated.memory_worker import PIECES, SimulatedMemoryWorker, coordinates_within, piece_bounds, piece_count
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 100])
@@ -23,8 +23,8 @@ def test_coordinates_are_cut_by_address():
 
 
 def test_states_survive_a_checkpoint():
-    one = MemoryWorker(torch.ones(3), coordinates=torch.tensor([1]), writing=True, piece=2, version=5, end=1.5)
-    other = MemoryWorker(torch.zeros(3))
+    one = SimulatedMemoryWorker(torch.ones(3), coordinates=torch.tensor([1]), writing=True, piece=2, version=5, end=1.5)
+    other = SimulatedMemoryWorker(torch.zeros(3))
     state = one.state_dict()
     assert "v" not in state, "nothing is being written yet"
     other.load_state_dict(state, torch.device("cpu"))
@@ -36,4 +36,4 @@ def test_states_survive_a_checkpoint():
 
 def test_files_call_coordinates_chosen():
     """As files of all versions do."""
-    assert MemoryWorker(torch.ones(3), coordinates=torch.tensor([1])).state_dict()["chosen"].tolist() == [1]
+    assert SimulatedMemoryWorker(torch.ones(3), coordinates=torch.tensor([1])).state_dict()["chosen"].tolist() == [1]

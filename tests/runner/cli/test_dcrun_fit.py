@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from runner.cli import dcrun_fit
-from tests.runner.run_folder.test_trace import ABOUT
+from tests.traces import ABOUT
 
 MESSAGE = {"pulled": 0, "compute": 0.1, "waited": 0.002, "served": 0.001}
 

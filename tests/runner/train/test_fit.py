@@ -11,7 +11,7 @@ from runner.config import schema
 from runner.config.errors import InputError
 from runner.run_folder.trace import PUSH, RESUMED, Record, Trace
 from runner.train import fit
-from tests.runner.run_folder.test_trace import ABOUT
+from tests.traces import ABOUT
 
 
 def trace(workers: int = 2, rounds: int = 200, pull: int = 400, transfer: float = 0.03, spread: float = 0.0) -> Trace:

@@ -13,8 +13,9 @@ from torch import Tensor
 from algorithms.base import Message, ParameterServer, Step
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
-from runner.loop.batches import Batches, Leases
+from runner.loop.batches import Batches
 from runner.loop.executor import Executor
+from runner.loop.leases import Leases
 from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline

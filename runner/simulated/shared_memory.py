@@ -23,9 +23,10 @@ from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
-from runner.loop.batches import Batches, Leases, coordinate_generator
+from runner.loop.batches import Batches, coordinate_generator
 from runner.loop.clock import Clock
 from runner.loop.executor import Executor
+from runner.loop.leases import Leases
 from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Timeline
 from runner.simulated.memory_worker import SimulatedMemoryWorker, coordinates_within, piece_bounds, piece_count

@@ -9,7 +9,8 @@ import torch
 from injection import Host, Run, host
 
 from algorithms.base import shard_range
-from runner.loop.batches import Batches, Leases
+from runner.loop.batches import Batches
+from runner.loop.leases import Leases
 from runner.run_folder import checkpoint
 from runner.train import build
 from tests.trial import compose

@@ -1,0 +1,144 @@
+"""Who has which batch, where workers take the batches one by one: on a parameter server or on a shared memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from algorithms.base import Batch
+from runner.loop.batches import Batches
+
+
+class Leases:
+    """Hand out batches one by one; a lost worker's batch is handed out again.
+
+    A batch is in exactly one place: not handed out yet, held by a worker, returned, or done.
+
+    Attributes:
+        held: batch number by worker, in the order in which they were handed out.
+        returned: what lost workers held, to be handed out before anything else.
+        idle: workers that asked when there was nothing to hand out.
+        gone: workers that were lost.
+        shards: by worker, which shards of the training set it has, where they are fixed; empty where not.
+        quota: batches that may be handed out before the workers meet at a barrier; None for all of them.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+        self.next = 0
+        # The order of insertion is the order of the leases; `restart` and checkpoints keep it.
+        self.held: dict[int, int] = {}
+        self.returned: list[int] = []
+        self.idle: set[int] = set()
+        self.gone: set[int] = set()
+        self._drawn_from: dict[int, list[int]] = {}
+        self._assign_shards()
+        self.quota: int | None = None
+
+    def lease(self, worker: int) -> Batch | None:
+        """Return the next batch for `worker`, None when there is none left to hand out, or none before a barrier."""
+        # A batch taken back from a lost worker is no longer handed out, so it is leased again on this side of the
+        # barrier.
+        if self.quota is not None and self._handed_out >= self.quota:
+            self.idle.add(worker)
+            return None
+        # What a lost worker held goes first, so that its epoch is complete before much of the next is done.
+        if self.returned:
+            number = self.returned.pop(0)
+        elif self.next < len(self.batches):
+            number = self.next
+            self.next += 1
+        else:
+            self.idle.add(worker)
+            return None
+        self.idle.discard(worker)
+        self.held[worker] = number
+        # Shards that it takes over later are not in this batch.
+        self._drawn_from[worker] = list(self.shards.get(worker, ()))
+        return self._batch(worker, number)
+
+    def done(self, worker: int) -> Batch:
+        """Return the batch that `worker` held and mark it as done."""
+        return self._batch(worker, self.held.pop(worker))
+
+    def _batch(self, worker: int, number: int) -> Batch:
+        if self.batches.shards is None:
+            return self.batches.batch(number)
+        return self.batches.draw(number, self._drawn_from[worker])
+
+    def _assign_shards(self) -> None:
+        self.shards = {worker: [worker] for worker in range(self.batches.shards or 0)}
+
+    def reassign_shards(self, lost: int) -> tuple[int, list[int]] | None:
+        """Give the shards of a lost worker to the living one that has the fewest, the first of these.
+
+        Returns:
+            That worker and the numbers of the shards; None if shards are not fixed, or no worker is alive.
+        """
+        # In the order of the numbers, so that of equals a replay picks the same one.
+        living = [worker for worker in self.shards if worker not in self.gone]
+        if not living or not self.shards[lost]:
+            return None
+        worker = min(living, key=lambda worker: len(self.shards[worker]))
+        shards, self.shards[lost] = self.shards[lost], []
+        self.shards[worker] += shards
+        return worker, shards
+
+    def release(self, worker: int) -> list[int]:
+        """Take back what a lost worker held, and return the idle workers that are to lease now because of it."""
+        self.gone.add(worker)
+        self.idle.discard(worker)
+        if worker in self.held:
+            # The number alone is taken back: whoever leases it next gets the same samples.
+            self.returned.append(self.held.pop(worker))
+        # In the order of their numbers, so that a replay wakes the same ones.
+        return sorted(self.idle)[: len(self.returned)]
+
+    def restart(self) -> None:
+        """Take everything back: all workers, lost ones too, begin anew."""
+        # In the order in which they were leased, so that a run and its replay hand them out again alike.
+        self.returned += self.held.values()
+        self.held.clear()
+        self.idle.clear()
+        self.gone.clear()
+        self._assign_shards()
+
+    @property
+    def _handed_out(self) -> int:
+        """Batches that are held or done."""
+        return self.next - len(self.returned)
+
+    @property
+    def at_barrier(self) -> bool:
+        """Whether all workers have come to a barrier that has more batches behind it."""
+        # Nothing held: a barrier begins when every push before it is in.
+        return self.quota is not None and self._handed_out >= self.quota and not self.held and not self.finished
+
+    @property
+    def finished(self) -> bool:
+        """Whether every batch is done."""
+        return self.next >= len(self.batches) and not self.held and not self.returned
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the leases as plain values."""
+        return {
+            "next": self.next,
+            "held": dict(self.held),
+            "returned": list(self.returned),
+            "idle": sorted(self.idle),
+            "gone": sorted(self.gone),
+            "parts": {worker: list(shards) for worker, shards in self.shards.items()},
+            "drawn_from": {worker: list(shards) for worker, shards in self._drawn_from.items()},
+            "quota": self.quota,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.next = state["next"]
+        self.held = {int(worker): number for worker, number in state["held"].items()}
+        self.returned = list(state["returned"])
+        self.idle = set(state["idle"])
+        self.gone = set(state["gone"])
+        # The files' keys are older than the word: shards were called parts, and before there were any, were not stored.
+        self.shards = {int(worker): list(shards) for worker, shards in state.get("parts", {}).items()}
+        self._drawn_from = {int(worker): list(shards) for worker, shards in state.get("drawn_from", {}).items()}
+        self.quota = state.get("quota")

@@ -1,0 +1,106 @@
+"""Every batch is done once, whoever is lost, and nobody passes a barrier."""
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.loop.batches import Batches
+from runner.loop.leases import Leases
+
+
+@given(
+    moves=st.lists(st.tuples(st.sampled_from(["pull", "done", "lost"]), st.integers(0, 3)), max_size=80),
+    samples=st.integers(1, 30),
+    save_at=st.integers(0, 80),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_batch_is_done_once(moves: list[tuple[str, int]], samples: int, save_at: int):
+    batches = Batches(samples=samples, size=4, seed=0, epochs=2)
+    leases = Leases(batches)
+    done: Counter[int] = Counter()
+    for position, (move, worker) in enumerate(moves):
+        if position == save_at:
+            state = leases.state_dict()
+            leases = Leases(batches)
+            leases.load_state_dict(state)
+        if move == "pull" and worker not in leases.held:
+            batch = leases.lease(worker)
+            assert batch is None or leases.held[worker] == batch.number
+        elif move == "done" and worker in leases.held:
+            done[leases.done(worker).number] += 1
+        elif move == "lost":
+            leases.release(worker)
+            assert worker not in leases.held
+        places = [*leases.held.values(), *leases.returned, *done.elements(), *range(leases.next, len(batches))]
+        assert sorted(places) == list(range(len(batches)))
+        assert leases.finished == (len(done) == len(batches))
+    for worker in list(leases.held):
+        leases.release(worker)
+    while (batch := leases.lease(9)) is not None:
+        done[leases.done(9).number] += 1
+        assert batch.number in done
+    assert leases.finished
+    assert done == Counter(range(len(batches)))
+
+
+def test_returned_batches_go_first():
+    leases = Leases(Batches(samples=12, size=4, seed=0, epochs=1))
+    held = [leases.lease(worker) for worker in (0, 1)]
+    assert [batch and batch.number for batch in held] == [0, 1]
+    leases.release(0)
+    assert [leases.lease(worker) is not None and leases.held[worker] for worker in (2, 3)] == [0, 2]
+    assert leases.lease(4) is None
+    assert not leases.finished
+
+
+def test_lost_batches_return_in_order():
+    leases = Leases(Batches(samples=16, size=4, seed=0, epochs=1))
+    for worker in (0, 1, 2):
+        leases.lease(worker)
+    leases.release(0)
+    leases.release(1)
+    assert [batch.number for worker in (3, 4, 5) if (batch := leases.lease(worker))] == [0, 1, 3]
+
+
+def test_restart_takes_back_every_batch():
+    leases = Leases(Batches(samples=16, size=4, seed=0, epochs=1))
+    leases.lease(0)
+    leases.lease(1)
+    leases.release(0)
+    leases.restart()
+    assert (sorted(leases.returned), leases.held, leases.gone) == ([0, 1], {}, set())
+
+
+def test_no_barrier_after_the_last_batch():
+    leases = Leases(Batches(samples=8, size=4, seed=0, epochs=1))
+    for quota, last in ((1, False), (2, True)):
+        leases.quota = quota
+        assert leases.lease(0) is not None
+        assert leases.lease(1) is None
+        assert not leases.at_barrier, "a batch is still out"
+        leases.done(0)
+        assert (leases.at_barrier, leases.finished) == (not last, last)
+
+
+def test_a_state_is_a_copy():
+    leases = Leases(Batches(samples=12, size=4, seed=0, epochs=1))
+    leases.lease(0)
+    state = leases.state_dict()
+    leases.lease(1)
+    leases.release(0)
+    assert (state["next"], state["held"], state["returned"]) == (1, {0: 0}, [])
+
+
+def test_idle_workers_wake_for_returned_batches():
+    leases = Leases(Batches(samples=8, size=4, seed=0, epochs=1))
+    assert [leases.lease(worker) is None for worker in (0, 1, 3, 2)] == [False, False, True, True]
+    assert leases.release(0) == [2], "one batch came back; the smallest number asks first"
+    assert leases.release(3) == [2], "it is still there"
+
+
+def test_lost_workers_wake_nobody_with_nothing():
+    leases = Leases(Batches(samples=4, size=4, seed=0, epochs=1))
+    leases.lease(0)
+    leases.lease(1)
+    assert leases.release(2) == []

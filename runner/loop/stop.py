@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from runner.run_folder.summary_keys import INTERRUPTED
+
 
 class Stop(Exception):
     """Raised to end a run early.
@@ -30,5 +32,5 @@ class PeerLost(Stop):
     code = 3
 
     def __init__(self, message: str) -> None:
-        super().__init__("interrupted")
+        super().__init__(INTERRUPTED)
         self.message = message

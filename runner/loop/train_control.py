@@ -22,6 +22,7 @@ from runner.loop.executor import Executor, MetricsLogger, NullLogger, Observer
 from runner.loop.schedule import Rate, Schedule
 from runner.loop.stop import Stop
 from runner.run_folder import columns
+from runner.run_folder.summary_keys import COMPLETED, DIVERGED, INTERRUPTED
 
 CHECK_EVERY = 32
 """Updates between two looks at the loss, which a GPU may have computed some updates before."""
@@ -177,7 +178,7 @@ class TrainControl:
         loss, _, count = numbers
         # A GPU's sums are of some moment before: when they were infinite first would differ from run to run.
         if not math.isfinite(loss) and not totals.is_cuda:
-            raise Stop("diverged")
+            raise Stop(DIVERGED)
         if count:
             self._train_loss = loss / count
 
@@ -231,7 +232,7 @@ class TrainControl:
         if save or stop:
             self._checkpoint(executor)
         if stop:
-            raise Stop("interrupted")
+            raise Stop(INTERRUPTED)
         self.start()
 
     def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, executor: Executor) -> None:
@@ -258,13 +259,13 @@ class TrainControl:
         # Written before the loss is judged, so that a run that diverged shows where.
         self.logger.log(row, samples_per_second=self.samples_seen / self.train_wall if self.train_wall else None)
         if not math.isfinite(loss) or not all(map(math.isfinite, (*tested.values(), *objective.values()))):
-            raise Stop("diverged")
+            raise Stop(DIVERGED)
         for observer in self.observers:
             observer(row, weights, statistics, executor)
         # Judged by the loss in the row just written, so the row that reached the target is on the disk.
         if self.target_loss is not None and count and loss / count <= self.target_loss:
             self.epochs_to_target = self.epoch
-            raise Stop("completed")
+            raise Stop(COMPLETED)
 
     def _checkpoint(self, executor: Executor) -> None:
         assert self.folder is not None

@@ -10,9 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -70,20 +71,13 @@ def child_main(
     # Hydra set up logging in the process that spawned this one; here it has not run.
     log_to(folder)
 
-    def find_lost() -> list[tuple[int, str]]:
-        # The server asks for the first time when it has a link to each worker. Before that a run cannot do without any.
-        heartbeats.mark_joined()
-        found = []
-        while pipe is not None and pipe.poll():
-            found.append(pipe.recv())
-        return found
-
     def run() -> int:
         rendezvous = file_rendezvous(path, rank, world, cfg.cluster.timeout)
         # One writer: metrics, trace and checkpoints come from rank 0 alone.
         own_folder = folder if rank == 0 else None
+        find_lost, report_step = partial(_find_lost, heartbeats, pipe), partial(heartbeats.mark_step, rank)
         try:
-            return run_rank(cfg, own_folder, rendezvous, find_lost, lambda step: heartbeats.mark_step(rank, step))
+            return run_rank(cfg, own_folder, rendezvous, find_lost, report_step)
         except RuntimeError as error:
             if rank == 0 or not is_peers_fault(error):
                 raise
@@ -94,6 +88,21 @@ def child_main(
     code = run_guarded(run, folder, f"rank {rank}")
     # This must come before the process is gone, or the supervisor would report a finished rank as a dead one.
     heartbeats.mark_finished(rank)
+    _exit_at_once(code)
+
+
+def _find_lost(heartbeats: Heartbeats, pipe: Connection | None) -> list[tuple[int, str]]:
+    """Return what the supervisor has told of lost workers since the last call; see `FindLost`."""
+    # The server asks for the first time when it has a link to each worker. Before that a run cannot do without any.
+    heartbeats.mark_joined()
+    found = []
+    while pipe is not None and pipe.poll():
+        found.append(pipe.recv())
+    return found
+
+
+def _exit_at_once(code: int) -> NoReturn:
+    """End this process, with what was logged and printed written out."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

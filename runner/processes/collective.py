@@ -26,6 +26,7 @@ from runner.loop.train_control import CHECK_EVERY, TrainControl
 from runner.processes.async_collective import AsyncCollective, PendingCollective
 from runner.processes.rendezvous import Rendezvous
 from runner.processes.synchronous import SynchronousProcess
+from runner.run_folder.summary_keys import DIVERGED, INTERRUPTED
 from runner.run_folder.timeline import Timeline
 
 FLAGS = 2
@@ -150,7 +151,7 @@ class ProcessCollective(SynchronousProcess):
             return None
         # One row, already summed, of a mean; a row for each rank of a gather.
         stopping, infinite = vectors[:, -FLAGS:].sum(0).tolist()
-        return "diverged" if infinite else "interrupted" if stopping else None
+        return DIVERGED if infinite else INTERRUPTED if stopping else None
 
     def _gather(self) -> Tensor:
         # All ranks must enter these collectives, and in this order, so each rank gathers although only rank 0 needs it.

@@ -33,6 +33,7 @@ from runner.loop.train_control import CHECK_EVERY, TrainControl, synchronize
 from runner.processes.p2p_channel import P2PChannel, Received, gather_bytes
 from runner.processes.rendezvous import Rendezvous
 from runner.processes.synchronous import SynchronousProcess
+from runner.run_folder.summary_keys import INTERRUPTED
 from runner.run_folder.timeline import Timeline
 
 
@@ -117,7 +118,7 @@ class ProcessPipeline(SynchronousProcess):
             self.control.pause()
             self._gather()
             raise
-        return "interrupted" if self.stop else None
+        return INTERRUPTED if self.stop else None
 
     def _features(self, batch: Batch) -> Features:
         """Return what goes into the module, and learn whether this iteration is the last before a stop."""

@@ -17,6 +17,7 @@ from runner.processes.child import RunRank
 from runner.processes.supervision import ProcessSupervisor
 from runner.run_folder.contents import SUMMARY, has_checkpoints, read_summary
 from runner.run_folder.jsonl import write_document
+from runner.run_folder.summary_keys import INTERRUPTED, RUNNING, STATUS
 
 log = logging.getLogger("dcrun")
 
@@ -63,5 +64,5 @@ def _mark_interrupted(folder: Path, fault: str) -> None:
     """Write into the summary why the run ended, if rank 0 could not do so itself."""
     summary = read_summary(folder)
     # Any other status is rank 0's own word on how the run ended, and stands.
-    if summary.get("status") in ("running", "interrupted"):
-        write_document(folder / SUMMARY, {**summary, "status": "interrupted", "error": fault})
+    if summary.get(STATUS) in (RUNNING, INTERRUPTED):
+        write_document(folder / SUMMARY, {**summary, STATUS: INTERRUPTED, "error": fault})

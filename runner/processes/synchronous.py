@@ -17,6 +17,7 @@ from runner.loop.stop import PeerLost, Stop
 from runner.loop.train_control import TrainControl, synchronize
 from runner.processes.links import is_peers_fault, reason
 from runner.processes.rendezvous import Rendezvous
+from runner.run_folder.summary_keys import INTERRUPTED
 from runner.run_folder.timeline import Timeline
 
 GO_ON, STOP = "go on", "stop"
@@ -76,7 +77,7 @@ class SynchronousProcess(Executor):
             finished = self.step == len(self.batches)
             # All ranks come to the same answer here: they count epochs alike, and they agreed on a stop in the step.
             if finished or stop or self.control.evaluation_due():
-                self._evaluate(finished, stop == "interrupted")
+                self._evaluate(finished, stop == INTERRUPTED)
             if stop and not finished:
                 raise Stop(stop)
         self.control.pause()
@@ -117,7 +118,7 @@ class SynchronousProcess(Executor):
             self.control.skip_evaluation()
             self.rendezvous.store.wait([key])
             if self.rendezvous.store.get(key) != GO_ON.encode():
-                raise Stop("interrupted")
+                raise Stop(INTERRUPTED)
         self.control.start()
 
     def _evaluate_gathered(self, finished: bool, stop: bool) -> None:

@@ -15,6 +15,7 @@ from runner.report.published import Cell, Exhibit
 from runner.report.run import Run, finite
 from runner.report.search_results import Search, Tried, searches
 from runner.report.settings import averaged, by_seed, one_per_seed, setting, shown
+from runner.run_folder.summary_keys import COMPLETED
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
         for own, names in values.items():
             where = "" if len(set(names)) == len(cells) else f" ({'; '.join(dict.fromkeys(names))})"
             lines.append(f"{key}={own} instead of {shown(paper)}{where}")
-    statuses = {m: run.status for m, c in cells.items() for run in c.runs if run.status != "completed"}
+    statuses = {m: run.status for m, c in cells.items() for run in c.runs if run.status != COMPLETED}
     lines += [f"{name}: a run is {status}" for name, status in statuses.items()]
     return lines
 

@@ -4,14 +4,15 @@ import re
 
 from runner.report.run import Run, finite
 from runner.run_folder import columns
+from runner.run_folder.summary_keys import BEST_TEST_ERROR, FINAL_TEST_ERROR
 
 _EARLY = re.compile(r"early_(\w+)\(([\w.]+)\)")
 _TO_REACH = re.compile(r"(epochs|seconds)_to\((?:(\w+),)?([\d.]+(?:e-?\d+)?)\)")
 
 # Name and digits of what is shown often; others are shown under their own name with four significant digits.
 _SHOWN = {
-    "final_test_error": ("test error, %", 2),
-    "best_test_error": ("best test error, %", 2),
+    FINAL_TEST_ERROR: ("test error, %", 2),
+    BEST_TEST_ERROR: ("best test error, %", 2),
     "final_train_error": ("training error, %", 2),
     "final_train_loss": ("training loss", 4),
     "final_accuracy": ("validation accuracy", 4),

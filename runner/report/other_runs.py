@@ -10,6 +10,7 @@ from runner.report.curves import Figure, Panel, mean_curve
 from runner.report.run import Run
 from runner.report.settings import GROUPS, averaged, by_seed, differing, label, one_per_seed, setting, shown
 from runner.run_folder import columns
+from runner.run_folder.summary_keys import BEST_TEST_ERROR, FINAL_TEST_ERROR, STATUS
 
 _CURVES = 12
 _FAMILY = (*(group for group in GROUPS if group != "algorithm"), "schedule.kind", "run.epochs", "run.batch_size")
@@ -62,8 +63,8 @@ def _row(group: Sequence[Run], inside: Sequence[str]) -> dict[str, str]:
         "name": label(group[0], ()),
         "apart": ", ".join(f"{key}={shown(own[key])}" for key in inside if key in own),
         "seeds": ", ".join(map(str, sorted(seed for seed in seeds if seed is not None))),
-        "status": ", ".join([*told, *left_out]),
-        **{key: _mean(runs, key) for key in ("epochs", "final_test_error", "best_test_error", "seconds")},
+        STATUS: ", ".join([*told, *left_out]),
+        **{key: _mean(runs, key) for key in ("epochs", FINAL_TEST_ERROR, BEST_TEST_ERROR, "seconds")},
         "clock": str(runs[0].summary.get("clock") or ""),
     }
 

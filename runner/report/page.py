@@ -19,20 +19,21 @@ from runner.report.published import Exhibit
 from runner.report.run import Run, finite
 from runner.report.settings import by_seed, differing, label, setting, shown
 from runner.run_folder.columns import EPOCH, SAMPLES, SECONDS, TEST_ERROR, TRAIN_ERROR, TRAIN_LOSS, UPDATES
+from runner.run_folder.summary_keys import BEST_TEST_ERROR, COMPLETED, FINAL_TEST_ERROR, STATUS
 
-_COLUMNS = ("name", "status", "algorithm", "model", "dataset", "workers", "seed", "epochs", "final_test_error",
-            "best_test_error", "final_train_loss", "seconds", "samples_per_second")  # fmt: skip
+_COLUMNS = ("name", STATUS, "algorithm", "model", "dataset", "workers", "seed", "epochs", FINAL_TEST_ERROR,
+            BEST_TEST_ERROR, "final_train_loss", "seconds", "samples_per_second")  # fmt: skip
 # What a run that has not ended says only in its metrics.
-_FROM_ROWS = {"epochs": "final_epoch", "final_test_error": "final_test_error", "best_test_error": "lowest_test_error",
+_FROM_ROWS = {"epochs": "final_epoch", FINAL_TEST_ERROR: FINAL_TEST_ERROR, BEST_TEST_ERROR: "lowest_test_error",
               "final_train_loss": "final_train_loss", "seconds": "final_seconds"}  # fmt: skip
-_WITHOUT = {"completed": "not reached"}  # a run that went to its end and has no such number
+_WITHOUT = {COMPLETED: "not reached"}  # a run that went to its end and has no such number
 _OWN_KEYS = 14
-_SEARCHED_BY = "best_test_error"
+_SEARCHED_BY = BEST_TEST_ERROR
 _POINTS = 400
 _AXES = (EPOCH, SECONDS, UPDATES, SAMPLES)
 _WORDS = {
-    "final_test_error": "test error, %",
-    "best_test_error": "best test error, %",
+    FINAL_TEST_ERROR: "test error, %",
+    BEST_TEST_ERROR: "best test error, %",
     "workers": "M",
     "samples_per_second": "samples/s",
     EPOCH: "effective passes",
@@ -189,7 +190,7 @@ def _run(run: Run, apart: Sequence[str], own: Sequence[str]) -> dict[str, Any]:
 def _field(run: Run, key: str) -> Any:
     if key == "name":
         return run.name
-    if key == "status":
+    if key == STATUS:
         return run.status
     value = run.value(key)
     if value is None and key in _FROM_ROWS:

@@ -31,6 +31,7 @@ from typing import Any
 import yaml
 
 from runner.run_folder.columns import EPOCH, TEST_ERROR
+from runner.run_folder.summary_keys import FINAL_TEST_ERROR
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "conf" / "experiment"
 KINDS = ("table", "grid", "curves", "layers")
@@ -158,7 +159,7 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
         given["title"],
         str(given["source"]),
         kind,
-        given.get("metric", "final_test_error"),
+        given.get("metric", FINAL_TEST_ERROR),
         given.get("match", {}),
         given.get("setting", {}),
         list(rows),

@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from runner.run_folder.summary_keys import ENDED, STATUS
+
 SPANS = 240
 """How many spans of a run's timeline are shown: the whole timeline of a long run is far too long for a page."""
 
@@ -41,13 +43,13 @@ class Run:
     @property
     def status(self) -> str:
         """How the run ended, or 'running'; 'broken' if its summary cannot be read."""
-        status = self.summary.get("status")
+        status = self.summary.get(STATUS)
         return status if isinstance(status, str) else "broken"
 
     @property
     def ended(self) -> bool:
         """Whether the run went as far as it could: a stopped or running one has measured nothing yet."""
-        return self.status in ("completed", "diverged")
+        return self.status in ENDED
 
     @property
     def seed(self) -> int | None:

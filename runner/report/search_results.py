@@ -10,6 +10,7 @@ from typing import Any
 from runner.report import metrics
 from runner.report.run import Run, finite
 from runner.report.settings import by_seed, label, one_per_seed, setting, shown
+from runner.run_folder.summary_keys import BEST_TEST_ERROR
 
 _SEARCHED = ("algorithm.", "schedule.")
 _LEAST = 3  # settings that make a search
@@ -85,7 +86,7 @@ def searches(tried: Sequence[Tried], metric: str) -> list[Search]:
     return [_search(group, sign) for group in groups.values() if len(group) > 1]
 
 
-def among(runs: Sequence[Run], metric: str = "best_test_error") -> list[tuple[str, Search]]:
+def among(runs: Sequence[Run], metric: str = BEST_TEST_ERROR) -> list[tuple[str, Search]]:
     """Find searches among runs: those that differ in numbers of the method and the schedule, and in the seed alone.
 
     Returns:

@@ -11,9 +11,19 @@ from rich.text import Text
 
 from runner.run_folder import columns
 from runner.run_folder.contents import has_checkpoints
+from runner.run_folder.summary_keys import (
+    BEST_TEST_ERROR,
+    COMPLETED,
+    DIVERGED,
+    FAILED,
+    FINAL_TEST_ERROR,
+    INTERRUPTED,
+    RUNNING,
+    STATUS,
+)
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_COLORS = {"completed": "green", "diverged": "red", "failed": "red", "interrupted": "yellow", "running": "yellow"}
+_COLORS = {COMPLETED: "green", DIVERGED: "red", FAILED: "red", INTERRUPTED: "yellow", RUNNING: "yellow"}
 
 
 def seconds_unit(virtual: bool) -> str:
@@ -71,9 +81,9 @@ def show_result(
         lr: `schedule.lr` of the run, for the hint of a diverged one.
         curve: test errors of all evaluations in percent, drawn as a small curve.
     """
-    status = str(summary.get("status"))
+    status = str(summary.get(STATUS))
     unit = seconds_unit(summary.get("clock") == "virtual")
-    best, final = (_cell(summary.get(key), ".2f", 0) for key in ("best_test_error", "final_test_error"))
+    best, final = (_cell(summary.get(key), ".2f", 0) for key in (BEST_TEST_ERROR, FINAL_TEST_ERROR))
     rows = {
         "algorithm": str(summary.get("algorithm")),
         "model": str(summary.get("model")),
@@ -150,12 +160,12 @@ def duration(seconds: float) -> str:
 
 
 def _hint(status: str, summary: Mapping[str, Any], folder: Path, lr: float | None) -> str:
-    if status == "diverged":
+    if status == DIVERGED:
         now = "" if lr is None else f" (it is {lr:g})"
         return f"The loss is infinite or NaN: try a smaller schedule.lr{now}, or a warm-up: schedule.warmup_epochs=5"
-    if status == "interrupted":
+    if status == INTERRUPTED:
         return f"Continue with: dcrun run.resume={folder}" if has_checkpoints(folder) else ""
-    return str(summary.get("error") or "") if status == "failed" else ""
+    return str(summary.get("error") or "") if status == FAILED else ""
 
 
 def _fit(parts: list[tuple[int, str]], width: int | None) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from runner.config.errors import InputError
 from runner.run_folder.contents import SUMMARY, read_summary
+from runner.run_folder.summary_keys import STATUS
 
 log = logging.getLogger("dcrun")
 
@@ -133,6 +134,6 @@ def discard(folder: Path, existing: Path) -> None:
 
 def _status(folder: Path) -> str:
     try:
-        return str(read_summary(folder)["status"])
+        return str(read_summary(folder)[STATUS])
     except (OSError, ValueError, KeyError):
         return "its summary.json cannot be read"

@@ -13,6 +13,7 @@ from runner.config.old_names import rename_targets
 from runner.config.schema import Config
 from runner.run_folder import folders
 from runner.run_folder.contents import CONFIG, has_checkpoints, read_summary
+from runner.run_folder.summary_keys import ENDED, INTERRUPTED, RUNNING, STATUS
 
 log = logging.getLogger("dcrun")
 
@@ -141,9 +142,9 @@ class EarlierRuns:
         same = [folder for folder, other in self._runs if other == identity]
         # A finished run first, however old: nothing is left to do then.
         for folder in same:
-            if _status(folder) in ("completed", "diverged"):
+            if _status(folder) in ENDED:
                 return folder, True
-        stopped = (folder for folder in same if _status(folder) in ("interrupted", "running"))
+        stopped = (folder for folder in same if _status(folder) in (INTERRUPTED, RUNNING))
         return next(((folder, False) for folder in stopped if _can_continue(folder)), None)
 
 
@@ -178,7 +179,7 @@ def _can_continue(folder: Path) -> bool:
 
 def _status(folder: Path) -> str | None:
     try:
-        return read_summary(folder).get("status")
+        return read_summary(folder).get(STATUS)
     except (OSError, ValueError) as exc:  # a damaged folder elsewhere must not stop a sweep
         log.info("%s cannot be read, and is not counted as an earlier run: %s", folder, exc)
         return None

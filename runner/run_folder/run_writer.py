@@ -18,13 +18,23 @@ from runner.run_folder.console import show_result
 from runner.run_folder.contents import METRICS, SUMMARY
 from runner.run_folder.jsonl import read_lines, to_jsonable, to_line, truncate_lines, write_document
 from runner.run_folder.progress import Live, Progress
+from runner.run_folder.summary_keys import (
+    BEST_TEST_ERROR,
+    COMPLETED,
+    DIVERGED,
+    FAILED,
+    FINAL_TEST_ERROR,
+    INTERRUPTED,
+    RUNNING,
+    STATUS,
+)
 from runner.run_folder.wandb_run import WandbRun
 
-STATUSES = ("running", "completed", "diverged", "interrupted", "failed")
+STATUSES = (RUNNING, COMPLETED, DIVERGED, INTERRUPTED, FAILED)
 # Every summary has all of these keys, with null if a run has no such value, so reports need not ask for a key. `clock`
 # is 'virtual' or 'measured', and says what `seconds` are.
 SUMMARY_KEYS = (
-    "status",
+    STATUS,
     "algorithm",
     "model",
     "dataset",
@@ -35,8 +45,8 @@ SUMMARY_KEYS = (
     "samples",
     "updates",
     "parameters",
-    "best_test_error",
-    "final_test_error",
+    BEST_TEST_ERROR,
+    FINAL_TEST_ERROR,
     "final_train_loss",
     "seconds",
     "clock",
@@ -100,7 +110,7 @@ class RunWriter:
         # A second Ctrl-C or an exit leaves what was written, and an earlier checkpoint can still be resumed: such a run
         # counts as interrupted.
         # Whatever stopped it, the summary must not go on saying that the run is running.
-        status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        status = INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else FAILED
         lines = str(error).splitlines()
         reason = "the run ended without a result" if error is None else ": ".join([type(error).__name__, *lines[:1]])
         self.finish(status, error=reason)
@@ -127,7 +137,7 @@ class RunWriter:
         truncate_lines(path, 0 if resumed is None else resumed["rows"])
         # After the cut, so that curve, best error and the display begin with the rows that count.
         self.rows = read_lines(path)
-        self.summary |= to_jsonable({**summary, "status": "running"})
+        self.summary |= to_jsonable({**summary, STATUS: RUNNING})
         write_document(self.folder / SUMMARY, self.summary)
         self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
         self.display.start(self.rows[-1][columns.EPOCH] if self.rows else 0.0)
@@ -187,13 +197,13 @@ class RunWriter:
             self._metrics.close()
             self._metrics = None
         self.summary |= to_jsonable(
-            {**self._from_rows(), "wall_seconds": self.wall_seconds(), **summary, "status": status}
+            {**self._from_rows(), "wall_seconds": self.wall_seconds(), **summary, STATUS: status}
         )
         try:
             write_document(self.folder / SUMMARY, self.summary)
         finally:
             if self._wandb is not None:
-                self._wandb.finish(self.summary, failed=status != "completed")
+                self._wandb.finish(self.summary, failed=status != COMPLETED)
         lr = (self.cfg.get("schedule") or {}).get("lr")
         curve = [row.get(columns.TEST_ERROR) for row in self.rows]
         show_result(self.display.console, self.summary, self.folder, lr=lr, curve=curve)
@@ -220,7 +230,7 @@ class RunWriter:
         return {
             **{key: last.get(key) for key in (columns.SAMPLES, columns.UPDATES, columns.SECONDS)},
             "epochs": last.get(columns.EPOCH),
-            "best_test_error": min(errors, default=None),
-            "final_test_error": last.get(columns.TEST_ERROR),
+            BEST_TEST_ERROR: min(errors, default=None),
+            FINAL_TEST_ERROR: last.get(columns.TEST_ERROR),
             "final_train_loss": last.get(columns.TRAIN_LOSS),
         }

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.run_folder.contents import read_summary
+from runner.run_folder.summary_keys import BEST_TEST_ERROR, FAILED, FINAL_TEST_ERROR, STATUS
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
     for job in jobs:
         summary = job.summary()
         # A job that only prints an answer (run.estimate) leaves no summary, and has not failed.
-        status = str(summary.get("status", "failed" if job.code else "-"))
+        status = str(summary.get(STATUS, FAILED if job.code else "-"))
         table.add_row(
             str(job.number),
             Text(" ".join(o for o in job.overrides if o in varying) or job.label),
             status if job.code == 0 else f"{status}, {job.ending}",
-            *(_number(summary.get(key)) for key in ("final_test_error", "best_test_error", "seconds")),
+            *(_number(summary.get(key)) for key in (FINAL_TEST_ERROR, BEST_TEST_ERROR, "seconds")),
         )
     _console().print(table)
 

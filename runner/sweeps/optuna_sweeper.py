@@ -26,6 +26,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from runner.run_folder import folders
+from runner.run_folder.summary_keys import DIVERGED, STATUS
 from runner.sweeps.job import Job
 from runner.sweeps.search_space import OBJECTIVES, Point, Space, spaces
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher
@@ -184,7 +185,7 @@ class OptunaSweeper(Sweeper):
             summary = job.summary()
             value = summary.get(self.metric)
             # A diverged run may have had a good error before, or have ended soon: that must not make it look good.
-            values.append(self.worst if value is None or summary.get("status") == "diverged" else value)
+            values.append(self.worst if value is None or summary.get(STATUS) == DIVERGED else value)
         return statistics.fmean(values)
 
 

@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
 
 from runner.config.errors import InputError
+from runner.run_folder.summary_keys import BEST_TEST_ERROR, FINAL_TEST_ERROR
 from runner.sweeps import experiment_sweeper
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 SWEEPER = "runner.sweeps.optuna_sweeper.OptunaSweeper"
 SAMPLERS = ("tpe", "random", "grid")
 OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
-    "best_test_error": "minimize",
-    "final_test_error": "minimize",
+    BEST_TEST_ERROR: "minimize",
+    FINAL_TEST_ERROR: "minimize",
     "final_train_loss": "minimize",
     "epochs_to_target": "minimize",
     "seconds": "minimize",

@@ -23,6 +23,7 @@ from rich.console import Console
 from runner.config.old_names import rename_targets
 from runner.run_folder.console import show_result
 from runner.run_folder.contents import read_metrics, read_summary
+from runner.run_folder.summary_keys import ENDED, STATUS
 from runner.train import executors, ranks, replay
 from runner.train.build import build_run
 from runner.train.preview import preview
@@ -62,7 +63,7 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
 def _completed(cfg: DictConfig, folder: Path) -> bool:
     """Show the result of a run that has already come to its end."""
     summary = read_summary(folder)
-    if summary.get("status") not in ("completed", "diverged"):
+    if summary.get(STATUS) not in ENDED:
         return False
     curve = [row.get("test_error") for row in read_metrics(folder)]
     show_result(Console(), summary, folder, lr=cfg.schedule.lr, curve=curve)

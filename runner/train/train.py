@@ -20,6 +20,7 @@ from runner.processes.spawn import resume_hint
 from runner.run_folder import checkpoint, folders, machine
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.run_writer import RunWriter
+from runner.run_folder.summary_keys import COMPLETED, INTERRUPTED
 from runner.train.components import RunComponents
 
 log = logging.getLogger("dcrun")
@@ -69,7 +70,7 @@ def train(
         writer.start(_facts(components), None if saved is None else saved["tracker"])
         # The first flush cuts `timeline.jsonl` back to the lines that the checkpoint knew.
         executor.timeline.flush(folder)
-        status, code, error = "completed", 0, {}
+        status, code, error = COMPLETED, 0, {}
         try:
             executor.run()
         except Stop as reason:
@@ -78,7 +79,7 @@ def train(
             status, code, error = reason.status, reason.code, _said(reason, folder, watched)
         writer.finish(status, **_results(components, control, executor, folder), **error)
     # If another rank was asked to stop, it was by SIGTERM: ranks other than 0 catch no other signal.
-    return code or (stop.exit_code or 128 + signal.SIGTERM if status == "interrupted" else 0)
+    return code or (stop.exit_code or 128 + signal.SIGTERM if status == INTERRUPTED else 0)
 
 
 def _writer(components: RunComponents, folder: Path, virtual: bool) -> RunWriter:

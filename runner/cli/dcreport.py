@@ -68,6 +68,7 @@ def _report(args: argparse.Namespace) -> None:
         written = pages.write(args.results, folder, figures, runs, found, Notes(args.notes))
         print(f"{len(runs)} runs -> {args.results}, {len(written)} pages in {folder}")
         return
+    # Plotly and the templates, without which an archive is written.
     from runner.report import page
 
     first: Path = args.paths[0]
@@ -76,6 +77,7 @@ def _report(args: argparse.Namespace) -> None:
     (out / "report.html").write_text(page.render(runs, found, args.title or "Runs"), encoding="utf-8")
     print(f"{len(runs)} runs -> {out / 'report.html'}")
     if args.out is not None:
+        # Matplotlib again, for the figures beside the Markdown.
         from runner.report import markdown
         from runner.report.notes import Notes
 

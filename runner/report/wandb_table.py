@@ -53,6 +53,7 @@ def write(config: DictConfig, sweep: Path, folders: Iterable[Path]) -> Path | No
             name=f"{experiment} {config.scale}",
             config={"experiment": experiment, "scale": config.scale},
         )
+        # Loaded by `begin` already; at the top it would slow down every command, with and without wandb.
         import wandb
 
         run.log({name: wandb.Table(columns=list(columns), data=rows) for name, (columns, rows) in tables.items()})
@@ -80,6 +81,7 @@ def evaluated(experiment: str, outputs: Path, folders: set[Path]) -> dict[str, t
     Raises:
         InputError: an archive of runs below `outputs` cannot be read.
     """
+    # SciPy, which judges claims, takes over a second to import, and `dcrun` imports this module for every command.
     from runner.report import evidence, provenance, published
     from runner.report.collect import collect
 

@@ -81,6 +81,7 @@ class OptunaSweeper(Sweeper):
         Args:
             arguments: the overrides that the user typed, without Hydra's own.
         """
+        # In functions, here and below: Optuna is an optional package, and `register` runs without it.
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
@@ -103,7 +104,7 @@ class OptunaSweeper(Sweeper):
         return []
 
     def _search(self, space: Space, name: str, storage: "BaseStorage") -> dict[str, Any]:
-        import optuna
+        import optuna  # an optional package
 
         study = optuna.create_study(storage=storage, study_name=name, direction=self.direction, sampler=self._sampler())
         # A grid's points are queued; `ask` then hands them out in this order.
@@ -133,7 +134,7 @@ class OptunaSweeper(Sweeper):
         }
 
     def _sampler(self) -> "BaseSampler":
-        from optuna.samplers import RandomSampler, TPESampler
+        from optuna.samplers import RandomSampler, TPESampler  # an optional package
 
         return TPESampler(seed=self.seed) if self.sampler == "tpe" else RandomSampler(seed=self.seed)
 
@@ -195,7 +196,7 @@ def register() -> None:
 
 
 def _tell(study: "Study", trial: Any, value: float | None) -> None:
-    from optuna.trial import TrialState
+    from optuna.trial import TrialState  # an optional package
 
     if value is None:
         study.tell(trial, state=TrialState.FAIL)

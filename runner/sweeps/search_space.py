@@ -78,6 +78,7 @@ class Space:
 
     def distributions(self) -> "dict[str, BaseDistribution]":
         """Return the space as Optuna's distributions."""
+        # Optuna is an optional package; the command reads and checks search spaces without it.
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         spaces: dict[str, BaseDistribution] = {key: CategoricalDistribution(v) for key, v in self.choices.items()}

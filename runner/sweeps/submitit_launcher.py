@@ -63,6 +63,7 @@ class Task:
 
     def checkpoint(self) -> "DelayedSubmission":
         """Return how to continue; submitit calls this when the job is about to lose its machine."""
+        # In functions, here and below: submitit is an optional package, and `register` runs without it.
         from submitit.helpers import DelayedSubmission
 
         self._stop()
@@ -140,7 +141,7 @@ class SubmititLauncher(FreshProcessLauncher):
 
     def _ended(self, plan: PlannedJob, submitted: Any) -> Job | None:
         """Wait for a job to end; return None if it was withdrawn because the experiment's first has wrong input."""
-        from submitit.core.utils import FailedJobError, UncompletedJobError
+        from submitit.core.utils import FailedJobError, UncompletedJobError  # an optional package
 
         try:
             code = submitted.result()
@@ -196,8 +197,8 @@ def check(config: DictConfig) -> None:
 
 
 def _executor(folder: Path, cluster: str, timeouts: int, parameters: Mapping[str, Any], n_jobs: int) -> "AutoExecutor":
-    import cloudpickle
-    import submitit
+    import cloudpickle  # comes with submitit
+    import submitit  # an optional package
 
     # Send these modules as code, not as names to import: the process that submitit starts for a job searches its
     # current folder first and does not know the folders of an installed dcrun.

@@ -135,7 +135,7 @@ def test_failing_build_leaves_nothing(source: Path):
     assert not list((source.parent / "cache").glob("*.safetensors"))
 
 
-def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_cache_folders_in_order_of_preference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file = tmp_path / "x.tar"
     file.touch()
     monkeypatch.setenv("DCRUN_CACHE", "/chosen")

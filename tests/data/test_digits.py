@@ -29,7 +29,7 @@ def test_fixed_for_ever():
     assert Digits().fingerprint == "8daa6911e2f0582b176f613332566b6a2bb34a94f37b17afbe87d4634165620e"
 
 
-def test_limits():
+def test_limits_keep_classes_balanced():
     data = Digits(limit_train=100, limit_test=20)
     assert torch.bincount(data.train.targets).tolist() == [10] * 10
     assert torch.bincount(data.test.targets).tolist() == [2] * 10

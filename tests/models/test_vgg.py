@@ -21,7 +21,7 @@ def test_its_convolutions_are_torchvisions():
         torch.testing.assert_close(net(inputs), classifier(theirs(inputs).flatten(1)))
 
 
-def test_blocks():
+def test_names_of_blocks_and_weights():
     with torch.device("meta"):
         net = VGG(shape=(3, 32, 32), classes=10, depth=16)
     assert net.block_names[:5] == ("conv1", "conv2", "pool1", "conv3", "conv4")

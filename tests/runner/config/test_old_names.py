@@ -61,7 +61,7 @@ def test_read_only_hydra_section_is_renamed():
     assert cfg.hydra.launcher == {"_target_": "runner.sweeps.subprocess_launcher.FreshProcessLauncher", "n_jobs": 2}
 
 
-def test_run_under_an_old_name_counts_as_the_same(tmp_path: Path):
+def test_run_under_old_name_is_found(tmp_path: Path):
     recorded = OmegaConf.merge(OmegaConf.create(RECORDED), {"run": {"epochs": 1}})
     OmegaConf.save(recorded, tmp_path / "config.yaml")
     today = _stored_identity(tmp_path / "config.yaml")

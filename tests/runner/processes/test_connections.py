@@ -73,7 +73,7 @@ def read(raw: Tensor, sizes: dict[str, int]) -> MessageBuffer:
     return buffer
 
 
-def test_a_batch_goes_down_and_its_push_comes_up():
+def test_batch_is_answered_by_its_push():
     found, wires = made()
     found[1].send_batch((BATCH, 7, 3), {"w": torch.tensor([1.0, 2.0])}, 4.5)
     [raw] = wires[1].sent

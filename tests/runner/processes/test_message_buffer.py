@@ -5,7 +5,7 @@ from runner.processes.message_buffer import BATCH, STOP, MessageBuffer
 FIELDS = {"g": 5, "w": 3}
 
 
-def test_all_is_one_buffer_and_arrives_as_it_was_sent():
+def test_message_arrives_as_it_was_sent():
     sent, received = MessageBuffer(FIELDS), MessageBuffer(FIELDS)
     sent.header[0], sent.header[1] = STOP, 2**40 + 1
     sent.numbers[:3] = torch.tensor([0.1, 2.0, 3.0], dtype=torch.float64)
@@ -23,7 +23,7 @@ def test_the_buffer_is_as_long_as_its_content():
     assert MessageBuffer(FIELDS).raw.dtype == torch.uint8
 
 
-def test_a_message_may_lack_fields_and_may_be_double():
+def test_missing_fields_are_zero_and_float64_fits():
     buffer = MessageBuffer(FIELDS)
     buffer.fill({"w": torch.ones(3, dtype=torch.float64)})
     assert buffer.tensors["w"].tolist() == [1.0, 1.0, 1.0]

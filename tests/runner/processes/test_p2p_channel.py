@@ -47,7 +47,7 @@ def _play(rank: int, path: str, found: Any) -> None:
     dist.destroy_process_group()
 
 
-def test_what_arrives_is_what_was_sent_in_its_layout(tmp_path: Path):
+def test_received_tensor_keeps_values_and_layout(tmp_path: Path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["runner.train.ranks"])
     found = context.Queue()

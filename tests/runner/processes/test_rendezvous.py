@@ -27,7 +27,7 @@ from runner.processes.rendezvous import (
         ("cpu", 2, None, "gloo"),
     ],
 )
-def test_ranks_with_a_gpu_of_their_own_use_nccl(
+def test_ranks_with_own_gpus_use_nccl(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, here: str | None, backend: str
 ):
     made: list[tuple[str, int, int]] = []

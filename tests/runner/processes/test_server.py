@@ -246,7 +246,7 @@ def test_the_last_lost_worker_ends_the_run(how: str, tmp_path: Path):
     assert stage.server.workers_lost == 2
 
 
-def test_what_a_lost_worker_still_sends_is_not_taken(tmp_path: Path):
+def test_late_push_of_lost_worker_is_dropped(tmp_path: Path):
     stage = Stage(tmp_path, "algorithm=asgd", "run.epochs=0.25", start=1.0, workers=2)
     for worker in (0, 1):
         stage.pulled(worker)

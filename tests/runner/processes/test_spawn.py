@@ -157,7 +157,7 @@ def test_a_signal_saves_and_stops(algorithm: str, number: signal.Signals, code: 
     assert int(newest.stem.split("-")[1]) == summary["updates"]
 
 
-def test_any_rank_asked_to_stop_has_rank_0_save(tmp_path: Path):
+def test_rank_0_saves_when_any_rank_stops(tmp_path: Path):
     """At an evaluation too, at which no checkpoint would be due for long."""
     thread = when(lambda: rows(tmp_path) > 1, lambda: kill("worker 1", signal.SIGTERM))
     overrides = ("algorithm=ssgd", *RUN, "run.epochs=200", "run.eval_every=0.01", "run.checkpoint_every=200")

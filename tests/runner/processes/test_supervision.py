@@ -126,7 +126,7 @@ def test_a_silent_worker_is_killed_in_time(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("server", [True, False])
-def test_before_all_have_joined_one_loss_ends_the_run(monkeypatch: pytest.MonkeyPatch, server: bool):
+def test_loss_before_all_joined_ends_run(monkeypatch: pytest.MonkeyPatch, server: bool):
     run = Run(monkeypatch, server=server)
     code, fault = run.watch(run.end(1, -9))
     assert code == DEAD_PEER
@@ -136,7 +136,7 @@ def test_before_all_have_joined_one_loss_ends_the_run(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("code", [1, 2])
-def test_a_rank_that_refused_its_input_has_said_so(monkeypatch: pytest.MonkeyPatch, code: int):
+def test_refused_input_is_no_fault(monkeypatch: pytest.MonkeyPatch, code: int):
     run = Run(monkeypatch, server=False)
     assert run.watch(run.end(1, code)) == (code, None)
 

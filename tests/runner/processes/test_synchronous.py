@@ -140,7 +140,7 @@ def test_all_ranks_stop_after_the_same_step(tmp_path: Path, status: str, asked: 
     assert (rank.step, rank.noted.log[2]) == (1, ([3.0] * 3, False, asked))
 
 
-def test_a_stop_in_the_last_step_is_the_end(tmp_path: Path):
+def test_stop_in_last_step_completes_run(tmp_path: Path):
     rank = Rank(at(tmp_path, 0), lambda step: "interrupted" if step == STEPS - 1 else None)
     rank.run()
     assert rank.noted.log[-3] == ([6.0] * 3, True, True)

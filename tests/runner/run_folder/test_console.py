@@ -106,7 +106,7 @@ def test_hints_after_divergence_and_interruption(tmp_path: Path, monkeypatch: py
     assert "dcrun run.resume=outputs/a" in written(target)
 
 
-def test_small_forms():
+def test_durations_and_sparklines():
     assert [duration(seconds) for seconds in (7, 754, 3723)] == ["0:07", "12:34", "1:02:03"]
     assert sparkline([100, 50, 0]) == "█▅▁"
     assert sparkline([float("nan"), 3.0, None]) == ""

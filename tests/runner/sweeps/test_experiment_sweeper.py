@@ -63,7 +63,7 @@ def test_a_job_per_cell_and_seed() -> None:
     ]
 
 
-def test_another_scale() -> None:
+def test_scale_is_taken_or_refused() -> None:
     assert jobs("scale=paper", scale="paper", seeds=1)[0] == (
         "algorithm=sgd run.epochs=9 schedule.lr=0.5 scale=paper seeds=null seed=0"
     )

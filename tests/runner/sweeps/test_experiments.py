@@ -62,7 +62,7 @@ def jobs(compose: Composer, experiment: str, scale: str, root: Path) -> list[lis
 
 @pytest.mark.parametrize("scale", ["quick", "paper"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_it_composes(compose: Composer, tmp_path: Path, experiment: str, scale: str) -> None:
+def test_experiment_composes_at_each_scale(compose: Composer, tmp_path: Path, experiment: str, scale: str) -> None:
     listed = jobs(compose, experiment, scale, tmp_path)
     for job in (listed[0], listed[-1]):
         cfg = compose.one(job)

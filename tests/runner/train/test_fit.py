@@ -94,7 +94,7 @@ def test_likelihood_chooses_the_distribution(name: str, expected: dict[str, obje
     assert found == {key: pytest.approx(value, rel=0.05) for key, value in expected.items()}
 
 
-def test_resumed_run_has_no_round_trip_across_the_stop():
+def test_round_trips_do_not_span_a_stop():
     still = trace(workers=1, rounds=4)
     first, *rest = still.records
     # An hour between the first message and the second: the run was stopped meanwhile.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner.cli.compose import CONF
+from runner.config import installation
 
 CLONE = CONF.parent
 ENTRY = CLONE / "runner" / "cli" / "entry"
@@ -65,6 +67,12 @@ def test_module_loaded_before_is_refused(command: str, function: str, user: Path
     theirs = user / "data" / "__init__.py"
     what = f"data is dcrun's ({CLONE / 'data'}), and yours ({theirs}) has the same name and was loaded before"
     assert done.stderr == f"{command}: {what}; rename yours\n"
+
+
+def test_entry_names_the_folders_of_the_installation():
+    """The entry may import nothing of the project, so it repeats what `runner.config.installation` says."""
+    entry = runpy.run_path(str(ENTRY / "dcrun" / "__init__.py"))
+    assert (entry["NAMES"], entry["ROOT"]) == (installation.NAMES, installation.ROOT)
 
 
 def test_import_alone_leaves_the_path_as_it_is():

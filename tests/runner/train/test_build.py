@@ -210,3 +210,28 @@ def test_number_of_threads_is_set():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_weights_depend_on_seed_and_model_alone():
+    def weights(*overrides: str) -> torch.Tensor:
+        small = ("model=mlp", "dataset.limit_train=64", "run.batch_size=4")
+        return build.build_run(compose(*overrides, *small)).oracle.replica.weights
+
+    first = weights("algorithm=asgd", "dataset=digits")
+    made_up = ("dataset=synthetic", "dataset.classes=10", "dataset.shape=[1,8,8]", "dataset.train=64")
+    synthetic = build.build_run(compose("algorithm=ssgd", *made_up, "model=mlp", "run.batch_size=4"))
+    assert torch.equal(first, synthetic.oracle.replica.weights)
+    assert not torch.equal(first, weights("algorithm=asgd", "dataset=digits", "seed=1"))
+
+
+@pytest.mark.parametrize(("micro_batch", "piece"), [("null", 50), ("8", 8), ("80", 50)])
+def test_full_gradients_keep_to_the_micro_batch(micro_batch: str, piece: int):
+    sizes = (f"run.micro_batch={micro_batch}", "run.eval_batch_size=50")
+    assert build.build_run(compose("algorithm=asgd", "model=linear", *sizes)).oracle.piece == piece
+
+
+@pytest.mark.parametrize(("lr", "warned"), [("1e-6", False), ("100", True)])
+def test_rate_beyond_the_bound_is_warned_about(lr: str, warned: bool, caplog: pytest.LogCaptureFixture):
+    made_up = ("dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]", "dataset.train=203", "dataset.test=40")
+    build.build_run(compose("algorithm=dis_dfsdca", "model=ridge", *made_up, "run.batch_size=5", f"schedule.lr={lr}"))
+    assert ("this problem needs a rate below" in caplog.text) == warned

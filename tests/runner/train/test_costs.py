@@ -40,3 +40,10 @@ def test_modules_send_their_outputs():
     # The state of the second module.
     assert costs.copies == 8 * 10 + 10
     assert costs.update == 0
+
+
+def test_traffic_is_the_largest_modules():
+    given = ("algorithm=bp", "model=mlp", "model.widths=[6,5]", "cluster.workers=3", "run.batch_size=4")
+    costs = pipeline_costs(build_run(compose(*given, "dataset.limit_train=64")))
+    # Outputs of 6 and of 5: the module between sends both ways, the first to the second most.
+    assert costs.traffic == 2 * 4 * 6

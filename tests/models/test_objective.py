@@ -58,38 +58,3 @@ def test_curvatures_are_the_largest_of_the_hessian(model: RowObjective):
         )
         assert isinstance(hessian, torch.Tensor)
         torch.testing.assert_close(model.curvatures(x)[i], torch.linalg.eigvalsh(hessian).abs().max())
-
-
-def test_ridges_conjugate_is_the_supremum():
-    ridge = Ridge(shape=(D,), classes=2)
-    alpha, targets = torch.tensor([0.3, -1.2], dtype=torch.float64), torch.tensor([1, 0])
-    z = torch.linspace(-10, 10, 200_001, dtype=torch.float64)
-    for i, y in enumerate((1.0, -1.0)):
-        supremum = (-alpha[i] * z - (z - y).square() / 2).max()
-        torch.testing.assert_close(ridge.conjugates(alpha, targets)[i], supremum, atol=1e-8, rtol=0)
-
-
-def test_wrong_sign_is_an_error():
-    ridge = Ridge(shape=(D,), classes=2)
-    outputs = torch.tensor([[0.5], [-0.5], [0.1], [-2.0]])
-    assert int(ridge.errors(outputs, torch.tensor([1, 1, 0, 0]))) == 2
-    assert int(ridge.errors(outputs, torch.tensor([1, 1, 0, 0]), guesses=2)) == 0
-
-
-@pytest.mark.parametrize(("option", "value"), [("mu", -1), ("weight_decay", float("nan")), ("seed", -1), ("seed", 0.5)])
-def test_wrong_options_are_refused(option: str, value: float):
-    with pytest.raises(ValueError, match=rf"^model.{option}={value}: .*; allowed: "):
-        PCAStep(shape=(D,), classes=1, **{option: value})  # type: ignore[arg-type]
-
-
-def test_ridge_tells_two_classes_apart():
-    with pytest.raises(ValueError, match=r"^model=ridge: .* the dataset has 3; allowed: 2 classes"):
-        Ridge(shape=(D,), classes=3)
-
-
-def test_b_has_a_seed_of_its_own():
-    first, second = (PCAStep(shape=(D,), classes=1, seed=seed).get_buffer("b") for seed in (0, 1))
-    torch.manual_seed(99)
-    again = PCAStep(shape=(D,), classes=1).get_buffer("b")
-    assert torch.equal(first, again)
-    assert not torch.equal(first, second)

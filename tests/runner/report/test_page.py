@@ -1,0 +1,93 @@
+"""What the page says, without a browser: its data, its tables, what a script must not end."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from runner.report.collect import collect
+from runner.report.evidence import Block, measure_exhibit
+from runner.report.page import render, searched, table
+from runner.report.published import Cell, Exhibit
+from runner.report.run import Run
+
+MakeRun = Callable[..., Path]
+CELLS = [Cell("M=4", name, {"workers": 4, "algorithm": name}, 31.5) for name in ("asgd", "ssgd")]
+TABLE = Exhibit("Someone", "paper", "table1", "Errors", "table 1", "table", "final_test_error", {}, {},
+                ["M=4", "M=8"], ["asgd", "ssgd", "sgd"], CELLS, [])  # fmt: skip
+
+
+def data_of(page: str) -> dict[str, Any]:
+    """The JSON that the page's scripts read; a browser ends it at the first `</script`."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script', page, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def measured(make_run: MakeRun, tmp_path: Path) -> tuple[list[Run], Block]:
+    for seed in (0, 1):
+        make_run(f"asgd/{seed}", [60.0, 30.0 + 2 * seed], seed=seed)
+    make_run("ssgd/0", [60.0, 40.0], algorithm="ssgd")
+    runs = collect([tmp_path / "runs"])
+    (block,) = measure_exhibit(TABLE, runs)
+    return runs, block
+
+
+def test_table_has_mean_spread_and_difference(make_run: MakeRun, tmp_path: Path) -> None:
+    """30 and 32 have the mean 31 and the deviation √2; 31.5 is published."""
+    found = table(measured(make_run, tmp_path)[1])
+    assert found["columns"] == ["asgd", "ssgd"], "no cell has a third"
+    (row,) = found["rows"]
+    assert row["name"] == "M=4"
+    texts = [{key: cell[key] for key in ("measured", "published", "difference")} for cell in row["cells"]]
+    assert texts[0] == {"measured": f"31.00 ± {math.sqrt(2):.2f}", "published": "31.50", "difference": "−0.50"}
+    assert texts[1] == {"measured": "40.00", "published": "31.50", "difference": "+8.50"}
+
+
+def test_cells_without_a_number_say_why(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("asgd", [60.0, 30.0])
+    make_run("ssgd", [60.0, None], algorithm="ssgd", status="diverged")
+    (block,) = measure_exhibit(TABLE, collect([tmp_path / "runs"]))
+    assert [cell["measured"] for cell in table(block)["rows"][0]["cells"]] == ["30.00", "diverged"]
+
+
+def test_data_are_those_of_the_runs(make_run: MakeRun, tmp_path: Path) -> None:
+    runs, block = measured(make_run, tmp_path)
+    page = render(runs, [(TABLE, [block])], "Title")
+    data = data_of(page)
+    assert {run["fields"]["final_test_error"] for run in data["runs"]} == {30.0, 32.0, 40.0}
+    assert data["runs"][0]["curve"]["test_error"] == [60.0, 30.0]
+    assert [run["group"] for run in data["runs"]] == [0, 0, 1], "two seeds of one setting are one group"
+    # A quarter above the lowest error, 30.
+    assert data["target"] == 38
+    assert "test_error" in data["metrics"]
+    assert data["axes"][0] == "epoch"
+
+
+def test_nothing_of_a_run_ends_a_script(make_run: MakeRun, tmp_path: Path) -> None:
+    word = "</script><b>bold"
+    make_run("a", [50.0], config={"schedule.note": word})
+    runs = collect([tmp_path / "runs"])
+    page = render(runs, [], word)
+    assert word not in page
+    assert ["schedule.note", word] in data_of(page)["runs"][0]["facts"]
+    assert "&lt;/script&gt;&lt;b&gt;bold" in page, "the title, escaped"
+
+
+def test_searches_leave_out_an_exhibits_runs(make_run: MakeRun, tmp_path: Path) -> None:
+    for place, lr in enumerate((0.1, 0.2, 0.4, 0.8)):
+        make_run(f"a{place}", [50.0 + place], config={"schedule.lr": lr})
+    runs = collect([tmp_path / "runs"])
+    (found,) = searched(runs, [])
+    assert "0.1" in found["lines"][0]
+    cells = [Cell("M=4", "asgd", {"workers": 4, "schedule.lr": 0.1}, None)]
+    exhibit = replace(TABLE, cells=cells, metric="best_test_error")
+    (block,) = measure_exhibit(exhibit, runs)
+    assert [run.name for run in block.runs] == ["a0"]
+    # Of the three that are left, 0.2 is the best.
+    (left,) = searched(runs, [(exhibit, [block])])
+    assert "0.2" in left["lines"][0]
+    assert not any("0.1" in line for line in left["lines"])

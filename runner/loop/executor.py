@@ -62,9 +62,9 @@ class Executor(ABC):
     def running_statistics(self) -> Tensor:
         """Return the flat running batch-norm statistics (k,) that belong to the solution."""
 
-    @abstractmethod
     def columns(self) -> dict[str, float]:
-        """Return what the executor adds to a row of metrics."""
+        """Return what the executor adds to a row of metrics; nothing by default."""
+        return {}
 
     @abstractmethod
     def method_states(self) -> Sequence[Message]:

@@ -141,10 +141,6 @@ class ServerBase(Executor):
         if self.recorder is not None:
             self.recorder.lost(worker, version=self.control.updates, time=now)
 
-    def columns(self) -> dict[str, float]:
-        """Return what goes into a row besides the columns of `TrainControl`: nothing."""
-        return {}
-
     def weights(self) -> Tensor:
         """Return the flat weights of the solution, where the server keeps them."""
         return self.server.solution()

@@ -213,10 +213,6 @@ class SimulatedMemory(Executor):
     def _leased_batch(self, worker: int) -> Batch:
         return self.batches.batch(self.leases.held[worker])
 
-    def columns(self) -> dict[str, float]:
-        """Return what goes into a row besides the training control's own columns: nothing."""
-        return {}
-
     def weights(self) -> Tensor:
         """Return the flat weights of the solution."""
         return self.method.solution()

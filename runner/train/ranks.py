@@ -38,7 +38,7 @@ from runner.processes.spawn import spawn
 from runner.train.build import build_run
 from runner.train.components import RunComponents
 from runner.train.executors import Rank, Topology, topology_of
-from runner.train.train import train
+from runner.train.train import restore, train
 from runner.train.workers import set_workers, workers_of
 
 
@@ -156,12 +156,10 @@ def _follow(components: RunComponents, rank: Rank, make: Callable[[TrainControl]
     with StopSignals(follows=True) as stop:
         control = components.train_control(stopping=lambda: bool(stop), report_step=rank.report_step)
         executor = make(control)
-        # Rank 0 sends the checkpoint that it goes on from, from inside `train`. Nothing comes between: both restore the
-        # control before the executor.
+        # Rank 0 sends the checkpoint that it goes on from, from inside `train`; nothing comes between.
         saved = broadcast_state(None, comm_device(components.device))
         if saved:
-            control.load_state_dict(saved["course"])
-            executor.load_state_dict(saved["executor"])
+            restore(saved, control, executor)
         try:
             executor.run()
         except Stop as reason:

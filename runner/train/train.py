@@ -63,9 +63,7 @@ def train(
         # Ranks join in this whether there is a checkpoint or not: it tells them so.
         share_checkpoint(saved)
         if saved is not None:
-            # The control before the executor, whose state is told in the control's counts.
-            control.load_state_dict(saved["course"])
-            executor.load_state_dict(saved["executor"])
+            restore(saved, control, executor)
         # Last, so that the display begins at the numbers that were restored.
         writer.start(_facts(components), None if saved is None else saved["tracker"])
         # The first flush cuts `timeline.jsonl` back to the lines that the checkpoint knew.
@@ -80,6 +78,13 @@ def train(
         writer.finish(status, **_results(components, control, executor, folder), **error)
     # If another rank was asked to stop, it was by SIGTERM: ranks other than 0 catch no other signal.
     return code or (stop.exit_code or 128 + signal.SIGTERM if status == INTERRUPTED else 0)
+
+
+def restore(saved: dict[str, Any], control: TrainControl, executor: Executor) -> None:
+    """Put a rank back to where a checkpoint was saved; `executor.run` then continues."""
+    # The control before the executor, whose state is told in the control's counts.
+    control.load_state_dict(saved["course"])
+    executor.load_state_dict(saved["executor"])
 
 
 def _writer(components: RunComponents, folder: Path, virtual: bool) -> RunWriter:

@@ -128,7 +128,7 @@ def test_a_replay_takes_a_forward_pass(method: str, rank: int, backward: float, 
         inputs = torch.zeros(4, *components.partition.outputs[0])
     executor._features = lambda batch: Features(0, inputs, targets)
     executor._take_step()
-    assert shares == pytest.approx([components.partition.shares[rank] * share for share in (1 / 3, backward)])
+    assert shares == pytest.approx([components.partition.work_shares[rank] * share for share in (1 / 3, backward)])
 
 
 def test_a_run_resumes_after_a_dead_module(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -1,7 +1,6 @@
 import hashlib
 import pickle
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -163,9 +162,9 @@ def test_all_of_cifar10_from_jpegs(shared_data: Path):
     sample, _ = data.train.batch(torch.arange(0, 50_000, 10))
     assert sample.mean((0, 2, 3)).abs().max() < 0.03
     assert (sample.std((0, 2, 3)) - 1).abs().max() < 0.03
-    started = time.perf_counter()
-    small = CIFAR10(root=str(path), limit_train=5000, limit_test=1000)
-    assert time.perf_counter() - started < 3  # far less than decoding; below one second on an idle machine
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr("PIL.Image.open")  # whoever decodes again fails
+        small = CIFAR10(root=str(path), limit_train=5000, limit_test=1000)
     assert torch.bincount(small.train.targets).tolist() == [500] * 10
     assert torch.bincount(small.test.targets).tolist() == [100] * 10
     assert small.fingerprint != data.fingerprint

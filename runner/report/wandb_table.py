@@ -92,7 +92,7 @@ def evaluated(experiment: str, outputs: Path, folders: set[Path]) -> dict[str, t
         cells: list[list[Any]] = []
         claims: list[list[Any]] = []
         for block in evidence.measure_exhibit(exhibit, runs):
-            if folders.isdisjoint(run.folder for run in block.runs):
+            if folders.isdisjoint(run.folder.resolve() for run in block.runs):
                 continue
             heading = provenance.heading(block)
             for cell in exhibit.cells:

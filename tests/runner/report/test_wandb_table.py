@@ -64,6 +64,16 @@ def test_the_evaluation_is_the_reports(runs: Path) -> None:
     assert evaluated("none/such", runs, again) == {}
 
 
+def test_outputs_may_be_a_relative_path(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A sweep's folder is `outputs/…`, below the working folder.
+    monkeypatch.chdir(runs.parent)
+    again = {run.folder for run in collect([runs / "again"])}
+    assert evaluated("dc_asgd_icml2017/table1", Path("runs"), again) == evaluated(
+        "dc_asgd_icml2017/table1", runs, again
+    )
+    assert "table1/table" in evaluated("dc_asgd_icml2017/table1", Path("runs"), again)
+
+
 @pytest.mark.parametrize("given", [config("disabled"), config(experiment=None), config(experiment="a/b")])
 def test_nothing_is_logged_unasked(runs: Path, given: DictConfig) -> None:
     assert write(given, runs / "sweep", [runs / "first" / "40"]) is None

@@ -24,7 +24,6 @@ from omegaconf import DictConfig, OmegaConf
 from runner.config.errors import InputError
 from runner.run_folder import contents
 from runner.run_folder.contents import has_checkpoints
-from runner.sweeps import subprocess_launcher
 from runner.sweeps.job import Job, PlannedJob, announce_job, quoted, report_failure
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
@@ -202,7 +201,7 @@ def _executor(folder: Path, cluster: str, timeouts: int, parameters: Mapping[str
 
     # Send these modules as code, not as names to import: the process that submitit starts for a job searches its
     # current folder first and does not know the folders of an installed dcrun.
-    for module in (sys.modules[__name__], contents, subprocess_launcher):
+    for module in (sys.modules[__name__], contents, sys.modules[quoted.__module__]):
         cloudpickle.register_pickle_by_value(module)
     limits: Any = {f"{cluster}_max_num_timeout": timeouts}
     executor = submitit.AutoExecutor(folder, cluster, **limits)

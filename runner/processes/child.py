@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -67,7 +68,7 @@ def child_main(
     _die_with_parent()
     heartbeats.beat(rank)
     # The thread is a daemon: it beats until the very end, and never keeps the process from ending.
-    threading.Thread(target=_keep_beating, args=(rank, heartbeats, os.getppid()), daemon=True, name="heartbeat").start()
+    threading.Thread(target=_keep_beating, args=(rank, heartbeats), daemon=True, name="heartbeat").start()
     # Hydra set up logging in the process that spawned this one; here it has not run.
     log_to(folder)
 
@@ -116,11 +117,13 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _keep_beating(rank: int, heartbeats: Heartbeats, parent: int) -> None:
-    """Give heartbeats, and end this process when its parent, and so the supervisor, is gone."""
+def _keep_beating(rank: int, heartbeats: Heartbeats) -> None:
+    """Give heartbeats, and end this process when the one that spawned it, and so the supervisor, is gone."""
+    launcher = multiprocessing.parent_process()
     while not heartbeats.finished(rank):
-        # Only Linux ends orphans by itself (`_die_with_parent`); elsewhere this thread finds out.
-        if os.getppid() != parent:
+        # A rank's parent is the fork server, which lives as long as any rank does: neither `getppid` nor the kernel
+        # (`_die_with_parent`) tells of a launcher that was killed. Its end of a pipe closes with it, and that is seen.
+        if launcher is not None and not launcher.is_alive():
             os._exit(DEAD_PEER)
         heartbeats.beat(rank)
         time.sleep(heartbeats.interval)

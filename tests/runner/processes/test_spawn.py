@@ -187,15 +187,16 @@ def simulation() -> list[str]:
 
 
 @pytest.mark.slow
-def test_ranks_end_with_the_launcher(tmp_path: Path):
+@pytest.mark.parametrize(("algorithm", "world"), [("asgd", 3), ("ssgd", 2)])
+def test_ranks_end_with_the_launcher(algorithm: str, world: int, tmp_path: Path):
     folder = tmp_path / "run"
-    process = dcrun(*SMALL, "algorithm=asgd", *LONG, f"hydra.run.dir={folder}")
+    process = dcrun(*SMALL, f"algorithm={algorithm}", *LONG, f"hydra.run.dir={folder}")
     deadline = time.monotonic() + 60
     while rows(folder) < 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     listed = [line for line in (folder / "dcrun.log").read_text().splitlines() if " pid " in line]
     ranks = [int(line.rsplit(" ", 1)[1]) for line in listed]
-    assert len(ranks) == 3
+    assert len(ranks) == world
     assert all(alive(pid) for pid in ranks)
     process.kill()
     process.join(30)

@@ -4,34 +4,11 @@ import sys
 
 import pytest
 import torch
-from rich.console import Console
 
 from runner.run_folder import progress as progress_module
 from runner.run_folder.console import row_line
 from runner.run_folder.progress import Progress
-
-ROW = {
-    "epoch": 1.0,
-    "samples": 1000,
-    "updates": 32,
-    "seconds": 12.25,
-    "train_loss": 1.5,
-    "train_error": 40.0,
-    "test_loss": 1.25,
-    "test_error": 33.333,
-    "lr": 0.1,
-    "staleness_mean": 6.96,
-    "staleness_max": 9,
-}
-
-
-def console(width: int = 200, terminal: bool = False) -> Console:
-    return Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
-
-
-def written(target: Console) -> str:
-    assert isinstance(target.file, io.StringIO)
-    return target.file.getvalue()
+from tests.terminal import ROW, console, written
 
 
 def test_no_terminal_prints_plain_lines():

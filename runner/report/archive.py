@@ -26,7 +26,9 @@ from runner.run_folder.jsonl import replace
 
 SUFFIX = ".jsonl"
 _HEADER = {"archive": "dcrun runs", "version": 1}
+# Without the closing brace: an archive of a later version is still known for one, and refused by its version.
 _START = b'{"archive": "dcrun runs"'
+# The fields of `ArchivedRun` that a line of each kind fills: lists grow by a line, documents are set once.
 _LIST_OF_ROWS = {"metrics": "rows", "layers": "layer_list", "timeline": "spans"}
 _DOCUMENTS = {"summary": "summary", "workers": "worker_totals"}
 _KINDS = ("archive", "run", *_DOCUMENTS, *_LIST_OF_ROWS)
@@ -69,6 +71,7 @@ class ArchivedRun(Run):
 def is_archive(path: Path) -> bool:
     """Tell an archive from other files of JSON lines, as `metrics.jsonl` or a trace, by its beginning."""
     try:
+        # Only the first bytes are read: every file of JSON lines below a path is asked, and traces can be gigabytes.
         with open(path, "rb") as file:
             return file.read(len(_START)) == _START
     except OSError:
@@ -105,6 +108,7 @@ def read(path: Path) -> list[ArchivedRun]:
     runs: list[ArchivedRun] = []
     for number, text in enumerate(path.read_bytes().splitlines(), start=1):
         try:
+            # RecursionError is no ValueError; json raises it for a line of some thousand nested brackets.
             _take(json.loads(text), path, runs)
         except RecursionError:
             raise InputError(f"{path}:{number}: is nested too deep") from None
@@ -119,6 +123,7 @@ def _documents(run: Run) -> Iterator[dict[str, Any]]:
     # Hydra's own groups, as `hydra/launcher`, say nothing about the run.
     groups = {key: value for key, value in run.choices.items() if not key.startswith("hydra/")}
     rest = {"overrides": run.overrides, "groups": groups, "problems": run.problems}
+    # What is empty is left out, so an archive of thousands of runs does not repeat three empty keys for each.
     yield {"run": run.name, "config": run.config} | {key: value for key, value in rest.items() if value}
     yield {"summary": run.summary}
     if workers := run.workers():
@@ -133,6 +138,7 @@ def _take(document: Any, path: Path, runs: list[ArchivedRun]) -> None:
     Raises:
         ValueError: saying what is wrong with the line.
     """
+    # The first key names the kind: JSON objects keep the order in which they were written.
     kind = next(iter(document), None) if isinstance(document, dict) else None
     if kind not in _KINDS:
         raise ValueError(f"is not a line of an archive; allowed: JSON objects that begin with {', '.join(_KINDS)}")
@@ -157,6 +163,7 @@ def _take(document: Any, path: Path, runs: list[ArchivedRun]) -> None:
 
 
 def _begin(document: dict[str, Any], path: Path) -> ArchivedRun:
+    # Types are checked here, since the page and the tables call `.items()` and `.startswith` on these without asking.
     kinds = {"run": str, "config": dict, "overrides": list, "groups": dict, "problems": list}
     for key, value in document.items():
         if key not in kinds or not isinstance(value, kinds[key]):

@@ -24,6 +24,7 @@ ROUNDING = 1e-12
 """Differences that are this small beside what is compared are shown as none."""
 UNMEASURED = "not measured"
 WORDS = ("holds", "fails", "undecided", UNMEASURED)
+# A side: a factor, a metric with arguments in parentheses, a cell in brackets; cells' names hold commas and blanks.
 _SIDE = r"(?:([\d.]+) ?\* ?)?(\w+(?:\([\w.,-]+\))?)\[([^\]]+)\]"
 _COMPARED = re.compile(rf"{_SIDE} (<=|<|>=|>) (?:{_SIDE}|([\d.]+(?:e-?\d+)?))")
 _CLOSE = re.compile(rf"abs\({_SIDE} - {_SIDE}\) < ([\d.]+)")
@@ -54,6 +55,7 @@ class _Term:
         values = {}
         for run in cells.get(self.cell, ()):
             value = metrics.measured(run, self.metric)
+            # A run without a seed cannot be paired with one of the other side.
             if run.seed is not None and value is not None:
                 values[run.seed] = self.factor * value
         return values
@@ -79,6 +81,7 @@ def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
     Raises:
         ValueError: for a claim that cannot be read.
     """
+    # `fullmatch`, since a claim that was read only up to a typing error would be judged as another claim.
     if close := _CLOSE.fullmatch(claim.text):
         left, right, bound = _term(close.groups()[:3]), _term(close.groups()[3:6]), float(close[7])
         return _compare(claim, left, right, cells, lambda low, high: _inside(low, high, bound))
@@ -87,6 +90,7 @@ def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
     left, sign = _term(found.groups()[:3]), found[4]
     right = float(found[8]) if found[8] else _term(found.groups()[4:7])
     below = sign.startswith("<")
+    # "Greater" is "less" of the mirrored interval. Of a continuous difference `<` and `<=` say the same.
     return _compare(claim, left, right, cells, lambda low, high: _beyond(low, high) if below else _beyond(-high, -low))
 
 
@@ -105,6 +109,7 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
     # Student's t divides by the deviation.
     if statistics.stdev(differences) == 0:
         return differences[0], differences[0]
+    # A one-sample test of the differences is the paired t-test, and it gives the interval of their mean.
     bounds = stats.ttest_1samp(differences, 0.0).confidence_interval(CONFIDENCE)
     return float(bounds.low), float(bounds.high)
 
@@ -118,8 +123,10 @@ def _compare(
 ) -> Verdict:
     # Paired by seed: both sides then have the same initial weights and order of samples, so only the method differs.
     ours = left.by_seed(cells)
+    # A bare number is the same for every seed, so it pairs with each seed that the left side has.
     theirs = right.by_seed(cells) if isinstance(right, _Term) else dict.fromkeys(ours, right)
     sides = (left, right) if isinstance(right, _Term) else (left,)
+    # Not strict: a number has no cell, so `sides` may be shorter by one.
     missing = [side for side, values in zip(sides, (ours, theirs), strict=False) if not values]
     if missing:
         return Verdict(claim, UNMEASURED, "no " + " and no ".join(f"{s.metric} of {s.cell}" for s in missing))
@@ -127,6 +134,7 @@ def _compare(
     gaps = {f"no {s.metric} of {seeds_named(seeds)} of {s.cell}": None for s in sides if (seeds := s.lacking(cells))}
     if gaps:
         return Verdict(claim, "undecided", " and ".join(gaps))
+    # A seed that only one side was run with is no gap: nobody tried it on the other side.
     seeds = sorted(set(ours) & set(theirs))
     if not seeds:
         return Verdict(claim, UNMEASURED, "the two sides have no seed in common")
@@ -143,6 +151,7 @@ def _compare(
     return Verdict(claim, word(low, high), because)
 
 
+# An interval that touches the bound leaves it open, so every comparison below is strict.
 def _beyond(low: float, high: float) -> str:
     return "holds" if high < 0 else "fails" if low > 0 else "undecided"
 
@@ -155,6 +164,7 @@ def _inside(low: float, high: float, bound: float) -> str:
 
 def _term(parts: Sequence[str | None]) -> _Term:
     factor, metric, cell = parts
+    # The pattern matches these two groups whenever it matches at all; only the factor is optional.
     assert metric is not None
     assert cell is not None
     return _Term(float(factor or 1), metric, cell)

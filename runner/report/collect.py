@@ -11,6 +11,7 @@ from runner.report.run import Run
 from runner.run_folder.contents import CHECKPOINTS, METRICS, SUMMARY
 
 _LEFT_BY_RUNS = frozenset({SUMMARY, METRICS})
+# Checkpoints are gigabytes, none of the others can hold a run, and some of them have thousands of files.
 _NOT_ENTERED = frozenset({CHECKPOINTS, "wandb", ".hydra", ".git", ".venv", "__pycache__"})
 
 
@@ -48,7 +49,9 @@ def _places(path: Path) -> Iterator[Path]:
     """Yield the run folders and the archives at or below a path."""
     if path.is_file():
         yield path
+    # The walk does not follow links to folders, so a link to a parent cannot make it endless.
     for place, below, files in os.walk(path):
+        # In place: `os.walk` descends into what is left in this list, in this order.
         below[:] = sorted(name for name in below if name not in _NOT_ENTERED)
         # A run that was killed before its first file has only its configuration; a sweep's folder has `multirun.yaml`
         # beside it and is no run.
@@ -70,7 +73,9 @@ def _each_once(runs: Iterable[Run]) -> list[Run]:
     seen: dict[str, bool] = {}
     for run in runs:
         archived = isinstance(run, ArchivedRun)
+        # JSON rather than `==`: NaN is unequal to itself, and a diverged run would never be found again.
         contents = json.dumps([run.summary, run.config, run.rows], sort_keys=True)
+        # Two folders with broken summaries may both be empty, and are two runs all the same.
         if run.summary and contents in seen and (archived or seen[contents]):
             continue
         seen[contents] = archived

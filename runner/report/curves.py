@@ -67,18 +67,23 @@ def figures(block: Block) -> list[Figure]:
         return [_of_layers(block, quantity) for quantity in exhibit.y]
     if exhibit.kind != "curves":
         return []
+    # Of runs without a summary the clock is unknown, and "None seconds" would name no unit.
     clocks = {str(run.summary.get("clock")) for run in block.runs} & {"virtual", "measured"}
     made = []
     for quantity in exhibit.y:
+        # The published star belongs to the figure of its own quantity: `final_test_error`
+        # to `test_error`, not to the loss.
         ends = exhibit.metric.partition("_")[2] == quantity
         panels = []
         for row in exhibit.rows:
             curves = [
                 mean_curve(measured.runs, exhibit.x, quantity, name, index, measured.cell.published if ends else None)
+                # Numbered before empty ones go, so that a method keeps its colour in a panel where another has no runs.
                 for index, name in enumerate(exhibit.columns)
                 if (measured := block.cells.get(f"{name}, {row}")) is not None
             ]
             curves = [curve for curve in curves if curve.x]
+            # One curve alone compares nothing, unless the exhibit has only one.
             if len(curves) > (len(exhibit.columns) > 1):
                 panels.append(Panel(row, metrics.name(quantity), curves))
         along = " and ".join(sorted(clocks)) + " seconds" if exhibit.x == SECONDS else metrics.name(exhibit.x)
@@ -91,6 +96,7 @@ def figures(block: Block) -> list[Figure]:
 def falls_far(panels: Sequence[Panel]) -> bool:
     """Return whether a quantity falls through so many decades, as a duality gap does, that a linear axis hides most."""
     values = [value for panel in panels for curve in panel.curves for value in curve.y]
+    # A logarithmic axis has no place for zero or less.
     return min(values) > 0 and max(values) / min(values) >= DECADES
 
 
@@ -100,6 +106,7 @@ def _of_layers(block: Block, quantity: str) -> Figure:
     numbers: dict[str, int] = {}  # a layer's colour is the same in every panel that has a layer of its name
     for measured in block.cells.values():
         series = [run.layers(quantity) for run in averaged(measured.runs)]
+        # From each run's first row: layers do not change during a run, and a set would lose the network's order.
         names = list(dict.fromkeys(name for rows in series for row in rows[:1] for name in row[quantity]))
         curves = []
         for name in names:
@@ -114,6 +121,7 @@ def mean_curve(
     runs: Sequence[Run], along: str, quantity: str, name: str, index: int, published: float | None = None
 ) -> Curve:
     """Average runs at the evaluations that all of them have: one run of each seed, only ended ones if any has ended."""
+    # Without rows first: a run that ended but lost its metrics must not displace one of the same seed that has them.
     counting = averaged(run for run in runs if run.rows)
     columns = [(run.curve(along), metrics.column(run, quantity)) for run in counting]
     return _mean([run.rows for run in counting], columns, name, index, published)
@@ -122,9 +130,11 @@ def mean_curve(
 def _mean(series: Sequence[Rows], columns: Sequence[Column], name: str, index: int, published: float | None) -> Curve:
     lines = []
     for numbers, (places, values) in zip(numbered(series), columns, strict=True):
+        # A row without a number, as after divergence, leaves its evaluation out of the mean, not the whole run.
         known = zip(numbers, places, values, strict=True)
         lines.append({number: (x, y) for number, x, y in known if x is not None and y is not None})
     x, y, spread = [], [], []
+    # Only evaluations that every run has: a mean over changing runs jumps where one of them joins or ends.
     for number in sorted(set[int].intersection(*map(set, lines))) if lines else ():
         places, values = zip(*(line[number] for line in lines), strict=True)
         x.append(statistics.fmean(places))

@@ -28,11 +28,16 @@ def numbered(series: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
         for place, row in enumerate(rows):
             known = finite(row.get(columns.EPOCH))
             passes = passes if known is None else known
+            # Rows of one run at the same passes, as those without any, are evaluations of
+            # their own: the key counts them.
             places.setdefault((passes, seen[passes]), {})[run] = place
             seen[passes] += 1
     numbers = [[0] * len(rows) for rows in series]
     number, first, within = -1, 0.0, 0.0
     members: set[int] = set()
+    # A sweep from left to right. A group ends if it has a row of the run already, or if an update's
+    # worth of passes is over, counted from the group's first row: counted from its last one, a chain
+    # of close rows would join rows far apart.
     for (passes, _), found in sorted(places.items()):
         if number < 0 or members & found.keys() or passes - first >= within:
             number, first, members = number + 1, passes, set()
@@ -56,6 +61,8 @@ def thinned(numbers: Sequence[Sequence[int]], most: int) -> list[list[int]]:
     shared = Counter(number for own in numbers for number in own)
     best: dict[int, int] = {}
     for number in sorted(shared):
+        # Parts of the common numbering, not of each run's own rows: so the runs keep the same evaluations as far as
+        # they have them, and the page can still average them.
         part = number * most // len(shared)
         if part not in best or shared[number] > shared[best[part]]:
             best[part] = number
@@ -66,6 +73,7 @@ def thinned(numbers: Sequence[Sequence[int]], most: int) -> list[list[int]]:
             part = number * most // len(shared)
             if part not in chosen or number == best[part]:
                 chosen[part] = place
+        # The ends stay: the last point is the run's result.
         kept.append(sorted({0, *chosen.values(), len(own) - 1}) if len(own) > most else list(range(len(own))))
     return kept
 
@@ -73,4 +81,5 @@ def thinned(numbers: Sequence[Sequence[int]], most: int) -> list[list[int]]:
 def _update(row: Mapping[str, Any]) -> float:
     """Return a little less than the passes of one update: rows a whole update apart are two evaluations."""
     passes, updates = finite(row.get(columns.EPOCH)), finite(row.get(columns.UPDATES))
+    # The margin is for rounding: two evaluations exactly one update apart differ by a little more or less in floats.
     return passes / updates * (1 - 1e-6) if passes and updates else 0.0

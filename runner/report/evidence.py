@@ -103,9 +103,11 @@ class Block:
         if self.exhibit.kind == "grid":
             return [line for search in self.searches() for line in search.lines(self.exhibit.metric)]
         lines = []
+        # Ranks go upwards, so the larger-is-better metrics are turned around.
         sign = -1.0 if "accuracy" in self.exhibit.metric else 1.0
         if all(cell.published is None for cell in self.exhibit.cells):
             found = [m for m in self.cells.values() if m.mean is not None]
+            # A cell whose mean leaves out diverged seeds may look better than it is, so the number of gaps goes first.
             best = min(found, key=lambda m: (len(m.lacking), sign * (m.mean or 0.0)), default=None)
             return [] if best is None else [f"best cell: {best.cell.id}"]
         for row in self.exhibit.rows:
@@ -113,6 +115,7 @@ class Block:
             known = [m for m in row_cells if m.difference is not None]
             if len(known) < 2:
                 continue
+            # Both orders are over the same columns: one that only the paper has would make every order differ.
             ours = _ranked((sign * (m.mean or 0.0), m.cell.column) for m in known)
             paper = _ranked((sign * (m.cell.published or 0.0), m.cell.column) for m in known)
             same = "the paper's order" if ours == paper else f"the paper's order is {paper}"
@@ -144,13 +147,16 @@ def measure_exhibit(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
     everywhere = set.intersection(*(set(setting(run)) for run in mine)) if mine else set()
     groups: dict[str, list[Run]] = {}
     for run in mine:
+        # JSON makes lists and dictionaries hashable; `default=str` is for what a broken configuration may hold.
         groups.setdefault(json.dumps(_background(run, exhibit, everywhere), default=str), []).append(run)
     blocks = [_block(exhibit, group, everywhere) for group in groups.values()]
     # A stray run that happens to fit one cell does not measure a table; a few curves of a figure compare nothing.
     drawn = exhibit.kind in ("curves", "layers")
+    # Rounded up.
     part = -(-len(exhibit.cells) // (2 if drawn else 5))
     least = min(len(exhibit.cells), part if drawn else max(2, part))
     told = [b for b in blocks if len(b.cells) >= max(1, least) or (exhibit.kind == "table" and _has_whole_row(b))]
+    # `sorted` is stable: blocks with equally many cells stay in the order of their runs.
     return sorted(told, key=lambda block: -len(block.cells))
 
 
@@ -165,6 +171,7 @@ def _has_whole_row(block: Block) -> bool:
 def _background(run: Run, exhibit: Exhibit, everywhere: set[str]) -> dict[str, Any]:
     """Return the setting that all cells share, without what tells cells apart and what only some methods have."""
     own = setting(run)
+    # The method is never part of the setting: a table compares methods.
     apart = exhibit.picked | _alias(exhibit.picked) | set(exhibit.tuned) | set(exhibit.differ) | {"algorithm"}
     shared = {key for key in everywhere if key not in apart and not _of_picked(key, exhibit.picked)}
     return {"scale": run.config.get("scale")} | {key: own[key] for key in sorted(shared)}
@@ -185,6 +192,8 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
     cells = {}
     chosen_values = []
     for cell in exhibit.cells:
+        # By the tuned settings alone: two runs of a seed that differ in another key of the method are
+        # taken for one, of which the later counts.
         tried = by_seed([run for run in runs if run.rows and _matches(run, cell.match)], apart=exhibit.tuned)
         groups = [one_per_seed(group) for group in tried]
         if groups:
@@ -209,6 +218,8 @@ def _worth(runs: list[Run], metric: str) -> tuple[bool, bool, int, float]:
     values = [value for run in counting if (value := metrics.measured(run, metric)) is not None]
     mean = statistics.fmean(values) if values else 0.0
     worse = mean * (-1.0 if "accuracy" in metric else 1.0)
+    # False sorts before True, so each part reads "has a flaw". `averaged` returns either ended runs alone or none
+    # of them, so that the first stands for all.
     return not counting[0].ended, not values, len(counting) - len(values), worse
 
 
@@ -220,11 +231,13 @@ def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
             # What picks the cell is not its deviation; one of several values that do can be.
             picked = key in measured.cell.match and not isinstance(measured.cell.match[key], Mapping)
             for run in () if picked else measured.runs:
+                # A method that lacks the key does not deviate from it.
                 if key in run.flat or run.value(key) is not None:
                     own = run.value(key)
                     if not _same(own, paper):
                         values.setdefault(shown(own), []).append(name)
         for own, names in values.items():
+            # A deviation that all cells share is one of the whole table, and naming each cell would say nothing more.
             where = "" if len(set(names)) == len(cells) else f" ({'; '.join(dict.fromkeys(names))})"
             lines.append(f"{key}={own} instead of {shown(paper)}{where}")
     statuses = {m: run.status for m, c in cells.items() for run in c.runs if run.status != COMPLETED}
@@ -245,6 +258,7 @@ def _matches(run: Run, wanted: Mapping[str, Any]) -> bool:
 def _fits(run: Run, own: Any, wanted: Any) -> bool:
     if isinstance(wanted, Mapping) and "any" in wanted:
         return any(_same(own, value) for value in wanted["any"])
+    # `{of: workers, times: 2}`: fits runs whose value is in a fixed relation to another one of theirs.
     if isinstance(wanted, Mapping):
         other = finite(run.value(wanted["of"]))
         return other is not None and _same(own, wanted["times"] * other)

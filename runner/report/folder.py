@@ -14,6 +14,7 @@ from runner.report.run import SPANS, Run, finite
 from runner.run_folder import jsonl
 from runner.run_folder.contents import LAYERS, METRICS, SUMMARY, TIMELINE, WORKERS
 
+# libyaml's loader is several times as fast, which counts with hundreds of runs; PyYAML may be built without it.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _YAML_BYTES, _NESTED, _CHAINED = 1_000_000, 2000, re.compile(r"([-?:] ){40}")
 _TIMELINE_BYTES = 40_000
@@ -31,6 +32,7 @@ class FolderRun(Run):
 
     def layer_rows(self) -> list[dict[str, Any]]:
         """Return the rows of `layers.jsonl`."""
+        # The list of problems is thrown away, here and below: most runs lack these files, and are whole without them.
         return _lines(self.folder / LAYERS, [])
 
     def workers(self) -> dict[str, Any]:
@@ -40,6 +42,7 @@ class FolderRun(Run):
     def timeline(self) -> list[dict[str, Any]]:
         """Return the first spans of `timeline.jsonl`, at most `SPANS`, without reading the whole file."""
         rows = _lines(self.folder / TIMELINE, [], most_bytes=_TIMELINE_BYTES)
+        # The page draws spans without asking again, so half-written rows go.
         whole = [row for row in rows if all(finite(row.get(key)) is not None for key in ("worker", "start", "end"))]
         return whole[:SPANS]
 
@@ -50,6 +53,7 @@ def read(folder: Path, name: str) -> FolderRun:
     run.summary = _document(folder / SUMMARY, run.problems)
     run.rows = _lines(folder / METRICS, run.problems)
     run.config = _configuration(_first(folder, "config.yaml"), run.problems)
+    # The overrides only tell how to repeat the run; a folder without them is whole, so no problem is noted.
     overrides = _yaml(_first(folder, "overrides.yaml"), [])
     run.overrides = [str(override) for override in overrides] if isinstance(overrides, list) else []
     return run
@@ -86,6 +90,7 @@ def _configuration(path: Path, problems: list[str], *, resolve: bool = True) -> 
             problems.append(f"{path.name}: is not a mapping")
         return {}
     plain: dict[str, Any] = {str(key): value for key, value in document.items()}
+    # Resolving through OmegaConf is slow, and hardly any recorded configuration has an interpolation.
     if resolve and "${" in str(plain):
         try:
             plain = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)  # type: ignore[assignment]
@@ -118,5 +123,6 @@ def _yaml(path: Path, problems: list[str]) -> Any:
 def _problem(path: Path, exc: Exception) -> str:
     if isinstance(exc, FileNotFoundError):
         return f"{path.name}: is missing"
+    # Some exceptions have no text; the path in front is in the line already.
     reason = (str(exc).splitlines() or [type(exc).__name__])[0]
     return f"{path.name}: {reason.removeprefix(f'{path} ')}"

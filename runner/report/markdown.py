@@ -55,7 +55,10 @@ def exhibits(
         page = page_of(exhibit)
         told = []
         for block in blocks:
+            # By identity: two runs may have equal contents, and a run cannot be hashed.
             mine = {id(run) for run in block.runs}
+            # Two exhibits of a paper often rest on the same runs; the reader is told, lest
+            # they count as two confirmations.
             same = next((other for runs, other in earlier if mine <= runs), None)
             earlier.append((mine, exhibit))
             drawn = [_drawn(figure, figures_folder, page) for figure in figures(block)]
@@ -87,17 +90,21 @@ def render(template: str, path: Path, **context: Any) -> None:
     Raises:
         OSError: if it cannot be written.
     """
+    # No `autoescape`, which is for HTML: the templates pass what others wrote through `md` or `fenced`.
     environment = Environment(loader=PackageLoader("runner.report"), trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"md": literal, "fenced": fenced}
     environment.globals |= {"words": claims.WORDS}
     text = environment.get_template(template).render(**context)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Templates leave several empty lines where a condition was false.
     path.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", encoding="utf-8")
 
 
 def literal(text: object) -> str:
     """Return text as it is, whatever Markdown would make of it."""
+    # The ampersand first, else it would escape the escapes of the other two.
     escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # A line break would end a table's row, so blanks of all kinds become one.
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", " ".join(escaped.split()))
 
 
@@ -117,6 +124,7 @@ def _place(exhibit: Exhibit, its_page: Path, page: Path) -> str:
 
 
 def _block(block: Block, drawn: list[dict[str, str]]) -> dict[str, Any]:
+    # A block of one setting rarely measures every claim; those without runs are counted, not listed.
     told = [v for v in block.verdicts if v.word != claims.UNMEASURED]
     return {
         "orders": [] if drawn else block.orders(),

@@ -7,6 +7,7 @@ from runner.run_folder import columns
 from runner.run_folder.summary_keys import BEST_TEST_ERROR, FINAL_TEST_ERROR
 
 _EARLY = re.compile(r"early_(\w+)\(([\w.]+)\)")
+# Without a column the target is one of the test error, which most papers mean.
 _TO_REACH = re.compile(r"(epochs|seconds)_to\((?:(\w+),)?([\d.]+(?:e-?\d+)?)\)")
 
 # Name and digits of what is shown often; others are shown under their own name with four significant digits.
@@ -52,18 +53,21 @@ def measured(run: Run, metric: str) -> float | None:
         along = columns.EPOCH if reach[1] == "epochs" else columns.SECONDS
         return reached(run, reach[2] or columns.TEST_ERROR, float(reach[3]), along)
     if early := _EARLY.fullmatch(metric):
+        # The first row that has this quantity: rows of several diagnostics share the file.
         first = next(iter(run.layers(early[1])), {})
         return finite(first.get(early[1], {}).get(early[2]))
     if metric in ("final_accuracy", "best_accuracy"):
         error = run.number(metric.replace("accuracy", columns.TEST_ERROR))
         return None if error is None else (100 - error) / 100
     seconds = _last(run, columns.SECONDS)
+    # From the last row, not from the summary: the row's seconds and passes were taken at the same moment.
     if metric == "seconds_per_epoch":
         epochs = _last(run, columns.EPOCH)
         return seconds / epochs if seconds is not None and epochs else None
     if metric == "samples_per_virtual_second":
         samples = _last(run, columns.SAMPLES)
         return samples / seconds if samples is not None and seconds else None
+    # Last, because this reading fits any name with an underscore, those above included.
     how, _, column = metric.partition("_")
     if how == "final":
         return _last(run, column)
@@ -75,6 +79,7 @@ def measured(run: Run, metric: str) -> float | None:
 def reached(run: Run, column: str, target: float, along: str) -> float | None:
     """Return where a falling column is first at a target or below; None if it never is."""
     for value, place in zip(run.curve(column), run.curve(along), strict=True):
+        # The evaluation itself, not interpolated between two: a paper's reader would read it off the same way.
         if value is not None and value <= target:
             return place
     return None

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+# Not links with a scheme, to a heading or from the root: these mean the same on every page.
 _LINK = re.compile(r"(\]\()(?![a-z]+:|[#/])([^)\s]+)")
 _TOP = ""
 
@@ -26,11 +27,13 @@ class Notes:
         if path is not None:
             top, *sections = re.split(r"^## +", path.read_text(encoding="utf-8"), flags=re.M)
             parts = (section.partition("\n") for section in sections)
+            # The file's own title goes, since every page has a title.
             self._remarks = {_TOP: re.sub(r"^# .*\n", "", top).strip()}
             self._remarks |= {title.strip(): text.strip() for title, _, text in parts}
 
     def take(self, title: str, page: Path) -> str:
         """Return the remark under a heading for a page and forget it; empty if there is none."""
+        # Popped, so that `take_rest` has what no exhibit asked for, as after a renamed table.
         return self._relinked(self._remarks.pop(title, ""), page)
 
     def take_top(self, page: Path) -> str:
@@ -39,6 +42,7 @@ class Notes:
 
     def take_rest(self, page: Path) -> dict[str, str]:
         """Return the remarks that nobody has taken, by their headings."""
+        # A list of the titles first: `take` removes entries from the dictionary that would be iterated.
         return {title: self.take(title, page) for title in [title for title in self._remarks if title != _TOP]}
 
     def _relinked(self, text: str, page: Path) -> str:

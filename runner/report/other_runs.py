@@ -12,6 +12,7 @@ from runner.report.settings import GROUPS, averaged, by_seed, differing, label, 
 from runner.run_folder import columns
 from runner.run_folder.summary_keys import BEST_TEST_ERROR, FINAL_TEST_ERROR, STATUS
 
+# More curves cannot be told apart; more panels nobody scrolls through.
 _CURVES = 12
 _FAMILY = (*(group for group in GROUPS if group != "algorithm"), "schedule.kind", "run.epochs", "run.batch_size")
 _PANELS = 6
@@ -22,6 +23,7 @@ def tables(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
     Every setting in which any of the runs differ is said: above a table if all of its runs share it, else beside each.
     """
+    # A run without a summary has hardly any settings, and would seem to differ from all others in everything.
     known = [run for run in runs if run.status != "broken"]
     among_all = _settings_apart(known)
     families: dict[str, list[Run]] = {}
@@ -73,6 +75,7 @@ def _mean(runs: Sequence[Run], metric: str) -> str:
     values = [value for run in runs if (value := run.number(metric)) is not None]
     if not values:
         return "–"
+    # A length is no quantity to average: the group shares `run.epochs`, and the largest says how far it came.
     if metric == "epochs":
         return f"{max(values):g}"
     spread = f" ± {metrics.text(metric, statistics.stdev(values))}" if len(values) > 1 else ""
@@ -88,6 +91,7 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
         title = f"{group[0].value('model')} on {group[0].value('dataset')}"
         panel = panels.setdefault(title, Panel(title, metrics.name(columns.TEST_ERROR), []))
         curve = mean_curve(group, columns.EPOCH, columns.TEST_ERROR, label(group[0], apart), len(panel.curves))
+        # Numbered by the curves so far, so colours are consecutive although some groups have nothing to draw.
         if curve.x and len(panel.curves) < _CURVES:
             panel.curves.append(curve)
     filled = [panel for panel in panels.values() if panel.curves]

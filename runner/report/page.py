@@ -27,8 +27,10 @@ _COLUMNS = ("name", STATUS, "algorithm", "model", "dataset", "workers", "seed", 
 _FROM_ROWS = {"epochs": "final_epoch", FINAL_TEST_ERROR: FINAL_TEST_ERROR, BEST_TEST_ERROR: "lowest_test_error",
               "final_train_loss": "final_train_loss", "seconds": "final_seconds"}  # fmt: skip
 _WITHOUT = {COMPLETED: "not reached"}  # a run that went to its end and has no such number
+# More columns do not fit beside those above; the rest is under each run's facts.
 _OWN_KEYS = 14
 _SEARCHED_BY = BEST_TEST_ERROR
+# More points cannot be told apart on the page, and would make the file of hundreds of runs slow to load.
 _POINTS = 400
 _AXES = (EPOCH, SECONDS, UPDATES, SAMPLES)
 _WORDS = {
@@ -51,6 +53,7 @@ def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]],
         evidence: the exhibits and what was measured of them.
         title: the page's.
     """
+    # Names of runs and overrides come from whoever wrote the folder: escaped, they cannot bring scripts into the page.
     environment = Environment(loader=PackageLoader("runner.report"), autoescape=True, trim_blocks=True)
     drawn: list[dict[str, Any]] = []
     exhibits = [_exhibit(exhibit, blocks, drawn) for exhibit, blocks in evidence if blocks]
@@ -73,6 +76,7 @@ def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]],
         data=Markup(_script_json(data)),
         plotly=Markup(get_plotlyjs()),
         css=Markup(part("report.css").render()),
+        # Plotly and the scripts stand inside the file: the page opens without a network, years later too.
         script=Markup(part("plots.js").render() + part("runs.js").render()),
     )
 
@@ -94,6 +98,7 @@ def table(block: Block) -> dict[str, Any]:
     for row in exhibit.rows:
         cells = []
         for column in columns:
+            # None where the paper's table has no cell; a cell without runs is a dash.
             cell = next((c for c in exhibit.cells if c.row == row and c.column == column), None)
             cells.append(None if cell is None else {**_cell(block, cell.id, cell.published), "best": cell.id in best})
         if any(cell is not None for cell in cells):
@@ -125,6 +130,7 @@ def _exhibit(exhibit: Exhibit, blocks: list[Block], drawn: list[dict[str, Any]])
         made = figures(block)
         first = len(drawn)
         drawn.extend(_rounded(asdict(figure)) for figure in made)
+        # Either figures or a table: the end points of curves are in the figures already.
         shown_blocks.append(
             {
                 "heading": provenance.heading(block),
@@ -151,6 +157,7 @@ def _payload(runs: Sequence[Run]) -> dict[str, Any]:
     apart = [key for key in differing(runs) if key not in ("algorithm", "model", "dataset", "cluster.workers")]
     own = [key for key in apart if key != "cluster"][:_OWN_KEYS]
     curves = {id(run): curve for number, group in enumerate(by_seed(runs)) for run, curve in _curves(number, group)}
+    # Some columns are only in the first or only in the last row; so not every row has to be read.
     quantities = dict.fromkeys(key for run in runs for row in run.rows[:1] + run.rows[-1:] for key in row)
     numbers = [key for key in quantities if key not in _AXES]
     errors = [error for run in runs if (error := metrics.measured(run, "lowest_test_error")) is not None]
@@ -160,6 +167,7 @@ def _payload(runs: Sequence[Run]) -> dict[str, Any]:
         "metrics": [key for key in numbers if any(finite(row.get(key)) is not None for r in runs for row in r.rows)],
         "axes": [key for key in _AXES if key in quantities] or [EPOCH],
         "words": _WORDS,
+        # A quarter above the best error: a target that most good runs reach, so that times to reach it can be compared.
         "target": min(99, math.ceil(min(errors) * 1.25)) if errors else None,
     }
 
@@ -169,10 +177,12 @@ def _run(run: Run, apart: Sequence[str], own: Sequence[str]) -> dict[str, Any]:
     fields = {key: _field(run, key) for key in _COLUMNS}
     fields |= {key: shown(settings[key]) if key in settings else None for key in own}
     for key in own:
+        # Numbers stay numbers, so that the page sorts 10 after 9.
         if finite(settings.get(key)) is not None:
             fields[key] = settings[key]
     short = label(run, apart)
     name = short if run.seed is None else f"{short} seed={run.seed}"
+    # What the page's search box looks in.
     words = [run.name, name, *run.overrides, *(f"{key}={shown(value)}" for key, value in fields.items())]
     return {
         "label": name,
@@ -200,6 +210,7 @@ def _field(run: Run, key: str) -> Any:
 
 def _curves(number: int, group: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
     """Yield the curves of a group of runs that differ in the seed alone, thinned to what a screen can show."""
+    # Numbered before thinning: the numbers say which points of different seeds are one evaluation.
     evaluations = numbered([run.rows for run in group])
     for run, own, places in zip(group, evaluations, thinned(evaluations, _POINTS), strict=True):
         curve = _columns([run.rows[place] for place in places])
@@ -237,6 +248,7 @@ def _text(value: Any) -> Any:
 
 def _short(value: Any) -> float | None:
     number = finite(value)
+    # Five digits are more than a screen shows, and keep the file small; whole numbers, as of samples, stay exact.
     return number if number is None or isinstance(number, int) else float(f"{number:.5g}")
 
 

@@ -37,6 +37,8 @@ def write(
     top = notes.take_top(index)
     papers = dict.fromkeys(exhibit.folder for exhibit, blocks in evidence if blocks)
     pages = {paper: folder / f"{paper}.md" for paper in papers}
+    # Before the index and the rest: it takes the remarks that belong to exhibits, and
+    # what is left goes to `other_runs`.
     shown = exhibits(evidence, notes, lambda exhibit: folder / f"{exhibit.folder}.md", figures_folder)
     lines = []
     for paper, page in pages.items():
@@ -74,6 +76,7 @@ def _counts(mine: Sequence[tuple[Exhibit, list[Block]]]) -> list[int]:
     """Count verdicts; a claim that was judged under two settings has two, one that never was counts as not measured."""
     verdicts = []
     for exhibit, blocks in mine:
+        # Blocks hold their verdicts in the order of the claims, so the number finds one claim's in each.
         for number, _ in enumerate(exhibit.claims):
             words = [block.verdicts[number].word for block in blocks]
             told = [word for word in words if word != claims.UNMEASURED]

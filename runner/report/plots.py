@@ -18,7 +18,9 @@ _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.grid": True,
     "grid.alpha": 0.3,
+    # Without a salt the identifiers in an SVG are random, and the same figure would be other bytes each time.
     "svg.hashsalt": "dcrun",
+    # Text as text, not as outlines: smaller files, in which one can search.
     "svg.fonttype": "none",
 }
 
@@ -39,13 +41,16 @@ def save(figure: Figure, folder: Path) -> Path:
     with matplotlib.rc_context(_STYLE):
         columns = min(3, len(figure.panels))
         lines = -(-len(figure.panels) // columns)
+        # Not `pyplot.figure`: pyplot keeps every figure until it is closed, and a report draws dozens.
         canvas = Canvas(figsize=(1.6 + 4.2 * columns, 1.0 + 3.2 * lines), layout="constrained")
         axes = canvas.subplots(lines, columns, squeeze=False).flatten()
         names: dict[str, object] = {}
         for axis, panel in zip(axes, figure.panels, strict=False):
             for curve in panel.curves:
                 color = COLORS[curve.index % len(COLORS)]
+                # When the colours are used up, the dashes tell the next round apart.
                 dash = DASHES[curve.index // len(COLORS) % len(DASHES)]
+                # A line through one point is invisible.
                 marker = "o" if len(curve.y) == 1 else None
                 (line,) = axis.plot(curve.x, curve.y, color=color, linestyle=dash, marker=marker, linewidth=1.6)
                 if curve.spread:
@@ -54,6 +59,7 @@ def save(figure: Figure, folder: Path) -> Path:
                     axis.fill_between(curve.x, low, high, color=color, alpha=0.15, linewidth=0)
                 if curve.published is not None:
                     axis.plot(curve.x[-1:], [curve.published], "*", color=color, markersize=11, markeredgecolor="black")
+                    # An empty plot with a white star: the legend explains the mark once, in no method's colour.
                     names["published end point"] = axis.plot([], [], "*", color="white", markeredgecolor="black")[0]
                 names.setdefault(_literal(curve.name), line)
             axis.set_title(_literal(panel.title), fontsize=10)
@@ -63,6 +69,7 @@ def save(figure: Figure, folder: Path) -> Path:
             axis.set_ylabel(_literal(panel.y))
         for axis in axes[len(figure.panels) :]:
             axis.set_visible(False)
+        # False sorts first, so the published mark comes last.
         ordered = sorted(names, key="published end point".__eq__)
         # As many columns as there is room for: below the axes a long name takes nothing from them.
         room = max(1, min(4, int(canvas.get_figwidth() * 11 // (max(map(len, ordered)) + 8))))
@@ -70,6 +77,7 @@ def save(figure: Figure, folder: Path) -> Path:
         lines = [names[name] for name in ordered]
         canvas.legend(lines, ordered, loc="outside lower center", ncols=room, frameon=False)  # type: ignore[arg-type]
         path = folder / f"{figure.name}.png"
+        # Without version and date in the files, the same figure gives the same bytes.
         canvas.savefig(path, dpi=110, metadata={"Software": None})
         canvas.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     return path

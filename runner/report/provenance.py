@@ -38,11 +38,14 @@ def commands(runs: Sequence[Run]) -> list[str]:
     """Return command lines that repeat runs, one for runs that differ in the seed alone; quoted for a POSIX shell."""
     lines = []
     for group in by_seed(runs):
+        # What belonged to one start of one run, not to its setting.
         own = [o for o in group[0].overrides if not o.startswith(("seed=", "hydra.", "run.resume=", "logger.group="))]
         seeds = [str(seed) for seed in sorted({run.seed for run in group if run.seed is not None})]
         if any(o.startswith("experiment=") for o in own):
             # Alone it would sweep over all its cells, each with these settings forced upon it.
             one = shlex.join(["dcrun", *own, "run.resume=null", "hydra.mode=RUN"])
+            # A shell loop, since Hydra lets `-m` win over `hydra.mode=RUN`, and the
+            # experiment would sweep over its cells again.
             several = f"for seed in {' '.join(seeds)}; do {one} seed=$seed; done"
             lines.append(several if len(seeds) > 1 else " ".join([one, *(f"seed={seed}" for seed in seeds)]))
         else:
@@ -73,6 +76,7 @@ def _clock(run: Run) -> str:
 
 
 def _commit(run: Run) -> str:
+    # A commit may be followed by "-dirty", which must survive the shortening.
     commit, dash, state = str(run.summary.get("git_commit") or "unknown").partition("-")
     return f"{commit[:12]}{dash}{state}"
 
@@ -87,6 +91,7 @@ def _machine(run: Run) -> str:
 
 
 def _some(values: Iterable[str], most: int = 4) -> str:
+    # In order of appearance: a set's order changes from run to run, and with it the committed pages.
     distinct = list(dict.fromkeys(values))
     return "; ".join(distinct[:most]) + (f"; and {len(distinct) - most} more" if len(distinct) > most else "")
 

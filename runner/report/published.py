@@ -119,10 +119,12 @@ def load(folder: Path = EXPERIMENTS) -> list[Exhibit]:
         ValueError: naming the file and what is wrong in it.
     """
     exhibits = []
+    # Sorted: the order of a folder's entries depends on the file system, and pages follow it.
     for path in sorted(folder.glob("*/published*.yaml")):
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         own = document.get("exhibits", {})
         for name, given in own.items():
+            # Shallow on purpose: a key that is given, as `rows`, replaces the whole of the other exhibit's.
             inherited = own.get(given.get("same_as"), {})
             exhibits.append(_exhibit(path, str(document["paper"]), str(name), {**inherited, **given}))
     return exhibits
@@ -142,9 +144,11 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
     cells = []
 
     def match(row: str, column: str) -> dict[str, Any]:
+        # From the general to the particular: what the single cell says overrides its column, which overrides its row.
         return {**(rows[row] or {}), **(columns[column] or {}), **own.get(row, {}).get(column, {})}
 
     own = given.get("cells", {})
+    # Cells without a table of numbers exist as well: their published value is None.
     values = given.get("values") or {row: dict.fromkeys(line) for row, line in own.items()}
     for row, line in values.items():
         for column, value in line.items():

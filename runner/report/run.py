@@ -54,6 +54,7 @@ class Run:
     @property
     def seed(self) -> int | None:
         """The run's seed, if known."""
+        # A run that was killed before its summary still has its seed in the configuration.
         seed = self.summary.get("seed", self.config.get("seed"))
         return seed if isinstance(seed, int) else None
 
@@ -66,10 +67,13 @@ class Run:
         Returns:
             the value, None if the run does not know it.
         """
+        # The summary says what was used, as the number of workers that an algorithm
+        # chose; the configuration has null there.
         if (found := self.summary.get(key)) is not None:
             return found
         if key in self.flat:
             return self.flat[key]
+        # `choices` may read a long file, and no group has a dot in its name.
         return self.choices.get(key) if "." not in key else None
 
     def number(self, key: str) -> float | None:
@@ -104,6 +108,7 @@ class Run:
 
 def finite(value: Any) -> float | None:
     """Return the value if it is a finite number, else None."""
+    # True is an int in Python, and would be drawn as 1.
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return None
@@ -111,6 +116,7 @@ def finite(value: Any) -> float | None:
 
 def _flattened(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in section.items():
+        # An empty section is kept as a value: else runs with and without it would look alike.
         if isinstance(value, Mapping) and value:
             yield from _flattened(value, f"{prefix}{key}.")
         else:

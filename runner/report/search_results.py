@@ -95,12 +95,14 @@ def among(runs: Sequence[Run], metric: str = BEST_TEST_ERROR) -> list[tuple[str,
     tried = []
     names: dict[str, str] = {}
     groups: dict[str, list[list[Run]]] = {}
+    # Two passes: what runs share outside the searched sections makes the searches, then inside each the axes are found.
     for group in by_seed(run for run in runs if run.ended):
         own = setting(group[0])
         rest = {key: value for key, value in own.items() if not _is_axis(key, value)}
         groups.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(group)
     for apart, same in groups.items():
         settings = [setting(group[0]) for group in same]
+        # The first setting's keys do for all: runs of one method, which these are, have the same keys.
         axes = [key for key in settings[0] if len({json.dumps(own.get(key)) for own in settings}) > 1]
         for group, own in zip(same, settings, strict=True):
             counting = one_per_seed(group)
@@ -117,18 +119,21 @@ def among(runs: Sequence[Run], metric: str = BEST_TEST_ERROR) -> list[tuple[str,
 
 def _search(group: Sequence[Tried], sign: float) -> Search:
     best = min(group, key=lambda one: (one.lacking, sign * one.value))
+    # An axis with one value has no neighbours, and its value would be at both edges.
     keys = [key for key in best.axes if len({one.axes.get(key) for one in group}) > 1]
     beside: list[Tried] = []
     for key in keys:
         line = [
             one for one in group if one is not best and all(one.axes.get(k) == best.axes[k] for k in keys if k != key)
         ]
+        # A setting that lacks the axis is neither below nor above: the infinities keep it out of both.
         below = [one for one in line if one.axes.get(key, math.inf) < best.axes[key]]
         above = [one for one in line if one.axes.get(key, -math.inf) > best.axes[key]]
         beside += [max(below, key=lambda one: one.axes[key])] if below else []
         beside += [min(above, key=lambda one: one.axes[key])] if above else []
     if not beside:
         others = [one for one in group if one is not best and set(keys) <= set(one.axes)]
+        # Random points share no coordinate with the best, so no line passes through both.
         beside = sorted(others, key=lambda one: _distance(one, best, keys, group))[:_NEAREST]
     edges = []
     for key in keys:
@@ -144,6 +149,7 @@ def _distance(one: Tried, other: Tried, keys: Sequence[str], group: Sequence[Tri
     total = 0.0
     for key in keys:
         values = [point.axes[key] for point in group if key in point.axes]
+        # Rates and decays are searched over decades: 0.001 to 0.01 is as far as 0.1 to 1.
         scale = math.log if min(values) > 0 else float
         total += ((scale(one.axes[key]) - scale(other.axes[key])) / (scale(max(values)) - scale(min(values)))) ** 2
     return total

@@ -6,6 +6,8 @@ from typing import Any
 
 from runner.report.run import Run
 
+# A key that is missing here keeps equal runs apart, one too many mixes unlike runs in a mean: in doubt it is left out
+# of the list. `run.precision` and `run.compile` round differently, so they count.
 _NO_SETTING = ("names.", "logger.", "hydra.")
 _NO_SETTINGS = frozenset({
     "seed", "scale", "seeds", "experiment", "run.name", "run.resume", "run.threads", "run.device", "run.estimate",
@@ -23,6 +25,7 @@ def setting(run: Run) -> dict[str, Any]:
     chosen = {group: run.value(group) for group in GROUPS if isinstance(run.value(group), str)}
     workers = {"cluster.workers": run.value("workers")}
     keys = {key: value for key, value in run.flat.items() if _matters(key)}
+    # The summary's number of workers comes last: it replaces the null of a configuration that left it to the algorithm.
     return {**chosen, **keys, **{key: value for key, value in workers.items() if value is not None}}
 
 
@@ -40,6 +43,7 @@ def by_seed(runs: Iterable[Run], apart: Sequence[str] | None = None) -> list[lis
     groups: dict[str, list[Run]] = {}
     for run in runs:
         own = {key: value for key, value in setting(run).items() if apart is None or key in apart}
+        # Sorted, since the order of a configuration's keys is no setting.
         groups.setdefault(json.dumps(own, sort_keys=True, default=str), []).append(run)
     return list(groups.values())
 
@@ -61,6 +65,7 @@ def one_per_seed(runs: Iterable[Run]) -> list[Run]:
 def averaged(runs: Iterable[Run]) -> list[Run]:
     """Return the runs that a mean over seeds is taken of: one per seed; if any have ended, only those."""
     counting = one_per_seed(runs)
+    # A run that is still going would be averaged at another length than the others.
     return [run for run in counting if run.ended] or counting
 
 
@@ -81,6 +86,7 @@ def shown(value: Any) -> str:
     """Return a value as it is typed on the command line."""
     if value is None:
         return "null"
+    # Before numbers: a bool is an int in Python.
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):

@@ -35,6 +35,7 @@ def write(config: DictConfig, sweep: Path, folders: Iterable[Path]) -> Path | No
     if experiment is None or config.logger.kind != "wandb" or config.logger.mode == "disabled":
         return None
     try:
+        # The sweep's parent: an experiment is often run in parts, and its table needs the earlier ones.
         tables = evaluated(str(experiment), sweep.parent, {folder.resolve() for folder in folders})
     except InputError as error:
         # The jobs are done: a broken archive that lies among their outputs must not make the sweep fail.
@@ -57,6 +58,7 @@ def write(config: DictConfig, sweep: Path, folders: Iterable[Path]) -> Path | No
         import wandb
 
         run.log({name: wandb.Table(columns=list(columns), data=rows) for name, (columns, rows) in tables.items()})
+        # Counted into the summary, where W&B can sort and filter runs; tables cannot be searched.
         words = Counter(row[4] for name, (_, rows) in tables.items() if name.endswith("claims") for row in rows)
         run.summary.update({f"claims_{word.replace(' ', '_')}": count for word, count in words.items()})
         place = Path(run.dir).parent
@@ -92,6 +94,7 @@ def evaluated(experiment: str, outputs: Path, folders: set[Path]) -> dict[str, t
         cells: list[list[Any]] = []
         claims: list[list[Any]] = []
         for block in evidence.measure_exhibit(exhibit, runs):
+            # Resolved on both sides: the sweep's folder may be relative or behind a link.
             if folders.isdisjoint(run.folder.resolve() for run in block.runs):
                 continue
             heading = provenance.heading(block)

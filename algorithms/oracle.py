@@ -11,18 +11,26 @@ from torch import Tensor
 class Batch(NamedTuple):
     """One worker's samples for one gradient.
 
+    What the network draws at random for it, as dropout does, is a function of the run's seed, `number`, `piece` and,
+    where a method took samples away (`batch._replace(ids=...)`), of those that are left: steps on pieces of one batch
+    drop different units, two gradients on the same samples the same ones.
+
     Attributes:
-        number: position of the batch in the run, counted from 0 (seeds dropout).
+        number: position of the batch in the run, counted from 0.
         epoch: pass over the training set to which it belongs, counted from 0 (seeds augmentation).
         ids: int64 vector of sample numbers; may be empty in a collective's last, short step. Where workers have fixed
             shards of the training set, they are drawn from `pool` uniformly and independently.
         pool: int64 vector of the samples that the worker may use, in a fixed order; None if that is all of them.
+        piece: which worker's share of the batch this is, counted from 0; 0 where one worker has all of it.
+        size: number of samples that were handed out as `ids`; None if it is not known.
     """
 
     number: int
     epoch: int
     ids: Tensor
     pool: Tensor | None = None
+    piece: int = 0
+    size: int | None = None
 
 
 class Problem(NamedTuple):

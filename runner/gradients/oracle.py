@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from runner.config.errors import InputError
 from runner.config.seeds import derive
 from runner.gradients.cuda_graph import CapturedSteps, Graphs
 from runner.gradients.forward import NetworkForward
+from runner.gradients.randomness import DrawWatch, piece_name, seeded
 from runner.gradients.replica import Replica
 from runner.gradients.rows import ObjectiveRows
 from runner.gradients.sample_norms import SampleNorms
@@ -43,6 +44,16 @@ class Sample(Protocol):
     @property
     def ids(self) -> Tensor:
         """Sample numbers."""
+        ...
+
+    @property
+    def piece(self) -> int:
+        """Which share of the batch."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Number of samples that were handed out."""
         ...
 
 
@@ -90,11 +101,10 @@ class NetworkOracle(NetworkForward):
         self.side_stream = side_stream
         self.piece = piece
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
-        self._has_dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in replica.module.modules())
         self.steps: CapturedSteps | None = None
         if graphs is not None:
             self.steps = CapturedSteps(self._step, graphs=graphs, preserved=self._changed_by_steps, device=self.device)
-            if self._has_dropout:
+            if any(isinstance(m, nn.modules.dropout._DropoutNd) for m in replica.module.modules()):
                 self.steps.refuse("the network drops units, at random anew for each batch")
             if self.streams:
                 self.steps.refuse("samples are decoded on the CPU as they are used")
@@ -157,7 +167,7 @@ class NetworkOracle(NetworkForward):
     def generator(self, batch: Sample) -> torch.Generator:
         """Return a generator for a method's random choices on a batch, on the CPU."""
         # By the batch's number, like dropout: the choices do not depend on who works on the batch, or when.
-        return torch.Generator().manual_seed(derive(self.seed, "choices", batch.number))
+        return torch.Generator().manual_seed(derive(self.seed, "choices", *_stream(batch)))
 
     @cached_property
     def sample_norms(self) -> SampleNorms:
@@ -182,7 +192,7 @@ class NetworkOracle(NetworkForward):
         try:
             # A whole step sets the gradient; pieces are added up in a gradient that starts from zero.
             if self.steps is not None and self._whole(size, squares):
-                self.steps(batch.ids, batch.epoch, arriving)
+                self._whole_step(batch, arriving)
             else:
                 self._accumulate(batch, squares, arriving)
         except RuntimeError as error:
@@ -202,6 +212,25 @@ class NetworkOracle(NetworkForward):
             self.steps.refuse("batches are cut into pieces (run.micro_batch)")
             return False
         return self.steps.refused is None or self.steps.has(size)
+
+    def _whole_step(self, batch: Sample, arriving: Tensor | None) -> None:
+        """Make one step on all of a batch: from its second one on by replaying a graph, if nothing is drawn in it."""
+        assert self.steps is not None
+        if self.steps.has(batch.ids.numel()):
+            # Captured, so the steps before it drew nothing, and there is nothing to seed.
+            self.steps(batch.ids, batch.epoch, arriving)
+            return
+        with self._seeded(batch):
+            watch = DrawWatch(self.device)
+            self.steps(batch.ids, batch.epoch, arriving)
+            if watch.drawn():
+                self.steps.refuse("the network draws random numbers, anew for each batch")
+
+    def _seeded(self, batch: Sample) -> AbstractContextManager[None]:
+        """Return a context in which the network draws what belongs to a batch, whoever computes on it, or when."""
+        # Dropout in functions, of a user's module, shows in no layer: so every step is seeded, not only those of
+        # networks that have such layers.
+        return seeded(self.device, self.seed, "dropout", *_stream(batch))
 
     def _meanwhile(self, w: Tensor | None, prepare: Callable[[], Prepared]) -> Prepared:
         """Return what `prepare` returns, which is done while the weights `w`, if any, are copied to the replica."""
@@ -234,12 +263,13 @@ class NetworkOracle(NetworkForward):
         self, batch: Sample, squares: Tensor | None, arriving: Tensor | None, pieces: int | None = None
     ) -> None:
         """Fill the flat gradient, piece by piece, and `squares` with squared norms of contributions."""
+        with self._seeded(batch):
+            self._add_pieces(batch, squares, arriving, pieces)
+
+    def _add_pieces(self, batch: Sample, squares: Tensor | None, arriving: Tensor | None, pieces: int | None) -> None:
         replica = self.replica
         replica.gradient.zero_()
         size = batch.ids.numel()
-        if self._has_dropout:
-            # By batch, so that it does not matter who computes the gradient, or when.
-            torch.manual_seed(derive(self.seed, "dropout", batch.number))
         replica.module.train()
         parts = self._pieces(batch.ids) if pieces is None else batch.ids.tensor_split(pieces)
         statistics = torch.zeros_like(replica.statistics) if len(parts) > 1 else None
@@ -301,3 +331,8 @@ class NetworkOracle(NetworkForward):
         totals = self.totals.clone()
         self.totals.zero_()
         return totals
+
+
+def _stream(batch: Sample) -> tuple[int, ...]:
+    """Return what the streams of random numbers of a batch, or a piece of one, are called."""
+    return (batch.number, *piece_name(batch.ids, batch.piece, batch.size))

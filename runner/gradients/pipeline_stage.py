@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from algorithms.pipeline import Features, Pipeline
-from runner.config.seeds import derive
 from runner.gradients.oracle import NetworkOracle
+from runner.gradients.randomness import seeded
 from runner.gradients.replica import running_average
 
 
@@ -24,11 +25,18 @@ class StageTape:
     """
 
     def __init__(
-        self, stage: PipelineStage, inputs: Tensor, outputs: Tensor, loss: Tensor | None, parameters: list[Tensor]
+        self,
+        stage: PipelineStage,
+        number: int,
+        inputs: Tensor,
+        outputs: Tensor,
+        loss: Tensor | None,
+        parameters: list[Tensor],
     ) -> None:
         self.outputs = outputs.detach()
         self.storages: dict[int, int] = {}
         self._stage = stage
+        self._number = number
         self._inputs = inputs
         self._end = outputs if loss is None else loss
         self._parameters = parameters
@@ -36,8 +44,9 @@ class StageTape:
     def backward(self, delta: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """See `algorithms.pipeline.Tape.backward`."""
         asked = self._parameters + ([self._inputs] if self._inputs.requires_grad else [])
-        # Returned, not accumulated: the parameters are views made for this pass alone.
-        found = torch.autograd.grad(self._end, asked, delta, allow_unused=True)
+        with self._stage.seeded(self._number, "backward"):
+            # Returned, not accumulated: the parameters are views made for this pass alone.
+            found = torch.autograd.grad(self._end, asked, delta, allow_unused=True)
         below = found[-1] if self._inputs.requires_grad else None
         return self._stage.flatten(found[: len(self._parameters)]), below
 
@@ -76,9 +85,6 @@ class PipelineStage:
         chain: Any = replica.module
         self.blocks: list[nn.Module] = [block for _, block in list(chain.blocks())[slice(*span)]]
         self._gradient = torch.zeros_like(self.weights)
-        self._has_dropout = any(
-            isinstance(m, nn.modules.dropout._DropoutNd) for block in self.blocks for m in block.modules()
-        )
 
     def _views(self, flat: Tensor) -> list[dict[str, Tensor]]:
         """Return the parameters of each block by name, as they stand in a flat vector of the module."""
@@ -102,10 +108,6 @@ class PipelineStage:
         return self._gradient
 
     def _run(self, features: Features, inputs: Tensor, parameters: Sequence[dict[str, Tensor]], track: bool) -> Tensor:
-        if self._has_dropout:
-            # The first module draws what the whole network would.
-            stream = (self.rank,) if self.rank else ()
-            torch.manual_seed(derive(self.oracle.seed, "dropout", features.number, *stream))
         outputs = inputs
         for block, own in zip(self.blocks, parameters, strict=True):
             block.train()
@@ -115,9 +117,17 @@ class PipelineStage:
             running_average(self.running, self._batch)
         return outputs
 
+    def seeded(self, number: int, *stream: str) -> AbstractContextManager[None]:
+        """Return a context in which the module draws what belongs to iteration `number`, on whatever process.
+
+        So a replay drops the units that the play dropped. The first module draws what the whole network would.
+        """
+        own = (self.rank,) if self.rank else ()
+        return seeded(self.oracle.device, self.oracle.seed, "dropout", number, *own, *stream)
+
     def play(self, w: Tensor, features: Features, *, track: bool) -> Tensor:
         """See `algorithms.pipeline.Stage.play`."""
-        with torch.no_grad():
+        with torch.no_grad(), self.seeded(features.number):
             outputs = self._run(features, features.inputs, self._views(w), track)
         # A pass without a graph holds no more than the method does.
         self._note(None)
@@ -142,11 +152,13 @@ class PipelineStage:
             # Detached, or the graph would hold itself alive through its own outputs.
             return saved.detach()
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved)
+        with self.seeded(features.number), hooks:
             outputs = self._run(features, inputs, parameters, track)
             # Counted inside the hooks too: what the loss saves is in memory as well.
             loss = self._loss(outputs, features) if self.last else None
-        tape = StageTape(self, inputs, outputs, loss, [p for block in parameters for p in block.values()])
+        flat = [p for block in parameters for p in block.values()]
+        tape = StageTape(self, features.number, inputs, outputs, loss, flat)
         tape.storages = storages
         self._note(tape)
         return tape

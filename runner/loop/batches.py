@@ -89,7 +89,7 @@ class Batches:
         # worker that takes over a lost one's batch all see the same samples.
         epoch, position = divmod(number, self.per_epoch)
         ids = self._order(epoch)[position * self.size : (position + 1) * self.size]
-        return Batch(number, epoch, ids)
+        return Batch(number, epoch, ids, size=ids.numel())
 
     def draw(self, number: int, shards: Sequence[int], rank: int = 0, of: int = 1) -> Batch:
         """Return batch `number`, drawn from shards of the training set.
@@ -107,7 +107,7 @@ class Batches:
         # On the CPU whatever the device is: its generator gives the same numbers on every machine.
         generator = torch.Generator().manual_seed(derive(self.seed, "drawn", number, rank))
         chosen = torch.randint(len(pool), (size,), generator=generator)
-        return Batch(number, epoch, pool[chosen.to(self.device)], pool)
+        return Batch(number, epoch, pool[chosen.to(self.device)], pool, rank, size)
 
     def shares(self, number: int, workers: int) -> list[Batch]:
         """Cut batch `number` into shares, one for each worker, whose sizes differ by at most one sample."""
@@ -115,7 +115,8 @@ class Batches:
             return [self.draw(number, [rank], rank, workers) for rank in range(workers)]
         batch = self.batch(number)
         # Contiguous cuts of one permutation: the union is the batch whatever the number of workers is.
-        return [batch._replace(ids=ids) for ids in torch.tensor_split(batch.ids, workers)]
+        shares = enumerate(torch.tensor_split(batch.ids, workers))
+        return [batch._replace(ids=ids, piece=rank, size=ids.numel()) for rank, ids in shares]
 
     def _pool(self, shards: tuple[int, ...]) -> Tensor:
         # Kept for each combination of shards that ever had a worker: it changes only when one is lost.
@@ -137,7 +138,7 @@ class Batches:
         piece = shard_range(self.samples, workers, worker)
         ids = torch.arange(piece.start, piece.stop, device=self.device)
         # Below 0 is no batch: dropout has a stream of its own for each shard and barrier.
-        return Batch(-1 - next_batch * workers - worker, next_batch // self.per_epoch, ids)
+        return Batch(-1 - next_batch * workers - worker, next_batch // self.per_epoch, ids, size=ids.numel())
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:

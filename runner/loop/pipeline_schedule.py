@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,14 +27,27 @@ def memory_columns(peaks: Sequence[int]) -> dict[str, float]:
     return {columns.ACTIVATION_BYTES: float(sum(peaks))} | each
 
 
-def forward(methods: Sequence[Pipeline], stages: Sequence[Stage], features: Features) -> None:
+Seed = Callable[[str, int], object]
+"""Told the call of a method that comes next, and of which module: seeds what the method draws in it."""
+
+
+def _unseeded(call: str, rank: int) -> None:
+    """Seed nothing, as where no run goes on from what is computed."""
+
+
+def forward(methods: Sequence[Pipeline], stages: Sequence[Stage], features: Features, seed: Seed = _unseeded) -> None:
     """Take a batch through all modules."""
-    for method, stage in zip(methods, stages, strict=True):
+    for rank, (method, stage) in enumerate(zip(methods, stages, strict=True)):
+        seed("forward", rank)
         features = features._replace(inputs=method.forward(stage, features))
 
 
 def backward(
-    methods: Sequence[Pipeline], stages: Sequence[Stage], sent: Sequence[Tensor | None], step: Step
+    methods: Sequence[Pipeline],
+    stages: Sequence[Stage],
+    sent: Sequence[Tensor | None],
+    step: Step,
+    seed: Seed = _unseeded,
 ) -> list[Tensor | None]:
     """Go backward in all modules.
 
@@ -43,6 +56,7 @@ def backward(
         stages: the modules.
         sent: what each module sent down in the iteration before.
         step: of this update.
+        seed: see `Seed`.
 
     Returns:
         What each module sends down in this one.
@@ -53,6 +67,7 @@ def backward(
     for rank in reversed(range(len(methods))):
         above = sending if methods[rank].locked else sent
         delta = None if rank == len(methods) - 1 else above[rank + 1]
+        seed("backward", rank)
         sending[rank] = methods[rank].backward(stages[rank], delta, step)
     return sending
 

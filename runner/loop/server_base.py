@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from algorithms.base import Message, ParameterServer, Step
+from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
 from runner.loop.batches import Batches
@@ -78,6 +79,7 @@ class ServerBase(Executor):
         self.recorder = recorder
         self.version = [0] * workers
         self.workers_lost = 0
+        self._device = weights.device
         self.resumed = False
         server.start(weights, workers, compiled)
         self.layout = server.layout(weights.numel())
@@ -91,6 +93,10 @@ class ServerBase(Executor):
         rate = self.control.rate()
         return Step(lr=rate.lr, decay=rate.decay, **known)
 
+    def _seed(self, call: str, *which: int) -> None:
+        """Seed what the method draws in a call, so that it draws the same in simulation and on processes."""
+        seed_generators(self._device, self.batches.seed, call, self.control.updates, *which)
+
     def push(self, worker: int, message: Message, statistics: Tensor | None, samples: int) -> Push:
         """Let the method take in a worker's message.
 
@@ -101,6 +107,7 @@ class ServerBase(Executor):
             samples: of the batch.
         """
         staleness = self.control.updates - self.version[worker]
+        self._seed("push")
         # The method first, then batch norm and the count: the rate and the staleness are those before this update.
         self.server.push(worker, message, self.step(staleness=staleness))
         # In the order of arrival, like the updates: the average depends on the order.
@@ -122,6 +129,7 @@ class ServerBase(Executor):
         """Return what a worker gets to compute its next batch with; it may alias live state."""
         # What a method sends may depend on the rate, so it is told the rate first.
         self.server.announce(self.step())
+        self._seed("pull", worker)
         # Before the next update: the staleness of the coming push is counted from here.
         self.version[worker] = self.control.updates
         return self.server.pull(worker)

@@ -18,6 +18,7 @@ from torch import Tensor
 from algorithms.base import Collective, Message, Step
 from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
+from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.batches import Batches, relative_size
 from runner.loop.clock import Clock
@@ -102,6 +103,7 @@ class ProcessCollective(SynchronousProcess):
         step = Step(lr=rate.lr, decay=rate.decay)
         relative = relative_size(len(batch.ids), samples, self.world)
         begin = self.control.wall()
+        seed_generators(self.oracle.device, self.batches.seed, "local", self.step, self.rank)
         message = self.method.local(self.oracle, batch, step._replace(relative_size=relative))
         if len(batch.ids):
             running_average(self.statistics, self.oracle.replica.statistics)
@@ -143,6 +145,10 @@ class ProcessCollective(SynchronousProcess):
             combined = dict(zip(self.layout, pieces, strict=True))
         else:
             combined = {name: piece[0].div_(self.world) for name, piece in zip(self.layout, pieces, strict=True)}
+        # Workers that hold the same weights must draw the same: one number for all of them.
+        seed_generators(
+            self.oracle.device, self.batches.seed, "apply", self.step, 0 if self.method.replicated else self.rank
+        )
         self.method.apply(combined, step)
         self.sent += 1
         # Reading the flags makes the host wait for a GPU, so on a GPU they are read only every so many steps.

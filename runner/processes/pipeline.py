@@ -25,6 +25,7 @@ from algorithms.base import Batch, Message, Step
 from algorithms.pipeline import Features, Pipeline
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
+from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.pipeline_schedule import FORWARD_SHARE, counts_memory, memory_columns, restore_module
@@ -97,6 +98,7 @@ class ProcessPipeline(SynchronousProcess):
         load = len(batch.ids) / self.batches.size * self.partition.work_shares[self.rank]
         features = self._features(batch)
         begin = self.control.wall()
+        seed_generators(self.oracle.device, self.batches.seed, "forward", self.step, self.rank)
         outputs = self.method.forward(self.stage, features)
         self._computed(begin, load * FORWARD_SHARE)
         # Before this module waits for its error gradient: the module above needs the features to make one, if the
@@ -105,6 +107,7 @@ class ProcessPipeline(SynchronousProcess):
             self._send(self.above, outputs, self.stop)
         delta = self._delta()
         begin = self.control.wall()
+        seed_generators(self.oracle.device, self.batches.seed, "backward", self.step, self.rank)
         down = self.method.backward(self.stage, delta, step)
         again = FORWARD_SHARE * self.method.replays if not self.last else 0.0
         self._computed(begin, load * (1 - FORWARD_SHARE + again))

@@ -10,6 +10,7 @@ import torch
 from algorithms.base import Layout, Message, Round, Worker, shard_range
 from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
+from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.processes.links import Link
@@ -130,6 +131,7 @@ class WorkerProcess:
         if shard < 0:
             return
         batch = self.batches.shard(shard, self.workers, next_batch)
+        seed_generators(self.oracle.device, self.batches.seed, "answer", batch.number, number)
         message = self.half.answer(self.oracle, number, batch)
         self._fill(answer, message, begin, len(batch.ids), self.shard_gradients)
         self._send(answer, self.rounds[number].answer)
@@ -139,6 +141,7 @@ class WorkerProcess:
         self._travel(self.layout.pull)
         begin = time.perf_counter()
         batch = self.batches.draw(number, self.shards) if self.shards else self.batches.batch(number)
+        seed_generators(self.oracle.device, self.batches.seed, "work", number)
         message = self.half.work(self.oracle, self.inbox.tensors, batch)
         statistics = self.oracle.replica.statistics
         extra = {STATISTICS: statistics} if statistics.numel() else {}

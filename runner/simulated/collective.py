@@ -17,6 +17,7 @@ from torch import Tensor
 from algorithms.base import Batch, Collective, Message, Step
 from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
+from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.batches import Batches, relative_size
 from runner.loop.clock import Clock
@@ -114,6 +115,7 @@ class SimulatedCollective(Executor):
             # An epoch's last batch may not divide evenly: a contribution weighs as many samples as it is of.
             relative = relative_size(len(batch.ids), samples, self.workers)
             method = self.methods[rank if len(self.methods) > 1 else 0]
+            seed_generators(self.oracle.device, self.batches.seed, "local", self.step, rank)
             message = method.local(self.oracle, batch, step._replace(relative_size=relative))
             if len(batch.ids):
                 running_average(self.statistics[rank], self.oracle.replica.statistics)
@@ -181,7 +183,9 @@ class SimulatedCollective(Executor):
             # A worker whose clock is ahead goes on as it is: it has hidden the whole transfer.
             self.now[rank] = max(now, arrival)
         self.communication.add(self.transfer_seconds, hidden / self.workers)
-        for method in self.methods:
+        for rank, method in enumerate(self.methods):
+            # Workers that hold the same weights must draw the same: one number for all of them.
+            seed_generators(self.oracle.device, self.batches.seed, "apply", self.step, 0 if method.replicated else rank)
             method.apply(travelling.combined, step)
 
     def columns(self) -> dict[str, float]:

@@ -20,6 +20,7 @@ from algorithms.pipeline import Features, Pipeline
 from runner.gradients.directions import Directions
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
+from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.executor import Executor
@@ -115,13 +116,17 @@ class SimulatedPipeline(Executor):
             stage.method = method if counts_memory(self.step, self.workers) else None
         # Computed at once, module by module; the clock is moved beside it. What travels from one iteration to the next
         # is in `travelling`.
-        forward(self.methods, self.partition.stages, Features(self.step, self.oracle.arranged(inputs), targets))
+        features = Features(self.step, self.oracle.arranged(inputs), targets)
+        forward(self.methods, self.partition.stages, features, self._seed)
         self._clock_forward(seconds, size)
-        self.travelling = backward(self.methods, self.partition.stages, self.travelling, step)
+        self.travelling = backward(self.methods, self.partition.stages, self.travelling, step, self._seed)
         self._clock_backward(seconds, size)
         if self.directions is not None and exact is not None:
             self.directions.add(exact, [method.direction for method in self.methods], self.partition.pieces)
         self.control.advance(size, max(self.now), self.oracle.totals)
+
+    def _seed(self, call: str, rank: int) -> None:
+        seed_generators(self.oracle.device, self.batches.seed, call, self.step, rank)
 
     def _wait(self, rank: int, until: float, sent: float) -> None:
         """Let a module wait for a message that was sent at `sent` and arrives at `until`."""

@@ -19,6 +19,7 @@ from typing import Any
 from algorithms.base import Batch, Message, ParameterServer, Worker, shard_range
 from runner.config.errors import InputError
 from runner.gradients.oracle import NetworkOracle
+from runner.gradients.randomness import seed_generators
 from runner.loop.barrier import sum_messages
 from runner.loop.batches import Batches
 from runner.loop.server_base import ServerBase
@@ -149,12 +150,16 @@ class SimulatedServer(ServerBase):
             if part.answer:
                 # Whoever answers for a lost worker's shard says the same.
                 # One after the other, in the order of the shards, which is the order of the sum.
-                answers = (half.answer(self.oracle, number, shard) for half, shard in self._answering(living, shards))
+                answers = (self._answer(half, number, shard) for half, shard in self._answering(living, shards))
                 server.collect(number, sum_messages(answers))
         self.end_barrier(now)
         for worker in sorted(self.leases.idle):
             self._send_pull(worker, now)
         return True
+
+    def _answer(self, half: Worker, number: int, shard: Batch) -> Message:
+        seed_generators(self.oracle.device, self.batches.seed, "answer", shard.number, number)
+        return half.answer(self.oracle, number, shard)
 
     def _answering(self, living: list[Worker], shards: list[Batch]) -> list[tuple[Worker, Batch]]:
         gone = self.leases.gone
@@ -172,6 +177,7 @@ class SimulatedServer(ServerBase):
         if event.record is not None:
             self._compare(event.record)
         batch = self.leases.done(worker)
+        seed_generators(self.oracle.device, self.batches.seed, "work", batch.number)
         message = self.halves[worker].work(self.oracle, self.server.sent(worker) or self.copies[worker], batch)
         if self.recorder is not None:
             # Before it is counted: a push that makes the loss infinite ends the run there, and is part of the record.

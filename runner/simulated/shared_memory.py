@@ -21,6 +21,7 @@ from algorithms.base import Batch, Message, Step
 from algorithms.shared_memory import SharedMemory
 from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
+from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
 from runner.loop.batches import Batches, coordinate_generator
@@ -191,6 +192,7 @@ class SimulatedMemory(Executor):
         own, batch, rate = self.workers[worker], self._leased_batch(worker), self.control.rate()
         # The rate of the moment when the gradient is evaluated, for all pieces of the write.
         own.rate = self.method.rate(batch, Step(lr=rate.lr, decay=rate.decay))
+        seed_generators(self.oracle.device, self.batches.seed, "work", batch.number)
         v = self.method.direction(self.oracle, own.read, batch)
         own.statistics = self.oracle.replica.statistics
         if piece_count(self._write_seconds(own)) > 1:

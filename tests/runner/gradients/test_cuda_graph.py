@@ -1,3 +1,4 @@
+import copy
 import functools
 import logging
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from runner.gradients.cuda_graph import MAX_GRAPHS
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import Replica
 from runner.train import build
+from tests.drawing import Drawing
 from tests.graphs import CpuGraphs, HostWaited, host_never_waits
 from tests.trial import Trial
 
@@ -144,6 +146,19 @@ FALLBACKS = {
     "operation not permitted when stream is capturing": (Counted, {}),
     "run.micro_batch": (functools.partial(network, batch_norm=False), {"micro_batch": 5}),
 }
+
+
+def test_networks_that_draw_are_not_captured():
+    """Dropout in functions is seen when the first step has drawn, before the second one would be captured."""
+    given = torch.manual_seed(0) and Drawing(shape=(1, 8, 8), classes=10)
+    graphs = CpuGraphs()
+    captured, eager = (oracle(each, copy.deepcopy(given)) for each in (graphs, None))
+    for batch in batches([(16, 0)] * 3):
+        expected = eager.gradient(eager.replica.weights, batch)
+        assert torch.equal(captured.gradient(captured.replica.weights, batch), expected)
+    assert captured.steps is not None
+    assert captured.steps.refused == "the network draws random numbers, anew for each batch"
+    assert graphs.captures == 0
 
 
 @pytest.mark.parametrize("reason", FALLBACKS)

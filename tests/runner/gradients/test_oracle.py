@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from models.base import Chain
 from models.resnet import ResNet
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import Replica
+from tests.drawing import Drawing
 
 DIGITS = Digits(limit_train=64, limit_test=20)
 CROPPED = Digits(limit_train=64, limit_test=20, augment=True)
@@ -119,10 +122,16 @@ class Dropped(Chain):
         super().__init__(layers)
 
 
-def test_dropout_depends_on_seed_and_batch():
+def functional_dropout() -> nn.Module:
+    torch.manual_seed(0)
+    return Drawing(shape=(1, 8, 8), classes=10)
+
+
+@pytest.mark.parametrize("network", [Dropped, functional_dropout], ids=["layers", "functions"])
+def test_dropout_depends_on_seed_and_batch(network: Callable[[], nn.Module]):
     def gradient(seed: int, number: int) -> torch.Tensor:
         torch.manual_seed(1234 + number)
-        asked = oracle(Dropped(), seed=seed)
+        asked = oracle(network(), seed=seed)
         torch.manual_seed(99)
         return asked.gradient(asked.replica.weights, batch(*range(8), number=number)).clone()
 
@@ -130,6 +139,38 @@ def test_dropout_depends_on_seed_and_batch():
     assert torch.equal(gradient(0, 5), reference)
     assert not torch.equal(gradient(0, 6), reference)
     assert not torch.equal(gradient(1, 5), reference)
+
+
+@pytest.mark.parametrize("network", [Dropped, functional_dropout], ids=["layers", "functions"])
+def test_pieces_of_a_batch_drop_different_units(network: Callable[[], nn.Module]):
+    """Of workers' shares, and where a method cuts its batch; a second gradient on the same samples drops the same."""
+    asked = oracle(network(), digits=Digits(limit_train=64, limit_test=20))
+    ids = torch.tensor([5, 5, 5, 5])
+    whole = Batch(3, 0, ids, size=4)
+
+    def gradient(batch: Batch) -> torch.Tensor:
+        return asked.gradient(asked.replica.weights, batch).clone()
+
+    reference = gradient(whole)
+    assert torch.equal(gradient(whole), reference)
+    assert torch.equal(gradient(Batch(3, 0, ids)), reference), "the first worker's share is a whole batch's"
+    assert not torch.equal(gradient(whole._replace(piece=1)), reference)
+    ids = torch.tensor([5, 6, 7, 8])
+    # Labels and images alike: only what is dropped can differ.
+    asked.split.inputs[5:9], asked.split.targets[5:9] = asked.split.inputs[5].clone(), asked.split.targets[5].clone()
+    halves = [gradient(whole._replace(ids=half)) for half in ids.tensor_split(2)]
+    assert not torch.equal(*halves)
+    assert torch.equal(gradient(whole._replace(ids=ids[2:])), halves[1])
+
+
+def test_choices_depend_on_batch_and_piece():
+    def choices(batch: Batch) -> torch.Tensor:
+        return torch.rand(3, generator=oracle().generator(batch))
+
+    first = Batch(3, 0, torch.arange(4), size=4)
+    assert torch.equal(choices(first), choices(first))
+    assert not torch.equal(choices(first._replace(piece=1)), choices(first))
+    assert not torch.equal(choices(first._replace(ids=first.ids[:2])), choices(first))
 
 
 def test_asking_draws_nothing_from_the_global_generator():

@@ -13,6 +13,7 @@ from runner.config.seeds import derive
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
 from runner.gradients.replica import Replica
+from tests.drawing import Drawing
 
 DIGITS = Digits(limit_train=16, limit_test=4)
 
@@ -177,6 +178,20 @@ def test_dropout_is_seeded_by_batch_and_module():
     torch.manual_seed(derive(3, "dropout", 4, 1))
     expected = third(drop.train()(second(played)))
     torch.testing.assert_close(last.play(last.weights, fed._replace(inputs=played), track=False), expected.detach())
+
+
+def test_functions_drop_as_seeded():
+    """Attention in the first module and a function in the second drop alike in a play, a record and anew."""
+    torch.manual_seed(0)
+    cut = Partition(
+        NetworkOracle(Replica(Drawing(shape=(1, 8, 8), classes=10)), DIGITS.train, seed=3), 2, None, (64,), 10
+    )
+    for stage, inputs in zip(cut.stages, (torch.randn(8, 64), torch.randn(8, 12)), strict=True):
+        fed = Features(4, inputs, torch.arange(8))
+        torch.manual_seed(99)
+        once = stage.play(stage.weights, fed, track=False)
+        assert torch.equal(stage.record(stage.weights, fed, track=False).outputs, once)
+        assert not torch.equal(stage.play(stage.weights, fed._replace(number=5), track=False), once)
 
 
 def test_replays_drop_the_same_units():

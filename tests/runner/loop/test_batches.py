@@ -38,6 +38,18 @@ def test_shares_are_nearly_equal(sizes: tuple[int, int, int], workers: int):
         assert torch.equal(torch.cat([share.ids for share in shares]), batches.batch(number).ids)
 
 
+def test_pieces_say_whose_they_are():
+    batches = Batches(samples=20, size=7, seed=0, epochs=1)
+    assert [(share.number, share.piece, share.size) for share in batches.shares(1, 3)] == [
+        (1, 0, 3),
+        (1, 1, 2),
+        (1, 2, 2),
+    ]
+    assert (batches.batch(2).piece, batches.batch(2).size) == (0, 6)
+    drawn = Batches(samples=20, size=7, seed=0, epochs=1, shards=2).shares(0, 2)
+    assert [(share.piece, share.size) for share in drawn] == [(0, 4), (1, 3)]
+
+
 def test_order_depends_on_seed_and_epoch():
     batches = Batches(samples=50, size=50, seed=0, epochs=2)
     first, second = batches.batch(0).ids, batches.batch(1).ids

@@ -13,6 +13,7 @@ from runner.processes.rendezvous import Rendezvous, file_rendezvous, join_group
 from runner.run_folder.jsonl import read_lines
 from runner.run_folder.timeline import Timeline
 from runner.train.build import build_run
+from tests.drawing import NETWORK
 from tests.trial import Notes, compose, run_in
 
 RUN = (
@@ -41,6 +42,14 @@ def test_ssgd_has_the_simulations_bits(tmp_path: Path):
     tensors = [load_file(tmp_path / name / "weights.safetensors") for name in ("simulated", "processes")]
     for name, value in tensors[0].items():
         torch.testing.assert_close(tensors[1][name], value, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_functional_dropout_has_the_simulations_bits(tmp_path: Path):
+    overrides = ("algorithm=local_sgd", *NETWORK, *RUN)
+    simulated = run_in(tmp_path / "simulated", *overrides)[1]
+    code, real = run_in(tmp_path / "processes", *overrides, "cluster=processes")
+    assert (code, real["weights_sha256"]) == (0, simulated["weights_sha256"])
 
 
 LOCAL = ("algorithm.tau=3", "run.diagnostics=[disagreement]")

@@ -8,8 +8,9 @@ import torch
 from runner.processes.message_buffer import BATCH, STOP, MessageBuffer
 from runner.processes.worker import WorkerProcess, push_fields
 from runner.train import build
+from tests.drawing import NETWORK
 from tests.graphs import CpuGraphs, Late
-from tests.trial import compose, run_in
+from tests.trial import Trial, compose, run_in
 
 RUN = (
     "model=resnet8",
@@ -56,6 +57,36 @@ class Server:
             wait: Callable[[], None] = staticmethod(lambda: None)
 
         return Done()
+
+
+def test_workers_draw_what_the_simulation_draws(tmp_path: Path):
+    """One worker that draws in its network and in its half, after a history of its own: its first push is the same."""
+    given = ("algorithm=asgd", "algorithm._target_=tests.drawing.Noisy", *NETWORK, "cluster.workers=1", "run.epochs=1")
+    trial = Trial(*given, folder=tmp_path)
+    server: Any = trial.executor
+    pushed: list[torch.Tensor] = []
+    original = server.server.push
+    server.server.push = lambda worker, message, step: (
+        pushed.append(message["g"].clone()),
+        original(worker, message, step),
+    )
+    trial.run()
+    torch.manual_seed(1)
+    components = build.build_run(compose(*given))
+    method: Any = components.method
+    layout = method.layout(components.parameters)
+    link: Any = Server(layout, layout.push, components.oracle.replica.weights.clone(), tasks=1)
+    WorkerProcess(
+        method.worker(0),
+        link,
+        worker=0,
+        layout=layout,
+        oracle=components.oracle,
+        batches=components.batches,
+        clock=components.clock(),
+        gradients=lambda updates: 1.0,
+    ).run()
+    assert torch.equal(link.pushes[0]["g"], pushed[0])
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["on a CPU", "as on a GPU"])

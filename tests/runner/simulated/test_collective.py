@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from runner.run_folder.jsonl import read_lines
+from tests.drawing import NETWORK
 from tests.trial import QuadraticOracle, Trial, equal, train
 
 # Twelve samples, three workers with batches of two: two steps.
@@ -100,6 +101,39 @@ def test_resume_after_any_step_is_exact(stop_after: int, tmp_path: Path):
     continued.resume(state).run()
     assert equal(continued.state, expected.state)
     assert continued.control.seconds == expected.control.seconds
+
+
+DRAWING = (*NETWORK, "dataset.limit_train=40", "dataset.limit_test=10", "run.batch_size=4", "cluster.workers=2")
+
+
+@pytest.mark.parametrize("method", ["local_sgd", "dasgd"])
+def test_functional_dropout_resumes_exactly(method: str, tmp_path: Path):
+    given = (f"algorithm={method}", *DRAWING, "run.epochs=2")
+    expected = train(*given, folder=tmp_path)
+    state = Trial(*given, folder=tmp_path, stop_after=3).stopped()
+    torch.manual_seed(1)
+    assert Trial(*given, folder=tmp_path).resume(state).run().sha256 == expected.sha256
+
+
+def test_workers_and_local_steps_drop_different_units(tmp_path: Path):
+    """Two workers that compute on the same images and labels, and a method that takes two steps on every batch."""
+    given = ("algorithm=local_sgd", "algorithm._target_=tests.drawing.Pieces", *DRAWING, "run.epochs=1")
+    trial = Trial(*given, "algorithm.tau=1", folder=tmp_path)
+    split = trial.components.dataset.train
+    split.inputs[:], split.targets[:] = split.inputs[0].clone(), split.targets[0].clone()
+    found: list[torch.Tensor] = []
+    oracle = trial.components.oracle
+    original, w = oracle.gradient, oracle.replica.weights.clone()
+
+    def watched(weights: torch.Tensor, batch: Any) -> torch.Tensor:
+        # All at the same weights and on the same images: only what is dropped tells the gradients apart.
+        found.append(original(w, batch).clone())
+        return found[-1]
+
+    oracle.gradient = watched
+    trial.run()
+    assert len(found) == 5 * 2 * 2
+    assert len({tuple(gradient.tolist()) for gradient in found}) == len(found)
 
 
 def test_running_statistics_are_workers_mean(tmp_path: Path):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.drawing import NETWORK as NETWORK_THAT_DRAWS
 from tests.trial import QuadraticOracle, Trial, equal, train
 
 # Eight batches of one sample; the oracle's gradient at w is w, whatever the sample.
@@ -83,6 +84,23 @@ def test_three_workers_worked_out_by_hand(
     assert [worker["gradients"] for worker in report["workers"]] == [5, 2, 1]
     assert [worker["utilization"] for worker in report["workers"]] == [1.0, 0.8, 0.8]
     assert report["staleness"] == {"0": 3, "1": 1, "2": 3, "6": 1}
+
+
+@pytest.mark.parametrize("method", ["algorithm._target_=tests.drawing.Noisy", "algorithm.staleness=aware"])
+def test_drawn_numbers_resume_exactly(method: str, tmp_path: Path):
+    """Of a network's functions, of the worker half and of the server half."""
+    given = (
+        "algorithm=asgd",
+        method,
+        *NETWORK_THAT_DRAWS,
+        "dataset.limit_train=40",
+        "run.batch_size=4",
+        "run.epochs=2",
+    )
+    expected = train(*given, "cluster.workers=3", folder=tmp_path)
+    state = Trial(*given, "cluster.workers=3", folder=tmp_path, stop_after=7).stopped()
+    torch.manual_seed(1)
+    assert Trial(*given, "cluster.workers=3", folder=tmp_path).resume(state).run().sha256 == expected.sha256
 
 
 def test_samples_are_leased_in_pull_order(tmp_path: Path):

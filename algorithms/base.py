@@ -24,10 +24,14 @@ from algorithms.checks import positive as positive
 from algorithms.collective import Collective as Collective
 from algorithms.collective import CommunicationSchedule as CommunicationSchedule
 from algorithms.method import Cost as Cost
+from algorithms.method import Field as Field
+from algorithms.method import Fields as Fields
 from algorithms.method import Layer as Layer
 from algorithms.method import Message as Message
 from algorithms.method import Stateful as Stateful
 from algorithms.method import Step as Step
+from algorithms.method import field_of as field_of
+from algorithms.method import message_bytes as message_bytes
 from algorithms.method import zeros as zeros
 from algorithms.oracle import Batch as Batch
 from algorithms.oracle import Oracle as Oracle

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
-from algorithms.method import Message, Stateful, Step
+from algorithms.method import Fields, Message, Stateful, Step
 from algorithms.oracle import Batch, Oracle
 
 
@@ -52,8 +52,11 @@ class Collective(Stateful):
         """Take over `w` (not a copy) as this worker's weights and allocate its state; see `ParameterServer.start`."""
 
     @abstractmethod
-    def layout(self, n: int) -> dict[str, int]:
-        """Return the number of elements of each tensor that `local` contributes; callable before `start`."""
+    def layout(self, n: int) -> Fields:
+        """Return the tensors that `local` contributes, see `Fields`; callable before `start`.
+
+        Where contributions are averaged all are float32; gathered ones may be of any type.
+        """
 
     @abstractmethod
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -13,7 +13,39 @@ from torch import Tensor
 from algorithms.oracle import Problem
 
 Message = dict[str, Tensor]
-"""Named tensors of fixed shapes; an executor packs them into one buffer and sends them as one."""
+"""Named tensors, flat and of fixed sizes and types; an executor packs them into one buffer and sends them as one."""
+
+
+class Field(NamedTuple):
+    """What one tensor of a message is: a flat vector.
+
+    Attributes:
+        size: number of elements.
+        dtype: their type; whatever it is, they arrive to the bit as they were sent.
+    """
+
+    size: int
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes on the way."""
+        return self.size * self.dtype.itemsize
+
+
+Fields = Mapping[str, "int | Field"]
+"""The tensors of a message by name, in the order in which they are packed. A number alone is so many elements of the
+type of the weights, float32."""
+
+
+def field_of(declared: int | Field, weights: torch.dtype = torch.float32) -> Field:
+    """Return a declared field, a number alone as so many elements of the type of the weights."""
+    return declared if isinstance(declared, Field) else Field(declared, weights)
+
+
+def message_bytes(fields: Fields) -> int:
+    """Return the bytes of a message's tensors."""
+    return sum(field_of(declared).nbytes for declared in fields.values())
 
 
 class Step(NamedTuple):

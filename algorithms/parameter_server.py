@@ -11,13 +11,16 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from algorithms.method import Message, Stateful, Step
+from algorithms.method import Fields, Message, Stateful, Step
 from algorithms.oracle import Batch, Oracle
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Number of elements of each tensor in a method's messages, in the order in which they are packed.
+    """The tensors of a method's messages by name: the number of float32 elements of each, or a `Field` of another type.
+
+    A message must have these tensors, as flat vectors of these types, and no others; executors hold every one against
+    its layout.
 
     Attributes:
         pull: what a worker gets.
@@ -26,22 +29,27 @@ class Layout:
         shard_state: what a worker that takes over a shard gets once, see `ParameterServer.shard_state`.
     """
 
-    pull: dict[str, int]
-    push: dict[str, int]
-    mirror: dict[str, int] = field(default_factory=dict)
-    shard_state: dict[str, int] = field(default_factory=dict)
+    pull: Fields
+    push: Fields
+    mirror: Fields = field(default_factory=dict)
+    shard_state: Fields = field(default_factory=dict)
+
+    @property
+    def pushed(self) -> Fields:
+        """All that a worker sends, what is for the server's copy of its state too."""
+        return {**self.push, **self.mirror}
 
 
 class Round(NamedTuple):
-    """Sizes of the messages of one round of a barrier.
+    """The tensors of the messages of one round of a barrier, as a `Layout` has them.
 
     Attributes:
-        broadcast: number of elements of each tensor that the server sends to every worker.
-        answer: the same of the answer for each shard; empty if the round has no answers.
+        broadcast: what the server sends to every worker.
+        answer: the answer for each shard; empty if the round has no answers.
     """
 
-    broadcast: dict[str, int]
-    answer: dict[str, int]
+    broadcast: Fields
+    answer: Fields
 
 
 class Worker(ABC):
@@ -139,8 +147,8 @@ class ParameterServer(Stateful):
         """Take in the sum of the answers of round `number`, added up in the order of the shards."""
         raise NotImplementedError(f"{type(self).__name__} has no rounds with answers")
 
-    def restoring(self, n: int) -> dict[str, int]:
-        """Return the sizes of what `restore` returns for `n` weights; empty if worker halves keep no state."""
+    def restoring(self, n: int) -> Fields:
+        """Return the fields of what `restore` returns for `n` weights; empty if worker halves keep no state."""
         return {}
 
     def restore(self, worker: int) -> Message:

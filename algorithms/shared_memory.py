@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, Message, Oracle, Stateful, Step, in_range, integer
+from algorithms.base import Batch, Fields, Message, Oracle, Stateful, Step, in_range, integer
 
 
 class SharedMemory(Stateful):
@@ -65,8 +65,8 @@ class SharedMemory(Stateful):
         """Make the present shared weights the snapshot; `gradient` (n,) is that of the full training set there."""
         raise NotImplementedError(f"{type(self).__name__} takes no snapshots")
 
-    def snapshots(self, n: int) -> dict[str, int]:
-        """Return the sizes of the tensors of `state` besides `w`, for `n` weights; callable before `start`."""
+    def snapshots(self, n: int) -> Fields:
+        """Return the tensors of `state` besides `w`, for `n` weights, as fields; callable before `start`."""
         return {}
 
     def state(self) -> Message:

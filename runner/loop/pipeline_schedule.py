@@ -27,19 +27,29 @@ def memory_columns(peaks: Sequence[int]) -> dict[str, float]:
     return {columns.ACTIVATION_BYTES: float(sum(peaks))} | each
 
 
-Seed = Callable[[str, int], object]
-"""Told the call of a method that comes next, and of which module: seeds what the method draws in it."""
+Before = Callable[[str, int], object]
+"""Told which call of a method comes next, and of which module: seeds what the method draws in it."""
+After = Callable[[str, int, "Tensor | None"], object]
+"""Given what a call of a module returned, to be checked before its neighbour gets it."""
 
 
-def _unseeded(call: str, rank: int) -> None:
-    """Seed nothing, as where no run goes on from what is computed."""
+def ignore(*told: object) -> None:
+    """Neither seed nor check anything, as where steps are only timed."""
 
 
-def forward(methods: Sequence[Pipeline], stages: Sequence[Stage], features: Features, seed: Seed = _unseeded) -> None:
+def forward(
+    methods: Sequence[Pipeline],
+    stages: Sequence[Stage],
+    features: Features,
+    before: Before = ignore,
+    after: After = ignore,
+) -> None:
     """Take a batch through all modules."""
     for rank, (method, stage) in enumerate(zip(methods, stages, strict=True)):
-        seed("forward", rank)
-        features = features._replace(inputs=method.forward(stage, features))
+        before("forward", rank)
+        outputs = method.forward(stage, features)
+        after("forward", rank, outputs)
+        features = features._replace(inputs=outputs)
 
 
 def backward(
@@ -47,7 +57,8 @@ def backward(
     stages: Sequence[Stage],
     sent: Sequence[Tensor | None],
     step: Step,
-    seed: Seed = _unseeded,
+    before: Before = ignore,
+    after: After = ignore,
 ) -> list[Tensor | None]:
     """Go backward in all modules.
 
@@ -56,7 +67,8 @@ def backward(
         stages: the modules.
         sent: what each module sent down in the iteration before.
         step: of this update.
-        seed: see `Seed`.
+        before: see `Before`.
+        after: see `After`.
 
     Returns:
         What each module sends down in this one.
@@ -67,8 +79,9 @@ def backward(
     for rank in reversed(range(len(methods))):
         above = sending if methods[rank].locked else sent
         delta = None if rank == len(methods) - 1 else above[rank + 1]
-        seed("backward", rank)
+        before("backward", rank)
         sending[rank] = methods[rank].backward(stages[rank], delta, step)
+        after("backward", rank, sending[rank])
     return sending
 
 

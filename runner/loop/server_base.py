@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from algorithms.base import Message, ParameterServer, Step
+from algorithms.base import Message, ParameterServer, Step, shard_range
 from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
 from runner.loop.batches import Batches
 from runner.loop.executor import Executor
 from runner.loop.leases import Leases
+from runner.loop.messages import check_message
 from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
@@ -79,11 +80,12 @@ class ServerBase(Executor):
         self.recorder = recorder
         self.version = [0] * workers
         self.workers_lost = 0
-        self._device = weights.device
+        self._device, self.dtype = weights.device, weights.dtype
         self.resumed = False
         server.start(weights, workers, compiled)
         self.layout = server.layout(weights.numel())
         self.rounds = server.rounds(weights.numel())
+        self.restoring = server.restoring(weights.numel())
         self.leases = Leases(batches)
         # A method may begin with a barrier, before its first update.
         self.leases.quota = next_barrier(server, -1)
@@ -132,7 +134,25 @@ class ServerBase(Executor):
         self._seed("pull", worker)
         # Before the next update: the staleness of the coming push is counted from here.
         self.version[worker] = self.control.updates
-        return self.server.pull(worker)
+        return check_message(self.server, "pull", self.server.pull(worker), self.layout.pull, self.dtype)
+
+    def broadcast(self, number: int) -> Message:
+        """Return what every worker gets in round `number` of a barrier; it may alias live state."""
+        what = f"broadcast of round {number}"
+        return check_message(
+            self.server, what, self.server.broadcast(number), self.rounds[number].broadcast, self.dtype
+        )
+
+    def shard_state(self, shard: int) -> Message:
+        """Return what a worker that takes over a shard of the training set gets."""
+        piece = shard_range(self.batches.samples, len(self.version), shard)
+        return check_message(
+            self.server, "shard_state", self.server.shard_state(piece), self.layout.shard_state, self.dtype
+        )
+
+    def restored(self, worker: int) -> Message:
+        """Return what a worker's half has to know when a run goes on; it may alias live state."""
+        return check_message(self.server, "restore", self.server.restore(worker), self.restoring, self.dtype)
 
     def end_barrier(self, now: float) -> None:
         """Count a barrier that is over at second `now`, and let batches be handed out up to the next one."""

@@ -15,16 +15,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from algorithms.base import Collective, Message, Step
-from runner.config.units import FLOAT_BYTES
+from algorithms.base import Collective, Message, Step, message_bytes
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.batches import Batches, relative_size
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
+from runner.loop.messages import check_averaged, check_message
 from runner.loop.train_control import CHECK_EVERY, TrainControl
 from runner.processes.async_collective import AsyncCollective, PendingCollective
+from runner.processes.packing import Packing
 from runner.processes.rendezvous import Rendezvous
 from runner.processes.synchronous import SynchronousProcess
 from runner.run_folder.summary_keys import DIVERGED, INTERRUPTED
@@ -79,8 +80,9 @@ class ProcessCollective(SynchronousProcess):
         self.travelling: deque[DueCollective] = deque()
         self.communication = Communication()
         self.clock = clock
-        nbytes = FLOAT_BYTES * sum(self.layout.values())
-        extra_seconds = clock.combining_seconds(method.combine, nbytes, rendezvous.world)
+        check_averaged(method, self.layout)
+        self.packing = Packing(self.layout, FLAGS)
+        extra_seconds = clock.combining_seconds(method.combine, message_bytes(self.layout), rendezvous.world)
         self.combiner = AsyncCollective(
             method.combine, rendezvous.world, background=bool(method.delay), extra_seconds=extra_seconds
         )
@@ -114,7 +116,7 @@ class ProcessCollective(SynchronousProcess):
         computed = self.control.wall()
         self.timeline.span(self.rank, "compute", begin, computed)
         if message is not None:
-            self._send(message)
+            self._send(check_message(self.method, "contribution", message, self.layout))
         stop = None
         while self.travelling and self.travelling[0].due == self.step:
             stop = self._receive(self.travelling.popleft(), step)
@@ -129,7 +131,7 @@ class ProcessCollective(SynchronousProcess):
         flags[0] = float(self.control.stopping())
         # A comparison on the device: the host does not wait for the loss.
         flags[1] = (~torch.isfinite(self.oracle.totals[0])).float()
-        vector = torch.cat([*(message[name].reshape(-1) for name in self.layout), flags])
+        vector = self.packing.pack(message, flags)
         self.travelling.append(DueCollective(self.step + self.method.delay, self.combiner.start(vector)))
 
     def _receive(self, travelling: DueCollective, step: Step) -> str | None:
@@ -140,11 +142,9 @@ class ProcessCollective(SynchronousProcess):
         waited = time.perf_counter() - begin
         # What this rank did not wait for, it hid by computing. Without a delay it waits for all of it.
         self.communication.add(seconds, max(0.0, seconds - waited) if self.method.delay else 0.0)
-        pieces = vectors[:, :-FLAGS].split(list(self.layout.values()), dim=1)
-        if self.method.combine == "gather":
-            combined = dict(zip(self.layout, pieces, strict=True))
-        else:
-            combined = {name: piece[0].div_(self.world) for name, piece in zip(self.layout, pieces, strict=True)}
+        combined, flags = self.packing.unpack(vectors)
+        if self.method.combine == "mean":
+            combined = {name: piece[0].div_(self.world) for name, piece in combined.items()}
         # Workers that hold the same weights must draw the same: one number for all of them.
         seed_generators(
             self.oracle.device, self.batches.seed, "apply", self.step, 0 if self.method.replicated else self.rank
@@ -156,7 +156,7 @@ class ProcessCollective(SynchronousProcess):
         if self.oracle.device.type != "cpu" and self.sent % CHECK_EVERY:
             return None
         # One row, already summed, of a mean; a row for each rank of a gather.
-        stopping, infinite = vectors[:, -FLAGS:].sum(0).tolist()
+        stopping, infinite = flags.sum(0).tolist()
         return DIVERGED if infinite else INTERRUPTED if stopping else None
 
     def _gather(self) -> Tensor:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from torch.distributed import Work
 
-from algorithms.base import Message
+from algorithms.base import Fields, Message
 from runner.processes.child import FindLost
 from runner.processes.links import Link, reason
 from runner.processes.message_buffer import STOP, MessageBuffer
@@ -64,9 +64,7 @@ class Connection:
         shards_due: numbers of the shards of the training set that it has to be told of before its next batch.
     """
 
-    def __init__(
-        self, worker: int, link: Link, pull: dict[str, int], push: dict[str, int], arrivals: queue.Queue[Arrival]
-    ) -> None:
+    def __init__(self, worker: int, link: Link, pull: Fields, push: Fields, arrivals: queue.Queue[Arrival]) -> None:
         self.worker = worker
         self.link = link
         self.outbox = MessageBuffer(pull)
@@ -117,7 +115,7 @@ class Connection:
         # Also if sending failed: the thread may then report the same broken link, and the server drops a worker once.
         self.expect(self.inbox)
 
-    def send(self, header: Sequence[int], sizes: dict[str, int], message: Message) -> None:
+    def send(self, header: Sequence[int], sizes: Fields, message: Message) -> None:
         """Send a message of another layout than a batch's, announced by a header, and wait until it has left."""
         self._fill_outbox(header)
         body = MessageBuffer(sizes)
@@ -161,7 +159,7 @@ class Connections:
         find_lost: see `FindLost`.
     """
 
-    def __init__(self, links: list[Link], pull: dict[str, int], push: dict[str, int], find_lost: FindLost) -> None:
+    def __init__(self, links: list[Link], pull: Fields, push: Fields, find_lost: FindLost) -> None:
         self._arrivals: queue.Queue[Arrival] = queue.Queue()
         self.all = [Connection(worker, link, pull, push, self._arrivals) for worker, link in enumerate(links)]
         self.find_lost = find_lost

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from algorithms.base import Message
-from runner.config.units import FLOAT_BYTES
+from algorithms.base import Fields, Message, field_of
 
 HEADER_WORDS = 4
 """int64 words of the header."""
@@ -24,7 +23,7 @@ class MessageBuffer:
     """A reusable buffer for messages of one layout.
 
     Args:
-        fields: number of float32 elements of each tensor, in order.
+        fields: the tensors, in order.
         pinned: allocate page-locked memory, for copies to and from a GPU.
 
     Attributes:
@@ -32,19 +31,23 @@ class MessageBuffer:
         header: int64 view (4,): the kind; for a batch its number and the updates so far; for a round its number, the
             shard to answer for (-1 for none) and the number of the batch that comes next.
         numbers: float64 view (4,): sums of losses, errors and samples, seconds of computing.
-        tensors: float32 views by name.
+        tensors: views by name.
     """
 
-    def __init__(self, fields: dict[str, int], *, pinned: bool = False) -> None:
+    def __init__(self, fields: Fields, *, pinned: bool = False) -> None:
         self.pinned = pinned
         words = 8 * (HEADER_WORDS + NUMBER_WORDS)
-        self.raw = torch.zeros(words + FLOAT_BYTES * sum(fields.values()), dtype=torch.uint8, pin_memory=pinned)
-        # The 8-byte numbers come first: a view of such numbers has to begin at a multiple of 8 bytes, and the float32
-        # after them, of any number, may end anywhere.
+        places, end = {}, words
+        for name, declared in fields.items():
+            field = field_of(declared)
+            # A view has to begin at a multiple of its elements' bytes, and the field before it may end anywhere.
+            begin = -(-end // field.dtype.itemsize) * field.dtype.itemsize
+            end = begin + field.nbytes
+            places[name] = (begin, end, field.dtype)
+        self.raw = torch.zeros(end, dtype=torch.uint8, pin_memory=pinned)
         self.header = self.raw[: 8 * HEADER_WORDS].view(torch.int64)
         self.numbers = self.raw[8 * HEADER_WORDS : words].view(torch.float64)
-        body = self.raw[words:].view(torch.float32)
-        self.tensors: Message = dict(zip(fields, body.split(list(fields.values())), strict=True))
+        self.tensors: Message = {name: self.raw[low:high].view(dtype) for name, (low, high, dtype) in places.items()}
 
     def fill(self, message: Message) -> None:
         """Copy a message's tensors in; fields that `message` lacks stay as they are.

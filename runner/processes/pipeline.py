@@ -28,6 +28,7 @@ from runner.gradients.partition import Partition
 from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
+from runner.loop.messages import check_module
 from runner.loop.pipeline_schedule import FORWARD_SHARE, counts_memory, memory_columns, restore_module
 from runner.loop.stop import Stop
 from runner.loop.train_control import CHECK_EVERY, TrainControl, synchronize
@@ -104,6 +105,7 @@ class ProcessPipeline(SynchronousProcess):
         # Before this module waits for its error gradient: the module above needs the features to make one, if the
         # method is locked, and else computes meanwhile.
         if self.above is not None:
+            check_module(self.method, self.partition.outputs, "forward", self.rank, outputs)
             self._send(self.above, outputs, self.stop)
         delta = self._delta()
         begin = self.control.wall()
@@ -112,6 +114,7 @@ class ProcessPipeline(SynchronousProcess):
         again = FORWARD_SHARE * self.method.replays if not self.last else 0.0
         self._computed(begin, load * (1 - FORWARD_SHARE + again))
         if self.below is not None:
+            check_module(self.method, self.partition.outputs, "backward", self.rank, down)
             self._send(self.below, down, self.asked or self.control.stopping())
         try:
             # `_loss` first, and on all ranks: it broadcasts.

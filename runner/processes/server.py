@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from algorithms.base import ParameterServer, shard_range
+from algorithms.base import ParameterServer
 from runner.gradients.replica import Replica
 from runner.loop.barrier import sum_messages
 from runner.loop.batches import Batches
@@ -56,6 +57,7 @@ class ProcessServer(ServerBase):
         clock: delays that are acted with real sleeps.
         recorder: writes down the order of messages; None if nobody asked for it.
         compiled: fuse the server's update rule.
+        check_refusal: raises what a worker left to be said before it ended, see `runner.processes.refusal`.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class ProcessServer(ServerBase):
         clock: Clock,
         recorder: Recorder | None = None,
         compiled: bool = False,
+        check_refusal: Callable[[], None] = lambda: None,
     ) -> None:
         replica_weights = replica.weights
         super().__init__(
@@ -87,9 +90,8 @@ class ProcessServer(ServerBase):
             compiled=compiled,
         )
         self.server_seconds = clock.server_seconds
-        self.restoring = server.restoring(replica_weights.numel())
-        self.fields = list(self.layout.push | self.layout.mirror)
-        push = push_fields(self.layout.push | self.layout.mirror, self.statistics.numel())
+        self.check_refusal = check_refusal
+        push = push_fields(self.layout.pushed, self.statistics.numel())
         self.connections = Connections(links, self.layout.pull, push, find_lost)
 
     def run(self) -> None:
@@ -110,7 +112,7 @@ class ProcessServer(ServerBase):
             for worker in range(len(self.connections)):
                 # A worker process is new when a run goes on. Its half gets its state before the first batch.
                 if self.resumed and self.restoring:
-                    state = self.server.restore(worker)
+                    state = self.restored(worker)
                     self.connections[worker].send((RESTORE, 0, 0, 0), self.restoring, state)
                 self._occupied()
                 self._reply(worker)
@@ -186,7 +188,7 @@ class ProcessServer(ServerBase):
         connection = self.connections[worker]
         inbox = connection.inbox
         batch = self.leases.done(worker)
-        message = {name: inbox.tensors[name] for name in self.fields}
+        message = {name: inbox.tensors[name] for name in self.layout.pushed}
         push = self.push(worker, message, inbox.tensors.get(STATISTICS), len(batch.ids))
         self.totals.add_(inbox.numbers[:3])
         now = self.control.wall()
@@ -207,7 +209,7 @@ class ProcessServer(ServerBase):
             turn = BarrierRound(
                 number,
                 sizes,
-                self.server.broadcast(number),
+                self.broadcast(number),
                 next_batch=self.leases.next,
                 connections=self.connections,
                 wall=self.control.wall,
@@ -239,19 +241,21 @@ class ProcessServer(ServerBase):
         connection = self.connections[worker]
         while connection.shards_due:
             shard = connection.shards_due.pop(0)
-            piece = shard_range(self.batches.samples, len(self.connections), shard)
-            connection.send((SHARD, shard, 0, 0), self.layout.shard_state, self.server.shard_state(piece))
+            connection.send((SHARD, shard, 0, 0), self.layout.shard_state, self.shard_state(shard))
 
     def _drop(self, worker: int, fault: str) -> None:
         """Go on without a worker: its batch goes to an idle one, or to whoever pulls next.
 
         Raises:
             PeerLost: it was the last one.
+            InputError: it ended because what it had to send is not what its method declared.
         """
         connection = self.connections[worker]
         # A dead worker is reported twice: by its broken connection and by the supervisor.
         if not connection.alive:
             return
+        # A worker that its method made send what was not declared has left a line about it: no other will do better.
+        self.check_refusal()
         connection.alive = False
         self.count_lost(worker, self.control.wall())
         updates = self.control.updates

@@ -16,6 +16,7 @@ from runner.loop.executor import Executor
 from runner.loop.stop import PeerLost, Stop
 from runner.loop.train_control import TrainControl, synchronize
 from runner.processes.links import is_peers_fault, reason
+from runner.processes.refusal import check_refusal
 from runner.processes.rendezvous import Rendezvous
 from runner.run_folder.summary_keys import INTERRUPTED
 from runner.run_folder.timeline import Timeline
@@ -61,12 +62,16 @@ class SynchronousProcess(Executor):
         Raises:
             Stop: the run diverged or was asked to stop.
             PeerLost: another rank is gone.
+            InputError: what a rank's method had to send is not what it declared.
         """
         try:
             self._run()
         except RuntimeError as error:
             if not is_peers_fault(error):
                 raise
+            # The peer may have ended because of wrong input, which it left for rank 0 to say.
+            if self.rank == 0:
+                check_refusal(self.rendezvous.store)
             raise PeerLost(f"rank {self.rank} lost a peer in step {self.step}: {reason(error)}") from error
 
     def _run(self) -> None:

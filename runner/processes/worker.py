@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from algorithms.base import Layout, Message, Round, Worker, shard_range
-from runner.config.units import FLOAT_BYTES
+from algorithms.base import Fields, Layout, Message, Round, Worker, message_bytes, shard_range
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
+from runner.loop.messages import check_message
 from runner.processes.links import Link
 from runner.processes.message_buffer import BATCH, RESTORE, ROUND, SHARD, STOP, MessageBuffer
 
@@ -20,9 +20,9 @@ STATISTICS = "batch statistics"
 """Field of a push that carries the batch-norm statistics of its batch."""
 
 
-def push_fields(push: dict[str, int], statistics: int) -> dict[str, int]:
+def push_fields(push: Fields, statistics: int) -> Fields:
     """Return the fields of a worker's buffer: the method's, and batch-norm statistics if the network has any."""
-    return push | ({STATISTICS: statistics} if statistics else {})
+    return {**push, **({STATISTICS: statistics} if statistics else {})}
 
 
 class WorkerProcess:
@@ -60,7 +60,7 @@ class WorkerProcess:
         gradients: Callable[[int], float],
         workers: int = 1,
         rounds: Sequence[Round] = (),
-        restoring: dict[str, int] | None = None,
+        restoring: Fields | None = None,
         shard_gradients: float = 0.0,
         report_step: Callable[[int], None] = lambda pushes: None,
     ) -> None:
@@ -80,7 +80,7 @@ class WorkerProcess:
         self.tasks = 0
         self.shards = [] if batches.shards is None else [worker]
         # Buffers are allocated once: page-locked memory is slow to get, and each message has the same size.
-        push = push_fields(layout.push | layout.mirror, oracle.replica.statistics.numel())
+        push = push_fields(layout.pushed, oracle.replica.statistics.numel())
         self.inbox = MessageBuffer(layout.pull, pinned=self.on_gpu)
         self.outbox = MessageBuffer(push, pinned=self.on_gpu)
         self.broadcasts = [MessageBuffer(sizes.broadcast, pinned=self.on_gpu) for sizes in rounds]
@@ -92,6 +92,7 @@ class WorkerProcess:
         """Do what the server asks for, to the end.
 
         Raises:
+            InputError: a message is not what its method declared.
             RuntimeError: the server is gone.
         """
         while True:
@@ -133,6 +134,7 @@ class WorkerProcess:
         batch = self.batches.shard(shard, self.workers, next_batch)
         seed_generators(self.oracle.device, self.batches.seed, "answer", batch.number, number)
         message = self.half.answer(self.oracle, number, batch)
+        check_message(self.half, f"answer of round {number}", message, self.rounds[number].answer)
         self._fill(answer, message, begin, len(batch.ids), self.shard_gradients)
         self._send(answer, self.rounds[number].answer)
 
@@ -143,6 +145,8 @@ class WorkerProcess:
         batch = self.batches.draw(number, self.shards) if self.shards else self.batches.batch(number)
         seed_generators(self.oracle.device, self.batches.seed, "work", number)
         message = self.half.work(self.oracle, self.inbox.tensors, batch)
+        # Before it is packed, where a wrong type would be converted and a wrong shape might be spread out.
+        check_message(self.half, "push", message, self.layout.pushed)
         statistics = self.oracle.replica.statistics
         extra = {STATISTICS: statistics} if statistics.numel() else {}
         self._fill(self.outbox, message | extra, begin, len(batch.ids), self.gradients(updates))
@@ -163,14 +167,14 @@ class WorkerProcess:
             time.sleep(longer)
         buffer.numbers[3] = time.perf_counter() - begin
 
-    def _send(self, buffer: MessageBuffer, sizes: dict[str, int]) -> None:
-        self._travel(sizes)
+    def _send(self, buffer: MessageBuffer, fields: Fields) -> None:
+        self._travel(fields)
         self.link.send(buffer.raw).wait()
         # A barrier's answer is a task too, as on the virtual clock: both draw the same delays for the same task.
         self.tasks += 1
         self.report_step(self.tasks)
 
-    def _travel(self, sizes: dict[str, int]) -> None:
+    def _travel(self, fields: Fields) -> None:
         """Sleep for as long as a message takes on the network of the configuration."""
-        if seconds := self.clock.transfer_seconds(FLOAT_BYTES * sum(sizes.values())):
+        if seconds := self.clock.transfer_seconds(message_bytes(fields)):
             time.sleep(seconds)

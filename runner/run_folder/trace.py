@@ -28,9 +28,8 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig
 
-from algorithms.base import ParameterServer, Stateful
+from algorithms.base import ParameterServer, Stateful, message_bytes
 from runner.config.errors import InputError, shown
-from runner.config.units import FLOAT_BYTES
 from runner.run_folder import machine
 
 log = logging.getLogger("dcrun")
@@ -110,8 +109,8 @@ def trace_facts(
         "samples": samples,
         "dataset_fingerprint": dataset_fingerprint,
         "parameters": parameters,
-        "pull_bytes": FLOAT_BYTES * sum(layout.pull.values()),
-        "push_bytes": FLOAT_BYTES * sum(layout.push.values()),
+        "pull_bytes": message_bytes(layout.pull),
+        "push_bytes": message_bytes(layout.push),
         "gradients": server.cost.gradients,
         "barriers": barriers(server),
         **{key: cfg.run[key] for key in ("precision", "channels_last", "compile")},

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, Collective, Message, Step
-from runner.config.units import FLOAT_BYTES
+from algorithms.base import Batch, Collective, Message, Step, message_bytes
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
@@ -23,6 +22,7 @@ from runner.loop.batches import Batches, relative_size
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
 from runner.loop.executor import Executor
+from runner.loop.messages import check_averaged, check_message
 from runner.loop.train_control import TrainControl
 from runner.run_folder.timeline import Timeline
 
@@ -74,9 +74,9 @@ class SimulatedCollective(Executor):
             # A single copy lives in the replica itself, which saves copying the weights there for every gradient.
             method.start(replica.weights if len(methods) == 1 else replica.weights.clone(), rank, workers, compiled)
         self.statistics = replica.initial_statistics().repeat(workers, 1)
-        layout = methods[0].layout(replica.weights.numel())
-        nbytes = FLOAT_BYTES * sum(layout.values())
-        self.transfer_seconds = clock.combining_seconds(methods[0].combine, nbytes, workers)
+        self.layout = methods[0].layout(replica.weights.numel())
+        check_averaged(methods[0], self.layout)
+        self.transfer_seconds = clock.combining_seconds(methods[0].combine, message_bytes(self.layout), workers)
         self.now = [0.0] * workers
         self.step = 0
         self.travelling: deque[TimedCombination] = deque()
@@ -120,6 +120,7 @@ class SimulatedCollective(Executor):
             if len(batch.ids):
                 running_average(self.statistics[rank], self.oracle.replica.statistics)
             if message is not None:
+                check_message(method, "contribution", message, self.layout, method.w.dtype)
                 combined = self._combine(combined, rank, message)
             begin = self.now[rank]
             load = len(batch.ids) * self.workers / self.batches.size

@@ -10,8 +10,7 @@ import heapq
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from algorithms.base import Layout, Round
-from runner.config.units import FLOAT_BYTES
+from algorithms.base import Layout, Round, message_bytes
 from runner.loop.clock import Clock
 from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import BARRIER, PUSH, Record
@@ -92,8 +91,8 @@ class ClockEvents:
     def __init__(self, clock: Clock, timeline: Timeline, *, layout: Layout, workers: int) -> None:
         self.clock = clock
         self.timeline = timeline
-        self.pull_seconds = clock.transfer_seconds(FLOAT_BYTES * sum(layout.pull.values()))
-        self.push_seconds = clock.transfer_seconds(FLOAT_BYTES * sum(layout.push.values()))
+        self.pull_seconds = clock.transfer_seconds(message_bytes(layout.pull))
+        self.push_seconds = clock.transfer_seconds(message_bytes(layout.push))
         self.tasks = [0] * workers
         self.since = [0.0] * workers
         # The second from which the server is free: it handles one message at a time.
@@ -126,14 +125,14 @@ class ClockEvents:
         for worker, since in enumerate(self.since):
             self.timeline.span(worker, "wait", since, now)
         for part in rounds:
-            heard = now + self.clock.transfer_seconds(FLOAT_BYTES * sum(part.broadcast.values()))
+            heard = now + self.clock.transfer_seconds(message_bytes(part.broadcast))
             arrivals = []
             for worker, load in enumerate(loads):
                 self.timeline.span(worker, "transfer", now, heard)
                 if not part.answer:
                     continue
                 end = heard + self._compute(worker, load, gradients / len(answered))
-                arrival = end + self.clock.transfer_seconds(FLOAT_BYTES * sum(part.answer.values()))
+                arrival = end + self.clock.transfer_seconds(message_bytes(part.answer))
                 self.timeline.span(worker, "compute", heard, end)
                 self.timeline.span(worker, "transfer", end, arrival)
                 arrivals.append((arrival, worker))

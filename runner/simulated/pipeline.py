@@ -10,6 +10,7 @@ error gradients travel as messages of their bytes. What a synthesizer costs is n
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.executor import Executor
+from runner.loop.messages import check_module
 from runner.loop.pipeline_schedule import (
     FORWARD_SHARE,
     backward,
@@ -117,9 +119,10 @@ class SimulatedPipeline(Executor):
         # Computed at once, module by module; the clock is moved beside it. What travels from one iteration to the next
         # is in `travelling`.
         features = Features(self.step, self.oracle.arranged(inputs), targets)
-        forward(self.methods, self.partition.stages, features, self._seed)
+        check = partial(check_module, self.methods[0], self.partition.outputs)
+        forward(self.methods, self.partition.stages, features, self._seed, check)
         self._clock_forward(seconds, size)
-        self.travelling = backward(self.methods, self.partition.stages, self.travelling, step, self._seed)
+        self.travelling = backward(self.methods, self.partition.stages, self.travelling, step, self._seed, check)
         self._clock_backward(seconds, size)
         if self.directions is not None and exact is not None:
             self.directions.add(exact, [method.direction for method in self.methods], self.partition.pieces)

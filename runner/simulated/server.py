@@ -16,12 +16,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from algorithms.base import Batch, Message, ParameterServer, Worker, shard_range
+from torch import Tensor
+
+from algorithms.base import Batch, Field, Message, ParameterServer, Worker, field_of, shard_range
 from runner.config.errors import InputError
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.loop.barrier import sum_messages
 from runner.loop.batches import Batches
+from runner.loop.messages import check_message
 from runner.loop.server_base import ServerBase
 from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
@@ -77,9 +80,13 @@ class SimulatedServer(ServerBase):
         self.halves = [server.worker(m) for m in range(workers)]
         # What each worker pulled last, where the server does not keep it itself.
         self.copies: list[Message] = [
-            {} if server.sent(m) else {name: server.w.new_zeros(size) for name, size in self.layout.pull.items()}
+            {} if server.sent(m) else {name: self._zeros(declared) for name, declared in self.layout.pull.items()}
             for m in range(workers)
         ]
+
+    def _zeros(self, declared: int | Field) -> Tensor:
+        size, dtype = field_of(declared, self.dtype)
+        return self.server.w.new_zeros(size, dtype=dtype)
 
     def run(self) -> None:
         """Run to the end of the batches, or of the events.
@@ -144,7 +151,7 @@ class SimulatedServer(ServerBase):
             return False
         living = [self.halves[worker] for worker in range(workers) if worker not in self.leases.gone]
         for number, part in enumerate(self.rounds):
-            message = server.broadcast(number)
+            message = self.broadcast(number)
             for half in living:
                 half.receive(number, message)
             if part.answer:
@@ -159,7 +166,10 @@ class SimulatedServer(ServerBase):
 
     def _answer(self, half: Worker, number: int, shard: Batch) -> Message:
         seed_generators(self.oracle.device, self.batches.seed, "answer", shard.number, number)
-        return half.answer(self.oracle, number, shard)
+        what = f"answer of round {number}"
+        return check_message(
+            half, what, half.answer(self.oracle, number, shard), self.rounds[number].answer, self.dtype
+        )
 
     def _answering(self, living: list[Worker], shards: list[Batch]) -> list[tuple[Worker, Batch]]:
         gone = self.leases.gone
@@ -168,9 +178,9 @@ class SimulatedServer(ServerBase):
 
     def _restore(self) -> None:
         """Give the worker halves the state that they have in a run that goes on."""
-        if self.server.restoring(self.server.w.numel()):
+        if self.restoring:
             for worker, half in enumerate(self.halves):
-                half.restore(self.server.restore(worker))
+                half.restore(self.restored(worker))
 
     def _handle_push(self, event: Event) -> None:
         worker, control = event.worker, self.control
@@ -178,7 +188,9 @@ class SimulatedServer(ServerBase):
             self._compare(event.record)
         batch = self.leases.done(worker)
         seed_generators(self.oracle.device, self.batches.seed, "work", batch.number)
-        message = self.halves[worker].work(self.oracle, self.server.sent(worker) or self.copies[worker], batch)
+        half = self.halves[worker]
+        message = half.work(self.oracle, self.server.sent(worker) or self.copies[worker], batch)
+        check_message(half, "push", message, self.layout.pushed, self.dtype)
         if self.recorder is not None:
             # Before it is counted: a push that makes the loss infinite ends the run there, and is part of the record.
             self.recorder.push(
@@ -212,7 +224,7 @@ class SimulatedServer(ServerBase):
         """Give a worker's half what it needs to know of shards of the training set."""
         for shard in shards:
             piece = shard_range(self.batches.samples, len(self.halves), shard)
-            self.halves[worker].adopt_shard(piece, self.server.shard_state(piece))
+            self.halves[worker].adopt_shard(piece, self.shard_state(shard))
 
     def _begin_anew(self) -> None:
         """Give every worker a new half that knows what the server knows, where shards of the training set are fixed."""

@@ -192,7 +192,7 @@ class SimulatedMemory(Executor):
         own, batch, rate = self.workers[worker], self._leased_batch(worker), self.control.rate()
         # The rate of the moment when the gradient is evaluated, for all pieces of the write.
         own.rate = self.method.rate(batch, Step(lr=rate.lr, decay=rate.decay))
-        seed_generators(self.oracle.device, self.batches.seed, "work", batch.number)
+        seed_generators(self.method.w.device, self.batches.seed, "work", batch.number)
         v = self.method.direction(self.oracle, own.read, batch)
         own.statistics = self.oracle.replica.statistics
         if piece_count(self._write_seconds(own)) > 1:

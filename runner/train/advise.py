@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from algorithms.base import Collective, CommunicationSchedule
+from algorithms.base import Collective, CommunicationSchedule, message_bytes
 from runner.config.errors import InputError
 from runner.config.units import FLOAT_BYTES
 from runner.loop.clock import Clock
@@ -53,7 +53,7 @@ class Advice:
         self.cluster = cfg.cluster
         self.seed = cfg.seed
         self.method = method
-        self.nbytes = FLOAT_BYTES * sum(method.layout(weights).values())
+        self.nbytes = message_bytes(method.layout(weights))
         self.batch_size = batch_size
         self.measured_step = measured_step
         self.measured_combination = measured_combination
@@ -181,7 +181,7 @@ def measured(components: RunComponents) -> Advice:
     # With a number, processes take as long as the clock says: there is nothing to measure.
     if cfg.cluster.compute.seconds is None:
         step = measure.step_seconds(components)
-    elements = sum(method.layout(components.parameters).values())
+    elements = message_bytes(method.layout(components.parameters)) // FLOAT_BYTES
     combination: tuple[float, int] | None = None
     if workers > 1:
         seconds = measure.combination_seconds(elements, workers, method.combine, cfg.cluster.timeout)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.base import Collective, Message, ParameterServer, Step
+from algorithms.base import Collective, Message, ParameterServer, Step, field_of, message_bytes
 from algorithms.pipeline import Features, Pipeline
 from algorithms.shared_memory import SharedMemory
 from runner.config.units import FLOAT_BYTES
@@ -30,8 +30,8 @@ class Costs(NamedTuple):
     Attributes:
         gradient: seconds of a worker's part of a step: gradient and message.
         update: seconds of the update that follows.
-        copies: float32 elements that the run keeps besides the method's state and the replica.
-        traffic: float32 elements of a worker's messages of one step, both ways.
+        copies: elements that the run keeps besides the method's state and the replica, counted as of float32.
+        traffic: elements of a worker's messages of one step, both ways, counted likewise.
     """
 
     gradient: float
@@ -58,7 +58,7 @@ def server_costs(components: RunComponents) -> Costs:
     message = _copied(half.work(oracle, pulled, batch))
     update = median_seconds(lambda: method.push(0, message, STILL), components.device)
     layout = method.layout(n)
-    down, up = sum(layout.pull.values()), sum(layout.push.values())
+    down, up = (message_bytes(fields) // FLOAT_BYTES for fields in (layout.pull, layout.push))
     return Costs(gradient, update, 0 if method.sent(0) else workers * down, down + up)
 
 
@@ -89,10 +89,13 @@ def collective_costs(components: RunComponents) -> Costs:
     gradient = median_seconds(lambda: method.local(oracle, share, STILL), components.device)
     stacked = (workers,) if method.combine == "gather" else ()
     layout = method.layout(components.parameters)
-    combined = {name: torch.zeros(*stacked, size, device=w.device) for name, size in layout.items()}
+    fields = {name: field_of(declared) for name, declared in layout.items()}
+    combined = {
+        name: torch.zeros(*stacked, field.size, dtype=field.dtype, device=w.device) for name, field in fields.items()
+    }
     update = median_seconds(lambda: method.apply(combined, STILL), components.device)
     copies = 0 if method.replicated else (workers - 1) * _elements(method.state())
-    return Costs(gradient, update, copies, 2 * sum(layout.values()))
+    return Costs(gradient, update, copies, 2 * message_bytes(layout) // FLOAT_BYTES)
 
 
 def pipeline_costs(components: RunComponents) -> Costs:

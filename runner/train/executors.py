@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from algorithms.shared_memory import SharedMemory
 from runner.gradients.diagnostics import SUFFICIENT_DIRECTION
 from runner.gradients.directions import Directions
 from runner.loop.executor import Executor
+from runner.loop.messages import check_message
 from runner.loop.train_control import TrainControl
 from runner.processes.child import FindLost
 from runner.processes.collective import ProcessCollective
 from runner.processes.links import Link
 from runner.processes.pipeline import ProcessPipeline
+from runner.processes.refusal import check_refusal
 from runner.processes.rendezvous import Rendezvous
 from runner.processes.server import ProcessServer
 from runner.processes.shared_memory import MemoryServer, MemoryWorker
@@ -147,13 +150,18 @@ def _simulated_collective(
 def _simulated_memory(
     components: RunComponents, control: TrainControl, folder: Path | None, trace: Trace | None
 ) -> SimulatedMemory:
-    return SimulatedMemory(
-        components.method,
+    method: SharedMemory = components.method
+    executor = SimulatedMemory(
+        method,
         workers=components.workers,
         clock=components.clock(),
         seed=components.cfg.seed,
         **_common(components, control),
     )
+    # Nothing is sent here, but on processes this is what workers get of a snapshot.
+    rest = {name: tensor for name, tensor in method.state().items() if name != "w"}
+    check_message(method, "state besides w", rest, method.snapshots(components.parameters))
+    return executor
 
 
 def _simulated_pipeline(
@@ -186,6 +194,7 @@ def _process_server(
         # In which order processes read and write a shared memory, nobody knows: nothing of it can be recorded.
         recorder=components.recorder(rank.folder) if owner is None else None,
         compiled=components.cfg.run.compile,
+        check_refusal=partial(check_refusal, rank.rendezvous.store),
     )
 
 

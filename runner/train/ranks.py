@@ -25,6 +25,7 @@ from runner.loop.stop import Stop
 from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import TrainControl
 from runner.processes.child import FindLost
+from runner.processes.refusal import told_by_rank_zero
 from runner.processes.rendezvous import (
     Rendezvous,
     broadcast_state,
@@ -123,10 +124,19 @@ def run_rank(
         if rendezvous.rank:
             # torchrun sends SIGTERM to all: the server saves, and that it is gone then ends its workers.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            topology.serve(components, rank)
-            return 0
+            return _serve(components, topology.serve, rank)
         assert folder is not None
         return train(components, folder, make, virtual=False, report_step=report_step)
+
+
+def _serve(components: RunComponents, serve: Callable[[RunComponents, Rank], None], rank: Rank) -> int:
+    """Be a worker of a server to the end of the run, and return the exit code."""
+    try:
+        with told_by_rank_zero(rank.rendezvous):
+            serve(components, rank)
+    except Stop as reason:
+        return reason.code
+    return 0
 
 
 def _run_in_group(
@@ -161,7 +171,8 @@ def _follow(components: RunComponents, rank: Rank, make: Callable[[TrainControl]
         if saved:
             restore(saved, control, executor)
         try:
-            executor.run()
+            with told_by_rank_zero(rank.rendezvous):
+                executor.run()
         except Stop as reason:
             return reason.code
     return 0

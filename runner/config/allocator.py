@@ -18,6 +18,7 @@ LARGEST = 2**25
 SETTINGS = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_")
 """Environment variables of glibc's allocator; if one is set, the user has decided and nothing is changed."""
 
+# From glibc's malloc.h; Python has no names for them.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -30,7 +31,10 @@ def keep_freed_memory() -> bool:
     if any(name in os.environ for name in SETTINGS):
         return False
     try:
+        # None opens the running program itself, which has the C library linked in. musl has no `mallopt`.
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # no glibc: macOS, Windows
         return False
+    # Setting either turns off glibc's own adjustment of both, so both must be set: else large tensors would
+    # be mapped and cleared anew in each step.
     return bool(mallopt(_M_MMAP_THRESHOLD, LARGEST) and mallopt(_M_TRIM_THRESHOLD, KEPT))

@@ -32,6 +32,7 @@ def shown(value: object) -> str:
     # Before numbers: a bool is an int in Python, and is typed as true or false.
     if isinstance(value, bool):
         return str(value).lower()
+    # OmegaConf turns `epochs=10` into 10.0, but the message shows what was typed.
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, (list, tuple)):
@@ -52,9 +53,11 @@ def building() -> Iterator[None]:
     """
     try:
         yield
+    # Before ValueError, which it is: its text is finished, and it would only be wrapped once more.
     except InputError:
         raise
     except InstantiationException as exc:
+        # Only what a constructor raised by intention; any other cause is a defect and keeps its traceback.
         cause = exc.__cause__
         if isinstance(cause, (ValueError, OSError)):
             raise InputError(str(cause)) from exc
@@ -66,11 +69,13 @@ def building() -> Iterator[None]:
 
 
 def _target_section(exc: InstantiationException) -> str:
+    # Hydra has no attribute for the place: it is only in the message, after the innermost error.
     lines = [line for line in str(exc).splitlines() if line.startswith("full_key: ")]
     return lines[-1].removeprefix("full_key: ") if lines else ""
 
 
 def _wrong_argument(section: str, cause: str) -> InputError:
+    # Python's own text for a keyword that a constructor lacks, which for the user is a mistyped key.
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", cause):
         return InputError(f"{section}.{unknown[1]}: unknown key; dcrun --cfg job -p {section} lists the known ones")
     return InputError(f"{section}: {cause}")

@@ -46,6 +46,7 @@ def guard(folder: Path | None, who: str = "") -> Iterator[Ended]:
     ended = Ended()
     try:
         yield ended
+    # No subclass of Exception, and no mistake: Ctrl-C before training has begun, when no handler of ours is set.
     except KeyboardInterrupt:
         ended.code = INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last resort: logged, and ends in exit code 1
@@ -64,6 +65,7 @@ def _unwrapped(error: Exception) -> Exception:
     if isinstance(error, InstantiationException):
         try:
             with building():
+                # `building` knows how to unwrap; raising inside it is its only way in.
                 raise error
         except (InputError, InstantiationException) as found:
             return found
@@ -72,6 +74,7 @@ def _unwrapped(error: Exception) -> Exception:
 
 def _told(error: Exception, folder: Path | None, who: str) -> int:
     """Say in one line what went wrong, and return the exit code."""
+    # A damaged image may be found as late as in training, far from `building`, but it is the user's file all the same.
     wrong = error if isinstance(error, InputError | DamagedImage) else name_clash.explain(error)
     if wrong:
         report(wrong)
@@ -104,4 +107,5 @@ def log_to(folder: Path) -> None:
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING)
     console.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    # `force`: libraries that log while they are imported may have installed handlers, with which this does nothing.
     logging.basicConfig(level=logging.INFO, handlers=[file, console], force=True)

@@ -28,6 +28,7 @@ def check_targets(config: Mapping[Any, Any]) -> None:
         InputError: naming both files.
     """
     for target in _targets(config):
+        # Only if ours lacks it: a user's `data/` folder beside a correct `_target_: data.digits.Digits` is no mistake.
         if target.partition(".")[0] in NAMES and _find(target, ROOT) is None and (clash := _clash(target)):
             raise clash
 
@@ -63,6 +64,7 @@ def _targets(node: Any) -> Iterator[str]:
 
 def _asked(error: BaseException) -> str:
     """Return the dotted name that an import or an attribute of a module did not find, or an empty string."""
+    # `import models` worked and `models.mine` did not: Hydra looks the parts of a name up with getattr.
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
         return f"{error.obj.__name__}.{error.name}"
     if not isinstance(error, ImportError) or error.name is None:
@@ -74,6 +76,7 @@ def _asked(error: BaseException) -> str:
 
 def _clash(asked: str) -> InputError | None:
     name = asked.partition(".")[0]
+    # What is loaded already wins over the path: Python does not look again.
     theirs = _loaded_from_elsewhere(name)
     if theirs is None:
         # The current folder counts even if it is not on the path: the user means it.
@@ -88,6 +91,7 @@ def _clash(asked: str) -> InputError | None:
 
 def _loaded_from_elsewhere(name: str) -> Path | None:
     module = sys.modules.get(name)
+    # A package without `__init__.py` has no file, only a path.
     for place in (getattr(module, "__file__", None), *getattr(module, "__path__", ())):
         if place and not Path(place).resolve().is_relative_to(ROOT):
             return Path(place)
@@ -114,6 +118,7 @@ def _find(asked: str, folder: Path) -> Path | None:
             return file if file and _defines(file, part) else None
         file = Path(spec.origin) if spec.origin else None
         places = list(spec.submodule_search_locations or ())
+    # Every part was a module.
     return file or Path(places[0])
 
 

@@ -42,6 +42,7 @@ def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[
             parsed += parser.parse_overrides([override])
         except OverrideParseException as exc:
             raise _unreadable(override) from exc
+        # Hydra's grammar accepts `=3`, with an empty key.
         if not parsed[-1].key_or_group:
             raise _unreadable(override)
     return parsed
@@ -57,6 +58,8 @@ def explain(exc: Exception, overrides: Sequence[str], compose: Compose, loader: 
         loader: knows the options of each group.
     """
     parsed = parse(overrides, loader)
+    # Hydra's exceptions carry little but their text, so the kinds of mistakes are told apart by it. The tests run each
+    # of them through Hydra: a version with other words fails there, not at a user's terminal.
     if isinstance(exc, MissingConfigException) and exc.missing_cfg_file:
         return _unknown_option(exc.missing_cfg_file, exc.options or (), parsed, loader)
     text, cause = str(exc), exc.__cause__
@@ -74,6 +77,7 @@ def explain(exc: Exception, overrides: Sequence[str], compose: Compose, loader: 
             options = group_options(override.key_or_group, loader)
             if options and not isinstance(value, (str, list)):
                 return InputError.of(override.key_or_group, value, "is not an option of this group", ", ".join(options))
+    # What is none of these kinds: Hydra's text as it is, without the lines that OmegaConf adds for developers.
     for error in (exc, cause):
         if isinstance(error, OmegaConfBaseException):
             key = f"{error.full_key}: " if error.full_key else ""
@@ -83,6 +87,7 @@ def explain(exc: Exception, overrides: Sequence[str], compose: Compose, loader: 
 
 def group_options(group: str, loader: ConfigLoader) -> list[str]:
     """List a group's options, those in sub-folders too, as `paper/table`."""
+    # In files of a group; the papers' numbers lie beside the experiments but cannot be chosen.
     options = [
         option for option in loader.get_group_options(group, ObjectType.CONFIG) if not option.startswith(_NO_OPTION)
     ]
@@ -101,7 +106,9 @@ def suggestions(key: str, keys: Iterable[str]) -> list[str]:
     # Slightly less than a match of the whole key, so that an equal last part wins only where nothing is closer.
     last = key.rpartition(".")[2]
     score = {o: max(_likeness(key, o), 0.97 * _likeness(last, o.rpartition(".")[2])) for o in keys}
+    # Rounded, so that keys that are about as near are ordered by depth: `schedule.lr` before `a.b.lr`.
     best = sorted(score, key=lambda other: (-round(score[other], 2), other.count("."), other))[:3]
+    # Below 0.6 words share only some letters, and a wrong hint is worse than none.
     return [other for other in best if score[other] >= max(0.6, score[best[0]] - 0.2)]
 
 
@@ -118,6 +125,7 @@ def flat_keys(cfg: DictConfig, prefix: str = "") -> list[str]:
     for name in cfg:
         key = f"{prefix}{name}"
         keys.append(key)
+        # Reading a missing value or an interpolation can raise.
         if not OmegaConf.is_missing(cfg, name) and not OmegaConf.is_interpolation(cfg, str(name)):
             child = cfg[name]
             if isinstance(child, DictConfig):
@@ -140,6 +148,7 @@ def _unreadable(override: str) -> InputError:
 def _unknown_option(missing: str, found: Sequence[str], parsed: Sequence[Override], loader: ConfigLoader) -> InputError:
     group, _, option = missing.rpartition("/")
     for override in parsed:
+        # Of an option with a slash, as `dc_asgd_icml2017/table1`, the last slash does not separate the group.
         if f"{override.key_or_group}/{override.value()}" == missing:
             group, option = override.key_or_group, str(override.value())
     options = sorted({*found, *group_options(group, loader)})
@@ -155,6 +164,7 @@ def _unknown_key(key: str, parsed: Sequence[Override], compose: Compose, loader:
     choices = [o.input_line for o in parsed if o.input_line and group_options(o.key_or_group, loader)]
     try:
         cfg = compose(choices)
+    # The chosen options may be what failed.
     except (HydraException, OmegaConfBaseException):
         cfg = compose([])
     prefix = "hydra." if key.startswith("hydra.") else ""
@@ -165,6 +175,7 @@ def _unknown_key(key: str, parsed: Sequence[Override], compose: Compose, loader:
 def _wrong_value(override: str, cause: str) -> InputError:
     if match := re.search(r"could not be converted to (\w+)", cause):
         wrong, allowed = _TYPES.get(match[1], (f"is not of type {match[1].lower()}", match[1].lower()))
+        # `run.epochs=` is an empty string to Hydra, which is no number; what the user did was to forget the value.
         if override.endswith("="):
             wrong = "needs a value"
         return InputError(f"{override}: {wrong}; allowed: {allowed}")

@@ -16,6 +16,7 @@ def set_process() -> None:
     OpenMP reads the setting from the environment when torch is loaded, and child processes inherit it. Values that the
     environment has already are kept. The allocator's settings are not inherited: each process needs this call.
     """
+    # GNU's OpenMP reads both: without the count "passive" means to sleep at once.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     keep_freed_memory()

@@ -45,6 +45,7 @@ class RunConfig:
     precision: str = "fp32"
     threads: int | None = None
     compile: bool = False
+    # Any: "auto" or false, for which OmegaConf has no type; `validation` refuses other values.
     capture: Any = "auto"
     deterministic: bool = False
     channels_last: bool = True
@@ -52,6 +53,7 @@ class RunConfig:
     eval_batch_size: int = 256
     checkpoint_every: float | None = None
     keep_checkpoints: int = 2
+    # Any: a folder, true or null.
     resume: Any = None
     estimate: bool = False
     advise: bool = False
@@ -142,6 +144,7 @@ class Config:
     seed: int = 0
     scale: str | None = None
     seeds: int | None = None
+    # Any: their keys are those of the constructor that the option names, which checks them.
     algorithm: Any = None
     model: Any = None
     dataset: Any = None
@@ -158,7 +161,9 @@ def register() -> None:
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
     """Return a copy of a composed configuration without Hydra's own part, which is what a run sees."""
+    # A copy: the caller still needs `cfg.hydra`, for the folder and the options chosen.
     job = copy.deepcopy(cfg)
+    # Hydra locks a composed configuration against keys coming and going.
     with open_dict(job):
         job.pop("hydra", None)
     return job

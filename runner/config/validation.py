@@ -54,6 +54,7 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
 def _refuse_unknown(given: Mapping[Any, Any], known: DictConfig, prefix: str = "") -> None:
     """Refuse keys that `+key=value` appended: a schema alone cannot refuse them."""
     for key, value in given.items():
+        # `names` is added by the command itself, after the composition.
         if key not in known and prefix + key != "names":
             raise override_errors.unknown_key(prefix + key, value, override_errors.flat_keys(known, prefix))
         if isinstance(value, Mapping) and isinstance(known.get(key), DictConfig):

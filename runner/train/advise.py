@@ -65,12 +65,14 @@ class Advice:
 
     def step_seconds(self, workers: int) -> float:
         """t_p: mean seconds of one step of computing, over workers and steps."""
+        # The mean over workers, not the slowest one's: the slowest enters where periods are compared, in `throughput`.
         return self._slowest(workers, 1, slowest=False)
 
     def combination_seconds(self, workers: int) -> float:
         """t_c: seconds of one combination."""
         seconds = self.clock(workers).combining_seconds(self.method.combine, self.nbytes, workers)
         if self.measured_combination is not None and workers > 1:
+            # Measured time comes on top of the modelled one: processes act the modelled network by sleeping.
             measured, among = self.measured_combination
             # A ring's cost per byte grows as (M − 1) / M; an all-gather's as M − 1.
             grow = (lambda m: m - 1) if self.method.combine == "gather" else (lambda m: (m - 1) / m)
@@ -85,6 +87,7 @@ class Advice:
     def throughput(self, workers: int, schedule: CommunicationSchedule) -> tuple[float, float]:
         """Return samples per second of all workers together, and what share that is of them without communication."""
         computing = self._slowest(workers, schedule.period)
+        # A combination that ends before its delay is over costs nothing, and gains nothing either.
         exposed = max(0.0, self.combination_seconds(workers) - schedule.delay * self.step_seconds(workers))
         period = computing + exposed
         return workers * self.batch_size * schedule.period / period, computing / period
@@ -102,6 +105,7 @@ class Advice:
 
     def _seconds(self, clock: Clock, worker: int, task: int) -> float:
         """Return the seconds of one step of computing, as the clock has them or would act them on a measured step."""
+        # A step may take several gradients, each of which costs the clock its own seconds.
         gradients = self.method.cost.gradients
         if self.measured_step is None:
             return clock.compute_seconds(worker, task, 1.0, gradients)
@@ -127,6 +131,7 @@ def show(components: RunComponents) -> int:
     console = Console()
     console.print(_facts(components, advice))
     console.print(_throughputs(components, advice))
+    # Else a table of zeros would read like an answer.
     if workers > 1 and not advice.combination_seconds(workers):
         console.print("This network takes no time: cluster.network.bandwidth and .latency set what it takes.")
     return 0
@@ -183,6 +188,7 @@ def measured(components: RunComponents) -> Advice:
         step = measure.step_seconds(components)
     elements = message_bytes(method.layout(components.parameters)) // FLOAT_BYTES
     combination: tuple[float, int] | None = None
+    # A single worker combines with nobody.
     if workers > 1:
         seconds = measure.combination_seconds(elements, workers, method.combine, cfg.cluster.timeout)
         combination = (seconds, workers)
@@ -202,6 +208,7 @@ def _rows(components: RunComponents) -> Iterable[int]:
     # Speeds and stragglers are named worker by worker; for other numbers of workers there are none.
     if cluster.compute.speeds is not None or cluster.stragglers.workers is not None:
         return [components.workers]
+    # Up to four times the run's own, so that the table shows where communication begins to cost.
     most = components.method.max_workers or max(32, 4 * components.workers)
     return sorted({components.workers} | {2**k for k in range(most.bit_length()) if 2**k <= most})
 

@@ -46,6 +46,7 @@ def device_of(cfg: DictConfig, rank: int = 0) -> torch.device:
         raise InputError.of("run.device", name, f"this machine has {found} usable GPUs", allowed)
     device = torch.device(name if name != "auto" else ("cuda" if found else "cpu"))
     if device.type == "cuda" and device.index is None:
+        # More ranks than GPUs share them; a named GPU, as `cuda:1`, is every rank's.
         device = torch.device("cuda", (int(os.environ.get(GPU_SLOT, 0)) + rank) % found)
     if cfg.run.precision == "tf32" and device.type != "cuda":
         raise InputError.of("run.precision", "tf32", f"needs a GPU, but the run is on {device}", "fp32, bf16")
@@ -56,12 +57,14 @@ def set_numerics(cfg: DictConfig) -> None:
     """Set for this process how it computes: threads, TF32, and whether all that kernels do must repeat bit for bit."""
     if cfg.run.threads is not None:
         torch.set_num_threads(cfg.run.threads)
+    # Set in any case: fp32 means no TF32 anywhere, and PyTorch may start with the first switch on.
     torch.backends.cuda.matmul.allow_tf32 = cfg.run.precision == "tf32"
     # Convolutions have a switch of their own, which is on by default.
     torch.backends.cudnn.allow_tf32 = cfg.run.precision == "tf32"
     if cfg.run.deterministic:
         # cuBLAS reads it when CUDA starts, which is later than here.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Also when false: one process may build several runs, as the tests do.
     torch.use_deterministic_algorithms(cfg.run.deterministic)
     torch.backends.cudnn.deterministic = cfg.run.deterministic
 
@@ -87,6 +90,7 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
     device = device_of(cfg, rank)
     compatibility.check_device(cfg, algorithm, device)
     if device.type == "cuda":
+        # Graphs, streams and NCCL take the current GPU, which would be the first one for every rank.
         torch.cuda.set_device(device)
     with building():
         method = instantiate(cfg.algorithm)
@@ -94,11 +98,15 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
     samples = len(dataset.train)
     compatibility.check_size(cfg, algorithm, workers, samples)
     oracle = build_oracle(cfg, dataset, device)
+    # Only now: whether there is batch norm is known when the network is built.
     compatibility.check_problem(cfg, method, oracle, dataset.train)
     with building():
+        # Under `building`, since what a method says to a network or a problem is about the user's choice.
         prepare_method(method, cfg, samples, workers, oracle.replica)
         if method.per_sample or "variance_factor" in cfg.run.diagnostics:
             oracle.sample_norms  # noqa: B018 (refuses a network with layers that cannot tell them)
+    # Samples that are streamed are decoded on the CPU by their ids; samples in a GPU's memory are chosen there, and ids
+    # on the CPU would be copied in each step.
     batches = build_batches(cfg, method, samples, workers, "cpu" if oracle.streams else device)
     schedule = schedule_of(cfg, workers, batches.size)
     bound = method.largest_rate()
@@ -121,6 +129,7 @@ def build_oracle(cfg: DictConfig, dataset: Any, device: torch.device) -> Network
     # algorithm or the data set drew before.
     torch.manual_seed(derive(cfg.seed, "weights"))
     with building():
+        # Built on the CPU and moved: a GPU's generator would draw other initial weights from the same seed.
         module = instantiate(cfg.model, shape=tuple(dataset.shape), classes=dataset.classes).to(device)
     dataset.to(device)
     run, on_gpu = cfg.run, device.type == "cuda"
@@ -134,6 +143,7 @@ def build_oracle(cfg: DictConfig, dataset: Any, device: torch.device) -> Network
         micro_batch=run.micro_batch,
         graphs=CudaGraphs(device) if run.capture == "auto" and on_gpu else None,
         side_stream=CudaSideStream(device) if on_gpu else None,
+        # A full gradient goes through the samples in pieces; a piece is no larger than memory was said to allow.
         piece=min(run.eval_batch_size, run.micro_batch or run.eval_batch_size),
     )
 
@@ -152,8 +162,10 @@ def build_batches(cfg: DictConfig, method: Stateful, samples: int, workers: int,
         epochs=epochs,
         total=count_pushes(method, samples=samples, size=size, epochs=epochs),
         device=device,
+        # A dual method's variables lie with their samples, so each worker draws from a shard of its own.
         shards=None if method.needs == "gradients" else workers,
     )
+    # Without an update there would be neither a row of metrics nor a result to write.
     if not len(batches):
         what = f"is too short for a single update on {samples} samples"
         raise InputError.of("run.epochs", epochs, what, f"{1 / samples:.2g} or more")

@@ -112,6 +112,7 @@ def check_size(cfg: DictConfig, algorithm: type[Stateful], workers: int, samples
     if size * together <= samples:
         return
     what = f"{together} workers would need {size * together} samples at a time, but the training set has {samples}"
+    # No batch size could help, so the message is about the workers.
     if together > samples:
         raise InputError.of("cluster.workers", workers, what, f"1 to {samples // size or samples}")
     raise InputError.of("run.batch_size", size, what, f"1 to {samples // together}")

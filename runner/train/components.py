@@ -73,6 +73,7 @@ class RunComponents:
 
     def methods(self) -> list[Any]:
         """Return an unstarted instance for each worker: this one's first."""
+        # Instances of their own, since what a worker keeps from step to step is in its instance.
         return [self.method, *(self.new_method() for _ in range(self.workers - 1))]
 
     @functools.cached_property
@@ -106,6 +107,7 @@ class RunComponents:
         run = self.cfg.run
         if not run.diagnostics:
             return []
+        # The same samples at every evaluation, so that a curve shows the training and not the sampling.
         ids = spread(self.samples, run.diagnostic_samples)
         return [LayerLog(self.oracle, ids, folder, lines, run.diagnostics, batch_size=run.eval_batch_size)]
 

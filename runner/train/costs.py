@@ -21,6 +21,7 @@ from runner.loop.pipeline_schedule import backward, forward
 from runner.train.components import RunComponents
 from runner.train.timing import median_seconds
 
+# A rate of 0 leaves the weights as they are, so no measured step diverges.
 STILL = Step(lr=0.0)
 
 
@@ -59,6 +60,7 @@ def server_costs(components: RunComponents) -> Costs:
     update = median_seconds(lambda: method.push(0, message, STILL), components.device)
     layout = method.layout(n)
     down, up = (message_bytes(fields) // FLOAT_BYTES for fields in (layout.pull, layout.push))
+    # A server that keeps what it sent to each worker has it in its state, which is counted there.
     return Costs(gradient, update, 0 if method.sent(0) else workers * down, down + up)
 
 
@@ -67,11 +69,13 @@ def memory_costs(components: RunComponents) -> Costs:
     method: SharedMemory = components.method
     oracle, n, workers = components.oracle, components.parameters, components.workers
     w = oracle.replica.weights.clone()
+    # On a copy: the replica keeps the initial weights.
     method.start(w, workers)
     # From the first snapshot on a direction may cost more than before it.
     batch = components.batches.batch(0)._replace(number=len(components.batches))
     gradient = median_seconds(lambda: method.direction(oracle, w, batch), components.device)
     v = method.direction(oracle, w, batch).clone()
+    # Any generator: the number of coordinates is what costs, not which they are.
     written = method.coordinates(n, np.random.default_rng(0))
     update = median_seconds(
         lambda: method.write(slice(0, n) if written is None else written, v, 0.0), components.device
@@ -87,6 +91,7 @@ def collective_costs(components: RunComponents) -> Costs:
     method.start(w, 0, workers, components.cfg.run.compile)
     share = components.batches.shares(0, workers)[0]
     gradient = median_seconds(lambda: method.local(oracle, share, STILL), components.device)
+    # A gathering leaves every worker's vector, a mean only one.
     stacked = (workers,) if method.combine == "gather" else ()
     layout = method.layout(components.parameters)
     fields = {name: field_of(declared) for name, declared in layout.items()}
@@ -94,6 +99,7 @@ def collective_costs(components: RunComponents) -> Costs:
         name: torch.zeros(*stacked, field.size, dtype=field.dtype, device=w.device) for name, field in fields.items()
     }
     update = median_seconds(lambda: method.apply(combined, STILL), components.device)
+    # A simulation keeps the state of every worker in this one process, unless all of them are equal.
     copies = 0 if method.replicated else (workers - 1) * _elements(method.state())
     return Costs(gradient, update, copies, 2 * message_bytes(layout) // FLOAT_BYTES)
 

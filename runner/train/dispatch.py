@@ -48,6 +48,7 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
     # Before anything is looked up in a run folder or spawned: these train nothing.
     if cfg.run.plot_schedule or cfg.run.advise or cfg.run.estimate:
         return preview(cfg)
+    # Before anything is built: of a run that has ended only the result is shown again.
     if folder is not None and cfg.run.resume and _completed(cfg, folder):
         return 0
     if cfg.cluster.kind == "processes":

@@ -82,6 +82,8 @@ def work_of(components: RunComponents) -> Work:
     return Work(
         gradients=updates * (components.workers if method.steps_together else 1),
         updates=updates,
+        # Less a little: a quotient that is a whole number may come out above it, and
+        # would count an evaluation too many.
         evaluations=math.ceil(run.epochs / run.eval_every - 1e-9),
         barriers=barriers,
         passes=barriers * method.barrier_cost.gradients,
@@ -104,6 +106,7 @@ def side_by_side(components: RunComponents) -> float:
 
 def _barrier_seconds(components: RunComponents, costs: Costs, work: Work) -> float:
     """Return the seconds of all barriers: of a gradient evaluation per sample and pass, from those of one push."""
+    # A push may be of several gradients over a batch; what a barrier evaluates is counted a sample at a time.
     evaluation = costs.gradient / components.method.cost.gradients / components.batches.size
     return work.passes * evaluation * components.samples
 
@@ -115,6 +118,7 @@ def _evaluation_seconds(components: RunComponents) -> float:
     if not size:
         return 0.0
     ids = torch.arange(size)
+    # As an evaluation does: batch norm then uses its running statistics, which is less work.
     components.oracle.replica.module.eval()
     with torch.no_grad():
         batch = median_seconds(lambda: components.oracle.loss(*test.batch(ids)), components.device)

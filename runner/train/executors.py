@@ -97,6 +97,7 @@ def topology_of(algorithm: type[Stateful] | DictConfig) -> Topology:
     if isinstance(algorithm, DictConfig):
         algorithm = get_class(algorithm.algorithm._target_)
     # The class decides, not a key of the configuration: a method of the user's has the topology of its base class.
+    # No method has two protocols, so the order of the table does not matter.
     return next(row for protocol, row in TOPOLOGIES.items() if issubclass(algorithm, protocol))
 
 
@@ -130,6 +131,7 @@ def _simulated_server(
         events = ClockEvents(components.clock(), common["timeline"], layout=layout, workers=workers)
     recorder: Recorder | None = None if folder is None else components.recorder(folder)
     compiled = components.cfg.run.compile
+    # The same server with other events is what makes a replay exact: only the order and the times come from the trace.
     return SimulatedServer(method, workers=workers, events=events, recorder=recorder, compiled=compiled, **common)
 
 
@@ -167,6 +169,7 @@ def _simulated_memory(
 def _simulated_pipeline(
     components: RunComponents, control: TrainControl, folder: Path | None, trace: Trace | None
 ) -> SimulatedPipeline:
+    # On request alone: the directions take a gradient of the whole network in every iteration.
     watched = SUFFICIENT_DIRECTION in components.cfg.run.diagnostics
     return SimulatedPipeline(
         components.methods(),
@@ -183,7 +186,10 @@ def _process_server(
 ) -> ProcessServer:
     assert rank.folder is not None
     return ProcessServer(
+        # To the server's loop a shared memory looks like a method: its "pull" is a batch
+        # and a rate, its "push" a count.
         components.method if owner is None else owner,
+        # Making a link waits for the worker at its other end, who makes only his own.
         links=[Link(rank.rendezvous, worker) for worker in range(components.workers)],
         replica=components.oracle.replica,
         batches=components.batches,
@@ -228,6 +234,7 @@ def _process_pipeline(components: RunComponents, rank: Rank, control: TrainContr
 
 
 def _serve(components: RunComponents, rank: Rank) -> None:
+    # Rank 0 is the server.
     worker = rank.rendezvous.rank - 1
     _serve_half(components, rank, components.method, lambda: components.method.worker(worker))
 

@@ -70,6 +70,7 @@ def cycles(trace: Trace) -> Cycles:
         if record.worker in last:
             # What is left of the cycle, from push to push, when all that is known of it is taken away.
             cycle = record.time - last[record.worker].time
+            # The computing is measured by the worker, the cycle by the server: what is left may be a little below 0.
             transfer.append(max(0.0, cycle - record.compute - record.waited - record.served))
         last[record.worker] = record
     few = [worker for worker in range(about["workers"]) if len(compute[worker]) < FEWEST]
@@ -94,6 +95,7 @@ def fit(traces: Sequence[Trace]) -> dict[str, Any]:
     # Different networks compute differently long: the newest named decides, the others tell about the wires.
     compute = recorded[0].compute
     means = [statistics.fmean(compute[worker]) for worker in range(workers)]
+    # Speeds are relative to this number, so its choice changes no worker's mean.
     seconds = statistics.median(means)
     relative = [
         value / mean
@@ -133,11 +135,13 @@ def distribution(relative: np.ndarray) -> dict[str, Any]:
             -logs - math.log(sigma) - 0.5 * math.log(2 * math.pi) - (logs + sigma**2 / 2) ** 2 / 2 / sigma**2
         ),
         "gamma": np.mean((shape - 1) * logs - shape * x) + shape * math.log(shape) - math.lgamma(shape),
+        # A jitter of 1 or more would allow times of zero or below.
         "uniform": -math.log(2 * jitter) if jitter < 1 else -math.inf,
     }
     best = max(likelihoods, key=lambda name: float(likelihoods[name]))
     parameters = {
         "lognormal": {"sigma": _round(sigma)},
+        # The differences between machines are in `speeds` already, and must not be drawn a second time.
         "gamma": {"cv_task": _round(variation), "cv_machine": 0.0},
         "uniform": {"jitter": _round(jitter)},
     }
@@ -151,8 +155,10 @@ def network(recorded: Sequence[Cycles]) -> dict[str, Any]:
     if len(set(sizes)) == 1:
         return {"latency": _round(statistics.fmean(times) / 2), "bandwidth": None}
     slope, start = np.polyfit(sizes, times, 1)
+    # Larger messages were no slower, which noise can do; a line through them would give a negative bandwidth.
     if slope <= 0:
         return {"latency": _round(statistics.fmean(times) / 2), "bandwidth": None}
+    # Least squares through the origin.
     if start < 0:  # no latency to be seen
         slope, start = sum(t * s for t, s in zip(times, sizes, strict=True)) / sum(s * s for s in sizes), 0.0
     return {"latency": _round(start / 2), "bandwidth": _round(1 / slope)}

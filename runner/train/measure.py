@@ -41,6 +41,7 @@ def combination_seconds(elements: int, world: int, combine: str, timeout: float)
         RuntimeError: the processes did not come to an answer.
     """
     context = forkserver_context("runner.train.measure")
+    # A file rather than a port: no other program can have taken it, and no firewall is asked.
     place = Path(tempfile.mkdtemp(prefix="dcrun-"))
     ours, theirs = context.Pipe(duplex=False)
     ranks = [
@@ -54,12 +55,15 @@ def combination_seconds(elements: int, world: int, combine: str, timeout: float)
             rank.start()
         for rank in ranks:
             rank.join()
+        # Rank 0 sends its time only when all have combined, so an empty pipe means that
+        # some rank failed, and has said why.
         if not ours.poll():
             raise RuntimeError(f"{world} processes could not combine {elements:,} elements")
         return ours.recv()
     finally:
         for rank in ranks:
             if rank.is_alive():
+                # Only a Ctrl-C, which ends the wait above, leaves any alive.
                 rank.kill()
         shutil.rmtree(place, ignore_errors=True)
 
@@ -70,6 +74,7 @@ def _time_combination(
     set_process()
 
     def call() -> int:
+        # As many processes as workers share this machine; with all cores each, they would measure each other's waiting.
         torch.set_num_threads(1)
         join_group(file_rendezvous(path, rank, world, timeout), torch.device("cpu"))
         combiner = AsyncCollective("gather" if combine == "gather" else "mean", world)

@@ -28,6 +28,7 @@ def show(cfg: DictConfig) -> int:
     Raises:
         InputError: the file cannot be written.
     """
+    # The class tells the number of workers and whether they step together; neither data nor a network are built.
     algorithm = get_class(cfg.algorithm._target_)
     workers = workers_of(cfg, algorithm)
     schedule = schedule_of(cfg, workers, update_samples(cfg, algorithm, workers))
@@ -59,6 +60,7 @@ def curve(schedule: Schedule) -> tuple[list[float], list[float]]:
     whole = corners[-1] - corners[0]
     epochs: list[float] = []
     for low, high in itertools.pairwise(corners):
+        # Points in proportion to its length, but at least two for a short piece, whose slope would else be lost.
         steps = max(2, round(POINTS * (high - low) / whole))
         epochs += [low + (high - low) * i / steps for i in range(steps)]
         # Just before a corner, where a jump still has its old rate.

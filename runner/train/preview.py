@@ -24,6 +24,7 @@ def preview(cfg: DictConfig) -> int:
         InputError: wrong input, as for the run itself.
     """
     if cfg.cluster.kind == "replay":
+        # For the number of workers, which it sets; the trace itself is not needed.
         replay.read_trace(cfg, cfg.cluster.trace)
     elif cfg.cluster.kind == "processes" and launched_by_torchrun():
         ranks.set_torchrun_workers(cfg, int(os.environ["WORLD_SIZE"]))

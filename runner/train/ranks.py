@@ -61,6 +61,7 @@ def run_on_processes(cfg: DictConfig, folder: Path | None) -> int:
             )
             raise InputError(f"{what}; allowed: all on one machine, whose memory they share")
         rendezvous = torchrun_rendezvous(cfg.cluster.timeout)
+        # Before `workers_of`, which checks the lists with an entry for each worker against this number.
         set_torchrun_workers(cfg, rendezvous.world)
         workers_of(cfg, algorithm)
         return run_rank(cfg, folder, rendezvous)
@@ -103,6 +104,7 @@ def run_rank(
     Returns:
         The exit code.
     """
+    # From the configuration: the components, which know the method, are built only below.
     topology = topology_of(cfg)
     if rendezvous.rank:
         # Ctrl-C reaches every process of a terminal; rank 0 decides what to do about it and tells the others.
@@ -113,6 +115,7 @@ def run_rank(
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Rank 0 decodes the data into the cache that the others open, and is the one to say what is wrong.
     with rank_zero_first(rendezvous):
+        # A server only evaluates, so it may share the first worker's GPU.
         components = build_run(cfg, rank=max(0, rendezvous.rank - topology.servers))
     # Around `train` as a whole: it still reads the result from a shared memory after the executor's run.
     with ExitStack() as at_end:
@@ -158,6 +161,7 @@ def _run_in_group(
             watched=rank.rendezvous.local,
         )
     finally:
+        # Also after a failure: PyTorch complains about a group that is still there when the process ends.
         dist.destroy_process_group()
 
 
@@ -169,6 +173,7 @@ def _follow(components: RunComponents, rank: Rank, make: Callable[[TrainControl]
         # Rank 0 sends the checkpoint that it goes on from, from inside `train`; nothing comes between.
         saved = broadcast_state(None, comm_device(components.device))
         if saved:
+            # Every rank restores the same state, rank 0's, so all continue at the same update.
             restore(saved, control, executor)
         try:
             with told_by_rank_zero(rank.rendezvous):

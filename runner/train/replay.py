@@ -25,6 +25,7 @@ from runner.train.workers import set_workers
 
 log = logging.getLogger("dcrun")
 
+# Not `cluster`: the recording was on processes, the replay is not, and what matters of it is the trace.
 SECTIONS = ("algorithm", "model", "dataset", "schedule", "seed")
 RUN_KEYS = ("epochs", "batch_size", "device", "precision", "threads", "compile", "channels_last", "micro_batch")
 WHERE = ("root", "download", "workers")
@@ -47,11 +48,14 @@ def run_replay(cfg: DictConfig, folder: Path) -> int:
     own = folder / FILE
     # A replay that goes on reads its own copy: the recording may have been moved since.
     trace = read_trace(cfg, str(own) if cfg.run.resume and own.is_file() else cfg.cluster.trace)
+    # After the trace was read: it sets the number of workers, on which batches and initial shards depend.
     components = build_run(cfg)
+    # With the fingerprint of the data: other samples under the same ids would give other weights, without an error.
     trace.check(components.trace_facts(), len(components.batches))
     # The trace may be named by the run folder that it is in already.
     if not own.exists() or not own.samefile(trace.path):
         shutil.copyfile(trace.path, own)
+    # No folder, so nothing is recorded: the trace in it is the one that is read.
     code = train(components, folder, lambda control: simulated(components, control, trace=trace), virtual=True)
     if (verdict := compare(trace, cfg, folder)) is not None:
         print(verdict)

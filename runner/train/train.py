@@ -55,6 +55,7 @@ def train(
     if saved is None:
         # Of a run that is made anew in its folder: a later resume must not find what the old one had saved.
         checkpoint.clear(folder)
+    # The lock is outermost, and so is released last: nobody resumes the run while its summary is being written.
     with folders.run_lock(folder), StopSignals() as stop, _writer(components, folder, virtual) as writer:
         control = _control(components, folder, writer, stop, saved, report_step)
         # Built before it is restored: on processes the ranks connect while it is built, and the checkpoint is then sent
@@ -75,6 +76,7 @@ def train(
             # Stop comes out of the middle of a step, with the clock of training running.
             control.pause()
             status, code, error = reason.status, reason.code, _said(reason, folder, watched)
+        # After a stop too: the result of an interrupted run is what it had reached.
         writer.finish(status, **_results(components, control, executor, folder), **error)
     # If another rank was asked to stop, it was by SIGTERM: ranks other than 0 catch no other signal.
     return code or (stop.exit_code or 128 + signal.SIGTERM if status == INTERRUPTED else 0)
@@ -104,6 +106,7 @@ def _control(
     run = components.cfg.run
 
     def save(updates: int, state: dict[str, Any]) -> None:
+        # The tracker is the writer's part: how many rows there are, the wall seconds before, wandb's run.
         checkpoint.save(folder, updates, {**state, "tracker": writer.state_dict()}, run.keep_checkpoints)
 
     return components.train_control(
@@ -126,6 +129,7 @@ def _said(reason: Stop, folder: Path, watched: bool) -> dict[str, str]:
     """Log why a run stopped if a peer is at fault; return what the summary says of it."""
     if not isinstance(reason, PeerLost):
         return {}
+    # The launcher prints its own line on the terminal; this one then goes to dcrun.log alone.
     level = logging.INFO if watched else logging.ERROR
     log.log(level, "%s; the run stopped, %s", reason.message, resume_hint(folder))
     return {"error": reason.message}
@@ -167,6 +171,7 @@ def _results(components: RunComponents, control: TrainControl, executor: Executo
         "samples": round(control.samples_seen),
         "updates": control.updates,
         "seconds": control.seconds,
+        # By the wall clock of training alone; evaluations and checkpoints do not count.
         "samples_per_second": control.samples_seen / control.train_wall if control.train_wall else None,
         "train_wall_seconds": control.train_wall,
         "peak_memory_bytes": machine.peak_memory_bytes(components.device),

@@ -37,6 +37,7 @@ def set_workers(cfg: DictConfig, workers: int, said: str) -> None:
     Raises:
         InputError: the user gave another number.
     """
+    # The same number may be said twice; another one would be ignored without a word.
     given = cfg.cluster.workers
     if given is not None and given != workers:
         raise InputError.of("cluster.workers", given, said, f"{workers}, or null")

@@ -187,10 +187,27 @@ def locate(root: object) -> tuple[Path, str]:
     """Return where `dataset.root` points, and how to call it in messages.
 
     None means the folder that the environment variable DCRUN_DATA names, else `data-sets` in the current folder.
+
+    Raises:
+        ValueError: it is not a path, or begins with the `~` of nobody.
     """
     if root is None:
         place = os.environ.get("DCRUN_DATA") or DEFAULT_ROOT
-        return Path(place).expanduser(), f"dataset.root=null (here {place})"
-    if not isinstance(root, str | os.PathLike) or not str(root):
-        raise ValueError(f"dataset.root={root}: is not a path; allowed: a folder or file, or null")
-    return Path(root).expanduser(), f"dataset.root={root}"
+        label = f"dataset.root=null (here {place})"
+    elif isinstance(root, str | os.PathLike) and str(root) and "\0" not in str(root):
+        place, label = root, f"dataset.root={root}"
+    else:
+        raise ValueError(f"dataset.root={root!r}: is not a path; allowed: a folder or file, or null")
+    return home_expanded(Path(place), label), label
+
+
+def home_expanded(path: Path, label: str) -> Path:
+    """Replace a leading `~`.
+
+    Raises:
+        ValueError: nobody knows whose home that is.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{label}: the home folder behind ~ is not known; allowed: a path without ~") from None

@@ -5,8 +5,8 @@ The file's name follows the source's path and how it was decoded; inside are the
 another state of the source, or is not ours at all, is rebuilt. It is written under a temporary name and renamed, and
 only one process at a time builds it: others wait and then open it.
 
-Caches are in the folder that the environment variable DCRUN_CACHE names, if set; else in `.dcrun-cache` beside the
-source; where that is not writable, in `$XDG_CACHE_HOME/dcrun` or `~/.cache/dcrun`.
+Caches are in the folder that `dataset.cache` names; else in the one that the environment variable DCRUN_CACHE names;
+else in `.dcrun-cache` beside the source; where that is not writable, in `$XDG_CACHE_HOME/dcrun` or `~/.cache/dcrun`.
 """
 
 import contextlib
@@ -24,30 +24,55 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data.base import home_expanded
+
 log = logging.getLogger(__name__)
 
 Tensors = dict[str, Tensor]
 
-FORMAT = "dcrun-data-1"
+FORMAT = "dcrun-data-2"  # 1: transparent pixels, 16-bit grey and EXIF orientation were read wrongly
 _ENDS = 1 << 16
 _DEPTH = 2  # split/class/file
 
 
-def cached(source: Path, options: dict[str, object], build: Callable[[], Tensors]) -> Tensors:
+def check_cache(folder: object) -> Path | None:
+    """Return the folder that `dataset.cache` names, or None.
+
+    Raises:
+        ValueError: it is not a path, or something else is there.
+    """
+    if folder is None:
+        return None
+    allowed = "a folder, made if missing, or null"
+    if not isinstance(folder, str | os.PathLike) or not str(folder):
+        raise ValueError(f"dataset.cache={folder}: is not a path; allowed: {allowed}")
+    path = home_expanded(Path(folder), f"dataset.cache={folder}")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"dataset.cache={folder}: is a file; allowed: {allowed}")
+    return path
+
+
+def cached(
+    source: Path, options: dict[str, object], build: Callable[[], Tensors], chosen: Path | None = None
+) -> Tensors:
     """Return the tensors decoded from `source`: from its cache if that is intact and up to date, else from `build()`.
 
     Args:
         source: file or folder the tensors come from; it must exist.
         options: whatever else decides the result (JSON values).
         build: decodes the source; what it raises is passed on, and nothing is written then.
+        chosen: the cache's folder, from `check_cache`; None as in `cache_folders`.
 
     Returns:
         The named tensors, on CPU, contiguous.
+
+    Raises:
+        ValueError: the chosen folder cannot be written.
     """
     source = source.resolve()
     name = f"{source.name.split('.')[0] or 'data'}-{_sha256([str(source), options])[:16]}"
     state = _sha256([FORMAT, str(source), options, source_state(source)])
-    folders = cache_folders(source)
+    folders = [chosen] if chosen else cache_folders(source)
     for folder in folders:
         if (tensors := _opened(folder / f"{name}.safetensors", state)) is not None:
             return tensors
@@ -55,6 +80,8 @@ def cached(source: Path, options: dict[str, object], build: Callable[[], Tensors
         path = folder / f"{name}.safetensors" if folder else None
         if path and (tensors := _opened(path, state, quiet=True)) is not None:
             return tensors  # built by another process while this one waited
+        if path is None and chosen:
+            raise ValueError(f"dataset.cache={chosen}: cannot be written; allowed: a writable folder, or null")
         started = time.perf_counter()
         tensors = {key: value.contiguous() for key, value in build().items()}
         log.info("%s: decoded in %.1f s", source, time.perf_counter() - started)
@@ -73,14 +100,17 @@ def cached(source: Path, options: dict[str, object], build: Callable[[], Tensors
 
 def cache_folders(source: Path) -> list[Path]:
     """Return the folders where the cache of `source` may be, the preferred one first."""
-    if chosen := os.environ.get("DCRUN_CACHE"):
-        return [Path(chosen).expanduser()]
+    if named := os.environ.get("DCRUN_CACHE"):
+        return [home_expanded(Path(named), f"DCRUN_CACHE={named}")]
     home = os.environ.get("XDG_CACHE_HOME")
-    user = (Path(home) if home else Path.home() / ".cache") / "dcrun"
+    try:
+        user = [(Path(home) if home else Path.home() / ".cache") / "dcrun"]
+    except RuntimeError:  # a user without a home, as in many containers
+        user = []
     beside = source if source.is_dir() else source.parent
     # The mode is asked too, for root may write where the owner said not to.
     writable = os.access(beside, os.W_OK) and beside.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
-    return [beside / ".dcrun-cache", user] if writable else [user]
+    return [beside / ".dcrun-cache", *user] if writable else user
 
 
 def source_state(source: Path) -> str:
@@ -99,19 +129,19 @@ def source_state(source: Path) -> str:
     return _sha256([status.st_size, status.st_mtime_ns, ends])
 
 
-def _files(folder: Path | str, prefix: str) -> Iterator[tuple[str, int, int]]:
-    with os.scandir(folder) as entries:
+def _files(directory: Path | str, prefix: str) -> Iterator[tuple[str, int, int]]:
+    with os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            try:
+                folder, status = entry.is_dir(), entry.stat()
+            except OSError:  # a link that leads nowhere or in a circle
+                folder, status = False, entry.stat(follow_symlinks=False)
+            if folder:
                 if prefix.count("/") < _DEPTH:  # a link may lead back up
                     yield from _files(entry.path, f"{prefix}{entry.name}/")
                 continue
-            try:
-                status = entry.stat()
-            except FileNotFoundError:  # a link that leads nowhere
-                status = entry.stat(follow_symlinks=False)
             yield f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns
 
 

@@ -4,15 +4,31 @@ import io
 import multiprocessing
 import os
 import signal
+import struct
 import threading
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from data.pixels import eight_bits, upright
+
+# Pillow warns of large pictures and of odd metadata, two lines each, and refuses what it cannot read. The filter is set
+# once, here: `warnings.catch_warnings` changes that of all threads.
+warnings.filterwarnings("ignore", module="PIL")
+
 Encoded = bytes | str  # the file's content, or its path
 
 _MODES = {1: "L", 3: "RGB"}
+_OTHERS = {b"GIF8": "GIF", b"RIFF": "WebP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP", b"\0\0\0": "HEIF"}
+"""Formats by their first bytes, to name what is not read."""
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, OverflowError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises for damaged files; no two of its readers agree."""
 
 
 def ignore_interrupts() -> None:
@@ -70,7 +86,7 @@ def _decoded(name: str, file: Encoded, channels: int, size: int | None) -> np.nd
 
 
 def image(name: str, file: Encoded, channels: int) -> Image.Image:
-    """Decode one JPEG or PNG.
+    """Decode one JPEG or PNG, turned as its EXIF orientation says, as 8 bits a channel (see `data.pixels`).
 
     Args:
         name: for messages.
@@ -78,17 +94,45 @@ def image(name: str, file: Encoded, channels: int) -> Image.Image:
         channels: 1 for grey, 3 for RGB.
 
     Raises:
-        ValueError: it is not an intact JPEG or PNG.
+        ValueError: it is not an intact JPEG or PNG, is animated, or has pixels of a mode that cannot be converted.
     """
     try:
         with Image.open(Path(file) if isinstance(file, str) else io.BytesIO(file), formats=("JPEG", "PNG")) as opened:
+            raw = _raw_mode(opened)
+            # Cameras pack several pictures into a JPEG, of which the first is the photograph; an animation has none.
+            frames = getattr(opened, "n_frames", 1) if opened.format == "PNG" else 1
             opened.load()
-            return opened if opened.mode == _MODES[channels] else opened.convert(_MODES[channels])
     except UnidentifiedImageError:  # its message holds an address, not a name
-        raise ValueError(f"{name} is not an intact JPEG or PNG (of another format, damaged or empty)") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # Pillow raises any
+        raise ValueError(f"{name} is not an intact JPEG or PNG ({_guessed(file)})") from None
+    except _DAMAGE as error:
         found = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{name} is not an intact JPEG or PNG ({found})") from None
+    if frames > 1:
+        raise ValueError(f"{name} is animated ({frames} frames); expected: one picture in a file")
+    try:
+        return upright(eight_bits(opened, _MODES[channels], raw))
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+
+
+def _raw_mode(opened: Image.Image) -> str | None:
+    """Return Pillow's name of the pixels' form in the file, which is known only until they are loaded."""
+    tiles = getattr(opened, "tile", None)
+    found = tiles[0][3] if tiles else None
+    return found if isinstance(found, str) else None
+
+
+def _guessed(file: Encoded) -> str:
+    """Say what a file holds that is neither JPEG nor PNG."""
+    if isinstance(file, str):
+        with open(file, "rb") as opened:
+            head = opened.read(4)
+    else:
+        head = file[:4]
+    if not head:
+        return "it is empty"
+    kind = next((kind for start, kind in _OTHERS.items() if head.startswith(start)), None)
+    return f"it begins like a {kind} file" if kind else "of another format, or damaged"
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

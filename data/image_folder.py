@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from data.archive import LAYOUT, ImageFile, Tree, opened
 from data.augment import PadCrop
 from data.base import Dataset, Split, check_count, check_flag, limited, locate
-from data.cache import Tensors, cached
+from data.cache import Tensors, cached, check_cache
 from data.decode import Encoded, decode, ignore_interrupts, sizes_differ
 
 CHUNK = 128  # images sent to a process at a time
@@ -38,6 +38,7 @@ class ImageFolder(Dataset):
         limit_train: class-balanced subset of so many training samples.
         limit_test: likewise of the test samples.
         workers: processes that decode; None means one per core.
+        cache: folder of the decoded images; None as in `data.cache`.
 
     Raises:
         FileNotFoundError: `root` does not exist.
@@ -56,6 +57,7 @@ class ImageFolder(Dataset):
         limit_train: int | None = None,
         limit_test: int | None = None,
         workers: int | None = None,
+        cache: str | None = None,
     ) -> None:
         place, label = locate(root)
         if channels not in IMAGENET:
@@ -67,9 +69,10 @@ class ImageFolder(Dataset):
         if min(spread) <= 0:
             raise ValueError(f"dataset.std={std}: is not positive; allowed: positive numbers, or null")
         crop = PadCrop(4, flip=True) if check_flag("dataset.augment", augment) else None
+        folder = check_cache(cache)
         if not place.exists():
             raise FileNotFoundError(f"{label}: no such file or folder; expected: a folder or .tar[.gz] of {LAYOUT}")
-        tensors = image_tensors(place, label, channels=channels, size=size, workers=workers)
+        tensors = image_tensors(place, label, channels=channels, size=size, workers=workers, cache=folder)
         train = limited(tensors["train_inputs"], tensors["train_targets"], limit_train, "dataset.limit_train")
         test = limited(tensors["test_inputs"], tensors["test_targets"], limit_test, "dataset.limit_test")
         super().__init__(
@@ -88,8 +91,10 @@ def _per_channel(key: str, value: object, usual: Sequence[float]) -> Sequence[fl
     raise ValueError(f"dataset.{key}={value}: does not fit; allowed: a list of {len(usual)} numbers, or null")
 
 
-def image_tensors(place: Path, label: str, *, channels: int, size: int | None, workers: int | None) -> Tensors:
-    """Return the images of a folder or archive, from the cache if that is intact.
+def image_tensors(
+    place: Path, label: str, *, channels: int, size: int | None, workers: int | None, cache: Path | None
+) -> Tensors:
+    """Return the images of a folder or archive, from the cache if that is intact (see `data.cache.cached`).
 
     Returns:
         `train_inputs` [n, channels, height, width] uint8, `train_targets` [n] int64, `test_inputs`, `test_targets`.
@@ -105,7 +110,7 @@ def image_tensors(place: Path, label: str, *, channels: int, size: int | None, w
         with opened(place, label) as tree:
             return decoded(tree, label, channels=channels, size=size, workers=workers)
 
-    return cached(place, {"channels": channels, "size": size}, build)
+    return cached(place, {"channels": channels, "size": size}, build, cache)
 
 
 def decoded(tree: Tree, label: str, *, channels: int, size: int | None, workers: int) -> Tensors:

@@ -1,7 +1,8 @@
 """ImageNet (Russakovsky et al. 2015), or any images in its layout, streamed: decoded as they are used.
 
 `root` is the standard folder, `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`, or a tar file of it (not compressed, for
-images are read at random places). Transforms are torchvision's, see `data.crops`.
+images are read at random places). Transforms are torchvision's, see `data.crops`. Unlike there, photographs are turned
+as their EXIF orientation says, and transparent pixels lie on white.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from data.archive import SUFFIXES, TEST, TRAIN, check_splits, verify_end
+from data.archive import TEST, TRAIN, Skipped, check_splits, image_entries, is_hidden, is_image, verify_end
 from data.base import check_count, check_flag, limited, locate
 from data.crops import Place
 from data.image_folder import IMAGENET
@@ -73,10 +74,11 @@ class ImageNet:
         if not place.exists():
             raise FileNotFoundError(f"{label}: no such file or folder; expected: a folder or .tar of {LAYOUT}")
         groups: defaultdict[str, defaultdict[str, list[_Found]]] = defaultdict(lambda: defaultdict(list))
-        for found in _in_folder(place) if place.is_dir() else _in_tar(place, label):
+        skipped = Skipped()
+        for found in _in_folder(place, label, skipped) if place.is_dir() else _in_tar(place, label, skipped):
             split, group, _ = found[0].split("/")
             groups[split][group].append(found)
-        test, classes = check_splits(groups, label)
+        test, classes = check_splits(groups, label, skipped)
         self.name = "imagenet"
         self.shape = (3, size, size)
         self.classes = len(classes)
@@ -134,17 +136,12 @@ class Files:
         return name, os.path.join(self.source, name), 0, -1
 
 
-def _in_folder(root: Path) -> Iterator[_Found]:
-    for split in (TRAIN, *TEST):
-        for folder in sorted(root.glob(f"{split}/*/")):
-            if not folder.name.startswith("."):
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        if _is_image(entry.name):
-                            yield f"{split}/{folder.name}/{entry.name}", 0, entry.stat().st_size
+def _in_folder(root: Path, label: str, skipped: Skipped) -> Iterator[_Found]:
+    for split, group, entry in image_entries(root, label, skipped):
+        yield f"{split}/{group}/{entry.name}", 0, entry.stat().st_size
 
 
-def _in_tar(path: Path, label: str) -> Iterator[_Found]:
+def _in_tar(path: Path, label: str, skipped: Skipped) -> Iterator[_Found]:
     """List the images of a tar file; one folder around the splits is allowed."""
     expected = f"expected: a folder or plain .tar of {LAYOUT}"
     try:
@@ -157,13 +154,13 @@ def _in_tar(path: Path, label: str) -> Iterator[_Found]:
             while (member := tar.next()) is not None:
                 tar.members = []  # pyright: ignore[reportAttributeAccessIssue] (tarfile would keep a kilobyte for each)
                 inside = PurePosixPath(member.name)
-                if member.isreg() and len(inside.parts) >= 3 and _is_image(inside.name):
+                if member.isdir() or any(is_hidden(part) for part in inside.parts):
+                    continue
+                if member.isreg() and len(inside.parts) >= 3 and is_image(inside.name):
                     yield "/".join(inside.parts[-3:]), member.offset_data, member.size
+                elif {TRAIN, *TEST} & set(inside.parts[:-1]):
+                    skipped.add(member.name)
             verify_end(tar)
         except (tarfile.TarError, EOFError, OSError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{label}: truncated or damaged archive ({first}); {expected}") from None
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")

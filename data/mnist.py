@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data.augment import PadCrop
 from data.base import Dataset, Split, check_flag, limited, locate
+from data.download import Published, check_url, fetch
 
 MEAN, STD = (0.1307,), (0.3081,)
 CLASSES = 10
@@ -18,6 +19,13 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+PUBLISHER = "https://ossci-datasets.s3.amazonaws.com/mnist"
+PUBLISHED = (
+    Published("train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+    Published("train-labels-idx1-ubyte.gz", "d53e105ee54ea40749a09fcbcd1e9432"),
+    Published("t10k-images-idx3-ubyte.gz", "9fb629c4189551a2d022fa330f9573f3"),
+    Published("t10k-labels-idx1-ubyte.gz", "ec29112dd5afa0611ce80d1b7f02629c"),
+)
 
 
 class MNIST(Dataset):
@@ -28,7 +36,8 @@ class MNIST(Dataset):
         augment: padding-crop by two pixels on training batches; no flip, for a mirrored digit is no digit.
         limit_train: class-balanced subset of so many training samples.
         limit_test: likewise of the test samples.
-        download: fetches missing files into `root` (by torchvision).
+        download: fetches missing files into `root`.
+        url: where they are fetched from, see `data.download.check_url`; an address implies `download`.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -43,13 +52,17 @@ class MNIST(Dataset):
         limit_train: int | None = None,
         limit_test: int | None = None,
         download: bool = False,
+        url: str | None = None,
     ) -> None:
         place, label = locate(root)
         crop = PadCrop(2, flip=False) if check_flag("dataset.augment", augment) else None
         raw = _raw_folder(place)
-        if check_flag("dataset.download", download) and raw is None:
-            _download(place)
-            raw = _raw_folder(place)
+        mirror = check_url(url)
+        if (check_flag("dataset.download", download) or mirror) and not place.is_file():
+            raw = raw or place / "MNIST" / "raw"
+            for file in PUBLISHED:
+                if not any((raw / name).is_file() for name in (file.name, file.name.removesuffix(".gz"))):
+                    fetch(file, raw, mirror, PUBLISHER, "MNIST")
         if raw is None:
             found = (
                 "is a file"
@@ -76,16 +89,6 @@ def _raw_folder(place: Path) -> Path | None:
     names = [name + suffix for files in FILES.values() for name in files for suffix in ("", ".gz")]
     folders = (place / "MNIST" / "raw", place / "raw", place)
     return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
-
-
-def _download(place: Path) -> None:
-    from torchvision import datasets  # takes seconds to import
-
-    try:
-        datasets.MNIST(str(place), download=True)
-    except (OSError, RuntimeError) as error:
-        problem = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"dataset.download=true: could not fetch MNIST into {place}: {problem}") from None
 
 
 def _split(raw: Path, images: str, labels: str, label: str) -> tuple[Tensor, Tensor]:

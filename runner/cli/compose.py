@@ -124,7 +124,7 @@ class Composer:
                 if listed:
                     jobs = [self.one([*own, *job]) for job in listed]
                     if base.hydra.sweeper.get("cells"):
-                        _find_data(jobs)
+                        find_data(jobs)
                     return jobs
             for override in (o for o in parsed if o.key_or_group == "seeds" and o.value() is not None):
                 raise InputError(f"{override.input_line}: would do nothing; allowed: seed=0, or -m seed=0,1,2")
@@ -220,13 +220,22 @@ def _check_scale(parsed: Sequence[Override]) -> None:
                 raise InputError(f"{override.input_line}: gives several values; allowed: {single}")
 
 
-def _find_data(jobs: Sequence[DictConfig]) -> None:
-    """Report at once that the data of an experiment are missing, rather than once per job."""
+def find_data(jobs: Sequence[DictConfig]) -> None:
+    """Report that data are missing at once: before torch is imported, and not once per job of a sweep.
+
+    Raises:
+        InputError: naming `dataset.root` and where the data were looked for.
+    """
     for dataset in (job.dataset for job in jobs):
-        if "root" not in dataset or dataset.get("download"):
+        # What `root` means to a dataset of the user's own, only that dataset knows.
+        ours = str(dataset.get("_target_")).startswith("data.")
+        if not ours or "root" not in dataset or dataset.get("download") or dataset.get("url"):
             continue
-        root = Path(dataset.root or os.environ.get("DCRUN_DATA") or "data-sets")
-        if not root.exists():
-            wrong = f"this experiment needs its data set, and {root} does not exist"
+        root = Path(str(dataset.root or os.environ.get("DCRUN_DATA") or "data-sets"))
+        try:
+            wrong = None if root.expanduser().exists() else f"the data set is not there: {root} does not exist"
+        except (OSError, RuntimeError) as exc:  # a name too long; the ~ of nobody
+            wrong = f"the data set cannot be looked for: {getattr(exc, 'strerror', None) or exc}"
+        if wrong:
             allowed = "where the data lie" + (", or dataset.download=true" if "download" in dataset else "")
             raise InputError.of("dataset.root", dataset.root, wrong, allowed)

@@ -25,7 +25,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from runner.cli.compose import CONF, VERSION_BASE, composer, swept_along
+from runner.cli.compose import CONF, VERSION_BASE, composer, find_data, swept_along
 from runner.config import exit_codes, override_errors, schema
 from runner.config.errors import InputError
 from runner.config.process_settings import set_process
@@ -93,6 +93,9 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         args.overrides = swept_along(args.overrides)
     if shows:
         return functools.partial(_hydra, args)
+    # A finished run only shows its result, and a picture of the learning rate needs no data.
+    if not (cfg.run.resume or cfg.run.plot_schedule):
+        find_data(jobs)
     if sweeps:
         return functools.partial(_sweep, args, jobs)
     if isinstance(cfg.run.resume, str):

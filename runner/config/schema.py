@@ -30,6 +30,8 @@ END_WITH_RUN = ("one_cycle", "polynomial")
 """Kinds that span the whole run after the warm-up."""
 GPU_SLOT = "DCRUN_GPU_SLOT"
 """Environment variable that a sweep's launcher sets to the number of a running job, to spread jobs over GPUs."""
+DATA_PLACE = ("root", "download", "url", "workers", "cache")
+"""Keys of a dataset that say where it lies and how it is read, not what it holds."""
 DIAGNOSTICS = ("variance_factor", "largest_rate", "disagreement", "sufficient_direction")
 """What `run.diagnostics` may list."""
 

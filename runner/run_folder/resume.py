@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.config.errors import InputError
 from runner.config.old_names import rename_targets
-from runner.config.schema import Config
+from runner.config.schema import DATA_PLACE, Config
 from runner.run_folder import folders
 from runner.run_folder.contents import CONFIG, has_checkpoints, read_summary
 from runner.run_folder.summary_keys import ENDED, INTERRUPTED, RUNNING, STATUS
@@ -149,9 +149,15 @@ class EarlierRuns:
 
 
 def _identity(cfg: Any) -> Any:
-    """Return what makes two runs the same: their configuration without the keys that may change on resuming."""
+    """Return what makes two runs the same.
+
+    It is their configuration without the keys that may change on resuming, and without those of the dataset that say
+    only how it is read. `dataset.root` counts: other data may lie elsewhere.
+    """
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
+    if isinstance(dataset := plain.get("dataset"), dict):
+        plain["dataset"] = {key: value for key, value in dataset.items() if key == "root" or key not in DATA_PLACE}
     run = {key: value for key, value in plain.get("run", {}).items() if not may_accompany(f"run.{key}")}
     return {**{key: value for key, value in plain.items() if not may_accompany(str(key))}, "run": run}
 

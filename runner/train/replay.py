@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.config.errors import InputError
 from runner.config.old_names import rename_targets
+from runner.config.schema import DATA_PLACE
 from runner.run_folder.contents import read_summary
 from runner.run_folder.trace import FILE, Trace
 from runner.train.build import build_run
@@ -28,8 +29,6 @@ log = logging.getLogger("dcrun")
 # Not `cluster`: the recording was on processes, the replay is not, and what matters of it is the trace.
 SECTIONS = ("algorithm", "model", "dataset", "schedule", "seed")
 RUN_KEYS = ("epochs", "batch_size", "device", "precision", "threads", "compile", "channels_last", "micro_batch")
-WHERE = ("root", "download", "workers")
-"""Keys of a data set that say where it lies, not what it holds: its fingerprint is in the trace."""
 
 
 def run_replay(cfg: DictConfig, folder: Path) -> int:
@@ -101,6 +100,6 @@ def compare(trace: Trace, cfg: DictConfig, folder: Path) -> str | None:
 def identity(cfg: Any) -> dict[str, Any]:
     """Return what decides a run's weights besides the schedule of messages, as plain values."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    dataset = {key: value for key, value in plain["dataset"].items() if key not in WHERE}
+    dataset = {key: value for key, value in plain["dataset"].items() if key not in DATA_PLACE}
     sections = {key: plain.get(key) for key in SECTIONS} | {"dataset": dataset}
     return sections | {key: plain["run"].get(key) for key in RUN_KEYS}

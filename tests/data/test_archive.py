@@ -1,4 +1,7 @@
 import io
+import logging
+import os
+import socket
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +21,7 @@ def packed(path: Path, names: list[str], change: Callable[[tarfile.TarInfo], Non
             member.size = 900
             if change:
                 change(member)
-            tar.addfile(member, io.BytesIO(name.encode().ljust(900)))
+            tar.addfile(member, io.BytesIO(os.fsencode(name).ljust(900)))
     return path
 
 
@@ -126,3 +129,110 @@ def test_wrong_layouts_are_named(tmp_path: Path, names: list[str], message: str)
 def test_empty_folder_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no images of split 'train' \(found: no images at all\)"):
         listed(tmp_path)
+
+
+def filled(root: Path, *more: str) -> Path:
+    for name in [*NAMES, *more]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+ODD = ["train/cat/a.webp", "train/cat/deep/1.png", "train/b.png", "test/dog/list.txt"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_what_is_left_out_is_named_once(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture):
+    odd = ODD if kind == "folder" else [ODD[0], ODD[3], "train/cat/b.GIF", "train/cat/c.tif"]
+    names = [*odd, "train/cat/.DS_Store", "train/cat/._0.png", "train/cat/Thumbs.db", "README.md"]
+    path = filled(tmp_path, *names) if kind == "folder" else packed(tmp_path / "a.tar", [*NAMES, *names])
+    with caplog.at_level(logging.WARNING):
+        tree = listed(path)
+    assert len(tree.train) == len(tree.test) == 4
+    [line] = caplog.messages
+    assert line.startswith(f"{LABEL}: left out 4 files or folders: ")
+    assert "train/cat/a.webp" in line
+    assert ", ...; read: train/<class>/*.jpg|png" in line
+
+
+def test_nothing_left_out_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    listed(filled(tmp_path, "train/cat/.DS_Store", "train/dog/desktop.ini", "train/.ipynb_checkpoints/0.png"))
+    assert caplog.messages == []
+
+
+def test_hidden_folders_of_archives_are_no_classes(tmp_path: Path):
+    tree = listed(packed(tmp_path / "a.tar", [*NAMES, "train/.ipynb_checkpoints/0.png"]))
+    assert tree.classes == ["cat", "dog"]
+
+
+def test_unused_split_and_empty_class_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    filled(tmp_path, *[name.replace("test", "val") for name in NAMES if "test" in name])
+    (tmp_path / "train" / "empty").mkdir()
+    assert listed(tmp_path).classes == ["cat", "dog"]
+    assert "left out 2 files or folders: train/empty/, val/;" in caplog.text
+
+
+def test_folder_of_other_pictures_alone_says_so(tmp_path: Path):
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).with_suffix(".webp").touch()
+    with pytest.raises(
+        ValueError, match=r"no images of split 'train' .*left out 12 files or folders: train/cat/0.webp"
+    ):
+        listed(tmp_path)
+
+
+def test_single_class_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=f"{LABEL}: has one class only .'cat'.; expected: two or more"):
+        listed(packed(tmp_path / "a.tar", [name for name in NAMES if "dog" not in name]))
+
+
+def test_endings_count_in_either_case(tmp_path: Path):
+    tree = listed(filled(tmp_path, "train/cat/9.PNG", "train/cat/9.Jpeg"))
+    assert [file.name for file in tree.train[:4]] == [f"train/cat/{n}" for n in ("0.png", "1.png", "9.Jpeg", "9.PNG")]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "dangling link", "link to itself"])
+def test_images_that_are_no_files_are_named(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
+    place = filled(tmp_path) / "train" / "cat" / "8.png"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "socket":
+        monkeypatch.chdir(place.parent)  # the name of a socket may have a hundred characters only
+        socket.socket(socket.AF_UNIX).bind(place.name)
+    else:
+        place.symlink_to("nowhere" if kind == "dangling link" else place.name)
+    with pytest.raises(
+        ValueError, match=f"{LABEL}: train/cat/8.png is not a plain file .*; expected: JPEG or PNG files"
+    ):
+        listed(tmp_path)
+
+
+def test_links_that_lead_back_up_are_not_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (filled(tmp_path) / "train" / "cat" / "up").symlink_to(tmp_path)
+    (tmp_path / "train" / "round").symlink_to("round")
+    tree = listed(tmp_path)
+    assert (len(tree.train), tree.classes) == (4, ["cat", "dog"])
+    assert "left out 2 files or folders: train/cat/up/, train/round;" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["folder", "a.tar"])
+def test_names_of_any_characters_are_read(tmp_path: Path, kind: str):
+    names = [
+        "train/ä ö/猫 1.png",
+        "train/b/x.png",
+        "test/ä ö/'q\".png",
+        "test/b/$HOME.png",
+        os.fsdecode(b"test/b/\xff.png"),
+    ]
+    root = tmp_path / "données à moi"
+    root.mkdir()
+    if kind == "folder":
+        for name in names:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+    else:
+        root = packed(root / kind, names)
+    tree = listed(root)
+    assert tree.classes == ["b", "ä ö"]
+    assert sorted(file.name for file in (*tree.train, *tree.test)) == sorted(names)

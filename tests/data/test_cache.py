@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from data.cache import Tensors, cache_folders, cached, source_state
+from data.cache import Tensors, cache_folders, cached, check_cache, source_state
 
 
 class Builder:
@@ -179,3 +179,62 @@ def test_only_one_builds_at_a_time(source: Path):
         results = [future.result(60) for future in [pool.submit(open_it) for _ in range(3)]]
     assert build.calls == 1
     assert all(torch.equal(result["targets"], torch.arange(3)) for result in results)
+
+
+def test_chosen_folder_wins_over_the_environment(source: Path, tmp_path: Path):
+    build, chosen = Builder(), check_cache(str(tmp_path / "mine" / "deep"))
+    cached(source, {}, build, chosen)
+    assert [path.suffix for path in (tmp_path / "mine" / "deep").glob("*")].count(".safetensors") == 1
+    assert not (tmp_path / "cache").exists()
+    cached(source, {}, build, chosen)
+    assert build.calls == 1
+    cached(source, {}, build)
+    assert build.calls == 2
+
+
+def test_chosen_folder_that_cannot_be_written_is_refused(source: Path, tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ValueError, match=r"^dataset.cache=.*/below: cannot be written; allowed: a writable folder, or null$"
+    ):
+        cached(source, {}, Builder(), check_cache(str(tmp_path / "file" / "below")))
+    for wrong in (tmp_path / "file", 3, ""):
+        with pytest.raises(
+            ValueError, match=rf"^dataset.cache={wrong}: is .*; allowed: a folder, made if missing, or null$"
+        ):
+            check_cache(wrong if isinstance(wrong, int) else str(wrong))
+
+
+def test_home_of_nobody_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    with pytest.raises(
+        ValueError, match=r"^dataset.cache=~nobody-here/c: the home folder behind ~ is not known; allowed"
+    ):
+        check_cache("~nobody-here/c")
+    monkeypatch.setenv("DCRUN_CACHE", "~nobody-here/c")
+    with pytest.raises(ValueError, match=r"^DCRUN_CACHE=~nobody-here/c: the home folder"):
+        cache_folders(tmp_path)
+
+
+def test_user_without_home_has_no_cache_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", fail)
+    for name in ("DCRUN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert cache_folders(tmp_path) == [tmp_path / ".dcrun-cache"]
+    tmp_path.chmod(0o555)
+    try:
+        assert cache_folders(tmp_path) == []
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_links_in_a_circle_have_a_state(tmp_path: Path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "round.png").symlink_to("round.png")
+    before = source_state(tmp_path)
+    (tmp_path / "train" / "up").symlink_to(tmp_path)
+    assert source_state(tmp_path) == before
+    (tmp_path / "train" / "a.png").touch()
+    assert source_state(tmp_path) != before

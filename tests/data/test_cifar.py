@@ -9,7 +9,9 @@ import torch
 import torchvision
 from PIL import Image
 
+from data import cifar
 from data.cifar import CIFAR10, CIFAR100
+from data.download import Published
 
 
 def tree(root: Path, classes: int = 10, size: int = 32) -> Path:
@@ -73,7 +75,7 @@ def test_foreign_pickle_is_never_opened(published: Path, tmp_path: Path):
 
     (published / "data_batch_1").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(
-        ValueError, match=r"dataset.root=.*: cifar-10-batches-py lacks a file, .*md5 differs.*; expected:"
+        ValueError, match=r"dataset.root=.*: cifar-10-batches-py/data_batch_1 is trunc.*md5 differs.*; expected:"
     ):
         CIFAR10(root=str(published.parent))
     assert not (tmp_path / "opened").exists()
@@ -81,7 +83,9 @@ def test_foreign_pickle_is_never_opened(published: Path, tmp_path: Path):
 
 def test_missing_batch_is_named(published: Path):
     (published / "test_batch").unlink()
-    with pytest.raises(ValueError, match=r"dataset.root=.*lacks a file"):
+    with pytest.raises(
+        ValueError, match=r"dataset.root=.*: cifar-10-batches-py/test_batch is missing; expected: CIFAR-10's"
+    ):
         CIFAR10(root=str(published))
 
 
@@ -115,33 +119,64 @@ def test_nothing_there_is_named(tmp_path: Path):
         CIFAR100(root=str(tmp_path))
 
 
-def test_failed_download_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def fail(*args: object, **kwargs: object) -> None:
-        raise OSError("<urlopen error no route>\nmore")
+@pytest.fixture
+def mirror(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an archive of `published`, which dcrun is told is the published one."""
+    path = tmp_path / "mirror" / "cifar-10-python.tar.gz"
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(published, published.name)
+    monkeypatch.setattr(CIFAR10, "published", Published(path.name, hashlib.md5(path.read_bytes()).hexdigest()))
+    return path.parent
 
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
-    with pytest.raises(ValueError, match=r"^dataset.download=true: could not fetch CIFAR-10 into .*: .*no route>$"):
+
+def test_failed_download_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cifar, "PUBLISHER", "file:///nowhere")
+    with pytest.raises(
+        ValueError, match=r"^dataset.download=true: could not fetch CIFAR-10 into .*: No such file or dir\S+: \S+$"
+    ):
         CIFAR10(root=str(tmp_path), download=True)
 
 
-def test_download_fetches_only_what_is_missing(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    calls = []
-    kind = torchvision.datasets.CIFAR10
+def test_download_fetches_only_what_is_missing(
+    mirror: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    new, url = tmp_path / "new" / "folder", mirror.as_uri()
+    assert CIFAR10(root=str(new), url=url).fingerprint == CIFAR10(root=str(published)).fingerprint
+    monkeypatch.setattr(cifar, "fetch", None)
+    assert len(CIFAR10(root=str(new), url=url).train) == 40
+    assert len(CIFAR10(root=str(published.parent), download=True).train) == 40
 
-    def fetch(self: torchvision.datasets.CIFAR10) -> None:
-        calls.append(self.root)
-        target = Path(self.root) / "cifar-10-batches-py"
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(published)
 
-    monkeypatch.setattr(kind, "download", fetch)
-    new = tmp_path / "new" / "folder"
-    assert len(CIFAR10(root=str(new), download=True).train) == 40
-    fetched = len(calls)
-    assert fetched > 0
-    CIFAR10(root=str(new), download=True)
-    assert len(calls) == fetched
+def test_download_mends_a_damaged_batch(mirror: Path, published: Path):
+    expected = CIFAR10(root=str(mirror)).fingerprint
+    (published / "data_batch_2").write_bytes(b"cut")
+    assert CIFAR10(root=str(published.parent), url=mirror.as_uri()).fingerprint == expected
+
+
+def test_archive_that_lacks_a_batch_is_named(published: Path, tmp_path: Path):
+    path = tmp_path / "packed" / "cifar-10-python.tar.gz"
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz") as tar:
+        for file in sorted(published.iterdir())[:-1]:
+            tar.add(file, f"{published.name}/{file.name}")
+    with pytest.raises(
+        ValueError, match=r"packed: cifar-10-python.tar.gz: cifar-10-batches-py/test_batch is missing; exp"
+    ):
+        CIFAR10(root=str(path.parent))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(
+        ValueError, match=r"packed: cifar-10-python.tar.gz: (truncated|is not a tar file, or a damaged)"
+    ):
+        CIFAR10(root=str(path.parent))
+
+
+def test_chosen_cache_is_used(tmp_path: Path):
+    root = str(tree(tmp_path / "set"))
+    CIFAR10(root=root, cache=str(tmp_path / "mine"))
+    assert len(list((tmp_path / "mine").glob("*.safetensors"))) == 1
+    with pytest.raises(ValueError, match=r"^dataset.cache=5: "):
+        CIFAR10(root=root, cache=5)  # type: ignore[arg-type]
 
 
 def test_augments_training_batches_unless_told_not_to(tmp_path: Path):

@@ -1,3 +1,5 @@
+import logging
+import os
 import tarfile
 from pathlib import Path
 
@@ -129,3 +131,44 @@ def test_missing_root_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"dataset.root=null \(here data-sets\): no such"):
         ImageFolder()
+
+
+def test_grey_of_sixteen_bits_is_that_of_eight(folder: Path, tmp_path: Path):
+    """Once all that lay above 255 became white, without a word."""
+    expected = ImageFolder(root=str(folder), channels=1).fingerprint
+    for path in folder.rglob("*.png"):
+        with Image.open(path) as picture:
+            grey = np.asarray(picture.convert("L"))
+        Image.fromarray(grey.astype(np.uint16) * 257).save(path)
+    assert ImageFolder(root=str(folder), channels=1, cache=str(tmp_path / "other")).fingerprint == expected
+
+
+def test_chosen_cache_is_used(folder: Path, tmp_path: Path):
+    ImageFolder(root=str(folder), cache=str(tmp_path / "mine"))
+    assert len(list((tmp_path / "mine").glob("*.safetensors"))) == 1
+    with pytest.raises(ValueError, match=r"^dataset.cache=/proc/none: cannot be written; allowed: "):
+        ImageFolder(root=str(folder), size=5, cache="/proc/none")
+
+
+def test_left_out_files_are_named_when_decoded(folder: Path, caplog: pytest.LogCaptureFixture):
+    (folder / "train" / "ant" / "x.webp").touch()
+    with caplog.at_level(logging.WARNING):
+        ImageFolder(root=str(folder))
+        ImageFolder(root=str(folder))
+    assert [message.split(": ", 1)[1] for message in caplog.messages] == [
+        "left out 1 files or folders: train/ant/x.webp; read: train/<class>/*.jpg|png and test/<class>/*.jpg|png"
+    ]
+
+
+def test_pipe_is_refused_at_once(folder: Path):
+    os.mkfifo(folder / "test" / "bee" / "zz.png")
+    with pytest.raises(ValueError, match=r"test/bee/zz.png is not a plain file"):
+        ImageFolder(root=str(folder))
+
+
+def test_single_sample_of_each_class_is_a_dataset(tmp_path: Path):
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (1, 1)).save(tmp_path / place / "0.png")
+    data = ImageFolder(root=str(tmp_path))
+    assert (data.shape, len(data.train), len(data.test)) == ((3, 1, 1), 2, 2)

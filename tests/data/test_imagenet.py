@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import pickle
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -201,3 +202,21 @@ def test_missing_class_is_named(folder: Path, tmp_path: Path):
 def test_wrong_options_are_named(folder: Path, options: dict, message: str):
     with pytest.raises(ValueError, match=message):
         ImageNet(root=str(folder), **options)
+
+
+def test_left_out_files_and_pipes_are_named(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    copy = tmp_path / "copy"
+    with tarfile.open(packed(folder, tmp_path / "images.tar")) as tar:
+        tar.extractall(copy, filter="data")
+    (copy / "train" / WNIDS[0] / "a.webp").touch()
+    (copy / "train" / WNIDS[0] / ".hidden.JPEG").touch()
+    expected = ImageNet(root=str(folder), workers=0).fingerprint
+    for root in (copy, packed(copy, tmp_path / "again.tar")):
+        caplog.clear()
+        assert ImageNet(root=str(root), workers=0).fingerprint == expected
+        assert [message.split(": ", 1)[1].split(";")[0] for message in caplog.messages] == [
+            f"left out 1 files or folders: train/{WNIDS[0]}/a.webp"
+        ]
+    os.mkfifo(copy / "val" / WNIDS[0] / "b.JPEG")
+    with pytest.raises(ValueError, match=r"^dataset.root=.*: val/n01440764/b.JPEG is not a plain file"):
+        ImageNet(root=str(copy))

@@ -1,12 +1,14 @@
 import gzip
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torchvision
 
+from data import mnist
+from data.download import Published
 from data.mnist import MNIST
 
 
@@ -110,12 +112,34 @@ def test_missing_files_are_named(root: Path, tmp_path: Path):
 
 
 def test_failed_download_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def fail(*args: object, **kwargs: object) -> None:
-        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz:\nTried x")
-
-    monkeypatch.setattr(torchvision.datasets, "MNIST", fail)
-    with pytest.raises(ValueError, match=r"^dataset.download=true: could not fetch MNIST into .*ubyte.gz:$"):
+    monkeypatch.setattr(mnist, "PUBLISHER", "file:///nowhere")
+    with pytest.raises(
+        ValueError, match=r"^dataset.download=true: could not fetch MNIST into .*: No such file .*ubyte.gz$"
+    ):
         MNIST(root=str(tmp_path), download=True)
+
+
+def test_missing_files_come_from_a_mirror(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    raw = root / "MNIST" / "raw"
+    files = [Published(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in sorted(raw.iterdir())]
+    monkeypatch.setattr(mnist, "PUBLISHED", files)
+    new = tmp_path / "new"
+    assert MNIST(root=str(new), url=raw.as_uri()).fingerprint == MNIST(root=str(root)).fingerprint
+    assert {path.name for path in (new / "MNIST" / "raw").glob("*.gz")} == {file.name for file in files}
+    (new / "MNIST" / "raw" / files[2].name).unlink()
+    MNIST(root=str(new), url=raw.as_uri())
+    (new / "MNIST" / "raw" / files[2].name).unlink()
+    (raw / files[2].name).write_bytes(b"other")
+    with pytest.raises(
+        ValueError, match=rf"^dataset.url=.*{files[2].name}: its md5 is \w+ .5 bytes., that of the published"
+    ):
+        MNIST(root=str(new), url=raw.as_uri())
+
+
+@pytest.mark.parametrize("url", ["mirror", "ftp://host/x", 3])
+def test_other_addresses_are_refused(root: Path, url: object):
+    with pytest.raises(ValueError, match=rf"^dataset.url='?{url}'?: .*allowed: "):
+        MNIST(root=str(root), url=url)  # type: ignore[arg-type]
 
 
 def test_real_mnist(shared_data: Path):

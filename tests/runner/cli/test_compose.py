@@ -1,5 +1,7 @@
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from omegaconf import OmegaConf
@@ -33,7 +35,7 @@ def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[PlannedJob]
     [
         (["algorithm=dasgd,local_sgd", "model=linear"], "algorithm.tau=4"),
         (["algorithm=dasgd,local_sgd", "model=linear"], "++algorithm.tau=4"),
-        (["dataset=cifar10,cifar100"], "dataset.root=/data"),
+        (["dataset=cifar10,cifar100"], "dataset.root=/"),
     ],
 )
 def test_keys_of_swept_options_can_be_given(planned: list[PlannedJob], typed: list[str], key: str):
@@ -141,3 +143,55 @@ def test_single_job_names_its_scale(planned: list[PlannedJob]):
         own = ["scale=quick", "seeds=null", "hydra.mode=RUN"]
         [cfg] = compose.jobs(["experiment=huo_thesis2020/figure11", *own], multirun=False)
         assert cfg.scale == "quick"
+
+
+MISSING = [
+    (
+        ["dataset=cifar10", "dataset.root=gone"],
+        "dataset.root=gone: the data set is not there: gone does not exist; allowed:",
+    ),
+    (["dataset=libsvm"], "dataset.root=null: the data set is not there: data-sets does not exist; allowed: where"),
+    (["-m", "dataset=mnist,digits"], "dataset.root=null: the data set is not there: "),
+    (
+        ["dataset=mnist", f"dataset.root={300 * 'x'}"],
+        f"dataset.root={300 * 'x'}: the data set cannot be looked for: File ",
+    ),
+    (
+        ["dataset=mnist", "dataset.root='~nobody-here/x'"],
+        "dataset.root=~nobody-here/x: the data set cannot be looked for",
+    ),
+]
+
+
+@pytest.mark.parametrize(("typed", "line"), MISSING, ids=["missing", "null", "sweep", "long", "home of nobody"])
+def test_missing_data_are_noticed_before_torch(
+    planned: list[PlannedJob],
+    typed: list[str],
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    # What imports torch and runs the training: it must not even be looked for.
+    monkeypatch.setitem(sys.modules, "runner.train.dispatch", None)
+    assert main.main(typed) == 2
+    err = capfd.readouterr().err
+    assert err.startswith(f"dcrun: {line}")
+    assert err.count("\n") == 1
+    assert (planned, list(tmp_path.iterdir())) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [["dataset.root=."], ["dataset.url=file:///mnt/x"], ["dataset.download=true"], ["run.plot_schedule=a.png"]],
+    ids=["there", "mirror", "download", "picture"],
+)
+def test_data_that_may_come_are_not_missed(
+    planned: list[PlannedJob], typed: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    module, ran = ModuleType("runner.train.dispatch"), []
+    module.dispatch = lambda cfg, folder: ran.append(cfg) or 0  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "runner.train.dispatch", module)
+    assert main.main(["dataset=mnist", *typed]) == 0
+    assert len(ran) == 1
+    assert main.main(["dataset=cifar10", "--cfg", "job"]) == 0

@@ -172,7 +172,7 @@ def test_experiment_without_data_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "runner.cli", "experiment=dc_asgd_icml2017/table2"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "dataset.root=null: this experiment needs its data set, and data-sets does not exist" in done.stderr
+    assert "dataset.root=null: the data set is not there: data-sets does not exist" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -89,7 +89,7 @@ def test_missing_data_is_one_line(
     compose: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: str, root: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"this experiment needs its data set, and .* does not exist"):
+    with pytest.raises(InputError, match=r"the data set is not there: .* does not exist"):
         compose.jobs([f"experiment={experiment}", *root], multirun=False)
 
 

@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import logging
 import lzma
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,10 @@ def test_a_seeded_share_is_held_out(tmp_path: Path):
         ("bad", b"<html>not found</html>\n", "is not a LIBSVM file"),
         ("bad", b"", "holds no samples"),
         ("bad", b"1 1:2\n1 1:3\n", "holds 1 labels"),
-        ("bad", b"0.5 1:2\n1 1:3\n", "holds 2 labels"),
-        ("bad", b"0 1:nan\n1 1:3\n", "not finite"),
+        ("bad", b"\n\n# nothing\n", "holds no samples"),
     ],
     # A gzip file holds the time at which it was made, which no test may be named by.
-    ids=["cut bz2", "cut gz", "cut xz", "no bz2", "a page", "empty", "one label", "labels 0.5", "nan"],
+    ids=["cut bz2", "cut gz", "cut xz", "no bz2", "a page", "empty", "one label", "comments"],
 )
 def test_foreign_and_damaged_files_are_refused(name: str, content: bytes, wrong: str, tmp_path: Path):
     (tmp_path / name).write_bytes(content)
@@ -117,3 +117,102 @@ def test_ijcnn1_is_read_as_it_is(shared_data: Path):
         index, value = item.split(b":")
         expected[int(index) - 1] = float(value)
     assert torch.equal(data.train.batch(torch.tensor([0]))[0][0], torch.from_numpy(expected))
+
+
+GOOD = b"# comment\n\n1 1:2\n-1 2:1 # more\n"
+FAULTS = {
+    "a value missing": (b"1 1:", "could not convert"),
+    "a colon missing": (b"1 1", "no colon between"),
+    "no number": (b"1 1:x", "could not convert"),
+    "label of two": (b"1,2 1:1", "could not convert"),
+    "same index twice": (b"1 3:1 3:1", "sorted and unique"),
+    "falling indices": (b"1 3:1 2:1", "sorted and unique"),
+    "negative index": (b"1 -3:1", "Invalid index"),
+    "index of 2^31": (b"1 2147483648:1", "value too large"),
+    "index of 10^30": (b"1 %d:1" % 10**30, "too large"),
+    "fractional index": (b"1 1.5:1", "invalid literal"),
+    "underscore": (b"1 1:1_0", "'_' in a number"),
+    "hexadecimal": (b"1 1:0x10", "could not convert"),
+    "binary": (bytes(range(14, 35)), "could not convert"),
+    "UTF-16": ("1 1:1".encode("utf-16"), "could not convert"),
+    "huge index": (
+        b"1 1:1 67108865:1",
+        r"has feature 67108865; expected: up to 67108864 features \(dataset.features all",
+    ),
+    "nan": (b"1 1:nan", "not finite in float32"),
+    "inf": (b"1 1:-inf", "not finite in float32"),
+    "1e400": (b"1 1:1e400", "not finite in float32"),
+    "1e39": (b"1 1:1e39", "not finite in float32"),
+    "label 0.5": (b"0.5 1:1", "has label 0.5; expected: whole numbers, as -1 and 1"),
+    "label nan": (b"nan 1:1", "has label nan"),
+    "label inf": (b"1e999 1:1", "has label inf"),
+}
+
+
+@pytest.mark.parametrize(("line", "wrong"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("ending", ["", ".bz2"])
+def test_faults_are_named_with_their_line(line: bytes, wrong: str, ending: str, tmp_path: Path):
+    path = tmp_path / f"bad{ending}"
+    content = GOOD * 2 + line + b"\n" + GOOD
+    path.write_bytes(bz2.compress(content) if ending else content)
+    with pytest.raises(ValueError, match=rf"^dataset.root=\S+: {path}, line 9: .*{wrong}") as error:
+        LibSVM(root=str(path))
+    assert len(str(error.value)) < 600 + 2 * len(str(path))
+
+
+def test_index_beyond_the_features_is_named_with_its_line(tmp_path: Path):
+    (tmp_path / "small").write_bytes(b"-1\n\n" + TEXT)
+    with pytest.raises(ValueError, match=r"line 6: has feature 4; expected: up to 3 features \(dataset.features\)$"):
+        LibSVM(root=str(tmp_path / "small"), features=3)
+    assert LibSVM(root=str(tmp_path / "small"), features=9).shape == (9,)
+
+
+def test_huge_index_asks_for_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "small").write_bytes(b"-1 1:1\n1 2147483647:1\n")
+    monkeypatch.setattr(libsvm, "_split", None)  # what would make rows dense
+    with pytest.raises(ValueError, match="line 2: has feature 2147483647; expected: up to 67108864"):
+        LibSVM(root=str(tmp_path / "small"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ((-1, 1), None),
+        ((0, 1), "labels 0, 1: classes 0 to 1 in this order (of two, a quadratic loss takes the first for -1"),
+        ((2, 1), "labels 1, 2: classes 0 to 1 in this order (of two"),
+        ((3, -7, 5), "labels -7, 3, 5: classes 0 to 2 in this order"),
+        ((0, 1, 2, 3, 4, 5), "labels 0, 1, 2, ..., 5: classes 0 to 5 in this order"),
+    ],
+)
+def test_other_labels_are_mapped_and_said(
+    labels: tuple[int, ...], said: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "small").write_bytes(b"".join(b"%+d 1:1\n" % label for label in labels))
+    with caplog.at_level(logging.WARNING):
+        data = LibSVM(root=str(tmp_path / "small"))
+    assert data.classes == len(labels)
+    assert data.train.targets.tolist() == [sorted(labels).index(label) for label in labels]
+    assert [message.split(" has ")[1][: len(said or "")] for message in caplog.messages] == ([said] if said else [])
+
+
+VARIANTS = {
+    "Windows line ends": TEXT.replace(b"\n", b"\r\n"),
+    "byte-order mark": b"\xef\xbb\xbf" + TEXT,
+    "comments and blank lines": b"# head\n\n" + TEXT.replace(b"\n", b" # tail\n   \n"),
+    "indices from zero": b"-1 0:0.5 2:2\n1 1:-1\n1 0:1 1:1 2:1\n-1 3:0.25\n",
+    "no newline at the end": TEXT.rstrip(),
+    "tabs": TEXT.replace(b" ", b"\t"),
+    "signs and exponents": b"-1.0 1:+5e-1 3:2.\n+1 2:-1\n1e0 1:1 2:1 3:1\n-1 4:.25\n",
+    "qid": TEXT.replace(b"1 1:", b"1 qid:3 1:"),
+}
+
+
+@pytest.mark.parametrize("content", VARIANTS.values(), ids=VARIANTS)
+def test_variants_of_the_format_are_read_alike(content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "small").write_bytes(content)
+    data = LibSVM(root=str(tmp_path / "small"))
+    assert data.train.inputs.tolist() == DENSE
+    assert data.train.targets.tolist() == [0, 1, 1, 0]
+    assert [message.split(": ")[1].split(" ", 1)[1] for message in caplog.messages] == (
+        ["groups its lines by qid, which a classification does not use"] if b"qid" in content else []
+    )

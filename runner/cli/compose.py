@@ -36,6 +36,7 @@ from runner.sweeps import experiment_sweeper, search_space
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 VERSION_BASE = "1.3"
+# As Hydra's grammar writes an empty string.
 _EMPTY = "''"
 
 
@@ -55,11 +56,14 @@ class Composer:
         Raises:
             InputError: one line about what is wrong.
         """
+        # First, so that an argument that cannot be read is quoted as a whole.
         override_errors.parse(overrides, self.loader)
         try:
             cfg = self._compose(list(overrides))
             rename_targets(cfg)
+            # The resolver `${hydra:...}` reads from this singleton.
             HydraConfig.instance().set_config(cfg)
+            # Before the check, to which a missing value would come as the text "???".
             if missing := sorted(OmegaConf.missing_keys(without_hydra(cfg))):
                 raise InputError(f"{missing[0]}=???: needs a value; give {missing[0]}=<value>")
             validation.check(without_hydra(cfg))
@@ -67,6 +71,7 @@ class Composer:
             raise
         # Hydra raises ValueError for `group=null`.
         except (HydraException, OmegaConfBaseException, ValueError) as exc:
+            # `_compose`, not `one`: to find out which keys there are, the configuration need not be correct.
             raise override_errors.explain(exc, overrides, self._compose, self.loader) from exc
         return cfg
 
@@ -77,8 +82,10 @@ class Composer:
             InputError: one line about what is wrong.
         """
         parsed = override_errors.parse(overrides, self.loader)
+        # Hydra's own overrides are not swept, but belong to every job.
         own = [str(override.input_line) for override in parsed if override.is_hydra_override()]
         try:
+            # Hydra's own splitter, so that what is checked is what Hydra will run.
             batches = BasicSweeper.split_arguments([o for o in parsed if not o.is_hydra_override()], None)
         except HydraException as exc:
             for override in parsed:
@@ -111,10 +118,12 @@ class Composer:
         parsed = override_errors.parse(overrides, self.loader)
         _check_scale(parsed)
         self._check_experiment(parsed)
+        # An experiment or another sweeper may turn the line into a sweep, so it is composed once to see.
         if any(o.key_or_group in ("experiment", "hydra/sweeper") and isinstance(o.value(), str) for o in parsed):
             base = self._base(overrides)
             own = [str(o.input_line) for o in parsed if o.is_hydra_override()]
             typed = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
+            # An experiment's file sets the mode, so a line without `-m` may be a sweep.
             if multirun or str(base.hydra.mode).endswith("MULTIRUN"):
                 listed: list[list[str]] = []
                 if search_space.uses_search(base):
@@ -177,6 +186,7 @@ def swept_along(overrides: Sequence[str]) -> list[str]:
         swept, this holds for the keys of every group, because an experiment may choose any group's option.
     """
     parsed = override_errors.parse(overrides)
+    # A group is written with slashes, the section it fills with dots.
     swept = {o.key_or_group.replace("/", ".") for o in parsed if o.is_sweep_override()}
     sections = tuple(f"{name}." for name in (swept | set(schema.GROUPS) if "experiment" in swept else swept))
     return [_as_choice(o) if o.key_or_group.startswith(sections) else str(o.input_line) for o in parsed]
@@ -190,6 +200,7 @@ def _as_choice(override: Override) -> str:
     key = override.get_key_element()
     # `key=` means an empty string; `choice()` has no values at all, so the string is written out.
     choice = f"{key}=choice({typed.partition('=')[2].strip() or _EMPTY})"
+    # Quotes and escapes may come out of a choice differently; then the override stays as it is.
     given_back = next(override_errors.parse([choice])[0].sweep_string_iterator())
     same = override_errors.parse([f"{key}={given_back}"])[0].value() == override.value()
     return choice if same else typed

@@ -51,12 +51,14 @@ def _report(args: argparse.Namespace) -> None:
     if not runs:
         where = ", ".join(map(str, args.paths))
         raise InputError(f"{where}: holds no run folders (those have a summary.json or metrics.jsonl) and no archives")
+    # Told, and still shown on the page: a run whose summary is lost may have its metrics.
     broken = [run for run in runs if run.status == "broken"]
     for run in broken[:5]:
         print(f"dcreport: {run.folder}: {'; '.join(run.problems)}", file=sys.stderr)
     if args.archive is not None:
         _archive(args.archive, [run for run in runs if run.status != "broken"], len(broken))
         return
+    # After the archive, which needs none of it: judging claims takes seconds with hundreds of runs.
     found = [(exhibit, evidence.measure_exhibit(exhibit, runs)) for exhibit in published.load()]
     if args.results is not None:
         # The import of Matplotlib takes a second, which only figures need.
@@ -82,6 +84,7 @@ def _report(args: argparse.Namespace) -> None:
         from runner.report.notes import Notes
 
         markdown.write(out / "report.md", out / "figures", runs, found, Notes(args.notes))
+        # Padded, so that both arrows stand below each other.
         print(f"{' ' * len(str(len(runs)))}      -> {out / 'report.md'}, {out / 'figures'}")
 
 
@@ -130,6 +133,7 @@ def _check(args: argparse.Namespace) -> None:
         ("title", args.title, not results and not archived, "without --results and --archive, which write no page"),
     ):
         if given is not None and not used:
+            # A switch is typed without a value.
             given = "" if given is True else f"={given}"
             raise InputError(f"--{option}{given}: would do nothing; allowed: {allowed}")
     for path in args.paths:
@@ -137,6 +141,7 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(f"{path}: no such folder or file; allowed: folders with runs below, as outputs; archives")
     if archived and args.archive.suffix != archive.SUFFIX:
         raise InputError(f"--archive={args.archive}: dcreport would not find it again; allowed: names ending in .jsonl")
+    # An archive is often the only copy of its runs.
     if archived and args.archive.exists() and not args.overwrite:
         raise InputError(f"--archive={args.archive}: exists; allowed: a new file, or --overwrite")
 

@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    # Before anything can import torch, which reads these settings when it is loaded.
     set_process()
     try:
         command = _command(list(sys.argv[1:] if arguments is None else arguments))
@@ -67,10 +68,12 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         InputError: something on the line is wrong.
     """
     args = _parse(arguments)
+    # Before anything is composed: the recorded run's overrides are part of a replay's command line.
     args.overrides += resume.recorded_overrides(args.overrides)
     # config.yaml says the same, and Hydra does not take null for a group on the command line.
     args.overrides = [override for override in args.overrides if override != "experiment=null"]
     args.overrides += search_space.implied(args.overrides)
+    # Before the first composition: Hydra looks the schema, the launchers and the sweepers up in its store.
     schema.register()
     subprocess_launcher.register()
     experiment_sweeper.register()
@@ -82,6 +85,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     shows = args.hydra_help or args.cfg or args.info
     if args.shell_completion or (shows and not args.overrides):
         return functools.partial(_hydra, args)
+    # The first composition of all jobs, in memory; `_hydra` composes anew. Why twice is said in `runner.cli.compose`.
     with composer() as compose:
         jobs = compose.jobs(args.overrides, multirun=bool(args.multirun))
         cfg = jobs[0]
@@ -98,7 +102,9 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         find_data(jobs)
     if sweeps:
         return functools.partial(_sweep, args, jobs)
+    # A run that goes on has its folder, so Hydra, which would make another one, is left out.
     if isinstance(cfg.run.resume, str):
+        # The stored configuration is the run's, not what the line composes to: only a few keys of that count.
         folder = resume.run_folder(cfg.run.resume)
         stored = resume.stored_config(folder, cfg, parsed)
         own = folder if _rank() == 0 else None
@@ -109,6 +115,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         )
     if _world_size() > 1 and cfg.cluster.kind != "processes":
         raise InputError.of("cluster.kind", cfg.cluster.kind, "torchrun started several processes", "cluster=processes")
+    # Only rank 0 goes through Hydra, which would make a folder on every rank.
     if _rank() > 0:
         return functools.partial(_join, cfg, without_hydra(cfg), None, cfg.hydra.runtime.choices)
     return functools.partial(_hydra, args, NewRun(Path(str(cfg.hydra.run.dir))))
@@ -161,8 +168,10 @@ class NewRun:
         folder = Path(own.runtime.output_dir)
         _name_options(job, own.runtime.choices)
         with exit_codes.guard(folder, who=_who()) as ended:
+            # Inside the guard: an import may fail too, as of a module of the user's with the name of one of ours.
             dispatch = _import_dispatch()
             ended.code = dispatch(job, folder)
+        # Kept here, since `_run_hydra` returns nothing.
         self.code = ended.code
         if ended.code in (2, 130) or _only_answers(job):
             folders.discard(folder, self.existing)
@@ -184,6 +193,7 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
         folders.check_writable(folder, "hydra.sweep.dir")
     else:
         folders.check_sweep_folder(folder, "hydra.sweep.dir")
+    # Hydra makes the launcher and returns nothing of it: what became of the jobs is kept at its class.
     launched = subprocess_launcher.FreshProcessLauncher
     launched.jobs.clear()
     launched.stopped_by, launched.sweep, launched.refused = None, None, False

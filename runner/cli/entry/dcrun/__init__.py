@@ -15,6 +15,7 @@ from pathlib import Path
 NAMES = ("algorithms", "conf", "data", "models", "runner")
 """The folders of the project that are imported by these names."""
 _HERE = Path(__file__).resolve().parent
+# `runner` lies in this package only in a wheel; in a clone this file is at runner/cli/entry/dcrun.
 ROOT = _HERE if (_HERE / "runner").is_dir() else _HERE.parents[3]
 """The folder that holds them: this package in a wheel, the top of a clone."""
 
@@ -42,10 +43,12 @@ def _start(command: str, module: str) -> int:
     """
     for name in NAMES:
         places = _places(name)
+        # Loaded before: no order of the path helps, since Python looks into `sys.modules` first.
         if places and not any(place.is_relative_to(ROOT) for place in places):
             what = f"{name} is dcrun's ({ROOT / name}), and yours ({places[0]}) has the same name and was loaded before"
             print(f"{command}: {what}; rename yours", file=sys.stderr)
             return 2
+    # First, not last: the current folder may have a `data` or `models`.
     sys.path.insert(0, str(ROOT))
     return importlib.import_module(module).main()
 
@@ -53,5 +56,6 @@ def _start(command: str, module: str) -> int:
 def _places(name: str) -> list[Path]:
     """Return the folders of a loaded module; a package without `__init__.py` may lie in several."""
     module = sys.modules.get(name)
+    # A missing module is None here, and has neither.
     found = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
     return [Path(place).resolve() for place in found if place]

@@ -157,6 +157,11 @@ class Pipeline(PipelineOptions, Stateful):
         return self.workers - 1 - self.rank
 
     @property
+    def batch_lag(self) -> int:
+        """Number of iterations between the one whose batch the module's gradient is of, and the one that takes it."""
+        return 0 if self.locked else self.delay
+
+    @property
     def last(self) -> bool:
         """Whether the module has the loss."""
         return self.delay == 0

@@ -104,11 +104,10 @@ class SimulatedPipeline(Executor):
     def _step(self) -> None:
         rate = self.control.rate()
         step = Step(lr=rate.lr, decay=rate.decay)
-        batch = self.batches.batch(self.step)
-        inputs, targets = self.oracle.split.batch(batch.ids, seed=self.oracle.seed, epoch=batch.epoch)
-        # Before the modules' own passes, which leave other weights and statistics behind.
-        exact = None if self.directions is None else self.directions.exact(self.oracle, batch)
-        size = len(targets)
+        # Before the modules' own passes, after which the weights are others.
+        exact = None if self.directions is None else self._exact(self.directions)
+        features = self._features(self.step)
+        size = len(features.targets)
         load = size / self.batches.size
         seconds = [
             self.clock.compute_seconds(rank, self.step, load) * share
@@ -118,7 +117,6 @@ class SimulatedPipeline(Executor):
             stage.method = method if counts_memory(self.step, self.workers) else None
         # Computed at once, module by module; the clock is moved beside it. What travels from one iteration to the next
         # is in `travelling`.
-        features = Features(self.step, self.oracle.arranged(inputs), targets)
         check = partial(check_module, self.methods[0], self.partition.outputs)
         forward(self.methods, self.partition.stages, features, self._seed, check)
         self._clock_forward(seconds, size)
@@ -127,6 +125,17 @@ class SimulatedPipeline(Executor):
         if self.directions is not None and exact is not None:
             self.directions.add(exact, [method.direction for method in self.methods], self.partition.pieces)
         self.control.advance(size, max(self.now), self.oracle.totals)
+
+    def _features(self, number: int) -> Features:
+        """Return what goes into the first module in iteration `number`, also where that was some iterations ago."""
+        batch = self.batches.batch(number)
+        inputs, targets = self.oracle.split.batch(batch.ids, seed=self.oracle.seed, epoch=batch.epoch)
+        return Features(number, self.oracle.arranged(inputs), targets)
+
+    def _exact(self, directions: Directions) -> Tensor:
+        """Return the gradients that the modules' directions of this iteration are compared with."""
+        numbers = [self.step - method.batch_lag for method in self.methods]
+        return directions.exact(self.partition.stages, numbers, self._features)
 
     def _seed(self, call: str, rank: int) -> None:
         seed_generators(self.oracle.device, self.batches.seed, call, self.step, rank)

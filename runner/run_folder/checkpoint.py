@@ -51,9 +51,11 @@ class _Sink:
         if self.error is None:
             try:
                 self.file.write(data)
+                # After the write: what the disk refused is not part of the file.
                 self.digest.update(data)
             except OSError as error:
                 self.error = error
+        # As if all were written: torch takes a smaller number for an error of its own.
         return len(data)
 
     def flush(self) -> None:
@@ -89,7 +91,9 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path | No
         raise ValueError(f"run.keep_checkpoints={keep}: a run keeps at least its newest one; allowed: 1 or more")
     # Before anything is written: a checkpoint that cannot be loaded again must never replace one that can.
     _check(state, "state")
+    # Twelve digits, so that the names of a folder's checkpoints sort by age wherever they are listed.
     path = folder / CHECKPOINTS / f"step-{step:012d}.pt"
+    # In the same folder: a rename from one file system to another fails.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,12 +107,15 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path | No
         _remove(temporary)
         log.warning("checkpoint %s could not be written (%s); the run goes on", path, error.strerror or error)
         return None
+    # A Ctrl-C too: a half-written file as large as a checkpoint would stay in the folder.
     except BaseException:
         _remove(temporary)
         raise
+    # Only now, when it is safe: tests and users who watch the log may kill the run at this line.
     log.info("checkpoint %s", path.name)
     found = checkpoint_files(folder)
     abandoned = [file for number, file in found if number > step]
+    # After the new one is safe, so that there is at no time less than one.
     for file in abandoned + [file for number, file in found if number <= step][keep:]:
         _remove(file)
     for file in path.parent.glob(".step-*.tmp"):  # a kill in the middle of a write leaves such a file
@@ -122,6 +129,7 @@ def newest_intact(folder: Path) -> tuple[dict[str, Any], Path] | None:
     Returns:
         The state, with tensors in CPU memory, and its file. None if there is no intact checkpoint.
     """
+    # One after the other, from the newest: usually only one is read, and each may be gigabytes.
     for _, path in checkpoint_files(folder):
         try:
             return _read(path), path
@@ -133,6 +141,7 @@ def newest_intact(folder: Path) -> tuple[dict[str, Any], Path] | None:
 def clear(folder: Path) -> None:
     """Remove the checkpoints of an earlier run in the same folder, so that a new run is never resumed from them."""
     for _, path in checkpoint_files(folder):
+        # Not `_remove`, which only warns: a checkpoint of another run that stays might be resumed.
         path.unlink()
 
 
@@ -148,6 +157,7 @@ def _write(temporary: Path, state: dict[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    # The checksum comes first: torch's reader is only asked about files that are as they were written.
     size = path.stat().st_size - _TRAILER
     if size <= 0:
         raise ValueError(f"truncated to {size + _TRAILER} bytes")

@@ -49,6 +49,7 @@ def row_line(
         width: available characters; less important columns are left out to fit. None shows all columns.
     """
     parts = [(0, f"epoch {_cell(row.get('epoch'), '.2f', len(f'{epochs:.2f}'))}/{epochs:g}")]
+    # In the order of the line; the first number is the importance, 1 being the last to be left out.
     for rank, key, label, form, size, suffix in (
         (1, columns.TEST_ERROR, "test error", ".2f", 6, " %"),
         (8, columns.TEST_LOSS, "test loss", ".4f", 6, ""),
@@ -90,11 +91,13 @@ def show_result(
         "dataset": str(summary.get("dataset")),
         "workers": f"{summary.get('workers')} ({summary.get('cluster')})",
         "epochs": _cell(summary.get("epochs"), "g", 0),
+        # A model with an objective but no test data, as ridge regression, has its suboptimality instead.
         "test error": "" if final == "-" and columns.PRIMAL in summary else f"best {best} %, final {final} %",
         "suboptimality": _cell(summary.get(columns.SUBOPTIMALITY), ".4g", 0)
         if columns.SUBOPTIMALITY in summary
         else "",
         "duality gap": _cell(summary.get(columns.DUALITY_GAP), ".4g", 0) if columns.DUALITY_GAP in summary else "",
+        # In another encoding the blocks would be question marks, or raise.
         "curve": sparkline(curve) if console.encoding.startswith("utf") else "",
         "time": f"{_cell(summary.get('seconds'), ',.1f', 0)} {unit}",
         "wall time": f"{_cell(summary.get('wall_seconds'), ',.1f', 0)} s",
@@ -103,6 +106,7 @@ def show_result(
         "slowest": slowest_line(summary),
         "staleness": staleness_line(summary.get("staleness_by_worker") or ()),
     }
+    # Text, since rich would take [...] in a value for markup.
     table = Table(show_header=False, title=None)
     table.add_column(style="bold")
     table.add_column()
@@ -148,6 +152,7 @@ def sparkline(values: Sequence[Any], width: int = 40) -> str:
     if len(finite) > width:
         # Evenly spread, with the first and the last value.
         finite = [finite[round(index * (len(finite) - 1) / (width - 1))] for index in range(width)]
+    # Errors of 0 throughout must not divide by zero.
     top = max(finite) or 1.0
     return "".join(_BLOCKS[min(int(max(value, 0.0) / top * len(_BLOCKS)), len(_BLOCKS) - 1)] for value in finite)
 
@@ -171,6 +176,7 @@ def _hint(status: str, summary: Mapping[str, Any], folder: Path, lr: float | Non
 def _fit(parts: list[tuple[int, str]], width: int | None) -> str:
     """Join texts; leave out those with the largest rank until the line fits."""
     parts = list(parts)
+    # One part always stays, however narrow the terminal is.
     while len(text := "  ".join(part for _, part in parts)) > (width or math.inf) and len(parts) > 1:
         parts.remove(max(parts))
     return text

@@ -44,6 +44,7 @@ def checkpoint_files(folder: Path) -> list[tuple[int, Path]]:
 
     A kill in the middle of a write leaves a file with a temporary name, which is not listed.
     """
+    # `glob` of a folder that does not exist finds nothing, and needs no question before.
     found = (folder / CHECKPOINTS).glob("*")
     return sorted(
         ((int(match[1]), path) for path in found if (match := _CHECKPOINT.fullmatch(path.name))), reverse=True

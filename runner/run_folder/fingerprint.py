@@ -32,6 +32,7 @@ def weights_sha256(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]])
         if name == previous:
             raise ValueError(f"two tensors are named {name!r}")
         previous = name
+        # With type and shape: the same bytes under another shape are another model.
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode() + b"\n")
         # Flatten before viewing as bytes: a 0-d tensor cannot be viewed so, and .contiguous() alone may keep odd
         # strides of axes of size 1.

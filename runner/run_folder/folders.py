@@ -27,6 +27,7 @@ def check_run_folder(folder: Path, key: str) -> None:
     Raises:
         InputError: names `key` and how to continue.
     """
+    # A folder without a summary may be the user's own; a run may be written into it.
     if (folder / SUMMARY).exists():
         ways = f"continue that run with run.resume={folder}, or choose another folder"
         raise InputError(f"{key}={folder}: already holds a run ({_status(folder)}); {ways}")
@@ -79,10 +80,12 @@ def run_lock(folder: Path) -> Iterator[None]:
     # Not inherited by programs that this process starts: one that outlives the run would hold the lock on.
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        # Not waited for: whoever resumes a running run has made a mistake, and should hear of it at once.
         if not _lock(descriptor):
             raise InputError.of("run.resume", folder, "is being written by a process that runs", "a run that stopped")
         yield
     finally:
+        # Closing gives the lock back.
         os.close(descriptor)
 
 

@@ -33,6 +33,7 @@ def to_jsonable(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
+        # Strict JSON has no NaN: readers in other languages would refuse the whole line.
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): to_jsonable(item) for key, item in value.items()}
@@ -120,6 +121,7 @@ def scan_lines(path: Path, most_bytes: int = -1) -> tuple[list[dict[str, Any]], 
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
+        # At once and not line by line: an incomplete last line is cut off at the last newline.
         content = file.read(most_bytes)
     rows, unread = [], 0
     for text in content[: content.rfind(b"\n") + 1].splitlines():
@@ -166,6 +168,7 @@ def truncate_lines(path: Path, lines: int) -> int:
         raise ValueError(f"lines={lines}: a file cannot have fewer than 0 lines; allowed: 0 or more")
     content = path.read_bytes() if path.exists() else b""
     end, kept = 0, 0
+    # By newlines alone: a line that cannot be parsed counts too, as it did for whoever wrote it.
     while kept < lines and (newline := content.find(b"\n", end)) >= 0:
         end, kept = newline + 1, kept + 1
     if kept < lines:

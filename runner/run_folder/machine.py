@@ -28,6 +28,7 @@ def facts(device: torch.device | str) -> dict[str, Any]:
     cpu = cpu_model()
     return {
         "versions": versions(device),
+        # The bits of a result depend on it: other instruction sets add up in another order.
         "isa": torch.backends.cpu.get_cpu_capability(),
         "cpu": cpu,
         "cores": cores(),
@@ -64,6 +65,7 @@ def cpu_model() -> str:
 
 def cores() -> int:
     """Return how many processor cores this process may use."""
+    # In a container or under `taskset` a process may use fewer cores than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -95,6 +97,7 @@ def _git(root: Path, *arguments: str) -> str | None:
             ["git", "-C", str(root), *arguments],
             capture_output=True,
             text=True,
+            # A repository on a slow network drive must not hold up a run.
             timeout=10,
             env=environment,
             check=True,
@@ -120,4 +123,5 @@ def peak_memory_bytes(device: torch.device | str = "cpu") -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, Linux KiB.
     return peak if sys.platform == "darwin" else peak * 1024

@@ -38,6 +38,7 @@ class Progress:
         self, *, epochs: float, virtual: bool, console: Console | None = None, live: bool | None = None
     ) -> None:
         self.console = console or Console()
+        # FORCE_COLOR makes rich take a pipe for a terminal, so the file is asked too.
         self.live = self.console.is_interactive and self.console.file.isatty() if live is None else live
         self.epochs = epochs
         self.unit = seconds_unit(virtual)
@@ -63,6 +64,7 @@ class Progress:
             columns = (BarColumn(_BAR_WIDTH), TextColumn("{task.description}"))
             # A refreshing thread would take the interpreter from the run ten times a second, so `update` refreshes.
             self._bar = Bar(*columns, console=self.console, auto_refresh=False, transient=True)
+            # Taken before the bar starts, which puts proxies in their place.
             streams = (sys.stdout, sys.stderr)
             self._bar.start()
             self._bar.add_task(self._describe(epoch, None, None), total=self.epochs)
@@ -109,6 +111,7 @@ class Progress:
         self._mark = None
         width = self.console.width if self.live else None
         text = row_line(row, self.epochs, self.unit, samples_per_second, width=width)
+        # A Text, and no highlighting: rich would colour numbers and take [...] for markup.
         self.console.print(Text(text), soft_wrap=True, highlight=False)
 
     def _describe(self, epoch: float, loss: float | None, staleness: float | None) -> str:
@@ -143,4 +146,5 @@ class Progress:
 def _number(value: Live | None) -> float | None:
     if value is None:
         return None
+    # Here a GPU's tensor is waited for, which is why this is called for a refresh alone.
     return float(value() if callable(value) else value)

@@ -64,6 +64,7 @@ class Recorder:
             f'{{"worker": {worker}, "pulled": {pulled}, "version": {version}, "batch": {batch}, "time": {time!r}, '
             f'"compute": {compute!r}, "waited": {waited!r}, "served": {served!r}}}\n'
         )
+        # A kill costs the buffered lines, and with them only messages after the last checkpoint, which flushes.
         if len(self._pending) >= BUFFERED:
             self.flush()
 
@@ -79,6 +80,7 @@ class Recorder:
 
     def resumed(self, *, version: int, time: float) -> None:
         """Note that the run was resumed and all workers started again."""
+        # A run may go on on another machine, on which its bits depend from here on.
         machine_now = {key: self.about[key] for key in BITS}
         self._pending.append(to_line({"resumed": machine_now, "version": version, "time": time}))
         self.flush()
@@ -90,6 +92,7 @@ class Recorder:
             self._pending.clear()
             return
         try:
+            # Opened anew each time: between two writes, of 256 messages, an open file would gain nothing.
             with open(self.path, "a", encoding="utf-8") as file:
                 file.writelines(self._pending)
         except OSError as error:

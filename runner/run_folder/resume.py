@@ -63,6 +63,7 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
     assert isinstance(cfg, DictConfig)
     for override in overrides:
         key = override.key_or_group
+        # Refused, not ignored: who types another rate would believe that the run goes on with it.
         if not may_accompany(key):
             wrong = "cannot change when a run is continued (run.resume)"
             allowed = "run.resume, run.threads, logger, logger.<key>"
@@ -107,6 +108,7 @@ def recorded_overrides(given: Sequence[str]) -> list[str]:
     except Exception as exc:
         raise InputError(f"cluster.trace={place}: its .hydra/overrides.yaml cannot be used: {exc}") from exc
     keys = [text.lstrip("+~").partition("=")[0] for text in recorded]
+    # A group's option that is typed rules out the recorded keys of its section: they may not exist in another option.
     taken = [
         text
         for text, key in zip(recorded, keys, strict=True)
@@ -125,6 +127,7 @@ class EarlierRuns:
         """Read the configurations of all runs below `outputs`, the newest first."""
         # A single run is one folder deep, a job of a sweep two.
         paths = [*outputs.glob("*/.hydra/config.yaml"), *outputs.glob("*/*/.hydra/config.yaml")]
+        # The newest first: of several stopped runs with one configuration the last is likely the furthest.
         paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         self._runs = [(path.parent.parent, identity) for path in paths if (identity := _stored_identity(path))]
 
@@ -154,6 +157,7 @@ def _identity(cfg: Any) -> Any:
     It is their configuration without the keys that may change on resuming, and without those of the dataset that say
     only how it is read. `dataset.root` counts: other data may lie elsewhere.
     """
+    # Unresolved, as it is in the file: an interpolation may need Hydra's part, which neither side has here.
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     if isinstance(dataset := plain.get("dataset"), dict):

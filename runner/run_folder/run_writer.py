@@ -139,6 +139,7 @@ class RunWriter:
         self.rows = read_lines(path)
         self.summary |= to_jsonable({**summary, STATUS: RUNNING})
         write_document(self.folder / SUMMARY, self.summary)
+        # Opened after the cut, which puts a new file in the old one's place.
         self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
         self.display.start(self.rows[-1][columns.EPOCH] if self.rows else 0.0)
 
@@ -158,6 +159,7 @@ class RunWriter:
         if self._metrics is None:
             raise RuntimeError("a run that has not started, or has finished, cannot log")
         plain_row: dict[str, Any] = to_jsonable(row)
+        # The row first: wandb and the display may fail or be slow, and are not what a resume relies on.
         self._metrics.write(to_line(plain_row))
         self._metrics.flush()
         # A checkpoint that follows counts this line, so the line must be on the disk before it.
@@ -196,15 +198,18 @@ class RunWriter:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
+        # What the caller knows takes precedence over what follows from the rows.
         self.summary |= to_jsonable(
             {**self._from_rows(), "wall_seconds": self.wall_seconds(), **summary, STATUS: status}
         )
+        # wandb's processes are told that the run is over even if the disk is full.
         try:
             write_document(self.folder / SUMMARY, self.summary)
         finally:
             if self._wandb is not None:
                 self._wandb.finish(self.summary, failed=status != COMPLETED)
         lr = (self.cfg.get("schedule") or {}).get("lr")
+        # From the rows, so those before a resume are part of the curve.
         curve = [row.get(columns.TEST_ERROR) for row in self.rows]
         show_result(self.display.console, self.summary, self.folder, lr=lr, curve=curve)
 

@@ -30,6 +30,7 @@ class Timeline:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._seconds: list[dict[str, float]] = [dict.fromkeys(KINDS, 0.0) for _ in range(workers)]
+        # The last span of each kind: it alone may reach beyond the end of the run (see `_share`).
         self._last: list[dict[str, list[float]]] = [{kind: [0.0, 0.0] for kind in KINDS} for _ in range(workers)]
         self._gradients = [0] * workers
         self._histogram: Counter[int] = Counter()
@@ -61,6 +62,7 @@ class Timeline:
             raise ValueError(f"what={what}: no such kind of span; allowed: {', '.join(KINDS)}")
         if not (math.isfinite(start) and start <= end < math.inf):
             raise ValueError(f"span=[{start}, {end}]: ends before it starts; allowed: finite start <= end")
+        # Sums, not spans: a run of millions of gradients keeps a few numbers for each worker.
         self._seconds[worker][what] += end - start
         self._last[worker][what] = [start, end]
         if what == "compute":
@@ -69,6 +71,7 @@ class Timeline:
         if self._lines + len(self._pending) >= TIMELINE_LINES:
             self._dropped += 1
             return
+        # Formatted by hand, since every gradient pays for three of these.
         self._pending.append(f'{{"worker": {worker}, "what": "{what}", "start": {start:.12g}, "end": {end:.12g}}}\n')
         if len(self._pending) >= BUFFERED_LINES and self._folder is not None:
             self.flush(self._folder)
@@ -211,6 +214,7 @@ class Timeline:
         path = folder / TIMELINE
         # The first call for this folder.
         if folder != self._folder:
+            # What the file really has, which may be less after a power failure: the next checkpoint counts from there.
             self._lines = truncate_lines(path, self._lines)
             self._folder = folder
         with open(path, "a", encoding="ascii") as file:
@@ -244,6 +248,7 @@ class Timeline:
             "staleness": list(self._staleness),
             "stalest": list(self._stalest),
             "window": list(self._window),
+            # Empty after a flush; a rank without a folder keeps its spans here.
             "pending": list(self._pending),
             "lines": self._lines,
             "dropped": self._dropped,
@@ -263,6 +268,7 @@ class Timeline:
         self._seconds = [dict(kinds) for kinds in state["seconds"]]
         self._last = [{kind: list(span) for kind, span in kinds.items()} for kinds in state["last"]]
         self._gradients = list(state["gradients"])
+        # Pairs, not a dictionary: the keys of a JSON object are strings.
         self._histogram = Counter(dict(state["histogram"]))
         self._pushes = list(state["pushes"])
         self._staleness = list(state["staleness"])

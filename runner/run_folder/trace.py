@@ -37,6 +37,7 @@ log = logging.getLogger("dcrun")
 FILE = "trace.jsonl"
 VERSION = 1
 PUSH, LOST, RESUMED, BARRIER = "push", "lost", "resumed", "barrier"
+# What decides which samples a batch's number means, and how many batches and workers there are.
 MUST_AGREE = {
     "workers": "cluster.workers",
     "batch_size": "run.batch_size",
@@ -100,6 +101,7 @@ def trace_facts(
     """
     layout = server.layout(parameters)
     return {
+        # First, and the only line with it: other files of JSON lines are told from traces by this key.
         "trace": VERSION,
         **{group: cfg.names[group] for group in ("algorithm", "model", "dataset", "cluster")},
         "seed": cfg.seed,
@@ -171,6 +173,7 @@ class Trace:
             about = json.loads(lines[0]) if lines else None
             if not isinstance(about, dict) or about.get("trace") != VERSION:
                 raise ValueError(f"line 1 does not begin a trace of version {VERSION}")
+            # Asked here, so that no reader further down has to handle a first line that lacks a key.
             missing = [key for key in (*MUST_AGREE, *BITS, *SIZES) if key not in about]
             if missing:
                 raise ValueError(f"line 1 lacks {', '.join(missing)}")

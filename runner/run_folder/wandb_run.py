@@ -50,6 +50,7 @@ class WandbRun:
             group=group,
             name=folder.name,
             id=run_id,
+            # "allow", not "must": the files of an offline run may never have reached the server that would be asked.
             resume=None if run_id is None else "allow",
             config=dict(config),
         )
@@ -108,6 +109,7 @@ def begin(folder: Path, *, mode: str, **arguments: Any) -> Any:
     if mode not in ("offline", "online"):
         raise InputError(f"logger.mode={mode}: is not a mode of wandb; allowed: offline, online, disabled")
     os.environ["WANDB_MODE"] = mode  # wandb's own processes read the mode here
+    # Its processes would print into our lines and into the bar.
     os.environ["WANDB_SILENT"] = "true"
     try:
         import wandb

@@ -64,8 +64,10 @@ def set_numerics(cfg: DictConfig) -> None:
     if cfg.run.deterministic:
         # cuBLAS reads it when CUDA starts, which is later than here.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Also when false: one process may build several runs, as the tests do.
-    torch.use_deterministic_algorithms(cfg.run.deterministic)
+    # Also to false, as one process may build several runs. But only if it changes something: PyTorch imports its
+    # compiler to pass the setting on, which takes a second.
+    if torch.are_deterministic_algorithms_enabled() != cfg.run.deterministic:
+        torch.use_deterministic_algorithms(cfg.run.deterministic)
     torch.backends.cudnn.deterministic = cfg.run.deterministic
 
 

@@ -1,5 +1,7 @@
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -235,3 +237,16 @@ def test_rate_beyond_the_bound_is_warned_about(lr: str, warned: bool, caplog: py
     made_up = ("dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]", "dataset.train=203", "dataset.test=40")
     build.build_run(compose("algorithm=dis_dfsdca", "model=ridge", *made_up, "run.batch_size=5", f"schedule.lr={lr}"))
     assert ("this problem needs a rate below" in caplog.text) == warned
+
+
+def test_plain_runs_import_no_compiler():
+    """Each of these costs every rank of every run a second: PyTorch's compiler, and what reads scikit-learn's digits."""
+    program = """
+import sys
+from tests.trial import compose
+from runner.train.build import build_run
+build_run(compose("model=linear", "dataset.limit_train=100"))
+print(sorted({"sklearn", "scipy.stats", "torch._dynamo", "torch._inductor"} & {*sys.modules}))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout == "[]\n", run.stdout + run.stderr

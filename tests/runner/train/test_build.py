@@ -245,7 +245,7 @@ def test_plain_runs_import_no_compiler():
 import sys
 from tests.trial import compose
 from runner.train.build import build_run
-build_run(compose("model=linear", "dataset.limit_train=100"))
+build_run(compose("model=linear"))
 print(sorted({"sklearn", "scipy.stats", "torch._dynamo", "torch._inductor"} & {*sys.modules}))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -15,7 +15,7 @@ from runner.run_folder import jsonl
 from runner.run_folder.contents import LAYERS, METRICS, SUMMARY, TIMELINE, WORKERS
 
 # libyaml's loader is several times as fast, which counts with hundreds of runs; PyYAML may be built without it.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _YAML_BYTES, _NESTED, _CHAINED = 1_000_000, 2000, re.compile(r"([-?:] ){40}")
 _TIMELINE_BYTES = 40_000
 
@@ -114,7 +114,7 @@ def _yaml(path: Path, problems: list[str]) -> Any:
         # The C loader recurses without a limit: what is nested deeper than any configuration would end the process.
         if len(text) > _YAML_BYTES or max(text.count("["), text.count("{")) > _NESTED or _CHAINED.search(text):
             raise ValueError("is not a configuration")
-        return yaml.load(text, _LOADER)
+        return yaml.load(text, YAML_LOADER)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as exc:
         problems.append(_problem(path, exc))
         return None

@@ -30,6 +30,7 @@ from typing import Any
 
 import yaml
 
+from runner.report.folder import YAML_LOADER
 from runner.run_folder.columns import EPOCH, TEST_ERROR
 from runner.run_folder.summary_keys import FINAL_TEST_ERROR
 
@@ -121,7 +122,7 @@ def load(folder: Path = EXPERIMENTS) -> list[Exhibit]:
     exhibits = []
     # Sorted: the order of a folder's entries depends on the file system, and pages follow it.
     for path in sorted(folder.glob("*/published*.yaml")):
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER)
         own = document.get("exhibits", {})
         for name, given in own.items():
             # Shallow on purpose: a key that is given, as `rows`, replaces the whole of the other exhibit's.

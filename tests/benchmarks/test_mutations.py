@@ -57,6 +57,7 @@ def entry(find: str, replace: str, test: str) -> str:
     return f'{{file: toy.py, find: "{find}", replace: "{replace}", tests: ["test_toy.py::{test}"], why: broken}}'
 
 
+@pytest.mark.slow
 def test_survivors_are_told_apart(tmp_path: Path):
     entries = [
         entry("2 * x", "2 + x", "test_two"),
@@ -83,6 +84,7 @@ def test_outdated_text_is_refused(tmp_path: Path):
     assert done.stderr == "toy.py: '3 * x' occurs 0 times, allowed: once\n"
 
 
+@pytest.mark.slow
 def test_unknown_tests_are_refused(tmp_path: Path):
     done = tried(tmp_path, "- " + entry("2 * x", "2 + x", "test_four"))
     assert done.returncode == 1

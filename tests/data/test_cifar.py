@@ -187,6 +187,7 @@ def test_augments_training_batches_unless_told_not_to(tmp_path: Path):
     assert torch.equal(off.train.batch(ids, seed=0)[0], off.train.batch(ids)[0])
 
 
+@pytest.mark.slow
 def test_all_of_cifar10_from_jpegs(shared_data: Path):
     path = shared_data / "cifar10-jpeg.tar.gz"
     if not path.is_file():

@@ -47,16 +47,16 @@ from torch import nn
 torch.manual_seed(0)
 torch.set_num_threads(1)
 net = nn.Sequential(*[
-    nn.Sequential(nn.Conv2d(16 if i else 3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for i in range(20)
+    nn.Sequential(nn.Conv2d(16 if i else 3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for i in range(8)
 ])
 images = torch.randn(64, 3, 32, 32)
-for step in range(16):
-    if step == 6:
+for step in range(8):
+    if step == 4:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     net(images).sum().backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-"""How many pages ten training steps were handed out by the system, once the heap has its size."""
+"""How many pages four training steps were handed out by the system, once the heap has its size."""
 
 
 def run(program: str, settings: dict[str, str]) -> str:

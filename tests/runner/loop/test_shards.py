@@ -166,6 +166,7 @@ def test_a_lost_workers_part_goes_on_elsewhere(machine: Host, tmp_path: Path):
     check_replay(machine, run, tmp_path / "again", *without)
 
 
+@pytest.mark.slow
 @linux
 def test_resumed_runs_keep_their_duals(machine: Host, tmp_path: Path):
     given = (*OVERRIDES, "run.epochs=60", "run.eval_every=1", "cluster.compute.seconds=0.005")

@@ -131,6 +131,7 @@ def test_a_replay_takes_a_forward_pass(method: str, rank: int, backward: float, 
     assert shares == pytest.approx([components.partition.work_shares[rank] * share for share in (1 / 3, backward)])
 
 
+@pytest.mark.slow
 def test_a_run_resumes_after_a_dead_module(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     overrides = ("algorithm=ddg", *BRIEF, "run.epochs=12")
     whole = train(*overrides, folder=tmp_path)

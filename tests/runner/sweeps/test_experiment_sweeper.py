@@ -134,6 +134,7 @@ def test_one_of_each_cell() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_measured_cells_are_not_run_again(tmp_path: Path) -> None:
     folder = tmp_path / "conf" / "experiment" / "a_paper"
     folder.mkdir(parents=True)

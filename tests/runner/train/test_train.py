@@ -182,6 +182,7 @@ def _peak(pipe: Connection, folder: Path, wide: str) -> None:
     pipe.send((peak_memory_bytes() - 1024 * before, 4 * summary["parameters"]))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the process's memory from /proc")
 def test_simulation_holds_m_plus_six_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """M backups; weights, MeanSquare, the replica's weights and gradients; the rest is for what comes and goes."""

@@ -240,7 +240,7 @@ def test_rate_beyond_the_bound_is_warned_about(lr: str, warned: bool, caplog: py
 
 
 def test_plain_runs_import_no_compiler():
-    """Each of these costs every rank of every run a second: PyTorch's compiler, and what reads scikit-learn's digits."""
+    """Each of these would cost every rank a second: PyTorch's compiler, and what reads scikit-learn's digits."""
     program = """
 import sys
 from tests.trial import compose

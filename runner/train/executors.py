@@ -169,7 +169,7 @@ def _simulated_memory(
 def _simulated_pipeline(
     components: RunComponents, control: TrainControl, folder: Path | None, trace: Trace | None
 ) -> SimulatedPipeline:
-    # On request alone: the directions take a gradient of the whole network in every iteration.
+    # On request alone: the directions take passes through the whole network in every iteration.
     watched = SUFFICIENT_DIRECTION in components.cfg.run.diagnostics
     return SimulatedPipeline(
         components.methods(),

@@ -39,6 +39,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.config.errors import InputError
 
+# They say which jobs there are; as overrides of a job they come back in `common`, with the values that a job has.
 _CONSUMED = ("scale", "seeds")
 
 
@@ -71,6 +72,7 @@ class ExperimentSweeper(Sweeper):
         """
         assert self.config is not None
         assert self.launcher is not None
+        # All at once: the launcher runs as many at a time as it may, over the borders of cells.
         return [self.launcher.launch(jobs(self.config, arguments), initial_job_idx=0)]
 
 
@@ -132,6 +134,7 @@ def lines(config: DictConfig, typed: Sequence[str]) -> list[list[Override]]:
     scale = shlex.split(str(scales[config.scale] or ""))
     found = []
     for text in sweeper.cells:
+        # As a shell splits a line, so that a value in quotes may hold blanks.
         cell = shlex.split(str(text))
         if any(_key(override) == "scale" and override != f"scale={config.scale}" for override in cell):
             continue
@@ -153,6 +156,7 @@ def seeds_of(config: DictConfig) -> list[str]:
 
 def one_per_cell(jobs: Iterable[list[str]]) -> list[list[str]]:
     """Keep one job of those that differ only in the seed."""
+    # Enough for a check: of two jobs that differ in the seed alone, one is as correct as the other.
     return list({tuple(o for o in job if not o.startswith("seed=")): job for job in jobs}.values())
 
 
@@ -172,6 +176,7 @@ def _last(scale: list[str], cell: list[str], own: list[str]) -> list[Override]:
     parser = OverridesParser.create()
     last = {o.key_or_group: o for part in (scale, cell, own) for o in parser.parse_overrides(part)}
     leading = [_key(override) for override in (*cell, *own)]
+    # A job's name shows its first overrides: those of its cell tell it apart, the scale's are in every job.
     return sorted(last.values(), key=lambda o: leading.index(o.key_or_group) if o.key_or_group in leading else 999)
 
 

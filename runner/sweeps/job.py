@@ -33,6 +33,7 @@ class Job:
     @property
     def ending(self) -> str:
         """How the process ended, in words."""
+        # `subprocess` gives a process that a signal ended the negative number of it.
         return f"signal {signal.Signals(-self.code).name}" if self.code < 0 else f"exit code {self.code}"
 
     def summary(self) -> dict[str, Any]:
@@ -57,6 +58,7 @@ def announce_job(plan: PlannedJob | Job, total: int) -> None:
     _console().rule(Text(title), align="left", style="dim")
     if isinstance(plan, Job):
         print(f"finished before, in {plan.folder}", flush=True)
+    # The job writes to the same terminal by itself: what waits in our buffer would come out after it.
     sys.stdout.flush()
 
 
@@ -68,6 +70,7 @@ def report_failure(job: Job) -> None:
 
 def quoted(value: str) -> str:
     """Quote a value so that Hydra's grammar takes it as it is."""
+    # In Hydra's grammar backslashes count only right before a quote, or at the end, where they would escape ours.
     escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
     return f"'{escaped}'"
 
@@ -97,4 +100,5 @@ def _number(value: float | None) -> str:
 
 
 def _console() -> Console:
+    # In a file there is no width to ask for, and rich would fold at 80 columns.
     return Console() if sys.stdout.isatty() else Console(width=120)

@@ -63,9 +63,11 @@ class OptunaSweeper(Sweeper):
     ) -> None:
         self.sampler, self.n_trials, self.metric, self.seed = sampler, n_trials, metric, seed
         self.direction: Literal["minimize", "maximize"] = OBJECTIVES[metric]
+        # Infinite, so that no finite value ties with it; Optuna's samplers take it.
         self.worst = math.inf if self.direction == "minimize" else -math.inf
         self.config: DictConfig | None = None
         self.launcher: FreshProcessLauncher | None = None
+        # Jobs are numbered through all searches of the sweep: each has a folder of its own.
         self.launched = 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -87,15 +89,18 @@ class OptunaSweeper(Sweeper):
         from optuna.storages.journal import JournalFileBackend
 
         assert self.config is not None
+        # It logs every trial to the terminal, where `announce_job` says the same.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
+        # Hydra's own sweepers write this file, by which a folder is known to be a sweep's.
         OmegaConf.save(self.config, folder / "multirun.yaml")
         # A new file each time: a search that goes on proposes everything again, and its finished runs are found by
         # their settings.
         storage = JournalStorage(JournalFileBackend(str(folders.free_folder(folder / "optuna.log"))))
         results = []
         for number, space in enumerate(spaces(self.config, arguments)):
+            # A search that has not begun leaves no result, but those before it are written all the same.
             if not FreshProcessLauncher.over():
                 results.append(self._search(space, f"{number}: {space.name}", storage))
         OmegaConf.save(OmegaConf.create(results), folder / "optimization_results.yaml")
@@ -113,6 +118,7 @@ class OptunaSweeper(Sweeper):
         # Without an interval the space is finite, and no setting is run twice.
         limit = int(min(space.size, self.n_trials or (space.size if self.sampler == "grid" else _TRIALS)))
         tried: dict[Point, float | None] = {}
+        # By what was tried, not by trials: a proposal that comes again costs a trial, but no run.
         while len(tried) < limit and not FreshProcessLauncher.over():
             batch = self._proposed(study, space, tried, limit - len(tried))
             if not batch:
@@ -122,6 +128,7 @@ class OptunaSweeper(Sweeper):
             ):
                 tried[point] = value
                 _tell(study, trial, value)
+        # Without failed and diverged ones: the best of nothing but infinities is none.
         measured = {point: value for point, value in tried.items() if value is not None and math.isfinite(value)}
         pick = min if self.direction == "minimize" else max
         best = pick(measured, key=lambda point: measured[point], default=None)
@@ -143,6 +150,7 @@ class OptunaSweeper(Sweeper):
     ) -> dict[Point, Any]:
         """Ask Optuna for settings that have not been tried, as many as run at a time."""
         assert self.launcher is not None
+        # All seeds of a setting run at the same time, so fewer settings do.
         width = min(most, max(1, self.launcher.n_jobs // len(space.seeds)))
         batch: dict[Point, Any] = {}
         for _ in range(_ASKED * width):
@@ -153,6 +161,7 @@ class OptunaSweeper(Sweeper):
             point = space.point(trial.params)
             if point in tried:
                 _tell(study, trial, tried[point])  # a run would give the same bits again, so its result is known
+            # Proposed twice in one batch: its result is not known yet, so the second is told as failed and not run.
             elif point in batch:
                 _tell(study, trial, None)
             else:
@@ -181,6 +190,7 @@ class OptunaSweeper(Sweeper):
     def _value(self, jobs: Sequence[Job | None]) -> float | None:
         values = []
         for job in jobs:
+            # Not the worst value: a failure says nothing about the setting, and must not steer the search away from it.
             if job is None or job.code != 0:
                 return None
             summary = job.summary()

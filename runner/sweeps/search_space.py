@@ -17,6 +17,7 @@ from runner.sweeps import experiment_sweeper
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+# A name, not the class: the module of the sweeper imports this one.
 SWEEPER = "runner.sweeps.optuna_sweeper.OptunaSweeper"
 SAMPLERS = ("tpe", "random", "grid")
 OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
@@ -69,6 +70,7 @@ class Space:
 
         Checking these few runs finds a mistake in any value of the space.
         """
+        # A range of values is right if both of its ends are: the checks compare with bounds.
         ends = {key: [_number(i, i.start), _number(i, i.end)] for key, i in self.intervals.items()}
         values = self.choices | ends
         # As many runs as the longest list has values; shorter lists repeat their last one.
@@ -83,6 +85,7 @@ class Space:
 
         spaces: dict[str, BaseDistribution] = {key: CategoricalDistribution(v) for key, v in self.choices.items()}
         for key, interval in self.intervals.items():
+            # As Hydra read the bounds: interval(1,8) is of whole numbers, interval(1.0,8) is not.
             kind = IntDistribution if isinstance(interval.start, int) else FloatDistribution
             spaces[key] = kind(interval.start, interval.end, log="log" in interval.tags)  # type: ignore[arg-type]
         return spaces
@@ -90,6 +93,7 @@ class Space:
     def point(self, params: Mapping[str, Any]) -> Point:
         """Return a proposal of Optuna as overrides."""
         values = {k: _number(self.intervals[k], v) if k in self.intervals else v for k, v in params.items()}
+        # In the order of the space, not of Optuna's answer: equal settings must be equal points.
         return tuple(f"{key}={values[key]}" for key in [*self.choices, *self.intervals])
 
 
@@ -164,6 +168,7 @@ def _space(line: Sequence[Override], common: list[str], seeds: list[str]) -> Spa
     choices: dict[str, list[str]] = {}
     intervals: dict[str, IntervalSweep] = {}
     for override in line:
+        # As typed, with `+` before it if there was one: a proposal is typed again in the same way.
         key, value = str(override.input_line).partition("=")[0], override.value()
         if isinstance(value, IntervalSweep):
             intervals[key] = value
@@ -189,4 +194,5 @@ def _number(interval: IntervalSweep, value: Any) -> str:
         return str(value)
     assert interval.start is not None
     assert interval.end is not None
+    # Clipped after rounding, which may step over a bound.
     return repr(min(max(float(f"{value:.{_DIGITS}g}"), float(interval.start)), float(interval.end)))

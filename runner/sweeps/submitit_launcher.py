@@ -52,6 +52,8 @@ class Task:
 
     def __call__(self) -> int:
         """Run the command and return its exit code."""
+        # A process, not a call: submitit's own has other modules loaded, and a job must
+        # be the run that a user would type.
         self.process = subprocess.Popen(self.command)
         try:
             return self.process.wait()
@@ -67,6 +69,7 @@ class Task:
 
         self._stop()
         go_on = [*self.command[:_START], f"run.resume={quoted(str(self.folder))}"]
+        # Before the first checkpoint there is nothing to go on from, so the job begins anew.
         return DelayedSubmission(Task(go_on if has_checkpoints(self.folder) else self.command, self.folder))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,6 +79,7 @@ class Task:
     def _stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+            # The checkpoint must be whole before the machine is given up.
             self.process.wait()
 
 
@@ -109,6 +113,7 @@ class SubmititLauncher(FreshProcessLauncher):
         self.submitted += jobs.values()
 
         def run(plan: PlannedJob | Job) -> Job | None:
+            # A job that was submitted is waited for also after a stop: it saves, and its result counts.
             if self.over() and plan.number not in jobs:
                 return None
             if not queued:
@@ -145,6 +150,7 @@ class SubmititLauncher(FreshProcessLauncher):
         try:
             code = submitted.result()
         except (FailedJobError, UncompletedJobError) as exc:
+            # Cancelled by us, so no failure to report; one that failed by itself before is.
             if self.withdrawn and not isinstance(exc, FailedJobError):
                 return None
             code = _WITHOUT_RESULT
@@ -157,6 +163,7 @@ class SubmititLauncher(FreshProcessLauncher):
 
     def _stop(self, number: int) -> None:
         for job in self.submitted:
+            # Unchecked: a job that has ended meanwhile cannot be cancelled, and need not be.
             job.cancel(check=False)
 
 
@@ -203,6 +210,7 @@ def _executor(folder: Path, cluster: str, timeouts: int, parameters: Mapping[str
     # current folder first and does not know the folders of an installed dcrun.
     for module in (sys.modules[__name__], contents, sys.modules[quoted.__module__]):
         cloudpickle.register_pickle_by_value(module)
+    # It bounds how often a job that ran out of time is submitted again; preemptions do not count.
     limits: Any = {f"{cluster}_max_num_timeout": timeouts}
     executor = submitit.AutoExecutor(folder, cluster, **limits)
     own = {"slurm_array_parallelism": n_jobs} if cluster == "slurm" else {}

@@ -57,6 +57,8 @@ class FreshProcessLauncher(Launcher):
         n_jobs: how many jobs run at a time. If more than one, the output of each goes to `<sweep folder>/<number>.txt`.
     """
 
+    # At the class, since Hydra makes the instance and does not hand it out: the
+    # command reads what became of the jobs here.
     jobs: ClassVar[list[Job]] = []
     stopped_by: ClassVar[int | None] = None
     sweep: ClassVar[Path | None] = None
@@ -96,6 +98,7 @@ class FreshProcessLauncher(Launcher):
         with self._signals_forwarded():
             finished = self._run_all(planned, total)
         FreshProcessLauncher.jobs += finished
+        # COMPLETED for failed jobs too: of any other status Hydra would raise the value as soon as it reads it.
         return [JobReturn(overrides=j.overrides, status=JobStatus.COMPLETED, _return_value=j.code) for j in finished]
 
     def _plan(self, number: int, overrides: tuple[str, ...]) -> "PlannedJob | Job":
@@ -103,6 +106,7 @@ class FreshProcessLauncher(Launcher):
         config = self._job_config(number, overrides)
         assert self.config is not None
         folder = Path(str(self.config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+        # Said anew below, as a folder or as null.
         own = [override for override in overrides if not override.startswith("run.resume=")]
         # Runs of this name are two folders up: the sweep has a folder of its own, and so does each job.
         if config.run.resume and (found := self._earlier(folder.parent.parent).of(without_hydra(config))):
@@ -111,6 +115,7 @@ class FreshProcessLauncher(Launcher):
                 return Job(number, overrides, folder, 0)
             arguments = [f"run.resume={quoted(str(folder))}", *(o for o in own if may_accompany(o.partition("=")[0]))]
         else:
+            # What the user typed of Hydra's keys, as a search path, holds for every job.
             common = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
             if config.run.resume:
                 folder = free_folder(folder)  # the folder of a failed job stays as it is
@@ -127,6 +132,7 @@ class FreshProcessLauncher(Launcher):
 
     def _stop(self, number: int) -> None:
         """Pass a signal on to the running jobs."""
+        # A copy: a signal handler runs between any two lines, and the threads add and remove meanwhile.
         for process in list(self.processes):
             process.send_signal(number)
 
@@ -140,6 +146,7 @@ class FreshProcessLauncher(Launcher):
             return plan
         with ExitStack() as stack:
             told = None
+            # Lines of several jobs on one terminal would be mixed.
             if self.n_jobs > 1:
                 plan.folder.parent.mkdir(parents=True, exist_ok=True)
                 told = stack.enter_context(open(plan.folder.with_name(f"{plan.number}.txt"), "wb"))
@@ -167,6 +174,7 @@ class FreshProcessLauncher(Launcher):
 
     def _judge_first(self, job: Job, total: int) -> None:
         """Stop an experiment whose first job has wrong input, as the wrong data set: the others have it too."""
+        # Exit code 2 alone: a crash of the first job says nothing about the others.
         if job.number != 0 or job.code != WRONG_INPUT or total == 1:
             return
         assert self.config is not None
@@ -177,6 +185,7 @@ class FreshProcessLauncher(Launcher):
 
     def _earlier(self, outputs: Path) -> EarlierRuns:
         if self.earlier is None:
+            # Read once: a sweep asks for every job, and below `outputs` there may be thousands of runs.
             self.earlier = EarlierRuns(outputs)
         return self.earlier
 
@@ -204,6 +213,7 @@ class FreshProcessLauncher(Launcher):
         with open_dict(job):
             job.hydra.job.id = str(number)
             job.hydra.job.num = number
+        # The folder's name is an interpolation of Hydra's part, which is resolved through this singleton.
         HydraConfig.instance().set_config(job)
         return job
 
@@ -227,6 +237,7 @@ def register() -> None:
 def register_old_names() -> None:
     """Register launchers and sweepers with Hydra under their old names too; call this when all are registered."""
     known = Plugins.instance().class_name_to_class
+    # A recorded sweep names its launcher by the class path of its time.
     known.update({old: known[new] for old, new in OLD_NAMES.items() if new in known})
 
 
@@ -242,6 +253,7 @@ def check(config: DictConfig) -> None:
     for group in ("sweeper", "launcher"):
         module = str(config.hydra[group].get("_target_", "")).rpartition(".")[0]
         package = _EXTRAS.get(module)
+        # Looked for, not imported: torch-free commands answer at once.
         if package and importlib.util.find_spec(package) is None:
             chosen = config.hydra.runtime.choices.get(f"hydra/{group}")
             wrong = f"needs the package {package}, which is not installed"

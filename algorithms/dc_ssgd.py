@@ -8,8 +8,10 @@
 Source: Zheng et al., ICML 2017, appendix H. `schedule.lr` is η, the rate of one worker's gradient, so λ=0 is `ssgd` at
 M η, to rounding, and one worker is sequential SGD, to the bit.
 
-The paper asks for an order in which ‖w̃ − w_t‖ grows: smallest gradients first. Here w̃ − w_t = −η s is kept as the sum
-s of the compensated gradients, which spares the rounding of w̃.
+The paper asks for an order in which ‖w̃ − w_t‖ grows, as the Taylor expansion is good near w_t, and does not say how to
+find one. Ascending norms are ours: short steps come first, while w̃ is near. The distance need not grow all the way: a
+step that points back to w_t, as (−1.1, 0) after (1, 0), makes it smaller. Here w̃ − w_t = −η s is kept as the sum s of
+the compensated gradients, which spares the rounding of w̃.
 
 Decided here, where the paper is silent: weight decay is wd · w_t in each of the M small steps, outside the λ g ⊙ g
 term; momentum is heavy-ball on the mean s/M of the compensated gradients, with rate η̂. Where the last step of an epoch

@@ -131,6 +131,13 @@ class ParameterServer(Stateful):
     def push(self, worker: int, message: Message, step: Step) -> None:
         """Update the weights with what `worker` pushed."""
 
+    def lost(self, worker: int) -> None:
+        """Learn that `worker` is gone, and pushes no more: take its share out of what is kept over all workers.
+
+        Called between two messages, after the worker's last push and before its batch and its shards are handed on; in
+        a replay at the same place. In a run that is resumed it begins anew like all others.
+        """
+
     @abstractmethod
     def worker(self, worker: int) -> Worker:
         """Return the worker half for `worker`; callable before `start`, and it must not hold on to the server."""

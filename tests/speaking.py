@@ -106,3 +106,44 @@ class Careless(LocalSGD):
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Any:
         message = super().local(oracle, batch, step)
         return None if message is None else message | {"extra": torch.ones(1)}
+
+
+@dataclass(kw_only=True, eq=False)
+class Summing(ASGD):
+    """Keeps what each worker pushed last, and the sum."""
+
+    def start(self, w: torch.Tensor, workers: int, compiled: bool = False) -> None:
+        super().start(w, workers, compiled)
+        self.shares = torch.zeros(workers, len(w))
+        self.total = torch.zeros(len(w))
+
+    def push(self, worker: int, message: Message, step: Step) -> None:
+        self.total += message["g"] - self.shares[worker]
+        self.shares[worker] = message["g"]
+        super().push(worker, message, step)
+
+    def lost(self, worker: int) -> None:
+        self.total -= self.shares[worker]
+        self.shares[worker] = 0
+
+    def state(self) -> Message:
+        return super().state() | {"shares": self.shares, "total": self.total}
+
+
+@dataclass(kw_only=True, eq=False)
+class Centred(LocalSGD):
+    """Local SGD whose solution is the last average, the same vector on every worker."""
+
+    def start(self, w: torch.Tensor, rank: int, workers: int, compiled: bool = False) -> None:
+        super().start(w, rank, workers, compiled)
+        self.centre = w.clone()
+
+    def apply(self, combined: Message, step: Step) -> None:
+        super().apply(combined, step)
+        self.centre.copy_(self.w)
+
+    def solution(self) -> torch.Tensor:
+        return self.centre
+
+    def state(self) -> Message:
+        return super().state() | {"centre": self.centre}

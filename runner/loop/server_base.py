@@ -166,6 +166,8 @@ class ServerBase(Executor):
     def count_lost(self, worker: int, now: float) -> None:
         """Count a worker that was lost at second `now`."""
         self.workers_lost += 1
+        # Before anything else is handed on: the next pull may be of a sum that this worker had a share in.
+        self.server.lost(worker)
         if self.recorder is not None:
             self.recorder.lost(worker, version=self.control.updates, time=now)
 

@@ -172,7 +172,7 @@ class ProcessCollective(SynchronousProcess):
             "methods": self._states(),
             # Waited for, not taken out: the checkpoint holds what arrived, and the run still applies it when it is due.
             "travelling": [[t.due, t.pending.wait()] for t in self.travelling],
-            "distances": self._distances(weights),
+            "distances": self._distances(),
         }
         return totals
 
@@ -191,10 +191,12 @@ class ProcessCollective(SynchronousProcess):
         """Return the sum of all ranks' vectors; it overwrites this rank's vector if the group can sum it there."""
         return AsyncCollective("mean", self.world).start(vector).wait()[0]
 
-    def _distances(self, mean: Tensor) -> Tensor | None:
+    def _distances(self) -> Tensor | None:
         if self.method.replicated or self.world == 1:
             return None
-        return torch.stack(self._rows(distances(self.method.solution(), mean, self.oracle.replica.layers)))
+        # Of the workers' own weights: a method's solution may be a vector that all of them share.
+        mean = self._sum(self.method.w.clone()).div_(self.world)
+        return torch.stack(self._rows(distances(self.method.w, mean, self.oracle.replica.layers)))
 
     def disagreements(self) -> Tensor:
         """Return the ranks' mean distance from the mean of their weights as gathered last, (layers,)."""

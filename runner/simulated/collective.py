@@ -9,6 +9,7 @@ of the slowest on, for as long as the network model says, and the combination is
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -200,18 +201,15 @@ class SimulatedCollective(Executor):
         return self._distances()[:, 1:].mean(0)
 
     def _distances(self) -> Tensor:
-        mean, layers = self.weights(), self.oracle.replica.layers
-        return torch.stack([distances(method.solution(), mean, layers) for method in self.methods])
+        # Of the workers' own weights: a method's solution may be a vector that all of them share.
+        mean, layers = _mean([method.w for method in self.methods]), self.oracle.replica.layers
+        return torch.stack([distances(method.w, mean, layers) for method in self.methods])
 
     def weights(self) -> Tensor:
         """Return the flat weights of the solution: the workers' mean."""
         if len(self.methods) == 1:
             return self.methods[0].solution()
-        # Again in the order of the ranks: an evaluation has the same bits whenever it is made.
-        mean = self.methods[0].solution().clone()
-        for method in self.methods[1:]:
-            mean.add_(method.solution())
-        return mean.div_(len(self.methods))
+        return _mean([method.solution() for method in self.methods])
 
     def running_statistics(self) -> Tensor:
         """Return the workers' mean running batch-norm statistics (k,)."""
@@ -251,3 +249,11 @@ class SimulatedCollective(Executor):
         )
         self.communication.load_state_dict(state["communication"])
         self.timeline.load_state_dict(state["activity"])
+
+
+def _mean(vectors: Sequence[Tensor]) -> Tensor:
+    """Return the workers' mean, added up in the order of the ranks: the same bits whenever it is asked for."""
+    mean = vectors[0].clone()
+    for vector in vectors[1:]:
+        mean.add_(vector)
+    return mean.div_(len(vectors))

@@ -49,6 +49,15 @@ def test_equal_norms_go_by_worker():
     assert method.solution().tolist() == [6.0, 4.0]
 
 
+@pytest.mark.parametrize(("second", "grows"), [((0.0, 1.1), True), ((-1.1, 0.0), False)])
+def test_distance_grows_unless_steps_turn_back(second: tuple[float, float], grows: bool):
+    """Both norms ascend after (1, 0), whose step ends at a distance of 1."""
+    method = DCSSGD(lambda0=0.04)
+    method.start(torch.zeros(2, dtype=torch.float64), 0, 2)
+    method.apply(combined(np.array([(1.0, 0.0), second])), Step(lr=1.0))
+    assert (float(method.solution().norm()) > 1) == grows
+
+
 def test_momentum_is_on_the_mean_compensated_gradient():
     random = np.random.default_rng(1)
     w, v = random.standard_normal(5), np.zeros(5)

@@ -95,6 +95,18 @@ def test_lost_workers_are_counted_and_recorded(tmp_path: Path):
     assert [(r.kind, r.worker, r.version, r.time) for r in records] == [(LOST, 1, 1, 1.5)]
 
 
+def test_server_half_is_told_of_a_loss(tmp_path: Path):
+    """A sum over workers, as of their momentum, holds no dead worker's share once the next one pulls."""
+    server = built(tmp_path, "algorithm=asgd", "algorithm._target_=tests.speaking.Summing")
+    push(server, 0, 8.0, now=1.0)
+    push(server, 1, 2.0, now=2.0)
+    method: Any = server.server
+    assert float(method.total) == 10.0
+    server.count_lost(0, now=3.0)
+    assert float(method.total) == 2.0
+    assert method.shares.flatten().tolist() == [0.0, 2.0]
+
+
 @pytest.mark.parametrize("recorded", [False, True])
 def test_restored_server_goes_on_alike(recorded: bool, tmp_path: Path):
     """Also without a recorder, where the stopped run had one."""

@@ -62,6 +62,10 @@ LOCAL = ("algorithm.tau=3", "run.diagnostics=[disagreement]")
         ("algorithm=dc_ssgd",),
         pytest.param(("algorithm=local_sgd", *LOCAL), marks=pytest.mark.slow),
         pytest.param(("algorithm=lars",), marks=pytest.mark.slow),
+        pytest.param(
+            ("algorithm=local_sgd", "algorithm._target_=tests.speaking.Centred", *LOCAL[1:], "algorithm.tau=5"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda overrides: overrides[0],
 )

@@ -253,6 +253,18 @@ def test_disagreement_is_the_distance_from_the_mean(tmp_path: Path):
     assert 0 < row["disagreement_mean"] < row["disagreement_max"]
 
 
+def test_disagreement_is_of_workers_own_weights(tmp_path: Path):
+    """Also where what is evaluated is a vector that all workers share."""
+    given = ("algorithm=local_sgd", "algorithm._target_=tests.speaking.Centred", "algorithm.tau=3", "run.batch_size=8")
+    data = ("model=mlp", "dataset.limit_train=64", "dataset.limit_test=10", "cluster.workers=2")
+    trial = Trial(*given, *data, "run.epochs=2", folder=tmp_path).run()
+    methods: Any = trial.executor.methods  # type: ignore[attr-defined]
+    assert torch.equal(methods[0].solution(), methods[1].solution())
+    apart = float((methods[0].w - methods[1].w).norm()) / 2
+    assert apart > 0, "the last steps came after the last average"
+    assert trial.notes.rows[-1]["disagreement_mean"] == pytest.approx(apart, rel=1e-4)
+
+
 def test_disagreement_is_logged_layer_by_layer(tmp_path: Path):
     overrides = ("algorithm=dasgd", "model=mlp", "run.epochs=2", "cluster.workers=3", "run.diagnostics=[disagreement]")
     trial = Trial(*overrides, folder=tmp_path).run()

@@ -1,7 +1,7 @@
 """The command `dcrun`: from a command line to a run and an exit code. Its help is `conf/hydra/help/dcrun.yaml`.
 
 Exit codes: 0 completed or diverged, 1 anything unexpected (also a sweep with a failed job), 2 wrong input, 3 a dead or
-stuck peer, 130 and 143 stopped by Ctrl-C or SIGTERM.
+stuck peer, 128 + n stopped by signal n: 129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 140 SIGUSR2, 143 SIGTERM.
 
 A command line is composed and checked before Hydra acts on it, so that a mistake costs one line and leaves no folder.
 Nothing here imports torch: `runner.train.dispatch`, which runs the training, is imported only when a run really begins.
@@ -14,19 +14,19 @@ import os
 import secrets
 import string
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra.version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import configure_log
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from runner.cli.compose import CONF, VERSION_BASE, composer, find_data, swept_along
-from runner.config import exit_codes, override_errors, schema
+from runner.cli.start import KEY, NewRun, join, only_answers
+from runner.config import exit_codes, override_errors, schema, signals
 from runner.config.errors import InputError
 from runner.config.process_settings import set_process
 from runner.config.schema import without_hydra
@@ -49,16 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Before anything can import torch, which reads these settings when it is loaded.
     set_process()
-    try:
-        command = _command(list(sys.argv[1:] if arguments is None else arguments))
-        return command()
-    except InputError as exc:
-        # Under torchrun each rank finds the same mistake; one line is enough.
-        if _rank() == 0:
-            exit_codes.report(exc)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    with signals.raising():
+        try:
+            command = _command(list(sys.argv[1:] if arguments is None else arguments))
+            return command()
+        except InputError as exc:
+            # Under torchrun each rank finds the same mistake; one line is enough.
+            if _rank() == 0:
+                exit_codes.report(exc)
+            return 2
+        except KeyboardInterrupt as request:
+            return signals.exit_code_of(request)
 
 
 def _command(arguments: list[str]) -> Callable[[], int]:
@@ -108,7 +109,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         folder = resume.run_folder(cfg.run.resume)
         stored = resume.stored_config(folder, cfg, parsed)
         own = folder if _rank() == 0 else None
-        return functools.partial(_join, cfg, stored, own, resume.stored_choices(folder))
+        return functools.partial(join, cfg, stored, own, resume.stored_choices(folder), _who())
     if cfg.run.resume:
         raise InputError.of(
             "run.resume", cfg.run.resume, "does not name a run", "a run folder, or null; true in a sweep"
@@ -117,8 +118,11 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         raise InputError.of("cluster.kind", cfg.cluster.kind, "torchrun started several processes", "cluster=processes")
     # Only rank 0 goes through Hydra, which would make a folder on every rank.
     if _rank() > 0:
-        return functools.partial(_join, cfg, without_hydra(cfg), None, cfg.hydra.runtime.choices)
-    return functools.partial(_hydra, args, NewRun(Path(str(cfg.hydra.run.dir))))
+        return functools.partial(join, cfg, without_hydra(cfg), None, cfg.hydra.runtime.choices, _who())
+    run = NewRun(Path(str(cfg.hydra.run.dir)), _who())
+    # Hydra composes the line once more, and would come to another folder where the name has the time or random letters.
+    args.overrides.append(f"hydra.run.dir={quoted(str(run.folder))}")
+    return functools.partial(_hydra, args, run)
 
 
 def _help(cfg: DictConfig, loader: ConfigLoader) -> str:
@@ -144,39 +148,6 @@ def _show(text: str) -> int:
     return 0
 
 
-class NewRun:
-    """Hydra's task function of a run that begins: Hydra makes the folder, then calls this.
-
-    Args:
-        planned: the folder that Hydra will make.
-
-    Attributes:
-        code: the run's exit code; None until it has one.
-
-    Raises:
-        InputError: the folder cannot be made, or holds a run.
-    """
-
-    def __init__(self, planned: Path) -> None:
-        folders.check_run_folder(planned, "hydra.run.dir")
-        self.existing = folders.nearest_existing(planned)
-        self.code: int | None = None
-
-    def __call__(self, job: DictConfig) -> None:
-        """Run, and turn an exception into the exit code; remove the folder if it holds nothing worth keeping."""
-        own = HydraConfig.get()
-        folder = Path(own.runtime.output_dir)
-        _name_options(job, own.runtime.choices)
-        with exit_codes.guard(folder, who=_who()) as ended:
-            # Inside the guard: an import may fail too, as of a module of the user's with the name of one of ours.
-            dispatch = _import_dispatch()
-            ended.code = dispatch(job, folder)
-        # Kept here, since `_run_hydra` returns nothing.
-        self.code = ended.code
-        if ended.code in (2, 130) or _only_answers(job):
-            folders.discard(folder, self.existing)
-
-
 def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     """Let Hydra run a sweep through `runner.sweeps.subprocess_launcher`; return 1 if any job failed."""
     if _world_size() > 1:
@@ -198,7 +169,7 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     launched.jobs.clear()
     launched.stopped_by, launched.sweep, launched.refused = None, None, False
     code = _hydra(args)
-    if launched.jobs and launched.sweep and not all(_only_answers(job) for job in jobs):
+    if launched.jobs and launched.sweep and not all(only_answers(job) for job in jobs):
         print_table(launched.jobs, launched.sweep)
         if launched.stopped_by is None and not launched.refused:
             logged = wandb_table.write(jobs[0], launched.sweep, [job.folder for job in launched.jobs])
@@ -211,45 +182,6 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     return 1 if code != 0 or any(job.code != 0 for job in launched.jobs) else 0
 
 
-def _only_answers(job: DictConfig) -> bool:
-    """Return whether a run prints or draws something instead of training."""
-    return bool(job.run.estimate or job.run.advise or job.run.plot_schedule)
-
-
-def _join(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapping[str, Any]) -> int:
-    """Run without a new folder: continue a run in its own, or be a rank above 0, which has none.
-
-    Hydra's task runner would make a folder, so its part of the work is done here: logging, and the names of options.
-    """
-    logging_config = OmegaConf.to_container(cfg.hydra.job_logging, resolve=False)
-    assert isinstance(logging_config, dict)
-    if folder is None:
-        del logging_config["handlers"]["file"]
-        logging_config["root"]["handlers"].remove("file")
-    else:
-        logging_config["handlers"]["file"]["filename"] = str(folder / "dcrun.log")
-        folders.check_writable(folder, "run.resume")
-    configure_log(OmegaConf.create(logging_config), cfg.hydra.verbose)
-    _name_options(job, choices)
-    with exit_codes.guard(folder, who=_who()) as ended:
-        dispatch = _import_dispatch()
-        ended.code = dispatch(job, folder)
-    return ended.code
-
-
-def _name_options(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Write the options chosen of each group to the section `names`, for messages and the summary."""
-    with open_dict(cfg):
-        cfg["names"] = {group: choices.get(group) for group in (*schema.GROUPS, "experiment")}
-
-
-def _import_dispatch() -> Callable[[DictConfig, Path | None], int]:
-    """Return the function that runs the training. It is imported late because it imports torch, for some seconds."""
-    from runner.train.dispatch import dispatch
-
-    return dispatch
-
-
 def _who() -> str:
     """Return the name of this process for a line about an unexpected error; empty if it is the only one."""
     return f"rank {_rank()}" if _world_size() > 1 else ""
@@ -260,7 +192,10 @@ def _hydra(args: argparse.Namespace, run: NewRun | None = None) -> int:
 
     Args:
         args: the flags and overrides.
-        run: called when Hydra has made the run folder; None for a sweep, and for what Hydra does by itself.
+        run: called when Hydra has written its files; None for a sweep, and for what Hydra does by itself.
+
+    Raises:
+        InputError: another process begins or writes a run in the same folder.
     """
 
     def nothing(job: DictConfig) -> None:
@@ -268,7 +203,9 @@ def _hydra(args: argparse.Namespace, run: NewRun | None = None) -> int:
 
     hydra.version.setbase(VERSION_BASE)
     try:
-        _run_hydra(args, get_args_parser(), run or nothing, config_path=str(CONF), config_name="config")
+        # Before anything is written into the folder, Hydra's own files too.
+        with nullcontext() if run is None else folders.new_run_folder(run.folder, KEY):
+            _run_hydra(args, get_args_parser(), run or nothing, config_path=str(CONF), config_name="config")
     except SystemExit as exc:
         # Hydra exits so after --hydra-help and, with code 1, after --cfg with a --package that does not exist.
         if run is None or run.code is None:

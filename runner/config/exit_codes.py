@@ -14,14 +14,15 @@ from pathlib import Path
 from hydra.errors import InstantiationException
 
 from data import DamagedImage
-from runner.config import name_clash
+from runner.config import name_clash, signals
 from runner.config.errors import InputError, building, one_line
 
 log = logging.getLogger("dcrun")
 
 WRONG_INPUT = 2
 UNEXPECTED = 1
-INTERRUPTED = 130
+SIGNALLED = 128
+"""Exit codes above it are those of a program that a signal stopped: 128 + its number."""
 
 
 @dataclass
@@ -46,9 +47,9 @@ def guard(folder: Path | None, who: str = "") -> Iterator[Ended]:
     ended = Ended()
     try:
         yield ended
-    # No subclass of Exception, and no mistake: Ctrl-C before training has begun, when no handler of ours is set.
-    except KeyboardInterrupt:
-        ended.code = INTERRUPTED
+    # No subclass of Exception, and no mistake: Ctrl-C, or another signal, while no run is there to save itself.
+    except KeyboardInterrupt as request:
+        ended.code = signals.exit_code_of(request)
     except Exception as error:  # noqa: BLE001 - the last resort: logged, and ends in exit code 1
         ended.code = _told(_unwrapped(error), folder, who)
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,11 +19,13 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
+from runner.config import signals
 from runner.config.exit_codes import log_to, run_guarded
 from runner.config.process_settings import set_process
 from runner.processes.heartbeat import Heartbeats
 from runner.processes.links import is_peers_fault, reason
 from runner.processes.rendezvous import Rendezvous, file_rendezvous
+from runner.run_folder.folders import SharedLock, mark_interrupted
 
 log = logging.getLogger("dcrun")
 
@@ -49,7 +52,8 @@ def child_main(
     folder: Path,
     run_rank: RunRank,
     heartbeats: Heartbeats,
-    pipe: Connection | None,
+    pipe: Connection | None = None,
+    lock: SharedLock | None = None,
 ) -> None:
     """Run a rank and end the process; the target of a spawned process.
 
@@ -62,23 +66,27 @@ def child_main(
         run_rank: what the rank runs, see `RunRank`.
         heartbeats: where to show that this rank lives.
         pipe: from the supervisor, which tells rank 0 of lost workers; None on other ranks.
+        lock: the run folder's, which rank 0 holds with the launcher by having been given it; None on other ranks.
     """
+    if rank:
+        # A closed terminal and some schedulers signal every process; rank 0 alone acts on it and tells the others.
+        signals.ignore()
     set_process()
     cfg = OmegaConf.create(plain)
     _die_with_parent()
     heartbeats.beat(rank)
+    # One writer: metrics, trace and checkpoints come from rank 0 alone.
+    owned = folder if rank == 0 else None
     # The thread is a daemon: it beats until the very end, and never keeps the process from ending.
-    threading.Thread(target=_keep_beating, args=(rank, heartbeats), daemon=True, name="heartbeat").start()
+    threading.Thread(target=_keep_beating, args=(rank, heartbeats, owned), daemon=True, name="heartbeat").start()
     # Hydra set up logging in the process that spawned this one; here it has not run.
     log_to(folder)
 
     def run() -> int:
         rendezvous = file_rendezvous(path, rank, world, cfg.cluster.timeout)
-        # One writer: metrics, trace and checkpoints come from rank 0 alone.
-        own_folder = folder if rank == 0 else None
         find_lost, report_step = partial(_find_lost, heartbeats, pipe), partial(heartbeats.mark_step, rank)
         try:
-            return run_rank(cfg, own_folder, rendezvous, find_lost, report_step)
+            return run_rank(cfg, owned, rendezvous, find_lost, report_step)
         except RuntimeError as error:
             if rank == 0 or not is_peers_fault(error):
                 raise
@@ -86,10 +94,13 @@ def child_main(
             log.info("rank %d: %s", rank, reason(error))
             return DEAD_PEER
 
-    code = run_guarded(run, folder, f"rank {rank}")
-    # This must come before the process is gone, or the supervisor would report a finished rank as a dead one.
-    heartbeats.mark_finished(rank)
-    _exit_at_once(code)
+    with nullcontext() if rank else signals.raising():
+        code = run_guarded(run, folder, f"rank {rank}")
+        # The run has its exit code: a second signal, on its way to the first one's, must not change it.
+        signals.ignore()
+        # This must come before the process is gone, or the supervisor would report a finished rank as a dead one.
+        heartbeats.mark_finished(rank)
+        _exit_at_once(code)
 
 
 def _find_lost(heartbeats: Heartbeats, pipe: Connection | None) -> list[tuple[int, str]]:
@@ -117,13 +128,21 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _keep_beating(rank: int, heartbeats: Heartbeats) -> None:
-    """Give heartbeats, and end this process when the one that spawned it, and so the supervisor, is gone."""
+def _keep_beating(rank: int, heartbeats: Heartbeats, folder: Path | None) -> None:
+    """Give heartbeats, and end this process when the one that spawned it, and so the supervisor, is gone.
+
+    Args:
+        rank: its number.
+        heartbeats: where to give them.
+        folder: the run folder, on rank 0: its summary then says why the run ended.
+    """
     launcher = multiprocessing.parent_process()
     while not heartbeats.finished(rank):
         # A rank's parent is the fork server, which lives as long as any rank does: neither `getppid` nor the kernel
         # (`_die_with_parent`) tells of a launcher that was killed. Its end of a pipe closes with it, and that is seen.
         if launcher is not None and not launcher.is_alive():
+            if folder is not None:
+                mark_interrupted(folder, "the process that started the ranks is gone")
             os._exit(DEAD_PEER)
         heartbeats.beat(rank)
         time.sleep(heartbeats.interval)

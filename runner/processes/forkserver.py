@@ -1,10 +1,19 @@
-"""The small server process from which ranks are forked: it has imported what they need, torch above all, once."""
+"""The small server process from which ranks are forked: it has imported what they need, torch above all, once.
+
+The server imports this module too, first of all, to leave signals to the ranks: they end with it.
+"""
 
 import multiprocessing
 import os
+import signal
 import sys
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
+
+from runner.config.signals import STOPPING
+
+_SHIELDED = "DCRUN_FORK_SERVER"
+"""Environment variable by which the server knows that it is the one."""
 
 
 def forkserver_context(module: str) -> ForkServerContext:
@@ -15,10 +24,10 @@ def forkserver_context(module: str) -> ForkServerContext:
     process looks. (Each forked process then gets this one's `sys.path` anyway; what the server imported stays.)
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])
+    context.set_forkserver_preload([__name__, module])
     # For the fork server alone, which reads them when it starts: what else this process starts keeps the user's.
-    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
-    os.environ |= {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH", _SHIELDED)}
+    os.environ |= {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1", _SHIELDED: "1"}
     try:
         forkserver.ensure_running()
     finally:
@@ -28,3 +37,21 @@ def forkserver_context(module: str) -> ForkServerContext:
             else:
                 os.environ[name] = value
     return context
+
+
+def _leave_signals_to_ranks() -> None:
+    """Ignore what a scheduler or a closed terminal sends to every process; forked processes get it as before."""
+    # Multiprocessing's own server ignores SIGINT, and gives a forked process what was set here: a Ctrl-C that comes
+    # before the rank has begun then ends it, without the traceback of a KeyboardInterrupt.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPPING}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    os.register_at_fork(after_in_child=restore)
+
+
+if os.environ.pop(_SHIELDED, None):
+    _leave_signals_to_ranks()

@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from runner.config import signals
 from runner.processes.child import RunRank
 from runner.processes.supervision import ProcessSupervisor
-from runner.run_folder.contents import SUMMARY, has_checkpoints, read_summary
-from runner.run_folder.jsonl import write_document
-from runner.run_folder.summary_keys import INTERRUPTED, RUNNING, STATUS
+from runner.run_folder.contents import has_checkpoints
+from runner.run_folder.folders import mark_interrupted
 
 log = logging.getLogger("dcrun")
 
@@ -33,36 +34,42 @@ def spawn(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: 
         run_rank: what each rank runs, see `RunRank`.
     """
     supervisor = ProcessSupervisor(cfg, folder, server=server, world=world, run_rank=run_rank)
+    asked: list[signal.Signals] = []
 
     def forward(number: int, frame: object) -> None:
-        # A terminal sends Ctrl-C to all processes, and rank 0 alone acts on it. SIGTERM reaches only this process, so
-        # it is passed on.
-        if number == signal.SIGTERM and supervisor.processes[0].pid is not None:
-            os.kill(supervisor.processes[0].pid, number)
+        asked.append(signal.Signals(number))
+        # A terminal sends Ctrl-C to all processes, and rank 0 alone acts on it. Other signals may have reached only
+        # this process, so they are passed on; rank 0 takes repetitions for one.
+        if number != signal.SIGINT:
+            _pass_on(supervisor, number)
 
     # Before the ranks start, and until the last one is gone: a signal must not end this process and leave them behind.
-    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        supervisor.start()
-        code, fault = supervisor.watch()
-        if fault is not None:
-            log.error("%s; the run stopped, %s", fault, resume_hint(folder))
-            _mark_interrupted(folder, fault)
+    with signals.handling(dict.fromkeys([signal.SIGINT, *signals.heeded()], forward)):
+        try:
+            supervisor.start()
+            # What came before there was a rank 0 has reached nobody, not even a terminal's Ctrl-C.
+            for number in asked[:1]:
+                _pass_on(supervisor, number)
+            code, fault = supervisor.watch()
+        finally:
+            supervisor.end()
+    if fault is None:
         return code
-    finally:
-        supervisor.end()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    if asked and any(process.exitcode == -asked[0] for process in supervisor.processes):
+        # A rank that had not come far enough to catch the signal; the run is stopped as was asked, and nobody's fault.
+        return 128 + asked[0]
+    log.error("%s; the run stopped, %s", fault, resume_hint(folder))
+    mark_interrupted(folder, fault, better=True)
+    return code
+
+
+def _pass_on(supervisor: ProcessSupervisor, number: int) -> None:
+    """Send rank 0 a signal, if it is there."""
+    if (pid := supervisor.processes[0].pid) is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def resume_hint(folder: Path) -> str:
     """Return what the user of a stopped run can do."""
     return f"continue it with run.resume={folder}" if has_checkpoints(folder) else "before its first checkpoint"
-
-
-def _mark_interrupted(folder: Path, fault: str) -> None:
-    """Write into the summary why the run ended, if rank 0 could not do so itself."""
-    summary = read_summary(folder)
-    # Any other status is rank 0's own word on how the run ended, and stands.
-    if summary.get(STATUS) in (RUNNING, INTERRUPTED):
-        write_document(folder / SUMMARY, {**summary, STATUS: INTERRUPTED, "error": fault})

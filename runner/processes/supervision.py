@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.processes.child import DEAD_PEER, RunRank, child_main
 from runner.processes.forkserver import forkserver_context
 from runner.processes.heartbeat import Heartbeats
+from runner.run_folder.folders import SharedLock
 
 log = logging.getLogger("dcrun")
 
@@ -32,6 +33,9 @@ SILENT_FRACTION = 0.8
 """Fraction of `cluster.timeout` for which a rank may give no heartbeat; the rest is for ending the others."""
 EXIT_SECONDS = 5.0
 """Seconds that ranks get to end by themselves, at most."""
+
+FORK_SERVER_LOST = 255
+"""What multiprocessing calls the exit code of a process whose fork server is gone, with all its processes."""
 
 
 class ProcessSupervisor:
@@ -58,10 +62,11 @@ class ProcessSupervisor:
         theirs, self.pipe = context.Pipe(duplex=False)
         plain = OmegaConf.to_container(cfg, resolve=True)
         path = str(self.rendezvous_folder / "store")
+        shared = (theirs, SharedLock(folder))
         self.processes = [
             context.Process(
                 target=child_main,
-                args=(rank, world, path, plain, folder, run_rank, self.heartbeats, theirs if rank == 0 else None),
+                args=(rank, world, path, plain, folder, run_rank, self.heartbeats, *(shared if rank == 0 else ())),
                 name=self.name(rank),
             )
             for rank in range(world)
@@ -99,7 +104,7 @@ class ProcessSupervisor:
             # Look at rank 0 first: once it has ended, it has said how the run ended, and the others end because of it.
             code = self.processes[0].exitcode
             if code is not None:
-                return (DEAD_PEER, self._fault(0)) if code < 0 else (code, None)
+                return (DEAD_PEER, self._fault(0)) if code < 0 or code == FORK_SERVER_LOST else (code, None)
             for rank in range(1, len(self.processes)):
                 fault = None if rank in self.dropped else self._fault(rank)
                 if fault is None:
@@ -127,12 +132,14 @@ class ProcessSupervisor:
         process, code = self.processes[rank], self.processes[rank].exitcode
         if code is not None:
             # If rank 0 ended by itself, its exit code is the run's, even if it ended after `watch` looked at it.
-            if rank == 0 and code >= 0:
+            if rank == 0 and code >= 0 and code != FORK_SERVER_LOST:
                 return None
             # Without a server all ranks end together, some a little before rank 0. That is no fault.
             if (code == 0 and (not self.server or self.heartbeats.finished(rank))) or code == DEAD_PEER:
                 return None
             what = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"died with exit code {code}"
+            if code == FORK_SERVER_LOST:
+                what = "ended with the fork server, which was killed"
         elif (silence := self.heartbeats.silence(rank)) > self.max_silence:
             what = f"is stuck: no heartbeat for {silence:.1f} s"
         else:

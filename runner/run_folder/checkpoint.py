@@ -21,6 +21,7 @@ import hashlib
 import logging
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,24 +124,39 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path | No
     return path
 
 
-def newest_intact(folder: Path) -> tuple[dict[str, Any], Path] | None:
+def newest_intact(
+    folder: Path, wanted: Callable[[dict[str, Any]], bool] = lambda state: True
+) -> tuple[dict[str, Any], Path] | None:
     """Load the newest intact checkpoint of a run folder; name damaged ones in the log.
 
+    Args:
+        folder: the run folder.
+        wanted: returns whether a state is what is looked for.
+
     Returns:
-        The state, with tensors in CPU memory, and its file. None if there is no intact checkpoint.
+        The state, with tensors in CPU memory, and its file. None if there is no such checkpoint.
     """
     # One after the other, from the newest: usually only one is read, and each may be gigabytes.
     for _, path in checkpoint_files(folder):
         try:
-            return _read(path), path
+            state = _read(path)
+            if wanted(state):
+                return state, path
         except Exception as error:  # noqa: BLE001 (a damaged file can cause any exception of its reader)
             log.warning("checkpoint %s is damaged (%s); trying the one before", path, str(error).splitlines()[0])
     return None
 
 
-def clear(folder: Path) -> None:
-    """Remove the checkpoints of an earlier run in the same folder, so that a new run is never resumed from them."""
+def clear(folder: Path, above: Path | None = None) -> None:
+    """Remove the checkpoints of an earlier run in the same folder, so that a new run is never resumed from them.
+
+    Args:
+        folder: the run folder.
+        above: only those that are newer than this one.
+    """
     for _, path in checkpoint_files(folder):
+        if path == above:
+            return
         # Not `_remove`, which only warns: a checkpoint of another run that stays might be resumed.
         path.unlink()
 

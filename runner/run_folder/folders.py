@@ -1,4 +1,9 @@
-"""Guards the folder of a run: a finished run is never overwritten, and a mistake leaves no folder behind."""
+"""Guards the folder of a run: one process writes it, a finished run is never overwritten, a mistake leaves no folder.
+
+The lock of a folder belongs to an open descriptor and not to a file: the system drops it when the process ends, however
+it ends, so a killed run leaves no stale lock behind. It is taken before anything is written, by the process that the
+user started; of a run on processes rank 0, which writes, holds the same lock (`SharedLock`).
+"""
 
 import fcntl
 import itertools
@@ -6,15 +11,24 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import reduction
 from pathlib import Path
+from typing import Any
 
 from runner.config.errors import InputError
 from runner.run_folder.contents import SUMMARY, read_summary
-from runner.run_folder.summary_keys import STATUS
+from runner.run_folder.jsonl import write_document
+from runner.run_folder.summary_keys import INTERRUPTED, RUNNING, STATUS
 
 log = logging.getLogger("dcrun")
+
+_PROBE_SECONDS = 0.3
+"""How long to wait for a lock: who asks whether a folder is locked holds the lock for a moment (`is_locked`)."""
+_held: dict[Path, int] = {}
+"""The folders that this process has locked, with the descriptor that holds each lock."""
 
 
 def check_run_folder(folder: Path, key: str) -> None:
@@ -68,23 +82,83 @@ def free_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing the same run.
+def new_run_folder(folder: Path, key: str) -> Iterator[None]:
+    """Make the folder of a run that begins, and lock it; nothing is written into it before.
 
-    The lock belongs to the open descriptor and not to a file: the system drops it when the process ends, however it
-    ends, so a killed run leaves no stale lock behind.
+    Args:
+        folder: where the run will be written.
+        key: the key that names it on the command line.
+
+    Raises:
+        InputError: it cannot be made or written, holds a run, or another process begins or writes one there now.
+    """
+    while True:
+        check_run_folder(folder, key)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # removed again by a run that ended before it began
+        _lock_or_refuse(descriptor, key, folder, "another folder")
+        # The lock may be that of a folder which its run has removed since we opened it; another one has its name now.
+        if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
+            break
+        os.close(descriptor)
+    with _holding(folder, descriptor):
+        # Once more: another run may have come to its end between the first look and the lock.
+        check_run_folder(folder, key)
+        yield
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing the same run; does nothing if this process holds the lock already.
 
     Raises:
         InputError: another process writes the run now.
     """
+    if folder.resolve() in _held:
+        yield
+        return
     # Not inherited by programs that this process starts: one that outlives the run would hold the lock on.
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    _lock_or_refuse(descriptor, "run.resume", folder, "a run that stopped")
+    with _holding(folder, descriptor):
+        yield
+
+
+class SharedLock:
+    """A lock that this process holds, as an argument for a process that it spawns, which then holds it as well.
+
+    The lock is free when both have ended: rank 0 of a killed launcher still writes for a moment.
+
+    Args:
+        folder: the run folder; if this process has not locked it, neither does the spawned one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Give the spawned process a duplicate of the descriptor; called while the process is started."""
+        descriptor = _held.get(self.folder.resolve())
+        return _adopted, (self.folder, None if descriptor is None else reduction.DupFd(descriptor))
+
+
+def _adopted(folder: Path, duplicate: Any) -> SharedLock:
+    if duplicate is not None:
+        _held[folder.resolve()] = duplicate.detach()
+    return SharedLock(folder)
+
+
+@contextmanager
+def _holding(folder: Path, descriptor: int) -> Iterator[None]:
+    place = folder.resolve()
+    _held[place] = descriptor
     try:
-        # Not waited for: whoever resumes a running run has made a mistake, and should hear of it at once.
-        if not _lock(descriptor):
-            raise InputError.of("run.resume", folder, "is being written by a process that runs", "a run that stopped")
         yield
     finally:
+        del _held[place]
         # Closing gives the lock back.
         os.close(descriptor)
 
@@ -96,19 +170,47 @@ def is_locked(folder: Path) -> bool:
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return not _lock(descriptor)
+        # Shared: two processes that ask at the same time do not take each other for a run.
+        return not _lock(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def _lock_or_refuse(descriptor: int, key: str, folder: Path, allowed: str) -> None:
+    # Not waited for any longer: whoever resumes a running run has made a mistake, and should hear of it at once.
+    deadline = time.monotonic() + _PROBE_SECONDS
+    while not _lock(descriptor, fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            os.close(descriptor)
+            raise InputError.of(key, folder, "is being written by a process that runs", allowed)
+        time.sleep(_PROBE_SECONDS / 10)
+
+
+def _lock(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as exc:  # the file system has no locks: the run goes on without one
         log.info("the run folder cannot be locked: %s", exc)
     return True
+
+
+def mark_interrupted(folder: Path, why: str, *, better: bool = False) -> None:
+    """Write into the summary that a run has ended, and why, if the process that wrote it could not do so itself.
+
+    Args:
+        folder: the run folder.
+        why: what ended it.
+        better: whether this is known better than by the run, where that has noted an interruption itself.
+    """
+    try:
+        summary = read_summary(folder)
+        # Any other status is the run's own word on how it ended, and stands.
+        if summary.get(STATUS) in ((RUNNING, INTERRUPTED) if better else (RUNNING,)):
+            write_document(folder / SUMMARY, {**summary, STATUS: INTERRUPTED, "error": why})
+    except (OSError, ValueError) as exc:
+        log.info("%s cannot say how the run ended: %s", folder / SUMMARY, exc)
 
 
 def nearest_existing(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.config.errors import InputError
 from runner.config.old_names import rename_targets
-from runner.config.schema import DATA_PLACE, Config
+from runner.config.schema import DATA_PLACE, END_WITH_RUN, Config
 from runner.run_folder import folders
 from runner.run_folder.contents import CONFIG, has_checkpoints, read_summary
 from runner.run_folder.summary_keys import ENDED, INTERRUPTED, RUNNING, STATUS
@@ -51,6 +51,8 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
         typed: the configuration that the present command line composes to; it gives the values of the allowed keys.
         overrides: the present command line.
 
+    `run.epochs` may accompany it too, to make the run longer; a sweep takes such a run for another one.
+
     Raises:
         InputError: for an override that would change the run, or a stored configuration of another version.
     """
@@ -63,10 +65,12 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
     assert isinstance(cfg, DictConfig)
     for override in overrides:
         key = override.key_or_group
+        if key == "run.epochs":
+            _check_longer(cfg, typed.run.epochs)
         # Refused, not ignored: who types another rate would believe that the run goes on with it.
-        if not may_accompany(key):
+        elif not may_accompany(key):
             wrong = "cannot change when a run is continued (run.resume)"
-            allowed = "run.resume, run.threads, logger, logger.<key>"
+            allowed = "run.resume, run.threads, run.epochs, logger, logger.<key>"
             raise InputError(f"{override.input_line}: {wrong}; allowed: {allowed}")
         if key != "run.resume":
             # Replaced, not merged: of another logger than the stored one no key stays.
@@ -74,6 +78,24 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
     # The file says what this key was at the start of the run; from here on it says that the run goes on.
     cfg.run.resume = str(folder)
     return cfg
+
+
+def _check_longer(cfg: DictConfig, epochs: float) -> None:
+    """Refuse a number of epochs with which the run so far would have been another one.
+
+    Args:
+        cfg: the stored configuration.
+        epochs: the new number.
+
+    Raises:
+        InputError: naming the reason.
+    """
+    before, kind = cfg.run.epochs, cfg.schedule.kind
+    if epochs < before:
+        raise InputError.of("run.epochs", epochs, f"the run has {before:g} and cannot be cut", f"{before:g} or more")
+    if epochs > before and kind in END_WITH_RUN:
+        what = f"schedule.kind={kind} spans the whole run: with more epochs, those made so far had had other rates"
+        raise InputError.of("run.epochs", epochs, what, f"a new run with run.epochs={epochs:g}")
 
 
 def stored_choices(folder: Path) -> dict[str, str]:

@@ -31,6 +31,7 @@ from omegaconf import DictConfig
 from algorithms.base import ParameterServer, Stateful, message_bytes
 from runner.config.errors import InputError, shown
 from runner.run_folder import machine
+from runner.run_folder.jsonl import to_line
 
 log = logging.getLogger("dcrun")
 
@@ -122,6 +123,11 @@ def trace_facts(
         "threads": torch.get_num_threads(),
         "device": device.type,
     }
+
+
+def with_epochs(first_line: bytes, epochs: float) -> bytes:
+    """Return a trace's first line, without its newline, for a run that was made longer."""
+    return to_line({**json.loads(first_line), "epochs": float(epochs)}).rstrip("\n").encode()
 
 
 def barriers(method: Stateful) -> list[int] | None:

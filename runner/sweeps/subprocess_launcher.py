@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import ClassVar
@@ -28,6 +28,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from runner.config import signals
 from runner.config.errors import InputError
 from runner.config.exit_codes import WRONG_INPUT
 from runner.config.installation import PROGRAM
@@ -134,7 +135,13 @@ class FreshProcessLauncher(Launcher):
         """Pass a signal on to the running jobs."""
         # A copy: a signal handler runs between any two lines, and the threads add and remove meanwhile.
         for process in list(self.processes):
-            process.send_signal(number)
+            # Ctrl-C goes to all processes of a job, as from a terminal: who spawns ranks counts on their getting it
+            # themselves, and passes other signals on. An ended job has no group any more.
+            with suppress(ProcessLookupError):
+                if number == signal.SIGINT:
+                    os.killpg(process.pid, number)
+                else:
+                    process.send_signal(number)
 
     def _run(self, plan: "PlannedJob | Job", total: int) -> Job | None:
         """Run a job to its end; return None if the sweep was stopped before."""
@@ -194,17 +201,15 @@ class FreshProcessLauncher(Launcher):
         """Forward a request to stop to the running jobs, which save their state; the sweep ends when they have."""
 
         def forward(number: int, frame: FrameType | None) -> None:
-            FreshProcessLauncher.stopped_by = number
-            # A run catches SIGTERM and SIGINT only.
-            self._stop(signal.SIGTERM if number == signal.SIGHUP else number)
+            # The first signal is the exit code; the jobs get all of them, and take a warning and the SIGTERM after it
+            # for one request.
+            if FreshProcessLauncher.stopped_by is None:
+                FreshProcessLauncher.stopped_by = number
+                signals.note(number)
+            self._stop(number)
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, forward) for number in numbers}
-        try:
+        with signals.handling(dict.fromkeys([signal.SIGINT, *signals.heeded()], forward)):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _job_config(self, number: int, overrides: Sequence[str]) -> DictConfig:
         assert self.config is not None

@@ -3,8 +3,8 @@
 The way of a run from its command line to the training loop, four calls of ours:
 
     cli.main.main                composes and checks the line
-      cli.main._hydra              Hydra makes the run folder and calls back
-        cli.main.NewRun              catches what goes wrong, as an exit code
+      cli.main._hydra              locks the run folder; Hydra writes its files and calls back
+        cli.start.NewRun             catches what goes wrong, as an exit code
           train.dispatch.dispatch      here
             train.train.train            opens the run folder, restores a checkpoint
               Executor.run                 the training loop
@@ -23,8 +23,8 @@ from rich.console import Console
 from runner.config.old_names import rename_targets
 from runner.run_folder.console import show_result
 from runner.run_folder.contents import read_metrics, read_summary
-from runner.run_folder.summary_keys import ENDED, STATUS
-from runner.train import executors, ranks, replay
+from runner.run_folder.summary_keys import COMPLETED, ENDED, STATUS
+from runner.train import executors, extend, ranks, replay
 from runner.train.build import build_run
 from runner.train.preview import preview
 from runner.train.train import train
@@ -38,7 +38,7 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
         folder: the run folder; None on a process that torchrun started and that is not rank 0.
 
     Returns:
-        The exit code: 0 completed or diverged, 3 a dead or stuck peer, 130 or 143 stopped by a signal.
+        The exit code: 0 completed or diverged, 3 a dead or stuck peer, 128 + n stopped by signal n.
 
     Raises:
         InputError: wrong input.
@@ -48,9 +48,12 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
     # Before anything is looked up in a run folder or spawned: these train nothing.
     if cfg.run.plot_schedule or cfg.run.advise or cfg.run.estimate:
         return preview(cfg)
-    # Before anything is built: of a run that has ended only the result is shown again.
-    if folder is not None and cfg.run.resume and _completed(cfg, folder):
-        return 0
+    # Before anything is built: of a run that has ended only the result is shown again, unless it is made longer.
+    if folder is not None and cfg.run.resume:
+        if extend.is_longer(cfg, folder):
+            extend.extend(cfg, folder)
+        elif _completed(cfg, folder):
+            return 0
     if cfg.cluster.kind == "processes":
         return ranks.run_on_processes(cfg, folder)
     # Only ranks of a run on processes go without a folder.
@@ -62,10 +65,12 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
 
 
 def _completed(cfg: DictConfig, folder: Path) -> bool:
-    """Show the result of a run that has already come to its end."""
+    """Show the result of a run that has already come to its end, and say that it stays what it is."""
     summary = read_summary(folder)
-    if summary.get(STATUS) not in ENDED:
+    if (status := summary.get(STATUS)) not in ENDED:
         return False
     curve = [row.get("test_error") for row in read_metrics(folder)]
     show_result(Console(), summary, folder, lr=cfg.schedule.lr, curve=curve)
+    longer = f"; run.epochs=<more than {cfg.run.epochs:g}> makes it longer" if status == COMPLETED else ""
+    print(f"nothing was done: this run had come to its end ({status}){longer}")
     return True

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
+from runner.config import signals
 from runner.config.errors import InputError
 from runner.loop.executor import Executor
 from runner.loop.stop import Stop
@@ -107,12 +108,9 @@ def run_rank(
     # From the configuration: the components, which know the method, are built only below.
     topology = topology_of(cfg)
     if rendezvous.rank:
-        # Ctrl-C reaches every process of a terminal; rank 0 decides what to do about it and tells the others.
+        # Ctrl-C reaches every process of a terminal; rank 0 decides what to do about it and tells the others. The
+        # signals of a scheduler a collective's rank heeds later (`_follow`), to have all ranks stop.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if rendezvous.local:
-            # Spawned: `processes.spawn` passes SIGTERM on to rank 0 alone. Under torchrun a collective's rank keeps it,
-            # to have all ranks stop.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Rank 0 decodes the data into the cache that the others open, and is the one to say what is wrong.
     with rank_zero_first(rendezvous):
         # A server only evaluates, so it may share the first worker's GPU.
@@ -126,7 +124,7 @@ def run_rank(
             return _run_in_group(components, topology, rank, make)
         if rendezvous.rank:
             # torchrun sends SIGTERM to all: the server saves, and that it is gone then ends its workers.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signals.ignore()
             return _serve(components, topology.serve, rank)
         assert folder is not None
         return train(components, folder, make, virtual=False, report_step=report_step)

@@ -50,35 +50,32 @@ def train(
     Returns:
         The exit code.
     """
-    # Read before the lock and the writer: a damaged or missing checkpoint is refused while the folder is as it was.
-    saved = _newest_checkpoint(folder) if components.cfg.run.resume else None
-    if saved is None:
-        # Of a run that is made anew in its folder: a later resume must not find what the old one had saved.
-        checkpoint.clear(folder)
     # The lock is outermost, and so is released last: nobody resumes the run while its summary is being written.
-    with folders.run_lock(folder), StopSignals() as stop, _writer(components, folder, virtual) as writer:
-        control = _control(components, folder, writer, stop, saved, report_step)
-        # Built before it is restored: on processes the ranks connect while it is built, and the checkpoint is then sent
-        # through these connections.
-        executor = make_executor(control)
-        # Ranks join in this whether there is a checkpoint or not: it tells them so.
-        share_checkpoint(saved)
-        if saved is not None:
-            restore(saved, control, executor)
-        # Last, so that the display begins at the numbers that were restored.
-        writer.start(_facts(components), None if saved is None else saved["tracker"])
-        # The first flush cuts `timeline.jsonl` back to the lines that the checkpoint knew.
-        executor.timeline.flush(folder)
-        status, code, error = COMPLETED, 0, {}
-        try:
-            executor.run()
-        except Stop as reason:
-            # Stop comes out of the middle of a step, with the clock of training running.
-            control.pause()
-            status, code, error = reason.status, reason.code, _said(reason, folder, watched)
-        # After a stop too: the result of an interrupted run is what it had reached.
-        writer.finish(status, **_results(components, control, executor, folder), **error)
-    # If another rank was asked to stop, it was by SIGTERM: ranks other than 0 catch no other signal.
+    with folders.run_lock(folder), StopSignals() as stop:
+        saved = _checkpoint(components, folder)
+        with _writer(components, folder, virtual) as writer:
+            control = _control(components, folder, writer, stop, saved, report_step)
+            # Built before it is restored: on processes the ranks connect while it is built, and the checkpoint is then
+            # sent through these connections.
+            executor = make_executor(control)
+            # Ranks join in this whether there is a checkpoint or not: it tells them so.
+            share_checkpoint(saved)
+            if saved is not None:
+                restore(saved, control, executor)
+            # Last, so that the display begins at the numbers that were restored.
+            writer.start(_facts(components), None if saved is None else saved["tracker"])
+            # The first flush cuts `timeline.jsonl` back to the lines that the checkpoint knew.
+            executor.timeline.flush(folder)
+            status, code, error = COMPLETED, 0, {}
+            try:
+                executor.run()
+            except Stop as reason:
+                # Stop comes out of the middle of a step, with the clock of training running.
+                control.pause()
+                status, code, error = reason.status, reason.code, _said(reason, folder, watched)
+            # After a stop too: the result of an interrupted run is what it had reached.
+            writer.finish(status, **_results(components, control, executor, folder), **error)
+    # Another rank may have been asked to stop in place of this one; by which signal is not known here.
     return code or (stop.exit_code or 128 + signal.SIGTERM if status == INTERRUPTED else 0)
 
 
@@ -135,7 +132,15 @@ def _said(reason: Stop, folder: Path, watched: bool) -> dict[str, str]:
     return {"error": reason.message}
 
 
-def _newest_checkpoint(folder: Path) -> dict[str, Any]:
+def _checkpoint(components: RunComponents, folder: Path) -> dict[str, Any] | None:
+    """Return the checkpoint that the run goes on from, None for a new run.
+
+    Asked for before the writer begins: a damaged or missing checkpoint is refused while the folder is as it was.
+    """
+    if not components.cfg.run.resume:
+        # Of a run that is made anew in its folder: a later resume must not find what the old one had saved.
+        checkpoint.clear(folder)
+        return None
     found = checkpoint.newest_intact(folder)
     if found is None:
         raise InputError.of("run.resume", str(folder), "holds no intact checkpoint", "the folder of a stopped run")

@@ -1,54 +1,17 @@
 import json
-import logging
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from runner.cli import main
 from runner.cli.compose import CONF, composer
-from runner.config.errors import InputError
-
-Execute = Callable[[DictConfig, Path | None], int]
-
-
-class Executed(list[tuple[DictConfig, Path | None]]):
-    """The runs that `dcrun` would have started; `behave` may be replaced by what a run is to do."""
-
-    behave: Execute = staticmethod(lambda cfg, folder: 0)
-
-    def dispatch(self, cfg: DictConfig, folder: Path | None) -> int:
-        self.append((cfg, folder))
-        if folder is not None:
-            (folder / "summary.json").write_text(json.dumps({"status": "running"}))
-        return self.behave(cfg, folder)
-
-
-@pytest.fixture
-def executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Executed]:
-    """Runs nothing, in an empty folder, and records what would have been run."""
-    record = Executed()
-    module = ModuleType("runner.train.dispatch")
-    module.dispatch = record.dispatch  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "runner.train.dispatch", module)
-    monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "HYDRA_FULL_ERROR"):
-        monkeypatch.delenv(name, raising=False)
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield record
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
+from tests.runner.cli.conftest import Executed
 
 WRONG = [
     (["run.epoch=3"], "run.epoch=3: unknown key; nearest: run.epochs"),
@@ -203,26 +166,6 @@ def test_runs_of_one_second_have_two_folders(executed: Executed):
     assert executed[0][1] != executed[1][1]
 
 
-def test_mistake_found_while_building_leaves_no_folder(
-    executed: Executed, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    def refuse(cfg: object, folder: Path | None) -> int:
-        assert folder is not None
-        (folder / "summary.json").unlink()
-        raise InputError("dataset.root=x: does not exist;\nallowed: a folder")
-
-    executed.behave = refuse
-    assert main.main([]) == 2
-    assert capfd.readouterr().err == "dcrun: dataset.root=x: does not exist; allowed: a folder\n"
-    assert list(tmp_path.iterdir()) == []
-    kept = tmp_path / "mine"
-    kept.mkdir()
-    (kept / "a").touch()
-    for way in ("mine", "./mine", "mine/../mine", str(kept)):
-        assert main.main([f"hydra.run.dir={way}"]) == 2
-        assert (kept / "a").exists()
-
-
 def test_value_error_of_a_target_is_wrong_input(executed: Executed, capfd: pytest.CaptureFixture[str]):
     def refuse(cfg: object, folder: Path | None) -> int:
         raise InstantiationException("Error in call to target") from ValueError("algorithm.m=2: too large")
@@ -244,28 +187,6 @@ def test_unexpected_error_logs_its_traceback(executed: Executed, capfd: pytest.C
     assert "Traceback (most recent call last)" in Path("outputs/a/dcrun.log").read_text()
 
 
-def test_early_interrupt_leaves_nothing(executed: Executed, tmp_path: Path):
-    def interrupt(cfg: object, folder: Path | None) -> int:
-        assert folder is not None
-        (folder / "summary.json").unlink()
-        raise KeyboardInterrupt
-
-    executed.behave = interrupt
-    assert main.main([]) == 130
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_finished_run_is_not_overwritten(executed: Executed, capfd: pytest.CaptureFixture[str]):
-    assert main.main(["hydra.run.dir=outputs/a"]) == 0
-    before = Path("outputs/a/.hydra/overrides.yaml").stat().st_mtime_ns
-    assert main.main(["hydra.run.dir=outputs/a", "seed=1"]) == 2
-    assert len(executed) == 1
-    err = capfd.readouterr().err
-    assert "run.resume=outputs/a" in err
-    assert err.count("\n") == 1
-    assert Path("outputs/a/.hydra/overrides.yaml").stat().st_mtime_ns == before
-
-
 def test_resume_uses_the_stored_configuration(executed: Executed):
     main.main(["algorithm=asgd", "seed=3", "run.epochs=4", "hydra.run.dir=outputs/a"])
     stored = {path: path.read_bytes() for path in Path("outputs/a/.hydra").iterdir()}
@@ -278,7 +199,7 @@ def test_resume_uses_the_stored_configuration(executed: Executed):
     assert [path.name for path in Path("outputs").iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize("override", ["seed=1", "algorithm=asgd", "hydra.run.dir=outputs/b", "run.epochs=9"])
+@pytest.mark.parametrize("override", ["seed=1", "algorithm=asgd", "hydra.run.dir=outputs/b", "run.eval_every=9"])
 def test_resume_refuses_what_would_make_it_another_run(
     override: str, executed: Executed, capfd: pytest.CaptureFixture[str]
 ):
@@ -286,31 +207,6 @@ def test_resume_refuses_what_would_make_it_another_run(
     assert main.main(["run.resume=outputs/a", override]) == 2
     assert capfd.readouterr().err.startswith(f"dcrun: {override}: cannot change when a run is continued")
     assert len(executed) == 1
-
-
-def test_unexpected_error_after_resume_is_logged(executed: Executed):
-    main.main(["hydra.run.dir=outputs/a"])
-    Path("outputs/a/dcrun.log").write_text("first\n")
-
-    def fail(cfg: object, folder: Path | None) -> int:
-        raise RuntimeError("later")
-
-    executed.behave = fail
-    assert main.main(["run.resume=outputs/a"]) == 1
-    text = Path("outputs/a/dcrun.log").read_text()
-    assert text.startswith("first\n")
-    assert "RuntimeError: later" in text
-
-
-def test_estimate_leaves_no_folder(executed: Executed, tmp_path: Path):
-    def estimate(cfg: object, folder: Path | None) -> int:
-        assert folder is not None
-        (folder / "summary.json").unlink()
-        return 0
-
-    executed.behave = estimate
-    assert main.main(["run.estimate=true"]) == 0
-    assert list(tmp_path.iterdir()) == []
 
 
 def join(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:

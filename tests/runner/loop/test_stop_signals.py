@@ -9,7 +9,16 @@ import pytest
 from runner.loop.stop_signals import StopSignals
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        (signal.SIGINT, 130),
+        (signal.SIGHUP, 129),
+        (signal.SIGUSR1, 138),
+        (signal.SIGUSR2, 140),
+    ],
+)
 def test_first_signal_decides_exit_code(number: signal.Signals, code: int, capfd: pytest.CaptureFixture[str]):
     with StopSignals() as stop:
         assert not stop
@@ -36,6 +45,31 @@ def test_repeated_terminations_are_one(capfd: pytest.CaptureFixture[str]):
             os.kill(os.getpid(), signal.SIGTERM)
     assert stop.exit_code == 143
     assert capfd.readouterr().err.count("saving and stopping") == 1
+
+
+@pytest.mark.parametrize("first", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT])
+def test_sigterm_after_a_warning_changes_nothing(first: signal.Signals, capfd: pytest.CaptureFixture[str]):
+    with StopSignals() as stop:
+        os.kill(os.getpid(), first)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.exit_code == 128 + first
+    assert capfd.readouterr().err.count("saving and stopping") == 1
+
+
+def test_closed_terminal_does_not_break_the_handler():
+    """After SIGHUP there is nobody to read what the handler says."""
+    read, write = os.pipe()
+    kept = os.dup(2)
+    try:
+        os.close(read)
+        os.dup2(write, 2)
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(write)
 
 
 def test_followers_leave_ctrl_c_to_another(capfd: pytest.CaptureFixture[str]):

@@ -39,3 +39,38 @@ def test_forked_processes_have_imported_what_is_ours(tmp_path: Path):
         [sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert (done.stdout, done.stderr) == (f"True True {ROOT / 'data' / '__init__.py'}\n", "")
+
+
+SIGNALLED = """
+import os, signal, sys, time
+from multiprocessing import forkserver
+from runner.processes.forkserver import forkserver_context
+
+def tell(pipe):
+    pipe.send([signal.getsignal(number) for number in NUMBERS])
+
+NUMBERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+if __name__ == "__main__":
+    context = forkserver_context("runner.config.signals")
+    ours, theirs = context.Pipe(duplex=False)
+    first = context.Process(target=tell, args=(theirs,))
+    first.start()
+    handlers = ours.recv()
+    server = forkserver._forkserver._forkserver_pid
+    for number in (*NUMBERS, signal.SIGHUP):
+        os.kill(server, number)
+    time.sleep(0.2)
+    context.Process(target=tell, args=(theirs,)).start()
+    print(handlers == ours.recv() == [signal.SIG_DFL] * 3, server == forkserver._forkserver._forkserver_pid)
+"""
+
+
+def test_signals_to_every_process_leave_the_server(tmp_path: Path):
+    """The ranks end with it; they themselves do with a signal what they like."""
+    (tmp_path / "program.py").write_text(SIGNALLED)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("True True\n", "")

@@ -6,11 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
-from tests.trial import SMALL, dcrun, interrupt, rows, run_in, when
+from runner.train.dispatch import dispatch
+from tests.trial import SMALL, compose, dcrun, interrupt, rows, run_in, when
 
 RUN = (
     "cluster=processes",
@@ -140,14 +142,8 @@ def test_a_stuck_worker_is_noticed_within_the_timeout(algorithm: str, tmp_path: 
     ],
 )
 def test_a_signal_saves_and_stops(algorithm: str, number: signal.Signals, code: int, tmp_path: Path):
-    def stop() -> None:
-        if number == signal.SIGINT:
-            # A terminal sends it to all.
-            for pid in pids().values():
-                os.kill(pid, number)
-        interrupt(number)
-
-    thread = when(lambda: rows(tmp_path) > 0, stop)
+    send = everywhere if number == signal.SIGINT else interrupt
+    thread = when(lambda: rows(tmp_path) > 0, lambda: send(number))
     overrides = (f"algorithm={algorithm}", *RUN)
     got, summary = run_in(tmp_path, *overrides, "run.epochs=1000")
     thread.join(30)
@@ -155,6 +151,54 @@ def test_a_signal_saves_and_stops(algorithm: str, number: signal.Signals, code: 
     assert not pids()
     newest = max(tmp_path.glob("checkpoints/step-*.pt"))
     assert int(newest.stem.split("-")[1]) == summary["updates"]
+
+
+@pytest.mark.parametrize("algorithm", ["asgd", pytest.param("ssgd", marks=pytest.mark.slow)])
+def test_a_warning_to_every_process_saves_once(algorithm: str, tmp_path: Path):
+    """As a scheduler that signals all processes of a job does, first with a warning, then with SIGTERM."""
+    # Another test's server may have been started by multiprocessing itself.
+    forkserver._forkserver._stop()
+
+    def stop() -> None:
+        everyone = [*pids().values(), forkserver._forkserver._forkserver_pid]
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            for pid in everyone:
+                os.kill(pid, number)
+            interrupt(number)
+
+    thread = when(lambda: rows(tmp_path) > 1, stop)
+    code, summary = run_in(tmp_path, f"algorithm={algorithm}", *LONG)
+    thread.join(30)
+    assert (code, summary["status"], summary["workers_lost"]) == (138, "interrupted", 0)
+    assert "error" not in summary
+    newest = max(tmp_path.glob("checkpoints/step-*.pt"))
+    assert int(newest.stem.split("-")[1]) == summary["updates"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_before_the_first_step_stops_the_run(number: signal.Signals, tmp_path: Path):
+    """Before rank 0 exists, and while it builds."""
+    forkserver._forkserver._stop()
+    for begun in (False, True):
+        thread = when(lambda begun=begun: handled(number) and bool(pids()) == begun, lambda: everywhere(number))
+        folder = tmp_path / str(begun)
+        folder.mkdir()
+        assert dispatch(compose("algorithm=ssgd", *LONG), folder) == 128 + number
+        thread.join(30)
+        assert not pids()
+
+
+def everywhere(number: signal.Signals) -> None:
+    """As a terminal does."""
+    for pid in pids().values():
+        os.kill(pid, number)
+    interrupt(number)
+
+
+def handled(number: signal.Signals) -> bool:
+    """Whether a run has begun to catch a signal."""
+    return signal.getsignal(number) not in (signal.SIG_DFL, signal.default_int_handler)
 
 
 def test_rank_0_saves_when_any_rank_stops(tmp_path: Path):

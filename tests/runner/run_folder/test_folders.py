@@ -1,9 +1,14 @@
 """The folder of a run before and after it: one writer, nothing overwritten, nothing left by a mistake."""
 
+import fcntl
+import json
+import multiprocessing
 import os
 import subprocess
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +31,99 @@ def test_run_folder_has_one_writer(tmp_path: Path):
             pass
         other.kill()
     assert not folders.is_locked(tmp_path)
+
+
+def test_nested_locks_are_one(tmp_path: Path):
+    with folders.run_lock(tmp_path):
+        with folders.run_lock(tmp_path / ".." / tmp_path.name):
+            pass
+        assert folders.is_locked(tmp_path)
+    assert not folders.is_locked(tmp_path)
+
+
+def test_new_folder_is_locked_before_anything_is_in_it(tmp_path: Path):
+    folder = tmp_path / "outputs" / "a"
+    with folders.new_run_folder(folder, "hydra.run.dir"):
+        assert folders.is_locked(folder)
+        assert list(folder.iterdir()) == []
+    assert not folders.is_locked(folder)
+
+
+def test_folder_that_is_locked_stays_empty(tmp_path: Path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with (
+        pytest.raises(InputError, match=r"^hydra\.run\.dir=.*: is being written by a process that runs"),
+        folders.new_run_folder(tmp_path, "hydra.run.dir"),
+    ):
+        pass
+    os.close(descriptor)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_whose_run_ended_meanwhile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lock = folders._lock_or_refuse
+
+    def late(*arguments: Any) -> None:
+        lock(*arguments)
+        (tmp_path / "summary.json").write_text('{"status": "completed"}')
+
+    monkeypatch.setattr(folders, "_lock_or_refuse", late)
+    with pytest.raises(InputError, match="already holds a run"), folders.new_run_folder(tmp_path, "hydra.run.dir"):
+        pass
+
+
+def test_folder_that_its_run_removed_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, lock, removed = tmp_path / "a", folders._lock_or_refuse, []
+
+    def late(*arguments: Any) -> None:
+        if not removed:
+            folder.rmdir()
+            removed.append(folder)
+        lock(*arguments)
+
+    monkeypatch.setattr(folders, "_lock_or_refuse", late)
+    with folders.new_run_folder(folder, "hydra.run.dir"):
+        assert removed
+        assert folders.is_locked(folder), "the lock is that of the folder that is there"
+
+
+def _keep(lock: folders.SharedLock, pipe: Connection) -> None:
+    with folders.run_lock(lock.folder):
+        pipe.send("in")
+        pipe.recv()
+
+
+def test_spawned_process_shares_the_lock(tmp_path: Path):
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_keep, args=(folders.SharedLock(tmp_path), theirs))
+    with folders.run_lock(tmp_path):
+        process.start()
+        assert ours.poll(60)
+        assert ours.recv() == "in"
+    assert folders.is_locked(tmp_path), "the launcher is gone, the rank still writes"
+    ours.send("out")
+    process.join(60)
+    assert not folders.is_locked(tmp_path)
+
+
+def test_only_a_running_run_is_marked_interrupted(tmp_path: Path):
+    summary = tmp_path / "summary.json"
+    for before, better, after in (
+        ("running", False, "interrupted"),
+        ("interrupted", True, "interrupted"),
+        ("completed", True, "completed"),
+    ):
+        summary.write_text(json.dumps({"status": before, "seed": 3}))
+        folders.mark_interrupted(tmp_path, "gone", better=better)
+        found = json.loads(summary.read_text())
+        assert found["status"] == after
+        assert found["seed"] == 3
+        assert found.get("error") == ("gone" if after == "interrupted" else None)
+    summary.write_text('{"status": "interrupted", "error": "its own"}')
+    folders.mark_interrupted(tmp_path, "gone")
+    assert json.loads(summary.read_text())["error"] == "its own"
 
 
 def test_folders_of_earlier_jobs_stay(tmp_path: Path):

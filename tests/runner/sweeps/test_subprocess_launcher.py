@@ -13,6 +13,7 @@ from runner.cli import main
 from runner.cli.compose import CONF
 from runner.sweeps.job import Job, PlannedJob
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher
+from tests.trial import when
 
 # Stands in for runner.train.dispatch in every process of a test: seed 1 fails, seed 2 waits to be stopped.
 STAND_IN = """
@@ -30,9 +31,10 @@ def dispatch(cfg, folder):
             write("interrupted")
             (folder / "checkpoints").mkdir()
             (folder / "checkpoints" / "step-000000000001.pt").touch()
-            os._exit(143)
+            os._exit(128 + number)
         if cfg.run.resume is None:
-            signal.signal(signal.SIGTERM, stop)
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, stop)
             (folder / "waiting").touch()
             time.sleep(30)
     write("completed")
@@ -90,7 +92,10 @@ def test_jobs_run_in_fresh_processes(command: tuple[list[str], dict[str, str]], 
     assert [path.name for path in sweep_of(tmp_path).iterdir() if path.is_dir()] == ["1"]
 
 
-def test_sigterm_stops_a_resumable_sweep(command: tuple[list[str], dict[str, str]], tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
+def test_signal_stops_a_resumable_sweep(
+    number: signal.Signals, command: tuple[list[str], dict[str, str]], tmp_path: Path
+):
     start, environment = command
     process = subprocess.Popen([*start, "-m", "seed=2,0"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
     try:
@@ -98,8 +103,8 @@ def test_sigterm_stops_a_resumable_sweep(command: tuple[list[str], dict[str, str
         while not list(tmp_path.glob("outputs/dcrun/*/0/waiting")):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 143
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number
     finally:
         process.kill()
         process.communicate()
@@ -112,6 +117,22 @@ def test_sigterm_stops_a_resumable_sweep(command: tuple[list[str], dict[str, str
     assert summary(folder / "0")["status"] == "completed"
     assert summary(folder / "0")["resume"] == str((folder / "0").relative_to(tmp_path))
     assert summary(sweep_of(tmp_path) / "1")["status"] == "completed"
+
+
+def test_ctrl_c_reaches_every_process_of_a_job(tmp_path: Path):
+    """As from a terminal: the ranks of a job on processes count on getting it themselves."""
+    there = tmp_path / "there"
+    child = (
+        f"import signal, time; signal.signal(2, signal.default_int_handler); open({str(there)!r}, 'w'); time.sleep(5)"
+    )
+    code = "import signal, subprocess, sys; signal.signal(2, signal.SIG_IGN)"
+    code += f"; sys.exit(subprocess.run([sys.executable, '-c', {child!r}]).returncode)"
+    launcher = FreshProcessLauncher(1)
+    plan = PlannedJob(0, (), tmp_path, (sys.executable, "-c", code))
+    thread = when(there.exists, lambda: launcher._stop(signal.SIGINT))
+    [job] = launcher._run_all([plan], 1)
+    thread.join(30)
+    assert job.code == 256 - signal.SIGINT
 
 
 def test_parallel_jobs_have_different_slots(tmp_path: Path):

@@ -1,0 +1,106 @@
+"""Starts a run from a checked configuration: in a new folder, in that of the run that it continues, or in none.
+
+Nothing here imports torch before the run really begins.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from runner.config import exit_codes, schema
+from runner.run_folder import folders
+
+KEY = "hydra.run.dir"
+"""The key that names a new run's folder."""
+
+
+class NewRun:
+    """Hydra's task function of a run that begins: Hydra makes the folder, then calls this.
+
+    Args:
+        folder: the folder of the run.
+        who: names this process in a line about an unexpected error; empty if it is the only one.
+
+    Attributes:
+        code: the run's exit code; None until it has one.
+
+    Raises:
+        InputError: the folder cannot be made, or holds a run.
+    """
+
+    def __init__(self, folder: Path, who: str) -> None:
+        folders.check_run_folder(folder, KEY)
+        self.folder, self.who = folder, who
+        self.existing = folders.nearest_existing(folder)
+        self.code: int | None = None
+
+    def __call__(self, job: DictConfig) -> None:
+        """Run, and turn an exception into the exit code; remove the folder if it holds nothing worth keeping."""
+        own = HydraConfig.get()
+        folder = Path(own.runtime.output_dir)
+        _name_options(job, own.runtime.choices)
+        with exit_codes.guard(folder, self.who) as ended:
+            # Inside the guard: an import may fail too, as of a module of the user's with the name of one of ours.
+            dispatch = _import_dispatch()
+            ended.code = dispatch(job, folder)
+        # Kept here, since Hydra returns nothing.
+        self.code = ended.code
+        if ended.code == exit_codes.WRONG_INPUT or ended.code > exit_codes.SIGNALLED or only_answers(job):
+            folders.discard(folder, self.existing)
+
+
+def join(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapping[str, Any], who: str) -> int:
+    """Run without a new folder: continue a run in its own, or be a rank above 0, which has none.
+
+    Hydra's task runner would make a folder, so its part of the work is done here: logging, and the names of options.
+
+    Raises:
+        InputError: the folder cannot be written, or another process writes the run.
+    """
+    if folder is not None:
+        folders.check_writable(folder, "run.resume")
+    # Before the log is opened: nothing is written into the folder of a run that another process writes.
+    with nullcontext() if folder is None else folders.run_lock(folder):
+        return _joined(cfg, job, folder, choices, who)
+
+
+def _joined(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapping[str, Any], who: str) -> int:
+    logging_config = OmegaConf.to_container(cfg.hydra.job_logging, resolve=False)
+    assert isinstance(logging_config, dict)
+    if folder is None:
+        del logging_config["handlers"]["file"]
+        logging_config["root"]["handlers"].remove("file")
+    else:
+        logging_config["handlers"]["file"]["filename"] = str(folder / "dcrun.log")
+    configure_log(OmegaConf.create(logging_config), cfg.hydra.verbose)
+    _name_options(job, choices)
+    with exit_codes.guard(folder, who) as ended:
+        dispatch = _import_dispatch()
+        ended.code = dispatch(job, folder)
+    if folder is not None and ended.code > exit_codes.SIGNALLED:
+        # Stopped before it went on: its summary may still say what a killed run was at.
+        folders.mark_interrupted(folder, "a signal stopped the run before it went on")
+    return ended.code
+
+
+def _name_options(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Write the options chosen of each group to the section `names`, for messages and the summary."""
+    with open_dict(cfg):
+        cfg["names"] = {group: choices.get(group) for group in (*schema.GROUPS, "experiment")}
+
+
+def _import_dispatch() -> Callable[[DictConfig, Path | None], int]:
+    """Return the function that runs the training. It is imported late because it imports torch, for some seconds."""
+    from runner.train.dispatch import dispatch
+
+    return dispatch
+
+
+def only_answers(job: DictConfig) -> bool:
+    """Return whether a run prints or draws something instead of training."""
+    return bool(job.run.estimate or job.run.advise or job.run.plot_schedule)

@@ -13,6 +13,7 @@ class AsyncScalars:
     """
 
     def __init__(self) -> None:
+        # Made at the first look, which knows the shape: page-locked memory is slow to get, and most runs need none.
         self._landing: Tensor | None = None
         self._landed: torch.cuda.Event | None = None
 

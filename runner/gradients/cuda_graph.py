@@ -58,6 +58,7 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device)
+        # One pool for all graphs: each by itself would keep a whole step's activations in memory.
         self.pool = torch.cuda.graph_pool_handle()
         self.graphs: list[torch.cuda.CUDAGraph] = []
 
@@ -127,6 +128,7 @@ class CapturedSteps:
         self.preserved = preserved
         self.captured: dict[tuple[int, int], _Captured] = {}
         self.refused: str | None = None
+        # On the device and always at this address: graphs read the epoch from here.
         self._epoch = torch.zeros((), dtype=torch.int64, device=device)
         self._held_epoch = 0
         self._seen: set[tuple[int, int]] = set()
@@ -164,9 +166,12 @@ class CapturedSteps:
             log.log(level, "training steps are made without CUDA graphs: %s", reason)
 
     def _capture(self, ids: Tensor, arriving: Tensor | None = None) -> _Captured | None:
+        # A method that cuts its batches anew each time would go on recording graphs, each of which takes memory.
         if len(self.captured) == MAX_GRAPHS:
             self.refuse(f"there are more than {MAX_GRAPHS} kinds of batches; those captured before still use them")
             return None
+        # A buffer of the graph's own: the caller's ids are a view of an epoch's
+        # permutation, at another place in each step.
         static = ids.to(self._epoch.device, copy=True)
 
         def work() -> None:
@@ -186,6 +191,8 @@ class CapturedSteps:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             self.refuse(f"they cannot be captured ({reason[0]})", logging.WARNING)
             return None
+        # Also after a failure: the step is then made as it is, and must find what it
+        # would have found without the attempt.
         finally:
             with torch.no_grad():
                 for tensor, before in kept:
@@ -196,4 +203,5 @@ class CapturedSteps:
 
 def _key(ids: Tensor, arriving: Tensor | None) -> tuple[int, int]:
     """Return what tells steps apart: the number of samples, and the address that the weights come from, or 0."""
+    # 0 is no address of a tensor.
     return ids.numel(), 0 if arriving is None else arriving.data_ptr()

@@ -90,6 +90,7 @@ class LayerLog:
         self.path = folder / LAYERS
         self.quantities = tuple(quantities)
         self.batch_size = batch_size
+        # Before the first evaluation: what a killed run wrote after its checkpoint is measured again.
         truncate_lines(self.path, lines)
 
     def __call__(self, row: dict[str, Any], weights: Tensor, statistics: Tensor, executor: object) -> None:
@@ -135,6 +136,7 @@ def variance_factors(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> lis
         ValueError: the network has a layer whose per-sample norms are not known.
     """
     replica, n = oracle.replica, len(ids)
+    # Room for all samples at once: a number for each layer and sample, not a gradient.
     squares = torch.zeros(len(replica.layers), n, device=replica.weights.device)
     _mean_gradient(oracle, ids, batch_size, squares)
     # Recorded are contributions to a mean over n samples, ∇_k f_i / n.
@@ -165,6 +167,7 @@ def largest_rates(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> list[f
 def _largest_rates(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> list[float]:
     replica = oracle.replica
     loss = _mean_gradient(oracle, ids, batch_size)
+    # Without it a flat piece of the loss would count as rising, by its last bit.
     highest = loss + ROUNDING * abs(loss)
 
     def usable(weights: Tensor, before: Tensor, gradient: Tensor, eighth: int) -> bool:
@@ -175,10 +178,12 @@ def _largest_rates(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> list[
     found = []
     for layer in replica.layers:
         weights, gradient = replica.weights[layer.low : layer.high], replica.gradient[layer.low : layer.high]
+        # With no gradient a step changes nothing, and every rate would look usable.
         if not gradient.any():
             found.append(math.nan)
             continue
         before = weights.clone()
+        # In whole eighths of a decade: sums of floats would miss the ends.
         first, last = (STEPS * decade for decade in DECADES)
         # `low` is below all rates that are tried: it stays there if not even the first one is usable.
         low, high = first - STEPS, first

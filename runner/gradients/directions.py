@@ -72,6 +72,7 @@ class Directions:
 
     def take(self) -> dict[str, float]:
         """Return σ by module since the last call; NaN for one that has taken no direction."""
+        # 0 / 0 is NaN on purpose: zero would read like a direction at right angles to the gradient.
         values = (self._sums[0] / self._sums[1]).tolist()
         self._sums.zero_()
         return {f"module{k}": value for k, value in enumerate(values, start=1)}
@@ -101,6 +102,7 @@ def module_gradients(stages: Sequence[PipelineStage], features: Features, lowest
     for stage, method in zip(stages, counted, strict=True):
         stage.method = method
     found, delta = {}, None
+    # Down to the lowest module that is asked for: below it nobody wants a gradient of this batch.
     for rank in reversed(range(lowest, len(stages))):
         gradient, delta = tapes[rank].backward(delta)
         found[rank] = gradient.clone()

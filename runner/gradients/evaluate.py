@@ -50,11 +50,13 @@ class Evaluator:
         streams = hasattr(self.split, "expect")
         for low in range(0, n, self.batch_size):
             ids = torch.arange(low, min(low + self.batch_size, n))
+            # This batch again and the next: what is announced already is not decoded a second time.
             if streams and low + len(ids) < n:
                 self.split.expect(ids)
                 self.split.expect(torch.arange(low + len(ids), min(low + 2 * self.batch_size, n)))
             inputs, targets = self.split.batch(ids)
             outputs = self.oracle.outputs(inputs)
+            # Weighted by samples: the last batch is short, and a mean of means would count its samples more.
             totals[0] += module.loss(outputs, targets) * len(ids)
             totals[1] += module.errors(outputs, targets)
             if self.top5:

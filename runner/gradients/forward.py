@@ -56,6 +56,7 @@ class NetworkForward:
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Return the outputs of the replica as it stands, float32."""
+        # Around the network alone: a loss in bf16 has three digits, too few to see it fall.
         with self._autocast():
             outputs = self.replica.module(self.arranged(inputs))
         # Loss and errors are computed in float32 also if the network is in bf16.
@@ -64,6 +65,8 @@ class NetworkForward:
     def arranged(self, inputs: Tensor) -> Tensor:
         """Return the inputs in the order in memory that the network has."""
         if self.replica.channels_last and inputs.dim() == 4:
+            # Here too, not only in the weights: with one of the two in another order kernels
+            # copy, and may round differently.
             return inputs.contiguous(memory_format=torch.channels_last)
         return inputs
 

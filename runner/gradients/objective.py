@@ -49,6 +49,7 @@ class Objective:
             weights: flat weights (d,).
             states: see `algorithms.base.Stateful.duals`.
         """
+        # Of the training data alone, so computed once in a run; an evaluation then costs a product with a d x d matrix.
         q, c, constant = self._quadratic
         # To float64, like q: in float32 the sums would round away what is left close to the optimum.
         w = weights.to(q)
@@ -57,6 +58,7 @@ class Objective:
         if self._optimum is not None:
             away = w - self._optimum
             row[columns.SUBOPTIMALITY] = float(away @ q @ away / 2)
+        # Without a regulariser the dual is not defined: it divides by λ.
         alpha = self.duals(states) if self.module.dual and self.weight_decay else None
         if alpha is not None:
             dual = self._dual(alpha.to(q))
@@ -73,6 +75,7 @@ class Objective:
     @torch.no_grad()
     def _quadratic(self) -> tuple[Tensor, Tensor, Tensor]:
         n = len(self.split)
+        # In the order of the samples, so that the sums have the same bits in every process.
         parts = [self.module.quadratic(x, targets) for _, x, targets in self._chunks()]
         q, c, constant = (torch.stack(list(each)).sum(0) / n for each in zip(*parts, strict=True))
         return q + self.weight_decay * torch.eye(len(c), dtype=q.dtype, device=q.device), c, constant

@@ -128,6 +128,7 @@ class NetworkOracle(NetworkForward):
         try:
             yield
         finally:
+            # In place: captured steps and executors hold on to this very tensor.
             self.totals.copy_(totals)
 
     def gradient_sum(self, w: Tensor, batch: Sample) -> Tensor:
@@ -221,6 +222,7 @@ class NetworkOracle(NetworkForward):
             self.steps(batch.ids, batch.epoch, arriving)
             return
         with self._seeded(batch):
+            # Asked of each step until one is captured: whether a network draws shows only when it runs.
             watch = DrawWatch(self.device)
             self.steps(batch.ids, batch.epoch, arriving)
             if watch.drawn():
@@ -268,6 +270,7 @@ class NetworkOracle(NetworkForward):
 
     def _add_pieces(self, batch: Sample, squares: Tensor | None, arriving: Tensor | None, pieces: int | None) -> None:
         replica = self.replica
+        # Pieces are accumulated, by `backward`, into what is there.
         replica.gradient.zero_()
         size = batch.ids.numel()
         replica.module.train()
@@ -283,6 +286,7 @@ class NetworkOracle(NetworkForward):
             loss, errors = self.backward(inputs, targets, len(ids) / size, recorded)
             self.count(loss, errors, len(ids))
             if statistics is not None:
+                # Each piece has overwritten `replica.statistics`, so their average is gathered beside it.
                 statistics.add_(replica.statistics, alpha=len(ids) / size)
             low += len(ids)
         if statistics is not None:
@@ -321,8 +325,10 @@ class NetworkOracle(NetworkForward):
             mean loss and number of errors, 0-d tensors on the device.
         """
         with nullcontext() if squares is None else self.sample_norms.recording(squares):
+            # Not compiled while norms are recorded: a compiled pass may skip the hooks that record.
             forward = self.forward_for(len(inputs)) if squares is None else self.loss
             loss, errors = forward(inputs, targets)
+            # A factor of 1 is left out: its backward pass would be one more kernel, for the same bits.
             (loss if weight == 1 else loss * weight).backward()
         return loss.detach(), errors
 

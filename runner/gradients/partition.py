@@ -47,6 +47,7 @@ class Partition:
             raise InputError.of("model", type(chain).__name__, "is not a chain of blocks", "networks with blocks")
         blocks = list(chain.blocks())
         with building():
+            # By weights, without the network being run: every rank must cut at the same places.
             spans = partition([(name, sum(p.numel() for p in b.parameters())) for name, b in blocks], workers, split)
         pieces = [_pieces(oracle, [name for name, _ in blocks[low:high]]) for low, high in spans]
         # The weights' pieces, then the statistics'.
@@ -75,6 +76,7 @@ class Partition:
 
     def stage_info(self, rank: int) -> StageInfo:
         """Return the facts about a module that its method needs."""
+        # A stream of its own for each module, whoever executes it.
         seed = derive(self.oracle.seed, "pipeline", rank)
         return StageInfo(rank, len(self.stages), self.outputs[rank], self.classes, seed)
 

@@ -33,6 +33,7 @@ class StageTape:
         loss: Tensor | None,
         parameters: list[Tensor],
     ) -> None:
+        # Sent on without its graph: the next module's backward pass must not run into this one's.
         self.outputs = outputs.detach()
         self.storages: dict[int, int] = {}
         self._stage = stage
@@ -44,6 +45,7 @@ class StageTape:
     def backward(self, delta: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """See `algorithms.pipeline.Tape.backward`."""
         asked = self._parameters + ([self._inputs] if self._inputs.requires_grad else [])
+        # A backward pass may draw as well, in a function of the user's.
         with self._stage.seeded(self._number, "backward"):
             # Returned, not accumulated: the parameters are views made for this pass alone.
             found = torch.autograd.grad(self._end, asked, delta, allow_unused=True)
@@ -101,6 +103,7 @@ class PipelineStage:
         """Return the gradients of the parameters as one vector, which the next call reuses."""
         views = [view for block in self._views(self._gradient) for view in block.values()]
         for view, value in zip(views, gradients, strict=True):
+            # A parameter that the loss does not reach must not keep the gradient of the step before.
             if value is None:
                 view.zero_()
             else:
@@ -114,6 +117,7 @@ class PipelineStage:
             # With the weights that are given: a method may compute at older ones than the replica's.
             outputs = functional_call(block, own, (outputs,)) if own else block(outputs)
         if track:
+            # Only where asked: a module that plays a batch twice would average it in twice.
             running_average(self.running, self._batch)
         return outputs
 
@@ -137,6 +141,7 @@ class PipelineStage:
         """See `algorithms.pipeline.Stage.record`; the last module counts loss and errors."""
         # `.data` leaves the version counter behind: whoever writes to `w` before the backward pass means it.
         parameters = [{name: view.data.requires_grad_() for name, view in block.items()} for block in self._views(w)]
+        # A leaf of its own, at which the backward pass ends, and whose gradient is what goes down.
         inputs = features.inputs.detach()
         # The first module's inputs are samples, whose gradient nobody asks for.
         if self.rank:

@@ -45,6 +45,7 @@ class Replica:
         device = parameters[0].device
         n = sum(p.numel() for p in parameters)
         self.layers = _layers(module)
+        # Two buffers that never move from here on: graphs and tapes know them by their addresses.
         self.weights = torch.empty(n, device=device)
         self.gradient = torch.zeros(n, device=device)
         for p, low in zip(parameters, _offsets(parameters), strict=True):
@@ -66,6 +67,7 @@ class Replica:
             piece.copy_(buffer)
             setattr(m, name, piece)
             low += buffer.numel()
+        # So a batch's own statistics can be read after it, and pushed; the average is made by whoever owns the weights.
         for m in norms:
             m.momentum = 1.0  # running statistics = those of the last batch
 
@@ -73,6 +75,7 @@ class Replica:
         piece = flat[low : low + p.numel()]
         if self.channels_last and p.dim() == 4:
             out, channels, height, width = p.shape
+            # In memory the channels come last, in shape they stay second, which is what the layers expect.
             return piece.view(out, height, width, channels).permute(0, 3, 1, 2)
         return piece.view(p.shape)
 
@@ -137,6 +140,7 @@ class Replica:
             value = values.get(name)
             if value is None:
                 value = torch.full_like(tensor, updates) if name.endswith("num_batches_tracked") else tensor
+            # Contiguous in logical order: who loads the file need not know of channels-last weights.
             result[name] = value.detach().to("cpu").contiguous()
         return result
 
@@ -151,6 +155,7 @@ def _layers(module: nn.Module) -> tuple[Layer, ...]:
     """Return the modules that own weights; a weight that several modules share belongs to the first of them."""
     layers, seen, low = [], set(), 0
     for name, part in module.named_modules():
+        # By identity: `parameters()` of the network lists a shared weight once, and the pieces must add up to that.
         own = [p for p in part.parameters(recurse=False) if id(p) not in seen]
         seen.update(id(p) for p in own)
         high = low + sum(p.numel() for p in own)

@@ -42,10 +42,12 @@ class ObjectiveRows:
         return self.module.curvatures(self.x)
 
     def _outputs(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        # On processes a server's weights come in CPU memory, wherever the samples are.
         w = w.to(self.x.device)
         z = self.x @ w
         # None if the method asked not to count: such a question does not enter the training loss.
         if self.totals is not None:
+            # Counted where the outputs are known anyway: a second pass for the loss would cost as much as the answer.
             self.totals[0] += self.module.losses(w, z, self.targets).sum()
             self.totals[1] += self.module.errors(z[:, None], self.targets)
             self.totals[2] += len(z)

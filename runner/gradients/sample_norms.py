@@ -43,6 +43,7 @@ class SampleNorms:
         modules = dict(network.named_modules())
         self.modules = [modules.get(layer.name, network) for layer in layers]
         for layer, module in zip(layers, self.modules, strict=True):
+            # Refused when the run is built: a layer left out would make a norm too small without a word.
             if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | _BatchNorm):
                 kind = type(module).__name__
                 what = f"no norms of single samples' gradients are known for layer {layer.name} ({kind})"
@@ -55,6 +56,7 @@ class SampleNorms:
         Args:
             squares: (layers, samples), zeros; gets the squared norms for the first samples of the batch.
         """
+        # Hooks for one pass alone: left in place they would cost time in every step, and hold on to its inputs.
         handles = [
             module.register_forward_hook(_Catch(row), with_kwargs=False)
             for module, row in zip(self.modules, squares, strict=True)
@@ -115,6 +117,7 @@ def squared_norms(module: nn.Module, inputs: Tensor, gradients: Tensor, samples:
         # Samples are independent: taking them in blocks bounds the memory and changes no result.
         squares = _squares(outputs, columns)
         if module.bias is not None:
+            # Every position adds the same bias, so its contribution is the sum of the gradient at the output.
             squares = squares + outputs.sum(3).square().sum((1, 2))
         result[block] = squares
     return result
@@ -200,6 +203,7 @@ def _windows(
     """Return a view of [B, H, W, C] as [B, *size, *kernel, C]."""
     sample, row, column, channel = inputs.stride()
     steps = (sample, row * stride[0], column * stride[1], row * dilation[0], column * dilation[1], channel)
+    # `unfold` would copy every window, so each input as often as the kernel has places.
     return inputs.as_strided((len(inputs), *size, *kernel, inputs.shape[3]), steps, inputs.storage_offset())
 
 
@@ -225,4 +229,5 @@ def _block(module: nn.Linear | nn.Conv1d | nn.Conv2d, inputs: Tensor, gradients:
     width = module.weight[0].numel()
     positions = gradients[0].numel() // (out * groups)
     product = 2 * positions**2 if _by_grams(out, width, positions) else out * width
+    # At least one sample, however large it is.
     return max(1, BLOCK // (groups * (positions * width + product) + math.prod(inputs.shape[1:])))

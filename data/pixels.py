@@ -5,8 +5,10 @@ so that 65535 is white. Transparent pixels lie on white. Modes whose range nobod
 Does not import torch.
 """
 
+import struct
+
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 BACKGROUND = 255
 """What shines through transparent pixels: white."""
@@ -19,6 +21,17 @@ _ALPHA = {"RGBA": "RGBA", "LA": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"
 _SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
 _GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 """What one step of a grey value of few bits is on the scale 0 to 255, by Pillow's raw mode."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of each EXIF orientation upright; other numbers are reserved, and viewers show it as it is."""
+_EXIF_DAMAGE = (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, struct.error)
 
 
 def eight_bits(picture: Image.Image, mode: str, raw: str | None = None) -> Image.Image:
@@ -51,10 +64,11 @@ def upright(picture: Image.Image) -> Image.Image:
     """Turn a loaded picture as its EXIF orientation says; an EXIF block that cannot be read says nothing."""
     try:
         orientation = picture.getexif().get(0x0112, 1)
-    except (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, OverflowError):
+    except _EXIF_DAMAGE:
         return picture
-    # Numbers other than 2 to 8 are reserved, and viewers show such a photograph as it is.
-    return ImageOps.exif_transpose(picture) if orientation in range(2, 9) else picture
+    # Pillow's own `exif_transpose` also writes the block anew, and fails on any odd value in it.
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _has_transparency(picture: Image.Image) -> bool:

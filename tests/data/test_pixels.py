@@ -169,3 +169,13 @@ def test_unreadable_orientation_says_nothing(exif: bytes):
     picture = Image.fromarray(np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
     picture.info["exif"] = exif
     assert np.asarray(upright(picture)).tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize("odd", [(282, (-1, 0)), (282, 5), (34853, {1: (3, 0)}), (37510, "a")], ids=str)
+def test_odd_values_beside_the_orientation_do_no_harm(odd: tuple[int, object]):
+    """Pillow's `exif_transpose` writes all of them anew, and fails (Pillow 8965, 4238, 8605)."""
+    picture = Image.fromarray(np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    exif[odd[0]] = odd[1]
+    assert np.asarray(upright(picture)).tolist() == ORIENTED[6]

@@ -17,12 +17,14 @@ def next_barrier(method: Stateful, updates: int) -> int | None:
     if every is None:
         return None
     first = every if method.barrier_from is None else method.barrier_from
+    # Strictly after `updates`: a barrier that is over must not be found again, at the same count.
     return first if updates < first else first + ((updates - first) // every + 1) * every
 
 
 def count_barriers(method: Stateful, updates: int) -> int:
     """Return how many barriers a run of so many updates has; one after the last of them is not held."""
     found, at = 0, next_barrier(method, -1)
+    # Below, not up to: nobody would compute with what a barrier after the last update brings.
     while at is not None and at < updates:
         found, at = found + 1, next_barrier(method, at)
     return found
@@ -40,6 +42,7 @@ def count_pushes(method: Stateful, *, samples: int, size: int, epochs: float) ->
     budget, spent, count = epochs * samples - 1e-6, 0.0, 0
     per_epoch = math.ceil(samples / size)
     barrier = next_barrier(method, -1)
+    # Counted push by push: with barriers in between, the cost of a push depends on its place.
     while spent < budget:
         if count == barrier:
             spent += samples * method.barrier_cost.gradients

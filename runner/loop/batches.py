@@ -73,6 +73,7 @@ class Batches:
         # Rounded to a millionth of a sample: the last tenth of 1.1 passes over 1,000 samples comes out as
         # 100.00000000000009, and would take one more batch.
         self.total = whole * self.per_epoch + math.ceil(round((epochs - whole) * samples, 6) / size)
+        # A method with costs of its own counts effective passes, not passes over the samples.
         if total is not None:
             self.total = total
         self.device = torch.device(device)
@@ -88,6 +89,7 @@ class Batches:
         # A function of (seed, number), not of who asks or what was drawn before: a resumed run, a replayed trace and a
         # worker that takes over a lost one's batch all see the same samples.
         epoch, position = divmod(number, self.per_epoch)
+        # A view of the permutation: batches of one epoch share its memory.
         ids = self._order(epoch)[position * self.size : (position + 1) * self.size]
         return Batch(number, epoch, ids, size=ids.numel())
 
@@ -102,10 +104,14 @@ class Batches:
         """
         assert self.shards is not None
         epoch, position = divmod(number, self.per_epoch)
+        # As large as the share that it takes the place of, the epoch's last batch included.
         size = len(shard_range(min(self.size, self.samples - position * self.size), of, rank))
+        # In the order in which the worker got its shards, not sorted: the same number
+        # must pick the same sample in a replay.
         pool = self._pool(tuple(shards))
         # On the CPU whatever the device is: its generator gives the same numbers on every machine.
         generator = torch.Generator().manual_seed(derive(self.seed, "drawn", number, rank))
+        # With replacement, as the analyses of these methods assume.
         chosen = torch.randint(len(pool), (size,), generator=generator)
         return Batch(number, epoch, pool[chosen.to(self.device)], pool, rank, size)
 
@@ -143,6 +149,7 @@ class Batches:
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
             generator = torch.Generator().manual_seed(derive(self.seed, "permutation", epoch))
+            # On the CPU: a GPU's generator would give another permutation.
             order = torch.randperm(self.samples, generator=generator)
             if self.device.type == "cuda":
                 # From page-locked memory the copy runs while the host goes on to launch the epoch's first step.

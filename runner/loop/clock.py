@@ -61,6 +61,7 @@ class Clock:
         check_times(self._compute, self._stragglers, self._network, workers)
         self.workers = workers
         self.measured = self._compute["seconds"] is None
+        # Any number: where computing is measured it only cancels out.
         self._seconds = 1.0 if self.measured else self._compute["seconds"]
         self._speeds = self._compute["speeds"] or [1.0] * workers
         prone = self._stragglers["workers"]
@@ -85,6 +86,7 @@ class Clock:
             gradients: Gradient evaluations per sample.
         """
         seconds = self._task_seconds(worker, task) * load * gradients / self._speeds[worker]
+        # A slow worker's straggling is longer in the same measure.
         return seconds + self._lateness(worker, task) * seconds
 
     def sleep_seconds(self, worker: int, task: int, took: float, load: float = 1.0, gradients: float = 1.0) -> float:
@@ -129,6 +131,7 @@ class Clock:
         if workers == 1:
             return 0.0
         if self._network["allreduce"] == "ring":
+            # A reduce-scatter and an all-gather, M - 1 steps each.
             steps = 2 * (workers - 1)
             return steps * self._network["latency"] + steps / workers * nbytes / self._bandwidth
         return self._network["latency"] + workers * nbytes / self._bandwidth
@@ -168,6 +171,7 @@ class Clock:
         counter = self._state["state"]["counter"]
         # counter[0] counts the blocks within a draw; the other three words name it.
         counter[0], counter[1], counter[2], counter[3] = 0, stream, worker, task
+        # Assigned, not only changed: NumPy copies the state in, and drops what the last draw had buffered.
         self._bits.state = self._state
         return self._generator
 

@@ -17,6 +17,7 @@ def training_columns(totals: Sequence[float], classifies: bool) -> dict[str, flo
     """
     loss, errors, count = totals
     return {
+        # A row may come before any update, as after a barrier that the run begins with.
         columns.TRAIN_LOSS: loss / count if count else None,
         columns.TRAIN_ERROR: 100 * errors / count if count and classifies else None,
     }

@@ -44,6 +44,7 @@ class Executor(ABC):
 
     # Every executor has one: the control reads the staleness from it, and flushes it before a checkpoint.
     timeline: Timeline
+    # Only a parameter server goes on without a worker.
     workers_lost: int = 0
 
     @abstractmethod

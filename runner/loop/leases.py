@@ -79,6 +79,7 @@ class Leases:
         if not living or not self.shards[lost]:
             return None
         worker = min(living, key=lambda worker: len(self.shards[worker]))
+        # Emptied, or a second look at the lost worker would hand its shards on twice.
         shards, self.shards[lost] = self.shards[lost], []
         self.shards[worker] += shards
         return worker, shards
@@ -116,6 +117,7 @@ class Leases:
     @property
     def finished(self) -> bool:
         """Whether every batch is done."""
+        # A batch that is held may still come back, so the run is not over before its push is in.
         return self.next >= len(self.batches) and not self.held and not self.returned
 
     def state_dict(self) -> dict[str, Any]:
@@ -134,6 +136,7 @@ class Leases:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.next = state["next"]
+        # Checkpoints keep a dictionary's order, which is that of the leases.
         self.held = {int(worker): number for worker, number in state["held"].items()}
         self.returned = list(state["returned"])
         self.idle = set(state["idle"])

@@ -18,6 +18,7 @@ FORWARD_SHARE = 1 / 3
 
 def counts_memory(step: int, workers: int) -> bool:
     """Return whether memory is counted in this iteration; once the pipeline is full, all iterations hold the same."""
+    # Looking takes time in every pass, so it ends when nothing new can be seen.
     return step < 2 * workers + 1
 
 

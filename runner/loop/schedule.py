@@ -113,7 +113,10 @@ class Schedule:
         """Return the rate without warm-up, and its decay, both relative to `lr`."""
         if self.kind == "one_cycle":
             t = self._position(epoch)
+            # With no rise at all this branch is never taken, so nothing is divided by 0.
             if t < self.rise:
+                # A decay of 1 while it rises: methods that scale by the decay must not take a
+                # rising rate for a falling one.
                 return self.first + (1 - self.first) * t / self.rise, 1.0
             fall = 1 + (self.last - 1) * (t - self.rise) / (1 - self.rise)
             return fall, fall
@@ -124,10 +127,12 @@ class Schedule:
             # The tolerance: effective passes are quotients, and a whole one may come out a rounding below.
             fall = (1 + math.floor(epoch + 1e-9)) ** -self.power
             return fall, fall
+        # At a milestone itself the rate has fallen already.
         decay = 1.0 if self.kind == "constant" else self.gamma ** sum(epoch >= step for step in self.milestones)
         return decay, decay
 
     def _position(self, epoch: float) -> float:
         """Return how far, from 0 to 1, the passes after the warm-up have come."""
         assert self.epochs is not None
+        # Clipped: an update may step over the end of the run, and a fractional power of a negative number is complex.
         return min(max(0.0, (epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)), 1.0)

@@ -32,5 +32,6 @@ class PeerLost(Stop):
     code = 3
 
     def __init__(self, message: str) -> None:
+        # Not failed: the method has done nothing wrong, and the run can go on from its last checkpoint.
         super().__init__(INTERRUPTED)
         self.message = message

@@ -154,6 +154,7 @@ class TrainControl:
             Stop: the loss is NaN or infinite. On a GPU only an evaluation finds that out: what was seen of the loss
                 before would depend on how far the GPU had come, and the result with it.
         """
+        # Before the loss is looked at: a run that stops here has made this update.
         self.samples_seen += gradients
         self.updates += 1
         self.seconds = seconds
@@ -184,15 +185,19 @@ class TrainControl:
 
     def due(self, finished: bool = False) -> bool:
         """Return whether to evaluate or stop now; `finished` says that no update will follow."""
+        # A stop counts as due: `evaluate` is where a run is saved and ended.
         return finished or self.evaluation_due() or self.stopping()
 
     def evaluation_due(self) -> bool:
         """Return whether the counts say to evaluate now."""
+        # The tolerance as in `_after`: an evaluation that is due to one and not to the
+        # other would come after every update.
         return self.epoch >= self._next_eval - 1e-9
 
     def skip_evaluation(self) -> None:
         """Count an evaluation that another rank makes."""
         if self.evaluation_due():
+            # Counted here for all ranks alike, so that they agree on when the next evaluation is due.
             self._next_eval = _after(self._next_eval, self.eval_every, self.epoch)
 
     def evaluate(
@@ -231,6 +236,7 @@ class TrainControl:
         stop = (stop or self.stopping()) and not finished
         if save or stop:
             self._checkpoint(executor)
+        # After the checkpoint: whoever catches this may end the process.
         if stop:
             raise Stop(INTERRUPTED)
         self.start()
@@ -293,4 +299,6 @@ class TrainControl:
         self.seconds = state["seconds"]
         self.train_wall = state["train_wall"]
         self._next_eval = state["next_eval"]
+        # As it was saved, not counted anew from here: else a resumed run would evaluate
+        # at other passes than a whole one.
         self._next_save = state["next_save"]

@@ -74,6 +74,7 @@ class SimulatedCollective(Executor):
         for rank, method in enumerate(methods):
             # A single copy lives in the replica itself, which saves copying the weights there for every gradient.
             method.start(replica.weights if len(methods) == 1 else replica.weights.clone(), rank, workers, compiled)
+        # One row a worker also where the weights are one: each normalises its own share of a batch.
         self.statistics = replica.initial_statistics().repeat(workers, 1)
         self.layout = methods[0].layout(replica.weights.numel())
         check_averaged(methods[0], self.layout)
@@ -118,12 +119,14 @@ class SimulatedCollective(Executor):
             method = self.methods[rank if len(self.methods) > 1 else 0]
             seed_generators(self.oracle.device, self.batches.seed, "local", self.step, rank)
             message = method.local(self.oracle, batch, step._replace(relative_size=relative))
+            # Without samples the replica still holds another worker's statistics.
             if len(batch.ids):
                 running_average(self.statistics[rank], self.oracle.replica.statistics)
             if message is not None:
                 check_message(method, "contribution", message, self.layout, method.w.dtype)
                 combined = self._combine(combined, rank, message)
             begin = self.now[rank]
+            # A batch is that of all workers together, so an equal share of a full one is a load of 1.
             load = len(batch.ids) * self.workers / self.batches.size
             self.now[rank] += self.clock.compute_seconds(rank, self.step, load, method.cost.gradients)
             self.timeline.span(rank, "compute", begin, self.now[rank])
@@ -188,10 +191,12 @@ class SimulatedCollective(Executor):
         for rank, method in enumerate(self.methods):
             # Workers that hold the same weights must draw the same: one number for all of them.
             seed_generators(self.oracle.device, self.batches.seed, "apply", self.step, 0 if method.replicated else rank)
+            # With this step's rate, not that of the step that sent it: the update is made now.
             method.apply(travelling.combined, step)
 
     def columns(self) -> dict[str, float]:
         """Return, for workers with weights of their own, how far they are apart and what their communication took."""
+        # One vector of weights: nothing can disagree.
         if len(self.methods) == 1:
             return {}
         return disagreement(self._distances()[:, 0]) | self.communication.columns()

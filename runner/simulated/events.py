@@ -121,6 +121,7 @@ class ClockEvents:
 
         The server sends to all at once, as it does where workers pull, and handles one answer at a time.
         """
+        # The second at which the last push was handled: no worker computes from here on, and the server is free.
         now, answered = self.free, [part for part in rounds if part.answer]
         for worker, since in enumerate(self.since):
             self.timeline.span(worker, "wait", since, now)
@@ -131,6 +132,7 @@ class ClockEvents:
                 self.timeline.span(worker, "transfer", now, heard)
                 if not part.answer:
                     continue
+                # The cost is of all rounds with answers together, so a round has its share.
                 end = heard + self._compute(worker, load, gradients / len(answered))
                 arrival = end + self.clock.transfer_seconds(message_bytes(part.answer))
                 self.timeline.span(worker, "compute", heard, end)
@@ -170,6 +172,7 @@ class ClockEvents:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the rest of the events depends on."""
+        # The clock's own draws need no state: they follow from the number of the task.
         return {"tasks": list(self.tasks), "since": list(self.since), "free": self.free, "heap": list(self.heap)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -195,6 +198,7 @@ class TraceEvents:
         self.records = records
         self.timeline = timeline
         self.position = 0
+        # A trace does not say when an answer left: it left when the push before it had been handled.
         self.replied = [0.0] * workers
 
     def begin(self) -> float:

@@ -62,6 +62,7 @@ def piece_count(seconds: float) -> int:
 
 def piece_bounds(n: int, piece: int, pieces: int) -> slice:
     """Return the coordinates of a piece of a vector (n,)."""
+    # Bounds by division, so that neighbouring pieces meet whatever n is.
     return slice(n * piece // pieces, n * (piece + 1) // pieces)
 
 

@@ -78,6 +78,7 @@ class SimulatedPipeline(Executor):
         for rank, (method, stage) in enumerate(zip(methods, partition.stages, strict=True)):
             method.setup(stage.weights, partition.stage_info(rank))
             method.keeps_direction = directions is not None
+        # A clock for each module; they meet only where one waits for another's message.
         self.now = [0.0] * workers
         self.step = 0
         # By module, the error gradient that it sent down last, and when that arrives; there is none at first.
@@ -110,6 +111,7 @@ class SimulatedPipeline(Executor):
         size = len(features.targets)
         load = size / self.batches.size
         seconds = [
+            # The draw is of a whole network's gradient, of which the module does its share.
             self.clock.compute_seconds(rank, self.step, load) * share
             for rank, share in enumerate(self.partition.work_shares)
         ]
@@ -148,6 +150,7 @@ class SimulatedPipeline(Executor):
             self.timeline.span(rank, "wait", now, begin)
         if max(now, begin) < until:
             self.timeline.span(rank, "transfer", max(now, begin), until)
+        # A module that is later than the message finds it there.
         self.now[rank] = max(now, until)
 
     def _clock_forward(self, seconds: list[float], size: int) -> None:
@@ -160,6 +163,7 @@ class SimulatedPipeline(Executor):
             self.timeline.span(rank, "compute", begin, self.now[rank])
 
     def _clock_backward(self, seconds: list[float], size: int) -> None:
+        # Before this second no module goes backward, in this model; see the file's first lines.
         over = self.now[-1]
         # A copy: decoupled modules wait for what was sent in the iteration before, while this one is written down.
         # All modules have the same method, so the first one speaks for all.

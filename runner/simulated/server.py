@@ -105,6 +105,7 @@ class SimulatedServer(ServerBase):
                 self._send_pull(worker, self.events.begin())
         try:
             while not self._finished:
+                # Also if the barrier was cut short: the event that came instead is handled as any other.
                 if not (self.leases.at_barrier and self._meet()):
                     self._handle(self.events.next())
                 finished = self._finished
@@ -149,6 +150,7 @@ class SimulatedServer(ServerBase):
         now = self.events.meet(self.rounds, [len(shard.ids) / self.batches.size for shard in shards], cost)
         if now is None:
             return False
+        # A lost worker hears nothing more, as in the recorded run.
         living = [self.halves[worker] for worker in range(workers) if worker not in self.leases.gone]
         for number, part in enumerate(self.rounds):
             message = self.broadcast(number)
@@ -214,6 +216,7 @@ class SimulatedServer(ServerBase):
     def _drop(self, event: Event) -> None:
         """Go on without a worker: its batch goes to an idle one, or to whoever pulls next."""
         self.count_lost(event.worker, event.time)
+        # Before the shards are handed on, as on processes: a lost worker must not get its own.
         waking = self.leases.release(event.worker)
         if inherited := self.leases.reassign_shards(event.worker):
             self._hand_over(*inherited)
@@ -236,6 +239,8 @@ class SimulatedServer(ServerBase):
         """Refuse a trace that this run cannot have made: it would not be what it claims to repeat."""
         worker = record.worker
         held = self.leases.held.get(worker)
+        # Three numbers decide a push: the weights it was computed at, those it meets, and its samples. If they agree
+        # for every push, the weights agree to the bit on the same machine.
         mine = (self.version[worker], self.control.updates, held)
         recorded = (record.pulled, record.version, record.batch)
         if held is None or mine != recorded:

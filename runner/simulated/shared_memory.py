@@ -71,6 +71,7 @@ class SimulatedMemory(Executor):
         self.statistics = replica.initial_statistics()
         self.leases = Leases(batches)
         self.workers = [SimulatedMemoryWorker(method.w.clone()) for _ in range(workers)]
+        # Pairs, so that equal times are ordered by the worker's number: the same order on every run.
         self.heap: list[tuple[float, int]] = []
         self.waiting: dict[int, float] = {}
         n = method.w.numel()
@@ -101,6 +102,7 @@ class SimulatedMemory(Executor):
     def _start_task(self, worker: int, now: float) -> None:
         """Hand out the next batch, unless all are to meet first; the last to come then has the snapshot taken."""
         batch = self.leases.lease(worker)
+        # None left, or none before a barrier: the worker waits in either case.
         if batch is None:
             self.waiting[worker] = now
             if self.leases.at_barrier and len(self.waiting) == len(self.workers):
@@ -119,6 +121,7 @@ class SimulatedMemory(Executor):
         met, total, ends = max(self.waiting.values()), torch.zeros_like(w), []
         for worker, own in enumerate(self.workers):
             shard = self.batches.shard(worker, workers, self.leases.next)
+            # In the order of the workers: the sum has the same bits whoever comes first.
             total.add_(self.oracle.gradient_sum(w, shard))
             load = len(shard.ids) / self.batches.size
             seconds = self.clock.compute_seconds(worker, own.tasks, load, self.method.barrier_cost.gradients)
@@ -155,6 +158,7 @@ class SimulatedMemory(Executor):
         own.writing, own.piece, own.end = True, 0, begin + computing
         self.timeline.span(worker, "transfer", own.begin, begin)
         self.timeline.span(worker, "compute", begin, own.end)
+        # By the batch alone, as on processes: both write the same coordinates.
         generator = coordinate_generator(self.seed, batch.number)
         chosen = self.method.coordinates(self.method.w.numel(), generator)
         own.coordinates = None if chosen is None else chosen.to(self.method.w.device)
@@ -171,6 +175,7 @@ class SimulatedMemory(Executor):
         if not own.writing:
             self._read_piece(worker)
             return False
+        # When the write begins, from what was read: nothing of the direction is needed before.
         if own.piece == 0:
             self._compute_direction(worker)
         assert own.v is not None
@@ -184,6 +189,7 @@ class SimulatedMemory(Executor):
             return False
         self.timeline.span(worker, "transfer", own.end, now)
         self._finish_update(worker, now)
+        # Before the update's evaluation, if one is due: the worker does not wait for it.
         self._start_task(worker, now)
         return True
 
@@ -203,6 +209,7 @@ class SimulatedMemory(Executor):
     def _finish_update(self, worker: int, now: float) -> None:
         own, control = self.workers[worker], self.control
         batch = self.leases.done(worker)
+        # In the order in which writes end, which is the order in which updates are counted.
         running_average(self.statistics, own.statistics)
         # Updates that were finished since the read began; of those that are half written, none counts.
         staleness = control.updates - own.version

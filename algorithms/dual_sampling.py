@@ -6,11 +6,14 @@ smoothness of φ_i, κ_i the residue ∇φ_i(w) + α_i.
 
     uniform       p_i = 1/n_k
     importance    p_i = ½ (1/n_k + L_i / Σ L)
-    adaptive      p_i = ½ (1/n_k + r_i / Σ r),    r_i = ‖κ_i‖ √(L_i + λn) at the pulled w
+    adaptive      p_i = ½ (1/n_k + r_i / Σ r),    r_i = ‖κ_i‖ √(1 + λn/L_i) at the pulled w
 
-Source: Huo, PhD thesis 2020, section 3.3.2. "importance" is that of Shalev-Shwartz, "SDCA without Duality", section on
-non-uniform sampling; "adaptive" follows Csiba, Qu and Richtárik 2015, and He and Takáč 2015. Deviation: the uniform
-half of "adaptive" is ours; like that of "importance" it bounds s_i by 2.
+Source: Huo, PhD thesis 2020, section 3.3.2, which names the samplings without their formulas. "importance" is that of
+Shalev-Shwartz, "SDCA without Duality", section on non-uniform sampling. "adaptive" is AdaSDCA's of Csiba, Qu and
+Richtárik, ICML 2015, r_i = |κ_i| √(‖x_i‖² + λn/ℓ) for φ_i that is ℓ-smooth in x_iᵀw: there κ_i is the multiple of x_i
+and L_i = ℓ ‖x_i‖², so it is the same number. For other φ_i, whose α_i are vectors, the form in L_i is ours: it
+minimises what a step's variance adds to λ‖w − w*‖² + (1/n) Σ ‖α_i − α_i*‖²/L_i, the potential of dual-free SDCA.
+Deviation: the uniform half of "adaptive" is ours; like that of "importance" it bounds s_i by 2.
 
 "adaptive" needs κ of the worker's whole shard of the training set for every message, which its cost counts.
 """
@@ -60,13 +63,15 @@ class Sampler:
         if self.sampling == "importance" and self._last is not None and len(self._last[0]) == len(pool):
             return self._last
         rows = oracle.rows(pool, counted=False)
-        measure = rows.curvatures().double()
+        measure = smoothness = rows.curvatures().double()
         if self.sampling == "adaptive":
             kappa = residues(rows, pool).double()
-            size = kappa.abs() if self.problem.scalar else torch.linalg.vector_norm(kappa, dim=1)
-            # ‖κ_i‖ of a multiple of x_i: L_i of a quadratic loss is ‖x_i‖².
-            norm = torch.linalg.vector_norm(rows.x.double(), dim=1) if self.problem.scalar else 1.0
-            measure = size * norm * (measure + self.lambda_n).sqrt()
+            # Of a multiple of x_i, the norm of what it multiplies too.
+            kappa = kappa[:, None] * rows.x.double() if self.problem.scalar else kappa
+            size = torch.linalg.vector_norm(kappa, dim=1)
+            measure = size * (1 + self.lambda_n / smoothness).sqrt()
+            # A sample without features has no gradient that could be large: 0 · ∞.
+            measure = torch.where(smoothness > 0, measure, 0.0)
         total = measure.sum()
         share = measure / total if total > 0 else torch.full_like(measure, 1 / len(pool))
         p = (share + 1 / len(pool)) / 2

@@ -9,10 +9,13 @@
 Source: Huo, PhD thesis 2020, algorithm 1 and section 2.5.1, which writes 1,000 random coordinates at a time since one
 would be "too time consuming", and whose SGD_SVRG starts from a model that SGD has trained for some epochs.
 
-f contains the l2 term: ∇f_i(w) is the loss' gradient plus `weight_decay · w`. Decided here, since the thesis does not
-say: the two gradients of a batch see the same augmentation and the same dropout; networks with batch norm, where there
-is no ∇f_i of a sample alone, are refused. Mini-batches are handed out from one permutation of the samples an epoch, as
-everywhere in dcrun. SGD's epochs at the start are lock-free too, and write as many coordinates.
+f contains the l2 term: ∇f_i(w) is the loss' gradient plus `weight_decay · w`. In v the l2 terms at w̃ cancel, and
+`weight_decay · ŵ` remains. With one worker this is sequential SVRG (`algorithms.asysvrg`), to the bit.
+
+Decided here, since the thesis does not say: the two gradients of a batch see the same augmentation and dropout;
+networks with batch norm, where there is no ∇f_i of a sample alone, are refused. Mini-batches are handed out from one
+permutation of the samples an epoch, as everywhere in dcrun. SGD's epochs at the start are lock-free too, and write as
+many coordinates.
 """
 
 from __future__ import annotations
@@ -61,19 +64,22 @@ class SharedAsySVRG(OuterLoop, SharedMemory):
         self.v = zeros(w.numel(), like=w)
 
     def snapshot(self, gradient: Tensor) -> None:
-        """Take w̃ ← w and its full gradient, the l2 term's included."""
+        """Take w̃ ← w and its full gradient, that of the losses alone."""
         self.w_tilde.copy_(self.w)
-        torch.add(gradient, self.w_tilde, alpha=self.weight_decay, out=self.full)
+        self.full.copy_(gradient)
 
     def direction(self, oracle: Oracle, read: Tensor, batch: Batch) -> Tensor:
         """Return the variance-reduced gradient at ŵ; in SGD's epochs the gradient."""
-        v, C = self.v, self.weight_decay
         if self.is_sgd(batch.number):
-            return torch.add(oracle.gradient(read, batch), read, alpha=C, out=v)
-        # eq. 2.5, from right to left: v = −(∇f_I(w̃) + C w̃) + (∇f_I(ŵ) + C ŵ) + ∇f(w̃). The gradient at ŵ comes after
-        # that at w̃, for the oracle reuses its buffer, and the loss of the last one is the step's.
-        torch.add(oracle.reference_gradient(self.w_tilde, batch), self.w_tilde, alpha=C, out=v)
-        return v.neg_().add_(oracle.gradient(read, batch)).add_(read, alpha=C).add_(self.full)
+            return self._decayed(oracle.gradient(read, batch), read)
+        # eq. 2.5: v = ∇f(w̃) − ∇f_I(w̃) + ∇f_I(ŵ). The gradient at ŵ comes after that at w̃, for the oracle reuses its
+        # buffer, and the loss of the last one is the step's. The operations are those of `algorithms.asysvrg`, in their
+        # order, so that one worker has its bits.
+        torch.sub(self.full, oracle.reference_gradient(self.w_tilde, batch), out=self.v)
+        return self._decayed(self.v.add_(oracle.gradient(read, batch)), read)
+
+    def _decayed(self, v: Tensor, read: Tensor) -> Tensor:
+        return v.add_(read, alpha=self.weight_decay) if self.weight_decay else v
 
     def rate(self, batch: Batch, step: Step) -> float:
         """Return η: the schedule's, in SGD's epochs α / (1 + s)^β."""
@@ -85,8 +91,15 @@ class SharedAsySVRG(OuterLoop, SharedMemory):
 
     def snapshots(self, n: int) -> dict[str, int]:
         """Return w̃ and ∇f(w̃)."""
-        return {"w_tilde": n, "full": n}
+        return {"w_tilde": n, "gradient": n}
 
     def state(self) -> Message:
-        """Return `w`, the snapshot `w_tilde`, and `full`, the gradient there."""
-        return {"w": self.w, "w_tilde": self.w_tilde, "full": self.full}
+        """Return `w`, the snapshot `w_tilde`, and `gradient`, that of the losses there."""
+        return {"w": self.w, "w_tilde": self.w_tilde, "gradient": self.full}
+
+    def load_state(self, state: Message) -> None:
+        """See `Stateful.load_state`; older files have `full`, the gradient with the l2 term of the snapshot in it."""
+        if "full" in state:
+            rest = {name: tensor for name, tensor in state.items() if name != "full"}
+            state = {**rest, "gradient": torch.sub(state["full"], state["w_tilde"], alpha=self.weight_decay)}
+        super().load_state(state)

@@ -37,9 +37,21 @@ def test_probabilities_are_the_papers(sampling: str):
     p, _ = half.sampler.probabilities(small.oracle, pool, lambda rows, ids: half.residues(rows, w, ids))
     x = small.x[pool].double()
     smoothness = (x**2).sum(1)
-    kappa = (half.residues(small.oracle.rows(pool), w, pool)[:, None] * x).norm(dim=1)
+    kappa = half.residues(small.oracle.rows(pool), w, pool).double().abs()
+    # AdaSDCA's |κ_i| √(‖x_i‖² + λn), κ_i being the multiple of x_i.
     measure = smoothness if sampling == "importance" else kappa * (smoothness + 0.1 * 24).sqrt()
     torch.testing.assert_close(p, (1 / len(pool) + measure / measure.sum()) / 2, rtol=1e-5, atol=0)
+
+
+def test_samples_without_features_are_drawn_seldom():
+    """Their κ x_i is zero, whatever κ is: the uniform half alone draws them, and nothing is no number."""
+    small = Small(8, 3, 1, 2, scales=torch.tensor([0.0, 1, 1, 1, 1, 1, 1, 1]))
+    half = DualFreeWorker(small.problem, 0.1, "adaptive")
+    half.alpha = torch.ones(8)
+    w = torch.ones(3)
+    p, _ = half.sampler.probabilities(small.oracle, torch.arange(8), lambda rows, ids: half.residues(rows, w, ids))
+    assert float(p[0]) == pytest.approx(1 / 16)
+    assert float(p.sum()) == pytest.approx(1)
 
 
 def test_draws_follow_the_probabilities():

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from algorithms.base import Batch
 from algorithms.shared_asysvrg import SharedAsySVRG
+from tests.drawing import NETWORK
 from tests.trial import train
 
 RUN = ("model=mlp", "dataset.limit_train=70", "dataset.limit_test=50", "schedule.lr=0.05", "run.batch_size=16")
@@ -126,6 +127,30 @@ def test_one_worker_is_sequential_svrg(tmp_path: Path):
     assert run.control.epoch == pytest.approx(spent / 70)
     assert run.control.epoch >= 5 > run.control.epoch - (2 * 16 + 70) / 70
     np.testing.assert_allclose(run.executor.weights().numpy(), w, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("decay", ["0", "0.01"])
+@pytest.mark.parametrize("passes", ["0", "1"])
+def test_one_worker_has_svrgs_bits(decay: str, passes: str, tmp_path: Path):
+    """With and without an l2 term, and passes of SGD before the first snapshot; networks may drop units."""
+    options = (f"algorithm.weight_decay={decay}", f"algorithm.sgd_epochs={passes}", "algorithm.inner=4")
+    given = (*NETWORK, *RUN[1:], *options, "cluster.workers=1", "run.epochs=6")
+    shared = train("algorithm=shared_asysvrg", *given, folder=tmp_path)
+    svrg = train("algorithm=svrg", *given, folder=tmp_path)
+    assert (shared.control.updates, shared.sha256) == (svrg.control.updates, svrg.sha256)
+    assert shared.control.epoch == svrg.control.epoch
+
+
+def test_older_states_are_read():
+    """Files from before had the l2 term of the snapshot in their full gradient, `full`."""
+    method, oracle = started(C=0.1)
+    old = {"w": method.w + 1, "w_tilde": method.w_tilde + 0, "full": method.full + 0.1 * method.w_tilde}
+    read, batch = torch.tensor([0.1, 0.2, -0.3], dtype=torch.float64), Batch(7, 1, torch.tensor([4, 1]))
+    expected = method.direction(oracle, read, batch).clone()  # type: ignore[arg-type]
+    method.full.zero_()
+    method.load_state(old)
+    torch.testing.assert_close(method.direction(oracle, read, batch), expected)  # type: ignore[arg-type]
+    assert torch.equal(method.w, old["w"])
 
 
 def test_first_epochs_are_hogwilds(tmp_path: Path):

@@ -52,6 +52,7 @@ def check_weights(summary: dict[str, Any], name: str) -> None:
 
 @pytest.mark.parametrize("name", STOPPED)
 def test_old_checkpoint_ends_as_unbroken(name: str, tmp_path: Path):
+    """But for `shared_asysvrg`, whose steps add up in another order since: its bits are those it resumes to now."""
     folder = tmp_path / name
     shutil.copytree(OLD / name, folder)
     assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"

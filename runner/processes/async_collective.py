@@ -103,6 +103,7 @@ class AsyncCollective:
             vector = page_locked(vector.shape, vector.dtype).copy_(vector)
         if self.combine == "gather":
             shape = torch.Size((self.world, *vector.shape))
+            # Room of its own for each gathering: an earlier one may still travel.
             vectors = vector.new_empty(shape) if wanted is None else page_locked(shape, vector.dtype)
             work = dist.all_gather_into_tensor(vectors, vector[None], async_op=True)
         else:
@@ -111,6 +112,7 @@ class AsyncCollective:
             work = dist.all_reduce(vector, async_op=True)
         pending = PendingCollective(vectors, work, wanted)
         if self._queue is not None:
+            # Before it is queued: the thread looks for it as soon as it gets hold of the combination.
             pending.arrival = Future()
             self._queue.put(pending)
         return pending
@@ -137,6 +139,7 @@ def _wait(started: queue.SimpleQueue[PendingCollective], extra_seconds: float) -
                     torch.cuda.current_stream().synchronize()
             else:
                 pending.work.wait()
+            # Here, not in the thread that computes: an acted network delays arrivals, not gradients.
             time.sleep(extra_seconds)
         except RuntimeError as error:
             # Raised by `wait` in the thread that computes: an error in this one would end this thread, and leave the

@@ -79,6 +79,7 @@ class BarrierRound:
                 self._ask(worker, worker)
             else:
                 self._orphans.append(worker)
+        # By answers, not by living workers: the sum is over all shards, whoever is left.
         while len(answers) < len(self.connections):
             # Who is lost comes before who is free: a shard given up here is handed on in the same turn.
             for worker, fault in self.connections.find_lost():
@@ -105,6 +106,7 @@ class BarrierRound:
         # Before it is sent: the timeline's round trip begins here and ends with the answer.
         connection.sent_at = self.wall()
         self._send(worker, shard)
+        # After sending: until then the worker owes nothing, and the receiving thread must stay out of a transfer.
         connection.expect(self._inboxes[worker])
 
     def _send(self, worker: int, shard: int) -> None:

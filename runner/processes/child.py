@@ -74,6 +74,7 @@ def child_main(
     set_process()
     cfg = OmegaConf.create(plain)
     _die_with_parent()
+    # At once: from the first heartbeat on, a rank that hangs is noticed.
     heartbeats.beat(rank)
     # One writer: metrics, trace and checkpoints come from rank 0 alone.
     owned = folder if rank == 0 else None
@@ -108,6 +109,7 @@ def _find_lost(heartbeats: Heartbeats, pipe: Connection | None) -> list[tuple[in
     # The server asks for the first time when it has a link to each worker. Before that a run cannot do without any.
     heartbeats.mark_joined()
     found = []
+    # Polled, not waited for: the server asks between two messages.
     while pipe is not None and pipe.poll():
         found.append(pipe.recv())
     return found
@@ -125,6 +127,7 @@ def _exit_at_once(code: int) -> NoReturn:
 def _die_with_parent() -> None:
     """Have the kernel end this process with its parent, even when it is stopped; on Linux."""
     if sys.platform == "linux":
+        # For the fork server's end: it may be killed alone. The launcher's end is seen by `_keep_beating`.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -143,6 +146,7 @@ def _keep_beating(rank: int, heartbeats: Heartbeats, folder: Path | None) -> Non
         if launcher is not None and not launcher.is_alive():
             if folder is not None:
                 mark_interrupted(folder, "the process that started the ranks is gone")
+            # From a thread nothing else ends the process: an exception would end the thread alone.
             os._exit(DEAD_PEER)
         heartbeats.beat(rank)
         time.sleep(heartbeats.interval)

@@ -118,6 +118,7 @@ class ProcessCollective(SynchronousProcess):
         if message is not None:
             self._send(check_message(self.method, "contribution", message, self.layout))
         stop = None
+        # After sending, so that without a delay this step's own combination is the one that is due.
         while self.travelling and self.travelling[0].due == self.step:
             stop = self._receive(self.travelling.popleft(), step)
         now = self.control.wall()
@@ -128,10 +129,12 @@ class ProcessCollective(SynchronousProcess):
 
     def _send(self, message: Message) -> None:
         flags = torch.zeros(FLAGS, device=self.oracle.device)
+        # Part of the contribution: a collective of its own for each step would cost another latency.
         flags[0] = float(self.control.stopping())
         # A comparison on the device: the host does not wait for the loss.
         flags[1] = (~torch.isfinite(self.oracle.totals[0])).float()
         vector = self.packing.pack(message, flags)
+        # Numbered by steps: all ranks apply a combination after the same step, however late it arrives.
         self.travelling.append(DueCollective(self.step + self.method.delay, self.combiner.start(vector)))
 
     def _receive(self, travelling: DueCollective, step: Step) -> str | None:
@@ -180,6 +183,7 @@ class ProcessCollective(SynchronousProcess):
         # The evaluation puts the mean into the replica, where this rank's own weights live.
         own = None if self.method.replicated else self.method.w.clone()
         super()._evaluate_gathered(finished, stop)
+        # Only rank 0 evaluates; the others' weights were never touched.
         if own is not None:
             self.method.w.copy_(own)
 
@@ -192,6 +196,7 @@ class ProcessCollective(SynchronousProcess):
         return AsyncCollective("mean", self.world).start(vector).wait()[0]
 
     def _distances(self) -> Tensor | None:
+        # All ranks decide alike, and skip a collective that all would have to enter.
         if self.method.replicated or self.world == 1:
             return None
         # Of the workers' own weights: a method's solution may be a vector that all of them share.
@@ -220,6 +225,7 @@ class ProcessCollective(SynchronousProcess):
         own = self.method.state()
         if self.method.replicated:
             return [own]
+        # Field by field in the same order on every rank, as each is a collective.
         columns = {name: self._rows(tensor) for name, tensor in own.items()}
         return [{name: rows[rank] for name, rows in columns.items()} for rank in range(self.world)]
 

@@ -76,6 +76,7 @@ class Connection:
         self._arrivals = arrivals
         self._sending: Work | None = None
         self._receiving = self.inbox
+        # Counts the messages that the worker owes: the main thread gives permits, the receiving thread takes them.
         self._owed = threading.Semaphore(0)
 
     def start(self) -> None:
@@ -118,6 +119,7 @@ class Connection:
     def send(self, header: Sequence[int], sizes: Fields, message: Message) -> None:
         """Send a message of another layout than a batch's, announced by a header, and wait until it has left."""
         self._fill_outbox(header)
+        # Made for each such message: they are rare, and of other sizes than a batch's.
         body = MessageBuffer(sizes)
         body.fill(message)
         try:
@@ -131,6 +133,7 @@ class Connection:
         try:
             if self._sending is not None:
                 self._sending.wait(STOP_TIMEOUT)
+            # Into the buffer of a pull: every request has that size.
             self.outbox.header[0] = STOP
             self.link.send(self.outbox.raw).wait(STOP_TIMEOUT)
         except RuntimeError as error:
@@ -182,6 +185,7 @@ class Connections:
     def next(self) -> Arrival | None:
         """Return the next message, or None if none comes for a while, so that the caller can look for lost workers."""
         try:
+            # With a timeout: a stuck worker sends nothing that could wake the server.
             return self._arrivals.get(timeout=POLL_SECONDS)
         except queue.Empty:
             return None

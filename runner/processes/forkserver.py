@@ -29,6 +29,7 @@ def forkserver_context(module: str) -> ForkServerContext:
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH", _SHIELDED)}
     os.environ |= {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1", _SHIELDED: "1"}
     try:
+        # Now, while the environment is set: started by the first process, the server would read whatever is there then.
         forkserver.ensure_running()
     finally:
         for name, value in before.items():

@@ -36,6 +36,7 @@ class Link:
         else:
             options._devices = [dist.ProcessGroupGloo.create_default_device()]
         self.side = 0 if rendezvous.rank == 0 else 1
+        # A prefix for each link: groups of two ranks each would else find each other's addresses under the same keys.
         store = dist.PrefixStore(f"link{worker}", rendezvous.store)
         self.group = dist.ProcessGroupGloo(store, self.side, 2, options)
 

@@ -87,6 +87,7 @@ class P2PChannel:
         """
         # The header comes in a receive of its own: it says how many values follow, fewer in an epoch's last batch.
         header = torch.zeros(P2P_HEADER_WORDS, dtype=torch.int64)
+        # Whoever waits here waits for the neighbour, so the clock is read right after it.
         dist.recv(header, self.peer)
         sent = self.clock()
         samples, last, flag = header.tolist()
@@ -111,6 +112,7 @@ def gather_bytes(state: bytes, world: int) -> list[bytes]:
         RuntimeError: a rank is gone, or silent for too long.
     """
     rank = dist.get_rank()
+    # First the sizes: a receiver has to make room for what comes.
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world)]
     dist.all_gather(sizes, torch.tensor([len(state)]))
     # `dist.gather` wants equal sizes, but what a module keeps of earlier iterations differs from module to module.

@@ -41,6 +41,7 @@ class Packing:
 def _words(tensor: Tensor, field: Field) -> Tensor:
     if field.dtype is torch.float32:
         return tensor.reshape(-1)
+    # Filled up to whole float32 elements, since the vector consists of these.
     raw = tensor.contiguous().view(torch.uint8)
     return functional.pad(raw, (0, -raw.numel() % FLOAT_BYTES)).view(torch.float32)
 

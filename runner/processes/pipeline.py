@@ -86,6 +86,7 @@ class ProcessPipeline(SynchronousProcess):
             "statistics": torch.cat([stage.running for stage in partition.stages]),
             "peaks": [0] * self.world,
         }
+        # Of all modules: in the replica itself only this module's piece is kept up to date.
         self._weights = oracle.replica.weights.clone()
 
     def _channel(self, peer: int, shape: tuple[int, ...]) -> P2PChannel:
@@ -97,6 +98,7 @@ class ProcessPipeline(SynchronousProcess):
         batch = self.batches.batch(self.step)
         self.stage.method = self.method if counts_memory(self.step, self.world) else None
         load = len(batch.ids) / self.batches.size * self.partition.work_shares[self.rank]
+        # Waits for the module below, so the clock of computing starts after it.
         features = self._features(batch)
         begin = self.control.wall()
         seed_generators(self.oracle.device, self.batches.seed, "forward", self.step, self.rank)
@@ -187,6 +189,7 @@ class ProcessPipeline(SynchronousProcess):
         # Messages on their way are received first: the checkpoint holds them, and the gathering needs empty channels.
         if self.above is not None and not self.method.locked and self.held is None:
             self.held = [self._from_above(self.above)]
+        # Nothing of the training may be on its way: the gathering uses the same group, whose messages come in order.
         for channel in (self.below, self.above):
             if channel is not None:
                 channel.finish()
@@ -266,9 +269,11 @@ class ProcessPipeline(SynchronousProcess):
         running = state["statistics"].split([len(stage.running) for stage in self.partition.stages])
         self.stage.running.copy_(running[rank])
         self.stage.peak = state["peaks"][rank]
+        # The sums are the last module's alone; elsewhere they would be counted a second time.
         if self.last:
             self.oracle.totals.copy_(state["totals"])
         if not self.last:
+            # What the module above had sent down: it goes into the first iteration after the resume.
             found = state["travelling"][rank + 1]
             self.held = [found[0].to(device) if found else None]
         self._take({name: state[name] for name in ("methods", "kept", "statistics", "totals", "travelling", "peaks")})

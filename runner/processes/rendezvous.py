@@ -55,6 +55,7 @@ def file_rendezvous(path: str, rank: int, world: int, timeout: float) -> Rendezv
     """Meet at a file on this machine; traffic stays on the loopback interface."""
     store = dist.FileStore(path, world)
     rendezvous = Rendezvous(rank, world, store, True, timeout)
+    # A store waits 300 seconds by default, longer or shorter than this run's peers may take.
     store.set_timeout(rendezvous.transfer_timeout())
     return rendezvous
 
@@ -63,6 +64,7 @@ def torchrun_rendezvous(timeout: float) -> Rendezvous:
     """Meet where the environment of `torchrun` says."""
     limit = datetime.timedelta(seconds=TRANSFER_TIMEOUTS * timeout)
     store, rank, world = next(dist.rendezvous("env://", timeout=limit))
+    # Keys of our own: torchrun keeps its own in the same store.
     return Rendezvous(rank, world, dist.PrefixStore("dcrun", store), False, timeout)
 
 
@@ -73,6 +75,7 @@ def launched_by_torchrun() -> bool:
 
 def join_group(rendezvous: Rendezvous, device: torch.device) -> None:
     """Make the default process group of all ranks: NCCL if each rank has a GPU of its own, else gloo."""
+    # NCCL refuses two ranks on one GPU.
     own_gpu = device.type == "cuda" and torch.cuda.device_count() >= int(
         os.environ.get("LOCAL_WORLD_SIZE", rendezvous.world)
     )
@@ -118,6 +121,7 @@ def rank_zero_first(rendezvous: Rendezvous) -> Iterator[None]:
     if rendezvous.rank:
         rendezvous.store.wait([READY])
     yield
+    # Only after the block: an exception leaves the key unset, so the others build nothing.
     if rendezvous.rank == 0:
         rendezvous.store.set(READY, "yes")
 

@@ -190,11 +190,13 @@ class ProcessServer(ServerBase):
         batch = self.leases.done(worker)
         message = {name: inbox.tensors[name] for name in self.layout.pushed}
         push = self.push(worker, message, inbox.tensors.get(STATISTICS), len(batch.ids))
+        # A worker sends the sums since its last push, not since the start, so nothing is counted twice.
         self.totals.add_(inbox.numbers[:3])
         now = self.control.wall()
         # The receiving thread noted the machine's time; counted back from now, it is a second of the run.
         there = now - (time.perf_counter() - arrived)
         seconds = self.timeline.round_trip(worker, connection.sent_at, there, now, compute)
+        # Until its next batch the worker waits: at a barrier its wait is counted from here.
         connection.pushed_at = now
         self.count(push, now)
         return seconds
@@ -256,6 +258,7 @@ class ProcessServer(ServerBase):
             return
         # A worker that its method made send what was not declared has left a line about it: no other will do better.
         self.check_refusal()
+        # First: what follows looks for workers that are still there.
         connection.alive = False
         self.count_lost(worker, self.control.wall())
         updates = self.control.updates

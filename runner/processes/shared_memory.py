@@ -64,6 +64,7 @@ class MemoryServer(ParameterServer):
 
     def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
         """Create the file, with `w` in it, and tell the workers where it is."""
+        # In memory where there is such a folder: on a disk the kernel would write every update back.
         file, path = tempfile.mkstemp(prefix="dcrun-", dir=MEMORY if MEMORY.is_dir() else None)
         os.close(file)
         self._path, self._coming = path, set(range(workers))

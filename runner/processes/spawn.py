@@ -66,6 +66,7 @@ def spawn(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: 
 def _pass_on(supervisor: ProcessSupervisor, number: int) -> None:
     """Send rank 0 a signal, if it is there."""
     if (pid := supervisor.processes[0].pid) is not None:
+        # Rank 0 may end between the question and the signal.
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 

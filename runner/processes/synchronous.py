@@ -83,6 +83,7 @@ class SynchronousProcess(Executor):
             # All ranks come to the same answer here: they count epochs alike, and they agreed on a stop in the step.
             if finished or stop or self.control.evaluation_due():
                 self._evaluate(finished, stop == INTERRUPTED)
+            # A stop in the very last step is no stop: the run is complete.
             if stop and not finished:
                 raise Stop(stop)
         self.control.pause()
@@ -120,6 +121,7 @@ class SynchronousProcess(Executor):
             finally:
                 self.rendezvous.store.set(key, verdict)
         else:
+            # Counted as on rank 0: the next evaluation must be due on all ranks in the same step.
             self.control.skip_evaluation()
             self.rendezvous.store.wait([key])
             if self.rendezvous.store.get(key) != GO_ON.encode():

@@ -74,6 +74,7 @@ class WorkerProcess:
         self.clock = clock
         self.gradients = gradients
         self.rounds = rounds
+        # A share for each round with an answer, as on the virtual clock.
         self.shard_gradients = shard_gradients / max(1, sum(bool(sizes.answer) for sizes in rounds))
         self.report_step = report_step
         self.on_gpu = oracle.device.type == "cuda"
@@ -142,6 +143,7 @@ class WorkerProcess:
         """Compute on batch `number` with the pulled weights, those after `updates` updates, and push."""
         self._travel(self.layout.pull)
         begin = time.perf_counter()
+        # Only a number comes from the server: the worker has the data, and knows which samples it means.
         batch = self.batches.draw(number, self.shards) if self.shards else self.batches.batch(number)
         seed_generators(self.oracle.device, self.batches.seed, "work", number)
         message = self.half.work(self.oracle, self.inbox.tensors, batch)
@@ -163,6 +165,7 @@ class WorkerProcess:
             torch.cuda.current_stream(self.oracle.device).synchronize()
         took = time.perf_counter() - begin
         load = samples / self.batches.size
+        # Before the time is noted: to the server the acted delay is computing.
         if longer := self.clock.sleep_seconds(self.worker, self.tasks, took, load, evaluations):
             time.sleep(longer)
         buffer.numbers[3] = time.perf_counter() - begin

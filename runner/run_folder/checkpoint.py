@@ -48,7 +48,7 @@ class _Sink:
 
     def write(self, data: Any) -> int:
         # An exception that passes through torch's writer turns into an unrelated RuntimeError of its destructor, which
-        # hides that the disk is full. So keep it, and let `_write` raise it afterwards.
+        # hides that the disk is full, and so does a length short of the whole. So keep it for `_write` to raise.
         if self.error is None:
             try:
                 self.file.write(data)
@@ -56,7 +56,6 @@ class _Sink:
                 self.digest.update(data)
             except OSError as error:
                 self.error = error
-        # As if all were written: torch takes a smaller number for an error of its own.
         return len(data)
 
     def flush(self) -> None:

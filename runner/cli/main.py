@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.cli.compose import CONF, VERSION_BASE, composer, find_data, swept_along
 from runner.cli.start import KEY, NewRun, join, only_answers
-from runner.config import exit_codes, override_errors, schema, signals
+from runner.config import exit_codes, launcher, override_errors, schema, signals
 from runner.config.errors import InputError
 from runner.config.process_settings import set_process
 from runner.config.schema import without_hydra
@@ -49,14 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Before anything can import torch, which reads these settings when it is loaded.
     set_process()
+    if "WORLD_SIZE" in os.environ:
+        # Of a rank that is gone dcrun says one line; torch's C++ would print pages about each of its connections.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with signals.raising():
         try:
             command = _command(list(sys.argv[1:] if arguments is None else arguments))
             return command()
         except InputError as exc:
-            # Under torchrun each rank finds the same mistake; one line is enough.
-            if _rank() == 0:
-                exit_codes.report(exc)
+            # Under torchrun each rank finds the same mistake; one line on each machine is enough.
+            if launcher.speaks():
+                exit_codes.report(exc, launcher.prefix())
             return 2
         except KeyboardInterrupt as request:
             return signals.exit_code_of(request)
@@ -108,16 +111,17 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         # The stored configuration is the run's, not what the line composes to: only a few keys of that count.
         folder = resume.run_folder(cfg.run.resume)
         stored = resume.stored_config(folder, cfg, parsed)
-        own = folder if _rank() == 0 else None
+        own = folder if launcher.rank() == 0 else None
         return functools.partial(join, cfg, stored, own, resume.stored_choices(folder), _who())
     if cfg.run.resume:
         raise InputError.of(
             "run.resume", cfg.run.resume, "does not name a run", "a run folder, or null; true in a sweep"
         )
-    if _world_size() > 1 and cfg.cluster.kind != "processes":
-        raise InputError.of("cluster.kind", cfg.cluster.kind, "torchrun started several processes", "cluster=processes")
+    if launcher.world_size() > 1 and cfg.cluster.kind != "processes":
+        what = f"a launcher started {launcher.world_size()} processes (WORLD_SIZE)"
+        raise InputError.of("cluster.kind", cfg.cluster.kind, what, "cluster=processes, or no RANK and WORLD_SIZE")
     # Only rank 0 goes through Hydra, which would make a folder on every rank.
-    if _rank() > 0:
+    if launcher.rank() > 0:
         return functools.partial(join, cfg, without_hydra(cfg), None, cfg.hydra.runtime.choices, _who())
     run = NewRun(Path(str(cfg.hydra.run.dir)), _who())
     # Hydra composes the line once more, and would come to another folder where the name has the time or random letters.
@@ -150,8 +154,9 @@ def _show(text: str) -> int:
 
 def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     """Let Hydra run a sweep through `runner.sweeps.subprocess_launcher`; return 1 if any job failed."""
-    if _world_size() > 1:
-        raise InputError("--multirun: torchrun started several processes; allowed: a sweep without torchrun")
+    if launcher.world_size() > 1:
+        what = f"a launcher started {launcher.world_size()} processes (WORLD_SIZE)"
+        raise InputError(f"--multirun: {what}; allowed: a sweep without torchrun, which starts its own")
     for job in jobs:
         if isinstance(job.run.resume, str):
             allowed = "run.resume=true, which finds the jobs' earlier runs"
@@ -184,7 +189,7 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
 
 def _who() -> str:
     """Return the name of this process for a line about an unexpected error; empty if it is the only one."""
-    return f"rank {_rank()}" if _world_size() > 1 else ""
+    return f"rank {launcher.rank()}" if launcher.world_size() > 1 else ""
 
 
 def _hydra(args: argparse.Namespace, run: NewRun | None = None) -> int:
@@ -240,17 +245,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         args.overrides.append(f"hydra.searchpath=[{quoted(folder.as_uri())}]")
         args.config_dir = None
     return args
-
-
-def _rank() -> int:
-    """Return the rank of this process under torchrun, else 0."""
-    return int(os.environ.get("RANK", 0)) if _world_size() > 1 else 0
-
-
-def _world_size() -> int:
-    """Return how many processes torchrun started, 1 without it."""
-    joined = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
-    return int(os.environ["WORLD_SIZE"]) if joined else 1
 
 
 if __name__ == "__main__":

@@ -89,9 +89,9 @@ def _told(error: Exception, folder: Path | None, who: str) -> int:
     return UNEXPECTED
 
 
-def report(error: InputError | DamagedImage) -> None:
-    """Print the one line about wrong input."""
-    print(f"dcrun: {one_line(str(error))}", file=sys.stderr)
+def report(error: InputError | DamagedImage, who: str = "") -> None:
+    """Print the one line about wrong input; `who` begins it, where several processes say the same."""
+    print(f"dcrun: {who}{one_line(str(error))}", file=sys.stderr)
     trace(error)
 
 

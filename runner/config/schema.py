@@ -105,6 +105,7 @@ class ClusterConfig:
     kind: str = "simulated"
     workers: int | None = None
     timeout: float = 60.0
+    interface: str | None = None
     record: bool | None = None
     trace: str | None = None
     compute: ComputeConfig = field(default_factory=ComputeConfig)

@@ -123,6 +123,10 @@ def _check_cluster(cluster: Mapping[str, Any]) -> None:
         raise InputError.of("cluster.trace", None, "a replay needs a trace", "a run folder with a trace.jsonl")
     if cluster["trace"] is not None and kind != "replay":
         raise InputError.of("cluster.trace", cluster["trace"], "would do nothing", "with cluster=replay only")
+    if cluster["interface"] is not None and kind != "processes":
+        raise InputError.of(
+            "cluster.interface", cluster["interface"], "would do nothing", "with cluster=processes only"
+        )
     # Before the ranges: a delay that would do nothing is wrong whatever its value is.
     if kind == "replay":
         _refuse_times(cluster)

@@ -84,7 +84,7 @@ def child_main(
     log_to(folder)
 
     def run() -> int:
-        rendezvous = file_rendezvous(path, rank, world, cfg.cluster.timeout)
+        rendezvous = file_rendezvous(path, rank, world, cfg.cluster.timeout, cfg.cluster.interface)
         find_lost, report_step = partial(_find_lost, heartbeats, pipe), partial(heartbeats.mark_step, rank)
         try:
             return run_rank(cfg, owned, rendezvous, find_lost, report_step)
@@ -101,7 +101,7 @@ def child_main(
         signals.ignore()
         # This must come before the process is gone, or the supervisor would report a finished rank as a dead one.
         heartbeats.mark_finished(rank)
-        _exit_at_once(code)
+        exit_at_once(code)
 
 
 def _find_lost(heartbeats: Heartbeats, pipe: Connection | None) -> list[tuple[int, str]]:
@@ -115,7 +115,7 @@ def _find_lost(heartbeats: Heartbeats, pipe: Connection | None) -> list[tuple[in
     return found
 
 
-def _exit_at_once(code: int) -> NoReturn:
+def exit_at_once(code: int) -> NoReturn:
     """End this process, with what was logged and printed written out."""
     logging.shutdown()
     sys.stdout.flush()

@@ -29,16 +29,17 @@ class Link:
         options._timeout = rendezvous.transfer_timeout()
         # A link carries one message at a time each way, so one thread is enough; the server has a link to every worker.
         options._threads = 1
-        # Traffic between processes of one machine stays on it: the default device takes the address that the host's
-        # name resolves to, which may be one that other machines reach.
-        if rendezvous.local:
+        # The default device takes the address that the host's name resolves to: one that other machines reach where
+        # they should not, or, on most Debian machines, loopback where they should.
+        if rendezvous.interface is None:
             options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
         else:
-            options._devices = [dist.ProcessGroupGloo.create_default_device()]
+            options._devices = [dist.ProcessGroupGloo.create_device(interface=rendezvous.interface)]
         self.side = 0 if rendezvous.rank == 0 else 1
         # A prefix for each link: groups of two ranks each would else find each other's addresses under the same keys.
         store = dist.PrefixStore(f"link{worker}", rendezvous.store)
-        self.group = dist.ProcessGroupGloo(store, self.side, 2, options)
+        with rendezvous.breakable.opening(worker + 1):
+            self.group = dist.ProcessGroupGloo(store, self.side, 2, options)
 
     def send(self, buffer: Tensor) -> dist.Work:
         """Start sending a contiguous tensor; it must not change before the returned work is waited for."""

@@ -1,8 +1,8 @@
 """How the processes of a run find each other, and the process group of those that are all alike.
 
-Processes spawned on one machine meet at a file and use the loopback interface only; under `torchrun` they meet at its
-store. Collective methods and pipelines share one group of all ranks; a parameter server has a link to each worker
-(`runner.processes.links`).
+Processes spawned on one machine meet at a file and use the loopback interface only; how those of `torchrun` find each
+other is in `runner.processes.meeting`. Collective methods and pipelines share one group of all ranks; a parameter
+server has a link to each worker (`runner.processes.links`).
 """
 
 # torch's type stubs know neither the stores that torch.distributed hands on nor what a gloo group can do.
@@ -12,14 +12,16 @@ from __future__ import annotations
 import datetime
 import io
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from runner.processes.breakable import Breakable
+from runner.processes.interface import GLOO, NCCL, loopback
 
 TRANSFER_TIMEOUTS = 10
 """A single transfer may take this many times `cluster.timeout`: the other side may be evaluating. Peers that are dead
@@ -36,8 +38,10 @@ class Rendezvous:
         rank: this process's number, from 0.
         world: number of processes.
         store: key-value store shared by all.
-        local: whether all processes run on this machine and stay on its loopback interface.
+        local: whether this run's launcher spawned all processes, on this machine, and watches them.
         timeout: `cluster.timeout`, seconds.
+        interface: name of the network interface to talk through; None for the loopback interface.
+        breakable: the connections that this process makes.
     """
 
     rank: int
@@ -45,27 +49,21 @@ class Rendezvous:
     store: dist.Store
     local: bool
     timeout: float
+    interface: str | None = None
+    breakable: Breakable = field(default_factory=Breakable)
 
     def transfer_timeout(self) -> datetime.timedelta:
         """Return how long a transfer may take."""
         return datetime.timedelta(seconds=TRANSFER_TIMEOUTS * self.timeout)
 
 
-def file_rendezvous(path: str, rank: int, world: int, timeout: float) -> Rendezvous:
-    """Meet at a file on this machine; traffic stays on the loopback interface."""
+def file_rendezvous(path: str, rank: int, world: int, timeout: float, interface: str | None = None) -> Rendezvous:
+    """Meet at a file on this machine; traffic stays on the loopback interface if no other is named."""
     store = dist.FileStore(path, world)
-    rendezvous = Rendezvous(rank, world, store, True, timeout)
+    rendezvous = Rendezvous(rank, world, store, True, timeout, interface)
     # A store waits 300 seconds by default, longer or shorter than this run's peers may take.
     store.set_timeout(rendezvous.transfer_timeout())
     return rendezvous
-
-
-def torchrun_rendezvous(timeout: float) -> Rendezvous:
-    """Meet where the environment of `torchrun` says."""
-    limit = datetime.timedelta(seconds=TRANSFER_TIMEOUTS * timeout)
-    store, rank, world = next(dist.rendezvous("env://", timeout=limit))
-    # Keys of our own: torchrun keeps its own in the same store.
-    return Rendezvous(rank, world, dist.PrefixStore("dcrun", store), False, timeout)
 
 
 def launched_by_torchrun() -> bool:
@@ -79,16 +77,20 @@ def join_group(rendezvous: Rendezvous, device: torch.device) -> None:
     own_gpu = device.type == "cuda" and torch.cuda.device_count() >= int(
         os.environ.get("LOCAL_WORLD_SIZE", rendezvous.world)
     )
-    if rendezvous.local:
-        # Both backends read the interface from the environment; the loopback device's name differs between systems.
-        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback()
-    dist.init_process_group(
-        "nccl" if own_gpu else "gloo",
-        store=rendezvous.store,
-        rank=rendezvous.rank,
-        world_size=rendezvous.world,
-        timeout=rendezvous.transfer_timeout(),
-    )
+    interface = rendezvous.interface or loopback()
+    if rendezvous.local or GLOO not in os.environ:
+        os.environ[GLOO] = interface
+    if rendezvous.local or NCCL not in os.environ:
+        # NCCL takes a name for the beginning of names; "=" stands for this one alone.
+        os.environ[NCCL] = interface if rendezvous.local else f"={interface}"
+    with rendezvous.breakable.opening():
+        dist.init_process_group(
+            "nccl" if own_gpu else "gloo",
+            store=rendezvous.store,
+            rank=rendezvous.rank,
+            world_size=rendezvous.world,
+            timeout=rendezvous.transfer_timeout(),
+        )
 
 
 def comm_device(device: torch.device) -> torch.device:
@@ -97,18 +99,6 @@ def comm_device(device: torch.device) -> torch.device:
     PyTorch documents only some collectives on GPU tensors for gloo, so over gloo all go through the CPU.
     """
     return torch.device("cpu") if dist.get_backend() == "gloo" else device
-
-
-def loopback() -> str:
-    """Return the name of the loopback interface.
-
-    Raises:
-        RuntimeError: there is none.
-    """
-    for _, name in socket.if_nameindex():
-        if name.startswith("lo"):
-            return name
-    raise RuntimeError("this machine has no loopback interface")
 
 
 @contextmanager

@@ -38,6 +38,13 @@ FORK_SERVER_LOST = 255
 """What multiprocessing calls the exit code of a process whose fork server is gone, with all its processes."""
 
 
+def rank_name(rank: int, server: bool) -> str:
+    """Return what a rank is called: the server, if rank 0 is one, or a worker's number."""
+    if not server:
+        return f"worker {rank}"
+    return "server" if rank == 0 else f"worker {rank - 1}"
+
+
 class ProcessSupervisor:
     """The processes of a run, as seen by the process that started them.
 
@@ -74,10 +81,8 @@ class ProcessSupervisor:
         self.dropped: set[int] = set()
 
     def name(self, rank: int) -> str:
-        """Return what a rank is called: the server, or a worker's number."""
-        if not self.server:
-            return f"worker {rank}"
-        return "server" if rank == 0 else f"worker {rank - 1}"
+        """Return what a rank is called."""
+        return rank_name(rank, self.server)
 
     def start(self) -> None:
         """Start all ranks and list them in the log."""

@@ -21,6 +21,7 @@ from typing import Any
 from runner.config.errors import InputError
 from runner.run_folder.contents import SUMMARY, read_summary
 from runner.run_folder.jsonl import write_document
+from runner.run_folder.run_writer import SUMMARY_KEYS
 from runner.run_folder.summary_keys import INTERRUPTED, RUNNING, STATUS
 
 log = logging.getLogger("dcrun")
@@ -207,7 +208,9 @@ def mark_interrupted(folder: Path, why: str, *, better: bool = False) -> None:
     try:
         summary = read_summary(folder)
         # Any other status is the run's own word on how it ended, and stands.
-        if summary.get(STATUS) in ((RUNNING, INTERRUPTED) if better else (RUNNING,)):
+        if summary.get(STATUS, RUNNING) in ((RUNNING, INTERRUPTED) if better else (RUNNING,)):
+            # A run that was still being built has no summary: readers find every key in this one too.
+            summary = summary or dict.fromkeys(SUMMARY_KEYS)
             write_document(folder / SUMMARY, {**summary, STATUS: INTERRUPTED, "error": why})
     except (OSError, ValueError) as exc:
         log.info("%s cannot say how the run ended: %s", folder / SUMMARY, exc)

@@ -19,13 +19,16 @@ import torch.distributed as dist
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
-from runner.config import signals
+from runner.config import launcher, signals
 from runner.config.errors import InputError
+from runner.config.exit_codes import WRONG_INPUT
 from runner.loop.executor import Executor
 from runner.loop.stop import Stop
 from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import TrainControl
 from runner.processes.child import FindLost
+from runner.processes.interface import named_interface
+from runner.processes.join import join
 from runner.processes.refusal import told_by_rank_zero
 from runner.processes.rendezvous import (
     Rendezvous,
@@ -34,7 +37,6 @@ from runner.processes.rendezvous import (
     join_group,
     launched_by_torchrun,
     rank_zero_first,
-    torchrun_rendezvous,
 )
 from runner.processes.spawn import spawn
 from runner.train.build import build_run
@@ -53,25 +55,39 @@ def run_on_processes(cfg: DictConfig, folder: Path | None) -> int:
     Raises:
         InputError: wrong input, as a number of workers that does not fit `torchrun`'s.
     """
-    algorithm = get_class(cfg.algorithm._target_)
-    if launched_by_torchrun():
-        local = os.environ.get("LOCAL_WORLD_SIZE")
-        if algorithm.shares_memory and local not in (None, os.environ["WORLD_SIZE"]):
-            what = (
-                f"algorithm={cfg.names.algorithm}: torchrun started {os.environ['WORLD_SIZE']} processes, {local} here"
-            )
-            raise InputError(f"{what}; allowed: all on one machine, whose memory they share")
-        rendezvous = torchrun_rendezvous(cfg.cluster.timeout)
-        # Before `workers_of`, which checks the lists with an entry for each worker against this number.
-        set_torchrun_workers(cfg, rendezvous.world)
-        workers_of(cfg, algorithm)
-        return run_rank(cfg, folder, rendezvous)
+    servers = topology_of(cfg).servers
+    if launcher.world_size() > 1 or launched_by_torchrun():
+        try:
+            check_launched(cfg)
+        except InputError:
+            # All ranks find the same: one on each machine says it.
+            if launcher.speaks():
+                raise
+            return WRONG_INPUT
+        return join(cfg, folder, server=bool(servers), run_rank=run_rank)
     assert folder is not None
+    if cfg.cluster.interface is not None:
+        named_interface(cfg.cluster.interface)
     # Counted before anything is spawned: a mistake in it is said once, not by every rank.
     # Set before the ranks get their copy of the configuration: all of them count alike.
-    cfg.cluster.workers = workers_of(cfg, algorithm)
-    servers = topology_of(cfg).servers
+    cfg.cluster.workers = workers_of(cfg, get_class(cfg.algorithm._target_))
     return spawn(cfg, folder, server=bool(servers), world=cfg.cluster.workers + servers, run_rank=run_rank)
+
+
+def check_launched(cfg: DictConfig) -> None:
+    """Check what another launcher has started, and take the number of workers from it.
+
+    Raises:
+        InputError: wrong input, as a number of workers that does not fit.
+    """
+    launcher.check_complete()
+    algorithm, world = get_class(cfg.algorithm._target_), launcher.world_size()
+    if algorithm.shares_memory and not launcher.one_machine():
+        here = os.environ.get("LOCAL_WORLD_SIZE", "maybe fewer")
+        what = f"algorithm={cfg.names.algorithm}: the launcher started {world} processes, {here} of them here"
+        raise InputError(f"{what}; allowed: all on one machine, whose memory they share")
+    set_torchrun_workers(cfg, world)
+    workers_of(cfg, algorithm)
 
 
 def set_torchrun_workers(cfg: DictConfig, world: int) -> None:
@@ -123,7 +139,7 @@ def run_rank(
         if topology.serve is None:
             return _run_in_group(components, topology, rank, make)
         if rendezvous.rank:
-            # torchrun sends SIGTERM to all: the server saves, and that it is gone then ends its workers.
+            # torchrun sends SIGTERM to all: the server saves, and its end then ends its workers.
             signals.ignore()
             return _serve(components, topology.serve, rank)
         assert folder is not None
@@ -156,7 +172,7 @@ def _run_in_group(
             virtual=False,
             share_checkpoint=functools.partial(broadcast_state, device=comm_device(components.device)),
             report_step=rank.report_step,
-            watched=rank.rendezvous.local,
+            watched=True,
         )
     finally:
         # Also after a failure: PyTorch complains about a group that is still there when the process ends.

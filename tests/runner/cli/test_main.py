@@ -228,14 +228,20 @@ def test_only_rank_0_has_a_folder(executed: Executed, monkeypatch: pytest.Monkey
     assert same == cfg
 
 
-def test_only_rank_0_reports_a_mistake(
+def test_one_rank_of_a_machine_reports_a_mistake(
     executed: Executed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    for rank, lines in ((0, 1), (2, 0)):
+    """If a launcher does not number the ranks of a machine, nobody knows whether rank 0 is there: each says it."""
+    for rank, local, lines in ((0, "0", 1), (1, "1", 0), (2, "0", 1), (2, None, 1)):
         join(monkeypatch, rank=rank)
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        if local is not None:
+            monkeypatch.setenv("LOCAL_RANK", local)
         for wrong in (["run.epoch=3"], ["cluster=simulated"], ["-m", "seed=0,1"]):
             assert main.main(wrong) == 2
-            assert capsys.readouterr().err.count("\n") == lines
+            said = capsys.readouterr().err
+            assert said.count("\n") == lines
+            assert said.startswith("dcrun: rank 2: ") == (local is None)
 
 
 def test_config_dir_adds_options(executed: Executed, tmp_path: Path):

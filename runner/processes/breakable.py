@@ -1,0 +1,58 @@
+"""Connections that this process can break: a transfer with a peer that is silent then ends at once.
+
+gloo has no call that ends a transfer, and its timeouts have to outlast a long evaluation on the other side. So the
+sockets that a group opened are shut down, as the system does for a process that was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+DESCRIPTORS = Path("/proc/self/fd")
+"""The folder of a process's open files, on Linux; elsewhere nothing is found and nothing broken."""
+
+Opened = set[tuple[int, int]]
+"""Sockets by descriptor and inode: a descriptor alone may be another file's by the time that it is used."""
+
+
+class Breakable:
+    """The sockets that were opened for each peer, or for all (None)."""
+
+    def __init__(self) -> None:
+        self._opened: dict[int | None, Opened] = {}
+
+    @contextmanager
+    def opening(self, peer: int | None = None) -> Iterator[None]:
+        """Remember the sockets that the block opens to a peer, given by its rank, or to all peers."""
+        before = _sockets()
+        yield
+        self._opened.setdefault(peer, set()).update(_sockets() - before)
+
+    def break_off(self, *peers: int) -> None:
+        """End all transfers with these peers, or with all if none is given."""
+        for peer, opened in list(self._opened.items()):
+            if peers and peer is not None and peer not in peers:
+                continue
+            for descriptor, inode in opened:
+                # gloo closes a socket by itself when its peer dies.
+                if (descriptor, inode) in _sockets():
+                    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as doubled:
+                        doubled.shutdown(socket.SHUT_RDWR)
+
+
+def _sockets() -> Opened:
+    found: Opened = set()
+    if not DESCRIPTORS.is_dir():
+        return found
+    for name in os.listdir(DESCRIPTORS):
+        # The listing's own descriptor, and any that another thread closes meanwhile, is gone by now.
+        with suppress(OSError):
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                found.add((int(name), status.st_ino))
+    return found

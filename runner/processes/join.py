@@ -1,0 +1,185 @@
+"""Join the ranks that another launcher started, as `torchrun`, on this machine or on many; answer for the exit code.
+
+Rank 0 monitors the others (`runner.processes.monitor`), and they it. So a rank that is dead, stuck or out of reach is
+named and acted on within `cluster.timeout`, although nobody here is its parent. torchrun's agent does its own part:
+once a rank of its machine has failed, it sends SIGTERM to the neighbours, and kills those that are left after half a
+minute.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from runner.config import launcher, signals
+from runner.config.errors import InputError
+from runner.loop.stop import PeerLost
+from runner.processes.child import DEAD_PEER, RunRank, exit_at_once
+from runner.processes.links import is_peers_fault, reason
+from runner.processes.meeting import Meeting, meet
+from runner.processes.monitor import Monitor
+from runner.processes.monitor_client import End, MonitorClient
+from runner.processes.spawn import resume_hint
+from runner.processes.supervision import rank_name
+from runner.run_folder.folders import is_locked, mark_interrupted
+
+log = logging.getLogger("dcrun")
+
+LOCK_SECONDS = 0.5
+"""Seconds that the system gets to take the run's lock from a rank that was killed."""
+
+
+def join(cfg: DictConfig, folder: Path | None, *, server: bool, run_rank: RunRank) -> int:
+    """Run this rank to the end and return its exit code.
+
+    Args:
+        cfg: the composed configuration, `cluster.workers` set.
+        folder: the run folder, for rank 0.
+        server: whether rank 0 is a parameter server, and so no worker.
+        run_rank: what each rank runs, see `RunRank`.
+
+    Raises:
+        InputError: the environment or the interface is wrong.
+    """
+    try:
+        meeting = meet(cfg.cluster.timeout, cfg.cluster.interface)
+        if meeting.rank:
+            return _follow(cfg, meeting, server=server, run_rank=run_rank)
+        assert folder is not None
+        return _lead(cfg, folder, meeting, server=server, run_rank=run_rank)
+    except PeerLost as lost:
+        if folder is not None:
+            mark_interrupted(folder, lost.message)
+        if launcher.speaks():
+            log.error("%s%s; the run did not begin", launcher.prefix(), lost.message)
+        return DEAD_PEER
+
+
+def _lead(cfg: DictConfig, folder: Path, meeting: Meeting, *, server: bool, run_rank: RunRank) -> int:
+    """Run rank 0."""
+
+    def say(text: str) -> None:
+        log.error("%s; the run stopped, %s", text, resume_hint(folder))
+
+    name = secrets.token_hex(8)
+    rendezvous = meeting.rendezvous(name)
+    monitor = Monitor(
+        meeting.world,
+        meeting.timeout,
+        server=server,
+        machine=launcher.machine(),
+        welcome={"welcome": name, "folder": str(folder.absolute()), "host": socket.gethostname(), "pid": os.getpid()},
+        break_off=rendezvous.breakable.break_off,
+        on_fault=say,
+        on_overdue=functools.partial(_end_overdue, folder),
+    )
+    monitor.watch_signals()
+    monitor.start()
+    meeting.announce(monitor.port, name)
+    code = DEAD_PEER
+    try:
+        if monitor.wait_for_all():
+            code = run_rank(cfg, folder, rendezvous, monitor.find_lost, monitor.mark_step)
+        # A server's loss of its last worker has been said; of a collective's broken connection the monitor knows whose.
+        if code == DEAD_PEER and not server and monitor.wait_fault() is None:
+            say("a rank is lost, and which is not known")
+    except RuntimeError as error:
+        if not is_peers_fault(error):
+            code = 1
+            raise
+        if monitor.wait_fault() is None:
+            say(f"a rank is lost: {reason(error)}")
+            mark_interrupted(folder, reason(error), better=True)
+    except InputError:
+        code = 2
+        raise
+    except KeyboardInterrupt as request:
+        code = signals.exit_code_of(request)
+        raise
+    except BaseException:
+        code = 1
+        raise
+    finally:
+        monitor.finish(code)
+        # Threads that wait for a lost worker leave their transfer: one that is in it when Python ends can abort the
+        # process.
+        rendezvous.breakable.break_off()
+    if monitor.fault is not None and code != 0:
+        text, code = monitor.fault
+        mark_interrupted(folder, text, better=True)
+    return code
+
+
+def _end_overdue(folder: Path, text: str, code: int) -> None:
+    """End rank 0 although its main thread has not come to an end; the summary says why."""
+    mark_interrupted(folder, text, better=True)
+    exit_at_once(code)
+
+
+def _follow(cfg: DictConfig, meeting: Meeting, *, server: bool, run_rank: RunRank) -> int:
+    """Run a rank other than 0."""
+    client = MonitorClient(
+        meeting.rank,
+        meeting.timeout,
+        name=rank_name(0, server),
+        machine=launcher.machine(),
+        locate=meeting.locate,
+        on_end=lambda end: _end_follower(client, end),
+    )
+    client.start()
+    code = DEAD_PEER
+    try:
+        code = run_rank(cfg, None, meeting.rendezvous(client.welcome["welcome"]), report_step=client.mark_step)
+        if code == DEAD_PEER:
+            # The monitor knows whose fault it is, and then ends this process. Or rank 0 has ended by itself, maybe with
+            # the store that this rank waited at.
+            end = client.wait_end()
+            code = DEAD_PEER if end is None else end.code
+    except RuntimeError as error:
+        if not is_peers_fault(error):
+            code = 1
+            raise
+        end = client.wait_end()
+        if end is None:
+            log.error("rank %d has lost a rank: %s", meeting.rank, reason(error))
+        code = DEAD_PEER if end is None else end.code
+    except InputError:
+        code = 2
+        raise
+    except KeyboardInterrupt as request:
+        code = signals.exit_code_of(request)
+        raise
+    except BaseException:
+        code = 1
+        raise
+    finally:
+        client.finish(code)
+    return code
+
+
+def _end_follower(client: MonitorClient, end: End) -> None:
+    """End a rank other than 0 at once: it has nothing to save, and may be in a transfer that never ends."""
+    if end.first:
+        here, folder = client.at_home, Path(client.welcome["folder"])
+        if here and not end.dead:
+            # A stuck one that comes back would find its run continued by another.
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(client.welcome["pid"], signal.SIGKILL)
+            time.sleep(LOCK_SECONDS)
+        # A dead rank 0 cannot say how the run ended. One that is only out of reach may go on, and its lock tells.
+        if (here or end.dead) and folder.is_dir() and not is_locked(folder):
+            mark_interrupted(folder, end.text)
+        # On each machine one rank says it; on rank 0's own that is the next one.
+        if launcher.speaks() or (here and os.environ.get("LOCAL_RANK") == "1"):
+            hint = f", {resume_hint(folder)}" if folder.is_dir() else ""
+            log.error("%s%s; the run stopped%s", launcher.prefix(), end.text, hint)
+    exit_at_once(end.code)

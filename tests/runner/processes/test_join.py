@@ -1,0 +1,104 @@
+"""Ranks on separate hosts: they find each other, and name the one that is gone."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.hosts import ENDLESS, Ranks, hosts
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    ["asgd", pytest.param("ssgd", marks=pytest.mark.slow), pytest.param("ddg", marks=pytest.mark.slow)],
+)
+def test_two_hosts_finish_a_run(algorithm: str, tmp_path: Path):
+    with hosts(2) as (a, b):
+        ranks = Ranks(tmp_path, [a, a, b, b], f"algorithm={algorithm}", "model.widths=[8,8,8]")
+        assert ranks.end() == dict.fromkeys(range(4), 0), ranks.all_said()
+        assert (ranks.summary["status"], ranks.summary["workers_lost"]) == ("completed", 0)
+        assert ranks.all_said() == []
+
+
+def fault(ranks: Ranks) -> str:
+    """The one line that was said about a fault, of whatever rank."""
+    [line] = [line for line in ranks.all_said() if line.startswith("ERROR")]
+    return line
+
+
+TIMEOUT = 5
+LOST = f"cluster.timeout={TIMEOUT}"
+
+
+def test_a_collective_names_the_host_that_is_cut_off(tmp_path: Path):
+    with hosts(2) as (a, b):
+        ranks = Ranks(tmp_path, [a, a, b, b], "algorithm=ssgd", *ENDLESS, LOST)
+        ranks.training()
+        b.cut()
+        since = time.monotonic()
+        assert ranks.end() == dict.fromkeys(range(4), 3)
+    assert max(ranks.ended.values()) - since < TIMEOUT + 1
+    said = [line for rank in (0, 1) for line in ranks.said(rank)]
+    assert len(said) == 1, said
+    for rank in (2, 3):
+        assert (
+            f"worker {rank} (rank {rank}, host b, pid {ranks.processes[rank].pid}) is stuck or out of reach" in said[0]
+        )
+    assert "its last step was number" in said[0]
+    # On the other side one rank speaks, of rank 0.
+    said = [line for rank in (2, 3) for line in ranks.said(rank)]
+    assert len(said) == 1, said
+    assert "worker 0 (rank 0, host a, pid" in said[0]
+    assert ranks.summary["status"] == "interrupted"
+    assert "host b" in ranks.summary["error"]
+
+
+def test_a_server_goes_on_without_the_host_that_is_cut_off(tmp_path: Path):
+    with hosts(2) as (a, b):
+        ranks = Ranks(tmp_path, [a, a, b, b], "algorithm=asgd", *ENDLESS, "run.epochs=40", LOST)
+        ranks.training()
+        b.cut()
+        since = time.monotonic()
+        codes = ranks.end()
+    assert codes == {0: 0, 1: 0, 2: 3, 3: 3}, ranks.all_said()
+    assert max(ranks.ended[2], ranks.ended[3]) - since < TIMEOUT + 1
+    assert (ranks.summary["status"], ranks.summary["workers_lost"]) == ("completed", 2)
+    lost = [line for line in ranks.said(0) if line.startswith("WARNING")]
+    assert len(lost) == 2
+    assert all("host b" in line for line in lost)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algorithm", "code"), [("asgd", 0), ("ssgd", 0), ("ddg", 0)])
+def test_a_wire_that_is_mended_in_time_changes_nothing(algorithm: str, code: int, tmp_path: Path):
+    settings = (f"algorithm={algorithm}", *ENDLESS, "run.epochs=20", "model.widths=[8,8,8]", "cluster.timeout=10")
+    with hosts(2) as (a, b):
+        ranks = Ranks(tmp_path, [a, a, b, b], *settings)
+        ranks.training()
+        b.cut()
+        time.sleep(4)
+        b.mend()
+        assert ranks.end() == dict.fromkeys(range(4), 0), ranks.all_said()
+    assert ranks.all_said() == []
+    assert (ranks.summary["status"], ranks.summary["workers_lost"]) == ("completed", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["asgd", "ssgd", "ddg"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_rank_0_is_named_by_the_others(algorithm: str, number: signal.Signals, tmp_path: Path):
+    with hosts(2) as (a, b):
+        settings = (f"algorithm={algorithm}", *ENDLESS, "model.widths=[8,8,8]", LOST)
+        ranks = Ranks(tmp_path, [a, a, b, b], *settings)
+        ranks.training()
+        ranks.kill(0, number=number)
+        since = time.monotonic()
+        codes = ranks.end()
+    assert codes == {0: -9, 1: 3, 2: 3, 3: 3}
+    assert max(ranks.ended.values()) - since < TIMEOUT + 1
+    said = ranks.all_said()
+    assert len(said) == 2, said
+    assert all("(rank 0, host a, pid" in line for line in said)
+    assert ranks.summary["status"] == "interrupted"
+    assert "rank 0" in ranks.summary["error"]

@@ -42,7 +42,9 @@ class Breakable:
                 # gloo closes a socket by itself when its peer dies.
                 if (descriptor, inode) in _sockets():
                     with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as doubled:
-                        doubled.shutdown(socket.SHUT_RDWR)
+                        # One that listens is nobody's connection, and gloo aborts the process if it is shut down.
+                        if not doubled.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                            doubled.shutdown(socket.SHUT_RDWR)
 
 
 def _sockets() -> Opened:

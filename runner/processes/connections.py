@@ -27,6 +27,8 @@ log = logging.getLogger("dcrun")
 
 POLL_SECONDS = 0.5
 """Seconds between two looks at who was lost while no message comes."""
+EXPLAIN_SECONDS = 0.3
+"""How long whoever watches the processes may take to say what happened to one whose connection broke."""
 STOP_TIMEOUT = datetime.timedelta(seconds=5)
 """How long a worker is given to take the message that the run is over."""
 
@@ -165,7 +167,8 @@ class Connections:
     def __init__(self, links: list[Link], pull: Fields, push: Fields, find_lost: FindLost) -> None:
         self._arrivals: queue.Queue[Arrival] = queue.Queue()
         self.all = [Connection(worker, link, pull, push, self._arrivals) for worker, link in enumerate(links)]
-        self.find_lost = find_lost
+        self._ask = find_lost
+        self._told: list[tuple[int, str]] = []
 
     def __getitem__(self, worker: int) -> Connection:
         return self.all[worker]
@@ -182,10 +185,33 @@ class Connections:
         """Return the workers that are still part of the run."""
         return [connection.worker for connection in self.all if connection.alive]
 
+    def find_lost(self) -> list[tuple[int, str]]:
+        """Return the workers that were found dead or stuck since the last call, and what happened to each."""
+        told, self._told = [*self._told, *self._ask()], []
+        return told
+
     def next(self) -> Arrival | None:
         """Return the next message, or None if none comes for a while, so that the caller can look for lost workers."""
         try:
             # With a timeout: a stuck worker sends nothing that could wake the server.
-            return self._arrivals.get(timeout=POLL_SECONDS)
+            arrival = self._arrivals.get(timeout=POLL_SECONDS)
         except queue.Empty:
             return None
+        if arrival.fault is None or not self.all[arrival.worker].alive:
+            return arrival
+        return arrival._replace(fault=self._explained(arrival.worker, arrival.fault))
+
+    def _explained(self, worker: int, fault: str) -> str:
+        """Return what happened to a worker whose connection broke, from whoever watches it, else what is known here.
+
+        A connection tells of a dead process at once, but not which process on which machine it was.
+        """
+        deadline = time.monotonic() + EXPLAIN_SECONDS
+        while True:
+            self._told += self._ask()
+            for found, what in self._told:
+                if found == worker:
+                    return what
+            if time.monotonic() > deadline:
+                return fault
+            time.sleep(0.01)

@@ -54,7 +54,7 @@ def waits(cfg: DictConfig, folder: Path | None, at: Rendezvous, find: FindLost, 
 
 def started(folder: Path, run_rank: Any, rank: int, pipe: Any = None) -> tuple[Any, Heartbeats]:
     heartbeats = Heartbeats(CONTEXT, WORLD, 2.0)
-    plain = {"cluster": {"timeout": 2.0}}
+    plain = {"cluster": {"timeout": 2.0, "interface": None}}
     args = (rank, WORLD, str(folder / "store"), plain, folder, run_rank, heartbeats, pipe)
     process = CONTEXT.Process(target=child_main, args=args)
     process.start()

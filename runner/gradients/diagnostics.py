@@ -9,8 +9,8 @@ running statistics, so that f_i depends on sample i alone; early in a run these 
 
 from __future__ import annotations
 
+import logging
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -21,7 +21,9 @@ from torch import Tensor
 from runner.gradients.oracle import NetworkOracle
 from runner.run_folder import columns
 from runner.run_folder.contents import LAYERS
-from runner.run_folder.jsonl import to_line, truncate_lines
+from runner.run_folder.jsonl import append, to_line, truncate_lines
+
+log = logging.getLogger("dcrun")
 
 DECADES = (-4, 5)
 """Learning rates are tried from 1e-4 to 1e5; figure 9 takes 1e-2 to 1e5."""
@@ -108,11 +110,11 @@ class LayerLog:
             else:
                 values = self.measure(quantity, weights, statistics)
             record[quantity] = dict(zip(names, values, strict=True))
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(to_line(record))
-            file.flush()
+        try:
             # As for a row of metrics: a checkpoint that follows counts this line.
-            os.fsync(file.fileno())
+            append(self.path, to_line(record))
+        except OSError as error:
+            log.warning("%s could not be written (%s); the run goes on", self.path, error.strerror or error)
 
     def measure(self, quantity: str, weights: Tensor, statistics: Tensor) -> list[float]:
         """Return a quantity of each layer at flat weights and running statistics; NaN where it is not defined."""

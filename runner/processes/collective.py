@@ -90,6 +90,7 @@ class ProcessCollective(SynchronousProcess):
         self._gathered: dict[str, Any] = {
             "weights": method.solution(),
             "statistics": [self.statistics],
+            "methods": [],
             "distances": None,
         }
 
@@ -238,7 +239,7 @@ class ProcessCollective(SynchronousProcess):
         return torch.stack(self._gathered["statistics"]).mean(0)
 
     def method_states(self) -> list[Message]:
-        """Return the method's state of all ranks, as gathered at the last evaluation."""
+        """Return the method's state of all ranks, as gathered at the last evaluation; empty before the first one."""
         return self._gathered["methods"]
 
     def state_dict(self) -> dict[str, Any]:

@@ -75,6 +75,10 @@ class SynchronousProcess(Executor):
             raise PeerLost(f"rank {self.rank} lost a peer in step {self.step}: {reason(error)}") from error
 
     def _run(self) -> None:
+        if self.step >= len(self.batches):
+            # Killed between its last checkpoint and its result: nothing is evaluated any more, and what rank 0 writes
+            # is of all ranks.
+            self._gather()
         self.control.start()
         while self.step < len(self.batches):
             stop = self._take_step()

@@ -7,6 +7,7 @@ Why flush before the rename: without it, a file system may put the rename on the
 power failure the name belongs to an empty file. A kill of the process alone would not need it.
 """
 
+import errno
 import json
 import logging
 import math
@@ -83,6 +84,47 @@ def replace(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def append(path: Path, text: str, *, sync: bool = True) -> None:
+    """Append whole lines to a file: all of them, or none.
+
+    Args:
+        path: the file.
+        text: the lines.
+        sync: whether they are on the disk on return, whatever happens to the machine then.
+
+    Raises:
+        OSError: if they cannot be written, as on a full disk. The file is then as it was.
+    """
+    left = memoryview(text.encode())
+    # Unbuffered: what could not be written must not be tried again when the file is closed.
+    with open(path, "ab", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            while left:
+                left = left[file.write(left) :]
+            if sync:
+                os.fsync(file.fileno())
+        except OSError:
+            # Half a line may be there: the next one would be appended to it.
+            os.ftruncate(file.fileno(), size)
+            raise
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Write a file's content in its place, where there is no room for a second file.
+
+    A kill in the middle leaves a mixture, so this is only for a disk that is full.
+
+    Raises:
+        OSError: the file does not exist, or takes more of the disk now than it did.
+    """
+    with open(path, "r+b") as file:
+        if len(content) > 512 * os.fstat(file.fileno()).st_blocks:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        file.write(content)
+        file.truncate()
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:

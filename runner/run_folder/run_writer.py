@@ -4,7 +4,7 @@ Only the process that owns the run folder has a writer (the simulation, or rank 
 only if the configuration asks for it.
 """
 
-import os
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,15 @@ from rich.console import Console
 from runner.run_folder import columns
 from runner.run_folder.console import show_result
 from runner.run_folder.contents import METRICS, SUMMARY
-from runner.run_folder.jsonl import read_lines, to_jsonable, to_line, truncate_lines, write_document
+from runner.run_folder.jsonl import (
+    append,
+    overwrite,
+    read_lines,
+    to_jsonable,
+    to_line,
+    truncate_lines,
+    write_document,
+)
 from runner.run_folder.progress import Live, Progress
 from runner.run_folder.summary_keys import (
     BEST_TEST_ERROR,
@@ -29,6 +37,8 @@ from runner.run_folder.summary_keys import (
     STATUS,
 )
 from runner.run_folder.wandb_run import WandbRun
+
+log = logging.getLogger("dcrun")
 
 STATUSES = (RUNNING, COMPLETED, DIVERGED, INTERRUPTED, FAILED)
 # Every summary has all of these keys, with null if a run has no such value, so reports need not ask for a key. `clock`
@@ -94,7 +104,8 @@ class RunWriter:
         self._started = False
         self._begun = time.perf_counter()
         self._wall_before = 0.0
-        self._metrics: Any = None
+        self._logging = False
+        self._unwritten = ""
         self._wandb: WandbRun | None = None
         self._wandb_id: str | None = None
 
@@ -137,10 +148,12 @@ class RunWriter:
         truncate_lines(path, 0 if resumed is None else resumed["rows"])
         # After the cut, so that curve, best error and the display begin with the rows that count.
         self.rows = read_lines(path)
+        if self._wandb is not None and resumed is not None:
+            self._wandb.take_over(self.rows)
         self.summary |= to_jsonable({**summary, STATUS: RUNNING})
         write_document(self.folder / SUMMARY, self.summary)
-        # Opened after the cut, which puts a new file in the old one's place.
-        self._metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
+        path.touch()
+        self._logging = True
         self.display.start(self.rows[-1][columns.EPOCH] if self.rows else 0.0)
 
     def progress(
@@ -156,18 +169,31 @@ class RunWriter:
             row: the standard columns and those that the algorithm adds; NaN and infinities are written as null.
             samples_per_second: shown on the display only.
         """
-        if self._metrics is None:
+        if not self._logging:
             raise RuntimeError("a run that has not started, or has finished, cannot log")
         plain_row: dict[str, Any] = to_jsonable(row)
         # The row first: wandb and the display may fail or be slow, and are not what a resume relies on.
-        self._metrics.write(to_line(plain_row))
-        self._metrics.flush()
-        # A checkpoint that follows counts this line, so the line must be on the disk before it.
-        os.fsync(self._metrics.fileno())
+        self._unwritten += to_line(plain_row)
+        self.write_rows()
         self.rows.append(plain_row)
         if self._wandb is not None:
             self._wandb.log(plain_row, step=len(self.rows))
         self.display.row(plain_row, samples_per_second)
+
+    def write_rows(self) -> bool:
+        """Write the rows that wait for room on the disk; return whether `metrics.jsonl` has all rows now.
+
+        A checkpoint counts the rows, so they must be on the disk before it.
+        """
+        path = self.folder / METRICS
+        try:
+            if self._unwritten:
+                append(path, self._unwritten)
+            self._unwritten = ""
+        except OSError as error:
+            reason = error.strerror or error
+            log.warning("%s could not be written (%s); the run goes on, and tries again", path, reason)
+        return not self._unwritten
 
     def wall_seconds(self) -> float:
         """Return the seconds since the run started, with evaluations and the time before a resume."""
@@ -195,23 +221,30 @@ class RunWriter:
         # At once: if what follows fails, `__exit__` must not end the run a second time.
         self.finished = True
         self.display.stop()
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+        self._logging = False
+        self.write_rows()
         # What the caller knows takes precedence over what follows from the rows.
         self.summary |= to_jsonable(
             {**self._from_rows(), "wall_seconds": self.wall_seconds(), **summary, STATUS: status}
         )
         # wandb's processes are told that the run is over even if the disk is full.
         try:
-            write_document(self.folder / SUMMARY, self.summary)
+            self._write_summary()
         finally:
             if self._wandb is not None:
-                self._wandb.finish(self.summary, failed=status != COMPLETED)
+                self._wandb.finish(self.summary, failed=status in (DIVERGED, FAILED))
         lr = (self.cfg.get("schedule") or {}).get("lr")
         # From the rows, so those before a resume are part of the curve.
         curve = [row.get(columns.TEST_ERROR) for row in self.rows]
         show_result(self.display.console, self.summary, self.folder, lr=lr, curve=curve)
+
+    def _write_summary(self) -> None:
+        """Write `summary.json`, on a full disk in its own place: it must not go on saying that the run is running."""
+        path = self.folder / SUMMARY
+        try:
+            write_document(path, self.summary)
+        except OSError:
+            overwrite(path, to_line(self.summary).encode())
 
     def _begin_wandb(self) -> None:
         logger = self.cfg.get("logger") or {}

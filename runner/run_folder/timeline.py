@@ -1,5 +1,6 @@
 """Records what each worker did when, and how stale its pushes were, in `timeline.jsonl` and `workers.json`."""
 
+import logging
 import math
 import statistics
 from collections import Counter
@@ -8,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from runner.run_folder.contents import TIMELINE, WORKERS
-from runner.run_folder.jsonl import truncate_lines, write_document
+from runner.run_folder.jsonl import append, truncate_lines, write_document
+
+log = logging.getLogger("dcrun")
 
 KINDS: tuple[str, ...] = ("compute", "transfer", "wait")
 BUFFERED_LINES = 4096
@@ -42,6 +45,7 @@ class Timeline:
         self._lines = 0
         self._dropped = 0
         self._folder: Path | None = None
+        self._warned = False
 
     def span(self, worker: int, what: str, start: float, end: float) -> None:
         """Note that a worker was busy with one thing from `start` to `end`.
@@ -208,18 +212,23 @@ class Timeline:
         The first call cuts the file back to the lines that this object knows: none in a new run, those of the
         checkpoint in a resumed one.
 
-        Raises:
-            OSError: The file cannot be written.
+        If they cannot be written (a full disk), a warning says so once, and they count as dropped.
         """
         path = folder / TIMELINE
-        # The first call for this folder.
-        if folder != self._folder:
-            # What the file really has, which may be less after a power failure: the next checkpoint counts from there.
-            self._lines = truncate_lines(path, self._lines)
-            self._folder = folder
-        with open(path, "a", encoding="ascii") as file:
-            file.writelines(self._pending)
-        self._lines += len(self._pending)
+        try:
+            # The first call for this folder.
+            if folder != self._folder:
+                # What the file really has, which may be less after a power failure: the next checkpoint counts from
+                # there.
+                self._lines = truncate_lines(path, self._lines)
+                self._folder = folder
+            append(path, "".join(self._pending), sync=False)
+            self._lines += len(self._pending)
+        except OSError as error:
+            self._dropped += len(self._pending)
+            if not self._warned:
+                log.warning("%s could not be written (%s); the run goes on", path, error.strerror or error)
+            self._warned = True
         self._pending.clear()
 
     def write(self, folder: Path, seconds: float) -> None:
@@ -230,7 +239,7 @@ class Timeline:
             seconds: The run's length.
 
         Raises:
-            OSError: A file cannot be written.
+            OSError: The report cannot be written.
         """
         self.flush(folder)
         write_document(folder / WORKERS, self.report(seconds))

@@ -6,7 +6,8 @@ Offline runs are in the run folder under `wandb/`. `wandb leet <folder>` shows t
 
 import logging
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,28 @@ class WandbRun:
         )
         self.id: str = self._run.id
         self._failed = False
+        self._folder, self._mode = folder, mode
         # Draw charts over effective passes, not over the number of the evaluation.
         self._call(lambda: self._run.define_metric("epoch"))
         self._call(lambda: self._run.define_metric("*", step_metric="epoch"))
+
+    def take_over(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log what a run that goes on has logged, and remove the offline runs that it was logged to.
+
+        So the run is one in the end, with each row once: a segment that a kill ended has rows that the run makes
+        again, and what is uploaded last would replace what was uploaded before. wandb keeps an online run as one.
+        """
+        if self._mode != "offline":
+            return
+        for number, row in enumerate(rows, start=1):
+            self.log(row, step=number)
+        if self._failed:
+            return
+        own = Path(self._run.dir).parent.resolve()
+        # Of two segments that began in the same second, the second one's name ends with a number.
+        for segment in self._folder.glob(f"wandb/offline-run-*-{self.id}*"):
+            if segment.resolve() != own:
+                shutil.rmtree(segment, ignore_errors=True)
 
     def log(self, row: Mapping[str, Any], step: int) -> None:
         """Log an evaluation; `step` is its number. wandb ignores numbers that it has already, as after a resume."""

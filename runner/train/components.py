@@ -118,7 +118,9 @@ class RunComponents:
 
     def measure(self, weights: Tensor, executor: Executor) -> dict[str, float]:
         """Return what is known of the objective at flat weights (n,); nothing if the model does not tell its φ_i."""
-        return {} if self._objective is None else self._objective(weights, executor.method_states())
+        states = executor.method_states()
+        # None before a first evaluation: a run that lost a rank so early knows the others' states of no moment.
+        return {} if self._objective is None or not states else self._objective(weights, states)
 
     @functools.cached_property
     def _objective(self) -> Objective | None:

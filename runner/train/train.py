@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from safetensors.numpy import save_file
 
 from runner.config.errors import InputError
+from runner.config.exit_codes import UNEXPECTED
 from runner.loop.executor import Executor
 from runner.loop.stop import PeerLost, Stop
 from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import TrainControl
 from runner.processes.spawn import resume_hint
-from runner.run_folder import checkpoint, folders, machine
+from runner.run_folder import checkpoint, folders, machine, weights
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.run_writer import RunWriter
 from runner.run_folder.summary_keys import COMPLETED, INTERRUPTED
@@ -74,7 +74,11 @@ def train(
                 control.pause()
                 status, code, error = reason.status, reason.code, _said(reason, folder, watched)
             # After a stop too: the result of an interrupted run is what it had reached.
-            writer.finish(status, **_results(components, control, executor, folder), **error)
+            unwritten = _write_result(components, control, executor, folder)
+            if unwritten and status == COMPLETED:
+                # Nothing is lost that cannot be made again from the last checkpoint, when there is room.
+                status, code, error = INTERRUPTED, UNEXPECTED, {"error": unwritten}
+            writer.finish(status, **_results(components, control, executor), **error)
     # Another rank may have been asked to stop in place of this one; by which signal is not known here.
     return code or (stop.exit_code or 128 + signal.SIGTERM if status == INTERRUPTED else 0)
 
@@ -104,7 +108,9 @@ def _control(
 
     def save(updates: int, state: dict[str, Any]) -> None:
         # The tracker is the writer's part: how many rows there are, the wall seconds before, wandb's run.
-        checkpoint.save(folder, updates, {**state, "tracker": writer.state_dict()}, run.keep_checkpoints)
+        # Rows that wait for room on the disk are lost to who resumes, so there is no checkpoint that counts them.
+        if writer.write_rows():
+            checkpoint.save(folder, updates, {**state, "tracker": writer.state_dict()}, run.keep_checkpoints)
 
     return components.train_control(
         evaluator=components.evaluator(),
@@ -161,14 +167,24 @@ def _facts(components: RunComponents) -> dict[str, Any]:
     }
 
 
-def _results(components: RunComponents, control: TrainControl, executor: Executor, folder: Path) -> dict[str, Any]:
+def _write_result(components: RunComponents, control: TrainControl, executor: Executor, folder: Path) -> str | None:
+    """Write the weights and what each worker did; return what could not be written and why, None if all was."""
     replica = components.oracle.replica
-    weights, statistics = executor.weights(), executor.running_statistics()
-    # As arrays, which may be views of one vector: the torch form of save_file wants a copy of each tensor.
-    # An ordinary state dict: it loads into the network without dcrun.
-    state = replica.state_dict(weights, statistics, control.updates)
-    save_file({name: tensor.numpy() for name, tensor in state.items()}, folder / "weights.safetensors")
-    executor.timeline.write(folder, control.seconds)
+    # An ordinary state dict: it loads into the network without dcrun. As arrays, which may be views of one vector.
+    state = replica.state_dict(executor.weights(), executor.running_statistics(), control.updates)
+    try:
+        weights.write(folder, {name: tensor.numpy() for name, tensor in state.items()})
+        executor.timeline.write(folder, control.seconds)
+    except OSError as error:
+        said = f"the result could not be written ({error.strerror or error})"
+        log.error("%s; make room, then %s", said, resume_hint(folder))
+        return said
+    return None
+
+
+def _results(components: RunComponents, control: TrainControl, executor: Executor) -> dict[str, Any]:
+    replica = components.oracle.replica
+    vector, statistics = executor.weights(), executor.running_statistics()
     reached = {} if control.target_loss is None else {"epochs_to_target": control.epochs_to_target}
     return reached | {
         "workers_lost": executor.workers_lost,
@@ -180,10 +196,10 @@ def _results(components: RunComponents, control: TrainControl, executor: Executo
         "samples_per_second": control.samples_seen / control.train_wall if control.train_wall else None,
         "train_wall_seconds": control.train_wall,
         "peak_memory_bytes": machine.peak_memory_bytes(components.device),
-        "weights_sha256": weights_sha256(replica.named_weights(weights)),
+        "weights_sha256": weights_sha256(replica.named_weights(vector)),
         "buffers_sha256": weights_sha256(replica.named_statistics(statistics)),
         **executor.timeline.slowest(control.seconds),
         **executor.columns(),
         # At the weights that are saved: a run that was stopped may have moved on since its last row.
-        **components.measure(weights, executor),
+        **components.measure(vector, executor),
     }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from runner.run_folder import jsonl
 from runner.run_folder.jsonl import (
     read_document,
     read_lines,
@@ -17,6 +18,7 @@ from runner.run_folder.jsonl import (
     truncate_lines,
     write_document,
 )
+from tests.disk import limited
 
 
 def strict(text: str):
@@ -119,3 +121,23 @@ def test_document_that_is_no_object(tmp_path: Path, text: str, message: str):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_document(path)
+
+
+def test_lines_are_appended_whole_or_not_at_all(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    jsonl.append(path, '{"a": 1}\n')
+    with limited(20), pytest.raises(OSError, match="File too large"):
+        jsonl.append(path, '{"a": 2}\n{"a": 3}\n')
+    assert path.read_text() == '{"a": 1}\n'
+    jsonl.append(path, '{"a": 2}\n')
+    assert path.read_text() == '{"a": 1}\n{"a": 2}\n'
+
+
+def test_document_in_its_own_place_needs_no_room(tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text('{"status": "running"}\n')
+    jsonl.overwrite(path, b"{}")
+    assert path.read_text() == "{}"
+    with pytest.raises(OSError, match="No space left"):
+        jsonl.overwrite(path, b" " * 100_000)
+    assert path.read_text() == "{}"

@@ -1,17 +1,22 @@
+import errno
 import io
 import json
 import math
 import os
 import socket
+import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from runner.run_folder.run_writer import SUMMARY_KEYS, RunWriter
+from tests.disk import limited
 
 CFG: dict[str, Any] = {
     "schedule": {"lr": 0.5},
@@ -172,7 +177,9 @@ def test_new_run_in_an_old_folder(tmp_path: Path):
 def test_without_wandb_neither_it_nor_torch_is_imported(tmp_path: Path):
     program = f"""
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from runner.run_folder.run_writer import RunWriter
 for kind, mode in (("none", "offline"), ("wandb", "disabled")):
     logger = {{"kind": kind, "mode": mode, "project": "p", "group": None}}
@@ -187,7 +194,9 @@ assert "wandb" not in sys.modules and "torch" not in sys.modules
 
 OFFLINE = """
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from runner.run_folder.run_writer import RunWriter
 cfg = {"seed": 3, "logger": {"kind": "wandb", "mode": "offline", "project": "p", "group": "sweep-1"}}
 with RunWriter(Path(sys.argv[1]), cfg, epochs=1, virtual=True) as run:
@@ -272,3 +281,103 @@ def test_broken_wandb_does_not_end_the_run(
     assert len(metrics(tmp_path)) == 2
     assert summary(tmp_path)["status"] == "completed"
     assert caplog.text.count("the service is gone") == 1
+
+
+def test_full_disk_costs_no_row(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    run = writer(tmp_path)
+    run.start({})
+    run.log(row(1, 10.0))
+    with limited((tmp_path / "metrics.jsonl").stat().st_size + 10):
+        run.log(row(2, 20.0))
+        assert not run.write_rows(), "a checkpoint must not count it"
+    assert metrics(tmp_path) == [row(1, 10.0)]
+    assert "metrics.jsonl could not be written (File too large); the run goes on" in caplog.text
+    run.log(row(3, 30.0))
+    assert run.write_rows()
+    run.finish("completed")
+    assert metrics(tmp_path) == [row(1, 10.0), row(2, 20.0), row(3, 30.0)]
+
+
+def test_summary_says_the_end_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = writer(tmp_path)
+    run.start({})
+
+    def full(path: Path, document: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("runner.run_folder.run_writer.write_document", full)
+    run.finish("completed")
+    assert summary(tmp_path)["status"] == "completed"
+
+
+CONTINUED = """
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from runner.run_folder.run_writer import RunWriter
+cfg = {"seed": 3, "logger": {"kind": "wandb", "mode": "offline", "project": "p", "group": None}}
+def row(epoch): return {"epoch": float(epoch), "test_error": 10.0 * epoch}
+run = RunWriter(Path(sys.argv[1]), cfg, epochs=3, virtual=True)
+run.start({})
+run.log(row(1))
+saved = run.state_dict()
+run.log(row(2))
+run.finish("interrupted")
+run = RunWriter(Path(sys.argv[1]), cfg, epochs=3, virtual=True)
+run.start({}, resumed=saved)
+for epoch in (2, 3):
+    run.log(row(epoch))
+run.finish("completed")
+print(saved["wandb_id"])
+"""
+
+
+def records(path: Path) -> Iterator[Any]:
+    """What a file of an offline run holds: a header of 7 bytes, then records in blocks, as in a log of LevelDB."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, place, data = path.read_bytes(), 7, b""
+    while place + 7 <= len(content):
+        length, kind = struct.unpack_from("<HB", content, place + 4)
+        # The end of a block that has no room for a header is filled with zeros.
+        if 32768 - place % 32768 < 7 or not kind:
+            place += 32768 - place % 32768
+            continue
+        data += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        # Whole in one piece (1), or the last piece (4).
+        if kind in (1, 4):
+            record = Record()
+            record.ParseFromString(data)
+            data = b""
+            yield record
+
+
+def test_wandb_has_one_run_after_a_resume(tmp_path: Path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", CONTINUED, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=environment)
+    [path] = folder.glob("wandb/offline-run-*/run-*.wandb")
+    assert path.stem == f"run-{done.stdout.split()[-1]}"
+    logged = []
+    for record in records(path):
+        if record.HasField("history"):
+            items = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            logged.append((record.history.step.num, items.get("epoch")))
+        if record.HasField("exit"):
+            assert record.exit.exit_code == 0
+    assert [epoch for _, epoch in logged] == [1.0, 2.0, 3.0]
+    assert [step for step, _ in logged] == sorted({step for step, _ in logged})
+
+
+@pytest.mark.parametrize(("status", "failed"), [("interrupted", 0), ("completed", 0), ("failed", 1), ("diverged", 1)])
+def test_wandb_is_told_of_failures_only(status: str, failed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ended = []
+    run = writer(tmp_path)
+    run.start({})
+    run._wandb = SimpleNamespace(finish=lambda summary, failed: ended.append(failed))  # type: ignore[assignment]
+    run.finish(status)
+    assert ended == [bool(failed)]

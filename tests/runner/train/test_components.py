@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,3 +87,10 @@ def test_processes_record_by_default(cluster: str, record: str, records: bool, t
 def test_model_without_the_objective_is_refused():
     with pytest.raises(InputError, match=r"^model=mlp: algorithm=cocoa_plus needs a quadratic loss; allowed: ridge$"):
         components("algorithm=cocoa_plus")
+
+
+def test_objective_without_the_others_states_is_not_told(tmp_path: Path):
+    """A rank may be lost before anything was gathered, as the dual variables."""
+    components = build_run(compose("algorithm=cocoa_plus", "model=ridge", *TWO_CLASSES))
+    executor: Any = SimpleNamespace(method_states=list)
+    assert components.measure(components.oracle.replica.weights, executor) == {}

@@ -1,5 +1,7 @@
+import errno
 import json
 import multiprocessing
+import os
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from models.resnet import ResNet
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.machine import peak_memory_bytes
 from runner.run_folder.run_writer import SUMMARY_KEYS
+from tests.disk import limited
 from tests.trial import compose, dispatch, rows, run_in
 
 RUN = ("dataset.limit_train=128", "dataset.limit_test=40", "run.batch_size=16", "run.epochs=2", "model=resnet8")
@@ -158,6 +161,50 @@ def test_fresh_run_ignores_older_checkpoints(tmp_path: Path):
     # Diverges before its own first checkpoint.
     assert run_in(tmp_path, "algorithm=asgd", *RUN, "schedule.lr=1e30")[1]["status"] == "diverged"
     assert not list((tmp_path / "checkpoints").glob("*.pt"))
+
+
+def test_full_disk_at_the_end_costs_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def full(folder: Path, state: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    overrides = ("algorithm=asgd", *RUN)
+    expected = run_in(tmp_path / "whole", *overrides)[1]
+    folder = tmp_path / "full"
+    with monkeypatch.context() as patch:
+        patch.setattr("runner.run_folder.weights.write", full)
+        code, summary = run_in(folder, *overrides)
+    assert (code, summary["status"]) == (1, "interrupted")
+    assert summary["error"] == "the result could not be written (No space left on device)"
+    assert "make room, then continue it with run.resume=" in caplog.text
+    code, summary = run_in(folder, *overrides, f"run.resume={folder}")
+    assert (code, summary["status"]) == (0, "completed")
+    assert {key: summary[key] for key in ("weights_sha256", "epochs", "updates")} == {
+        key: expected[key] for key in ("weights_sha256", "epochs", "updates")
+    }
+    assert rows(folder) == rows(tmp_path / "whole")
+    assert (folder / "weights.safetensors").read_bytes() == (tmp_path / "whole/weights.safetensors").read_bytes()
+
+
+def test_full_disk_all_along_costs_what_did_not_fit(tmp_path: Path):
+    with limited(9000):
+        code, summary = run_in(tmp_path, "algorithm=asgd", *RUN)
+    assert (code, summary["status"]) == (1, "interrupted")
+    assert summary["error"] == "the result could not be written (File too large)"
+    assert rows(tmp_path) == 2
+    assert not list(tmp_path.glob("**/.*.tmp")), "nothing half written"
+
+
+def test_files_have_the_users_umask(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        run_in(tmp_path / "a", "algorithm=asgd", *RUN, "cluster.record=true", "run.diagnostics=[variance_factor]")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "a").rglob("*")}
+    assert len(modes) >= 8
+    assert set(modes.values()) == {0o640, 0o750}, modes
 
 
 WORKERS = 8

@@ -62,11 +62,14 @@ class DDG(Pipeline):
         """See `Pipeline.setup`."""
         super().setup(w, info)
         self.passes: deque[Pass] = deque()
+        self.copied: Tensor | None = None
 
     def forward(self, stage: Stage, features: Features) -> Tensor:
         """Run the features forward, on a tape that waits K − k iterations for its backward pass."""
         # With `current` weights only checkpoints need the copy: the tape must be recorded anew from it on resume.
         old = self.w if self.last else self.w.clone()
+        # In memory from here on: with those of the K − k passes before it, the module holds K − k + 1 copies.
+        self.copied = old
         tape = stage.record(old if self.weights == "stashed" else self.w, features, track=True)
         self.passes.append(Pass(features, old, tape))
         return tape.outputs
@@ -99,8 +102,7 @@ class DDG(Pipeline):
         self.w.copy_(now)
 
     def retained(self) -> tuple[list[Tensor], list[Tape]]:
-        """Return the features, stashed weights and tapes of the passes to come."""
-        tensors = [item.features.inputs for item in self.passes]
-        if self.weights == "stashed":
-            tensors += [item.w for item in self.passes if item.w is not self.w]
+        """Return the features, copies of weights and tapes of the passes to come, and the copy made last."""
+        copies = [item.w for item in self.passes] + ([] if self.copied is None else [self.copied])
+        tensors = [item.features.inputs for item in self.passes] + [w for w in copies if w is not self.w]
         return tensors, [item.tape for item in self.passes]

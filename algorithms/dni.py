@@ -81,6 +81,8 @@ class DNI(Pipeline):
             size = len(self.now.targets)
             if delta is not None and self.before is not None:
                 self.loss, g = self.synthesizer.learn(self.before.inputs, self.before.targets, delta)
+                # Beside the module's own graph, which waits for the guess.
+                stage.note(self.synthesizer.held)
                 self.adam(self.synthesizer.weights, g, self.synthesizer_lr)
             guess = self.synthesizer(self.now.inputs, self.now.targets) / size
             self.before = self.now
@@ -105,5 +107,12 @@ class DNI(Pipeline):
         self.before = Features.of(pending[0]) if pending else None
 
     def retained(self) -> tuple[list[Tensor], list[Tape]]:
-        """Return the outputs whose error gradient arrives in the next iteration; the synthesizer is not counted."""
-        return ([] if self.before is None else [self.before.inputs]), []
+        """Return the outputs whose error gradient arrives in the next iteration, the synthesizer, and the open tape."""
+        tensors = [] if self.before is None else [self.before.inputs]
+        if self.synthesizer is not None:
+            tensors += [self.synthesizer.weights, *self.adam.state().values()]
+        return tensors, [] if self.tape is None else [self.tape]
+
+    def extra_operations(self) -> float:
+        """Return those of a guess, and of learning: forward once more, and backward, which is two forward passes."""
+        return 0.0 if self.synthesizer is None else 4 * self.synthesizer.operations

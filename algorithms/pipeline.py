@@ -12,7 +12,7 @@ Modules are counted from 0 in code (`rank`), from 1 in equations and messages.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -73,6 +73,14 @@ class Stage(Protocol):
         """Play, and keep what the backward pass needs.
 
         The tape holds on to `w` itself: what is written there before it is played backwards takes effect.
+        """
+        ...
+
+    def note(self, storages: Mapping[int, int]) -> None:
+        """Take note of what the method holds for a moment, besides what `Pipeline.retained` returns.
+
+        Args:
+            storages: bytes of each piece of memory, by its address.
         """
         ...
 
@@ -194,6 +202,13 @@ class Pipeline(PipelineOptions, Stateful):
 
     def load_pending(self, stage: Stage, pending: Sequence[Message]) -> None:
         """Take over what `pending` returned; called after `load_state`, whose weights it must leave as they are."""
+
+    def extra_operations(self) -> float:
+        """Return what an iteration costs besides the passes of the module, for one sample; 0 by default.
+
+        Counted as PyTorch's `FlopCounterMode` does, a multiply-add as two.
+        """
+        return 0.0
 
     def retained(self) -> tuple[list[Tensor], list[Tape]]:
         """Return the tensors and tapes that stay in memory for later iterations, the weights aside."""

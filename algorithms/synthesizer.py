@@ -20,6 +20,8 @@ class Synthesizer:
 
     Attributes:
         weights: flat weights.
+        operations: of a guess for one sample, as PyTorch's `FlopCounterMode` counts them.
+        held: bytes of what the graph held when it last learned, by address.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, seed: int, device: torch.device) -> None:
@@ -39,6 +41,10 @@ class Synthesizer:
         pieces = self.weights.split([p.numel() for p in self.parameters])
         for p, piece in zip(self.parameters, pieces, strict=True):
             p.data = piece.view(p.shape)
+        positions = shape[1] * shape[2] if images else 1
+        # Kernels and matrices have dimensions, biases and norms one: those are not counted.
+        self.operations = 2.0 * positions * sum(p.numel() for p in self.parameters if p.dim() > 1)
+        self.held: dict[int, int] = {}
 
     def __call__(self, features: Tensor, targets: Tensor) -> Tensor:
         """Return the guess, B times the error gradient of a mean loss."""
@@ -48,8 +54,19 @@ class Synthesizer:
     def learn(self, features: Tensor, targets: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss of the guess for the error gradient `delta` of a mean loss, and its flat gradient."""
         size = len(targets)
-        guess = self.network(self._with_labels(features, targets))
-        loss = (guess - size * delta).square().sum() / size
+        self.held = {}
+
+        def pack(saved: Tensor) -> Tensor:
+            storage = saved.untyped_storage()
+            # The weights are there anyway.
+            if storage.data_ptr() != self.weights.untyped_storage().data_ptr():
+                self.held[storage.data_ptr()] = storage.nbytes()
+            # Detached, or the graph would hold itself alive through its own outputs.
+            return saved.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+            guess = self.network(self._with_labels(features, targets))
+            loss = (guess - size * delta).square().sum() / size
         g = torch.autograd.grad(loss, self.parameters)
         return loss.detach(), torch.cat([piece.reshape(-1) for piece in g])
 

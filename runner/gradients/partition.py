@@ -31,6 +31,7 @@ class Partition:
     Attributes:
         stages: the modules.
         outputs: shape of what each makes of one sample.
+        operations: of a forward pass of the network for one sample, as `FlopCounterMode` counts them.
         work_shares: each one's share of the network's multiply-adds in a forward pass.
 
     Raises:
@@ -72,6 +73,7 @@ class Partition:
                     features = block.eval()(features)
             self.outputs.append(tuple(features.shape[1:]))
             work.append(counter.get_total_flops())
+        self.operations = sum(work)
         self.work_shares = [amount / sum(work) for amount in work]
 
     def stage_info(self, rank: int) -> StageInfo:

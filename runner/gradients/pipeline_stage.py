@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -134,7 +134,7 @@ class PipelineStage:
         with torch.no_grad(), self.seeded(features.number):
             outputs = self._run(features, features.inputs, self._views(w), track)
         # A pass without a graph holds no more than the method does.
-        self._note(None)
+        self.note({})
         return outputs
 
     def record(self, w: Tensor, features: Features, *, track: bool) -> StageTape:
@@ -165,7 +165,7 @@ class PipelineStage:
         flat = [p for block in parameters for p in block.values()]
         tape = StageTape(self, features.number, inputs, outputs, loss, flat)
         tape.storages = storages
-        self._note(tape)
+        self.note(storages)
         return tape
 
     def _loss(self, outputs: Tensor, features: Features) -> Tensor:
@@ -175,13 +175,13 @@ class PipelineStage:
         self.oracle.count(loss.detach(), module.errors(outputs, features.targets), len(features.targets))
         return loss
 
-    def _note(self, tape: StageTape | None) -> None:
-        """Look whether more is in memory than ever."""
+    def note(self, storages: Mapping[int, int]) -> None:
+        """See `algorithms.pipeline.Stage.note`: look whether more is in memory than ever."""
         if self.method is None:
             return
         tensors, tapes = self.method.retained()
         # By address: what several graphs hold, or a graph and the method, counts once.
-        found = {} if tape is None else dict(tape.storages)
+        found = dict(storages)
         for tensor in tensors:
             storage = tensor.untyped_storage()
             found[storage.data_ptr()] = storage.nbytes()

@@ -16,6 +16,16 @@ FORWARD_SHARE = 1 / 3
 """Share of the forward pass in a gradient's seconds: a backward pass multiplies twice where it multiplies once."""
 
 
+def extra_share(method: Pipeline, operations: float) -> float:
+    """Return the share of a gradient's seconds that a method takes besides the passes of its module.
+
+    Args:
+        method: of the module.
+        operations: of the whole network's forward pass for one sample.
+    """
+    return FORWARD_SHARE * method.extra_operations() / operations
+
+
 def counts_memory(step: int, workers: int) -> bool:
     """Return whether memory is counted in this iteration; once the pipeline is full, all iterations hold the same."""
     # Looking takes time in every pass, so it ends when nothing new can be seen.

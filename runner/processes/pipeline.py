@@ -29,7 +29,7 @@ from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.messages import check_module
-from runner.loop.pipeline_schedule import FORWARD_SHARE, counts_memory, memory_columns, restore_module
+from runner.loop.pipeline_schedule import FORWARD_SHARE, counts_memory, extra_share, memory_columns, restore_module
 from runner.loop.stop import Stop
 from runner.loop.train_control import CHECK_EVERY, TrainControl, synchronize
 from runner.processes.p2p_channel import P2PChannel, Received, gather_bytes
@@ -97,7 +97,8 @@ class ProcessPipeline(SynchronousProcess):
         step = Step(lr=rate.lr, decay=rate.decay)
         batch = self.batches.batch(self.step)
         self.stage.method = self.method if counts_memory(self.step, self.world) else None
-        load = len(batch.ids) / self.batches.size * self.partition.work_shares[self.rank]
+        share = len(batch.ids) / self.batches.size
+        load = share * self.partition.work_shares[self.rank]
         # Waits for the module below, so the clock of computing starts after it.
         features = self._features(batch)
         begin = self.control.wall()
@@ -114,7 +115,8 @@ class ProcessPipeline(SynchronousProcess):
         seed_generators(self.oracle.device, self.batches.seed, "backward", self.step, self.rank)
         down = self.method.backward(self.stage, delta, step)
         again = FORWARD_SHARE * self.method.replays if not self.last else 0.0
-        self._computed(begin, load * (1 - FORWARD_SHARE + again))
+        extra = share * extra_share(self.method, self.partition.operations)
+        self._computed(begin, load * (1 - FORWARD_SHARE + again) + extra)
         if self.below is not None:
             check_module(self.method, self.partition.outputs, "backward", self.rank, down)
             self._send(self.below, down, self.asked or self.control.stopping())

@@ -5,7 +5,8 @@ pass, two thirds its backward pass. Features go forward through the chain, modul
 the backward passes of an iteration begin when its forward pass is over in the last module, for the decoupled methods in
 all modules at once, for a locked one module by module; a module that replays needs another forward pass. So with equal
 modules and a free network an iteration takes T_F + T_B locked and T_F + T_B/K decoupled (thesis, table 3). Features and
-error gradients travel as messages of their bytes. What a synthesizer costs is not counted.
+error gradients travel as messages of their bytes. What a method computes besides, as a synthesizer's guess and what it
+learns, takes the seconds of its multiply-adds, and belongs to the backward pass.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from runner.loop.pipeline_schedule import (
     FORWARD_SHARE,
     backward,
     counts_memory,
+    extra_share,
     forward,
     memory_columns,
     restore_module,
@@ -110,11 +112,11 @@ class SimulatedPipeline(Executor):
         features = self._features(self.step)
         size = len(features.targets)
         load = size / self.batches.size
-        seconds = [
-            # The draw is of a whole network's gradient, of which the module does its share.
-            self.clock.compute_seconds(rank, self.step, load) * share
-            for rank, share in enumerate(self.partition.work_shares)
-        ]
+        # The draw is of a whole network's gradient, of which the module does its share.
+        whole = [self.clock.compute_seconds(rank, self.step, load) for rank in range(self.workers)]
+        seconds = [drawn * share for drawn, share in zip(whole, self.partition.work_shares, strict=True)]
+        operations = self.partition.operations
+        extra = [drawn * extra_share(m, operations) for drawn, m in zip(whole, self.methods, strict=True)]
         for method, stage in zip(self.methods, self.partition.stages, strict=True):
             stage.method = method if counts_memory(self.step, self.workers) else None
         # Computed at once, module by module; the clock is moved beside it. What travels from one iteration to the next
@@ -123,7 +125,7 @@ class SimulatedPipeline(Executor):
         forward(self.methods, self.partition.stages, features, self._seed, check)
         self._clock_forward(seconds, size)
         self.travelling = backward(self.methods, self.partition.stages, self.travelling, step, self._seed, check)
-        self._clock_backward(seconds, size)
+        self._clock_backward(seconds, extra, size)
         if self.directions is not None and exact is not None:
             self.directions.add(exact, [method.direction for method in self.methods], self.partition.pieces)
         self.control.advance(size, max(self.now), self.oracle.totals)
@@ -162,7 +164,7 @@ class SimulatedPipeline(Executor):
             self.now[rank] += seconds[rank] * FORWARD_SHARE
             self.timeline.span(rank, "compute", begin, self.now[rank])
 
-    def _clock_backward(self, seconds: list[float], size: int) -> None:
+    def _clock_backward(self, seconds: list[float], extra: list[float], size: int) -> None:
         # Before this second no module goes backward, in this model; see the file's first lines.
         over = self.now[-1]
         # A copy: decoupled modules wait for what was sent in the iteration before, while this one is written down.
@@ -178,7 +180,7 @@ class SimulatedPipeline(Executor):
             # The last module replays nothing: its forward pass is of the same iteration.
             again = FORWARD_SHARE * self.methods[0].replays if rank < self.workers - 1 else 0.0
             begin = self.now[rank]
-            self.now[rank] += seconds[rank] * (1 - FORWARD_SHARE + again)
+            self.now[rank] += seconds[rank] * (1 - FORWARD_SHARE + again) + extra[rank]
             self.timeline.span(rank, "compute", begin, self.now[rank])
             if rank:
                 self.arrivals[rank] = self.now[rank] + self.clock.transfer_seconds(

@@ -22,7 +22,7 @@ from runner.config.units import FLOAT_BYTES
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
-from runner.loop.barrier import next_barrier, sum_messages
+from runner.loop.barrier import next_barrier
 from runner.loop.batches import Batches, coordinate_generator
 from runner.loop.clock import Clock
 from runner.loop.executor import Executor
@@ -117,22 +117,21 @@ class SimulatedMemory(Executor):
     def _hold_barrier(self) -> None:
         """Take a snapshot: every worker computes the gradient of its shard, and all go on when the last is done."""
         workers, w = len(self.workers), self.method.w
-        met, ends = max(self.waiting.values()), list[float]()
-        sums: list[Tensor] = []
+        met, ends, total = max(self.waiting.values()), list[float](), None
         for worker, own in enumerate(self.workers):
             shard = self.batches.shard(worker, workers, self.leases.next)
-            # A copy: oracles reuse their vector.
-            sums.append(self.oracle.gradient_sum(w, shard).clone())
+            gradient = self.oracle.gradient_sum(w, shard)
+            # In the order of the workers: the sum has the same bits whoever comes first. It begins with a shard, not
+            # with zeros, as a parameter server's does: one worker has the bits of sequential SVRG.
+            total = gradient.clone() if total is None else total.add_(gradient)
             load = len(shard.ids) / self.batches.size
             seconds = self.clock.compute_seconds(worker, own.tasks, load, self.method.barrier_cost.gradients)
             own.tasks += 1
             self.timeline.span(worker, "wait", self.waiting[worker], met)
             self.timeline.span(worker, "compute", met, met + seconds)
             ends.append(met + seconds)
+        assert total is not None
         # Taken while everybody waits: no write interleaves with it.
-        # Added up as the answers of a parameter server are, in the order of the workers: the sum has the same bits
-        # whoever comes first, and one worker has those of sequential SVRG.
-        total = sum_messages({"sum": shard} for shard in sums)["sum"]
         self.method.snapshot(total.div_(self.batches.samples))
         self.control.spend(self.batches.samples * self.method.barrier_cost.gradients, max(ends))
         self.leases.quota = next_barrier(self.method, self.control.updates)

@@ -1,6 +1,7 @@
 """Virtual time, memory and directions of modules, worked out by hand."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_uniform_chain_holds_thesis_memory(workers: int, tmp_path: Path):
     """In boundary features, with L layers: BP L, DDG L(K + 1)/2, FR L + K(K + 1)/2 (table 6).
 
     A replay's input is one of the K − k + 1 that are stored, so K of them are not counted twice. Stashed weights
-    are DDG's own: K − k copies of each module but the last.
+    are DDG's own: K − k + 1 copies of each module but the last, that of the pass being made among them.
     """
     layers = 8
 
@@ -97,9 +98,43 @@ def test_uniform_chain_holds_thesis_memory(workers: int, tmp_path: Path):
     weights = 4 * 64 * 64
     loss = peak("algorithm=bp") - layers * boundary
     assert loss == pytest.approx(4 * 8 * 64 + 8 * 8 + 4, abs=8 * 64), "what the loss saves: log-softmax, targets"
-    copies = workers * (workers - 1) / 2 * (layers / workers) * weights
+    copies = sum(workers - k + 1 for k in range(1, workers)) * (layers / workers) * weights
     assert peak("algorithm=ddg") - loss - copies == layers * (workers + 1) / 2 * boundary
+    assert peak("algorithm=ddg", "algorithm.weights=current") == peak("algorithm=ddg"), "for checkpoints, but there"
     assert peak("algorithm=fr") - loss == (layers + workers * (workers + 1) / 2 - workers) * boundary
+
+
+def test_synthesizers_are_in_memory(tmp_path: Path):
+    """Module 1 of two: its graph, the features that wait, the synthesizer with Adam's moments, and its own graph."""
+    trial = Trial(*TIMED, "algorithm=dni", "cluster.workers=2", folder=tmp_path)
+    executor: Any = trial.executor
+    stage, method = executor.partition.stages[0], executor.methods[0]
+    executor._step()
+    before = stage.peak
+    executor.step += 1
+    executor._step()
+    held = sum(method.synthesizer.held.values())
+    assert held > 0
+    weights = 4 * method.synthesizer.weights.numel()
+    kept = 4 * 8 * math.prod(executor.partition.outputs[0])
+    # Of the features that wait, the graph of learning holds what is concatenated with the labels, not themselves.
+    assert before > 3 * weights, "weights and two moments, from the first iteration on"
+    assert stage.peak == pytest.approx(before + kept + held, abs=kept)
+
+
+def test_synthesizers_take_time(tmp_path: Path):
+    """By its multiply-adds: a guess, learning's forward pass and its backward pass, two thirds of a gradient."""
+    given = ("algorithm=dni", "model=mlp", "model.widths=[32]", *TIMED[1:], "cluster.workers=2")
+    executor: Any = Trial(*given, folder=tmp_path).executor
+    # From 42 features and labels to 32, then twice from 32 to 32; the network has 64 · 32 and 32 · 10.
+    assert executor.methods[0].extra_operations() == 4 * 2 * (42 * 32 + 2 * 32 * 32)
+    assert executor.methods[1].extra_operations() == 0
+    network, extra = 64 * 32 + 32 * 10, 4 * (42 * 32 + 2 * 32 * 32)
+    shares = [64 * 32 / network, 32 * 10 / network]
+    executor.run()
+    forward = 3 * (shares[0] + shares[1]) / 3
+    # Module 1's backward pass is the longest: two thirds of its share, and the synthesizer.
+    assert executor.control.seconds == pytest.approx(STEPS * (forward + 2 * shares[0] + extra / network))
 
 
 def _uniform(trial: Trial, layers: int, workers: int) -> float:

@@ -36,12 +36,14 @@ class NewRun:
     def __init__(self, folder: Path, who: str) -> None:
         folders.check_run_folder(folder, KEY)
         self.folder, self.who = folder, who
+        # Noted before Hydra makes folders: afterwards nobody knows which of the parents were there.
         self.existing = folders.nearest_existing(folder)
         self.code: int | None = None
 
     def __call__(self, job: DictConfig) -> None:
         """Run, and turn an exception into the exit code; remove the folder if it holds nothing worth keeping."""
         own = HydraConfig.get()
+        # As Hydra has it, absolute: `self.folder` may be relative.
         folder = Path(own.runtime.output_dir)
         _name_options(job, own.runtime.choices)
         with exit_codes.guard(folder, self.who) as ended:
@@ -50,6 +52,7 @@ class NewRun:
             ended.code = dispatch(job, folder)
         # Kept here, since Hydra returns nothing.
         self.code = ended.code
+        # Nothing of these is worth a folder; any other failure keeps its log.
         if ended.code == exit_codes.WRONG_INPUT or ended.code > exit_codes.SIGNALLED or only_answers(job):
             folders.discard(folder, self.existing)
 
@@ -70,9 +73,11 @@ def join(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapping
 
 
 def _joined(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapping[str, Any], who: str) -> int:
+    # Unresolved: the name of the log file is an interpolation of the folder that Hydra would have made.
     logging_config = OmegaConf.to_container(cfg.hydra.job_logging, resolve=False)
     assert isinstance(logging_config, dict)
     if folder is None:
+        # Rank 0 alone writes the log.
         del logging_config["handlers"]["file"]
         logging_config["root"]["handlers"].remove("file")
     else:
@@ -91,6 +96,7 @@ def _joined(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapp
 def _name_options(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     """Write the options chosen of each group to the section `names`, for messages and the summary."""
     with open_dict(cfg):
+        # A plain section of the run's own: spawned ranks get no Hydra's part.
         cfg["names"] = {group: choices.get(group) for group in (*schema.GROUPS, "experiment")}
 
 

@@ -158,6 +158,7 @@ def _unknown_option(missing: str, found: Sequence[str], parsed: Sequence[Overrid
 
 
 def _unknown_key(key: str, parsed: Sequence[Override], compose: Compose, loader: ConfigLoader) -> InputError:
+    # As typed: a parsed value may be shown in another spelling than the user's.
     value = next((override.get_value_element_as_str() for override in parsed if override.key_or_group == key), "")
     # The keys depend on the options that were chosen, so the configuration is composed with these alone, without the
     # value that failed.

@@ -71,6 +71,7 @@ class ComputeConfig:
     """Seconds of a worker for the gradient of one full batch, virtual or, by sleeping, real."""
 
     distribution: str = "uniform"
+    # Null stands for the real time; the schema has a number, since a simulation cannot go without one.
     seconds: float | None = 1.0
     jitter: float = 0.1
     sigma: float = 0.25
@@ -106,6 +107,7 @@ class ClusterConfig:
     workers: int | None = None
     timeout: float = 60.0
     interface: str | None = None
+    # Null: processes record, a simulation does not need to.
     record: bool | None = None
     trace: str | None = None
     compute: ComputeConfig = field(default_factory=ComputeConfig)

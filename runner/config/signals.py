@@ -44,6 +44,7 @@ def ignore() -> None:
 
 def note(number: int) -> bool:
     """Note that a signal came; return whether it is the first."""
+    # One list, read and written in the main thread alone, where Python runs all handlers: no lock is needed.
     if _noted is None or _noted:
         return False
     _noted.append(signal.Signals(number))
@@ -71,6 +72,7 @@ def raising() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    # Put back at the end: commands may be nested, as in tests.
     before, _noted = _noted, []
     handlers: dict[signal.Signals, Any] = dict.fromkeys(heeded(), stop)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:

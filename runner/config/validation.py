@@ -31,6 +31,7 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
     Raises:
         InputError: naming the key as the user types it, the value, and what is allowed.
     """
+    # Resolved, so that what is checked is what the run will see.
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
     assert isinstance(plain, dict)
     _refuse_unknown(plain, OmegaConf.structured(Config))

@@ -95,6 +95,7 @@ class NetworkOracle(NetworkForward):
     ) -> None:
         super().__init__(replica, precision=precision, compiled=compiled)
         self.split = split
+        # Asked of the split, not of a setting: only a split that decodes ahead has this method.
         self.streams = hasattr(split, "expect")
         self.seed = seed
         self.micro_batch = micro_batch

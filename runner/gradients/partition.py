@@ -71,6 +71,7 @@ class Partition:
                 for block in stage.blocks:
                     # In eval mode batch norm leaves its statistics as they are.
                     features = block.eval()(features)
+            # Without the batch's own size, which an epoch's last batch changes.
             self.outputs.append(tuple(features.shape[1:]))
             work.append(counter.get_total_flops())
         self.operations = sum(work)

@@ -83,6 +83,7 @@ class DrawWatch:
         return self._states() != self._before
 
     def _states(self) -> list[bytes]:
+        # The state as bytes: a CPU's generator has no counter that could be asked.
         states = [generator.get_state() for generator in self._generators]
         # A GPU's generator too has its state in CPU memory.
         return [ctypes.string_at(state.data_ptr(), state.numel()) for state in states]

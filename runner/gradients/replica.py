@@ -57,6 +57,7 @@ class Replica:
                 # A gradient that is there is added to in place, so it stays in the flat vector.
                 p.grad = self._view(self.gradient, low, p)
         norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+        # Layers that do not track statistics normalise by the batch in evaluations too, and have nothing to store.
         buffers = [(m, name) for m in norms for name in ("running_mean", "running_var") if m.track_running_stats]
         self._trained = [p for p in parameters if p.requires_grad]
         self.statistics = torch.empty(sum(getattr(m, name).numel() for m, name in buffers), device=device)
@@ -84,6 +85,7 @@ class Replica:
         base = self.weights.untyped_storage().data_ptr(), self.gradient.untyped_storage().data_ptr()
         for name, p in self.module.named_parameters():
             assert p.grad is not None
+            # The storage, not the tensor's own address: a parameter lies somewhere in the middle of the buffer.
             if (p.untyped_storage().data_ptr(), p.grad.untyped_storage().data_ptr()) != base:
                 raise RuntimeError(f"parameter {name} left the flat buffer")
 

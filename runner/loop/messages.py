@@ -37,6 +37,7 @@ def check_message(
     for name, tensor in message.items():
         if name not in declared:
             raise _wrong(method, what, f"field {name} is not declared", ", ".join(declared) or "no fields")
+        # By identity and shape alone: the values are not looked at, for which the host would wait for a GPU.
         size, dtype = field_of(declared[name], weights)
         if not isinstance(tensor, Tensor) or tensor.dtype is not dtype or tensor.shape != (size,):
             raise _wrong(method, what, f"field {name} is {_described(tensor)}", f"{_type(dtype)} of shape [{size}]")

@@ -159,6 +159,7 @@ class ServerBase(Executor):
         updates = self.control.updates
         if self.recorder is not None:
             self.recorder.barrier(version=updates, time=now)
+        # Counted before batches are handed out again: the rate of the next pulls follows from it.
         self.control.spend(self.batches.samples * self.server.barrier_cost.gradients, now)
         # From here on batches may be leased again; the executor then answers the workers that wait.
         self.leases.quota = next_barrier(self.server, updates)
@@ -169,6 +170,7 @@ class ServerBase(Executor):
         # Before anything else is handed on: the next pull may be of a sum that this worker had a share in.
         self.server.lost(worker)
         if self.recorder is not None:
+            # At this place between two pushes: a replay drops the worker at the same one.
             self.recorder.lost(worker, version=self.control.updates, time=now)
 
     def weights(self) -> Tensor:
@@ -200,6 +202,7 @@ class ServerBase(Executor):
         # The method's state alone is restored here; the worker halves are made of it, by each executor in its own way.
         self.server.load_state(state["method"])
         self.statistics.copy_(state["statistics"])
+        # Copied into the tensors that others hold too, the oracle above all; a new one would be filled by nobody.
         self.totals.copy_(state["totals"])
         self.leases.load_state_dict(state["leases"])
         self.workers_lost = state["workers_lost"]

@@ -48,6 +48,7 @@ class Heartbeats:
 
     def mark_step(self, rank: int, number: int) -> None:
         """Note how far a rank has come."""
+        # Two writes without a lock: whoever reads between them sees a time of the step before, in a message only.
         self._steps[rank] = number
         self._step_times[rank] = time.monotonic()
 

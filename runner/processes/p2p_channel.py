@@ -57,6 +57,7 @@ class P2PChannel:
         """
         self.finish()
         last = values is not None and _channels_last(values)
+        # Always sent, even with nothing to follow: the neighbour waits for it in every iteration.
         header = torch.tensor([0 if values is None else len(values), int(last), int(flag)])
         self._start(header)
         if values is not None:

@@ -124,6 +124,7 @@ def broadcast_state(state: dict[str, Any] | None, device: torch.device) -> dict[
     # The size first: a broadcast needs room for all of it on every rank.
     size = torch.tensor([len(file.getbuffer())], device=device)
     dist.broadcast(size, 0)
+    # Bytes, not tensors one by one: other ranks do not know which tensors a checkpoint holds.
     content = torch.zeros(int(size), dtype=torch.uint8)
     if dist.get_rank() == 0:
         content.copy_(torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8))

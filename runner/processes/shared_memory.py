@@ -57,6 +57,7 @@ class MemoryServer(ParameterServer):
         self.store = store
         self.samples = samples
         self.rate: Callable[[], Rate] = lambda: Rate(0.0, 1.0)
+        # The method's own, so that to the server's loop its barriers are those of any method.
         self.barrier_every, self.barrier_from = method.barrier_every, method.barrier_from
         self.barrier_cost = method.barrier_cost  # pyright: ignore[reportAttributeAccessIssue] (this method's)
         self._coming: set[int] = set()
@@ -66,6 +67,7 @@ class MemoryServer(ParameterServer):
         """Create the file, with `w` in it, and tell the workers where it is."""
         # In memory where there is such a folder: on a disk the kernel would write every update back.
         file, path = tempfile.mkstemp(prefix="dcrun-", dir=MEMORY if MEMORY.is_dir() else None)
+        # Opened anew by `mapped`; the name is all that is needed of it.
         os.close(file)
         self._path, self._coming = path, set(range(workers))
         # The file has its size before anybody maps it: a page that is touched beyond its end kills the process.

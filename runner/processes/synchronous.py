@@ -72,6 +72,7 @@ class SynchronousProcess(Executor):
             # The peer may have ended because of wrong input, which it left for rank 0 to say.
             if self.rank == 0:
                 check_refusal(self.rendezvous.store)
+            # Which peer it was, this rank cannot know: the error is that of whichever connection broke first.
             raise PeerLost(f"rank {self.rank} lost a peer in step {self.step}: {reason(error)}") from error
 
     def _run(self) -> None:
@@ -129,6 +130,7 @@ class SynchronousProcess(Executor):
             self.control.skip_evaluation()
             self.rendezvous.store.wait([key])
             if self.rendezvous.store.get(key) != GO_ON.encode():
+                # The reason is rank 0's to say, and to write down.
                 raise Stop(INTERRUPTED)
         self.control.start()
 

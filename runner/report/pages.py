@@ -35,6 +35,7 @@ def write(
         OSError: if a file cannot be written.
     """
     top = notes.take_top(index)
+    # A dictionary keeps the order of the files, and each paper once.
     papers = dict.fromkeys(exhibit.folder for exhibit, blocks in evidence if blocks)
     pages = {paper: folder / f"{paper}.md" for paper in papers}
     # Before the index and the rest: it takes the remarks that belong to exhibits, and
@@ -47,6 +48,7 @@ def write(
         render("paper.md.j2", page, title=lines[-1]["title"], index=link(index, page), exhibits=mine)
     other_page = folder / f"{_OTHER}.md"
     rest = others(runs, evidence, notes, other_page, figures_folder)
+    # An empty page would be one more link that leads nowhere.
     if has_rest := bool(rest["others"] or rest["remarks"] or rest["broken"]):
         render("other_runs.md.j2", other_page, index=link(index, other_page), **rest)
     other = link(other_page, index) if has_rest else ""

@@ -122,6 +122,7 @@ def load(folder: Path = EXPERIMENTS) -> list[Exhibit]:
     exhibits = []
     # Sorted: the order of a folder's entries depends on the file system, and pages follow it.
     for path in sorted(folder.glob("*/published*.yaml")):
+        # Not through Hydra: these files hold data, and the report does without Hydra's start.
         document = yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER)
         own = document.get("exhibits", {})
         for name, given in own.items():
@@ -133,6 +134,7 @@ def load(folder: Path = EXPERIMENTS) -> list[Exhibit]:
 
 def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibit:
     where = f"{path}: {name}"
+    # A misspelt `claims` would otherwise be a table without claims, and nobody would miss them.
     if unknown := sorted(set(given) - _KEYS):
         raise ValueError(f"{where}: unknown key {unknown[0]}; allowed: {', '.join(sorted(_KEYS))}")
     for key in ("title", "source", "rows", "columns", "values"):
@@ -153,6 +155,7 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
     values = given.get("values") or {row: dict.fromkeys(line) for row, line in own.items()}
     for row, line in values.items():
         for column, value in line.items():
+            # A number under a misspelt name would be a cell that no run can fill.
             if row not in rows or column not in columns:
                 raise ValueError(f"{where}: values: {column}, {row} is not a cell; allowed: the rows and columns above")
             cells.append(Cell(row, column, match(row, column), value))

@@ -114,6 +114,7 @@ def among(runs: Sequence[Run], metric: str = BEST_TEST_ERROR) -> list[tuple[str,
                 seeds = len(values), len(counting) - len(values)
                 tried.append(Tried(name, point, apart, statistics.fmean(values), _spread(values), *seeds))
     found = searches([one for one in tried if one.axes], metric)
+    # Two settings are a comparison, not a search.
     return [(names[search.best.apart], search) for search in found if search.tried >= _LEAST]
 
 
@@ -139,6 +140,7 @@ def _search(group: Sequence[Tried], sign: float) -> Search:
     for key in keys:
         values = [one.axes[key] for one in group if key in one.axes]
         for word, end in (("smallest", min(values)), ("largest", max(values))):
+            # A best value at an edge may have a better one beyond it, which was not tried.
             if best.axes[key] == end:
                 edges.append(f"{key}={shown(end)} is the {word}")
     return Search(best, len(group), beside, edges)

@@ -139,6 +139,7 @@ def slowest_line(summary: Mapping[str, Any]) -> str:
 def staleness_line(values: Sequence[float | None]) -> str:
     """Return the mean staleness of each worker, only the two extremes if there are many; empty if none pushed."""
     known = [(value, worker) for worker, value in enumerate(values) if value is not None]
+    # A line of a terminal has no room for more.
     if len(known) > 8:
         known = [min(known), max(known)]
     return ", ".join(f"worker {worker}: {value:.1f}" for value, worker in known)
@@ -146,6 +147,7 @@ def staleness_line(values: Sequence[float | None]) -> str:
 
 def sparkline(values: Sequence[Any], width: int = 40) -> str:
     """Return values as bars from zero to the largest, at most `width` of them; empty for fewer than two finite ones."""
+    # A diverged run ends with NaN, which has no bar.
     finite = [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
     if len(finite) < 2:
         return ""

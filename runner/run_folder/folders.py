@@ -142,6 +142,8 @@ class SharedLock:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Give the spawned process a duplicate of the descriptor; called while the process is started."""
+        # `flock` belongs to the open file description, which a duplicated descriptor
+        # shares: the lock lasts until both close.
         descriptor = _held.get(self.folder.resolve())
         return _adopted, (self.folder, None if descriptor is None else reduction.DupFd(descriptor))
 
@@ -235,6 +237,7 @@ def discard(folder: Path, existing: Path) -> None:
     shutil.rmtree(folder)
     # Upwards, only through folders that this command created and that are empty now.
     for parent in folder.absolute().parents:
+        # A parent that has something in it by now belongs to another run as well.
         if parent == existing or any(parent.iterdir()):
             return
         parent.rmdir()

@@ -59,6 +59,7 @@ def sync_folder(folder: Path) -> None:
 
     A rename changes the folder, not the file: flushing the file does not put the new name on the disk.
     """
+    # A folder can be opened only for reading, which is enough to flush it.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -187,6 +188,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows, unread = scan_lines(path)
+    # The reader that must be exact, for a resume; a report counts such lines instead (`scan_lines`).
     if unread:
         raise ValueError(f"{path}: {unread} {'line' if unread == 1 else 'lines'} cannot be read")
     return rows

@@ -157,6 +157,7 @@ class Timeline:
         """
         # A worker that has computed nothing yet must not divide by zero.
         counts = [max(count, 1) for count in self._gradients]
+        # By gradient, not in total: a worker that was lost early computed little, but not fast.
         means = [kinds["compute"] / count for kinds, count in zip(self._seconds, counts, strict=True)]
         if self._workers == 1 or not any(means):
             return {}

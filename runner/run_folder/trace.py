@@ -47,6 +47,7 @@ MUST_AGREE = {
     "epochs": "run.epochs",
 }
 """Names in a trace's first line that a replay must agree with, and the configuration key of each."""
+# What decides in which order kernels add up, or with how many digits.
 BITS = ("isa", "cpu", "torch", "threads", "device", "precision", "channels_last", "compile")
 """Names in the first line that may differ; then the last bits differ too."""
 SIZES = ("pull_bytes", "push_bytes", "gradients")
@@ -137,6 +138,7 @@ def barriers(method: Stateful) -> list[int] | None:
     """
     if method.barrier_every is None:
         return None
+    # A list, as JSON gives it back: a tuple would never equal what was read.
     return [method.barrier_every if method.barrier_from is None else method.barrier_from, method.barrier_every]
 
 
@@ -223,6 +225,7 @@ class Trace:
             if differing:
                 pairs = ", ".join(f"{key} {about[key]} (here {mine[key]})" for key in differing)
                 log.warning("the trace was recorded with %s: the schedule is the same, the last bits are not", pairs)
+        # Allowed: a replay of the first half of a run is that half.
         if self.updates < updates:
             stopped = f"its run ended after update {self.updates} of {updates}; so does the replay"
             log.warning("the trace is of a part of a run: %s", stopped)
@@ -279,6 +282,7 @@ def _whole(row: dict[str, Any], key: str, number: int, below: float = math.inf) 
 
 def _time(row: dict[str, Any], key: str, number: int) -> float:
     value = row.get(key)
+    # JSON from Python may hold NaN, which would pass as a number and spoil every sum after it.
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"line {number} is not a message: its {key} is {value!r}")
     return float(value)

@@ -87,6 +87,7 @@ class WandbRun:
     def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
         """Write the summary and end the run; `failed` marks it as failed in wandb."""
         self._call(lambda: self._run.summary.update(dict(summary)))
+        # An exit code, since wandb has no other word for a run that failed.
         self._call(lambda: self._run.finish(exit_code=int(failed)))
 
     def _call(self, action: Any) -> None:
@@ -136,6 +137,7 @@ def begin(folder: Path, *, mode: str, **arguments: Any) -> Any:
 
         settings = wandb.Settings(silent=True, console="off", quiet=True)
         return wandb.init(dir=folder, mode=mode, settings=settings, **arguments)  # type: ignore[arg-type]
+    # Before the general case: what helps is to install it, not to change the mode.
     except ImportError as error:
         raise InputError(f"logger=wandb: cannot be imported ({error}); allowed: none, or pip install wandb") from error
     except Exception as error:  # as below: wandb's errors have no common base

@@ -51,6 +51,7 @@ class SimulatedMemoryWorker:
         """Restore what `state_dict` returned."""
         for name, value in state.items():
             value = value.to(device) if isinstance(value, Tensor) else value
+            # By name: what was None is not in the file, and keeps the None that a new worker has.
             setattr(self, "coordinates" if name == "chosen" else name, value)
 
 

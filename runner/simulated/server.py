@@ -206,6 +206,7 @@ class SimulatedServer(ServerBase):
             return
         if self.oracle.streams:
             self.oracle.expect(batch)
+        # After the lease: without a batch there is nothing to pull for, and the version must not move.
         message = self.pull(worker)
         # A copy: what is pulled may alias the server's live weights, and they change before this worker computes.
         for name, copy in self.copies[worker].items():
@@ -264,6 +265,7 @@ class SimulatedServer(ServerBase):
         for copies, saved in zip(self.copies, state["copies"], strict=True):
             for name, copy in copies.items():
                 copy.copy_(saved[name])
+        # Only in simulation: on processes all workers pull anew after a resume.
         self.version = list(state["version"])
         self.events.load_state_dict(state["events"])
         # After the server: what the halves take over is part of its state.

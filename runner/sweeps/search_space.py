@@ -175,6 +175,7 @@ def _space(line: Sequence[Override], common: list[str], seeds: list[str]) -> Spa
         # Seeds are not searched: each is a run of every trial.
         elif override.key_or_group == "seed":
             values = override.sweep_string_iterator() if override.is_sweep_override() else [str(value)]
+            # Typed seeds take the place of the experiment's number of them.
             seeds = [f"seed={seed}" for seed in values]
         elif override.is_sweep_override():
             values = list(override.sweep_string_iterator())

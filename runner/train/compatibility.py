@@ -33,6 +33,7 @@ def check_algorithm(cfg: DictConfig, algorithm: type[Stateful], workers: int) ->
         InputError: naming the key, its value and what is allowed.
     """
     name, diagnostics = cfg.names.algorithm, cfg.run.diagnostics
+    # Only if it was asked for: by default such a method records nothing.
     if cfg.cluster.record and not algorithm.has_server:
         what = f"algorithm={name} has no parameter server, and a trace holds the messages of one"
         raise InputError.of("cluster.record", True, what, "false, or null")
@@ -109,6 +110,7 @@ def check_size(cfg: DictConfig, algorithm: type[Stateful], workers: int, samples
     # Modules of one network work on the same batch; other workers have one each, whether they step together or not.
     together = 1 if algorithm.cuts_network else workers
     size = cfg.run.batch_size
+    # An epoch needs one whole update: else some workers would have no samples in any step.
     if size * together <= samples:
         return
     what = f"{together} workers would need {size * together} samples at a time, but the training set has {samples}"
@@ -131,6 +133,7 @@ def check_problem(cfg: DictConfig, method: Stateful, oracle: NetworkOracle, trai
         InputError: naming the key, its value and what is allowed.
     """
     name = cfg.names.algorithm
+    # Every rank cuts its own targets out of the split, and only one that is in memory has them all at hand.
     if method.cuts_network and oracle.streams:
         what = f"algorithm={name} needs the samples in memory, but this dataset decodes them as they are used"
         raise InputError.of("dataset", cfg.names.dataset, what, "datasets that are held in memory")

@@ -125,6 +125,7 @@ class RunComponents:
     @functools.cached_property
     def _objective(self) -> Objective | None:
         module = self.oracle.replica.module
+        # By what the model offers, not by its name: a user's model with the same methods is measured as well.
         if not hasattr(module, "quadratic"):
             return None
         return Objective(module, self.dataset.train, self.method.weight_decay, self.method.duals)
@@ -136,6 +137,7 @@ class RunComponents:
 
     def evaluator(self) -> Evaluator | None:
         """Return the evaluator on the test data, None if there are none."""
+        # A data set may have no test samples; rows then have no test columns.
         if not len(self.dataset.test):
             return None
         size, top5 = self.cfg.run.eval_batch_size, self.dataset.top5

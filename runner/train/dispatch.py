@@ -60,6 +60,7 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
     assert folder is not None
     if cfg.cluster.kind == "replay":
         return replay.run_replay(cfg, folder)
+    # Built before `train` opens the folder: wrong input must leave it as it was.
     components = build_run(cfg)
     return train(components, folder, lambda control: executors.simulated(components, control, folder), virtual=True)
 

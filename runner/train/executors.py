@@ -125,8 +125,10 @@ def _simulated_server(
     workers, common = components.workers, _common(components, control)
     events: Events
     if trace is not None:
+        # No clock: computing and network take the recorded times.
         events = TraceEvents(trace.records, common["timeline"], workers=workers)
     else:
+        # Before the method has started: a layout follows from the number of weights alone.
         layout = method.layout(components.parameters)
         events = ClockEvents(components.clock(), common["timeline"], layout=layout, workers=workers)
     recorder: Recorder | None = None if folder is None else components.recorder(folder)
@@ -242,6 +244,7 @@ def _serve(components: RunComponents, rank: Rank) -> None:
 def _serve_memory(components: RunComponents, rank: Rank) -> None:
     method, store = components.method, rank.rendezvous.store
     n, workers, seed = components.parameters, components.workers, components.cfg.seed
+    # Only to say what messages look like and cost; the memory itself is found by its name in the store.
     owner = MemoryServer(method, store, components.samples)
     _serve_half(components, rank, owner, lambda: MemoryWorker(method, store, n=n, workers=workers, seed=seed))
 

@@ -95,8 +95,10 @@ def _write_epochs(folder: Path, epochs: float) -> None:
     """Write the number of epochs wherever the run folder has it for others: its configuration and its trace."""
     recorded = folder / trace.FILE
     if recorded.is_file():
+        # Only the first line names the length; the messages are those of the longer run as well.
         first, newline, rest = recorded.read_bytes().partition(b"\n")
         replace(recorded, trace.with_epochs(first, epochs) + newline + rest)
+    # For `dcreport` and replays, which repeat a run by its command line.
     path = folder / OVERRIDES
     if path.is_file():
         kept = [text for text in map(str, OmegaConf.load(path)) if text.lstrip("+").partition("=")[0] != KEY]

@@ -50,7 +50,7 @@ def train(
     Returns:
         The exit code.
     """
-    # The lock is outermost, and so is released last: nobody resumes the run while its summary is being written.
+    # The command holds the lock already, and this does nothing then; who trains without the command is guarded too.
     with folders.run_lock(folder), StopSignals() as stop:
         saved = _checkpoint(components, folder)
         with _writer(components, folder, virtual) as writer:

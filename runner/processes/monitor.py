@@ -200,14 +200,12 @@ class Monitor:
             self._deadline = time.monotonic() + STOP_SECONDS
 
     def _hear(self, connection: JsonSocket) -> None:
-        for message in connection.receive():
-            if "hello" in message:
-                self._welcome(connection, message)
-            elif "here" in message:
-                self._attach(connection, message["here"])
-            for peer in self.peers.values():
-                if peer.connection is connection:
-                    self._note(peer, message)
+        try:
+            for message in connection.receive():
+                self._take(connection, message)
+        except (KeyError, TypeError):
+            # Not a rank of this run: somebody else's program has found the port.
+            connection.broken = True
         if connection.broken:
             self._selector.unregister(connection.socket)
             connection.close()
@@ -215,6 +213,15 @@ class Monitor:
                 if peer.connection is connection:
                     # Of an error on the way nothing follows yet: the rank tries to connect again.
                     peer.connection, peer.dead = None, connection.ended and peer.ended is None
+
+    def _take(self, connection: JsonSocket, message: dict[str, Any]) -> None:
+        if "hello" in message:
+            self._welcome(connection, message)
+        elif "here" in message:
+            self._attach(connection, message["here"], message["run"])
+        for peer in self.peers.values():
+            if peer.connection is connection:
+                self._note(peer, message)
 
     def _welcome(self, connection: JsonSocket, message: dict[str, Any]) -> None:
         peer = self.peers.get(message["hello"])
@@ -225,12 +232,14 @@ class Monitor:
         peer.heard = time.monotonic()
         connection.send(self.welcome)
 
-    def _attach(self, connection: JsonSocket, rank: int) -> None:
-        """Take a connection as a rank's own.
+    def _attach(self, connection: JsonSocket, rank: int, run: str) -> None:
+        """Take a connection as a rank's own, if the rank means this run.
 
         A rank that hears nothing for a while tries a new one, since the old one may take long to notice that a wire is
         mended. It gives up one on which no welcome comes, and the end of such a one says nothing about the rank.
         """
+        if run != self.welcome["welcome"]:
+            raise KeyError(run)
         self.peers[rank].connection = connection
         if all(peer.connection is not None for peer in self.peers.values()):
             self._all_here.set()

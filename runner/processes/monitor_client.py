@@ -149,7 +149,7 @@ class MonitorClient:
                 if message.get("welcome") == place.name:
                     self.welcome = message
                     # Only now is this the rank's connection: rank 0 takes the end of any other for nothing.
-                    connection.send({"here": self.rank})
+                    connection.send({"here": self.rank, "run": place.name})
                     return connection
         connection.close()
         return None

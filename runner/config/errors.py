@@ -22,6 +22,7 @@ class InputError(ValueError):
 
 def one_line(text: str) -> str:
     """Join the lines of `text`, so that one mistake is one line on the terminal."""
+    # Hydra's and OmegaConf's messages have a line for each detail; joined, they stay one line without losing any.
     return "; ".join(part for line in text.splitlines() if (part := " ".join(line.split()).rstrip(";")))
 
 

@@ -17,6 +17,7 @@ def world_size() -> int:
     Raises:
         InputError: the variable is no such number.
     """
+    # Without MASTER_PORT: who sets all but that has made a mistake, which `check_complete` names.
     joined = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
     return _number("WORLD_SIZE", 1) if joined else 1
 
@@ -28,6 +29,7 @@ def rank() -> int:
         InputError: the variable is no such number.
     """
     world = world_size()
+    # A job of one process may have been given any number by its scheduler.
     return _number("RANK", 0, world - 1) if world > 1 else 0
 
 
@@ -67,12 +69,14 @@ def machine() -> str | None:
 
 def one_machine() -> bool:
     """Return whether the launcher says that all processes run on this machine."""
+    # None is no empty string: without both variables nothing is known.
     return os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE", "")
 
 
 def _number(name: str, lowest: int, highest: int | None = None) -> int:
     text = os.environ[name]
     allowed = f"whole numbers from {lowest}" if highest is None else f"{lowest} to {highest}"
+    # `int` would take " 4", "+4" and Arabic digits as well.
     if not text.isascii() or not text.isdigit() or not lowest <= int(text) <= (highest or int(text)):
         raise InputError.of(name, text, "is not what a launcher sets", f"{allowed}, or none of {', '.join(NEEDED)}")
     return int(text)

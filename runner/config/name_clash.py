@@ -124,4 +124,5 @@ def _find(asked: str, folder: Path) -> Path | None:
 
 def _defines(file: Path, name: str) -> bool:
     """Return whether the text of a module has a name; True for compiled ones, whose text cannot be read."""
+    # By its text: importing a user's module to look for a name would execute it.
     return file.suffix != ".py" or re.search(rf"\b{re.escape(name)}\b", file.read_text(errors="replace")) is not None

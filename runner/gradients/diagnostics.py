@@ -140,6 +140,7 @@ def variance_factors(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> lis
     replica, n = oracle.replica, len(ids)
     # Room for all samples at once: a number for each layer and sample, not a gradient.
     squares = torch.zeros(len(replica.layers), n, device=replica.weights.device)
+    # One pass for both: the gradient, and beside it the norms.
     _mean_gradient(oracle, ids, batch_size, squares)
     # Recorded are contributions to a mean over n samples, ∇_k f_i / n.
     above = squares.double().sum(1) * n
@@ -189,6 +190,7 @@ def _largest_rates(oracle: NetworkOracle, ids: Tensor, batch_size: int) -> list[
         first, last = (STEPS * decade for decade in DECADES)
         # `low` is below all rates that are tried: it stays there if not even the first one is usable.
         low, high = first - STEPS, first
+        # Upwards by decades, so that a rate is found usable only if all below it are.
         while high <= last and usable(weights, before, gradient, high):
             low, high = high, high + STEPS
         # The decade that failed is halved. There is none if the first rate failed, or if the last one was usable.

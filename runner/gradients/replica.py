@@ -101,6 +101,8 @@ class Replica:
         for p, value in zip(self._trained, gradients, strict=True):
             if value is not None:
                 assert p.grad is not None
+                # Only those the loss reaches: one call copies all, since a kernel for each
+                # parameter would cost more than its copy.
                 views.append(p.grad)
                 values.append(value)
         # Parameters that the loss does not reach keep no gradient of the step before.

@@ -72,6 +72,7 @@ class Clock:
         # One generator, set to the draw's own position each time: building one per draw costs six times as much.
         self._bits = np.random.Philox(key=derive(seed, "clock"))
         self._generator = np.random.Generator(self._bits)
+        # A dictionary that is written to and set again for each draw: asking the generator for a new one is slow.
         self._state = self._bits.state
         # Last, as a gamma draw needs the generator.
         self._means = [self._machine_mean(worker) for worker in range(workers)]

@@ -29,13 +29,16 @@ class Breakable:
     @contextmanager
     def opening(self, peer: int | None = None) -> Iterator[None]:
         """Remember the sockets that the block opens to a peer, given by its rank, or to all peers."""
+        # By comparison, since gloo does not say which sockets it opens.
         before = _sockets()
         yield
         self._opened.setdefault(peer, set()).update(_sockets() - before)
 
     def break_off(self, *peers: int) -> None:
         """End all transfers with these peers, or with all if none is given."""
+        # A copy: the monitor's thread breaks off while the main thread may still be opening links.
         for peer, opened in list(self._opened.items()):
+            # A group of all ranks (None) is broken with any of them: it cannot go on without one.
             if peers and peer is not None and peer not in peers:
                 continue
             for descriptor, inode in opened:

@@ -39,6 +39,7 @@ def interface_of_addresses() -> dict[str, str]:
     """Return the names of this machine's interfaces by their addresses, IPv4 and IPv6."""
     library = ctypes.CDLL(None)
     first = ctypes.POINTER(_Address)()
+    # Python's own `socket.if_nameindex` knows names, but no addresses.
     if library.getifaddrs(ctypes.byref(first)) != 0:
         return {}
     found: dict[str, str] = {}
@@ -54,6 +55,7 @@ def interface_of_addresses() -> dict[str, str]:
                 packed = ctypes.string_at(place.address + _PLACES[socket.AddressFamily(family)], size)
                 found[socket.inet_ntop(family, packed)] = place.name.decode()
         entry = place.next
+    # The list is the C library's memory, and every name was copied out of it.
     library.freeifaddrs(first)
     return found
 
@@ -118,6 +120,7 @@ def interface_to(host: str) -> str | None:
 def address_of(interface: str) -> str | None:
     """Return an address of an interface, IPv4 rather than IPv6; None if it has none."""
     found = [address for address, name in interface_of_addresses().items() if name == interface]
+    # False sorts first.
     return min(found, key=lambda address: ":" in address, default=None)
 
 

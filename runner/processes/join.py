@@ -70,6 +70,7 @@ def _lead(cfg: DictConfig, folder: Path, meeting: Meeting, *, server: bool, run_
     def say(text: str) -> None:
         log.error("%s; the run stopped, %s", text, resume_hint(folder))
 
+    # Drawn anew at each start: a restart by torchrun meets at the same store.
     name = secrets.token_hex(8)
     rendezvous = meeting.rendezvous(name)
     monitor = Monitor(
@@ -84,6 +85,7 @@ def _lead(cfg: DictConfig, folder: Path, meeting: Meeting, *, server: bool, run_
     )
     monitor.watch_signals()
     monitor.start()
+    # Last: who reads the place connects at once.
     meeting.announce(monitor.port, name)
     code = DEAD_PEER
     try:
@@ -109,10 +111,12 @@ def _lead(cfg: DictConfig, folder: Path, meeting: Meeting, *, server: bool, run_
         code = 1
         raise
     finally:
+        # Whatever happened: without this word the others would take the closed connection for a death.
         monitor.finish(code)
         # Threads that wait for a lost worker leave their transfer: one that is in it when Python ends can abort the
         # process.
         rendezvous.breakable.break_off()
+    # A run that came to its end is complete, whatever a rank did after it.
     if monitor.fault is not None and code != 0:
         text, code = monitor.fault
         mark_interrupted(folder, text, better=True)
@@ -162,6 +166,7 @@ def _follow(cfg: DictConfig, meeting: Meeting, *, server: bool, run_rank: RunRan
         code = 1
         raise
     finally:
+        # With the code: from it rank 0 tells a rank that has ended as it should from one that is at fault.
         client.finish(code)
     return code
 

@@ -52,6 +52,8 @@ class JsonSocket:
         try:
             while not self.broken:
                 chunk = self.socket.recv(1 << 16)
+                # Nothing at all is how TCP says that the other end has closed; a line without end
+                # is not from this project.
                 if not chunk or len(self._in) > LONGEST:
                     self.ended = self.broken = True
                 self._in += chunk
@@ -59,6 +61,7 @@ class JsonSocket:
             pass
         except OSError as error:
             self._break(error)
+        # The last piece is the beginning of a line that is still to come, or empty.
         *lines, self._in = self._in.split(b"\n")
         if lines:
             self.heard = time.monotonic()

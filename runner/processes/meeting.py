@@ -63,6 +63,7 @@ class Meeting:
             PeerLost: the store is gone.
         """
         try:
+            # Asked with `check`, which returns at once: `get` would wait for a rank 0 that may never come.
             return Place(*json.loads(self.store.get(ANNOUNCED))) if self.store.check([ANNOUNCED]) else None
         except dist.DistError as error:
             raise PeerLost(f"the store of torch.distributed is gone: {reason(error)}") from error
@@ -70,6 +71,7 @@ class Meeting:
     def rendezvous(self, name: str) -> Rendezvous:
         """Return what the ranks of the run with this name share."""
         store = dist.PrefixStore(f"dcrun/{name}", self.store)
+        # A limit of the store's own would end a long evaluation of rank 0 as if a rank were gone.
         store.set_timeout(FOREVER)
         return Rendezvous(self.rank, self.world, store, False, self.timeout, self.interface)
 
@@ -94,6 +96,7 @@ def meet(timeout: float, configured: str | None) -> Meeting:
     rank, world = launcher.rank(), launcher.world_size()
     deadline = time.monotonic() + timeout
     store = _store(rank, world, timeout)
+    # What the user names is not questioned: there may be a better network than the one that leads to rank 0.
     chosen = named or _found(store, rank, world, deadline)
     loopback = chosen is None or chosen == interfaces.loopback()
     address = "127.0.0.1" if loopback else interfaces.address_of(chosen)
@@ -153,6 +156,7 @@ def _found(store: dist.Store, rank: int, world: int, deadline: float) -> str | N
     if own is not None and not interfaces.is_loopback(own):
         store.set(f"dcrun/address/{rank}", own)
         return interfaces.interface_of_addresses().get(own)
+    # An empty answer is an answer: the others go on to the next rank.
     store.set(f"dcrun/address/{rank}", "")
     # On rank 0's machine its name may lead to the machine itself. The others know an address on the network between.
     for other in range(world):

@@ -103,6 +103,7 @@ class Monitor:
         self.fault: tuple[str, int] | None = None
         self.joined = False
         self._step = (0, 0.0)
+        # The monitor's thread puts, the main thread gets: a queue, so that neither waits for the other.
         self._lost: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         self._all_here, self._decided, self._over = threading.Event(), threading.Event(), threading.Event()
         self._deadline: float | None = None
@@ -160,6 +161,7 @@ class Monitor:
 
     def finish(self, code: int) -> None:
         """Tell the others that this rank ends, and how; end the watch."""
+        # The thread first: from here on only this one uses the connections.
         self._over.set()
         self._thread.join()
         self._tell({"ended": code})
@@ -174,6 +176,7 @@ class Monitor:
         looked, beat_at = time.monotonic(), 0.0
         while not self._over.is_set():
             for key, _ in self._selector.select(self.interval / 2):
+                # What was registered with the socket: `_accept`, `_hear` or `_take_signal`.
                 key.data()
             now = time.monotonic()
             if now - looked > self.max_silence / 2:
@@ -184,6 +187,7 @@ class Monitor:
             if now >= beat_at:
                 self._tell({"step": self._step[0], "ago": now - self._step[1]})
                 beat_at = now + self.interval
+            # The first fault decides. What follows it, as ranks that end because of it, is no fault of theirs.
             if self.fault is None:
                 self._judge(now)
             if self._deadline is not None and now > self._deadline:
@@ -229,6 +233,7 @@ class Monitor:
             connection.send({"refused": f"the run goes on without rank {message['hello']}, which was lost before"})
             return
         peer.host, peer.machine, peer.pid = message["host"], message["machine"], message["pid"]
+        # A rank that has just come counts as alive, however long it took to come.
         peer.heard = time.monotonic()
         connection.send(self.welcome)
 
@@ -300,6 +305,7 @@ class Monitor:
         """Go on without a worker."""
         peer = self.peers[rank]
         peer.lost = True
+        # By the worker's number: a server counts workers, not ranks.
         self._lost.put((rank - 1, text))
         if not peer.dead and peer.ended is None:
             self._kill(peer)
@@ -319,6 +325,7 @@ class Monitor:
             return
         for other in self.peers.values():
             if other.machine == peer.machine and not other.lost and other.connection is not None:
+                # One neighbour is enough, and a process can be killed only from its own machine.
                 other.connection.send({"kill": peer.pid})
                 return
 
@@ -326,6 +333,7 @@ class Monitor:
         """End the run because of a rank that it cannot do without."""
         self.fault = (text, code)
         self._deadline = time.monotonic() + self.grace
+        # Before the connections are broken: the others then know why, and do not name each other.
         self._tell({"fault": text})
         self.on_fault(text)
         self._decided.set()

@@ -95,6 +95,7 @@ class MonitorClient:
         Raises:
             PeerLost: rank 0 did not come within `cluster.timeout`, or goes on without this rank.
         """
+        # Asked again and again: rank 0 may come later, and the store may still hold the place of a run before this one.
         deadline = time.monotonic() + self.timeout
         while self._connection is None:
             self._place = self.locate()
@@ -146,6 +147,7 @@ class MonitorClient:
             for message in connection.receive():
                 if "refused" in message:
                     raise PeerLost(message["refused"])
+                # By the run's name: the port may belong to another program by now.
                 if message.get("welcome") == place.name:
                     self.welcome = message
                     # Only now is this the rank's connection: rank 0 takes the end of any other for nothing.
@@ -208,6 +210,7 @@ class MonitorClient:
         with suppress(PeerLost):
             if (found := self._connect(self._place)) is not None:
                 self._connection = found
+                # Only when the new one is there: on the old one rank 0 may still be heard.
                 old.close()
 
     def _end(self, end: End) -> None:

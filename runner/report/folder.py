@@ -74,6 +74,7 @@ def _document(path: Path, problems: list[str]) -> dict[str, Any]:
 
 def _lines(path: Path, problems: list[str], most_bytes: int = -1) -> list[dict[str, Any]]:
     try:
+        # Lines that cannot be read are counted, not fatal: the rest of a curve is still a curve.
         rows, unread = jsonl.scan_lines(path, most_bytes)
     except OSError as exc:
         problems.append(_problem(path, exc))

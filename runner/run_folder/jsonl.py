@@ -122,6 +122,7 @@ def overwrite(path: Path, content: bytes) -> None:
         OSError: the file does not exist, or takes more of the disk now than it did.
     """
     with open(path, "r+b") as file:
+        # Blocks of 512 bytes are what the file has already; within them no room is asked for.
         if len(content) > 512 * os.fstat(file.fileno()).st_blocks:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         file.write(content)

@@ -169,6 +169,7 @@ class EarlierRuns:
         for folder in same:
             if _status(folder) in ENDED:
                 return folder, True
+        # RUNNING too: a killed run could not say that it ended, and the lock tells whether it still runs.
         stopped = (folder for folder in same if _status(folder) in (INTERRUPTED, RUNNING))
         return next(((folder, False) for folder in stopped if _can_continue(folder)), None)
 
@@ -184,6 +185,7 @@ def _identity(cfg: Any) -> Any:
     assert isinstance(plain, dict)
     if isinstance(dataset := plain.get("dataset"), dict):
         plain["dataset"] = {key: value for key, value in dataset.items() if key == "root" or key not in DATA_PLACE}
+    # A run that goes on may have other threads or another logger, and is the same run.
     run = {key: value for key, value in plain.get("run", {}).items() if not may_accompany(f"run.{key}")}
     return {**{key: value for key, value in plain.items() if not may_accompany(str(key))}, "run": run}
 

@@ -149,6 +149,7 @@ class RunWriter:
         # After the cut, so that curve, best error and the display begin with the rows that count.
         self.rows = read_lines(path)
         if self._wandb is not None and resumed is not None:
+            # With the rows up to the checkpoint: what came after it is made again.
             self._wandb.take_over(self.rows)
         self.summary |= to_jsonable({**summary, STATUS: RUNNING})
         write_document(self.folder / SUMMARY, self.summary)
@@ -244,6 +245,7 @@ class RunWriter:
         try:
             write_document(path, self.summary)
         except OSError:
+            # On one line, which is shorter than the indented form that it replaces.
             overwrite(path, to_line(self.summary).encode())
 
     def _begin_wandb(self) -> None:

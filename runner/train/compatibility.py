@@ -60,6 +60,7 @@ def _check_modules(cfg: DictConfig) -> None:
     what = f"algorithm={name} cuts the network into modules"
     if cfg.cluster.kind == "processes":
         _check_modules_on_processes(cfg)
+    # A stage computes its blocks one by one, outside the oracle's autocast, compilation and pieces.
     if run.precision == "bf16":
         raise InputError.of("run.precision", "bf16", what, "fp32, tf32")
     if run.compile:

@@ -17,6 +17,7 @@ Layers, ‖w_k‖ = 0 and weight decay as in LARS.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -25,13 +26,11 @@ from algorithms.base import Batch, Message, Oracle, Step
 from algorithms.lars import LARS
 
 
+@dataclass(kw_only=True, eq=False)
 class CLARS(LARS):
-    """LARS on mean norms of single samples' gradients.
+    """LARS on mean norms of single samples' gradients; the other arguments are those of `LARS`.
 
     Args:
-        eta: η > 0.
-        momentum: β in [0, 1).
-        weight_decay: coefficient λ of the l2 term.
         samples: |J|, on how many samples of a step norms are averaged; None for all.
 
     Raises:
@@ -40,20 +39,16 @@ class CLARS(LARS):
 
     per_sample: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        *,
-        eta: float = 0.01,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        samples: int | None = None,
-    ) -> None:
-        super().__init__(eta=eta, momentum=momentum, weight_decay=weight_decay)
+    eta: float = 0.01
+    samples: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        samples = self.samples
         if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
             raise ValueError(
                 f"algorithm.samples={samples}: is not a number of samples; allowed: integers from 1, or null"
             )
-        self.samples = samples
 
     def layout(self, n: int) -> dict[str, int]:
         """Return the gradient, and the layers' mean per-sample norms."""

@@ -15,29 +15,31 @@ along ḡ_k + λ w_k.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from algorithms.base import Message, in_range
-from algorithms.nag import NAG
+from algorithms.nag import LayerwiseNAG
 
 
-class LARS(NAG):
-    """mNAG with a learning rate for each layer that follows its weights and gradient.
+@dataclass(kw_only=True, eq=False)
+class LARS(LayerwiseNAG):
+    """mNAG with a learning rate for each layer that follows its weights and gradient; β and λ: see `MomentumOptions`.
 
     Args:
         eta: η > 0, the trust coefficient.
-        momentum: β in [0, 1).
-        weight_decay: coefficient λ of the l2 term.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, *, eta: float = 0.001, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
-        super().__init__(momentum=momentum, weight_decay=weight_decay)
-        self.eta = in_range("eta", eta, 0)
-        if eta == 0:
+    eta: float = 0.001
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if in_range("eta", self.eta, 0) == 0:
             raise ValueError("algorithm.eta=0: nothing would be learned; allowed: eta > 0")
 
     def factors(self, combined: Message) -> Tensor:

@@ -18,12 +18,11 @@ from algorithms.checks import flag, in_range
 
 
 @dataclass(kw_only=True, eq=False)
-class SGDOptions:
-    """The arguments of every method that ends with a step of SGD; a method that inherits from it takes them as its own.
+class MomentumOptions:
+    """The arguments of every method with momentum; a method that inherits from it takes them as its own.
 
     Args:
-        momentum: heavy-ball coefficient μ in [0, 1); 0 for plain SGD, which keeps no velocity.
-        nesterov: use Nesterov's form of momentum.
+        momentum: coefficient μ in [0, 1).
         weight_decay: coefficient λ ≥ 0 of the l2 term (λ/2)‖w‖².
 
     Raises:
@@ -31,12 +30,28 @@ class SGDOptions:
     """
 
     momentum: float = 0.0
-    nesterov: bool = False
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         in_range("momentum", self.momentum, 0, 1, open_high=True)
         in_range("weight_decay", self.weight_decay, 0)
+
+
+@dataclass(kw_only=True, eq=False)
+class SGDOptions(MomentumOptions):
+    """The arguments of every method that ends with a step of SGD; without momentum it keeps no velocity.
+
+    Args:
+        nesterov: use Nesterov's form of momentum instead of heavy-ball.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_nesterov(self.nesterov, self.momentum)
 
 

@@ -16,7 +16,9 @@ same as adding it to each worker's. Shares that differ by a sample count by thei
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -24,38 +26,25 @@ from torch import Tensor
 
 from algorithms.base import Batch, Collective, Layer, Message, Oracle, Step, in_range
 from algorithms.blockwise import BlockwiseUpdate
+from algorithms.momentum import MomentumOptions
 
 
-class NAG(Collective):
-    """mNAG; base of the methods with layer-wise learning rates.
-
-    Args:
-        momentum: β in [0, 1).
-        weight_decay: coefficient of the l2 term.
-        layer_scale: γ_k as a multiple of the schedule's learning rate for the layers named, 1 for all others.
-
-    Raises:
-        ValueError: an argument is out of range.
-    """
+@dataclass(kw_only=True, eq=False)
+class LayerwiseNAG(MomentumOptions, Collective):
+    """The step of eq. 4.6, for methods that say how γ_k is found; `momentum` is β, see `MomentumOptions`."""
 
     default_workers: ClassVar[int] = 1
     replicated: ClassVar[bool] = True
 
-    def __init__(
-        self, *, momentum: float = 0.9, weight_decay: float = 0.0, layer_scale: Mapping[str, float] | None = None
-    ) -> None:
-        self.momentum = in_range("momentum", momentum, 0, 1, open_high=True)
-        self.weight_decay = in_range("weight_decay", weight_decay, 0)
-        self.layer_scale = _scales(layer_scale)
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.layers: Sequence[Layer] = ()
 
     def prepare(self, layers: Sequence[Layer]) -> None:
         """See `Collective.prepare`."""
         self.layers = tuple(layers)
-        names = [layer.name for layer in layers]
-        for name, value in self.layer_scale.items():
-            if name not in names:
-                raise ValueError(f"algorithm.layer_scale.{name}={value}: no such layer; allowed: {', '.join(names)}")
 
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
         """See `Collective.start`."""
@@ -63,8 +52,6 @@ class NAG(Collective):
         self.rank = rank
         self.workers = workers
         self.v = w.clone()
-        scales = [self.layer_scale.get(layer.name, 1.0) for layer in self.layers]
-        self.scales = w.new_tensor(scales) if self.layer_scale else None
         self.update_blockwise = BlockwiseUpdate(self.update, scratch=1, compiled=compiled)
 
     def layout(self, n: int) -> dict[str, int]:
@@ -98,9 +85,9 @@ class NAG(Collective):
         torch.add(s, v, alpha=self.momentum, out=w)
         v.copy_(s)
 
+    @abstractmethod
     def factors(self, combined: Message) -> Tensor | None:
         """Return γ_k relative to the schedule's learning rate, (layers,), or None if all are 1."""
-        return self.scales
 
     def pieces(self, flat: Tensor) -> list[Tensor]:
         """Return a flat vector's pieces, one for each layer."""
@@ -113,6 +100,41 @@ class NAG(Collective):
     def state(self) -> Message:
         """Return `w` and `v`."""
         return {"w": self.w, "v": self.v}
+
+
+@dataclass(kw_only=True, eq=False)
+class NAG(LayerwiseNAG):
+    """mNAG; the other arguments are those of `MomentumOptions`.
+
+    Args:
+        layer_scale: γ_k as a multiple of the schedule's learning rate for the layers named, 1 for all others.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    layer_scale: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.scale_of = _scales(self.layer_scale)
+
+    def prepare(self, layers: Sequence[Layer]) -> None:
+        """See `Collective.prepare`."""
+        super().prepare(layers)
+        names = [layer.name for layer in layers]
+        for name, value in self.scale_of.items():
+            if name not in names:
+                raise ValueError(f"algorithm.layer_scale.{name}={value}: no such layer; allowed: {', '.join(names)}")
+
+    def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
+        """See `Collective.start`."""
+        super().start(w, rank, workers, compiled)
+        self.scales = w.new_tensor([self.scale_of.get(layer.name, 1.0) for layer in self.layers])
+
+    def factors(self, combined: Message) -> Tensor | None:
+        """See `LayerwiseNAG.factors`."""
+        return self.scales if self.scale_of else None
 
 
 def _scales(given: Mapping[str, float] | None) -> dict[str, float]:

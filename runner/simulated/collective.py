@@ -10,22 +10,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
 from algorithms.base import Batch, Collective, Message, Step, message_bytes
-from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
-from runner.loop.batches import Batches, relative_size
-from runner.loop.clock import Clock
+from runner.loop.batches import relative_size
 from runner.loop.communication import Communication, disagreement, distances
-from runner.loop.executor import Executor
 from runner.loop.messages import check_averaged, check_message
-from runner.loop.train_control import TrainControl
-from runner.run_folder.timeline import Timeline
+from runner.simulated.virtual_executor import VirtualExecutor, VirtualParts
 
 
 class TimedCombination(NamedTuple):
@@ -37,18 +33,14 @@ class TimedCombination(NamedTuple):
     combined: Message
 
 
-class SimulatedCollective(Executor):
+class SimulatedCollective(VirtualExecutor):
     """Run a collective method on simulated workers.
 
     Args:
         methods: one instance for each worker, or a single one where the method is `replicated`; started here.
         workers: number of workers M.
-        oracle: gradients.
-        batches: the run's batches of M times the batch size, cut into shares.
-        clock: virtual durations.
-        control: counts, evaluation, checkpoints.
-        timeline: what each worker did when.
         compiled: fuse the update rule.
+        parts: see `VirtualExecutor`.
     """
 
     def __init__(
@@ -56,21 +48,13 @@ class SimulatedCollective(Executor):
         methods: list[Collective],
         *,
         workers: int,
-        oracle: NetworkOracle,
-        batches: Batches,
-        clock: Clock,
-        control: TrainControl,
-        timeline: Timeline,
         compiled: bool = False,
+        **parts: Unpack[VirtualParts],
     ) -> None:
+        super().__init__(**parts)
         self.methods = methods
         self.workers = workers
-        self.oracle = oracle
-        self.batches = batches
-        self.clock = clock
-        self.control = control
-        self.timeline = timeline
-        replica = oracle.replica
+        replica = self.oracle.replica
         for rank, method in enumerate(methods):
             # A single copy lives in the replica itself, which saves copying the weights there for every gradient.
             method.start(replica.weights if len(methods) == 1 else replica.weights.clone(), rank, workers, compiled)
@@ -78,7 +62,7 @@ class SimulatedCollective(Executor):
         self.statistics = replica.initial_statistics().repeat(workers, 1)
         self.layout = methods[0].layout(replica.weights.numel())
         check_averaged(methods[0], self.layout)
-        self.transfer_seconds = clock.combining_seconds(methods[0].combine, message_bytes(self.layout), workers)
+        self.transfer_seconds = self.clock.combining_seconds(methods[0].combine, message_bytes(self.layout), workers)
         self.now = [0.0] * workers
         self.step = 0
         self.travelling: deque[TimedCombination] = deque()

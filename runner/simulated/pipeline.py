@@ -12,7 +12,7 @@ learns, takes the seconds of its multiply-adds, and belongs to the backward pass
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -20,12 +20,8 @@ from torch import Tensor
 from algorithms.base import Message, Step
 from algorithms.pipeline import Features, Pipeline
 from runner.gradients.directions import Directions
-from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
 from runner.gradients.randomness import seed_generators
-from runner.loop.batches import Batches
-from runner.loop.clock import Clock
-from runner.loop.executor import Executor
 from runner.loop.messages import check_module
 from runner.loop.pipeline_schedule import (
     FORWARD_SHARE,
@@ -36,23 +32,18 @@ from runner.loop.pipeline_schedule import (
     memory_columns,
     restore_module,
 )
-from runner.loop.train_control import TrainControl
-from runner.run_folder.timeline import Timeline
+from runner.simulated.virtual_executor import VirtualExecutor, VirtualParts
 
 
-class SimulatedPipeline(Executor):
+class SimulatedPipeline(VirtualExecutor):
     """Run a pipeline method on simulated modules.
 
     Args:
         methods: one instance for each module; started here.
         partition: the network in modules.
         workers: number of modules K.
-        oracle: of the whole network; its replica has the weights of all modules.
-        batches: the run's batches.
-        clock: virtual durations.
-        control: counts, evaluation, checkpoints.
-        timeline: what each module did when.
         directions: compares gradients with those of back-propagation, None to save the effort.
+        parts: see `VirtualExecutor`; the oracle's replica has the weights of all modules.
     """
 
     def __init__(
@@ -61,21 +52,13 @@ class SimulatedPipeline(Executor):
         partition: Partition,
         *,
         workers: int,
-        oracle: NetworkOracle,
-        batches: Batches,
-        clock: Clock,
-        control: TrainControl,
-        timeline: Timeline,
         directions: Directions | None = None,
+        **parts: Unpack[VirtualParts],
     ) -> None:
+        super().__init__(**parts)
         self.methods = methods
         self.partition = partition
         self.workers = workers
-        self.oracle = oracle
-        self.batches = batches
-        self.clock = clock
-        self.control = control
-        self.timeline = timeline
         self.directions = directions
         for rank, (method, stage) in enumerate(zip(methods, partition.stages, strict=True)):
             method.setup(stage.weights, partition.stage_info(rank))

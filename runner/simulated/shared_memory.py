@@ -12,38 +12,30 @@ it writes one more.
 from __future__ import annotations
 
 import heapq
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from algorithms.base import Batch, Message, Step
 from algorithms.shared_memory import SharedMemory
 from runner.config.units import FLOAT_BYTES
-from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
-from runner.loop.batches import Batches, coordinate_generator
-from runner.loop.clock import Clock
-from runner.loop.executor import Executor
+from runner.loop.batches import coordinate_generator
 from runner.loop.leases import Leases
-from runner.loop.train_control import TrainControl
-from runner.run_folder.timeline import Timeline
 from runner.simulated.memory_worker import SimulatedMemoryWorker, coordinates_within, piece_bounds, piece_count
+from runner.simulated.virtual_executor import VirtualExecutor, VirtualParts
 
 
-class SimulatedMemory(Executor):
+class SimulatedMemory(VirtualExecutor):
     """Run a method on simulated workers that share their weights.
 
     Args:
         method: the method; started here, on a copy of the replica's weights.
         workers: number of workers M.
-        oracle: gradients.
-        batches: the run's batches, leased one by one.
-        clock: virtual durations.
-        control: counts, evaluation, checkpoints.
-        timeline: what each worker did when.
         seed: the run's seed, for the coordinates.
+        parts: see `VirtualExecutor`; the batches are leased one by one.
     """
 
     def __init__(
@@ -51,30 +43,22 @@ class SimulatedMemory(Executor):
         method: SharedMemory,
         *,
         workers: int,
-        oracle: NetworkOracle,
-        batches: Batches,
-        clock: Clock,
-        control: TrainControl,
-        timeline: Timeline,
         seed: int,
+        **parts: Unpack[VirtualParts],
     ) -> None:
+        super().__init__(**parts)
         self.method = method
-        self.oracle = oracle
-        self.batches = batches
-        self.clock = clock
-        self.control = control
-        self.timeline = timeline
         self.seed = seed
-        replica = oracle.replica
+        replica = self.oracle.replica
         method.start(replica.weights.clone(), workers)
         self.statistics = replica.initial_statistics()
-        self.leases = Leases(batches)
+        self.leases = Leases(self.batches)
         self.workers = [SimulatedMemoryWorker(method.w.clone()) for _ in range(workers)]
         # Pairs, so that equal times are ordered by the worker's number: the same order on every run.
         self.heap: list[tuple[float, int]] = []
         self.waiting: dict[int, float] = {}
         n = method.w.numel()
-        self.read_seconds = clock.transfer_seconds(FLOAT_BYTES * n)
+        self.read_seconds = self.clock.transfer_seconds(FLOAT_BYTES * n)
         self._resumed = False
 
     def run(self) -> None:

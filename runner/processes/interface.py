@@ -7,57 +7,27 @@ rank 0, unless the configuration or the environment names one. gloo left to itse
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
-import sys
+
+import psutil
 
 from runner.config.errors import InputError
 
 GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 """Environment variables that name an interface to PyTorch's backends."""
-_PLACES = {socket.AF_INET: 4, socket.AF_INET6: 8}
-"""Where the address begins in a C `sockaddr`, in bytes."""
-
-
-class _Address(ctypes.Structure):
-    """An entry of the C library's `getifaddrs`: one address of one interface."""
-
-
-_Address._fields_ = [
-    ("next", ctypes.POINTER(_Address)),
-    ("name", ctypes.c_char_p),
-    ("flags", ctypes.c_uint),
-    ("address", ctypes.c_void_p),
-    ("netmask", ctypes.c_void_p),
-    ("broadcast", ctypes.c_void_p),
-    ("data", ctypes.c_void_p),
-]
 
 
 def interface_of_addresses() -> dict[str, str]:
     """Return the names of this machine's interfaces by their addresses, IPv4 and IPv6."""
-    library = ctypes.CDLL(None)
-    first = ctypes.POINTER(_Address)()
     # Python's own `socket.if_nameindex` knows names, but no addresses.
-    if library.getifaddrs(ctypes.byref(first)) != 0:
-        return {}
-    found: dict[str, str] = {}
-    entry = first
-    while entry:
-        place = entry.contents
-        if place.address:
-            # Linux begins a `sockaddr` with two bytes of family, BSD and macOS with a length and one byte of family.
-            raw = ctypes.string_at(place.address, 2)
-            family = int.from_bytes(raw, "little") if sys.platform == "linux" else raw[1]
-            if family in _PLACES:
-                size = 4 if family == socket.AF_INET else 16
-                packed = ctypes.string_at(place.address + _PLACES[socket.AddressFamily(family)], size)
-                found[socket.inet_ntop(family, packed)] = place.name.decode()
-        entry = place.next
-    # The list is the C library's memory, and every name was copied out of it.
-    library.freeifaddrs(first)
-    return found
+    return {
+        # Behind a % an IPv6 address of the link names the interface once more.
+        address.address.split("%")[0]: name
+        for name, addresses in psutil.net_if_addrs().items()
+        for address in addresses
+        if address.family in (socket.AF_INET, socket.AF_INET6)
+    }
 
 
 def loopback() -> str:

@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "WORLD_SIZE" in os.environ:
         # Of a rank that is gone dcrun says one line; torch's C++ would print pages about each of its connections.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # Around everything: a signal while configurations are composed or torch is imported must end with its own code.
     with signals.raising():
         try:
             command = _command(list(sys.argv[1:] if arguments is None else arguments))
@@ -76,6 +77,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     args.overrides += resume.recorded_overrides(args.overrides)
     # config.yaml says the same, and Hydra does not take null for a group on the command line.
     args.overrides = [override for override in args.overrides if override != "experiment=null"]
+    # Before the composition too: a search is a sweep without `-m`, and Hydra must compose it as one.
     args.overrides += search_space.implied(args.overrides)
     # Before the first composition: Hydra looks the schema, the launchers and the sweepers up in its store.
     schema.register()
@@ -87,6 +89,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     # The cache belongs to a configuration: all who read the folder of one run get the same random name.
     OmegaConf.register_new_resolver("random_hex", lambda: secrets.token_hex(3), use_cache=True, replace=True)
     shows = args.hydra_help or args.cfg or args.info
+    # What Hydra shows by itself needs no composition of ours, and no check: completion must answer at once.
     if args.shell_completion or (shows and not args.overrides):
         return functools.partial(_hydra, args)
     # The first composition of all jobs, in memory; `_hydra` composes anew. Why twice is said in `runner.cli.compose`.
@@ -98,6 +101,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         parsed = override_errors.parse(args.overrides, compose.loader)
     sweeps = args.multirun or str(cfg.hydra.mode).endswith("MULTIRUN")
     if sweeps:
+        # After the check, for Hydra alone: messages about the line quote it as it was typed.
         args.overrides = swept_along(args.overrides)
     if shows:
         return functools.partial(_hydra, args)
@@ -171,6 +175,7 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
         folders.check_sweep_folder(folder, "hydra.sweep.dir")
     # Hydra makes the launcher and returns nothing of it: what became of the jobs is kept at its class.
     launched = subprocess_launcher.FreshProcessLauncher
+    # What an earlier sweep of this process left, as in tests.
     launched.jobs.clear()
     launched.stopped_by, launched.sweep, launched.refused = None, None, False
     code = _hydra(args)
@@ -180,6 +185,7 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
             logged = wandb_table.write(jobs[0], launched.sweep, [job.folder for job in launched.jobs])
             if logged is not None:
                 print(f"table and claims: wandb leet {logged}", flush=True)
+    # Before failed jobs are looked at: those that were stopped have failed because of it.
     if launched.stopped_by is not None:
         return 128 + launched.stopped_by
     if launched.refused:
@@ -229,6 +235,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
+    # Intermixed, since flags may stand between overrides, as in `dcrun a=1 -m b=2`.
     args = _Parser().parse_intermixed_args(arguments)
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(args, flag) is not None:
@@ -243,6 +250,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             raise InputError(f"--config-dir={args.config_dir}: no such folder")
         # The flag itself is not passed to the jobs of a sweep; an override is.
         args.overrides.append(f"hydra.searchpath=[{quoted(folder.as_uri())}]")
+        # Taken away, or Hydra would add the folder a second time.
         args.config_dir = None
     return args
 

@@ -106,6 +106,7 @@ def log_to(folder: Path) -> None:
     file = logging.FileHandler(folder / "dcrun.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     console = logging.StreamHandler()
+    # The terminal has the display; what goes on in detail is in the log.
     console.setLevel(logging.WARNING)
     console.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     # `force`: libraries that log while they are imported may have installed handlers, with which this does nothing.

@@ -44,6 +44,7 @@ def speaks() -> bool:
 
 def prefix() -> str:
     """Return how a line of this process begins if several may say the same; empty where one speaks for all."""
+    # One process, or several of which one is chosen to speak for all.
     alone = "RANK" not in os.environ or "LOCAL_RANK" in os.environ
     return "" if alone else f"rank {os.environ['RANK']}: "
 

@@ -91,6 +91,7 @@ def group_options(group: str, loader: ConfigLoader) -> list[str]:
     options = [
         option for option in loader.get_group_options(group, ObjectType.CONFIG) if not option.startswith(_NO_OPTION)
     ]
+    # Experiments lie in a folder for each paper, which Hydra lists as groups of their own.
     for folder in loader.get_group_options(group, ObjectType.GROUP):
         options += [f"{folder}/{option}" for option in group_options(f"{group}/{folder}", loader)]
     return options
@@ -169,6 +170,7 @@ def _unknown_key(key: str, parsed: Sequence[Override], compose: Compose, loader:
     except (HydraException, OmegaConfBaseException):
         cfg = compose([])
     prefix = "hydra." if key.startswith("hydra.") else ""
+    # Hydra's own keys are many, and are suggested only to who typed one.
     keys = flat_keys(cfg.hydra, "hydra.") if prefix else [k for k in flat_keys(cfg) if not k.startswith("hydra")]
     return unknown_key(key, value, keys)
 

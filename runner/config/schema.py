@@ -161,6 +161,7 @@ class Config:
 
 def register() -> None:
     """Make the schemas known to Hydra as `schema`, which `conf/config.yaml` starts from."""
+    # As the first of the defaults: whatever is merged after it is held against these types.
     ConfigStore.instance().store(name="schema", node=Config, provider="dcrun")
 
 

@@ -74,6 +74,7 @@ def raising() -> Iterator[None]:
         return
     # Put back at the end: commands may be nested, as in tests.
     before, _noted = _noted, []
+    # Asked here, while the handlers that were set before are still in force.
     handlers: dict[signal.Signals, Any] = dict.fromkeys(heeded(), stop)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         # As Python itself sets it; a spawned rank starts without.

@@ -133,7 +133,10 @@ class NetworkOracle(NetworkForward):
             self.totals.copy_(totals)
 
     def gradient_sum(self, w: Tensor, batch: Sample) -> Tensor:
-        """Return the sum of the samples' gradients at `w` likewise, `piece` samples at a time; `totals` stay."""
+        """Return the sum of the samples' gradients at `w`, taken `piece` samples at a time; `totals` stay.
+
+        The vector is reused by the next call.
+        """
         replica = self.replica
         if w.data_ptr() != replica.weights.data_ptr():
             replica.weights.copy_(w)
@@ -213,6 +216,7 @@ class NetworkOracle(NetworkForward):
         if self.micro_batch is not None and size > self.micro_batch:
             self.steps.refuse("batches are cut into pieces (run.micro_batch)")
             return False
+        # What was captured before a refusal is correct, and stays in use.
         return self.steps.refused is None or self.steps.has(size)
 
     def _whole_step(self, batch: Sample, arriving: Tensor | None) -> None:

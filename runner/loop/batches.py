@@ -69,6 +69,7 @@ class Batches:
         self.size = size
         self.seed = seed
         self.per_epoch = math.ceil(samples / size)
+        # Whole passes are counted in batches: the last one of each is short, so samples alone would not tell how many.
         whole = math.floor(epochs)
         # Rounded to a millionth of a sample: the last tenth of 1.1 passes over 1,000 samples comes out as
         # 100.00000000000009, and would take one more batch.
@@ -117,6 +118,7 @@ class Batches:
 
     def shares(self, number: int, workers: int) -> list[Batch]:
         """Cut batch `number` into shares, one for each worker, whose sizes differ by at most one sample."""
+        # With fixed shards a worker's share comes from its own samples; there is nothing to cut.
         if self.shards is not None:
             return [self.draw(number, [rank], rank, workers) for rank in range(workers)]
         batch = self.batch(number)

@@ -82,7 +82,7 @@ class Clock:
 
         Args:
             worker: From 0 to workers - 1.
-            task: How many-th task of this worker; the same task takes the same time whenever it is asked for.
+            task: Number of the task among this worker's; it takes the same time whenever it is asked for.
             load: Samples of the task's batch relative to a full batch.
             gradients: Gradient evaluations per sample.
         """
@@ -98,7 +98,7 @@ class Clock:
 
         Args:
             worker: From 0 to workers - 1.
-            task: How many-th task of this worker.
+            task: Number of the task among this worker's.
             took: Seconds that it really took.
             load: Samples of the task's batch relative to a full batch.
             gradients: Gradient evaluations per sample.

@@ -69,7 +69,7 @@ class Leases:
         self.shards = {worker: [worker] for worker in range(self.batches.shards or 0)}
 
     def reassign_shards(self, lost: int) -> tuple[int, list[int]] | None:
-        """Give the shards of a lost worker to the living one that has the fewest, the first of these.
+        """Give a lost worker's shards to the living worker that has the fewest, of equals to the one that comes first.
 
         Returns:
             That worker and the numbers of the shards; None if shards are not fixed, or no worker is alive.

@@ -86,6 +86,7 @@ def figures(block: Block) -> list[Figure]:
             # One curve alone compares nothing, unless the exhibit has only one.
             if len(curves) > (len(exhibit.columns) > 1):
                 panels.append(Panel(row, metrics.name(quantity), curves))
+        # Both names if runs of both clocks are drawn: virtual and measured seconds are not the same.
         along = " and ".join(sorted(clocks)) + " seconds" if exhibit.x == SECONDS else metrics.name(exhibit.x)
         if panels:
             name = f"{exhibit.folder}-{exhibit.name}-{block.scale or 'own'}-{quantity}"

@@ -11,9 +11,10 @@ from runner.run_folder import columns
 def numbered(series: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
     """Number the rows of runs; rows of the same evaluation get the same number.
 
-    An evaluation is made at the first update after so many effective passes, which can be some samples later in one
-    run than in another: rows of different runs that lie less than an update apart are one evaluation, those with the
-    very same passes first. Runs may be evaluated at different intervals. Rows without passes follow the row before.
+    An evaluation is made at the first update after so many effective passes, which can be some samples later in one run
+    than in another: rows of different runs that lie less than an update apart are one evaluation; rows with the very
+    same passes are matched before others. Runs may be evaluated at different intervals. Rows without passes follow the
+    row before.
 
     Args:
         series: the rows of each run, in their order, with `epoch` and `updates`.

@@ -44,7 +44,7 @@ class Measured:
 
     @property
     def lacking(self) -> list[int]:
-        """The seeds that ended without a value: the mean is not theirs."""
+        """The seeds whose runs ended without a value, so that the mean is not over them."""
         return sorted(run.seed for run in self.runs if run.ended and run.seed not in (None, *self.values))
 
     @property
@@ -105,6 +105,7 @@ class Block:
         lines = []
         # Ranks go upwards, so the larger-is-better metrics are turned around.
         sign = -1.0 if "accuracy" in self.exhibit.metric else 1.0
+        # Without the paper's numbers there is no order to compare, only a best.
         if all(cell.published is None for cell in self.exhibit.cells):
             found = [m for m in self.cells.values() if m.mean is not None]
             # A cell whose mean leaves out diverged seeds may look better than it is, so the number of gaps goes first.
@@ -113,6 +114,7 @@ class Block:
         for row in self.exhibit.rows:
             row_cells = (m for m in self.cells.values() if m.cell.row == row and not m.lacking)
             known = [m for m in row_cells if m.difference is not None]
+            # One cell has no order.
             if len(known) < 2:
                 continue
             # Both orders are over the same columns: one that only the paper has would make every order differ.

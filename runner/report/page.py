@@ -162,6 +162,7 @@ def _payload(runs: Sequence[Run]) -> dict[str, Any]:
     numbers = [key for key in quantities if key not in _AXES]
     errors = [error for run in runs if (error := metrics.measured(run, "lowest_test_error")) is not None]
     return {
+        # By identity: a run is mutable, and has no hash.
         "runs": [{**_run(run, apart, own), **curves[id(run)]} for run in runs],
         "columns": [*_COLUMNS, *own],
         "metrics": [key for key in numbers if any(finite(row.get(key)) is not None for r in runs for row in r.rows)],
@@ -262,4 +263,5 @@ def _rounded(value: Any) -> Any:
 
 def _script_json(data: Any) -> str:
     """Return JSON that cannot end the script element it stands in."""
+    # "<" could end the script; U+2028 ends a line in JavaScript, but not in JSON.
     return json.dumps(data, separators=(",", ":"), default=str).replace("<", "\\u003c").replace("\u2028", "\\u2028")

@@ -67,6 +67,7 @@ def save(figure: Figure, folder: Path) -> Path:
             if figure.log_y:
                 axis.set_yscale("log")
             axis.set_ylabel(_literal(panel.y))
+        # A grid of axes may have more places than there are panels.
         for axis in axes[len(figure.panels) :]:
             axis.set_visible(False)
         # False sorts first, so the published mark comes last.

@@ -45,7 +45,7 @@ class Search:
     """The outcome of a search.
 
     Attributes:
-        best: the best setting; of those that the fewest seeds have no value for.
+        best: the best of the settings that lack a value for the fewest seeds.
         tried: how many there were.
         neighbours: the next setting in each direction along each axis, all else being equal; where there is none at
             all, as between random settings, the nearest few.
@@ -87,7 +87,7 @@ def searches(tried: Sequence[Tried], metric: str) -> list[Search]:
 
 
 def among(runs: Sequence[Run], metric: str = BEST_TEST_ERROR) -> list[tuple[str, Search]]:
-    """Find searches among runs: those that differ in numbers of the method and the schedule, and in the seed alone.
+    """Find searches: runs that differ only in numbers of the method and the schedule, and in the seed.
 
     Returns:
         each search of at least three settings, with the name of what its runs share.

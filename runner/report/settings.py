@@ -50,7 +50,7 @@ def by_seed(runs: Iterable[Run], apart: Sequence[str] | None = None) -> list[lis
 
 
 def one_per_seed(runs: Iterable[Run]) -> list[Run]:
-    """Return the run of each seed that counts: ended rather than stopped, further rather than shorter, later in order.
+    """Return the run that counts for each seed: an ended one before a stopped one, then the longest, then the latest.
 
     Returns:
         the runs by their seeds; runs whose seed is unknown count as one seed.

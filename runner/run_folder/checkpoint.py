@@ -177,6 +177,7 @@ def _read(path: Path) -> dict[str, Any]:
     if size <= 0:
         raise ValueError(f"truncated to {size + _TRAILER} bytes")
     with open(path, "rb") as file:
+        # In chunks: a checkpoint may be larger than the memory that is free.
         digest, left = hashlib.sha256(), size
         while left and (data := file.read(min(_CHUNK, left))):
             digest.update(data)

@@ -102,6 +102,7 @@ def show_result(
         "time": f"{_cell(summary.get('seconds'), ',.1f', 0)} {unit}",
         "wall time": f"{_cell(summary.get('wall_seconds'), ',.1f', 0)} s",
         "speed": f"{_cell(summary.get('samples_per_second'), ',.0f', 0)} samples/s",
+        # Without a value there is no row: most runs lose nobody.
         "lost workers": str(summary.get("workers_lost") or ""),
         "slowest": slowest_line(summary),
         "staleness": staleness_line(summary.get("staleness_by_worker") or ()),

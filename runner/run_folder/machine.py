@@ -83,6 +83,7 @@ def git_commit(root: Path = _ROOT) -> str | None:
     # A checkout that does not track this code is another project's, into which dcrun was installed.
     if not commit or not _git(root, "ls-files", "--", "runner"):
         return None
+    # Of the code alone: a run's own outputs below the checkout do not make it another program.
     changes = _git(root, "status", "--porcelain", "--untracked-files=all", "--", *_CODE)
     return commit if changes == "" else f"{commit}-dirty"
 

@@ -138,6 +138,7 @@ class RunWriter:
             OSError: if the run folder cannot be written.
         """
         if resumed is not None:
+            # The seconds of all processes that worked at the run add up.
             self._wall_before = resumed["wall_seconds"]
             self._wandb_id = resumed["wandb_id"]
         # wandb comes first because it can refuse, and then nothing in the folder has changed.
@@ -153,6 +154,7 @@ class RunWriter:
             self._wandb.take_over(self.rows)
         self.summary |= to_jsonable({**summary, STATUS: RUNNING})
         write_document(self.folder / SUMMARY, self.summary)
+        # So that a run without an evaluation has an empty file, and not none, for whoever reads it.
         path.touch()
         self._logging = True
         self.display.start(self.rows[-1][columns.EPOCH] if self.rows else 0.0)
@@ -221,6 +223,7 @@ class RunWriter:
             return
         # At once: if what follows fails, `__exit__` must not end the run a second time.
         self.finished = True
+        # First of all that prints: the result would be written into the bar.
         self.display.stop()
         self._logging = False
         self.write_rows()
@@ -266,6 +269,7 @@ class RunWriter:
         if not self.rows:
             return {}
         last = self.rows[-1]
+        # A row may have none: a data set without test samples, or a loss that is not finite.
         errors = [row[columns.TEST_ERROR] for row in self.rows if row.get(columns.TEST_ERROR) is not None]
         return {
             **{key: last.get(key) for key in (columns.SAMPLES, columns.UPDATES, columns.SECONDS)},

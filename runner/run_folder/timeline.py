@@ -114,6 +114,7 @@ class Timeline:
         self._staleness[worker] += value
         self._stalest[worker] = max(self._stalest[worker], value)
         pushes, total, most = self._window
+        # For the next row of metrics; the numbers above are of the whole run.
         self._window = [pushes + 1, total + value, max(most, value)]
 
     def staleness_since_last(self) -> tuple[float, int]:

@@ -83,6 +83,7 @@ class RunComponents:
         Raises:
             InputError: the network is not a chain that can be cut so.
         """
+        # Once and on first use: cutting runs the network to measure its modules.
         return Partition(self.oracle, self.workers, self.method.split, self.dataset.shape, self.dataset.classes)
 
     def train_control(self, **options: Any) -> TrainControl:
@@ -128,6 +129,7 @@ class RunComponents:
         # By what the model offers, not by its name: a user's model with the same methods is measured as well.
         if not hasattr(module, "quadratic"):
             return None
+        # Kept for the run: what it sums over the training data does not change.
         return Objective(module, self.dataset.train, self.method.weight_decay, self.method.duals)
 
     def clock(self) -> Clock:

@@ -46,6 +46,7 @@ def server_costs(components: RunComponents) -> Costs:
     method: ParameterServer = components.method
     oracle, batch, workers = components.oracle, components.batches.batch(0), components.workers
     n = components.parameters
+    # Compiled as in the run: what is measured is what the run will pay.
     method.start(oracle.replica.weights.clone(), workers, components.cfg.run.compile)
     half = method.worker(0)
     for number, part in enumerate(method.rounds(n)):
@@ -105,7 +106,7 @@ def collective_costs(components: RunComponents) -> Costs:
 
 
 def pipeline_costs(components: RunComponents) -> Costs:
-    """Measure an iteration of all modules, their updates in it; traffic is the largest of a module's."""
+    """Measure an iteration of all modules with their updates; traffic is that of the module which sends most."""
     partition, workers = components.partition, components.workers
     methods: list[Pipeline] = components.methods()
     for rank, (method, stage) in enumerate(zip(methods, partition.stages, strict=True)):

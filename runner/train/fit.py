@@ -67,6 +67,7 @@ def cycles(trace: Trace) -> Cycles:
         share = rest / about["batch_size"] if short else 1.0
         compute[record.worker].append(record.compute / share / about["gradients"])
         served.append(record.served)
+        # A worker's first push has none before it, and so no cycle.
         if record.worker in last:
             # What is left of the cycle, from push to push, when all that is known of it is taken away.
             cycle = record.time - last[record.worker].time

@@ -84,6 +84,7 @@ def compare(trace: Trace, cfg: DictConfig, folder: Path) -> str | None:
     """
     theirs, mine = read_summary(trace.path.parent), read_summary(folder)
     config = trace.path.parent / ".hydra" / "config.yaml"
+    # A replay that goes on reads its own copy of the trace, and would be compared with itself.
     if trace.path.parent == folder or not theirs.get("weights_sha256") or not config.is_file():
         return None
     recorded: Any = OmegaConf.load(config)

@@ -41,6 +41,7 @@ class SampleNorms:
 
     def __init__(self, network: nn.Module, layers: Sequence[Layer]) -> None:
         modules = dict(network.named_modules())
+        # The default is for a network that is itself a layer: its `Layer` is called "network", and no module is.
         self.modules = [modules.get(layer.name, network) for layer in layers]
         for layer, module in zip(layers, self.modules, strict=True):
             # Refused when the run is built: a layer left out would make a norm too small without a word.

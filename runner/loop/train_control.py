@@ -251,6 +251,7 @@ class TrainControl:
         mean, largest = executor.timeline.staleness_since_last()
         row = {
             columns.EPOCH: self.epoch,
+            # A method may count fractions of a gradient evaluation; the column is of whole samples.
             columns.SAMPLES: round(self.samples_seen),
             columns.UPDATES: self.updates,
             columns.SECONDS: self.seconds,

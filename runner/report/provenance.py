@@ -51,6 +51,7 @@ def commands(runs: Sequence[Run]) -> list[str]:
         else:
             multirun = ["-m"] if len(seeds) > 1 else []
             given = [f"seed={','.join(seeds)}"] if seeds else []
+            # Quoted as a shell wants it: an override may hold brackets, commas and blanks.
             lines.append(shlex.join(["dcrun", *multirun, *own, *given]))
     return list(dict.fromkeys(lines))
 

@@ -181,6 +181,7 @@ def _fit(parts: list[tuple[int, str]], width: int | None) -> str:
     parts = list(parts)
     # One part always stays, however narrow the terminal is.
     while len(text := "  ".join(part for _, part in parts)) > (width or math.inf) and len(parts) > 1:
+        # Of equal ranks the label decides, so every line leaves out the same columns.
         parts.remove(max(parts))
     return text
 

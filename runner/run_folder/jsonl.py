@@ -51,6 +51,7 @@ def to_jsonable(value: Any) -> Any:
 
 def to_line(row: Mapping[str, Any]) -> str:
     """Return one line of a .jsonl file, newline included (see `to_jsonable` for what a row may hold)."""
+    # `allow_nan=False` raises should a value have slipped through, rather than write what other readers refuse.
     return json.dumps(to_jsonable(row), allow_nan=False) + "\n"
 
 

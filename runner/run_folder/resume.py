@@ -120,6 +120,7 @@ def recorded_overrides(given: Sequence[str]) -> list[str]:
     """
     # The bare keys: `+` and `~` say how Hydra applies an override, not what it concerns.
     own = {(parts := text.lstrip("+~").partition("="))[0]: parts[2] for text in given}
+    # Quotes for Hydra's grammar may stand around the path; those of the shell are gone.
     place = Path(own.get("cluster.trace", "").strip("'\""))
     folder = place if place.is_dir() else place.parent
     path = folder / ".hydra" / "overrides.yaml"

@@ -76,6 +76,7 @@ class Timeline:
             self._dropped += 1
             return
         # Formatted by hand, since every gradient pays for three of these.
+        # Twelve digits are a microsecond in a run of a week.
         self._pending.append(f'{{"worker": {worker}, "what": "{what}", "start": {start:.12g}, "end": {end:.12g}}}\n')
         if len(self._pending) >= BUFFERED_LINES and self._folder is not None:
             self.flush(self._folder)

@@ -122,6 +122,7 @@ def show(components: RunComponents) -> int:
         InputError: the method does not combine.
     """
     cfg, method, workers = components.cfg, components.method, components.workers
+    # Only workers that step together wait for each other's communication in the way that the model says.
     if not method.steps_together:
         what = f"algorithm={cfg.names.algorithm} uses {topology_of(type(method)).medium}"
         raise InputError.of(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.config.errors import InputError
+from runner.config.output import lasting_output
 from runner.report import archive, evidence, published
 from runner.report.collect import collect
 from runner.report.run import Run
@@ -34,15 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 wrong input.
     """
     args = _parse(arguments)
-    try:
-        _check(args)
-        _report(args)
-    except InputError as exc:
-        print(f"dcreport: {exc}", file=sys.stderr)
-        return 2
-    except OSError as exc:
-        print(f"dcreport: {exc.filename or args.paths[0]}: cannot be used: {exc.strerror}", file=sys.stderr)
-        return 2
+    with lasting_output():
+        try:
+            _check(args)
+            _report(args)
+        except InputError as exc:
+            print(f"dcreport: {exc}", file=sys.stderr)
+            return 2
+        except OSError as exc:
+            print(f"dcreport: {exc.filename or args.paths[0]}: cannot be used: {exc.strerror}", file=sys.stderr)
+            return 2
     return 0
 
 

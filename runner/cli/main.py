@@ -16,7 +16,6 @@ import string
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import NoReturn
 
 import hydra.version
@@ -28,12 +27,14 @@ from runner.cli.compose import CONF, VERSION_BASE, composer, find_data, swept_al
 from runner.cli.start import KEY, NewRun, join, only_answers
 from runner.config import exit_codes, launcher, override_errors, schema, signals
 from runner.config.errors import InputError
+from runner.config.output import lasting_output
+from runner.config.paths import expanded, home_quoted, quoted
 from runner.config.process_settings import set_process
 from runner.config.schema import without_hydra
 from runner.report import wandb_table
 from runner.run_folder import folders, resume
 from runner.sweeps import experiment_sweeper, optuna_sweeper, search_space, submitit_launcher, subprocess_launcher
-from runner.sweeps.job import print_table, quoted
+from runner.sweeps.job import print_table
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Of a rank that is gone dcrun says one line; torch's C++ would print pages about each of its connections.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # Around everything: a signal while configurations are composed or torch is imported must end with its own code.
-    with signals.raising():
+    with lasting_output(), signals.raising():
         try:
             command = _command(list(sys.argv[1:] if arguments is None else arguments))
             return command()
@@ -127,9 +128,12 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     # Only rank 0 goes through Hydra, which would make a folder on every rank.
     if launcher.rank() > 0:
         return functools.partial(join, cfg, without_hydra(cfg), None, cfg.hydra.runtime.choices, _who())
-    run = NewRun(Path(str(cfg.hydra.run.dir)), _who())
+    if only_answers(cfg):
+        # A question leaves no folder, and can be asked where none can be made.
+        return functools.partial(join, cfg, without_hydra(cfg), None, cfg.hydra.runtime.choices, _who())
+    run = NewRun(expanded(str(cfg.hydra.run.dir), KEY), _who())
     # Hydra composes the line once more, and would come to another folder where the name has the time or random letters.
-    args.overrides.append(f"hydra.run.dir={quoted(str(run.folder))}")
+    args.overrides.append(f"{KEY}={quoted(str(run.folder))}")
     return functools.partial(_hydra, args, run)
 
 
@@ -147,12 +151,7 @@ def _help(cfg: DictConfig, loader: ConfigLoader) -> str:
 
 
 def _show(text: str) -> int:
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # `dcrun --help | head` closes the pipe. Python flushes standard output once more when it exits, which would
-        # print a traceback: so the output goes nowhere from here on.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(text, flush=True)
     return 0
 
 
@@ -167,12 +166,16 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
             raise InputError.of("run.resume", job.run.resume, "a sweep is not a single run", allowed)
     subprocess_launcher.check(jobs[0])
     submitit_launcher.check(jobs[0])
-    folder = Path(str(jobs[0].hydra.sweep.dir))
-    if all(job.run.resume for job in jobs):
-        # The same sweep again: it continues in the folder that it left, which so may hold a sweep already.
-        folders.check_writable(folder, "hydra.sweep.dir")
-    else:
-        folders.check_sweep_folder(folder, "hydra.sweep.dir")
+    folder = expanded(str(jobs[0].hydra.sweep.dir), SWEEP_KEY)
+    args.overrides.append(f"{SWEEP_KEY}={quoted(str(folder))}")
+    # The same sweep again continues in the folder that it left, which so may hold a sweep already.
+    again = all(job.run.resume for job in jobs)
+    check = folders.check_writable if again else folders.check_sweep_folder
+    with folders.new_run_folder(folder, SWEEP_KEY, check):
+        return _sweep_in(args, jobs)
+
+
+def _sweep_in(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     # Hydra makes the launcher and returns nothing of it: what became of the jobs is kept at its class.
     launched = subprocess_launcher.FreshProcessLauncher
     # What an earlier sweep of this process left, as in tests.
@@ -224,6 +227,10 @@ def _hydra(args: argparse.Namespace, run: NewRun | None = None) -> int:
     return 0 if run is None or run.code is None else run.code
 
 
+SWEEP_KEY = "hydra.sweep.dir"
+"""The key that names a sweep's folder."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Parses Hydra's flags, and reports a wrong one in one line."""
 
@@ -237,6 +244,7 @@ class _Parser(argparse.ArgumentParser):
 def _parse(arguments: list[str]) -> argparse.Namespace:
     # Intermixed, since flags may stand between overrides, as in `dcrun a=1 -m b=2`.
     args = _Parser().parse_intermixed_args(arguments)
+    args.overrides = [home_quoted(override) for override in args.overrides]
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(args, flag) is not None:
             raise InputError(f"--{flag.replace('_', '-')}: dcrun has its own configuration; --config-dir adds a folder")
@@ -245,11 +253,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     if args.resolve and not (args.cfg or args.help):
         raise InputError("--resolve: goes with --cfg or --help only")
     if args.config_dir is not None:
-        folder = Path(args.config_dir).resolve()
+        folder = expanded(args.config_dir, "--config-dir").resolve()
         if not folder.is_dir():
             raise InputError(f"--config-dir={args.config_dir}: no such folder")
         # The flag itself is not passed to the jobs of a sweep; an override is.
-        args.overrides.append(f"hydra.searchpath=[{quoted(folder.as_uri())}]")
+        # Not `as_uri`, which writes a blank as %20: Hydra takes what stands there for the path itself.
+        args.overrides.append(f"hydra.searchpath=[{quoted(f'file://{folder}')}]")
         # Taken away, or Hydra would add the folder a second time.
         args.config_dir = None
     return args

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from runner.config.errors import InputError, one_line, shown
+from runner.config.paths import as_typed
 
 Compose = Callable[[list[str]], DictConfig]
 
@@ -139,10 +140,10 @@ def _likeness(word: str, other: str) -> float:
 
 
 def _unreadable(override: str) -> InputError:
-    key, equals, _ = override.partition("=")
+    key, equals, value = override.partition("=")
     if not key or not equals:
         return InputError(f"{override}: is not an override; write key=value, as {key or 'key'}=<value>")
-    hint = f"""quote a value that holds = , : [ ] {{ }} ( ) or blanks, as '{key.rstrip("=")}="<value>"'"""
+    hint = f"quote a value that holds = , : [ ] {{ }} ( ) or blanks, as {as_typed(key.rstrip('='), value)}"
     return InputError(f"{override}: cannot be read as key=value; {hint}")
 
 

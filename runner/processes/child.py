@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.config import signals
 from runner.config.exit_codes import log_to, run_guarded
+from runner.config.output import lasting_output
 from runner.config.process_settings import set_process
 from runner.processes.heartbeat import Heartbeats
 from runner.processes.links import is_peers_fault, reason
@@ -80,8 +81,6 @@ def child_main(
     owned = folder if rank == 0 else None
     # The thread is a daemon: it beats until the very end, and never keeps the process from ending.
     threading.Thread(target=_keep_beating, args=(rank, heartbeats, owned), daemon=True, name="heartbeat").start()
-    # Hydra set up logging in the process that spawned this one; here it has not run.
-    log_to(folder)
 
     def run() -> int:
         rendezvous = file_rendezvous(path, rank, world, cfg.cluster.timeout, cfg.cluster.interface)
@@ -95,7 +94,9 @@ def child_main(
             log.info("rank %d: %s", rank, reason(error))
             return DEAD_PEER
 
-    with nullcontext() if rank else signals.raising():
+    with lasting_output(), nullcontext() if rank else signals.raising():
+        # Hydra set up logging in the process that spawned this one; here it has not run.
+        log_to(folder)
         code = run_guarded(run, folder, f"rank {rank}")
         # The run has its exit code: a second signal, on its way to the first one's, must not change it.
         signals.ignore()

@@ -15,6 +15,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from runner.config import signals
+from runner.config.paths import as_typed
 from runner.processes.child import RunRank
 from runner.processes.supervision import ProcessSupervisor
 from runner.run_folder.contents import has_checkpoints
@@ -73,4 +74,6 @@ def _pass_on(supervisor: ProcessSupervisor, number: int) -> None:
 
 def resume_hint(folder: Path) -> str:
     """Return what the user of a stopped run can do."""
-    return f"continue it with run.resume={folder}" if has_checkpoints(folder) else "before its first checkpoint"
+    if not has_checkpoints(folder):
+        return "before its first checkpoint"
+    return f"continue it with {as_typed('run.resume', folder)}"

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runner.config.paths import as_typed
 from runner.run_folder import columns
 from runner.run_folder.contents import has_checkpoints
 from runner.run_folder.summary_keys import (
@@ -172,7 +173,7 @@ def _hint(status: str, summary: Mapping[str, Any], folder: Path, lr: float | Non
         now = "" if lr is None else f" (it is {lr:g})"
         return f"The loss is infinite or NaN: try a smaller schedule.lr{now}, or a warm-up: schedule.warmup_epochs=5"
     if status == INTERRUPTED:
-        return f"Continue with: dcrun run.resume={folder}" if has_checkpoints(folder) else ""
+        return f"Continue with: dcrun {as_typed('run.resume', folder)}" if has_checkpoints(folder) else ""
     return str(summary.get("error") or "") if status == FAILED else ""
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.config.errors import InputError
+from runner.config.paths import as_typed
 from runner.run_folder.contents import SUMMARY, read_summary
 from runner.run_folder.jsonl import write_document
 from runner.run_folder.run_writer import SUMMARY_KEYS
@@ -44,7 +45,7 @@ def check_run_folder(folder: Path, key: str) -> None:
     """
     # A folder without a summary may be the user's own; a run may be written into it.
     if (folder / SUMMARY).exists():
-        ways = f"continue that run with run.resume={folder}, or choose another folder"
+        ways = f"continue that run with {as_typed('run.resume', folder)}, or choose another folder"
         raise InputError(f"{key}={folder}: already holds a run ({_status(folder)}); {ways}")
     check_writable(folder, key)
 
@@ -83,18 +84,19 @@ def free_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def new_run_folder(folder: Path, key: str) -> Iterator[None]:
-    """Make the folder of a run that begins, and lock it; nothing is written into it before.
+def new_run_folder(folder: Path, key: str, check: Callable[[Path, str], None] = check_run_folder) -> Iterator[None]:
+    """Make the folder of a run that begins, or of a sweep, and lock it; nothing is written into it before.
 
     Args:
         folder: where the run will be written.
         key: the key that names it on the command line.
+        check: refuses a folder that holds one already.
 
     Raises:
         InputError: it cannot be made or written, holds a run, or another process begins or writes one there now.
     """
     while True:
-        check_run_folder(folder, key)
+        check(folder, key)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -107,7 +109,7 @@ def new_run_folder(folder: Path, key: str) -> Iterator[None]:
         os.close(descriptor)
     with _holding(folder, descriptor):
         # Once more: another run may have come to its end between the first look and the lock.
-        check_run_folder(folder, key)
+        check(folder, key)
         yield
 
 

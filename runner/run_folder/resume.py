@@ -5,11 +5,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config.errors import InputError
 from runner.config.old_names import rename_targets
+from runner.config.paths import expanded
 from runner.config.schema import DATA_PLACE, END_WITH_RUN, Config
 from runner.run_folder import folders
 from runner.run_folder.contents import CONFIG, has_checkpoints, read_summary
@@ -34,7 +37,7 @@ def run_folder(resume: str) -> Path:
     Raises:
         InputError: it is not a run folder.
     """
-    folder = Path(resume)
+    folder = expanded(resume, "run.resume")
     if not folder.is_dir():
         raise InputError.of("run.resume", resume, "no such folder", "the folder of a stopped run, as outputs/dcrun/...")
     if not (folder / CONFIG).is_file():
@@ -120,8 +123,7 @@ def recorded_overrides(given: Sequence[str]) -> list[str]:
     """
     # The bare keys: `+` and `~` say how Hydra applies an override, not what it concerns.
     own = {(parts := text.lstrip("+~").partition("="))[0]: parts[2] for text in given}
-    # Quotes for Hydra's grammar may stand around the path; those of the shell are gone.
-    place = Path(own.get("cluster.trace", "").strip("'\""))
+    place = _typed_trace(given)
     folder = place if place.is_dir() else place.parent
     path = folder / ".hydra" / "overrides.yaml"
     if own.get("cluster") != "replay" or not own.get("cluster.trace") or not path.is_file():
@@ -141,6 +143,17 @@ def recorded_overrides(given: Sequence[str]) -> list[str]:
         return taken
     # An experiment's file makes every command line with it a sweep that is resumed, but the replay is a single run.
     return [*taken, "hydra.mode=RUN", *([] if "run.resume" in own else ["run.resume=null"])]
+
+
+def _typed_trace(given: Sequence[str]) -> Path:
+    """Return the place that `cluster.trace=` names on a command line; an empty path if nothing can be read of it."""
+    try:
+        last = [o for o in OverridesParser.create().parse_overrides(list(given)) if o.key_or_group == "cluster.trace"]
+        value = last[-1].value() if last else ""
+    except HydraException:
+        # What cannot be read is refused later, in a line that names it.
+        return Path()
+    return expanded(value, "cluster.trace") if isinstance(value, str) else Path()
 
 
 class EarlierRuns:

@@ -30,6 +30,7 @@ from omegaconf import DictConfig
 
 from algorithms.base import ParameterServer, Stateful, message_bytes
 from runner.config.errors import InputError, shown
+from runner.config.paths import expanded
 from runner.run_folder import machine
 from runner.run_folder.jsonl import to_line
 
@@ -168,7 +169,7 @@ class Trace:
         Raises:
             InputError: there is no trace, or it is damaged; names the line.
         """
-        path = Path(place)
+        path = expanded(place, "cluster.trace")
         path = path / FILE if path.is_dir() else path
         if not path.is_file():
             wrong = f"{path} does not exist" if path.name == FILE else "no such file"

@@ -1,6 +1,5 @@
 """Jobs of a sweep: what to run, how it ended, and what a sweep prints about its jobs."""
 
-import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -66,13 +65,6 @@ def report_failure(job: Job) -> None:
     """Print the name of a job that failed."""
     if job.code != 0:
         print(f"dcrun: job {job.number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
-
-
-def quoted(value: str) -> str:
-    """Quote a value so that Hydra's grammar takes it as it is."""
-    # In Hydra's grammar backslashes count only right before a quote, or at the end, where they would escape ours.
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    return f"'{escaped}'"
 
 
 def print_table(jobs: Sequence[Job], folder: Path) -> None:

@@ -22,9 +22,10 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config.errors import InputError
+from runner.config.paths import quoted
 from runner.run_folder import contents
 from runner.run_folder.contents import has_checkpoints
-from runner.sweeps.job import Job, PlannedJob, announce_job, quoted, report_failure
+from runner.sweeps.job import Job, PlannedJob, announce_job, report_failure
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
 if TYPE_CHECKING:

@@ -33,11 +33,12 @@ from runner.config.errors import InputError
 from runner.config.exit_codes import WRONG_INPUT
 from runner.config.installation import PROGRAM
 from runner.config.old_names import OLD_NAMES
+from runner.config.paths import quoted
 from runner.config.schema import GPU_SLOT, without_hydra
 from runner.run_folder.folders import free_folder
 from runner.run_folder.resume import EarlierRuns, may_accompany
 from runner.run_folder.wandb_run import group_of
-from runner.sweeps.job import Job, PlannedJob, announce_job, quoted, report_failure
+from runner.sweeps.job import Job, PlannedJob, announce_job, report_failure
 
 _PLUGINS = (
     f"{__name__}.FreshProcessLauncher",

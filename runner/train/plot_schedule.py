@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runner.config.errors import InputError
+from runner.config.paths import expanded
 from runner.loop.schedule import Schedule
 from runner.train.build import schedule_of
 from runner.train.workers import update_samples, workers_of
@@ -32,7 +33,7 @@ def show(cfg: DictConfig) -> int:
     algorithm = get_class(cfg.algorithm._target_)
     workers = workers_of(cfg, algorithm)
     schedule = schedule_of(cfg, workers, update_samples(cfg, algorithm, workers))
-    path = Path(cfg.run.plot_schedule)
+    path = expanded(cfg.run.plot_schedule, "run.plot_schedule")
     title = f"schedule={cfg.names.schedule}  schedule.lr={cfg.schedule.lr:g}  workers {workers}"
     try:
         _draw(schedule, path, title)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 from runner.cli import main
 from runner.cli.compose import CONF
 from runner.config.errors import InputError
+from runner.config.paths import quoted
 from tests.runner.cli.conftest import Executed
 
 
@@ -136,10 +138,50 @@ def test_unexpected_error_after_resume_is_logged(executed: Executed):
 
 def test_estimate_leaves_no_folder(executed: Executed, tmp_path: Path):
     def estimate(cfg: object, folder: Path | None) -> int:
-        assert folder is not None
-        (folder / "summary.json").unlink()
+        assert folder is None
         return 0
 
     executed.behave = estimate
     assert main.main(["run.estimate=true"]) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b", "a=b", "a[b", "a]{,", "it's", 'a"b', "a$b", "naïve", "a\\b", "100%", "null"])
+def test_folder_may_have_any_name(name: str, executed: Executed, tmp_path: Path):
+    folder = tmp_path / "outputs" / name
+    assert main.main([f"hydra.run.dir={quoted(f'outputs/{name}')}", "seed=3"]) == 0
+    assert OmegaConf.load(folder / ".hydra" / "config.yaml").seed == 3
+    assert (folder / "dcrun.log").is_file()
+    assert main.main([f"run.resume={quoted(f'outputs/{name}')}"]) == 0
+    assert [where and Path(where).resolve() for _, where in executed] == [folder, folder]
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == [name]
+
+
+def test_tilde_is_the_home_folder(
+    executed: Executed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (home := tmp_path / "my home").mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    assert main.main(["hydra.run.dir=~/a"]) == 0
+    assert main.main(["run.resume=~/a"]) == 0
+    assert {where for _, where in executed} == {home / "a"}
+    assert main.main(["hydra.run.dir=~/a"]) == 2
+    hint = capsys.readouterr().err.partition("continue that run with ")[2].partition(", or choose")[0]
+    assert main.main(shlex.split(hint)) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["my home"]
+
+
+def test_question_needs_no_folder(executed: Executed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It can be asked where nothing can be written."""
+    monkeypatch.setattr("runner.run_folder.folders.check_writable", lambda folder, key: pytest.fail("it was tried"))
+    assert main.main(["run.estimate=true"]) == 0
+    assert executed[0][1] is None
+    assert executed[0][0].names.algorithm
+
+
+@pytest.mark.parametrize("name", ["more", "more options", "naïve", "a=b", "a%20b"])
+def test_options_may_lie_in_any_folder(name: str, executed: Executed, tmp_path: Path):
+    (tmp_path / name / "algorithm").mkdir(parents=True)
+    (tmp_path / name / "algorithm" / "mine.yaml").write_text("_target_: mine.Mine\n")
+    assert main.main(["algorithm=mine", "--config-dir", name, "seed=1"]) == 0
+    assert executed[0][0].algorithm == {"_target_": "mine.Mine"}

@@ -3,15 +3,8 @@
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from runner.sweeps.job import Job, PlannedJob, announce_job, print_table, quoted, report_failure
-
-
-@pytest.mark.parametrize("value", ["plain", "a b", "a'b", "a=b,c", "tail\\", "a\\'b", "x(1)[2]{3}:"])
-def test_quoted_values_survive_the_grammar(value: str):
-    [override] = OverridesParser.create().parse_overrides([f"key={quoted(value)}"])
-    assert override.value() == value
+from runner.sweeps.job import Job, PlannedJob, announce_job, print_table, report_failure
 
 
 def test_table_shows_what_varies(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

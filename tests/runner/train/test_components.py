@@ -91,6 +91,6 @@ def test_model_without_the_objective_is_refused():
 
 def test_objective_without_the_others_states_is_not_told(tmp_path: Path):
     """A rank may be lost before anything was gathered, as the dual variables."""
-    components = build_run(compose("algorithm=cocoa_plus", "model=ridge", *TWO_CLASSES))
+    components = build_run(compose("algorithm=cocoa_plus", "model=ridge", *TWO_CLASSES, "run.batch_size=5"))
     executor: Any = SimpleNamespace(method_states=list)
     assert components.measure(components.oracle.replica.weights, executor) == {}

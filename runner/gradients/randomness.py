@@ -8,6 +8,7 @@ or that other workers compute, would draw other numbers without a word. So each 
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,11 @@ import torch
 from torch import Tensor
 
 from runner.config.seeds import derive
+
+MASK = 2**64 - 1
+"""Seeds of generators are numbers of 64 bits."""
+ODD = 0x9E3779B97F4A7C15
+"""The multiplier of splitmix64: odd, so that multiplying modulo 2^64 loses nothing."""
 
 
 def piece_name(ids: Tensor, piece: int, size: int | None) -> tuple[int, ...]:
@@ -42,14 +48,28 @@ def default_generators(device: torch.device) -> list[torch.Generator]:
     return [torch.default_generator, torch.cuda.default_generators[device.index]]
 
 
-def seed_generators(device: torch.device, seed: int, *stream: int | str) -> None:
-    """Seed what a step on `device` may draw from, by the run's seed and the name of a stream.
+def seed_generators(device: torch.device, seed: int, call: str, *numbers: int) -> None:
+    """Seed what a method may draw from, in one of its calls, by the run's seed, the call's name and its numbers.
 
-    Not by `torch.manual_seed`: that seeds every GPU of the machine, and before CUDA has started notes a stack trace
-    each time, which costs as much as a small step.
+    Called some times for every update, so it costs less than `derive`: a hash is made for each name alone.
     """
-    value = derive(seed, *stream)
-    for generator in default_generators(device):
+    value = _call_seed(seed, call)
+    for number in numbers:
+        # A bijection in each number: calls that differ in one alone never share a seed.
+        value = ((value ^ (number & MASK)) * ODD) & MASK
+        value ^= value >> 32
+    _seed(default_generators(device), value)
+
+
+@functools.cache
+def _call_seed(seed: int, call: str) -> int:
+    return derive(seed, "call", call)
+
+
+def _seed(generators: list[torch.Generator], value: int) -> None:
+    # Not by `torch.manual_seed`: that seeds every GPU of the machine, and before CUDA has started notes a stack trace
+    # each time, which costs as much as a small step.
+    for generator in generators:
         generator.manual_seed(value)
 
 
@@ -58,7 +78,7 @@ def seeded(device: torch.device, seed: int, *stream: int | str) -> Iterator[None
     """Seed the generators for the block inside, and leave them as they were."""
     generators = default_generators(device)
     before = [generator.get_state() for generator in generators]
-    seed_generators(device, seed, *stream)
+    _seed(generators, derive(seed, *stream))
     try:
         yield
     finally:

@@ -20,8 +20,6 @@ def test_draws_depend_on_seed_and_stream():
     assert torch.equal(drawn(3, "dropout", 5), first)
     assert not torch.equal(drawn(4, "dropout", 5), first)
     assert not torch.equal(drawn(3, "dropout", 6), first)
-    seed_generators(CPU, 3, "dropout", 5)
-    assert torch.equal(torch.rand(3), first)
 
 
 def test_the_generator_is_left_alone():
@@ -49,3 +47,15 @@ def test_a_watch_sees_every_draw():
     assert not watch.drawn()
     torch.nn.functional.dropout(torch.ones(2), 0.5)
     assert watch.drawn()
+
+
+def test_every_call_of_a_method_has_a_seed_of_its_own():
+    def drawn(seed: int, call: str, *numbers: int) -> tuple[float, ...]:
+        torch.manual_seed(7)
+        seed_generators(CPU, seed, call, *numbers)
+        return tuple(torch.rand(2).tolist())
+
+    calls = [(0, "push", number) for number in range(-200, 200)] + [(0, "push", 1, rank) for rank in range(200)]
+    calls += [(1, "push", 3), (0, "pull", 3), (0, "push", 3, 1), (0, "push")]
+    assert len({drawn(*call) for call in calls}) == len(set(calls))
+    assert drawn(0, "push", 3) == drawn(0, "push", 3)

@@ -6,6 +6,7 @@ A claim compares metrics of cells, or a metric and a number:
     seconds[asgd, M=8] < 0.9 * seconds[ssgd, M=8]
     abs(final_test_error[dc_asgd_c, M=4] - final_test_error[sgd, M=1]) < 0.5
     seconds_to(duality_gap,1e-4)[dis_dfsdca, M=4] < seconds_to(duality_gap,1e-4)[cocoa_plus, M=4]
+    seconds[asgd, M=1] / seconds[asgd, M=8] > seconds[ssgd, M=1] / seconds[ssgd, M=8]
 """
 
 import re
@@ -24,8 +25,11 @@ ROUNDING = 1e-12
 """Differences that are this small beside what is compared are shown as none."""
 UNMEASURED = "not measured"
 WORDS = ("holds", "fails", "undecided", UNMEASURED)
-# A side: a factor, a metric with arguments in parentheses, a cell in brackets; cells' names hold commas and blanks.
-_SIDE = r"(?:([\d.]+) ?\* ?)?(\w+(?:\([\w.,-]+\))?)\[([^\]]+)\]"
+# A metric with arguments in parentheses, a cell in brackets; cells' names hold commas and blanks.
+_MEASURED = r"(\w+(?:\([\w.,-]+\))?)\[([^\]]+)\]"
+# A side: a factor, what was measured of a cell, perhaps over what was measured of another one (a speed-up).
+_SIDE = rf"(?:([\d.]+) ?\* ?)?{_MEASURED}(?: / {_MEASURED})?"
+_GROUPS = 5
 _COMPARED = re.compile(rf"{_SIDE} (<=|<|>=|>) (?:{_SIDE}|([\d.]+(?:e-?\d+)?))")
 _CLOSE = re.compile(rf"abs\({_SIDE} - {_SIDE}\) < ([\d.]+)")
 
@@ -50,6 +54,7 @@ class _Term:
     factor: float
     metric: str
     cell: str
+    divisor: "_Term | None" = None
 
     def by_seed(self, cells: Mapping[str, Sequence[Run]]) -> dict[int, float]:
         values = {}
@@ -58,12 +63,21 @@ class _Term:
             # A run without a seed cannot be paired with one of the other side.
             if run.seed is not None and value is not None:
                 values[run.seed] = self.factor * value
-        return values
+        if self.divisor is None:
+            return values
+        # Both cells of a ratio have the same seed as well: a speed-up is of one start and one order of samples.
+        below = self.divisor.by_seed(cells)
+        return {seed: value / below[seed] for seed, value in values.items() if below.get(seed)}
 
     def lacking(self, cells: Mapping[str, Sequence[Run]]) -> list[int]:
         """Return the seeds that have no value."""
         having = self.by_seed(cells)
         return sorted(run.seed for run in cells.get(self.cell, ()) if run.seed not in (None, *having))
+
+    @property
+    def place(self) -> str:
+        """Its cell, or both cells of a ratio."""
+        return self.cell if self.divisor is None else f"{self.cell} over {self.divisor.cell}"
 
 
 def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
@@ -83,12 +97,14 @@ def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
     """
     # `fullmatch`, since a claim that was read only up to a typing error would be judged as another claim.
     if close := _CLOSE.fullmatch(claim.text):
-        left, right, bound = _term(close.groups()[:3]), _term(close.groups()[3:6]), float(close[7])
+        left, right = _term(close.groups()[:_GROUPS]), _term(close.groups()[_GROUPS:-1])
+        bound = float(close[2 * _GROUPS + 1])
         return _compare(claim, left, right, cells, lambda low, high: _inside(low, high, bound))
     if not (found := _COMPARED.fullmatch(claim.text)):
         raise ValueError(f"claim={claim.text}: cannot be read; allowed: metric[cell] < metric[cell]")
-    left, sign = _term(found.groups()[:3]), found[4]
-    right = float(found[8]) if found[8] else _term(found.groups()[4:7])
+    # The groups: the left side's, the sign, the right side's, the number that may stand in its place.
+    left, sign, number = _term(found.groups()[:_GROUPS]), found[_GROUPS + 1], found.groups()[-1]
+    right = float(number) if number else _term(found.groups()[_GROUPS + 1 : -1])
     below = sign.startswith("<")
     # "Greater" is "less" of the mirrored interval. Of a continuous difference `<` and `<=` say the same.
     return _compare(claim, left, right, cells, lambda low, high: _beyond(low, high) if below else _beyond(-high, -low))
@@ -129,9 +145,9 @@ def _compare(
     # Not strict: a number has no cell, so `sides` may be shorter by one.
     missing = [side for side, values in zip(sides, (ours, theirs), strict=False) if not values]
     if missing:
-        return Verdict(claim, UNMEASURED, "no " + " and no ".join(f"{s.metric} of {s.cell}" for s in missing))
+        return Verdict(claim, UNMEASURED, "no " + " and no ".join(f"{s.metric} of {s.place}" for s in missing))
     # A seed without a value may be one that diverged: leaving it out would favour that side.
-    gaps = {f"no {s.metric} of {seeds_named(seeds)} of {s.cell}": None for s in sides if (seeds := s.lacking(cells))}
+    gaps = {f"no {s.metric} of {seeds_named(seeds)} of {s.place}": None for s in sides if (seeds := s.lacking(cells))}
     if gaps:
         return Verdict(claim, "undecided", " and ".join(gaps))
     # A seed that only one side was run with is no gap: nobody tried it on the other side.
@@ -163,11 +179,12 @@ def _inside(low: float, high: float, bound: float) -> str:
 
 
 def _term(parts: Sequence[str | None]) -> _Term:
-    factor, metric, cell = parts
-    # The pattern matches these two groups whenever it matches at all; only the factor is optional.
+    factor, metric, cell, metric_below, cell_below = parts
+    # The pattern matches these two groups whenever it matches at all; the factor and the ratio are optional.
     assert metric is not None
     assert cell is not None
-    return _Term(float(factor or 1), metric, cell)
+    below = _Term(1.0, metric_below, cell_below) if metric_below and cell_below else None
+    return _Term(float(factor or 1), metric, cell, below)
 
 
 def _signed(value: float) -> str:

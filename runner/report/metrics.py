@@ -6,7 +6,8 @@ from runner.report.run import Run, finite
 from runner.run_folder import columns
 from runner.run_folder.summary_keys import BEST_TEST_ERROR, FINAL_TEST_ERROR
 
-_EARLY = re.compile(r"early_(\w+)\(([\w.]+)\)")
+_OF_LAYER = re.compile(r"(early|lowest|final)_(\w+)\(([\w.]+)\)")
+_REACHES = re.compile(r"reaches\((\w+),([\d.]+(?:e-?\d+)?)\)")
 # Without a column the target is one of the test error, which most papers mean.
 _TO_REACH = re.compile(r"(epochs|seconds)_to\((?:(\w+),)?([\d.]+(?:e-?\d+)?)\)")
 
@@ -39,7 +40,9 @@ def measured(run: Run, metric: str) -> float | None:
         run: the run.
         metric: a number of the summary; `final_<column>` or `lowest_<column>` of the metrics; `final_accuracy`,
             `best_accuracy` (a fraction, from the test error); `seconds_per_epoch`; `samples_per_virtual_second`
-            (of the run's own clock); `early_<quantity>(<layer>)`: of a layer at the first evaluation;
+            (of the run's own clock); `early_<quantity>(<layer>)`, `lowest_…` and `final_…`: of a layer at the first
+            evaluation, at the lowest, at the last; `reaches(<column>,X)`: 1 if a column of the metrics is ever X or
+            below, else 0, also of a run that diverged;
             `epochs_to(E)` and `seconds_to(E)`: until the test error is E percent; `epochs_to(<column>,X)` and
             `seconds_to(<column>,X)`: until a column of the metrics is X, as `seconds_to(duality_gap,1e-4)`.
 
@@ -52,10 +55,12 @@ def measured(run: Run, metric: str) -> float | None:
     if reach := _TO_REACH.fullmatch(metric):
         along = columns.EPOCH if reach[1] == "epochs" else columns.SECONDS
         return reached(run, reach[2] or columns.TEST_ERROR, float(reach[3]), along)
-    if early := _EARLY.fullmatch(metric):
-        # The first row that has this quantity: rows of several diagnostics share the file.
-        first = next(iter(run.layers(early[1])), {})
-        return finite(first.get(early[1], {}).get(early[2]))
+    if target := _REACHES.fullmatch(metric):
+        # A column that the run does not have is not measured, while a diverged run's has no number and is not reached.
+        known = any(target[1] in row for row in run.rows)
+        return float(reached(run, target[1], float(target[2]), columns.EPOCH) is not None) if known else None
+    if of_layer := _OF_LAYER.fullmatch(metric):
+        return _of_layer(run, *of_layer.groups())
     if metric in ("final_accuracy", "best_accuracy"):
         error = run.number(metric.replace("accuracy", columns.TEST_ERROR))
         return None if error is None else (100 - error) / 100
@@ -107,6 +112,14 @@ def column(run: Run, key: str) -> list[float | None]:
     if key == "accuracy":
         return [None if error is None else (100 - error) / 100 for error in run.curve(columns.TEST_ERROR)]
     return run.curve(key)
+
+
+def _of_layer(run: Run, how: str, quantity: str, layer: str) -> float | None:
+    # Only the rows that have this quantity: rows of several diagnostics share the file.
+    values = [value for row in run.layers(quantity) if (value := finite(row[quantity].get(layer))) is not None]
+    if not values:
+        return None
+    return {"early": values[0], "lowest": min(values), "final": values[-1]}[how]
 
 
 def _last(run: Run, column: str) -> float | None:

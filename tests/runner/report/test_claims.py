@@ -65,6 +65,14 @@ def test_seeds_are_paired(cells: Callable[..., dict[str, list[Run]]]) -> None:
         ("epochs_to(30)[b] < 3", "not measured"),
         ("final_test_error[a] < final_test_error[nothing]", "not measured"),
         ("no_such_metric[a] < 3", "not measured"),
+        # Ratios, as speed-ups are: 2.5 of b over a, 1 of c over a.
+        ("final_test_error[b] / final_test_error[a] > final_test_error[c] / final_test_error[a]", "holds"),
+        ("final_test_error[b] / final_test_error[a] > 2.6", "fails"),
+        ("2 * final_test_error[c] / final_test_error[a] < final_test_error[b] / final_test_error[a]", "holds"),
+        ("abs(final_test_error[c] / final_test_error[a] - final_test_error[a] / final_test_error[c]) < 0.1", "holds"),
+        ("final_test_error[a] / final_test_error[nothing] > 1", "not measured"),
+        ("reaches(test_error,30)[b] < reaches(test_error,30)[a]", "holds"),
+        ("reaches(test_error,10)[b] < reaches(test_error,10)[a]", "undecided"),
     ],
 )
 def test_what_claims_can_say(cells: Callable[..., dict[str, list[Run]]], text: str, word: str) -> None:

@@ -3,7 +3,9 @@
 `runner.loop.stop_signals` catches them during a run, which then saves; before and after that they are exceptions here.
 """
 
+import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ from typing import Any
 STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """What schedulers and closed terminals send; Ctrl-C (SIGINT) is treated apart, as a second one aborts."""
 
+_PR_SET_PDEATHSIG = 1
+"""The option of Linux' `prctl` that names the signal which a process gets when its parent ends."""
 _noted: list[signal.Signals] | None = None
 """The signal that came first, if one has: the others repeat the same wish. None while `raising` is not in force."""
 
@@ -96,3 +100,9 @@ def handling(handlers: Mapping[signal.Signals, Callable[[int, FrameType | None],
         for number, handler in before.items():
             # None stands for a handler that C code installed: Python cannot put that back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def send_at_parents_end(number: int) -> None:
+    """Have the kernel send this process a signal when its parent ends, however that ends; on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import multiprocessing
 import os
@@ -11,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -32,9 +31,6 @@ log = logging.getLogger("dcrun")
 
 DEAD_PEER = 3
 """Exit code of a run that a dead or stuck peer stopped, and of a rank that ends because of one."""
-PR_SET_PDEATHSIG = 1
-"""The option of Linux' `prctl` that names the signal which a process gets when its parent ends."""
-
 FindLost = Callable[[], list[tuple[int, str]]]
 """Return the workers that were found dead or stuck since the last call, and what happened to each."""
 RunRank = Callable[[DictConfig, Path | None, Rendezvous, FindLost, Callable[[int], None]], int]
@@ -74,7 +70,8 @@ def child_main(
         signals.ignore()
     set_process()
     cfg = OmegaConf.create(plain)
-    _die_with_parent()
+    # Even when it is stopped. The parent is the fork server, which ends a while after the launcher does.
+    signals.send_at_parents_end(signal.SIGKILL)
     # At once: from the first heartbeat on, a rank that hangs is noticed.
     heartbeats.beat(rank)
     # One writer: metrics, trace and checkpoints come from rank 0 alone.
@@ -111,8 +108,10 @@ def _find_lost(heartbeats: Heartbeats, pipe: Connection | None) -> list[tuple[in
     heartbeats.mark_joined()
     found = []
     # Polled, not waited for: the server asks between two messages.
-    while pipe is not None and pipe.poll():
-        found.append(pipe.recv())
+    # The end of the pipe is the end of the launcher, of which the heartbeat's thread makes what is to be made.
+    with suppress(EOFError):
+        while pipe is not None and pipe.poll():
+            found.append(pipe.recv())
     return found
 
 
@@ -125,13 +124,6 @@ def exit_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _die_with_parent() -> None:
-    """Have the kernel end this process with its parent, even when it is stopped; on Linux."""
-    if sys.platform == "linux":
-        # For the fork server's end: it may be killed alone. The launcher's end is seen by `_keep_beating`.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _keep_beating(rank: int, heartbeats: Heartbeats, folder: Path | None) -> None:
     """Give heartbeats, and end this process when the one that spawned it, and so the supervisor, is gone.
 
@@ -142,8 +134,8 @@ def _keep_beating(rank: int, heartbeats: Heartbeats, folder: Path | None) -> Non
     """
     launcher = multiprocessing.parent_process()
     while not heartbeats.finished(rank):
-        # A rank's parent is the fork server, which lives as long as any rank does: neither `getppid` nor the kernel
-        # (`_die_with_parent`) tells of a launcher that was killed. Its end of a pipe closes with it, and that is seen.
+        # A rank's parent is the fork server, so neither `getppid` nor the kernel tells of a launcher that was killed.
+        # Its end of a pipe closes with it, and that is seen.
         if launcher is not None and not launcher.is_alive():
             if folder is not None:
                 mark_interrupted(folder, "the process that started the ranks is gone")

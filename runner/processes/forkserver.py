@@ -7,10 +7,15 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
+from runner.config import signals
 from runner.config.signals import STOPPING
+
+GRACE_SECONDS = 2.0
+"""Seconds between the end of the launcher and that of its fork server, in which the ranks end by themselves."""
 
 _SHIELDED = "DCRUN_FORK_SERVER"
 """Environment variable by which the server knows that it is the one."""
@@ -54,5 +59,24 @@ def _leave_signals_to_ranks() -> None:
     os.register_at_fork(after_in_child=restore)
 
 
+def _end_with_launcher() -> None:
+    """End this server, and so all ranks, some seconds after the process that started it; on Linux.
+
+    The server would live as long as any rank does. A rank that runs ends by itself, and says so in the summary. One
+    that is stopped cannot; the kernel kills it when the server, its parent, ends.
+    """
+    if sys.platform != "linux":
+        return
+
+    def end(number: int, frame: object) -> None:
+        time.sleep(GRACE_SECONDS)
+        os._exit(1)
+
+    # A signal that nobody else sends.
+    signal.signal(signal.SIGRTMIN, end)
+    signals.send_at_parents_end(signal.SIGRTMIN)
+
+
 if os.environ.pop(_SHIELDED, None):
     _leave_signals_to_ranks()
+    _end_with_launcher()

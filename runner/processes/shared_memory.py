@@ -10,8 +10,7 @@ run cannot be recorded, and does not repeat.
 # pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
-import os
-import tempfile
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,13 +20,13 @@ from torch import Tensor
 
 from algorithms.base import Batch, Layout, Message, Oracle, ParameterServer, Round, Step, Worker
 from algorithms.shared_memory import SharedMemory
+from runner.config.errors import InputError
 from runner.loop.batches import coordinate_generator
 from runner.loop.schedule import Rate
+from runner.processes import leftovers
 
 KEY = "shared memory"
 """The store's key under which ranks find the name of the file."""
-MEMORY = Path("/dev/shm")
-"""The folder whose files are memory, on Linux."""
 
 
 def mapped(path: str, n: int) -> Tensor:
@@ -37,6 +36,24 @@ def mapped(path: str, n: int) -> Tensor:
     finds old and new coordinates side by side, but no torn number.
     """
     return torch.from_file(path, shared=True, size=n, dtype=torch.float32)
+
+
+def _memory(nbytes: int) -> Path:
+    """Return a new file for the shared weights.
+
+    Raises:
+        InputError: there is not so much memory for files.
+    """
+    try:
+        return leftovers.make_file(nbytes)
+    except OSError as error:
+        free = shutil.disk_usage(leftovers.MEMORY).free if leftovers.MEMORY.is_dir() else 0
+        what = (
+            f"the shared weights need {nbytes / 1e6:.1f} MB in {leftovers.MEMORY}, which has {free / 1e6:.1f} MB free"
+        )
+        larger = f"a larger one (mount -o remount,size=1G {leftovers.MEMORY}; docker run --shm-size=1g)"
+        reason = error.strerror or error
+        raise InputError.of("cluster", "processes", f"{what} ({reason})", f"{larger}, or cluster=simulated") from error
 
 
 class MemoryServer(ParameterServer):
@@ -61,21 +78,15 @@ class MemoryServer(ParameterServer):
         self.barrier_every, self.barrier_from = method.barrier_every, method.barrier_from
         self.barrier_cost = method.barrier_cost  # pyright: ignore[reportAttributeAccessIssue] (this method's)
         self._coming: set[int] = set()
-        self._path: str | None = None
+        self._path: Path | None = None
 
     def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
         """Create the file, with `w` in it, and tell the workers where it is."""
-        # In memory where there is such a folder: on a disk the kernel would write every update back.
-        file, path = tempfile.mkstemp(prefix="dcrun-", dir=MEMORY if MEMORY.is_dir() else None)
-        # Opened anew by `mapped`; the name is all that is needed of it.
-        os.close(file)
-        self._path, self._coming = path, set(range(workers))
-        # The file has its size before anybody maps it: a page that is touched beyond its end kills the process.
-        os.truncate(path, w.element_size() * w.numel())
-        self.w, self.workers = mapped(path, w.numel()).copy_(w), workers
+        self._path, self._coming = _memory(w.element_size() * w.numel()), set(range(workers))
+        self.w, self.workers = mapped(str(self._path), w.numel()).copy_(w), workers
         self.method.start(self.w, workers)
         # Last: whoever reads the name maps the file at once.
-        self.store.set(KEY, path)
+        self.store.set(KEY, str(self._path))
 
     def layout(self, n: int) -> Layout:
         """Return the learning rate down, nothing up."""
@@ -95,7 +106,7 @@ class MemoryServer(ParameterServer):
     def close(self) -> None:
         """Remove the file's name; the memory goes with the last process that has mapped it."""
         if self._path is not None:
-            Path(self._path).unlink(missing_ok=True)
+            leftovers.discard(self._path)
             self._path = None
 
     def evaluations(self, updates: int) -> float:

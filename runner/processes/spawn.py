@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from runner.config import signals
+from runner.config.errors import InputError
 from runner.config.paths import as_typed
 from runner.processes.child import RunRank
 from runner.processes.supervision import ProcessSupervisor
@@ -33,7 +35,11 @@ def spawn(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: 
         server: whether rank 0 is a parameter server, and so no worker.
         world: number of ranks.
         run_rank: what each rank runs, see `RunRank`.
+
+    Raises:
+        InputError: processes of this machine cannot reach each other.
     """
+    _check_loopback()
     supervisor = ProcessSupervisor(cfg, folder, server=server, world=world, run_rank=run_rank)
     asked: list[signal.Signals] = []
 
@@ -62,6 +68,21 @@ def spawn(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: 
     log.error("%s; the run stopped, %s", fault, resume_hint(folder))
     mark_interrupted(folder, fault, better=True)
     return code
+
+
+def _check_loopback() -> None:
+    """Refuse a machine whose processes cannot reach each other.
+
+    Raises:
+        InputError: the loopback interface is down, as in a new network namespace.
+    """
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", 0))
+        except OSError as error:
+            what = f"its processes meet at 127.0.0.1, which this machine does not have ({error.strerror or error})"
+            allowed = "with the loopback interface up (ip link set lo up), or cluster=simulated"
+            raise InputError.of("cluster", "processes", what, allowed) from error
 
 
 def _pass_on(supervisor: ProcessSupervisor, number: int) -> None:

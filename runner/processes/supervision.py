@@ -13,15 +13,14 @@ The supervising process is not a rank. What a fault costs:
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
-import tempfile
 import time
 from multiprocessing import connection
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from runner.processes import leftovers
 from runner.processes.child import DEAD_PEER, RunRank, child_main
 from runner.processes.forkserver import forkserver_context
 from runner.processes.heartbeat import Heartbeats
@@ -64,7 +63,8 @@ class ProcessSupervisor:
         # With `fork` a rank would inherit the locks of this process's threads, torch's among them, maybe locked for
         # good. With `spawn` each rank would import torch anew. The fork server imports it once.
         context = forkserver_context(run_rank.__module__)
-        self.rendezvous_folder = Path(tempfile.mkdtemp(prefix="dcrun-"))
+        leftovers.remove_leftovers()
+        self.rendezvous_folder = leftovers.make_folder()
         self.heartbeats = Heartbeats(context, world, cfg.cluster.timeout)
         theirs, self.pipe = context.Pipe(duplex=False)
         plain = OmegaConf.to_container(cfg, resolve=True)
@@ -173,4 +173,4 @@ class ProcessSupervisor:
             if process.exitcode is None:
                 process.kill()
                 process.join()
-        shutil.rmtree(self.rendezvous_folder, ignore_errors=True)
+        leftovers.discard(self.rendezvous_folder)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -13,6 +10,7 @@ import torch.distributed as dist
 from algorithms.base import Collective, Step
 from runner.config.exit_codes import run_guarded
 from runner.config.process_settings import set_process
+from runner.processes import leftovers
 from runner.processes.async_collective import AsyncCollective
 from runner.processes.forkserver import forkserver_context
 from runner.processes.rendezvous import file_rendezvous, join_group
@@ -42,7 +40,7 @@ def combination_seconds(elements: int, world: int, combine: str, timeout: float)
     """
     context = forkserver_context("runner.train.measure")
     # A file rather than a port: no other program can have taken it, and no firewall is asked.
-    place = Path(tempfile.mkdtemp(prefix="dcrun-"))
+    place = leftovers.make_folder()
     ours, theirs = context.Pipe(duplex=False)
     ranks = [
         context.Process(
@@ -65,7 +63,7 @@ def combination_seconds(elements: int, world: int, combine: str, timeout: float)
             if rank.is_alive():
                 # Only a Ctrl-C, which ends the wait above, leaves any alive.
                 rank.kill()
-        shutil.rmtree(place, ignore_errors=True)
+        leftovers.discard(place)
 
 
 def _time_combination(

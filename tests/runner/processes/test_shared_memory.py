@@ -1,5 +1,6 @@
 """Methods on shared memory, on real processes; what they share with a parameter server is tested there."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.config.errors import InputError
-from runner.processes import shared_memory
+from runner.processes import leftovers, shared_memory
 from runner.train import build
 from tests.runner.processes.test_spawn import RUN, Watched
 from tests.trial import compose, run_in, train
@@ -54,10 +55,10 @@ def test_a_resumed_run_has_its_snapshot(tmp_path: Path):
 
 
 def test_no_file_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    before = set(os.listdir(shared_memory.MEMORY)) if shared_memory.MEMORY.is_dir() else set()
+    before = set(os.listdir(leftovers.MEMORY)) if leftovers.MEMORY.is_dir() else set()
     assert run_in(tmp_path, *own("hogwild"), *SMALL, "cluster=processes", "cluster.workers=2", "run.epochs=1")[0] == 0
-    if shared_memory.MEMORY.is_dir():
-        assert not {name for name in set(os.listdir(shared_memory.MEMORY)) - before if name.startswith("dcrun-")}
+    if leftovers.MEMORY.is_dir():
+        assert not {name for name in set(os.listdir(leftovers.MEMORY)) - before if name.startswith("dcrun-")}
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,14 @@ def test_ranks_on_several_machines_share_no_memory(tmp_path: Path, monkeypatch: 
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="4 processes, 2 here; allowed: all on one machine"):
         ranks.run_on_processes(compose("algorithm=hogwild", "cluster=processes"), tmp_path)
+
+
+def test_too_little_memory_is_wrong_input(monkeypatch: pytest.MonkeyPatch):
+    """Mapped all the same, it would kill whoever touches the first page that is not there."""
+
+    def full(nbytes: int) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(leftovers, "make_file", full)
+    with pytest.raises(InputError, match=r"^cluster=processes: the shared weights need 4\.0 MB in /dev/shm, .*allowed"):
+        shared_memory._memory(4_000_000)

@@ -1,9 +1,11 @@
 """Runs on processes that lose a part of themselves; gradients take some time, so no run ends before its accident."""
 
+import errno
 import logging
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from multiprocessing import forkserver
@@ -11,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from runner.config.errors import InputError
+from runner.run_folder.contents import read_summary
+from runner.run_folder.folders import is_locked
 from runner.train.dispatch import dispatch
 from tests.trial import SMALL, compose, dcrun, interrupt, rows, run_in, when
 
@@ -27,6 +32,7 @@ RUN = (
     "run.eval_every=1",
 )
 LONG = (*RUN, "run.epochs=1000")
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -230,11 +236,23 @@ def simulation() -> list[str]:
     return [*kept, "cluster.workers=2", "run.epochs=4"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "world"), [("asgd", 3), ("ssgd", 2)])
-def test_ranks_end_with_the_launcher(algorithm: str, world: int, tmp_path: Path):
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads who is whose parent from /proc")
+@pytest.mark.parametrize(
+    ("algorithm", "world", "victim"),
+    [
+        pytest.param(algorithm, world, victim, marks=[] if (algorithm, victim) == ("ssgd", "launcher") else SLOW)
+        for algorithm, world in (("asgd", 3), ("ssgd", 2), ("hogwild", 3), ("fr", 2))
+        for victim in ("launcher", "fork server", "rank 0", "last rank")
+    ],
+)
+def test_nobody_outlives_a_run(algorithm: str, world: int, victim: str, tmp_path: Path):
+    """Whoever of its processes is killed, and though a rank is stopped: it cannot end by itself."""
     folder = tmp_path / "run"
-    process = dcrun(*SMALL, f"algorithm={algorithm}", *LONG, f"hydra.run.dir={folder}")
+    process = dcrun(*SMALL, f"algorithm={algorithm}", *LONG, "cluster.timeout=8", f"hydra.run.dir={folder}")
     deadline = time.monotonic() + 60
     while rows(folder) < 1 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -242,9 +260,34 @@ def test_ranks_end_with_the_launcher(algorithm: str, world: int, tmp_path: Path)
     ranks = [int(line.rsplit(" ", 1)[1]) for line in listed]
     assert len(ranks) == world
     assert all(alive(pid) for pid in ranks)
-    process.kill()
+    assert process.pid is not None
+    victims = {"launcher": process.pid, "fork server": parent(ranks[0]), "rank 0": ranks[0], "last rank": ranks[-1]}
+    everyone = [*ranks, victims["fork server"]]
+    if victim != "last rank":
+        os.kill(ranks[-1], signal.SIGSTOP)
+    os.kill(victims[victim], signal.SIGKILL)
+    served = algorithm in ("asgd", "hogwild")
+    if victim == "last rank" and served:
+        # The others go on without it.
+        deadline = time.monotonic() + 10
+        while alive(ranks[-1]) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert process.is_alive()
+        os.kill(process.pid, signal.SIGTERM)
     process.join(30)
     deadline = time.monotonic() + 15
-    while any(alive(pid) for pid in ranks) and time.monotonic() < deadline:
+    while any(alive(pid) for pid in everyone) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not any(alive(pid) for pid in ranks)
+    assert not any(alive(pid) for pid in everyone)
+    assert read_summary(folder)["status"] == "interrupted"
+    assert not is_locked(folder)
+    assert process.exitcode == {"launcher": -signal.SIGKILL}.get(victim, 143 if victim == "last rank" and served else 3)
+
+
+def test_machine_without_loopback_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def bind(self: socket.socket, address: object) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    with pytest.raises(InputError, match=r"^cluster=processes: .*127\.0\.0\.1.*allowed: with the loopback .* up"):
+        run_in(tmp_path, "algorithm=asgd", *RUN)

@@ -28,10 +28,13 @@ class Timeline:
 
     Args:
         workers: Number of workers.
+        writes: Whether spans become lines of the file. A rank without a run folder has sums alone, or its lines would
+            fill its memory.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, writes: bool = True) -> None:
         self._workers = workers
+        self._writes = writes
         self._seconds: list[dict[str, float]] = [dict.fromkeys(KINDS, 0.0) for _ in range(workers)]
         # The last span of each kind: it alone may reach beyond the end of the run (see `_share`).
         self._last: list[dict[str, list[float]]] = [{kind: [0.0, 0.0] for kind in KINDS} for _ in range(workers)]
@@ -71,6 +74,8 @@ class Timeline:
         self._last[worker][what] = [start, end]
         if what == "compute":
             self._gradients[worker] += 1
+        if not self._writes:
+            return
         # The sums above still count the span: only its line is left out.
         if self._lines + len(self._pending) >= TIMELINE_LINES:
             self._dropped += 1
@@ -260,7 +265,7 @@ class Timeline:
             "staleness": list(self._staleness),
             "stalest": list(self._stalest),
             "window": list(self._window),
-            # Empty after a flush; a rank without a folder keeps its spans here.
+            # Empty after a flush.
             "pending": list(self._pending),
             "lines": self._lines,
             "dropped": self._dropped,

@@ -30,6 +30,10 @@ def write(folder: Path, state: Mapping[str, np.ndarray]) -> None:
         mode = temporary.stat().st_mode
         save_file(dict(state), temporary)
         temporary.chmod(mode)
+        # safetensors does not flush. Renamed before its bytes are on the disk, the file could be empty after a power
+        # cut.
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except SafetensorError as error:
         temporary.unlink(missing_ok=True)

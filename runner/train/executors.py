@@ -108,13 +108,13 @@ def simulated(
     return topology_of(type(components.method)).simulate(components, control, folder, trace)
 
 
-def _common(components: RunComponents, control: TrainControl) -> dict[str, Any]:
-    """Return the arguments of every executor but a server on processes."""
+def _common(components: RunComponents, control: TrainControl, *, writes: bool = True) -> dict[str, Any]:
+    """Return the arguments of every executor but a server on processes; `writes` is false without a run folder."""
     return {
         "oracle": components.oracle,
         "batches": components.batches,
         "control": control,
-        "timeline": Timeline(components.workers),
+        "timeline": Timeline(components.workers, writes=writes),
     }
 
 
@@ -221,7 +221,7 @@ def _process_collective(components: RunComponents, rank: Rank, control: TrainCon
         rendezvous=rank.rendezvous,
         clock=components.clock(),
         compiled=components.cfg.run.compile,
-        **_common(components, control),
+        **_common(components, control, writes=rank.folder is not None),
     )
 
 
@@ -231,7 +231,7 @@ def _process_pipeline(components: RunComponents, rank: Rank, control: TrainContr
         components.partition,
         rendezvous=rank.rendezvous,
         clock=components.clock(),
-        **_common(components, control),
+        **_common(components, control, writes=rank.folder is not None),
     )
 
 

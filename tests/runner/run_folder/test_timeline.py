@@ -109,6 +109,14 @@ def test_memory_and_file_are_bounded(tmp_path, monkeypatch):
     assert report["workers"][0]["utilization"] == 1.0
 
 
+def test_rank_without_a_folder_keeps_sums_alone():
+    timeline = Timeline(1, writes=False)
+    for second in range(3):
+        timeline.span(0, "compute", second, second + 1)
+    state = timeline.state_dict()
+    assert (state["pending"], state["gradients"], timeline.report(3)["timeline_lines"]) == ([], [3], 0)
+
+
 @pytest.mark.parametrize("flushed", [True, False])
 def test_resumed_timeline_equals_unbroken(tmp_path, flushed):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"

@@ -29,3 +29,11 @@ def test_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path):
     assert raised.value.errno == errno.EFBIG
     assert (tmp_path / weights.FILE).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [weights.FILE]
+
+
+def test_bytes_are_on_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    order, real = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: order.append(os.fstat(descriptor).st_size))
+    monkeypatch.setattr(os, "replace", lambda *paths: (order.append("replace"), real(*paths)))
+    weights.write(tmp_path, {"w": np.arange(3.0)})
+    assert order == [(tmp_path / weights.FILE).stat().st_size, "replace"]

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+FILES = Path("/etc/netns")
+"""Where `ip netns exec` looks for a namespace's own files of /etc."""
 _numbers = itertools.count()
 
 
@@ -94,8 +96,9 @@ class Machine:
             arguments: of dcrun.
             options: more of torchrun's.
         """
-        launcher = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={machines}", f"--node-rank={number}"]
-        where = [f"--nproc-per-node={here}", f"--master-addr={master}", "--master-port=29511", *options]
+        launcher = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={machines}", f"--nproc-per-node={here}"]
+        static = [f"--node-rank={number}", f"--master-addr={master}", "--master-port=29511"]
+        where = options if any("rdzv" in option for option in options) else [*static, *options]
         return self.start([*launcher, *where, "-m", "runner.cli", *arguments], folder)
 
     def ranks(self) -> dict[int, int]:
@@ -152,12 +155,25 @@ def machines(count: int) -> Iterator[list[Machine]]:
             _ip("-n", namespace, "link", "set", "lo", "up")
             _ip("-n", namespace, "link", "set", "wire0", "up")
             _ip("-n", switch, "link", "set", f"port-{letter}", "master", "switch", "up")
+        for machine in made:
+            _name(machine, made)
         yield made
     finally:
         for machine in made:
             machine.kill()
             subprocess.run(["ip", "netns", "del", machine.namespace], check=False)
+            shutil.rmtree(FILES / machine.namespace, ignore_errors=True)
         subprocess.run(["ip", "netns", "del", switch], check=False)
+
+
+def _name(machine: Machine, all_machines: list[Machine]) -> None:
+    """Have a machine know its own name as loopback, as on Debian, and the others' as addresses on the switch."""
+    lines = ["127.0.0.1 localhost", f"127.0.1.1 {machine.name}"]
+    lines += [f"{other.address} {other.name}" for other in all_machines if other is not machine]
+    # `ip netns exec` lays the files of this folder over those of /etc.
+    folder = FILES / machine.namespace
+    folder.mkdir(parents=True)
+    (folder / "hosts").write_text("\n".join(lines) + "\n")
 
 
 def _ip(*arguments: str) -> None:

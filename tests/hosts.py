@@ -58,13 +58,21 @@ class Ranks:
     """The ranks of a run, started as torchrun's agents do: on each host as many as are asked for.
 
     Args:
-        folder: current folder of all of them, where what they print goes.
+        folder: where what they print goes, and current folder of all of them.
         places: the host of each rank; the first is rank 0's.
         overrides: of dcrun.
         only: ranks to start; all by default.
+        apart: give each host a current folder of its own, as where they share no file system.
     """
 
-    def __init__(self, folder: Path, places: Sequence[Machine], *overrides: str, only: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        places: Sequence[Machine],
+        *overrides: str,
+        only: Sequence[int] = (),
+        apart: bool = False,
+    ) -> None:
         self.folder = folder
         self.places = places
         context = multiprocessing.get_context("forkserver")
@@ -84,9 +92,12 @@ class Ranks:
                 "MASTER_PORT": 29511,
             }
             told = {name: str(value) for name, value in environment.items()}
-            command = ["hydra.run.dir=run", *SMALL, *overrides]
+            resumed = any(item.startswith("run.resume=") for item in overrides)
+            command = list(overrides) if resumed else ["hydra.run.dir=run", *SMALL, *overrides]
+            current = folder / place.name if apart else folder
+            current.mkdir(exist_ok=True)
             if not only or rank in only:
-                arguments = (place.namespace, place.name, folder, told, command)
+                arguments = (place.namespace, place.name, folder, current, told, command)
                 self.processes[rank] = context.Process(target=_rank, args=arguments, name=f"rank {rank}")
         for process in self.processes.values():
             process.start()
@@ -144,7 +155,9 @@ class Ranks:
         return json.loads((self.folder / "run" / "summary.json").read_text())
 
 
-def _rank(namespace: str, host: str, folder: Path, environment: dict[str, str], arguments: list[str]) -> None:
+def _rank(
+    namespace: str, host: str, folder: Path, current: Path, environment: dict[str, str], arguments: list[str]
+) -> None:
     """Be a rank: enter the host, and run the command."""
     library = ctypes.CDLL(None, use_errno=True)
     with open(f"/run/netns/{namespace}") as network:
@@ -154,7 +167,7 @@ def _rank(namespace: str, host: str, folder: Path, environment: dict[str, str], 
         raise OSError(ctypes.get_errno(), "the host cannot be named")
     for number, kind in ((1, "out"), (2, "txt")):
         os.dup2(os.open(folder / f"rank{environment['RANK']}.{kind}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    os.chdir(folder)
+    os.chdir(current)
     os.environ |= environment
     from runner.cli import main
 

@@ -23,8 +23,9 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
+from runner.cli import relaunch
 from runner.cli.compose import CONF, VERSION_BASE, composer, find_data, swept_along
-from runner.cli.start import KEY, NewRun, join, only_answers
+from runner.cli.start import KEY, NewRun, join, only_answers, told_by_rank_0
 from runner.config import exit_codes, launcher, override_errors, schema, signals
 from runner.config.errors import InputError
 from runner.config.output import lasting_output
@@ -33,6 +34,7 @@ from runner.config.process_settings import set_process
 from runner.config.schema import without_hydra
 from runner.report import wandb_table
 from runner.run_folder import folders, resume
+from runner.run_folder.contents import has_checkpoints
 from runner.sweeps import experiment_sweeper, optuna_sweeper, search_space, submitit_launcher, subprocess_launcher
 from runner.sweeps.job import print_table
 
@@ -114,6 +116,9 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     # A run that goes on has its folder, so Hydra, which would make another one, is left out.
     if isinstance(cfg.run.resume, str):
         # The stored configuration is the run's, not what the line composes to: only a few keys of that count.
+        if launcher.rank() > 0 and not expanded(cfg.run.resume, "run.resume").is_dir():
+            # A folder that only rank 0's machine sees. Rank 0 tells what is in it.
+            return functools.partial(join, cfg, told_by_rank_0(cfg), None, cfg.hydra.runtime.choices, _who())
         folder = resume.run_folder(cfg.run.resume)
         stored = resume.stored_config(folder, cfg, parsed)
         own = folder if launcher.rank() == 0 else None
@@ -131,7 +136,13 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     if only_answers(cfg):
         # A question leaves no folder, and can be asked where none can be made.
         return functools.partial(join, cfg, without_hydra(cfg), None, cfg.hydra.runtime.choices, _who())
-    run = NewRun(expanded(str(cfg.hydra.run.dir), KEY), _who())
+    planned = expanded(str(cfg.hydra.run.dir), KEY)
+    if (earlier := relaunch.earlier_folder(planned)) is not None:
+        print(f"dcrun: {relaunch.progress(earlier)}", file=sys.stderr)
+        stored = resume.stored_config(earlier, cfg, ())
+        stored.run.resume = str(earlier) if has_checkpoints(earlier) else None
+        return functools.partial(join, cfg, stored, earlier, resume.stored_choices(earlier), _who())
+    run = NewRun(planned, _who())
     # Hydra composes the line once more, and would come to another folder where the name has the time or random letters.
     args.overrides.append(f"{KEY}={quoted(str(run.folder))}")
     return functools.partial(_hydra, args, run)

@@ -12,7 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from runner.cli import relaunch
 from runner.config import exit_codes, schema
+from runner.config.schema import without_hydra
 from runner.run_folder import folders
 
 KEY = "hydra.run.dir"
@@ -46,6 +48,7 @@ class NewRun:
         # As Hydra has it, absolute: `self.folder` may be relative.
         folder = Path(own.runtime.output_dir)
         _name_options(job, own.runtime.choices)
+        relaunch.remember(folder)
         with exit_codes.guard(folder, self.who) as ended:
             # Inside the guard: an import may fail too, as of a module of the user's with the name of one of ours.
             dispatch = _import_dispatch()
@@ -105,6 +108,13 @@ def _import_dispatch() -> Callable[[DictConfig, Path | None], int]:
     from runner.train.dispatch import dispatch
 
     return dispatch
+
+
+def told_by_rank_0(cfg: DictConfig) -> DictConfig:
+    """Return the configuration of a rank that waits for rank 0's: it does not see the folder that it is in."""
+    job = without_hydra(cfg)
+    job.cluster.kind = "processes"
+    return job
 
 
 def only_answers(job: DictConfig) -> bool:

@@ -4,6 +4,7 @@ Nothing here imports torch, so a mistake is said at once. Other launchers set so
 """
 
 import os
+import socket
 
 from runner.config.errors import InputError
 
@@ -72,6 +73,16 @@ def one_machine() -> bool:
     """Return whether the launcher says that all processes run on this machine."""
     # None is no empty string: without both variables nothing is known.
     return os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE", "")
+
+
+def launch() -> str | None:
+    """Return a name of this launch that no other has and that stays when the launcher starts the processes again.
+
+    torchrun makes a folder for a launch, and in it a file for each attempt and process. None if nothing is said.
+    """
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")
+    parts = file.split("/attempt_")
+    return f"{socket.gethostname()}:{parts[0]}" if len(parts) == 2 else None
 
 
 def _number(name: str, lowest: int, highest: int | None = None) -> int:

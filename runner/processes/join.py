@@ -18,10 +18,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from runner.config import launcher, signals
 from runner.config.errors import InputError
+from runner.config.paths import expanded
 from runner.loop.stop import PeerLost
 from runner.processes.child import DEAD_PEER, RunRank, exit_at_once
 from runner.processes.links import is_peers_fault, reason
@@ -73,12 +74,20 @@ def _lead(cfg: DictConfig, folder: Path, meeting: Meeting, *, server: bool, run_
     # Drawn anew at each start: a restart by torchrun meets at the same store.
     name = secrets.token_hex(8)
     rendezvous = meeting.rendezvous(name)
+    welcome = {
+        "welcome": name,
+        "folder": str(folder.absolute()),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        # For ranks that continue a run whose folder they do not see.
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }
     monitor = Monitor(
         meeting.world,
         meeting.timeout,
         server=server,
         machine=launcher.machine(),
-        welcome={"welcome": name, "folder": str(folder.absolute()), "host": socket.gethostname(), "pid": os.getpid()},
+        welcome=welcome,
         break_off=rendezvous.breakable.break_off,
         on_fault=say,
         on_overdue=functools.partial(_end_overdue, folder),
@@ -140,6 +149,8 @@ def _follow(cfg: DictConfig, meeting: Meeting, *, server: bool, run_rank: RunRan
         on_end=lambda end: _end_follower(client, end),
     )
     client.start()
+    if waits_for_config(cfg):
+        cfg = OmegaConf.create(client.welcome["config"])
     code = DEAD_PEER
     try:
         code = run_rank(cfg, None, meeting.rendezvous(client.welcome["welcome"]), report_step=client.mark_step)
@@ -169,6 +180,12 @@ def _follow(cfg: DictConfig, meeting: Meeting, *, server: bool, run_rank: RunRan
         # With the code: from it rank 0 tells a rank that has ended as it should from one that is at fault.
         client.finish(code)
     return code
+
+
+def waits_for_config(cfg: DictConfig) -> bool:
+    """Return whether this rank has no configuration of its own: it continues a run whose folder rank 0 alone sees."""
+    resume = cfg.run.resume
+    return isinstance(resume, str) and launcher.rank() > 0 and not expanded(resume, "run.resume").is_dir()
 
 
 def _end_follower(client: MonitorClient, end: End) -> None:

@@ -53,7 +53,7 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
         if extend.is_longer(cfg, folder):
             extend.extend(cfg, folder)
         elif _completed(cfg, folder):
-            return 0
+            return ranks.end_with_rank_0(cfg, folder)
     if cfg.cluster.kind == "processes":
         return ranks.run_on_processes(cfg, folder)
     # Only ranks of a run on processes go without a folder.

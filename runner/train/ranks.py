@@ -28,7 +28,7 @@ from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import TrainControl
 from runner.processes.child import FindLost
 from runner.processes.interface import named_interface
-from runner.processes.join import join
+from runner.processes.join import join, waits_for_config
 from runner.processes.refusal import told_by_rank_zero
 from runner.processes.rendezvous import (
     Rendezvous,
@@ -58,7 +58,8 @@ def run_on_processes(cfg: DictConfig, folder: Path | None) -> int:
     servers = topology_of(cfg).servers
     if launcher.world_size() > 1 or launched_by_torchrun():
         try:
-            check_launched(cfg)
+            if not waits_for_config(cfg):
+                check_launched(cfg)
         except InputError:
             # All ranks find the same: one on each machine says it.
             if launcher.speaks():
@@ -72,6 +73,13 @@ def run_on_processes(cfg: DictConfig, folder: Path | None) -> int:
     # Set before the ranks get their copy of the configuration: all of them count alike.
     cfg.cluster.workers = workers_of(cfg, get_class(cfg.algorithm._target_))
     return spawn(cfg, folder, server=bool(servers), world=cfg.cluster.workers + servers, run_rank=run_rank)
+
+
+def end_with_rank_0(cfg: DictConfig, folder: Path) -> int:
+    """End all ranks of a launcher for a run in whose folder nothing is left to do; rank 0 calls it."""
+    if launcher.world_size() == 1:
+        return 0
+    return join(cfg, folder, server=False, run_rank=lambda *arguments, **options: 0)
 
 
 def check_launched(cfg: DictConfig) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.hosts import ENDLESS, Ranks, hosts
+from tests.trial import rows
 
 TIMEOUT = 5
 LOST = f"cluster.timeout={TIMEOUT}"
@@ -93,3 +94,47 @@ def test_a_lost_rank_0_is_named_by_the_others(algorithm: str, number: signal.Sig
     assert all("(rank 0, host a, pid" in line for line in said)
     assert ranks.summary["status"] == "interrupted"
     assert "rank 0" in ranks.summary["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["asgd", "ssgd"])
+def test_rank_0_alone_sees_the_run_folder(algorithm: str, tmp_path: Path):
+    """A stopped run is continued, and a finished one only shown; the others are told what is in the folder."""
+    with hosts(2) as (a, b):
+        settings = (f"algorithm={algorithm}", *ENDLESS, "run.epochs=30", LOST)
+        ranks = Ranks(tmp_path, [a, b], *settings, apart=True)
+        folder = tmp_path / "a" / "run"
+        ranks.until(lambda: rows(folder) > 3, "evaluations")
+        ranks.kill(0, number=signal.SIGTERM)
+        assert ranks.end() == {0: 143, 1: 0}, ranks.all_said()
+        for _ in range(2):
+            ranks = Ranks(tmp_path, [a, b], "run.resume=run", apart=True)
+            assert ranks.end() == {0: 0, 1: 0}, ranks.all_said()
+    assert rows(folder) == 30
+    assert not (tmp_path / "b" / "run").exists()
+
+
+@pytest.mark.slow
+def test_who_does_not_come_is_named(tmp_path: Path):
+    with hosts(2) as (a, b):
+        ranks = Ranks(tmp_path, [a, a, b, b], "algorithm=asgd", LOST, only=(0, 1))
+        assert ranks.end() == {0: 3, 1: 3}
+        [said] = ranks.all_said()
+        assert "worker 1 (rank 2), worker 2 (rank 3) did not come within 5 s (cluster.timeout)" in said
+        assert ranks.summary["status"] == "interrupted"
+        assert "worker 1 (rank 2)" in ranks.summary["error"]
+        ranks = Ranks(tmp_path, [a, a, b, b], "algorithm=asgd", LOST, only=(2, 3))
+        assert ranks.end() == {2: 3, 3: 3}
+        [said] = ranks.all_said()
+        assert "MASTER_ADDR=10.77.0.1 MASTER_PORT=29511: no answer within 5 s (cluster.timeout)" in said
+
+
+@pytest.mark.slow
+def test_shared_memory_is_refused_across_hosts(tmp_path: Path):
+    with hosts(2) as (a, b):
+        ranks = Ranks(tmp_path, [a, a, b, b], "algorithm=hogwild")
+        assert ranks.end() == dict.fromkeys(range(4), 2)
+        said = "dcrun: algorithm=hogwild: the launcher started 4 processes, 2 of them here; "
+        assert [line.startswith(said) for line in ranks.said(0)] == [True]
+        assert (ranks.said(1), len(ranks.said(2)), ranks.said(3)) == ([], 1, [])
+    assert not (tmp_path / "run").exists()

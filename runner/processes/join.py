@@ -36,7 +36,7 @@ from runner.run_folder.folders import is_locked, mark_interrupted
 log = logging.getLogger("dcrun")
 
 LOCK_SECONDS = 0.5
-"""Seconds that the system gets to take the run's lock from a rank that was killed."""
+"""Seconds that the system gets to take the run's lock from a dead rank."""
 
 
 def join(cfg: DictConfig, folder: Path | None, *, server: bool, run_rank: RunRank) -> int:
@@ -182,6 +182,17 @@ def _follow(cfg: DictConfig, meeting: Meeting, *, server: bool, run_rank: RunRan
     return code
 
 
+def _is_released(folder: Path) -> bool:
+    """Wait for a dead process's lock to go; return whether it has."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    # Its connections may be closed before its lock is, and another rank that looks holds it for a moment.
+    while is_locked(folder):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def waits_for_config(cfg: DictConfig) -> bool:
     """Return whether this rank has no configuration of its own: it continues a run whose folder rank 0 alone sees."""
     resume = cfg.run.resume
@@ -196,9 +207,8 @@ def _end_follower(client: MonitorClient, end: End) -> None:
             # A stuck one that comes back would find its run continued by another.
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(client.welcome["pid"], signal.SIGKILL)
-            time.sleep(LOCK_SECONDS)
         # A dead rank 0 cannot say how the run ended. One that is only out of reach may go on, and its lock tells.
-        if (here or end.dead) and folder.is_dir() and not is_locked(folder):
+        if (here or end.dead) and folder.is_dir() and _is_released(folder):
             mark_interrupted(folder, end.text)
         # On each machine one rank says it; on rank 0's own that is the next one.
         if launcher.speaks() or (here and os.environ.get("LOCAL_RANK") == "1"):

@@ -1,0 +1,236 @@
+"""The numbers in docs/notes.md are those of the archived runs: each is computed here and must stand in its remark."""
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from runner.report import metrics
+from runner.report.archive import ArchivedRun, read
+from runner.report.notes import Notes
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+HUO = "huo_thesis2020"
+
+
+@functools.cache
+def archived(name: str) -> list[ArchivedRun]:
+    return read(DOCS / "runs" / f"{name}.jsonl")
+
+
+def runs(name: str, **wanted: Any) -> list[ArchivedRun]:
+    """The archived runs with these settings; a dot of a key is written as two underscores."""
+    found = [
+        run
+        for run in archived(name)
+        if all(run.value(key.replace("__", ".")) == value for key, value in wanted.items())
+    ]
+    assert found, wanted
+    return found
+
+
+def mean(metric: str, name: str, **wanted: Any) -> float:
+    values = [metrics.measured(run, metric) for run in runs(name, **wanted)]
+    assert None not in values
+    return fmean(value for value in values if value is not None)
+
+
+def figure1_by_iterations() -> str:
+    """Compare losses by iterations: of SGD's at each even pass, of SVRG's at the last evaluation before thrice that."""
+    sgd = runs(f"{HUO}/figure1", algorithm="hogwild", schedule__lr=0.15, schedule__power=0.0)
+    svrg = runs(f"{HUO}/figure1", algorithm="shared_asysvrg", schedule__lr=0.3, algorithm__sgd_epochs=0.0)
+    for ours, theirs in zip(svrg, sgd, strict=True):
+        assert ours.seed == theirs.seed
+        for iteration, loss in zip(theirs.curve("epoch"), theirs.curve("train_loss"), strict=True):
+            assert iteration is not None
+            assert loss is not None
+            if iteration <= 20:
+                passes = zip(ours.curve("epoch"), ours.curve("train_loss"), strict=True)
+                assert [v for p, v in passes if p and v and p <= 3 * iteration + 0.01][-1] < loss, iteration
+    ratios = [
+        (ours.curve("train_loss")[-1] or 0) / (theirs.curve("train_loss")[9] or 1)
+        for ours, theirs in zip(svrg, sgd, strict=True)
+    ]
+    return f"{fmean(ratios):.2f} of the training loss of SGD's 20"
+
+
+def figure2_speed_up() -> str:
+    times = [mean("seconds_to(train_loss,0.3)", f"{HUO}/figure2", workers=workers) for workers in (1, 32)]
+    return f"{times[0] / times[1]:.0f}"
+
+
+def figure6_passes(batch: int) -> str:
+    lr = {"algorithm": "dis_dfsdca", "schedule__lr": 0.0002, "run__batch_size": batch}
+    ours = mean("epochs_to(duality_gap,1e-4)", f"{HUO}/figure6", **lr)
+    cocoa = mean("epochs_to(duality_gap,1e-4)", f"{HUO}/figure6", algorithm="cocoa_plus", run__batch_size=batch)
+    return f"{ours / cocoa:.1f} times (H={batch})"
+
+
+def figure6_diverged() -> str:
+    tried = runs(f"{HUO}/figure6", schedule__lr=0.001)
+    return f"{sum(run.status == 'diverged' for run in tried)} of {len(tried)} runs"
+
+
+def figure6_ends(algorithm: str, batch: int, lr: float) -> str:
+    wanted = {"algorithm": algorithm, "run__batch_size": batch, "schedule__lr": lr}
+    return f"{mean('final_duality_gap', f'{HUO}/figure6', **wanted):.0e}"
+
+
+def figure7_speed_up(algorithm: str) -> str:
+    times = [
+        mean("seconds_to(duality_gap,1e-4)", f"{HUO}/figure7", algorithm=algorithm, workers=workers)
+        for workers in (1, 16)
+    ]
+    return f"{times[0] / times[1]:.1f}"
+
+
+def figure8_seconds(algorithm: str, mu: float, lr: float) -> str:
+    wanted = {"algorithm": algorithm, "model__mu": mu, "schedule__lr": lr}
+    return f"{mean('seconds_to(suboptimality,1e-5)', f'{HUO}/figure8', **wanted):.0f}"
+
+
+def figure8_ends(algorithm: str, mu: float) -> str:
+    return f"{mean('final_suboptimality', f'{HUO}/figure8', algorithm=algorithm, model__mu=mu):.0e}"
+
+
+def figure8_same_evaluation() -> str:
+    seconds = [
+        [
+            metrics.measured(run, "seconds_to(suboptimality,1e-5)")
+            for run in runs(f"{HUO}/figure8", algorithm=name, model__mu=100.0)
+        ]
+        for name in ("dis_dfsdca", "asgd")
+    ]
+    assert seconds[0] == seconds[1]
+    return "the same evaluation"
+
+
+def figure17_above_bp() -> str:
+    (bp,) = runs(f"{HUO}/figure17", algorithm="bp")
+    errors = [run.summary["final_test_error"] for run in runs(f"{HUO}/figure17", algorithm="ddg", seed=0)]
+    above = [error - bp.summary["final_test_error"] for error in errors]
+    return f"{min(above):.1f} to {max(above):.1f} points above BP"
+
+
+def figure9_bounds(layer: str) -> Sequence[float]:
+    return [row["largest_rate"][layer] for run in archived(f"{HUO}/figure9") for row in run.layers("largest_rate")]
+
+
+def figure12(epoch: int, holds: Callable[[list[float]], bool]) -> str:
+    tried = runs(f"{HUO}/figure12", run__epochs=10.0)
+    values = [list(run.layers("variance_factor")[epoch - 1]["variance_factor"].values()) for run in tried]
+    return f"{sum(map(holds, values))} of {len(values)}"
+
+
+def rising(values: list[float]) -> bool:
+    return values == sorted(values)
+
+
+def seconds_of(method: str) -> str:
+    return f"{mean('seconds', 'other/dasgd', algorithm=method):.0f}"
+
+
+# The heading of a remark, its words with a place for each number, what computes the numbers.
+REMARKS: list[tuple[str, str, list[Callable[[], str]]]] = [
+    (f"{HUO}/figure1", "end at {}", [figure1_by_iterations]),
+    (
+        f"{HUO}/figure2",
+        "({} times as fast)",
+        [figure2_speed_up],
+    ),
+    (f"{HUO}/figure6_epochs", "needs {} and {}", [lambda: figure6_passes(100), lambda: figure6_passes(1000)]),
+    (f"{HUO}/figure6_epochs", "0.001 diverged with H=100 and with H=1000, in {}", [figure6_diverged]),
+    (
+        f"{HUO}/figure6_epochs",
+        "is at a gap of {} (H=100) and of {} (H=1000), CoCoA+ at {} and {}",
+        [
+            lambda: figure6_ends("dis_dfsdca", 100, 0.0002),
+            lambda: figure6_ends("dis_dfsdca", 1000, 0.0002),
+            lambda: figure6_ends("cocoa_plus", 100, 0.0001),
+            lambda: figure6_ends("cocoa_plus", 1000, 0.0001),
+        ],
+    ),
+    (
+        f"{HUO}/figure7",
+        "({} against {} with sixteen workers)",
+        [lambda: figure7_speed_up("dis_dfsdca"), lambda: figure7_speed_up("cocoa_plus")],
+    ),
+    (
+        f"{HUO}/figure8",
+        "of the {} runs {} are asynchronous SGD",
+        [lambda: f"{len(archived(f'{HUO}/figure8'))}", lambda: f"{len(runs(f'{HUO}/figure8', algorithm='asgd'))}"],
+    ),
+    (
+        f"{HUO}/figure8",
+        "a suboptimality of 1e-5 after {} virtual seconds, before Distributed-AsySVRG ({})",
+        [lambda: figure8_seconds("dis_dfsdca", 100.0, 1e-4), lambda: figure8_seconds("asysvrg", 100.0, 1e-3)],
+    ),
+    (
+        f"{HUO}/figure8",
+        "the same {} seconds, at {}",
+        [lambda: figure8_seconds("asgd", 100.0, 1e-3), figure8_same_evaluation],
+    ),
+    (
+        f"{HUO}/figure8",
+        "noise, {} and {} on average, while AsySVRG goes to {}",
+        [
+            lambda: figure8_ends("dis_dfsdca", 100.0),
+            lambda: figure8_ends("asgd", 100.0),
+            lambda: figure8_ends("asysvrg", 100.0),
+        ],
+    ),
+    (
+        f"{HUO}/figure8",
+        "AsySVRG is at 1e-5 after {} seconds and Dis-dfSDCA after {}. Both converge, to {} and {}; "
+        "asynchronous SGD at the same rate stays at {}.",
+        [
+            lambda: figure8_seconds("asysvrg", 0.5, 0.1),
+            lambda: figure8_seconds("dis_dfsdca", 0.5, 0.01),
+            lambda: figure8_ends("asysvrg", 0.5),
+            lambda: figure8_ends("dis_dfsdca", 0.5),
+            lambda: figure8_ends("asgd", 0.5),
+        ],
+    ),
+    (f"{HUO}/figure17", "DDG is {}", [figure17_above_bp]),
+    (
+        f"{HUO}/figure9d",
+        "{} to {} for the first layer, {} to {} for the second, at most {} for the third and fourth",
+        [
+            lambda: f"{min(figure9_bounds('hidden1.linear')):.1f}",
+            lambda: f"{max(figure9_bounds('hidden1.linear')):.0f}",
+            lambda: f"{min(figure9_bounds('hidden2.linear')):.1f}",
+            lambda: f"{max(figure9_bounds('hidden2.linear')):.1f}",
+            lambda: f"{max(*figure9_bounds('hidden3.linear'), *figure9_bounds('hidden4.linear')):.0f}",
+        ],
+    ),
+    (
+        f"{HUO}/figure12",
+        "from the input to the classifier, in {} runs at quick scale",
+        [lambda: figure12(1, rising)],
+    ),
+    (
+        f"{HUO}/figure12",
+        "still rises from layer to layer in {} runs, and is largest in the classifier in {}",
+        [lambda: figure12(10, rising), lambda: figure12(10, lambda values: max(values) == values[-1])],
+    ),
+    (
+        "dasgd_iclr2022/table1",
+        "it is at {} % accuracy",
+        [lambda: f"{100 * mean('final_accuracy', 'dasgd_iclr2022/table1', algorithm='sgd', model='mobilenet_v2'):.0f}"],
+    ),
+    (
+        "DaSGD and CLARS at quick scale",
+        "({} and {} against {})",
+        [lambda: seconds_of("dasgd"), lambda: seconds_of("local_sgd"), lambda: seconds_of("ssgd")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("heading", "words", "numbers"), REMARKS)
+def test_a_remarks_numbers_are_the_runs(heading: str, words: str, numbers: list[Callable[[], str]]) -> None:
+    remark = re.sub(r"\s+", " ", Notes(DOCS / "notes.md").take(heading, DOCS / "notes.md"))
+    assert words.format(*(number() for number in numbers)) in remark

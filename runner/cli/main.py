@@ -35,7 +35,14 @@ from runner.config.schema import without_hydra
 from runner.report import wandb_table
 from runner.run_folder import folders, resume
 from runner.run_folder.contents import has_checkpoints
-from runner.sweeps import experiment_sweeper, optuna_sweeper, search_space, submitit_launcher, subprocess_launcher
+from runner.sweeps import (
+    experiment_sweeper,
+    lifeline,
+    optuna_sweeper,
+    search_space,
+    submitit_launcher,
+    subprocess_launcher,
+)
 from runner.sweeps.job import print_table
 
 log = logging.getLogger(__name__)
@@ -57,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # Around everything: a signal while configurations are composed or torch is imported must end with its own code.
     with lasting_output(), signals.raising():
+        lifeline.hold()
         try:
             command = _command(list(sys.argv[1:] if arguments is None else arguments))
             return command()

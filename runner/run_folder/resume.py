@@ -187,6 +187,15 @@ class EarlierRuns:
         stopped = (folder for folder in same if _status(folder) in (INTERRUPTED, RUNNING))
         return next(((folder, False) for folder in stopped if _can_continue(folder)), None)
 
+    def running(self, job: DictConfig) -> Path | None:
+        """Return the folder of a run with the configuration of `job` that some process is writing now, if there is one.
+
+        To start the job again beside it would do everything twice.
+        """
+        identity = _identity(job)
+        same = (folder for folder, other in self._runs if other == identity)
+        return next((folder for folder in same if folder.is_dir() and folders.is_locked(folder)), None)
+
 
 def _identity(cfg: Any) -> Any:
     """Return what makes two runs the same.

@@ -48,6 +48,8 @@ class PlannedJob:
     overrides: tuple[str, ...]
     folder: Path
     command: tuple[str, ...]
+    behind: Path | None = None
+    """The folder of an equal run that another process is writing: the job is planned anew when that has ended."""
 
 
 def announce_job(plan: PlannedJob | Job, total: int) -> None:

@@ -108,6 +108,9 @@ class SubmititLauncher(FreshProcessLauncher):
         queued = self.cluster == "slurm"
         # SLURM gets all jobs at once, as an array that limits how many run at a time. This machine has no queue: a job
         # is submitted here when one of the pool's threads is free.
+        if queued:
+            # A queue takes no job that is not settled.
+            planned = [self._awaited(plan) for plan in planned]
         with executor.batch() if queued else nullcontext():
             for plan in self._announced(planned, total) if queued else ():
                 jobs[plan.number] = executor.submit(Task(plan.command, plan.folder))
@@ -118,6 +121,7 @@ class SubmititLauncher(FreshProcessLauncher):
             if self.over() and plan.number not in jobs:
                 return None
             if not queued:
+                plan = self._awaited(plan)
                 announce_job(plan, total)
             if isinstance(plan, Job):
                 return plan

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,11 +36,14 @@ from runner.config.installation import PROGRAM
 from runner.config.old_names import OLD_NAMES
 from runner.config.paths import quoted
 from runner.config.schema import GPU_SLOT, without_hydra
-from runner.run_folder.folders import free_folder
+from runner.run_folder.folders import free_folder, is_locked
 from runner.run_folder.resume import EarlierRuns, may_accompany
 from runner.run_folder.wandb_run import group_of
 from runner.sweeps.job import Job, PlannedJob, announce_job, report_failure
+from runner.sweeps.lifeline import Lifeline
 
+LOOK_SECONDS = 1.0
+"""Seconds between two looks at a run that another process is writing."""
 _PLUGINS = (
     f"{__name__}.FreshProcessLauncher",
     "runner.sweeps.experiment_sweeper.ExperimentSweeper",
@@ -75,6 +79,8 @@ class FreshProcessLauncher(Launcher):
         self.slots: set[int] = set()
         self.choosing = threading.Lock()
         self.earlier: EarlierRuns | None = None
+        # One for all jobs; it ends with this process, and must not end before.
+        self.lifeline = Lifeline()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep Hydra's context and configuration; the task function runs in the processes of the jobs."""
@@ -111,7 +117,8 @@ class FreshProcessLauncher(Launcher):
         # Said anew below, as a folder or as null.
         own = [override for override in overrides if not override.startswith("run.resume=")]
         # Runs of this name are two folders up: the sweep has a folder of its own, and so does each job.
-        if config.run.resume and (found := self._earlier(folder.parent.parent).of(without_hydra(config))):
+        outputs, behind = folder.parent.parent, None
+        if config.run.resume and (found := self._earlier(outputs).of(without_hydra(config))):
             folder, finished = found
             if finished:
                 return Job(number, overrides, folder, 0)
@@ -120,11 +127,27 @@ class FreshProcessLauncher(Launcher):
             # What the user typed of Hydra's keys, as a search path, holds for every job.
             common = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
             if config.run.resume:
+                behind = self._earlier(outputs).running(without_hydra(config))
                 folder = free_folder(folder)  # the folder of a failed job stays as it is
             # An experiment's file sets hydra.mode=MULTIRUN and run.resume=true, but a job is a single new run.
             own += ["hydra.mode=RUN", "run.resume=null", f"hydra.run.dir={quoted(str(folder))}"]
             arguments = [*common, *self._wandb_group(own), *own]
-        return PlannedJob(number, overrides, folder, (sys.executable, "-m", PROGRAM, *arguments))
+        return PlannedJob(number, overrides, folder, (sys.executable, "-m", PROGRAM, *arguments), behind)
+
+    def _awaited(self, plan: "PlannedJob | Job") -> "PlannedJob | Job":
+        """Wait for an equal run of another process, and return how to run the job then."""
+        while isinstance(plan, PlannedJob) and plan.behind is not None and not self.over():
+            told = (
+                f"job {plan.number}: {plan.behind} has an equal run, which another process is writing; waiting for it"
+            )
+            print(f"dcrun: {told}", file=sys.stderr, flush=True)
+            while is_locked(plan.behind) and not self.over():
+                time.sleep(LOOK_SECONDS)
+            # Planning sets Hydra's one configuration, so one thread at a time.
+            with self.choosing:
+                self.earlier = None
+                plan = self._plan(plan.number, plan.overrides)
+        return plan
 
     def _run_all(self, planned: Sequence["PlannedJob | Job"], total: int) -> list[Job]:
         """Run jobs to their end; return those that had started before the sweep was stopped."""
@@ -147,6 +170,7 @@ class FreshProcessLauncher(Launcher):
     def _run(self, plan: "PlannedJob | Job", total: int) -> Job | None:
         """Run a job to its end; return None if the sweep was stopped before."""
         # Asked by each thread before its job: a stopped sweep lets running jobs save and starts no other.
+        plan = self._awaited(plan)
         if self.over():
             return None
         announce_job(plan, total)
@@ -164,10 +188,17 @@ class FreshProcessLauncher(Launcher):
                 slot = next(number for number in itertools.count() if number not in self.slots)
                 self.slots.add(slot)
             stack.callback(self.slots.discard, slot)
-            environment = os.environ | {GPU_SLOT: str(slot)}
+            environment = os.environ | {GPU_SLOT: str(slot)} | self.lifeline.environment()
             # The job has a session of its own. A Ctrl-C in the terminal would reach the job directly and, forwarded by
             # us, a second time, and a second Ctrl-C ends a run without saving. So it reaches the job once, through us.
-            process = subprocess.Popen(plan.command, start_new_session=True, stdout=told, stderr=told, env=environment)
+            process = subprocess.Popen(
+                plan.command,
+                start_new_session=True,
+                stdout=told,
+                stderr=told,
+                env=environment,
+                pass_fds=[self.lifeline.end],
+            )
             self.processes.add(process)
             job = Job(plan.number, plan.overrides, plan.folder, process.wait())
             self.processes.discard(process)

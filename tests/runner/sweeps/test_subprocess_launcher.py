@@ -11,6 +11,7 @@ import pytest
 
 from runner.cli import main
 from runner.cli.compose import CONF
+from runner.run_folder.folders import is_locked
 from runner.sweeps.job import Job, PlannedJob
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 from tests.trial import when
@@ -183,3 +184,40 @@ def test_sweep_of_previews_has_no_table(
 ):
     sweep(monkeypatch, tmp_path, "algorithm=ssgd", answer)
     assert "sweep in" not in capsys.readouterr().out
+
+
+def test_killed_sweep_takes_its_job_along(command: tuple[list[str], dict[str, str]], tmp_path: Path):
+    start, environment = command
+    sweep = subprocess.Popen([*start, "-m", "seed=2,0"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("outputs/dcrun/*/0/waiting")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    job = sweep_of(tmp_path) / "0"
+    assert summary(job)["status"] == "running"
+    sweep.kill()
+    sweep.wait()
+    while is_locked(job) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert summary(job)["status"] == "interrupted", "it has saved"
+
+
+def test_equal_run_of_another_process_is_waited_for(
+    command: tuple[list[str], dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    start, environment = command
+    single = [*start, "seed=2", "hydra.run.dir=outputs/dcrun/single"]
+    process = subprocess.Popen(single, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    folder = tmp_path / "outputs" / "dcrun" / "single"
+    deadline = time.monotonic() + 60
+    while not (folder / "waiting").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    again = [*start, "-m", "seed=2", "run.resume=true"]
+    with subprocess.Popen(again, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as sweep:
+        assert sweep.stderr is not None
+        line = sweep.stderr.readline()
+        assert line.startswith("dcrun: job 0: outputs/dcrun/single has an equal run, which another process is writing")
+        process.terminate()
+        assert process.wait(60) == 143
+        assert sweep.wait(60) == 0
+    assert summary(folder)["status"] == "completed", "it goes on where that has stopped"
+    assert not (sweep_of(tmp_path) / "0").exists()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MOST = 1e30
+"""The largest factor of a vector; PyTorch takes none beyond float32, and products with it must stay below too."""
+
 
 def in_range(name: str, value: float, low: float, high: float = float("inf"), *, open_high: bool = False) -> float:
     """Check that `low <= value <= high` (`< high` with `open_high`), value finite, and return it.
@@ -14,6 +17,8 @@ def in_range(name: str, value: float, low: float, high: float = float("inf"), *,
         allowed = f"{low:g} <= {name} {'<' if open_high else '<='} {high:g}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"algorithm.{name}={value}: is not a number; allowed: {allowed}")
+    if low <= value and high == float("inf") and MOST < value < high:
+        raise ValueError(f"algorithm.{name}={value}: is too large for float32; allowed: {allowed} and <= {MOST:g}")
     if not (low <= value <= high) or value == float("inf") or (open_high and value == high):
         raise ValueError(f"algorithm.{name}={value}: out of range; allowed: {allowed}")
     return value

@@ -13,6 +13,10 @@ import torch
 from torch import Tensor
 
 DEFAULT_ROOT = "data-sets"
+MOST_SAMPLES = 2**40
+"""No more samples, features or classes can be asked for, whatever the memory."""
+MOST_WORKERS = 1024
+"""No more processes can be asked for."""
 
 
 class Augmentation(Protocol):

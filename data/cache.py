@@ -87,7 +87,9 @@ def cached(
         log.info("%s: decoded in %.1f s", source, time.perf_counter() - started)
         if path is None:
             log.warning(
-                "%s: no writable folder for its cache (%s); it will be decoded again next time", source, folders
+                "%s: no writable folder for its cache (%s); it will be decoded again next time",
+                source,
+                ", ".join(map(str, folders)) or "nor a home folder",
             )
         else:
             try:

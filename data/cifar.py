@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data.archive import LAYOUT, archive
 from data.augment import PadCrop
-from data.base import Dataset, Split, check_count, check_flag, limited, locate
+from data.base import MOST_WORKERS, Dataset, Split, check_count, check_flag, limited, locate
 from data.cache import Tensors, cached, check_cache
 from data.download import Published, check_url, fetch
 from data.image_folder import image_tensors
@@ -71,7 +71,7 @@ class _CIFAR(Dataset):
         place, label = locate(root)
         crop = PadCrop(4, flip=True) if check_flag("dataset.augment", augment) else None
         if workers is not None:
-            check_count("dataset.workers", workers, none=True)
+            check_count("dataset.workers", workers, most=MOST_WORKERS, none=True)
         fetches = check_flag("dataset.download", download) or check_url(url) is not None
         tensors = self._tensors(place, label, url if fetches else False, workers, check_cache(cache))
         self._check(tensors, label)

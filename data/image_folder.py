@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data.archive import LAYOUT, ImageFile, Tree, opened
 from data.augment import PadCrop
-from data.base import Dataset, Split, check_count, check_flag, limited, locate
+from data.base import MOST_WORKERS, Dataset, Split, check_count, check_flag, limited, locate
 from data.cache import Tensors, cached, check_cache
 from data.decode import Encoded, decode, ignore_interrupts, sizes_differ
 
@@ -104,7 +104,7 @@ def image_tensors(
     """
     if workers is None:
         workers = len(os.sched_getaffinity(0))
-    check_count("dataset.workers", workers, none=True)
+    check_count("dataset.workers", workers, most=MOST_WORKERS, none=True)
 
     def build() -> Tensors:
         with opened(place, label) as tree:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from data.archive import TEST, TRAIN, Skipped, check_splits, image_entries, is_hidden, is_image, verify_end
-from data.base import check_count, check_flag, limited, locate
+from data.base import MOST_WORKERS, check_count, check_flag, limited, locate
 from data.crops import Place
 from data.image_folder import IMAGENET
 from data.streamed import Decoders, StreamedSplit
@@ -70,7 +70,7 @@ class ImageNet:
         check_flag("dataset.augment", augment)
         if workers is None:
             workers = len(os.sched_getaffinity(0))
-        decoders = Decoders(check_count("dataset.workers", workers, least=0, none=True))
+        decoders = Decoders(check_count("dataset.workers", workers, least=0, most=MOST_WORKERS, none=True))
         if not place.exists():
             raise FileNotFoundError(f"{label}: no such file or folder; expected: a folder or .tar of {LAYOUT}")
         groups: defaultdict[str, defaultdict[str, list[_Found]]] = defaultdict(lambda: defaultdict(list))

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.base import Dataset, Split, check_count, limited
+from data.base import MOST_SAMPLES, Dataset, Split, check_count, limited
 
 GRID = 4
 ZERO, UNIT = 128, 32  # bytes that stand for 0, and for a step of 1, in images
 CHUNK = 1024
+MOST_NOISE = 1e30  # float32 ends at 3e38, and a draw may be six times as large
 
 
 class Synthetic(Dataset):
@@ -49,13 +50,13 @@ class Synthetic(Dataset):
     ) -> None:
         if not isinstance(shape, Sequence) or isinstance(shape, str) or not shape:
             raise ValueError(f"dataset.shape={shape}: is not a list of sizes; allowed: [22], [3, 32, 32], ...")
-        size = tuple(check_count("dataset.shape", side) for side in shape)
-        check_count("dataset.classes", classes, least=2)
-        check_count("dataset.train", train, least=classes)
-        check_count("dataset.test", test, least=classes)
+        size = tuple(check_count("dataset.shape", side, most=MOST_SAMPLES) for side in shape)
+        check_count("dataset.classes", classes, least=2, most=MOST_SAMPLES)
+        check_count("dataset.train", train, least=classes, most=MOST_SAMPLES)
+        check_count("dataset.test", test, least=classes, most=MOST_SAMPLES)
         check_count("dataset.seed", seed, least=0)
-        if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < float("inf"):
-            raise ValueError(f"dataset.noise={noise}: is not allowed; allowed: numbers from 0")
+        if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise <= MOST_NOISE:
+            raise ValueError(f"dataset.noise={noise}: is not allowed; allowed: numbers from 0 to {MOST_NOISE:g}")
         random = np.random.Generator(np.random.PCG64(seed))
         means = _means(random, classes, size)
         splits = []

@@ -8,7 +8,7 @@ about 1/sqrt(n·d).
 import numpy as np
 import torch
 
-from data.base import Dataset, Split, check_count
+from data.base import MOST_SAMPLES, Dataset, Split, check_count
 
 CHUNK = 16_384
 """Samples drawn at a time; bounds the memory of the draws."""
@@ -27,8 +27,8 @@ class UnitVectors(Dataset):
     """
 
     def __init__(self, *, samples: int = 10_000, features: int = 50, seed: int = 0) -> None:
-        check_count("dataset.samples", samples, least=2)
-        check_count("dataset.features", features)
+        check_count("dataset.samples", samples, least=2, most=MOST_SAMPLES)
+        check_count("dataset.features", features, most=MOST_SAMPLES)
         check_count("dataset.seed", seed, least=0)
         random = np.random.Generator(np.random.PCG64(seed))
         vectors = torch.empty(samples, features)

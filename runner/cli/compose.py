@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
@@ -28,7 +29,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.config import override_errors, schema, validation
+from runner.config import override_errors, schema, validation, yaml_text
 from runner.config.errors import InputError
 from runner.config.old_names import rename_targets
 from runner.config.schema import without_hydra
@@ -70,7 +71,7 @@ class Composer:
         except InputError:
             raise
         # Hydra raises ValueError for `group=null`.
-        except (HydraException, OmegaConfBaseException, ValueError) as exc:
+        except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError, OSError, RecursionError) as exc:
             # `_compose`, not `one`: to find out which keys there are, the configuration need not be correct.
             raise override_errors.explain(exc, overrides, self._compose, self.loader) from exc
         return cfg
@@ -116,6 +117,7 @@ class Composer:
             InputError: one line about what is wrong.
         """
         parsed = override_errors.parse(overrides, self.loader)
+        _check_files(parsed)
         _check_scale(parsed)
         self._check_experiment(parsed)
         # An experiment or another sweeper may turn the line into a sweep, so it is composed once to see.
@@ -215,6 +217,23 @@ def composer() -> Iterator[Composer]:
     """
     with initialize_config_dir(str(CONF), job_name="dcrun", version_base=VERSION_BASE):
         yield Composer(GlobalHydra.instance().config_loader())
+
+
+def _check_files(parsed: Sequence[Override]) -> None:
+    """Refuse files of `--config-dir` that cannot be read: Hydra's errors about them are tracebacks, or do not come."""
+    folders = [
+        Path(str(place).removeprefix("file://"))
+        for override in parsed
+        if override.key_or_group == "hydra.searchpath" and isinstance(override.value(), list)
+        for place in override.value()  # pyright: ignore[reportGeneralTypeIssues]
+    ]
+    chosen = [
+        (override.key_or_group, option)
+        for override in parsed
+        if not override.is_delete() and "." not in override.key_or_group
+        for option in (override.sweep_string_iterator() if override.is_discrete_sweep() else [str(override.value())])
+    ]
+    yaml_text.check_options(folders, chosen)
 
 
 def _check_scale(parsed: Sequence[Override]) -> None:

@@ -19,8 +19,10 @@ from contextlib import nullcontext
 from typing import NoReturn
 
 import hydra.version
-from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra._internal import utils as hydra_utils
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from runner.cli import relaunch
@@ -30,7 +32,7 @@ from runner.config import exit_codes, launcher, override_errors, schema, signals
 from runner.config.errors import InputError
 from runner.config.output import lasting_output
 from runner.config.paths import expanded, home_quoted, quoted
-from runner.config.process_settings import set_process
+from runner.config.process_settings import check_threads, set_process
 from runner.config.schema import without_hydra
 from runner.report import wandb_table
 from runner.run_folder import folders, resume
@@ -66,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with lasting_output(), signals.raising():
         lifeline.hold()
         try:
+            _check_surroundings()
             command = _command(list(sys.argv[1:] if arguments is None else arguments))
             return command()
         except InputError as exc:
@@ -75,6 +78,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         except KeyboardInterrupt as request:
             return signals.exit_code_of(request)
+        except Exception as exc:  # noqa: BLE001 - the last resort: a line instead of a traceback
+            return exit_codes.tell(exc, _who())
+
+
+def _check_surroundings() -> None:
+    """Refuse what no run can begin in: a folder that is gone, a number of threads that is none.
+
+    Raises:
+        InputError: naming the folder or variable.
+    """
+    try:
+        os.getcwd()
+    except OSError as exc:
+        raise InputError("the current folder does not exist any more; allowed: cd to one that does") from exc
+    check_threads()
 
 
 def _command(arguments: list[str]) -> Callable[[], int]:
@@ -235,10 +253,14 @@ def _hydra(args: argparse.Namespace, run: NewRun | None = None) -> int:
         raise AssertionError("the jobs of a sweep run in their own processes")
 
     hydra.version.setbase(VERSION_BASE)
+    # Hydra prints a traceback where something fails, as where a full disk does not take its files; `main` says a line.
+    hydra_utils.run_and_report = lambda act: act()
     try:
         # Before anything is written into the folder, Hydra's own files too.
         with nullcontext() if run is None else folders.new_run_folder(run.folder, KEY):
-            _run_hydra(args, get_args_parser(), run or nothing, config_path=str(CONF), config_name="config")
+            hydra_utils._run_hydra(args, get_args_parser(), run or nothing, config_path=str(CONF), config_name="config")
+    except HydraException as exc:
+        raise InputError(str(exc)) from exc
     except SystemExit as exc:
         # Hydra exits so after --hydra-help and, with code 1, after --cfg with a --package that does not exist.
         if run is None or run.code is None:

@@ -64,9 +64,17 @@ def building() -> Iterator[None]:
             raise InputError(str(cause)) from exc
         if isinstance(cause, TypeError):
             raise _wrong_argument(_target_section(exc), str(cause)) from exc
+        if isinstance(cause, MemoryError) or "can't allocate memory" in str(cause):
+            what = "asks for more memory than there is"
+            raise InputError(f"{_target_section(exc)}: {what} ({_first_line(cause)}); allowed: less of it") from exc
         raise
     except (ValueError, OSError) as exc:
         raise InputError(str(exc)) from exc
+
+
+def _first_line(cause: BaseException | None) -> str:
+    """Return what a memory error asks for: PyTorch's in its first line, NumPy's, whose text is a shape and a type."""
+    return (str(cause).splitlines() or ["no size is told"])[0].rpartition("DefaultCPUAllocator: ")[2]
 
 
 def _target_section(exc: InstantiationException) -> str:
@@ -79,4 +87,4 @@ def _wrong_argument(section: str, cause: str) -> InputError:
     # Python's own text for a keyword that a constructor lacks, which for the user is a mistyped key.
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", cause):
         return InputError(f"{section}.{unknown[1]}: unknown key; dcrun --cfg job -p {section} lists the known ones")
-    return InputError(f"{section}: {cause}")
+    return InputError(f"{section}: {cause.splitlines()[0]}")

@@ -73,6 +73,11 @@ def _unwrapped(error: Exception) -> Exception:
     return error
 
 
+def tell(error: Exception, who: str) -> int:
+    """Say in one line what went wrong before there was a run folder, and return the exit code."""
+    return _told(_unwrapped(error), None, who)
+
+
 def _told(error: Exception, folder: Path | None, who: str) -> int:
     """Say in one line what went wrong, and return the exit code."""
     # A damaged image may be found as late as in training, far from `building`, but it is the user's file all the same.

@@ -1,8 +1,10 @@
 """Sets how a process of dcrun waits and keeps memory. Each process calls this before it loads PyTorch."""
 
 import os
+import re
 
 from runner.config.allocator import keep_freed_memory
+from runner.config.errors import InputError
 
 
 def set_process() -> None:
@@ -20,3 +22,18 @@ def set_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     keep_freed_memory()
+
+
+def check_threads() -> None:
+    """Refuse an OMP_NUM_THREADS that is not a number of threads, or a list of them.
+
+    OpenMP says in several lines that it does not take such a value and uses all cores, and with another number of
+    threads a run has other bits.
+
+    Raises:
+        InputError: naming the variable.
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "1")
+    if not re.fullmatch(r"\s*0*[1-9][0-9]{0,5}\s*(,\s*0*[1-9][0-9]{0,5}\s*)*", text):
+        what, allowed = "is not a number of threads", "whole numbers from 1 to 999999, or unset OMP_NUM_THREADS"
+        raise InputError.of("OMP_NUM_THREADS", text, what, allowed)

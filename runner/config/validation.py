@@ -18,6 +18,9 @@ from runner.config.schema import DIAGNOSTICS, END_WITH_RUN, SCHEDULES, ClusterCo
 
 DISTRIBUTIONS = ("constant", "uniform", "lognormal", "gamma")
 """Models of computing times, which `runner.loop.clock` describes."""
+# What is beyond these is no setting of anybody's, and overflows somewhere: in a counter, a time, or a float32.
+MOST_EPOCHS, MOST_THREADS, MOST_SECONDS, MOST_RATE = 1e9, 1024, 1e6, 1e30
+LEAST_SPREAD, MOST_SPREAD, LEAST_BANDWIDTH = 1e-6, 100.0, 1e-6
 ALLREDUCES = ("ring", "linear")
 """Models of an all-reduce's time."""
 
@@ -36,10 +39,7 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
     assert isinstance(plain, dict)
     _refuse_unknown(plain, OmegaConf.structured(Config))
     for group in ("algorithm", "model", "dataset"):
-        if not isinstance(plain[group], Mapping) or "_target_" not in plain[group]:
-            raise InputError.of(
-                group, plain[group], "is not a configuration", f"an option of the group, as {group}=<option>"
-            )
+        check_target(group, plain[group])
     name_clash.check_targets({group: plain[group] for group in ("algorithm", "model", "dataset")})
     if plain["seed"] < 0:
         raise InputError.of("seed", plain["seed"], "is negative", "integers from 0")
@@ -50,6 +50,24 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
     _check_schedule(plain["schedule"], plain["run"]["epochs"])
     _one_of("logger.kind", plain["logger"]["kind"], ("none", "wandb"))
     _one_of("logger.mode", plain["logger"]["mode"], ("offline", "online", "disabled"))
+
+
+def check_target(group: str, section: Any) -> None:
+    """Refuse a section that Hydra could not make an object of.
+
+    Raises:
+        InputError: naming the key.
+    """
+    if not isinstance(section, Mapping) or "_target_" not in section:
+        allowed = f"an option of the group, as {group}=<option>"
+        raise InputError.of(group, section, "is not a configuration", allowed)
+    target = section["_target_"]
+    if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
+        raise InputError.of(f"{group}._target_", target, "is not a class", "its dotted name, as package.module.Class")
+    for key, value in section.items():
+        if not isinstance(key, str) or (key.startswith("_") and key != "_target_"):
+            allowed = "_target_ and the arguments of its class"
+            raise InputError.of(f"{group}.{key}", value, "is not an argument", allowed)
 
 
 def _refuse_unknown(given: Mapping[Any, Any], known: DictConfig, prefix: str = "") -> None:
@@ -69,8 +87,8 @@ def _check_run(run: Mapping[str, Any]) -> None:
         )
     for key in ("batch_size", "eval_batch_size", "keep_checkpoints"):
         _at_least_one(f"run.{key}", run[key])
-    for key in ("epochs", "eval_every"):
-        _positive(f"run.{key}", run[key])
+    _positive("run.epochs", run["epochs"], most=MOST_EPOCHS)
+    _positive("run.eval_every", run["eval_every"])
     if run["checkpoint_every"] is not None:
         _positive("run.checkpoint_every", run["checkpoint_every"])
         if run["checkpoint_every"] < run["eval_every"]:
@@ -79,6 +97,10 @@ def _check_run(run: Mapping[str, Any]) -> None:
             raise InputError.of("run.checkpoint_every", run["checkpoint_every"], what, allowed)
     if run["threads"] is not None:
         _at_least_one("run.threads", run["threads"])
+        if run["threads"] > MOST_THREADS:
+            # OpenMP ends the process, without a line of ours, where it cannot start as many.
+            allowed = f"integers from 1 to {MOST_THREADS}, or null"
+            raise InputError.of("run.threads", run["threads"], "is too large", allowed)
     if run["micro_batch"] is not None:
         _at_least_one("run.micro_batch", run["micro_batch"])
     if run["target_loss"] is not None:
@@ -119,7 +141,7 @@ def _check_cluster(cluster: Mapping[str, Any]) -> None:
     _one_of("cluster.kind", kind, ("simulated", "processes", "replay"))
     if workers is not None:
         check_workers(workers)
-    _positive("cluster.timeout", cluster["timeout"])
+    _positive("cluster.timeout", cluster["timeout"], most=MOST_SECONDS)
     if cluster["trace"] is None and kind == "replay":
         raise InputError.of("cluster.trace", None, "a replay needs a trace", "a run folder with a trace.jsonl")
     if cluster["trace"] is not None and kind != "replay":
@@ -172,7 +194,7 @@ def check_times(
     _not_negative("cluster.network.latency", network["latency"])
     _not_negative("cluster.network.server_seconds", network["server_seconds"])
     if network["bandwidth"] is not None:
-        _positive("cluster.network.bandwidth", network["bandwidth"], also="null (unlimited)")
+        _positive("cluster.network.bandwidth", network["bandwidth"], also="null (unlimited)", least=LEAST_BANDWIDTH)
     _one_of("cluster.network.allreduce", network["allreduce"], ALLREDUCES)
 
 
@@ -182,7 +204,10 @@ def _check_compute(compute: Mapping[str, Any]) -> None:
         _positive("cluster.compute.seconds", compute["seconds"])
     _within("cluster.compute.jitter", compute["jitter"], 0, 1, open_above=True)
     for key in ("sigma", "cv_task", "cv_machine"):
-        _not_negative(f"cluster.compute.{key}", compute[key])
+        # Beyond these a square or an exponential leaves the range of floating-point numbers.
+        if compute[key] != 0 and not LEAST_SPREAD <= compute[key] <= MOST_SPREAD:
+            allowed = f"0, or numbers from {LEAST_SPREAD:g} to {MOST_SPREAD:g}"
+            raise InputError.of(f"cluster.compute.{key}", compute[key], "is out of range", allowed)
     speeds = compute["speeds"]
     if speeds is not None and not all(math.isfinite(speed) and speed > 0 for speed in speeds):
         raise InputError.of("cluster.compute.speeds", list(speeds), "is not a list of speeds", "numbers above 0")
@@ -242,7 +267,7 @@ def _refuse_changed(values: Mapping[str, Any], section: str, keys: Iterable[str]
 def _check_schedule(schedule: Mapping[str, Any], epochs: float) -> None:
     kind = schedule["kind"]
     _one_of("schedule.kind", kind, tuple(SCHEDULES))
-    _positive("schedule.lr", schedule["lr"])
+    _positive("schedule.lr", schedule["lr"], most=MOST_RATE)
     _positive("schedule.gamma", schedule["gamma"])
     _not_negative("schedule.warmup_epochs", schedule["warmup_epochs"])
     _one_of("schedule.warmup_from", schedule["warmup_from"], ("lr_over_workers", "zero"))
@@ -293,9 +318,11 @@ def _at_least_one(key: str, value: int) -> None:
         raise InputError.of(key, value, "is too small", "integers from 1")
 
 
-def _positive(key: str, value: float, also: str = "") -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise InputError.of(key, value, "is out of range", "numbers above 0" + (f", {also}" if also else ""))
+def _positive(key: str, value: float, also: str = "", least: float = 0, most: float = math.inf) -> None:
+    if not (math.isfinite(value) and value > 0 and least <= value <= most):
+        allowed = f"numbers from {least:g}" if least else "numbers above 0"
+        allowed += f" to {most:g}" if most < math.inf else ""
+        raise InputError.of(key, value, "is out of range", allowed + (f", {also}" if also else ""))
 
 
 def _not_negative(key: str, value: float) -> None:

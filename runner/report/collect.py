@@ -60,7 +60,8 @@ def _places(path: Path) -> Iterator[Path]:
             yield Path(place)
             continue  # its own line files are part of the run
         candidates = (Path(place) / name for name in sorted(files) if name.endswith(archive.SUFFIX))
-        yield from filter(archive.is_archive, candidates)
+        # Opening a pipe would wait for ever for somebody to write to it.
+        yield from (path for path in candidates if path.is_file() and archive.is_archive(path))
 
 
 def _each_once(runs: Iterable[Run]) -> list[Run]:

@@ -1,6 +1,5 @@
 """Reads a run folder, finished or not, whole or broken: what cannot be read becomes a line of the run's problems."""
 
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +9,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from runner.config import yaml_text
 from runner.report.run import SPANS, Run, finite
 from runner.run_folder import jsonl
 from runner.run_folder.contents import LAYERS, METRICS, SUMMARY, TIMELINE, WORKERS
 
 # libyaml's loader is several times as fast, which counts with hundreds of runs; PyYAML may be built without it.
 YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_YAML_BYTES, _NESTED, _CHAINED = 1_000_000, 2000, re.compile(r"([-?:] ){40}")
 _TIMELINE_BYTES = 40_000
 
 
@@ -66,6 +65,7 @@ def _first(folder: Path, name: str) -> Path:
 
 def _document(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
+        _refuse_pipe(path)
         return jsonl.read_document(path)
     except (OSError, ValueError) as exc:
         problems.append(_problem(path, exc))
@@ -74,9 +74,10 @@ def _document(path: Path, problems: list[str]) -> dict[str, Any]:
 
 def _lines(path: Path, problems: list[str], most_bytes: int = -1) -> list[dict[str, Any]]:
     try:
+        _refuse_pipe(path)
         # Lines that cannot be read are counted, not fatal: the rest of a curve is still a curve.
         rows, unread = jsonl.scan_lines(path, most_bytes)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         problems.append(_problem(path, exc))
         return []
     if unread:
@@ -111,14 +112,16 @@ def _as_json(value: Any) -> Any:
 
 def _yaml(path: Path, problems: list[str]) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
-        # The C loader recurses without a limit: what is nested deeper than any configuration would end the process.
-        if len(text) > _YAML_BYTES or max(text.count("["), text.count("{")) > _NESTED or _CHAINED.search(text):
-            raise ValueError("is not a configuration")
-        return yaml.load(text, YAML_LOADER)
+        return yaml.load(yaml_text.read_text(path), YAML_LOADER)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as exc:
         problems.append(_problem(path, exc))
         return None
+
+
+def _refuse_pipe(path: Path) -> None:
+    """Refuse what is no file: opening a pipe would wait for ever for somebody to write to it."""
+    if path.exists() and not path.is_file():
+        raise ValueError("is not a plain file")
 
 
 def _problem(path: Path, exc: Exception) -> str:

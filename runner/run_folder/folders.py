@@ -102,6 +102,9 @@ def new_run_folder(folder: Path, key: str, check: Callable[[Path, str], None] = 
             descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue  # removed again by a run that ended before it began
+        except OSError as exc:  # a link that leads nowhere stands in the way, or the disk has no more inodes
+            reason = exc.strerror or str(exc)
+            raise InputError.of(key, folder, f"cannot be made ({reason})", "a folder you may write to") from exc
         _lock_or_refuse(descriptor, key, folder, "another folder")
         # The lock may be that of a folder which its run has removed since we opened it; another one has its name now.
         if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):

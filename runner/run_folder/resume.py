@@ -10,6 +10,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from runner.config import yaml_text
 from runner.config.errors import InputError
 from runner.config.old_names import rename_targets
 from runner.config.paths import expanded
@@ -62,10 +63,13 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
     # Merged into the schema, a configuration from before a key existed gets that key's default.
     cfg = OmegaConf.structured(Config)
     try:
-        cfg = OmegaConf.merge(cfg, OmegaConf.load(folder / CONFIG))
+        cfg = OmegaConf.merge(cfg, yaml_text.load(folder / CONFIG))
     except Exception as exc:
         raise InputError(f"run.resume={folder}: its .hydra/config.yaml cannot be used: {exc}") from exc
     assert isinstance(cfg, DictConfig)
+    for group in ("algorithm", "model", "dataset"):
+        if not isinstance(cfg[group], DictConfig) or not isinstance(cfg[group].get("_target_"), str):
+            raise InputError(f"run.resume={folder}: its .hydra/config.yaml cannot be used: it says no {group}")
     for override in overrides:
         key = override.key_or_group
         if key == "run.epochs":
@@ -105,7 +109,7 @@ def stored_choices(folder: Path) -> dict[str, str]:
     """Read which option of each group the stopped run was composed of."""
     path = folder / ".hydra" / "hydra.yaml"
     try:
-        return dict(OmegaConf.load(path).hydra.runtime.choices)
+        return dict(yaml_text.load(path).hydra.runtime.choices)
     except Exception as exc:
         raise InputError(f"run.resume={folder}: its .hydra/hydra.yaml cannot be used: {exc}") from exc
 
@@ -129,7 +133,7 @@ def recorded_overrides(given: Sequence[str]) -> list[str]:
     if own.get("cluster") != "replay" or not own.get("cluster.trace") or not path.is_file():
         return []
     try:
-        recorded = [str(text) for text in OmegaConf.load(path)]
+        recorded = [str(text) for text in yaml_text.load(path)]
     except Exception as exc:
         raise InputError(f"cluster.trace={place}: its .hydra/overrides.yaml cannot be used: {exc}") from exc
     keys = [text.lstrip("+~").partition("=")[0] for text in recorded]
@@ -219,7 +223,7 @@ def _stored_identity(path: Path) -> Any:
     A key that the file lacks, because it was written before the key existed, gets its default.
     """
     try:
-        cfg = OmegaConf.load(path)
+        cfg = yaml_text.load(path)
         if not isinstance(cfg, DictConfig) or "run" not in cfg:
             return None
         # An old class name must not make the same run look like another.

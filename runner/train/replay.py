@@ -14,6 +14,7 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from runner.config import yaml_text
 from runner.config.errors import InputError
 from runner.config.old_names import rename_targets
 from runner.config.schema import DATA_PLACE
@@ -87,7 +88,7 @@ def compare(trace: Trace, cfg: DictConfig, folder: Path) -> str | None:
     # A replay that goes on reads its own copy of the trace, and would be compared with itself.
     if trace.path.parent == folder or not theirs.get("weights_sha256") or not config.is_file():
         return None
-    recorded: Any = OmegaConf.load(config)
+    recorded: Any = yaml_text.load(config)
     rename_targets(recorded)
     # Only equal trainings are compared: what differs by intent would read like a failure.
     if mine.get("updates") != theirs.get("updates") or identity(recorded) != identity(cfg):

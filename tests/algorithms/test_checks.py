@@ -50,3 +50,10 @@ def test_flag_refuses_other_values():
     assert flag("nesterov", True) is True
     with pytest.raises(ValueError, match=r"^algorithm\.nesterov=1: is neither true nor false; allowed: true, false$"):
         flag("nesterov", 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [1.1e30, 1e300])
+def test_factor_beyond_float32_is_refused(value: float):
+    with pytest.raises(ValueError, match=r"^algorithm.x=.*: is too large for float32; allowed: x >= 0 and <= 1e\+30$"):
+        in_range("x", value, 0)
+    assert in_range("x", 1e30, 0) == 1e30

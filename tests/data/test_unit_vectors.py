@@ -15,7 +15,9 @@ def test_norms_are_one_and_mean_small():
     assert UnitVectors(samples=2000, features=20, seed=1).fingerprint != data.fingerprint
 
 
-@pytest.mark.parametrize(("option", "value"), [("samples", 1), ("features", 0), ("seed", -1)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("samples", 1), ("features", 0), ("seed", -1), ("samples", 10**30), ("features", 10**30)]
+)
 def test_wrong_options_are_refused(option: str, value: int):
     with pytest.raises(ValueError, match=rf"^dataset.{option}={value}: .*; allowed: "):
         UnitVectors(**{option: value})

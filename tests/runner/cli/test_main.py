@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -290,3 +291,39 @@ def test_sweeps_of_one_second_have_two_folders():
     names = {sweep.communicate(timeout=120)[0].strip() for sweep in sweeps}
     assert all(re.fullmatch(r"outputs/dcrun/[\d_-]+_[0-9a-f]{6}", name) for name in names)
     assert len({name[-6:] for name in names}) == 2
+
+
+def test_folder_that_is_gone_is_one_line(
+    executed: Executed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main.main([]) == 2
+    assert capfd.readouterr().err == "dcrun: the current folder does not exist any more; allowed: cd to one that does\n"
+
+
+def test_unexpected_error_is_one_line(
+    executed: Executed, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """Hydra's own files come before the run: a full disk that does not take them was a traceback."""
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "config.yaml")
+
+    monkeypatch.setattr("hydra.core.utils._save_config", full)
+    assert main.main([]) == 1
+    told = "OSError: [Errno 28] No space left on device: 'config.yaml' (HYDRA_FULL_ERROR=1 shows the traceback)"
+    assert capfd.readouterr().err == f"dcrun: {told}\n"
+
+
+def test_unreadable_option_of_the_users_is_one_line(
+    executed: Executed, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "net.yaml").write_text("a: 1\n\tb: 2\n")
+    for typed in (["model=net"], ["-m", "model=net,mlp"]):
+        assert main.main(["--config-dir", str(tmp_path / "mine"), *typed]) == 2
+        err = capfd.readouterr().err
+        assert err.startswith(f"dcrun: {tmp_path}/mine/model/net.yaml, line 2: is not YAML (")
+        assert err.count("\n") == 1

@@ -58,3 +58,21 @@ def test_defects_keep_their_traceback():
 def test_missing_files_are_wrong_input():
     with pytest.raises(InputError, match="nowhere"), building():
         open("/nowhere/at/all")  # noqa: SIM115
+
+
+def too_much(*, kind: str) -> None:
+    if kind == "numpy":
+        raise MemoryError("Unable to allocate 60 GiB for an array")
+    raise RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: 9 bytes.\nframe #0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("numpy", "Unable to allocate 60 GiB for an array"), ("torch", "can't allocate memory: 9 bytes.")],
+)
+def test_memory_that_is_not_there_is_wrong_input(kind: str, told: str):
+    with pytest.raises(InputError) as error, building():
+        instantiate({"dataset": {"_target_": f"{__name__}.too_much", "kind": kind}})
+    assert str(error.value) == f"dataset: asks for more memory than there is ({told}); allowed: less of it"

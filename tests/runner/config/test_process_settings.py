@@ -2,7 +2,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from runner.config.allocator import SETTINGS
+from runner.config.errors import InputError
+from runner.config.process_settings import check_threads
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 PROGRAM = """
@@ -33,3 +37,20 @@ def test_only_the_call_sets_anything():
 
 def test_what_the_environment_says_stays():
     assert told(OMP_WAIT_POLICY="active") == "['active', None] ['active', '2000'] [True] False"
+
+
+@pytest.mark.parametrize("text", ["0", "abc", "-1", "", "1.5", "2,0", "99999999999", "1;2", "٣"])
+def test_threads_that_are_no_number_are_refused(text: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    with pytest.raises(
+        InputError, match=rf"^OMP_NUM_THREADS={text}: is not a number of threads; allowed: whole numbers"
+    ):
+        check_threads()
+
+
+@pytest.mark.parametrize("text", ["1", "16", " 4 ", "4,2", "007", None])
+def test_threads_that_openmp_takes_are_taken(text: str | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if text is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+    check_threads()

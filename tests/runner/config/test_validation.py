@@ -1,9 +1,11 @@
 """Every rule of `runner.config.validation`: values out of range and keys that contradict each other."""
 
+import math
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ValidationError
 
 from runner.config import schema, validation
 from runner.config.errors import InputError
@@ -203,3 +205,54 @@ def test_unknown_keys_are_refused():
     plain["cluster"]["network"]["latancy"] = 0.1
     with pytest.raises(InputError, match=r"cluster\.network\.latancy=0\.1: unknown key"):
         validation.check(plain)
+
+
+HUGE = [
+    ("run.epochs", 1e300, "numbers above 0 to 1e+09"),
+    ("run.threads", 1_000_000, "integers from 1 to 1024, or null"),
+    ("cluster.timeout", 1e300, "numbers above 0 to 1e+06"),
+    ("cluster.compute.sigma", 1e300, "0, or numbers from 1e-06 to 100"),
+    ("cluster.compute.cv_task", 1e-300, "0, or numbers from 1e-06 to 100"),
+    ("cluster.compute.cv_machine", 101.0, "0, or numbers from 1e-06 to 100"),
+    ("cluster.network.bandwidth", 1e-320, "numbers from 1e-06, null"),
+    ("schedule.lr", 1e300, "numbers above 0 to 1e+30"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "allowed"), HUGE, ids=[key for key, _, _ in HUGE])
+def test_values_that_overflow_somewhere_are_refused(key: str, value: float, allowed: str):
+    with pytest.raises(InputError, match=rf"^{key}=\S+: is (out of range|too large); allowed: ") as error:
+        validation.check(whole(**{key: value}))
+    assert allowed in str(error.value)
+
+
+NUMBERS = [
+    key
+    for section in ("run", "cluster", "cluster.compute", "cluster.network", "schedule")
+    for key in (f"{section}.{name}" for name in OmegaConf.select(whole(), section))
+    if isinstance(OmegaConf.select(whole(), key), int | float) and not isinstance(OmegaConf.select(whole(), key), bool)
+]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, 1e400], ids=str)
+def test_no_number_is_nan_infinite_or_negative(value: float):
+    assert len(NUMBERS) > 15
+    for key in NUMBERS:
+        with pytest.raises((InputError, ValidationError)):
+            validation.check(whole(**{key: value}))
+
+
+@pytest.mark.parametrize("target", [None, 5, "", "name", "a..b", "a b.c", ["a.b"], "1a.b", True], ids=str)
+def test_class_without_a_dotted_name_is_refused(target: object):
+    cfg = whole()
+    cfg.model = {"_target_": target}
+    with pytest.raises(InputError, match=r"^model._target_=.*: is not a class; allowed: its dotted name, as package"):
+        validation.check(cfg)
+
+
+@pytest.mark.parametrize("key", ["_partial_", "_args_", "_convert_", 1])
+def test_keys_that_are_no_arguments_are_refused(key: object):
+    cfg = whole()
+    cfg.algorithm = {"_target_": "a.b", key: True}
+    with pytest.raises(InputError, match=rf"^algorithm.{key}=true: is not an argument; allowed: "):
+        validation.check(cfg)

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,3 +71,9 @@ def test_runs_that_only_began_differ(tmp_path: Path) -> None:
     archive.write(tmp_path / "kept.jsonl", [])
     archive.write(tmp_path / "kept.jsonl", collect([tmp_path / "runs" / "a"]))
     assert len(collect([tmp_path / "runs", tmp_path / "kept.jsonl"])) == 3
+
+
+def test_pipe_named_like_an_archive_is_passed_over(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [50.0])
+    os.mkfifo(tmp_path / f"b{archive.SUFFIX}")
+    assert [run.name for run in collect([tmp_path])] == ["runs/a"]

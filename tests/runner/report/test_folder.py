@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +69,32 @@ def test_timeline_is_read_as_shown(make_run: MakeRun, tmp_path: Path) -> None:
     (run,) = collect([tmp_path])
     assert run.timeline() == [span] * 240
     assert run.workers() == {}
+
+
+FILES = [
+    "summary.json",
+    "metrics.jsonl",
+    ".hydra/config.yaml",
+    ".hydra/overrides.yaml",
+    "timeline.jsonl",
+    "workers.json",
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pipes_are_not_opened(make_run: MakeRun, tmp_path: Path, name: str) -> None:
+    path = make_run("a", [50.0]) / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    (run,) = collect([tmp_path])
+    run.workers()
+    run.timeline()
+    if name in FILES[:3]:
+        assert f"{path.name}: is not a plain file" in run.problems
+
+
+def test_yaml_that_unfolds_without_end_is_a_problem(make_run: MakeRun, tmp_path: Path) -> None:
+    levels = "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    (make_run("a", [50.0]) / ".hydra" / "config.yaml").write_text(f"a: &a [x, x]\n{levels}")
+    (run,) = collect([tmp_path])
+    assert run.problems == ["config.yaml: has more than 20 YAML aliases"]

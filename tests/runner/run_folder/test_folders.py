@@ -172,3 +172,15 @@ def test_only_new_folders_are_discarded(tmp_path: Path):
     other.mkdir()
     folders.discard(other, existing)
     assert [path.name for path in run.parent.iterdir()] == ["run"], "what a neighbour needs stays"
+
+
+def test_link_that_leads_nowhere_is_refused(tmp_path: Path):
+    (tmp_path / "outputs").symlink_to(tmp_path / "gone" / "below")
+    place = tmp_path / "outputs" / "a"
+    with (
+        pytest.raises(
+            InputError, match=r"^hydra.run.dir=\S+: cannot be made \(.+\); allowed: a folder you may write to$"
+        ),
+        folders.new_run_folder(place, "hydra.run.dir"),
+    ):
+        pass

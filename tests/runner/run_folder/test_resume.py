@@ -10,9 +10,10 @@ from omegaconf import OmegaConf
 
 from runner.cli.compose import composer
 from runner.config import schema
+from runner.config.errors import InputError
 from runner.config.schema import Config
 from runner.run_folder import folders
-from runner.run_folder.resume import EarlierRuns, recorded_overrides
+from runner.run_folder.resume import EarlierRuns, recorded_overrides, stored_config
 from runner.sweeps import experiment_sweeper
 
 
@@ -129,3 +130,39 @@ def test_locked_run_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyP
     past(tmp_path / "a" / "0", job(0), "running")
     monkeypatch.setattr(folders, "is_locked", lambda folder: True)
     assert EarlierRuns(tmp_path).of(job(0)) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (b"", "it says no algorithm"),
+        (b"algorithm: 3\n", "it says no algorithm"),
+        (b"algorithm: {_target_: a.b}\n", "it says no model"),
+        (b"- a\n", "Cannot merge DictConfig with ListConfig"),
+        (bytes(range(256)), "is not UTF-8 text"),
+        (b"run: {epochs: many}\n", "Value 'many' of type 'str' could not be converted to Float"),
+        (b"a: !!python/object/apply:os.system [x]\n", "could not determine a constructor"),
+        (b"a: &a [1]\nb: [" + b"*a, " * 21 + b"]\n", "has more than 20 YAML aliases"),
+    ],
+    ids=["empty", "number", "half", "list", "binary", "type", "Python", "aliases"],
+)
+def test_stored_configuration_that_is_none_is_named(tmp_path: Path, content: bytes, wrong: str):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=rf"^run.resume={tmp_path}: its .hydra/config.yaml cannot be used: .*{wrong}"):
+        stored_config(tmp_path, OmegaConf.structured(Config), [])
+
+
+def test_earlier_run_is_found_whatever_reads_its_data(tmp_path: Path):
+    with composer() as compose:
+        recorded = compose.one(["dataset=cifar10", "dataset.root=/a"])
+        kept = OmegaConf.create({key: value for key, value in recorded.items() if key != "hydra"})
+        del kept.dataset["cache"], kept.dataset["url"]  # written before these keys existed
+        folder = tmp_path / "old"
+        (folder / ".hydra").mkdir(parents=True)
+        OmegaConf.save(kept, folder / ".hydra" / "config.yaml")
+        (folder / "summary.json").write_text(json.dumps({"status": "completed"}))
+        for typed, found in (["dataset.cache=/c", "dataset.workers=3"], True), (["dataset.root=/b"], False):
+            job = compose.one(["dataset=cifar10", "dataset.root=/a", *typed])
+            job = OmegaConf.create({key: value for key, value in job.items() if key != "hydra"})
+            assert EarlierRuns(tmp_path).of(job) == ((folder, True) if found else None)

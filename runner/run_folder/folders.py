@@ -56,7 +56,8 @@ def check_sweep_folder(folder: Path, key: str) -> None:
     Raises:
         InputError: naming `key`.
     """
-    if (folder / "multirun.yaml").exists():
+    # Hydra writes multirun.yaml for its own sweeps; an experiment's are known by their jobs.
+    if (folder / "multirun.yaml").exists() or next(folder.glob("*/.hydra/config.yaml"), None):
         raise InputError(f"{key}={folder}: already holds a sweep; choose another folder")
     check_writable(folder, key)
 

@@ -143,9 +143,11 @@ def test_folder_with_a_run_is_refused(tmp_path: Path):
         folders.check_run_folder(tmp_path, "hydra.run.dir")
 
 
-def test_folder_with_a_sweep_is_refused(tmp_path: Path):
+@pytest.mark.parametrize("left", ["multirun.yaml", "0/.hydra/config.yaml"], ids=["Hydra's", "an experiment's"])
+def test_folder_with_a_sweep_is_refused(left: str, tmp_path: Path):
     folders.check_sweep_folder(tmp_path, "hydra.sweep.dir")
-    (tmp_path / "multirun.yaml").touch()
+    (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / left).touch()
     with pytest.raises(InputError, match=r"^hydra\.sweep\.dir=.*: already holds a sweep"):
         folders.check_sweep_folder(tmp_path, "hydra.sweep.dir")
 

@@ -38,6 +38,7 @@ from runner.report import wandb_table
 from runner.run_folder import folders, resume
 from runner.run_folder.contents import has_checkpoints
 from runner.sweeps import (
+    check_jobs,
     experiment_sweeper,
     lifeline,
     optuna_sweeper,
@@ -201,6 +202,9 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
         if isinstance(job.run.resume, str):
             allowed = "run.resume=true, which finds the jobs' earlier runs"
             raise InputError.of("run.resume", job.run.resume, "a sweep is not a single run", allowed)
+    if not search_space.uses_search(jobs[0]) and not only_answers(jobs[0]):
+        # A search learns from what fails.
+        check_jobs.check(jobs)
     subprocess_launcher.check(jobs[0])
     submitit_launcher.check(jobs[0])
     folder = expanded(str(jobs[0].hydra.sweep.dir), SWEEP_KEY)

@@ -121,6 +121,34 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
     return components
 
 
+def check_run(cfg: DictConfig, datasets: dict[str, Any]) -> None:
+    """Refuse a run that `build_run` would refuse for its algorithm, its workers or its number of samples.
+
+    Args:
+        cfg: the composed configuration.
+        datasets: data sets by their configuration, so that the jobs of a sweep load each once.
+
+    Raises:
+        InputError: naming the key, the value and what is allowed.
+    """
+    algorithm = get_class(cfg.algorithm._target_)
+    workers = workers_of(cfg, algorithm)
+    compatibility.check_algorithm(cfg, algorithm, workers)
+    with building():
+        instantiate(cfg.algorithm)
+    key = OmegaConf.to_yaml(cfg.dataset)
+    if key not in datasets:
+        try:
+            with building():
+                datasets[key] = instantiate(cfg.dataset)
+        except InputError:
+            # A sweep that goes on may have no job left that needs the data.
+            if not cfg.run.resume:
+                raise
+            return
+    compatibility.check_size(cfg, algorithm, workers, len(datasets[key].train))
+
+
 def build_oracle(cfg: DictConfig, dataset: Any, device: torch.device) -> NetworkOracle:
     """Build the network with its initial weights, and put it and the data on the device.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from runner.gradients.oracle import NetworkOracle
+from runner.gradients.randomness import seeded
 
 
 class Score(NamedTuple):
@@ -37,6 +38,12 @@ class Evaluator:
     @torch.no_grad()
     def __call__(self, weights: Tensor, statistics: Tensor) -> Score:
         """Return the score of flat weights (n,) with flat batch-norm running statistics (k,)."""
+        # Attention with dropout in a function drops also in evaluation, unless its author thought of it: the same units
+        # each time, so that a score is a function of the weights.
+        with seeded(self.oracle.device, self.oracle.seed, "evaluation"):
+            return self._score(weights, statistics)
+
+    def _score(self, weights: Tensor, statistics: Tensor) -> Score:
         replica = self.oracle.replica
         # Weights that live in the replica need no copy.
         if weights.data_ptr() != replica.weights.data_ptr():

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from algorithms.base import Collective, Fields, Message, field_of
+from algorithms.base import Collective, Fields, Message, Stateful, field_of
 from runner.config.errors import InputError
 
 
@@ -45,6 +45,22 @@ def check_message(
         missing = next(name for name in declared if name not in message)
         raise _wrong(method, what, f"field {missing} is missing", f"all of {', '.join(declared)}")
     return message
+
+
+def check_states(methods: Sequence[Stateful]) -> None:
+    """Check that the states of workers with one each are alike: on processes a checkpoint gathers them by name.
+
+    Raises:
+        InputError: a tensor has another shape or type on one worker than on the first.
+    """
+    first = methods[0].state()
+    for rank, method in enumerate(methods[1:], start=1):
+        for name, tensor in method.state().items():
+            if name not in first or (tensor.dtype, tensor.shape) != (first[name].dtype, first[name].shape):
+                there = _described(first.get(name))
+                raise _wrong(
+                    method, "state", f"{name} is {_described(tensor)} on worker {rank}", f"{there}, as on worker 0"
+                )
 
 
 def check_averaged(method: Collective, declared: Fields) -> None:

@@ -20,7 +20,7 @@ from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.batches import relative_size
 from runner.loop.communication import Communication, disagreement, distances
-from runner.loop.messages import check_averaged, check_message
+from runner.loop.messages import check_averaged, check_message, check_states
 from runner.simulated.virtual_executor import VirtualExecutor, VirtualParts
 
 
@@ -62,6 +62,7 @@ class SimulatedCollective(VirtualExecutor):
         self.statistics = replica.initial_statistics().repeat(workers, 1)
         self.layout = methods[0].layout(replica.weights.numel())
         check_averaged(methods[0], self.layout)
+        check_states(methods)
         self.transfer_seconds = self.clock.combining_seconds(methods[0].combine, message_bytes(self.layout), workers)
         self.now = [0.0] * workers
         self.step = 0

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from data.digits import Digits
+from models.base import Chain
 from models.resnet import ResNet
 from runner.gradients.evaluate import Evaluator
 from runner.gradients.oracle import NetworkOracle
@@ -67,3 +68,23 @@ def test_top5_is_scored_where_asked():
     assert score.error_top5 is not None
     assert 0 < score.error_top5 < score.error
     assert Evaluator(asked, DIGITS.test, batch_size=16)(weights, statistics) == score._replace(error_top5=None)
+
+
+def test_scores_of_networks_that_draw_repeat():
+    """A function that drops units in evaluation too, as attention does whose author forgot to turn it off."""
+
+    class Forgetful(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return nn.functional.dropout(inputs, 0.5)
+
+    torch.manual_seed(0)
+    chain = Chain([("flat", nn.Flatten()), ("drop", Forgetful()), ("out", nn.Linear(64, 10))])
+    asked = NetworkOracle(Replica(chain), DIGITS.train, seed=0)
+    evaluate = Evaluator(asked, DIGITS.test, batch_size=16)
+    weights, statistics = asked.replica.weights.clone(), asked.replica.initial_statistics()
+    first = evaluate(weights, statistics)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    assert evaluate(weights, statistics) == first
+    assert torch.equal(torch.rand(1), expected), "whoever trains draws on as if nothing had been evaluated"

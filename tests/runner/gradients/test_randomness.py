@@ -1,5 +1,7 @@
 """What is drawn from torch's own generators depends on the seed and the name of a stream, and on nothing before."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -55,7 +57,9 @@ def test_every_call_of_a_method_has_a_seed_of_its_own():
         seed_generators(CPU, seed, call, *numbers)
         return tuple(torch.rand(2).tolist())
 
-    calls = [(0, "push", number) for number in range(-200, 200)] + [(0, "push", 1, rank) for rank in range(200)]
+    calls: list[Any] = [(0, "push", number) for number in range(-200, 200)] + [
+        (0, "push", 1, rank) for rank in range(200)
+    ]
     calls += [(1, "push", 3), (0, "pull", 3), (0, "push", 3, 1), (0, "push")]
     assert len({drawn(*call) for call in calls}) == len(set(calls))
     assert drawn(0, "push", 3) == drawn(0, "push", 3)

@@ -7,7 +7,7 @@ import torch
 
 from algorithms.base import Field
 from runner.config.errors import InputError
-from runner.loop.messages import check_averaged, check_message, check_module
+from runner.loop.messages import check_averaged, check_message, check_module, check_states
 
 DECLARED = {"g": 3, "ids": Field(2, torch.int64)}
 GOOD = {"g": torch.ones(3), "ids": torch.tensor([1, 2])}
@@ -70,3 +70,17 @@ def test_what_goes_nowhere_is_not_checked():
     check_module(Method(), [(6,), (4,)], "forward", 1, torch.ones(5, 9))
     check_module(Method(), [(6,), (4,)], "backward", 0, torch.ones(5, 9))
     check_module(Method(), [(6,), (4,)], "backward", 1, None)
+
+
+def test_workers_states_are_alike():
+    def worker(size: int) -> Any:
+        method: Any = Method()
+        method.state = lambda: {"w": torch.ones(3), "alpha": torch.ones(size)}
+        return method
+
+    check_states([worker(4), worker(4)])
+    wrong = (
+        r"^Method, state: alpha is float32 of shape \[5\] on worker 1; allowed: float32 of shape \[4\], as on worker 0$"
+    )
+    with pytest.raises(InputError, match=wrong):
+        check_states([worker(4), worker(5)])

@@ -1,5 +1,7 @@
 """What a method sends and did not declare ends a run on processes as it ends a simulation: one line, exit code 2."""
 
+# torch's type stubs do not know its stores.
+# pyright: reportPrivateImportUsage=false
 import datetime
 import json
 import subprocess

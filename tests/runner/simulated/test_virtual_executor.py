@@ -34,7 +34,7 @@ def test_unknown_and_missing_parts_are_refused():
     given: dict[str, Any] = {"oracle": components.oracle, "batches": components.batches, "clock": components.clock()}
     given |= {"control": components.train_control(), "timeline": Timeline(1)}
     with pytest.raises(TypeError, match="colour"):
-        SimulatedCollective([components.method], workers=1, **given, **{"colour": "red"})
+        SimulatedCollective([components.method], workers=1, **(given | {"colour": "red"}))
     del given["clock"]
     with pytest.raises(TypeError, match="clock"):
         SimulatedCollective([components.method], workers=1, **given)

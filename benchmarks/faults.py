@@ -24,12 +24,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from injection import Hang, Host, Run, TooLate, alive, catch_in_transfer, until
 from rich.console import Console
 from rich.table import Table
 from sidebyside import sized
+from tries import Try, used
 
 DATA = ("dataset=synthetic", "dataset.train=1440", "dataset.test=100", "run.epochs=2", "run.batch_size=32")
 BATCHES = 90
@@ -41,28 +41,6 @@ SYNC = (*COMMON, "algorithm=ssgd", *SAVING)
 LARGE = ("model.widths=[3000,2000]", "run.batch_size=96", "run.epochs=2")
 """Messages of 25 MB: more than the sockets between two processes hold."""
 LARGE_BATCHES = 30
-
-
-class Try(NamedTuple):
-    """What one fault did.
-
-    Attributes:
-        survived: whether the run ended as it should.
-        lost: batches never used or used twice, and weights that differ from those they should be.
-        seconds: until it was noticed, where there is something to notice.
-        why: what went wrong.
-    """
-
-    survived: bool
-    lost: int
-    seconds: float | None
-    why: str = ""
-
-
-def used(run: Run, batches: int) -> int:
-    """Return how many batches a whole run never used, or used twice, by its trace."""
-    numbers = [line["batch"] for line in run.lines if "batch" in line]
-    return len(numbers) - len(set(numbers)) + len(set(range(batches)) - set(numbers))
 
 
 def alive_at_end(run: Run, worker: str, since: datetime.datetime) -> bool:

@@ -61,6 +61,11 @@ class Machine:
         """Join the wire again."""
         _ip("-n", self._switch, "link", "set", self._port, "master", "switch")
 
+    def slow_down(self, rate: str) -> None:
+        """Limit what the switch sends here, as `200mbit`."""
+        queue = ["tc", "qdisc", "add", "dev", self._port, "root", "tbf", "rate", rate, "burst", "256k"]
+        _ip("netns", "exec", self._switch, *queue, "latency", "400ms")
+
     def start(self, command: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
         """Start a program here, in a process group of its own."""
         inside = ["ip", "netns", "exec", self.namespace, "unshare", "--uts", "sh", "-c"]

@@ -5,8 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
+from machine_ranks import ENDLESS, Ranks
 
-from tests.hosts import ENDLESS, Ranks, hosts
+from tests.hosts import hosts
 from tests.trial import rows
 
 TIMEOUT = 5
@@ -138,3 +139,57 @@ def test_shared_memory_is_refused_across_hosts(tmp_path: Path):
         assert [line.startswith(said) for line in ranks.said(0)] == [True]
         assert (ranks.said(1), len(ranks.said(2)), ranks.said(3)) == ([], 1, [])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_wire_is_cut_inside_a_large_message(tmp_path: Path):
+    """25 MB that take a second on the wire; the server goes on, and a round of a collective ends."""
+    large = ("model.widths=[3000,2000]", "run.batch_size=96", "dataset.train=1440", "run.epochs=5000", LOST)
+    with hosts(2) as (a, b):
+        b.slow_down("200mbit")
+        for algorithm, codes in (("asgd", {0: 0, 1: 0, 2: 3}), ("ssgd", dict.fromkeys(range(3), 3))):
+            folder = tmp_path / algorithm
+            folder.mkdir()
+            epochs = ("run.epochs=3",) if algorithm == "asgd" else ()
+            ranks = Ranks(folder, [a, a, b], f"algorithm={algorithm}", *large, *epochs)
+            ranks.until(lambda folder=folder: (folder / "run" / "timeline.jsonl").exists(), "training")
+            time.sleep(0.5)
+            b.cut()
+            since = time.monotonic()
+            assert ranks.end(100) == codes, ranks.all_said()
+            assert ranks.ended[2] - since < TIMEOUT + 1
+            if algorithm == "ssgd":
+                assert max(ranks.ended.values()) - since < TIMEOUT + 1
+            assert "host b" in "".join(ranks.said(0))
+            b.mend()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algorithm", "codes"), [("asgd", [0, 0]), ("ssgd", [3, 3]), ("ddg", [3, 3])])
+def test_one_host_of_three_dies(algorithm: str, codes: list[int], tmp_path: Path):
+    with hosts(3) as (a, b, c):
+        settings = (f"algorithm={algorithm}", *ENDLESS, "model.widths=[8,8,8]", LOST)
+        epochs = ("run.epochs=60",) if algorithm == "asgd" else ()
+        ranks = Ranks(tmp_path, [a, b, c, c], *settings, *epochs)
+        ranks.training(10)
+        ranks.kill(2, 3)
+        ended = ranks.end()
+    assert [ended[0], ended[1]] == codes, ranks.all_said()
+    assert "host c, pid" in "".join(ranks.said(0))
+    assert ranks.said(1) == []
+    assert ranks.summary["status"] == ("completed" if algorithm == "asgd" else "interrupted")
+
+
+@pytest.mark.slow
+def test_a_server_that_is_cut_off_goes_on_with_what_it_has(tmp_path: Path):
+    with hosts(3) as (a, b, c):
+        ranks = Ranks(tmp_path, [a, a, b, c], "algorithm=asgd", *ENDLESS, "run.epochs=40", LOST)
+        ranks.training(5)
+        a.cut()
+        since = time.monotonic()
+        assert ranks.end() == {0: 0, 1: 0, 2: 3, 3: 3}
+    assert max(ranks.ended[2], ranks.ended[3]) - since < TIMEOUT + 1
+    for rank in (2, 3):
+        [said] = ranks.said(rank)
+        assert "server (rank 0, host a, pid" in said
+    assert ranks.summary["workers_lost"] == 2

@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from injection import Hang, Host, Run, TooLate, alive, catch_in_transfer, until
+from machine_faults import MACHINE_KINDS, MachineFaults
+from machines import missing
 from rich.console import Console
 from rich.table import Table
 from sidebyside import sized
@@ -58,6 +60,7 @@ class Bench:
         self.host = Host(folder)
         self.number = 0
         self.reference: str | None = None
+        self.machines = MachineFaults(folder, self.replayed, self.moment)
 
     def start(self, *overrides: str) -> Run:
         """Start a run in a folder of its own."""
@@ -70,7 +73,7 @@ class Bench:
 
     def replayed(self, run: Run, *overrides: str) -> int:
         """Replay a run in simulation and return 1 if the weights are not the same."""
-        simulated = [o for o in overrides if not o.startswith("cluster") and not o.startswith("run.keep")]
+        simulated = [o for o in overrides if not o.startswith(("cluster", "run.keep"))]
         replay = self.start(*simulated, "cluster=replay", f"cluster.trace={run.folder}")
         if replay.end() != 0:
             return 1
@@ -120,7 +123,7 @@ class Bench:
         """Make one fault; again where the run was over before it could be hurt."""
         for _ in range(10):
             with contextlib.suppress(TooLate):
-                return getattr(self, kind)()
+                return getattr(self.machines if kind in MACHINE_KINDS else self, kind)()
         raise Hang(f"{kind}: ten runs were over before they could be hurt")
 
     # Kinds of faults. Each is one try.
@@ -296,6 +299,7 @@ KINDS: dict[str, str] = {
     "damaged_checkpoint": "newest checkpoint cut or flipped",
     "damaged_trace": "trace cut or flipped",
     "full_disk": "disk full (file size limit)",
+    **MACHINE_KINDS,
 }
 
 
@@ -317,8 +321,12 @@ def main() -> int:
     console, folder = Console(width=120), Path(tempfile.mkdtemp(prefix="dcrun-faults-"))
     bench = Bench(folder, arguments.seed)
     hangs = bad = total = 0
+    unavailable = missing()
     for name, label in KINDS.items():
         if arguments.only and name not in arguments.only:
+            continue
+        if name in MACHINE_KINDS and unavailable:
+            print(f"{label}: left out, {unavailable}", flush=True)
             continue
         tries = []
         for number in range(arguments.tries):

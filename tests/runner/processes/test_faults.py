@@ -6,6 +6,8 @@ from pathlib import Path
 import faults
 import pytest
 from faults import KINDS, Bench
+from machine_faults import MACHINE_KINDS
+from machines import missing
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc (Linux)")
 
@@ -22,9 +24,11 @@ QUICK = ("killed_computing", "killed_server", "killed_collective", "damaged_chec
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in KINDS])
 def test_a_fault_is_survived(bench: Bench, kind: str):
+    if kind in MACHINE_KINDS and (reason := missing()):
+        pytest.skip(reason)
     result: faults.Try = bench.make(kind)
     assert result.survived, result.why
     assert result.lost == 0
     if result.seconds is not None:
-        # A stopped peer is told from a slow one by its silence, for most of cluster.timeout (5 s).
-        assert result.seconds < (5 if "stuck" in kind else 3)
+        # A peer that is stopped or cut off is told from a slow one by its silence, for most of cluster.timeout (5 s).
+        assert result.seconds < (6 if "cut" in kind else 5 if "stuck" in kind else 3)

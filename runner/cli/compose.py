@@ -71,7 +71,10 @@ class Composer:
         except InputError:
             raise
         # Hydra raises ValueError for `group=null`.
-        except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError, OSError, RecursionError) as exc:
+        except RecursionError as exc:
+            wrong = "an option's defaults lead back to itself, or it is nested too deep"
+            raise InputError(f"{' '.join(overrides)}: {wrong}; allowed: options without circles") from exc
+        except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError, OSError) as exc:
             # `_compose`, not `one`: to find out which keys there are, the configuration need not be correct.
             raise override_errors.explain(exc, overrides, self._compose, self.loader) from exc
         return cfg
@@ -226,7 +229,13 @@ def _check_files(parsed: Sequence[Override]) -> None:
         for override in parsed
         if override.key_or_group == "hydra.searchpath" and isinstance(override.value(), list)
         for place in override.value()  # pyright: ignore[reportGeneralTypeIssues]
+        if not str(place).startswith("pkg://")
     ]
+    for folder in folders:
+        # Hydra warns in two lines of one that is missing, and goes on without the options that were meant.
+        if not folder.is_dir():
+            allowed = "folders with <group>/<option>.yaml"
+            raise InputError.of("hydra.searchpath", str(folder), "no such folder", allowed)
     chosen = [
         (override.key_or_group, option)
         for override in parsed

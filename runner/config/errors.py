@@ -6,6 +6,9 @@ from contextlib import contextmanager
 
 from hydra.errors import InstantiationException
 
+MOST_SHOWN = 1000
+"""Letters of a value that a message repeats."""
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used. Its text is one line; `dcrun` prints it and exits with code 2."""
@@ -21,9 +24,11 @@ class InputError(ValueError):
 
 
 def one_line(text: str) -> str:
-    """Join the lines of `text`, so that one mistake is one line on the terminal."""
+    """Join the lines of `text`, so that one mistake is one line on the terminal; control characters are written out."""
     # Hydra's and OmegaConf's messages have a line for each detail; joined, they stay one line without losing any.
-    return "; ".join(part for line in text.splitlines() if (part := " ".join(line.split()).rstrip(";")))
+    joined = "; ".join(part for line in text.splitlines() if (part := " ".join(line.split()).rstrip(";")))
+    # A terminal would do what they say.
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: found[0].encode("unicode_escape").decode(), joined)
 
 
 def shown(value: object) -> str:
@@ -38,7 +43,8 @@ def shown(value: object) -> str:
         return str(int(value))
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(shown(item) for item in value) + "]"
-    return str(value)
+    text = str(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}... ({len(text)} letters)"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from runner.config.errors import InputError, one_line, shown
+from runner.config.errors import MOST_SHOWN, InputError, one_line, shown
 from runner.config.paths import as_typed
 
 Compose = Callable[[list[str]], DictConfig]
@@ -41,7 +41,8 @@ def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[
     for override in overrides:
         try:
             parsed += parser.parse_overrides([override])
-        except OverrideParseException as exc:
+        # Python reads no number of more than 4300 digits, and Hydra's parser calls itself for every bracket.
+        except (OverrideParseException, ValueError, RecursionError) as exc:
             raise _unreadable(override) from exc
         # Hydra's grammar accepts `=3`, with an empty key.
         if not parsed[-1].key_or_group:
@@ -143,6 +144,8 @@ def _unreadable(override: str) -> InputError:
     key, equals, value = override.partition("=")
     if not key or not equals:
         return InputError(f"{override}: is not an override; write key=value, as {key or 'key'}=<value>")
+    if len(value) > MOST_SHOWN:
+        return InputError(f"{key}={shown(value)}: cannot be read as key=value; allowed: a shorter or less nested value")
     hint = f"quote a value that holds = , : [ ] {{ }} ( ) or blanks, as {as_typed(key.rstrip('='), value)}"
     return InputError(f"{override}: cannot be read as key=value; {hint}")
 

@@ -43,8 +43,12 @@ def check_run_folder(folder: Path, key: str) -> None:
     Raises:
         InputError: names `key` and how to continue.
     """
-    # A folder without a summary may be the user's own; a run may be written into it.
-    if (folder / SUMMARY).exists():
+    try:
+        # A folder without a summary may be the user's own; a run may be written into it.
+        holds_run = (folder / SUMMARY).exists()
+    except OSError as exc:  # a name too long
+        raise InputError.of(key, folder, f"cannot be used ({exc.strerror})", "a folder you may write to") from exc
+    if holds_run:
         ways = f"continue that run with {as_typed('run.resume', folder)}, or choose another folder"
         raise InputError(f"{key}={folder}: already holds a run ({_status(folder)}); {ways}")
     check_writable(folder, key)

@@ -154,7 +154,7 @@ def _typed_trace(given: Sequence[str]) -> Path:
     try:
         last = [o for o in OverridesParser.create().parse_overrides(list(given)) if o.key_or_group == "cluster.trace"]
         value = last[-1].value() if last else ""
-    except HydraException:
+    except (HydraException, ValueError, RecursionError):
         # What cannot be read is refused later, in a line that names it.
         return Path()
     return expanded(value, "cluster.trace") if isinstance(value, str) else Path()

@@ -204,6 +204,7 @@ VARIANTS = {
     "tabs": TEXT.replace(b" ", b"\t"),
     "signs and exponents": b"-1.0 1:+5e-1 3:2.\n+1 2:-1\n1e0 1:1 2:1 3:1\n-1 4:.25\n",
     "qid": TEXT.replace(b"1 1:", b"1 qid:3 1:"),
+    "qid beyond int64": TEXT.replace(b"1 1:", b"1 qid:99999999999999999999 1:"),
 }
 
 

@@ -195,3 +195,35 @@ def test_data_that_may_come_are_not_missed(
     assert main.main(["dataset=mnist", *typed]) == 0
     assert len(ran) == 1
     assert main.main(["dataset=cifar10", "--cfg", "job"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        ("defaults: [net]", "an option's defaults lead back to itself, or it is nested too deep; allowed: "),
+        ("defaults: [broken]", "found character '\\t' that cannot start any token"),
+        ("defaults: [absent]", "model=absent: no such option; allowed: "),
+        ("_target_: ${nowhere}", "Interpolation key 'nowhere' not found"),
+        ("_target_: ${model._target_}", "Recursive interpolation detected"),
+        ("_target_: ${oc.env:NO_SUCH_VARIABLE}", "Environment variable 'NO_SUCH_VARIABLE' not found"),
+        ("- a", "model=[a]: is not a configuration; allowed: "),
+    ],
+    ids=["circle", "broken", "absent", "interpolation", "recursion", "variable", "list"],
+)
+def test_hostile_option_is_one_line(
+    planned: list[PlannedJob], content: str, wrong: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "net.yaml").write_text(f"{content}\n")
+    (tmp_path / "mine" / "model" / "broken.yaml").write_text("a: 1\n\tb: 2\n")
+    assert main.main(["--config-dir", str(tmp_path / "mine"), "model=net"]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("dcrun: ")
+    assert wrong in err
+    assert err.count("\n") == 1
+
+
+def test_folder_of_options_that_is_missing_is_refused(planned: list[PlannedJob], capfd: pytest.CaptureFixture[str]):
+    assert main.main(["hydra.searchpath=[/nowhere]"]) == 2
+    line = "dcrun: hydra.searchpath=/nowhere: no such folder; allowed: folders with <group>/<option>.yaml\n"
+    assert capfd.readouterr().err == line

@@ -76,3 +76,8 @@ def test_memory_that_is_not_there_is_wrong_input(kind: str, told: str):
     with pytest.raises(InputError) as error, building():
         instantiate({"dataset": {"_target_": f"{__name__}.too_much", "kind": kind}})
     assert str(error.value) == f"dataset: asks for more memory than there is ({told}); allowed: less of it"
+
+
+def test_long_values_and_control_characters_are_tamed():
+    assert shown("x" * 5000) == f"{'x' * 1000}... (5000 letters)"
+    assert str(InputError("a\x1b[31m\x07b\x9bc")) == r"a\x1b[31m\x07b\x9bc"

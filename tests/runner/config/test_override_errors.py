@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from runner.config.errors import InputError
+from runner.config.errors import MOST_SHOWN, InputError
 from runner.config.override_errors import flat_keys, nearest, parse, suggestions, unknown_key
 
 KEYS = ["run", "run.epochs", "run.batch_size", "schedule.lr", "schedule.lr_end", "cluster.workers"]
@@ -37,3 +37,25 @@ def test_unreadable_override_is_quoted(typed: str):
     with pytest.raises(InputError) as caught:
         parse(["seed=1", typed])
     assert str(caught.value).startswith(f"{typed}: ")
+
+
+HOSTILE = {
+    "5000 digits": f"run.epochs={'9' * 5000}",
+    "600 brackets": f"run.diagnostics={'[' * 600}{']' * 600}",
+    "20000 equal signs": f"run.name={'=' * 20_000}",
+    "escape sequence": "run.name=\x1b[31mred",
+    "byte that is no UTF-8": "run.name=a\udcffb",
+    "hash": "run.name=#",
+    "full-width digit": "run.epochs=\uff11",
+}
+
+
+@pytest.mark.parametrize("typed", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_override_is_one_short_line(typed: str):
+    with pytest.raises(InputError) as caught:
+        parse([typed])
+    line = str(caught.value)
+    assert line.startswith(typed[:14].replace("\x1b", "\\x1b")[:14])
+    assert "cannot be read as key=value" in line
+    assert len(line) < 2 * MOST_SHOWN
+    assert not any(letter in line for letter in "\n\x1b")

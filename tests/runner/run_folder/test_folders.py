@@ -186,3 +186,8 @@ def test_link_that_leads_nowhere_is_refused(tmp_path: Path):
         folders.new_run_folder(place, "hydra.run.dir"),
     ):
         pass
+
+
+def test_name_that_is_too_long_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"^hydra.run.dir=\S+: cannot be used \(File name too long\); allowed: "):
+        folders.check_run_folder(tmp_path / ("x" * 300), "hydra.run.dir")

@@ -16,7 +16,7 @@ from runner.config.old_names import rename_targets
 from runner.config.paths import expanded
 from runner.config.schema import DATA_PLACE, END_WITH_RUN, Config
 from runner.run_folder import folders
-from runner.run_folder.contents import CONFIG, has_checkpoints, read_summary
+from runner.run_folder.contents import CONFIG, has_checkpoints, read_metrics, read_summary
 from runner.run_folder.summary_keys import ENDED, INTERRUPTED, RUNNING, STATUS
 
 log = logging.getLogger("dcrun")
@@ -36,7 +36,7 @@ def run_folder(resume: str) -> Path:
     """Return the folder that `run.resume=<folder>` names.
 
     Raises:
-        InputError: it is not a run folder.
+        InputError: it is not a run folder, or one of its files is damaged in a way that no kill leaves behind.
     """
     folder = expanded(resume, "run.resume")
     if not folder.is_dir():
@@ -44,6 +44,16 @@ def run_folder(resume: str) -> Path:
     if not (folder / CONFIG).is_file():
         wrong = "is not a run folder (it has no .hydra/config.yaml)"
         raise InputError.of("run.resume", resume, wrong, "the folder of a stopped run")
+    try:
+        # Opening a pipe would wait for ever for somebody to write to it.
+        for path in folder.iterdir():
+            if not (path.is_file() or path.is_dir()):
+                raise ValueError(f"{path} is not a plain file")
+        read_summary(folder)
+        read_metrics(folder)
+    except (OSError, ValueError) as exc:
+        allowed = "a run folder whose files are whole; remove or restore the one that is not"
+        raise InputError.of("run.resume", resume, f"cannot be continued ({exc})", allowed) from exc
     return folder
 
 

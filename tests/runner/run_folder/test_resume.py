@@ -13,7 +13,7 @@ from runner.config import schema
 from runner.config.errors import InputError
 from runner.config.schema import Config
 from runner.run_folder import folders
-from runner.run_folder.resume import EarlierRuns, recorded_overrides, stored_config
+from runner.run_folder.resume import EarlierRuns, recorded_overrides, run_folder, stored_config
 from runner.sweeps import experiment_sweeper
 
 
@@ -166,3 +166,28 @@ def test_earlier_run_is_found_whatever_reads_its_data(tmp_path: Path):
             job = compose.one(["dataset=cifar10", "dataset.root=/a", *typed])
             job = OmegaConf.create({key: value for key, value in job.items() if key != "hydra"})
             assert EarlierRuns(tmp_path).of(job) == ((folder, True) if found else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wrong"),
+    [
+        ("summary.json", b"[]", "summary.json holds no JSON object"),
+        ("summary.json", bytes(range(256)), "can't decode byte 0x80"),
+        ("summary.json", b"[" * 99_999, "nested too deep"),
+        ("metrics.jsonl", bytes(range(256)) * 9, "metrics.jsonl: 17 lines cannot be read"),
+        ("metrics.jsonl", b'{"epoch": 1}\n<html>\n', "metrics.jsonl: 1 line cannot be read"),
+        ("metrics.jsonl", None, "metrics.jsonl is not a plain file"),
+        ("timeline.jsonl", None, "timeline.jsonl is not a plain file"),
+        ("trace.jsonl", None, "trace.jsonl is not a plain file"),
+    ],
+    ids=["list", "binary summary", "deep", "binary metrics", "page", "pipe", "pipe of spans", "pipe of messages"],
+)
+def test_run_whose_files_are_damaged_is_not_continued(tmp_path: Path, name: str, content: bytes | None, wrong: str):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").touch()
+    assert run_folder(str(tmp_path)) == tmp_path
+    os.mkfifo(tmp_path / name) if content is None else (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        InputError, match=rf"^run.resume={tmp_path}: cannot be continued \(.*{wrong}.*\); allowed: a run f"
+    ):
+        run_folder(str(tmp_path))

@@ -98,8 +98,9 @@ class _CIFAR(Dataset):
                 f"{LAYOUT} (dataset.download=true fetches the published files)"
             )
         if source.name == self.batches:
+            batches = source
             try:
-                return cached(source, {}, lambda: self._published_splits(source, label), cache)
+                return cached(batches, {}, lambda: self._published_splits(batches, label), cache)
             except _DamagedBatches:
                 if url is False:
                     raise

@@ -228,7 +228,7 @@ def _check_files(parsed: Sequence[Override]) -> None:
         Path(str(place).removeprefix("file://"))
         for override in parsed
         if override.key_or_group == "hydra.searchpath" and isinstance(override.value(), list)
-        for place in override.value()  # pyright: ignore[reportGeneralTypeIssues]
+        for place in override.value()  # pyright: ignore[reportOptionalIterable, reportGeneralTypeIssues]
         if not str(place).startswith("pkg://")
     ]
     for folder in folders:

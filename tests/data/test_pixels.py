@@ -1,6 +1,7 @@
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def palette(pixels: list[int], **info: object) -> Image.Image:
     return picture
 
 
-def of(mode: str, *pixels: object) -> Image.Image:
+def of(mode: str, *pixels: Any) -> Image.Image:
     picture = Image.new(mode, (len(pixels), 1))
     picture.putdata(list(pixels))
     return picture
@@ -136,7 +137,7 @@ def test_opaque_pictures_are_as_without_alpha():
     pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     plain = Image.fromarray(pixels)
     for mode in ("RGB", "L"):
-        assert np.array_equal(eight_bits(plain.convert("RGBA"), mode), plain.convert(mode))
+        assert np.array_equal(np.asarray(eight_bits(plain.convert("RGBA"), mode)), np.asarray(plain.convert(mode)))
 
 
 ORIENTED = {

@@ -33,8 +33,9 @@ def test_unknown_and_missing_parts_are_refused():
     components = build.build_run(compose("algorithm=sgd", *DATA))
     given: dict[str, Any] = {"oracle": components.oracle, "batches": components.batches, "clock": components.clock()}
     given |= {"control": components.train_control(), "timeline": Timeline(1)}
+    wrong: dict[str, Any] = given | {"colour": "red"}
     with pytest.raises(TypeError, match="colour"):
-        SimulatedCollective([components.method], workers=1, **(given | {"colour": "red"}))
+        SimulatedCollective([components.method], workers=1, **wrong)
     del given["clock"]
     with pytest.raises(TypeError, match="clock"):
         SimulatedCollective([components.method], workers=1, **given)

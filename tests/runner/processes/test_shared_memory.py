@@ -80,7 +80,7 @@ def test_ranks_on_several_machines_share_no_memory(tmp_path: Path, monkeypatch: 
     given = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match="4 processes, 2 here; allowed: all on one machine"):
+    with pytest.raises(InputError, match="started 4 processes, 2 of them here; allowed: all on one machine"):
         ranks.run_on_processes(compose("algorithm=hogwild", "cluster=processes"), tmp_path)
 
 

@@ -73,7 +73,8 @@ def _check_all(plain: Sequence[Any], pipe: Connection) -> None:
 
     datasets: dict[str, Any] = {}
     refused = {}
-    for number, cfg in enumerate(map(OmegaConf.create, plain)):
+    for number, content in enumerate(plain):
+        cfg: Any = OmegaConf.create(content)
         try:
             check_run(cfg, datasets)
         except InputError as error:

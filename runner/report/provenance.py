@@ -14,6 +14,9 @@ from runner.report.settings import by_seed, shown
 def heading(block: Block) -> str:
     """Return scale, seeds and length of a block in one line."""
     scale = f"{block.scale} scale" if block.scale else "own setting"
+    # A paper that names no length has none that "paper scale" could mean.
+    if block.scale == "paper" and block.exhibit.our_length:
+        scale += ", our length"
     seeds = ", ".join(map(str, block.seeds)) or "unknown"
     epochs = _range(metrics.measured(run, "final_epoch") for run in block.runs)
     many = "seeds" if len(block.seeds) > 1 else "seed"

@@ -21,6 +21,7 @@ A setting is picked by a value, by `{any: [values]}`, or by `{of: other setting,
 may be `cells`, which says for each what picks its runs. Curves have besides `x` (a column of the metrics) and `y` (a
 list of them; a figure for each, a panel for each row); layers are curves of a quantity of `layers.jsonl`.
 `same_as: table1` takes over what is not said; `experiment` names the file where the exhibit is a part of one.
+`length: ours` says that the paper does not tell how long its runs are.
 """
 
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "conf" / "experiment"
 KINDS = ("table", "grid", "curves", "layers")
 _KEYS = frozenset(
     {"title", "source", "kind", "metric", "match", "setting", "rows", "columns", "values", "claims", "x", "y"}
-    | {"same_as", "note", "tuned", "differ", "cells", "experiment"}
+    | {"same_as", "note", "tuned", "differ", "cells", "experiment", "length"}
 )
 
 
@@ -96,6 +97,7 @@ class Exhibit:
     tuned: list[str] = field(default_factory=list)
     differ: list[str] = field(default_factory=list)
     experiment: str = ""
+    our_length: bool = False
 
     @property
     def id(self) -> str:
@@ -144,6 +146,8 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
     if kind not in KINDS:
         raise ValueError(f"{where}: kind={kind}: is not a kind; allowed: {', '.join(KINDS)}")
     rows, columns = given["rows"], given["columns"]
+    if (length := given.get("length")) not in (None, "ours"):
+        raise ValueError(f"{where}: length={length}: is not known; allowed: ours, or no length for the paper's")
     cells = []
 
     def match(row: str, column: str) -> dict[str, Any]:
@@ -180,4 +184,5 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
         given.get("tuned", []),
         given.get("differ", []),
         given.get("experiment", ""),
+        given.get("length") == "ours",
     )

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
 from runner.report.collect import collect
-from runner.report.provenance import commands, facts
+from runner.report.evidence import measure_exhibit
+from runner.report.provenance import commands, facts, heading
+from runner.report.published import load
 
 MakeRun = Callable[..., Path]
 
@@ -42,3 +45,23 @@ def test_cell_of_an_experiment_runs_alone(make_run: MakeRun, tmp_path: Path):
     assert commands(collect([tmp_path / "runs"])) == [
         "dcrun experiment=p/table1 algorithm=asgd run.resume=null hydra.mode=RUN seed=3"
     ]
+
+
+@pytest.mark.parametrize(
+    ("length", "scale", "told"),
+    [
+        ("length: ours, ", "paper", "Paper scale, our length"),
+        ("", "paper", "Paper scale"),
+        ("length: ours, ", "quick", "Quick scale"),
+    ],
+)
+def test_paper_that_names_no_length_has_ours(
+    make_run: MakeRun, tmp_path: Path, length: str, scale: str, told: str
+) -> None:
+    (tmp_path / "p").mkdir()
+    exhibit = "{title: t, source: table 1, rows: {r: {}}, columns: {c: {algorithm: asgd}}, values: {r: {c: null}}}"
+    text = f"paper: p\nexhibits:\n  table1: {{{length}{exhibit[1:]}\n"
+    (tmp_path / "p" / "published.yaml").write_text(text)
+    make_run("a", [40.0], config={"scale": scale})
+    (block,) = measure_exhibit(load(tmp_path)[0], collect([tmp_path / "runs"]))
+    assert heading(block) == f"{told}: 1 effective passes, seed 0"

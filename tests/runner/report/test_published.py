@@ -49,6 +49,7 @@ def test_figure_inherits_unsaid_settings(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"colour": "red"}, "unknown key colour"),
+        ({"length": "long"}, "length=long"),
         ({"kind": "pie"}, "kind=pie: is not a kind; allowed: table, grid, curves"),
         ({"values": {"M=9": {"SGD": 1}}}, "SGD, M=9 is not a cell"),
         ({"rows": None, "title": None}, "lacks"),

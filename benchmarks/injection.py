@@ -50,7 +50,7 @@ class TooLate(Exception):
 class Run:
     """A run in progress, as its folder tells of it."""
 
-    def __init__(self, folder: Path, host: Host) -> None:
+    def __init__(self, folder: Path, host: Host | None = None) -> None:
         self.folder = folder
         self.host = host
         self._code = folder.with_name(folder.name + ".code")

@@ -68,7 +68,7 @@ class MachineFaults:
             before(b)
             ranks = Ranks(folder, [a, a, b, b], *overrides)
             ranks.until(lambda: (folder / "run" / "timeline.jsonl").exists(), "training to begin", 120)
-            yield ranks, Run(folder / "run", None), a, b
+            yield ranks, Run(folder / "run"), a, b
 
     def _went_on(
         self,

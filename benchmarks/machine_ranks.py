@@ -64,7 +64,10 @@ class Ranks:
         self.folder = folder
         self.places = places
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["runner.train.ranks"])
+        context.set_forkserver_preload(["runner.train.ranks", "runner.cli.main"])
+        # On a busy machine some ranks may be ready seconds before others: more than `cluster.timeout` may be.
+        # Kept, because its semaphores go with it.
+        self._ready = context.Barrier(len(only or places))
         self.processes: dict[int, multiprocessing.process.BaseProcess] = {}
         self.ended: dict[int, float] = {}
         order = list(dict.fromkeys(place.name for place in places))
@@ -85,7 +88,7 @@ class Ranks:
             current = folder / place.name if apart else folder
             current.mkdir(exist_ok=True)
             if not only or rank in only:
-                arguments = (place.namespace, place.name, folder, current, told, command)
+                arguments = (place.namespace, place.name, folder, current, told, command, self._ready)
                 self.processes[rank] = context.Process(target=_rank, args=arguments, name=f"rank {rank}")
         for process in self.processes.values():
             process.start()
@@ -148,7 +151,13 @@ class Ranks:
 
 
 def _rank(
-    namespace: str, host: str, folder: Path, current: Path, environment: dict[str, str], arguments: list[str]
+    namespace: str,
+    host: str,
+    folder: Path,
+    current: Path,
+    environment: dict[str, str],
+    arguments: list[str],
+    ready: Any,
 ) -> None:
     """Be a rank: enter the host, and run the command."""
     library = ctypes.CDLL(None, use_errno=True)
@@ -162,7 +171,15 @@ def _rank(
     os.chdir(current)
     os.environ |= environment
     from runner.cli import main
+    from runner.processes import join
 
+    meet = join.meet
+
+    def meet_together(*where: Any) -> Any:
+        ready.wait(120)
+        return meet(*where)
+
+    join.meet = meet_together
     code = main.main(arguments)
     sys.stderr.flush()
     sys.exit(code)

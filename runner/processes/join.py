@@ -17,6 +17,7 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -150,10 +151,11 @@ def _follow(cfg: DictConfig, meeting: Meeting, *, server: bool, run_rank: RunRan
     )
     client.start()
     if waits_for_config(cfg):
-        cfg = OmegaConf.create(client.welcome["config"])
+        told: Any = OmegaConf.create(client.welcome["config"])
+        cfg = told
     code = DEAD_PEER
     try:
-        code = run_rank(cfg, None, meeting.rendezvous(client.welcome["welcome"]), report_step=client.mark_step)
+        code = run_rank(cfg, None, meeting.rendezvous(client.welcome["welcome"]), list, client.mark_step)
         if code == DEAD_PEER:
             # The monitor knows whose fault it is, and then ends this process. Or rank 0 has ended by itself, maybe with
             # the store that this rank waited at.

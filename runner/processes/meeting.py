@@ -98,11 +98,12 @@ def meet(timeout: float, configured: str | None) -> Meeting:
     store = _store(rank, world, timeout)
     # What the user names is not questioned: there may be a better network than the one that leads to rank 0.
     chosen = named or _found(store, rank, world, deadline)
-    loopback = chosen is None or chosen == interfaces.loopback()
-    address = "127.0.0.1" if loopback else interfaces.address_of(chosen)
+    if chosen is None or chosen == interfaces.loopback():
+        return Meeting(store, rank, world, timeout, None, "127.0.0.1")
+    address = interfaces.address_of(chosen)
     if address is None:
         raise InputError.of("cluster.interface", chosen, "has no address", "an interface with an address, or null")
-    return Meeting(store, rank, world, timeout, None if loopback else chosen, address)
+    return Meeting(store, rank, world, timeout, chosen, address)
 
 
 def _store(rank: int, world: int, timeout: float) -> dist.Store:

@@ -148,6 +148,7 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
             "cluster.compute.seconds=null: a simulated worker needs a computing time",
         ),
         ({"cluster__kind": "replay"}, "cluster.trace=null: a replay needs a trace"),
+        ({"cluster__interface": "a"}, "cluster.interface=a: would do nothing; allowed: with cluster=processes only"),
         ({"cluster__trace": "a"}, "cluster.trace=a: would do nothing; allowed: with cluster=replay only"),
         ({"cluster__kind": "replay", "cluster__trace": "a", "cluster__record": True}, "cluster.record=true: a replay"),
         ({"algorithm": None}, "algorithm=null: is not a configuration"),

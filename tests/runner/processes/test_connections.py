@@ -164,3 +164,16 @@ def test_the_living_are_those_not_dropped():
     found[1].alive = False
     assert found.living() == [0, 2]
     assert len(found) == 3
+
+
+def test_who_watches_the_processes_says_what_happened(monkeypatch: pytest.MonkeyPatch):
+    """A connection does not know which process on which machine it was; what is told of others is kept for later."""
+    found, wires = made(3)
+    told = iter([[], [(2, "worker 2 is stuck")], [(1, "worker 1 died")], []])
+    monkeypatch.setattr(found, "_ask", lambda: next(told))
+    found[1].expect(found[1].inbox)
+    wires[1].up.put(RuntimeError("Connection closed by peer"))
+    arrival = found.next()
+    assert arrival is not None
+    assert (arrival.worker, arrival.fault) == (1, "worker 1 died")
+    assert found.find_lost() == [(2, "worker 2 is stuck"), (1, "worker 1 died")]

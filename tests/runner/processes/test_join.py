@@ -11,6 +11,8 @@ from tests.hosts import hosts
 from tests.trial import rows
 
 TIMEOUT = 5
+SLACK = 3
+"""Seconds after `cluster.timeout`: one on an idle machine, and what a busy one adds."""
 LOST = f"cluster.timeout={TIMEOUT}"
 
 
@@ -31,7 +33,7 @@ def test_a_collective_names_the_host_that_is_cut_off(tmp_path: Path):
         b.cut()
         since = time.monotonic()
         assert ranks.end() == dict.fromkeys(range(4), 3)
-    assert max(ranks.ended.values()) - since < TIMEOUT + 1
+    assert max(ranks.ended.values()) - since < TIMEOUT + SLACK
     said = [line for rank in (0, 1) for line in ranks.said(rank)]
     assert len(said) == 1, said
     for rank in (2, 3):
@@ -55,7 +57,7 @@ def test_a_server_goes_on_without_the_host_that_is_cut_off(tmp_path: Path):
         since = time.monotonic()
         codes = ranks.end()
     assert codes == {0: 0, 1: 0, 2: 3, 3: 3}, ranks.all_said()
-    assert max(ranks.ended[2], ranks.ended[3]) - since < TIMEOUT + 1
+    assert max(ranks.ended[2], ranks.ended[3]) - since < TIMEOUT + SLACK
     assert (ranks.summary["status"], ranks.summary["workers_lost"]) == ("completed", 2)
     lost = [line for line in ranks.said(0) if line.startswith("WARNING")]
     assert len(lost) == 2
@@ -89,7 +91,7 @@ def test_a_lost_rank_0_is_named_by_the_others(algorithm: str, number: signal.Sig
         since = time.monotonic()
         codes = ranks.end()
     assert codes == {0: -9, 1: 3, 2: 3, 3: 3}
-    assert max(ranks.ended.values()) - since < TIMEOUT + 1
+    assert max(ranks.ended.values()) - since < TIMEOUT + SLACK
     said = ranks.all_said()
     assert len(said) == 2, said
     assert all("(rank 0, host a, pid" in line for line in said)
@@ -157,9 +159,9 @@ def test_a_wire_is_cut_inside_a_large_message(tmp_path: Path):
             b.cut()
             since = time.monotonic()
             assert ranks.end(100) == codes, ranks.all_said()
-            assert ranks.ended[2] - since < TIMEOUT + 1
+            assert ranks.ended[2] - since < TIMEOUT + SLACK
             if algorithm == "ssgd":
-                assert max(ranks.ended.values()) - since < TIMEOUT + 1
+                assert max(ranks.ended.values()) - since < TIMEOUT + SLACK
             assert "host b" in "".join(ranks.said(0))
             b.mend()
 
@@ -188,7 +190,7 @@ def test_a_server_that_is_cut_off_goes_on_with_what_it_has(tmp_path: Path):
         a.cut()
         since = time.monotonic()
         assert ranks.end() == {0: 0, 1: 0, 2: 3, 3: 3}
-    assert max(ranks.ended[2], ranks.ended[3]) - since < TIMEOUT + 1
+    assert max(ranks.ended[2], ranks.ended[3]) - since < TIMEOUT + SLACK
     for rank in (2, 3):
         [said] = ranks.said(rank)
         assert "server (rank 0, host a, pid" in said

@@ -3,18 +3,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from runner.processes.interface import loopback
 from runner.processes.links import Link, is_peers_fault
 from runner.processes.rendezvous import file_rendezvous
 
 
-def met(folder: Path, timeout: float = 30.0) -> tuple[Link, Link]:
+def met(folder: Path, timeout: float = 30.0, interface: str | None = None) -> tuple[Link, Link]:
     """The two ends of a link, both in this process."""
     ends: dict[int, Link] = {}
 
     def join(rank: int) -> None:
-        ends[rank] = Link(file_rendezvous(str(folder / "store"), rank, 2, timeout), 0)
+        ends[rank] = Link(file_rendezvous(str(folder / "store"), rank, 2, timeout, interface), 0)
 
     together(lambda: join(0), lambda: join(1))
     return ends[0], ends[1]
@@ -81,3 +83,29 @@ def test_a_gone_worker_is_a_peers_fault(tmp_path: Path):
 def test_other_errors_are_not_the_peers_fault():
     assert not is_peers_fault(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert is_peers_fault(RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed"))
+
+
+def test_a_link_takes_the_interface_that_is_named(tmp_path: Path):
+    server, worker = met(tmp_path, interface=loopback())
+    got = torch.zeros(3)
+    together(lambda: server.send(torch.ones(3)).wait(), lambda: worker.receive(got))
+    assert got.tolist() == [1, 1, 1]
+    with pytest.raises(RuntimeError, match="nope0"):
+        Link(file_rendezvous(str(tmp_path / "other"), 0, 2, 5.0, "nope0"), 0)
+
+
+def test_breaking_off_ends_a_transfer(tmp_path: Path):
+    """As with a worker whose wire is cut: nothing else would end it before long."""
+    rendezvous = {rank: file_rendezvous(str(tmp_path / "store"), rank, 2, 300.0) for rank in (0, 1)}
+    ends: dict[int, Link] = {}
+    together(*(lambda rank=rank: ends.update({rank: Link(rendezvous[rank], 0)}) for rank in (0, 1)))
+    errors: list[RuntimeError] = []
+
+    def wait() -> None:
+        try:
+            ends[0].receive(torch.zeros(4))
+        except RuntimeError as error:
+            errors.append(error)
+
+    together(wait, lambda: rendezvous[0].breakable.break_off(1))
+    assert is_peers_fault(errors[0])

@@ -1,5 +1,6 @@
 """How launched processes meet: what is wrong is one line, in the time that `cluster.timeout` gives."""
 
+# pyright: reportPrivateImportUsage=false
 import os
 import socket
 import time

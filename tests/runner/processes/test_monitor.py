@@ -50,7 +50,7 @@ class Watch:
             name="server",
             machine=machine,
             locate=lambda: Place("127.0.0.1", self.monitor.port, NAME),
-            on_end=lambda end: self.ends.setdefault(rank, end),
+            on_end=lambda end: self.ends.update({rank: end}),
         )
         if pid is not None:
             client.hello["pid"] = pid
@@ -209,14 +209,16 @@ def test_an_exit_code_is_handed_on(watch: Callable[..., Watch]):
     assert run.monitor.fault[1] == 2
 
 
-def test_the_end_of_rank_0_is_the_ranks_end(watch: Callable[..., Watch]):
+@pytest.mark.parametrize(("code", "own"), [(0, 0), (2, 2), (3, 3), (143, 0)])
+def test_the_end_of_rank_0_is_the_ranks_end(watch: Callable[..., Watch], code: int, own: int):
+    """A signal is rank 0's own exit code: the others ended as they should."""
     run = watch(2)
     client = run.join(1)
     assert run.monitor.wait_for_all()
-    run.monitor.finish(0)
+    run.monitor.finish(code)
     end = client.wait_end()
     assert end is not None
-    assert (end.text, end.code) == ("", 0)
+    assert (end.text, end.code) == ("", own)
 
 
 def test_a_dead_rank_0_is_named(watch: Callable[..., Watch]):

@@ -124,6 +124,11 @@ def test_only_a_running_run_is_marked_interrupted(tmp_path: Path):
     summary.write_text('{"status": "interrupted", "error": "its own"}')
     folders.mark_interrupted(tmp_path, "gone")
     assert json.loads(summary.read_text())["error"] == "its own"
+    # Of a run that was still being built: readers find every key.
+    summary.unlink()
+    folders.mark_interrupted(tmp_path, "gone")
+    found = json.loads(summary.read_text())
+    assert (found["status"], found["error"], found["workers"]) == ("interrupted", "gone", None)
 
 
 def test_folders_of_earlier_jobs_stay(tmp_path: Path):

@@ -10,6 +10,7 @@ Nothing here imports torch: `runner.train.dispatch`, which runs the training, is
 import argparse
 import functools
 import logging
+import operator
 import os
 import secrets
 import string
@@ -258,7 +259,7 @@ def _hydra(args: argparse.Namespace, run: NewRun | None = None) -> int:
 
     hydra.version.setbase(VERSION_BASE)
     # Hydra prints a traceback where something fails, as where a full disk does not take its files; `main` says a line.
-    hydra_utils.run_and_report = lambda act: act()
+    hydra_utils.run_and_report = operator.call
     try:
         # Before anything is written into the folder, Hydra's own files too.
         with nullcontext() if run is None else folders.new_run_folder(run.folder, KEY):

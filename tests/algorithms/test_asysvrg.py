@@ -108,6 +108,7 @@ def slope(trial: Trial) -> float:
     return float(torch.linalg.vector_norm(trial.components.oracle.gradient(w, Batch(0, 0, torch.arange(96))) + C * w))
 
 
+@pytest.mark.slow
 def test_linear_convergence_where_sgd_stalls(tmp_path: Path):
     def slopes(algorithm: str, passes: tuple[int, ...], *given: str) -> list[float]:
         run = (*CONVEX, f"algorithm={algorithm}", f"algorithm.weight_decay={C}", "schedule.lr=0.05", *given)

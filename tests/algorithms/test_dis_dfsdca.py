@@ -133,7 +133,7 @@ def test_convergence_is_linear():
     assert found[149] < 1e-4
 
 
-@pytest.mark.parametrize("sampling", ["importance", "adaptive"])
+@pytest.mark.parametrize("sampling", [pytest.param("importance", marks=pytest.mark.slow), "adaptive"])
 def test_weighted_sampling_is_faster_when_badly_scaled(sampling: str):
     scales = torch.full((100,), 0.05)
     scales[::20] = 4.0

@@ -154,7 +154,7 @@ def test_same_seed_gives_same_bits(name: str, tmp_path: Path):
     assert 2 <= first.control.epoch <= 2 + (kind(name).cost.gradients - 1) * 8 / 104
 
 
-@pytest.mark.parametrize("stop_after", [1, 5])
+@pytest.mark.parametrize("stop_after", [pytest.param(1, marks=pytest.mark.slow), 5])
 @every
 def test_continued_run_gives_the_same_bits(name: str, stop_after: int, tmp_path: Path):
     overrides = (f"algorithm={name}", *short(name), "run.checkpoint_every=100")

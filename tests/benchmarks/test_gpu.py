@@ -50,6 +50,7 @@ SMALL = gpu.Plan(
 )
 
 
+@pytest.mark.slow
 def test_failed_part_leaves_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A machine without a compiler, whose profiler is broken, and whose memory ends at two workers."""
 

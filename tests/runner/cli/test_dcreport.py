@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from runner.cli.dcreport import main
 from runner.report.collect import collect
@@ -45,6 +46,16 @@ def runs(make_run: MakeRun, tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
+@pytest.fixture
+def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has figures written as their numbers, not drawn: that takes seconds, and `test_markdown_and_figures` does it."""
+
+    def write(figure: Figure, path: Path, **options: object) -> None:
+        Path(path).write_text(str([line.get_xydata().tolist() for axes in figure.axes for line in axes.lines]))
+
+    monkeypatch.setattr(Figure, "savefig", write)
+
+
 def test_a_page_with_everything_in_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(runs)]) == 0
     page = (runs / "report.html").read_text()
@@ -75,6 +86,7 @@ def test_it_needs_nothing_from_elsewhere(runs: Path) -> None:
         assert "src" not in attributes, (tag, attributes)
 
 
+@pytest.mark.usefixtures("sketched")
 def test_own_files_are_not_runs(runs: Path) -> None:
     main([str(runs), "--out", str(runs / "report")])
     assert main([str(runs), "--out", str(runs / "report")]) == 0
@@ -162,6 +174,7 @@ def test_command_of_a_run_without_seed(make_run: MakeRun, tmp_path: Path) -> Non
         assert "seed" not in commands(collect([tmp_path]))[0]
 
 
+@pytest.mark.usefixtures("sketched")
 def test_remarks_stand_where_they_belong(runs: Path, tmp_path: Path) -> None:
     notes = tmp_path / "notes.md"
     notes.write_text("# Notes\n\nAt the top.\n\n## dc_asgd_icml2017/table1\n\nOf the table.\n\n## Later\n\nThe end.\n")
@@ -172,6 +185,7 @@ def test_remarks_stand_where_they_belong(runs: Path, tmp_path: Path) -> None:
     assert places == sorted(places)
 
 
+@pytest.mark.usefixtures("sketched")
 def test_results_are_an_index_and_pages(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results, pages, figures = tmp_path / "RESULTS.md", tmp_path / "docs" / "pages", tmp_path / "docs" / "figs"
     arguments = [str(runs), "--results", str(results), "--pages", str(pages), "--figures", str(figures)]
@@ -185,11 +199,13 @@ def test_results_are_an_index_and_pages(runs: Path, tmp_path: Path, capsys: pyte
     assert (pages / "dc_asgd_icml2017.md").read_text() == paper
 
 
+@pytest.mark.usefixtures("sketched")
 def test_pages_and_figures_lie_beside_the_index(runs: Path, tmp_path: Path) -> None:
     assert main([str(runs), "--results", str(tmp_path / "r" / "RESULTS.md")]) == 0
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["RESULTS.md", "figures", "results"]
 
 
+@pytest.mark.usefixtures("sketched")
 def test_folders_and_their_archive_report_the_same(runs: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept" / "table1.jsonl"
     (runs / "broken" / "summary.json").write_text('{"status": "failed"}')

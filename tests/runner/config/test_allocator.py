@@ -71,6 +71,7 @@ def test_freed_blocks_stay_with_the_process():
     assert run(HELD.format(before=""), {}) != "1 0 True"
 
 
+@pytest.mark.slow
 def test_training_steps_take_few_new_pages():
     # Not none: a system that is short of memory takes pages back by itself.
     kept, given_back = (int(run(STEPS.format(before=before), {})) for before in (SET, ""))

@@ -143,7 +143,7 @@ PROCESSES = ("cluster=processes", "cluster.workers=3", "cluster.timeout=20")
 
 
 @linux
-@pytest.mark.parametrize("sampling", ["uniform", "adaptive"])
+@pytest.mark.parametrize("sampling", [pytest.param("uniform", marks=pytest.mark.slow), "adaptive"])
 def test_recorded_shards_replay_bit_for_bit(machine: Host, tmp_path: Path, sampling: str):
     given = (*OVERRIDES, "run.epochs=2", f"algorithm.sampling={sampling}")
     run = machine.start(tmp_path / "run", *given, *PROCESSES)
@@ -152,6 +152,7 @@ def test_recorded_shards_replay_bit_for_bit(machine: Host, tmp_path: Path, sampl
     check_replay(machine, run, tmp_path / "again", *given)
 
 
+@pytest.mark.slow
 @linux
 def test_a_lost_workers_part_goes_on_elsewhere(machine: Host, tmp_path: Path):
     given = (*OVERRIDES, "run.epochs=60", "run.eval_every=1", "cluster.compute.seconds=0.005")

@@ -54,7 +54,7 @@ def both(tmp_path: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any
         ("algorithm=fr", *DEEP, "run.channels_last=true"),
         ("algorithm=dni", *FLAT),
         ("algorithm=ddg", *DEEP, "cluster.workers=3"),
-        ("algorithm=fr", *FLAT, "cluster.workers=3", "algorithm.start=skip"),
+        pytest.param(("algorithm=fr", *FLAT, "cluster.workers=3", "algorithm.start=skip"), marks=pytest.mark.slow),
         pytest.param(("algorithm=bp", *FLAT, "cluster.workers=1"), marks=pytest.mark.slow),
         pytest.param(("algorithm=dni", *DEEP), marks=pytest.mark.slow),
         pytest.param(("algorithm=bp", *DEEP, "cluster.workers=3"), marks=pytest.mark.slow),
@@ -148,12 +148,13 @@ def test_a_run_resumes_after_a_dead_module(tmp_path: Path, caplog: pytest.LogCap
     assert summary["weights_sha256"] == whole.sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "ranks", "number", "expected"),
     [
         ("dni", ("worker 1",), signal.SIGTERM, 143),
-        pytest.param("fr", ("worker 0",), signal.SIGTERM, 143, marks=pytest.mark.slow),
-        pytest.param("bp", ("worker 0", "worker 1"), signal.SIGINT, 130, marks=pytest.mark.slow),
+        ("fr", ("worker 0",), signal.SIGTERM, 143),
+        ("bp", ("worker 0", "worker 1"), signal.SIGINT, 130),
     ],
 )
 def test_a_run_resumes_after_a_signal(

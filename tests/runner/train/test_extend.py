@@ -35,8 +35,10 @@ def results(folder: Path) -> tuple[Any, ...]:
     [
         pytest.param(("algorithm=asgd", "cluster.workers=3", *DELAYED), id="asgd"),
         pytest.param(("algorithm=ssgd", "cluster.workers=2", "algorithm.momentum=0.9"), id="ssgd"),
-        pytest.param(("algorithm=local_sgd", "cluster.workers=2", "algorithm.tau=3"), id="local_sgd"),
-        pytest.param(("algorithm=hogwild", "cluster.workers=3", *DELAYED), id="hogwild"),
+        pytest.param(
+            ("algorithm=local_sgd", "cluster.workers=2", "algorithm.tau=3"), id="local_sgd", marks=pytest.mark.slow
+        ),
+        pytest.param(("algorithm=hogwild", "cluster.workers=3", *DELAYED), id="hogwild", marks=pytest.mark.slow),
         pytest.param(("algorithm=asysvrg", "algorithm.inner=7", "run.keep_checkpoints=3"), id="asysvrg"),
         pytest.param(("algorithm=fr", "cluster.workers=2"), id="fr"),
     ],

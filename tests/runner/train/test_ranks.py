@@ -35,7 +35,8 @@ def test_torchrun_starts_a_server_and_two_workers(tmp_path: Path):
     assert (summary["status"], summary["workers"], summary["workers_lost"]) == ("completed", 2, 0)
 
 
-@pytest.mark.parametrize("algorithm", ["asgd", pytest.param("ssgd", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["asgd", "ssgd"])
 def test_run_stopped_by_torchrun_is_saved(algorithm: str, tmp_path: Path):
     """Its agent passes SIGTERM on to all ranks: those that only compute stay until rank 0 has what they have."""
     settings = ("run.epochs=5000", "run.checkpoint_every=5000", "hydra.run.dir=stopped")

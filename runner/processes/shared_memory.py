@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from algorithms.base import Batch, Layout, Message, Oracle, ParameterServer, Round, Step, Worker
+from algorithms.base import Batch, Fields, Layout, Message, Oracle, ParameterServer, Round, Step, Worker
 from algorithms.shared_memory import SharedMemory
 from runner.config.errors import InputError
 from runner.loop.batches import coordinate_generator
@@ -127,7 +127,7 @@ class MemoryServer(ParameterServer):
         """Take the snapshot."""
         self.method.snapshot(total["sum"].div_(self.samples))
 
-    def restoring(self, n: int) -> dict[str, int]:
+    def restoring(self, n: int) -> Fields:
         """Return the sizes of all state but the shared weights."""
         return self.method.snapshots(n)
 

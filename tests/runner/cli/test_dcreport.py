@@ -6,6 +6,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -51,7 +52,7 @@ def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has figures written as their numbers, not drawn: that takes seconds, and `test_markdown_and_figures` does it."""
 
     def write(figure: Figure, path: Path, **options: object) -> None:
-        Path(path).write_text(str([line.get_xydata().tolist() for axes in figure.axes for line in axes.lines]))
+        Path(path).write_text(str([np.array(line.get_data()).tolist() for axes in figure.axes for line in axes.lines]))
 
     monkeypatch.setattr(Figure, "savefig", write)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from algorithms.base import Fields
 from runner.processes import connections
 from runner.processes.connections import Connections
 from runner.processes.message_buffer import BATCH, ROUND, STOP, MessageBuffer
@@ -67,7 +68,7 @@ def push(value: float) -> Tensor:
     return buffer.raw
 
 
-def read(raw: Tensor, sizes: dict[str, int]) -> MessageBuffer:
+def read(raw: Tensor, sizes: Fields) -> MessageBuffer:
     buffer = MessageBuffer(sizes)
     buffer.raw.copy_(raw)
     return buffer

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,8 @@ from runner.run_folder.folders import is_locked
 from runner.train.dispatch import dispatch
 from tests.trial import SMALL, compose, dcrun, interrupt, rows, run_in, when
 
+SERVER: Any = forkserver._forkserver
+"""The module's only one; its types hide what tests need of it."""
 RUN = (
     "cluster=processes",
     "cluster.workers=2",
@@ -163,10 +166,10 @@ def test_a_signal_saves_and_stops(algorithm: str, number: signal.Signals, code: 
 def test_a_warning_to_every_process_saves_once(algorithm: str, tmp_path: Path):
     """As a scheduler that signals all processes of a job does, first with a warning, then with SIGTERM."""
     # Another test's server may have been started by multiprocessing itself.
-    forkserver._forkserver._stop()
+    SERVER._stop()
 
     def stop() -> None:
-        everyone = [*pids().values(), forkserver._forkserver._forkserver_pid]
+        everyone = [*pids().values(), SERVER._forkserver_pid]
         for number in (signal.SIGUSR1, signal.SIGTERM):
             for pid in everyone:
                 os.kill(pid, number)
@@ -185,7 +188,7 @@ def test_a_warning_to_every_process_saves_once(algorithm: str, tmp_path: Path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_before_the_first_step_stops_the_run(number: signal.Signals, tmp_path: Path):
     """Before rank 0 exists, and while it builds."""
-    forkserver._forkserver._stop()
+    SERVER._stop()
     for begun in (False, True):
         thread = when(lambda begun=begun: handled(number) and bool(pids()) == begun, lambda: everywhere(number))
         folder = tmp_path / str(begun)

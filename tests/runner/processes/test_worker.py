@@ -35,7 +35,7 @@ def test_one_worker_has_the_bits_of_sgd(tmp_path: Path):
 class Server:
     """A link whose other end answers every push with new weights and the next batch."""
 
-    def __init__(self, layout: Any, push: dict[str, int], weights: torch.Tensor, tasks: int) -> None:
+    def __init__(self, layout: Any, push: Any, weights: torch.Tensor, tasks: int) -> None:
         self.outbox, self.inbox = MessageBuffer(layout.pull), MessageBuffer(push)
         self.weights, self.tasks = weights, tasks
         self.pushes: list[dict[str, torch.Tensor]] = []

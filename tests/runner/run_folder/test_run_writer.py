@@ -335,7 +335,7 @@ print(saved["wandb_id"])
 
 def records(path: Path) -> Iterator[Any]:
     """What a file of an offline run holds: a header of 7 bytes, then records in blocks, as in a log of LevelDB."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue] (generated)
 
     content, place, data = path.read_bytes(), 7, b""
     while place + 7 <= len(content):

@@ -122,7 +122,7 @@ def test_workers_and_local_steps_drop_different_units(tmp_path: Path):
     split = trial.components.dataset.train
     split.inputs[:], split.targets[:] = split.inputs[0].clone(), split.targets[0].clone()
     found: list[torch.Tensor] = []
-    oracle = trial.components.oracle
+    oracle: Any = trial.components.oracle
     original, w = oracle.gradient, oracle.replica.weights.clone()
 
     def watched(weights: torch.Tensor, batch: Any) -> torch.Tensor:

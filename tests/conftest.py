@@ -1,6 +1,7 @@
 """What tests of several parts share: real data where there are some, and a cache folder of their own."""
 
 import logging
+import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from runner.config.process_settings import set_process
 
 set_process()  # before any test loads torch
+# Whoever starts the fork server first decides what it has imported. If that was a pool of decoders, every rank of every
+# later test would import torch by itself.
+multiprocessing.set_forkserver_preload(["runner.train.ranks"])
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -41,7 +41,10 @@ IMAGENET = {
     "imagenet_mobilenet_v2": 3_504_872,
 }
 MNIST = {"cnn5": 61_706, "fcn5": 400_906}
-SLOW = {"resnet50", "resnet101", "resnet110", "resnet152", "resnet164", "dpn92"}
+SLOW = {
+    *("resnet50", "resnet101", "resnet110", "resnet152", "resnet164", "dpn92"),
+    *("imagenet_densenet121", "imagenet_mobilenet_v2"),
+}
 FAMILIES = [
     *("resnet8", "resnet8_nobn", "resnet18", "resnext29", "vgg11_bn", "densenet121", "googlenet", "mobilenet_v2"),
     *("cnn5", "imagenet_resnet18", "imagenet_densenet121", "imagenet_mobilenet_v2"),

@@ -108,6 +108,7 @@ def test_finished_run_says_that_nothing_was_done(tmp_path: Path, capsys: pytest.
     assert [path.stat().st_mtime_ns for _, path in checkpoint_files(folder)] == before
 
 
+@pytest.mark.slow
 def test_stopped_run_may_become_longer(tmp_path: Path):
     """Not only a finished one."""
     overrides = ("algorithm=asgd", "cluster.workers=3", *DELAYED)

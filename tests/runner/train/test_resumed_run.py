@@ -67,7 +67,8 @@ def resume(folder: Path) -> int:
     return run_in(folder, *RUN, f"run.resume={folder}")[0]
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_random_kills_leave_the_result_unchanged(seed: int, whole: Path, tmp_path: Path):
     folder, moments = tmp_path / "killed", random.Random(seed)
     process = dcrun(*SMALL, *RUN, f"hydra.run.dir={folder}")

@@ -18,6 +18,7 @@ from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import TrainControl
 from runner.processes.spawn import resume_hint
 from runner.run_folder import checkpoint, folders, machine, weights
+from runner.run_folder.contents import has_checkpoints
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.run_writer import RunWriter
 from runner.run_folder.summary_keys import COMPLETED, INTERRUPTED
@@ -177,7 +178,8 @@ def _write_result(components: RunComponents, control: TrainControl, executor: Ex
         executor.timeline.write(folder, control.seconds)
     except OSError as error:
         said = f"the result could not be written ({error.strerror or error})"
-        log.error("%s; make room, then %s", said, resume_hint(folder))
+        then = resume_hint(folder) if has_checkpoints(folder) else "start it again, for no checkpoint did fit either"
+        log.error("%s; make room, then %s", said, then)
         return said
     return None
 

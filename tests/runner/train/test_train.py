@@ -187,11 +187,12 @@ def test_full_disk_at_the_end_costs_no_run(
     assert (folder / "weights.safetensors").read_bytes() == (tmp_path / "whole/weights.safetensors").read_bytes()
 
 
-def test_full_disk_all_along_costs_what_did_not_fit(tmp_path: Path):
+def test_full_disk_all_along_costs_what_did_not_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     with limited(9000):
         code, summary = run_in(tmp_path, "algorithm=asgd", *RUN)
     assert (code, summary["status"]) == (1, "interrupted")
     assert summary["error"] == "the result could not be written (File too large)"
+    assert "(File too large); make room, then start it again" in caplog.text
     assert rows(tmp_path) == 2
     assert not list(tmp_path.glob("**/.*.tmp")), "nothing half written"
 

@@ -55,6 +55,16 @@ def test_longer_run_has_the_bits_of_one_piece(overrides: tuple[str, ...], tmp_pa
     assert "run.epochs=2" not in OmegaConf.load(hydra / "overrides.yaml")
 
 
+@pytest.mark.slow
+def test_longer_run_on_processes_has_the_same_bits(tmp_path: Path):
+    overrides = ("algorithm=ssgd", "cluster=processes", "cluster.workers=2", "algorithm.momentum=0.9")
+    assert run(tmp_path / "whole", *overrides, "run.epochs=4") == 0
+    assert run(tmp_path / "parts", *overrides, "run.epochs=2") == 0
+    assert longer(tmp_path / "parts", 4) == 0
+    # Seconds are measured here, so rows and timelines differ.
+    assert results(tmp_path / "parts")[0] == results(tmp_path / "whole")[0]
+
+
 def test_last_evaluation_off_the_grid_is_not_kept(tmp_path: Path):
     overrides = ("algorithm=ssgd", "cluster.workers=2")
     assert run(tmp_path / "whole", *overrides, "run.epochs=3") == 0

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +121,30 @@ def overwrite(path: Path, content: bytes) -> None:
     A kill in the middle leaves a mixture, so this is only for a disk that is full.
 
     Raises:
-        OSError: the file does not exist, or takes more of the disk now than it did.
+        OSError: the file does not exist, or takes more of the disk now than it did. Its content is then as it was.
     """
-    with open(path, "r+b") as file:
+    # Unbuffered: what could not be written must not be tried again when the file is closed.
+    with open(path, "r+b", buffering=0) as file:
         # Blocks of 512 bytes are what the file has already; within them no room is asked for.
         if len(content) > 512 * os.fstat(file.fileno()).st_blocks:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        file.write(content)
+        before = file.read()
+        try:
+            _write_from_start(file, content)
+        except OSError:
+            # A limit on the size of files stops in the middle. As many bytes of the old content fit as of the new one.
+            _write_from_start(file, before[: file.tell()])
+            file.truncate(len(before))
+            raise
         file.truncate()
+
+
+def _write_from_start(file: FileIO, content: bytes) -> None:
+    file.seek(0)
+    left = memoryview(content)
+    # An unbuffered file may take a part, and says how much.
+    while left:
+        left = left[file.write(left) :]
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -141,8 +142,7 @@ def test_limits_take_from_each_class(folder: Path):
 
 def test_fingerprint_follows_names_and_lengths(folder: Path, tmp_path: Path):
     copy = tmp_path / "copy"
-    with tarfile.open(packed(folder, tmp_path / "images.tar")) as tar:
-        tar.extractall(copy, filter="data")
+    shutil.copytree(folder, copy)
     fingerprint = ImageNet(root=str(folder), workers=0).fingerprint
     assert ImageNet(root=str(copy), workers=0).fingerprint == fingerprint
     assert ImageNet(root=str(copy), size=64, workers=0).fingerprint != fingerprint
@@ -154,8 +154,7 @@ def test_fingerprint_follows_names_and_lengths(folder: Path, tmp_path: Path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_damaged_image_is_named_when_used(folder: Path, tmp_path: Path, workers: int):
     copy = tmp_path / "copy"
-    with tarfile.open(packed(folder, tmp_path / "images.tar")) as tar:
-        tar.extractall(copy, filter="data")
+    shutil.copytree(folder, copy)
     (copy / "val" / WNIDS[2] / "ILSVRC2012_val_21.JPEG").write_bytes(b"no image")
     data = ImageNet(root=str(copy), size=32, workers=workers)
     with pytest.raises(
@@ -207,8 +206,7 @@ def test_wrong_options_are_named(folder: Path, options: dict, message: str):
 
 def test_left_out_files_and_pipes_are_named(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     copy = tmp_path / "copy"
-    with tarfile.open(packed(folder, tmp_path / "images.tar")) as tar:
-        tar.extractall(copy, filter="data")
+    shutil.copytree(folder, copy)
     (copy / "train" / WNIDS[0] / "a.webp").touch()
     (copy / "train" / WNIDS[0] / ".hidden.JPEG").touch()
     expected = ImageNet(root=str(folder), workers=0).fingerprint

@@ -141,3 +141,12 @@ def test_document_in_its_own_place_needs_no_room(tmp_path: Path):
     with pytest.raises(OSError, match="No space left"):
         jsonl.overwrite(path, b" " * 100_000)
     assert path.read_text() == "{}"
+
+
+@pytest.mark.parametrize("old", ['{"status": "running", "threads": 1}\n', "{}"], ids=["longer", "shorter"])
+def test_overwriting_that_stops_half_way_is_undone(old: str, tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text(old)
+    with limited(20), pytest.raises(OSError, match="File too large"):
+        jsonl.overwrite(path, b'{"status": "interrupted", "error": "no room"}')
+    assert path.read_text() == old

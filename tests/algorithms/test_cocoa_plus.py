@@ -97,6 +97,7 @@ def test_the_gap_goes_to_zero(workers: int, tmp_path: Path):
     assert gaps[19] < 0.5 * gaps[9] < 0.25 * gaps[0]
 
 
+@pytest.mark.slow
 def test_processes_reach_the_simulated_weights(tmp_path: Path):
     overrides = ("algorithm=cocoa_plus", *SMALL, "run.epochs=2", "cluster.workers=2")
     code, real = run_in(tmp_path / "real", *overrides, "cluster=processes")

@@ -161,6 +161,7 @@ def test_non_convex_functions_with_convex_sum_converge():
     assert np.linalg.norm(server.method.w.numpy() - best) < 1e-4 * np.linalg.norm(best)
 
 
+@pytest.mark.slow
 def test_gap_is_positive_and_vanishes(tmp_path: Path):
     options = ("algorithm.weight_decay=1", "run.batch_size=2", "run.epochs=80", "schedule.lr=1e-3")
     run = train("algorithm=dis_dfsdca", *SMALL, *options, folder=tmp_path)

@@ -81,6 +81,7 @@ def test_failed_part_leaves_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "not measured: memory of 2 workers (OutOfMemoryError)" in told.getvalue()
 
 
+@pytest.mark.slow
 def test_nothing_begins_once_the_time_is_up(tmp_path: Path):
     gpu.measure(replace(SMALL, limit=0.0), Console(file=io.StringIO()), tmp_path / "out")
     found = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -142,8 +142,9 @@ def check_relation(folder: Path) -> None:
 PROCESSES = ("cluster=processes", "cluster.workers=3", "cluster.timeout=20")
 
 
+@pytest.mark.slow
 @linux
-@pytest.mark.parametrize("sampling", [pytest.param("uniform", marks=pytest.mark.slow), "adaptive"])
+@pytest.mark.parametrize("sampling", ["uniform", "adaptive"])
 def test_recorded_shards_replay_bit_for_bit(machine: Host, tmp_path: Path, sampling: str):
     given = (*OVERRIDES, "run.epochs=2", f"algorithm.sampling={sampling}")
     run = machine.start(tmp_path / "run", *given, *PROCESSES)

@@ -49,7 +49,7 @@ def both(tmp_path: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("algorithm=bp", *FLAT),
+        pytest.param(("algorithm=bp", *FLAT), marks=pytest.mark.slow),
         ("algorithm=ddg", *FLAT),
         ("algorithm=fr", *DEEP, "run.channels_last=true"),
         ("algorithm=dni", *FLAT),

@@ -27,6 +27,7 @@ def test_step_is_timed_on_one_share(monkeypatch: pytest.MonkeyPatch):
     assert sizes == [5] * (timing.TIMED + timing.UNTIMED)
 
 
+@pytest.mark.slow
 def test_larger_vectors_take_longer():
     small, large = (measure.combination_seconds(n, 2, "mean", 20.0) for n in (10, 4_000_000))
     assert 0 < small < large

@@ -39,7 +39,7 @@ def replay(machine: Host, run: Run, folder: Path, *overrides: str) -> Run:
     return again
 
 
-QUICK = {*((m, 4) for m in METHODS), ("asgd", 2), ("dc_asgd_a", 8)}
+QUICK = {*((m, 4) for m in METHODS), ("dc_asgd_a", 8)}
 
 
 @pytest.mark.parametrize(

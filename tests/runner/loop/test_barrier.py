@@ -265,6 +265,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc (Linux)")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_replay_after_loss_in_barrier(machine: Host, tmp_path: Path):
     """Three shards of 160 samples at 0.02 seconds a sample: the first barrier lasts three seconds and more."""

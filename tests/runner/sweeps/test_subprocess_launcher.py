@@ -93,7 +93,8 @@ def test_jobs_run_in_fresh_processes(command: tuple[list[str], dict[str, str]], 
     assert [path.name for path in sweep_of(tmp_path).iterdir() if path.is_dir()] == ["1"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_signal_stops_a_resumable_sweep(
     number: signal.Signals, command: tuple[list[str], dict[str, str]], tmp_path: Path
 ):

@@ -23,6 +23,7 @@ import hydra.version
 from hydra._internal import utils as hydra_utils
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -139,8 +140,15 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     # A finished run only shows its result, and a picture of the learning rate needs no data.
     if not (cfg.run.resume or cfg.run.plot_schedule):
         find_data(jobs)
-    if sweeps:
-        return functools.partial(_sweep, args, jobs)
+    return functools.partial(_sweep, args, jobs) if sweeps else _run(args, cfg, parsed)
+
+
+def _run(args: argparse.Namespace, cfg: DictConfig, parsed: Sequence[Override]) -> Callable[[], int]:
+    """Return what a single run's command line asks for: a new run, one that goes on, or an answer.
+
+    Raises:
+        InputError: the run cannot go on, or begin where it should.
+    """
     # A run that goes on has its folder, so Hydra, which would make another one, is left out.
     if isinstance(cfg.run.resume, str):
         # The stored configuration is the run's, not what the line composes to: only a few keys of that count.

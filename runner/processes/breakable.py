@@ -25,6 +25,11 @@ class Breakable:
 
     def __init__(self) -> None:
         self._opened: dict[int | None, Opened] = {}
+        self._spared: int | None = None
+
+    def spare(self, port: int) -> None:
+        """Never break connections to this port of this process, whenever they come."""
+        self._spared = port
 
     @contextmanager
     def opening(self, peer: int | None = None) -> Iterator[None]:
@@ -45,9 +50,17 @@ class Breakable:
                 # gloo closes a socket by itself when its peer dies.
                 if (descriptor, inode) in _sockets():
                     with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as doubled:
+                        if self._spared is not None and _port(doubled) == self._spared:
+                            continue
                         # One that listens is nobody's connection, and gloo aborts the process if it is shut down.
                         if not doubled.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                             doubled.shutdown(socket.SHUT_RDWR)
+
+
+def _port(connection: socket.socket) -> int | None:
+    """Return the port of this end; None if it has none, or belongs to a local pair."""
+    name = connection.getsockname()
+    return name[1] if isinstance(name, tuple) else None
 
 
 def _sockets() -> Opened:

@@ -13,6 +13,29 @@ from typing import Any
 
 MAX_INTERVAL = 0.5
 """Seconds between two heartbeats, at most."""
+SILENT_FRACTION = 0.8
+"""Fraction of `cluster.timeout` for which a rank may give no heartbeat; the rest is for ending the others."""
+EXIT_SECONDS = 5.0
+"""Seconds that ranks get to end by themselves, at most."""
+
+
+def interval_for(timeout: float) -> float:
+    """Return the seconds between two heartbeats for a `cluster.timeout`."""
+    # With a short timeout more often: sixteen heartbeats fit into the 80 % of it after which a rank counts as stuck.
+    return min(MAX_INTERVAL, timeout / 20)
+
+
+def max_silence_for(timeout: float) -> float:
+    """Return the seconds without a heartbeat after which a rank counts as stuck."""
+    return SILENT_FRACTION * timeout
+
+
+def exit_seconds_for(timeout: float, more: float = 0.0) -> float:
+    """Return the seconds that ranks get to end by themselves.
+
+    Together with the silence before it, this stays within `cluster.timeout` and `more` seconds.
+    """
+    return min(EXIT_SECONDS, (1 - SILENT_FRACTION) * timeout + more)
 
 
 class Heartbeats:
@@ -32,9 +55,7 @@ class Heartbeats:
     """
 
     def __init__(self, context: BaseContext, world: int, timeout: float) -> None:
-        # With a short timeout more often: sixteen heartbeats fit into the 80 % of it after which a rank counts as
-        # stuck.
-        self.interval = min(MAX_INTERVAL, timeout / 20)
+        self.interval = interval_for(timeout)
         self._beats: Any = context.Array("d", world, lock=False)
         self._steps: Any = context.Array("q", world, lock=False)
         self._step_times: Any = context.Array("d", world, lock=False)

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.config import launcher, signals
 from runner.config.errors import InputError
+from runner.config.exit_codes import UNEXPECTED, WRONG_INPUT
 from runner.config.paths import expanded
 from runner.loop.stop import PeerLost
 from runner.processes.child import DEAD_PEER, RunRank, exit_at_once
@@ -95,6 +96,8 @@ def _lead(cfg: DictConfig, folder: Path, meeting: Meeting, *, server: bool, run_
     )
     monitor.watch_signals()
     monitor.start()
+    # A rank may come back to the monitor while links are opened, and is not to be taken for one of them.
+    rendezvous.breakable.spare(monitor.port)
     # Last: who reads the place connects at once.
     meeting.announce(monitor.port, name)
     code = DEAD_PEER
@@ -106,19 +109,13 @@ def _lead(cfg: DictConfig, folder: Path, meeting: Meeting, *, server: bool, run_
             say("a rank is lost, and which is not known")
     except RuntimeError as error:
         if not is_peers_fault(error):
-            code = 1
+            code = UNEXPECTED
             raise
         if monitor.wait_fault() is None:
             say(f"a rank is lost: {reason(error)}")
             mark_interrupted(folder, reason(error), better=True)
-    except InputError:
-        code = 2
-        raise
-    except KeyboardInterrupt as request:
-        code = signals.exit_code_of(request)
-        raise
-    except BaseException:
-        code = 1
+    except BaseException as error:
+        code = _code_of(error)
         raise
     finally:
         # Whatever happened: without this word the others would take the closed connection for a death.
@@ -131,6 +128,13 @@ def _lead(cfg: DictConfig, folder: Path, meeting: Meeting, *, server: bool, run_
         text, code = monitor.fault
         mark_interrupted(folder, text, better=True)
     return code
+
+
+def _code_of(error: BaseException) -> int:
+    """Return the exit code that an exception leads to, for the ranks that are told of it before this one ends."""
+    if isinstance(error, KeyboardInterrupt):
+        return signals.exit_code_of(error)
+    return WRONG_INPUT if isinstance(error, InputError) else UNEXPECTED
 
 
 def _end_overdue(folder: Path, text: str, code: int) -> None:
@@ -163,20 +167,14 @@ def _follow(cfg: DictConfig, meeting: Meeting, *, server: bool, run_rank: RunRan
             code = DEAD_PEER if end is None else end.code
     except RuntimeError as error:
         if not is_peers_fault(error):
-            code = 1
+            code = UNEXPECTED
             raise
         end = client.wait_end()
         if end is None:
             log.error("rank %d has lost a rank: %s", meeting.rank, reason(error))
         code = DEAD_PEER if end is None else end.code
-    except InputError:
-        code = 2
-        raise
-    except KeyboardInterrupt as request:
-        code = signals.exit_code_of(request)
-        raise
-    except BaseException:
-        code = 1
+    except BaseException as error:
+        code = _code_of(error)
         raise
     finally:
         # With the code: from it rank 0 tells a rank that has ended as it should from one that is at fault.

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.processes.child import DEAD_PEER
-from runner.processes.heartbeat import MAX_INTERVAL
+from runner.processes.heartbeat import exit_seconds_for, interval_for, max_silence_for
 from runner.processes.json_socket import JsonSocket
-from runner.processes.supervision import EXIT_SECONDS, SILENT_FRACTION, rank_name
+from runner.processes.supervision import rank_name
 
 FOLLOW_SECONDS = 1.0
 """Seconds after which a rank that ended because it lost a peer counts as the fault itself: no other was found."""
@@ -89,10 +89,10 @@ class Monitor:
         on_overdue: Callable[[str, int], None],
     ) -> None:
         self.timeout = timeout
-        self.interval = min(MAX_INTERVAL, timeout / 20)
-        self.max_silence = SILENT_FRACTION * timeout
+        self.interval = interval_for(timeout)
+        self.max_silence = max_silence_for(timeout)
         # A second more than `cluster.timeout` leaves: rank 0 still writes its result.
-        self.grace = min(EXIT_SECONDS, (1 - SILENT_FRACTION) * timeout + 1.0)
+        self.grace = exit_seconds_for(timeout, more=1.0)
         self.server = server
         self.machine = machine
         self.welcome = {**welcome, "machine": machine}

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 from runner.loop.stop import PeerLost
 from runner.processes.child import DEAD_PEER
-from runner.processes.heartbeat import MAX_INTERVAL
+from runner.processes.heartbeat import exit_seconds_for, interval_for, max_silence_for
 from runner.processes.json_socket import JsonSocket
-from runner.processes.supervision import EXIT_SECONDS, SILENT_FRACTION
 
 
 class Place(NamedTuple):
@@ -72,9 +71,9 @@ class MonitorClient:
     ) -> None:
         self.rank = rank
         self.timeout = timeout
-        self.interval = min(MAX_INTERVAL, timeout / 20)
-        self.max_silence = SILENT_FRACTION * timeout
-        self.grace = min(EXIT_SECONDS, (1 - SILENT_FRACTION) * timeout + 1.0)
+        self.interval = interval_for(timeout)
+        self.max_silence = max_silence_for(timeout)
+        self.grace = exit_seconds_for(timeout, more=1.0)
         self.name = name
         self.locate = locate
         self.on_end = on_end

@@ -23,15 +23,11 @@ from omegaconf import DictConfig, OmegaConf
 from runner.processes import leftovers
 from runner.processes.child import DEAD_PEER, RunRank, child_main
 from runner.processes.forkserver import forkserver_context
-from runner.processes.heartbeat import Heartbeats
+from runner.processes.heartbeat import Heartbeats, exit_seconds_for, max_silence_for
 from runner.run_folder.folders import SharedLock
 
 log = logging.getLogger("dcrun")
 
-SILENT_FRACTION = 0.8
-"""Fraction of `cluster.timeout` for which a rank may give no heartbeat; the rest is for ending the others."""
-EXIT_SECONDS = 5.0
-"""Seconds that ranks get to end by themselves, at most."""
 
 FORK_SERVER_LOST = 255
 """What multiprocessing calls the exit code of a process whose fork server is gone, with all its processes."""
@@ -57,9 +53,8 @@ class ProcessSupervisor:
 
     def __init__(self, cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: RunRank) -> None:
         self.server = server
-        self.max_silence = SILENT_FRACTION * cfg.cluster.timeout
-        # Together with the silence before it, this stays within `cluster.timeout`.
-        self.exit_seconds = min(EXIT_SECONDS, (1 - SILENT_FRACTION) * cfg.cluster.timeout)
+        self.max_silence = max_silence_for(cfg.cluster.timeout)
+        self.exit_seconds = exit_seconds_for(cfg.cluster.timeout)
         # With `fork` a rank would inherit the locks of this process's threads, torch's among them, maybe locked for
         # good. With `spawn` each rank would import torch anew. The fork server imports it once.
         context = forkserver_context(run_rank.__module__)

@@ -28,10 +28,25 @@ def test_a_socket_that_listens_is_left_alone():
     with breakable.opening():
         server = socket.create_server(("127.0.0.1", 0))
     breakable.break_off()
-    with socket.create_connection(server.getsockname()):
-        accepted, _ = server.accept()
-        accepted.close()
-    server.close()
+    with server, socket.create_connection(server.getsockname()) as far:
+        near, _ = server.accept()
+        with near:
+            far.send(b"x")
+            assert near.recv(1) == b"x"
+
+
+def test_connections_to_a_spared_port_stay():
+    """The monitor's: a rank may come back to it while the links to others are opened."""
+    breakable = Breakable()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        breakable.spare(server.getsockname()[1])
+        far = socket.create_connection(server.getsockname())
+        with breakable.opening(1):
+            near, _ = server.accept()
+        breakable.break_off()
+        with near, far:
+            far.send(b"x")
+            assert near.recv(1) == b"x"
 
 
 def test_another_socket_of_the_same_number_is_left_alone():

@@ -16,6 +16,8 @@ from runner.config.errors import InputError
 
 GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 """Environment variables that name an interface to PyTorch's backends."""
+LOOPBACK = "127.0.0.1"
+"""Where the processes of one machine meet."""
 
 
 def interface_of_addresses() -> dict[str, str]:
@@ -40,6 +42,22 @@ def loopback() -> str:
         if name.startswith("lo"):
             return name
     raise RuntimeError("this machine has no loopback interface")
+
+
+def check_loopback(key: str, value: object) -> None:
+    """Refuse a machine whose processes cannot reach each other.
+
+    Args:
+        key: what asks for processes on this machine, for the message.
+        value: its value.
+
+    Raises:
+        InputError: the loopback interface is down, as in a new network namespace.
+    """
+    # Asked for the address: to bind a socket to it works although the interface is down.
+    if LOOPBACK not in interface_of_addresses():
+        what = f"its processes meet at {LOOPBACK}, which this machine does not have"
+        raise InputError.of(key, value, what, "with the loopback interface up (ip link set lo up)")
 
 
 def own_address(host: str) -> str | None:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from runner.config import signals
-from runner.config.errors import InputError
 from runner.config.paths import as_typed
 from runner.processes.child import RunRank
+from runner.processes.interface import check_loopback
 from runner.processes.supervision import ProcessSupervisor
 from runner.run_folder.contents import has_checkpoints
 from runner.run_folder.folders import mark_interrupted
@@ -39,7 +38,7 @@ def spawn(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: 
     Raises:
         InputError: processes of this machine cannot reach each other.
     """
-    _check_loopback()
+    check_loopback("cluster", "processes")
     supervisor = ProcessSupervisor(cfg, folder, server=server, world=world, run_rank=run_rank)
     asked: list[signal.Signals] = []
 
@@ -68,21 +67,6 @@ def spawn(cfg: DictConfig, folder: Path, *, server: bool, world: int, run_rank: 
     log.error("%s; the run stopped, %s", fault, resume_hint(folder))
     mark_interrupted(folder, fault, better=True)
     return code
-
-
-def _check_loopback() -> None:
-    """Refuse a machine whose processes cannot reach each other.
-
-    Raises:
-        InputError: the loopback interface is down, as in a new network namespace.
-    """
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", 0))
-        except OSError as error:
-            what = f"its processes meet at 127.0.0.1, which this machine does not have ({error.strerror or error})"
-            allowed = "with the loopback interface up (ip link set lo up), or cluster=simulated"
-            raise InputError.of("cluster", "processes", what, allowed) from error
 
 
 def _pass_on(supervisor: ProcessSupervisor, number: int) -> None:

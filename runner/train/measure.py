@@ -13,6 +13,7 @@ from runner.config.process_settings import set_process
 from runner.processes import leftovers
 from runner.processes.async_collective import AsyncCollective
 from runner.processes.forkserver import forkserver_context
+from runner.processes.interface import check_loopback
 from runner.processes.rendezvous import file_rendezvous, join_group
 from runner.train.components import RunComponents
 from runner.train.timing import median_seconds
@@ -36,8 +37,10 @@ def combination_seconds(elements: int, world: int, combine: str, timeout: float)
         timeout: seconds that a transfer may take.
 
     Raises:
+        InputError: processes of this machine cannot reach each other.
         RuntimeError: the processes did not come to an answer.
     """
+    check_loopback("run.advise", "true")
     context = forkserver_context("runner.train.measure")
     # A file rather than a port: no other program can have taken it, and no firewall is asked.
     place = leftovers.make_folder()

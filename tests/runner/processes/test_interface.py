@@ -1,6 +1,9 @@
 """Which interface ranks talk through."""
 
+import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -54,3 +57,15 @@ def test_an_unknown_interface_is_refused(monkeypatch: pytest.MonkeyPatch, key: s
 
 def test_no_way_is_no_interface():
     assert interface_to("no.such.host.invalid") is None
+
+
+def test_machine_without_loopback_is_refused():
+    """In a network namespace of its own, as `unshare -n` makes it: there a socket can still be bound to 127.0.0.1."""
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-n", "true"], capture_output=True).returncode:
+        pytest.skip("needs root on Linux: makes a network namespace")
+    program = "from runner.processes.interface import check_loopback; check_loopback('cluster', 'processes')"
+    run = subprocess.run([unshare, "-n", sys.executable, "-c", program], capture_output=True, text=True)
+    line = run.stderr.splitlines()[-1]
+    assert "InputError: cluster=processes: its processes meet at 127.0.0.1" in line
+    assert "allowed: with the loopback interface up" in line

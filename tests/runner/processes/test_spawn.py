@@ -1,11 +1,9 @@
 """Runs on processes that lose a part of themselves; gradients take some time, so no run ends before its accident."""
 
-import errno
 import logging
 import multiprocessing
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from multiprocessing import forkserver
@@ -14,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from runner.config.errors import InputError
 from runner.run_folder.contents import read_summary
 from runner.run_folder.folders import is_locked
 from runner.train.dispatch import dispatch
@@ -285,12 +282,3 @@ def test_nobody_outlives_a_run(algorithm: str, world: int, victim: str, tmp_path
     assert read_summary(folder)["status"] == "interrupted"
     assert not is_locked(folder)
     assert process.exitcode == {"launcher": -signal.SIGKILL}.get(victim, 143 if victim == "last rank" and served else 3)
-
-
-def test_machine_without_loopback_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def bind(self: socket.socket, address: object) -> None:
-        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
-
-    monkeypatch.setattr(socket.socket, "bind", bind)
-    with pytest.raises(InputError, match=r"^cluster=processes: .*127\.0\.0\.1.*allowed: with the loopback .* up"):
-        run_in(tmp_path, "algorithm=asgd", *RUN)

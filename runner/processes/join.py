@@ -164,7 +164,7 @@ def _follow(cfg: DictConfig, meeting: Meeting, *, server: bool, run_rank: RunRan
             # The monitor knows whose fault it is, and then ends this process. Or rank 0 has ended by itself, maybe with
             # the store that this rank waited at.
             end = client.wait_end()
-            code = DEAD_PEER if end is None else end.code
+            code = DEAD_PEER if end is None else _tell_elsewhere(client, end)
     except RuntimeError as error:
         if not is_peers_fault(error):
             code = UNEXPECTED
@@ -172,7 +172,7 @@ def _follow(cfg: DictConfig, meeting: Meeting, *, server: bool, run_rank: RunRan
         end = client.wait_end()
         if end is None:
             log.error("rank %d has lost a rank: %s", meeting.rank, reason(error))
-        code = DEAD_PEER if end is None else end.code
+        code = DEAD_PEER if end is None else _tell_elsewhere(client, end)
     except BaseException as error:
         code = _code_of(error)
         raise
@@ -199,6 +199,15 @@ def waits_for_config(cfg: DictConfig) -> bool:
     return isinstance(resume, str) and launcher.rank() > 0 and not expanded(resume, "run.resume").is_dir()
 
 
+def _tell_elsewhere(client: MonitorClient, end: End) -> int:
+    """Return the exit code; on a machine without rank 0, whose terminal has heard nothing yet, one rank says why."""
+    # What this rank noticed by itself the client's thread says, in `_end_follower`, on any machine.
+    untold = bool(end.text) and not end.first and not client.at_home
+    if untold and launcher.speaks() and client.may_tell():
+        log.error("%s%s; the run stopped", launcher.prefix(), end.text)
+    return end.code
+
+
 def _end_follower(client: MonitorClient, end: End) -> None:
     """End a rank other than 0 at once: it has nothing to save, and may be in a transfer that never ends."""
     if end.first:
@@ -214,4 +223,6 @@ def _end_follower(client: MonitorClient, end: End) -> None:
         if launcher.speaks() or (here and os.environ.get("LOCAL_RANK") == "1"):
             hint = f", {resume_hint(folder)}" if folder.is_dir() else ""
             log.error("%s%s; the run stopped%s", launcher.prefix(), end.text, hint)
+    else:
+        _tell_elsewhere(client, end)
     exit_at_once(end.code)

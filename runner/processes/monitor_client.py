@@ -77,6 +77,7 @@ class MonitorClient:
         self.name = name
         self.locate = locate
         self.on_end = on_end
+        self._untold = threading.Lock()
         self.hello = {"hello": rank, "host": socket.gethostname(), "machine": machine, "pid": os.getpid()}
         self.machine = machine
         self.welcome: dict[str, Any] = {}
@@ -105,6 +106,10 @@ class MonitorClient:
             if self._connection is None:
                 time.sleep(0.1)
         self._thread.start()
+
+    def may_tell(self) -> bool:
+        """Return whether why this rank ends is still to be said: true once, whichever thread asks first."""
+        return self._untold.acquire(blocking=False)
 
     @property
     def at_home(self) -> bool:
@@ -197,7 +202,8 @@ class MonitorClient:
         if "ended" in message:
             # Stopped by a signal: that is rank 0's exit code alone.
             code = 0 if message["ended"] > 128 else message["ended"]
-            self.end = End("", code)
+            text = f"{self._name_of_rank_0()} ended with exit code {code}, and says why" if code else ""
+            self.end = End(text, code)
             self._decided.set()
             # A worker that waits for the server's next message ends by itself now; one that cannot is ended.
             if not self._over.wait(self.grace):
@@ -225,5 +231,7 @@ class MonitorClient:
             if step
             else "before its first update"
         )
-        host, pid = self.welcome["host"], self.welcome["pid"]
-        return f"{self.name} (rank 0, host {host}, pid {pid}) {what}; {last}"
+        return f"{self._name_of_rank_0()} {what}; {last}"
+
+    def _name_of_rank_0(self) -> str:
+        return f"{self.name} (rank 0, host {self.welcome['host']}, pid {self.welcome['pid']})"

@@ -6,7 +6,7 @@ iteration takes (T_F + T_B/2) / (T_F + T_B) of a locked one if forward passes fo
 takes half of a locked one if module 1 computes the forward pass of the next batch meanwhile, as here; FR's first module
 replays a forward pass, a third more. The cost of cutting is measured too: BP in two modules beside BP in one process.
 
-Run it alone, with two idle cores: `python benchmarks/process_pipeline.py [--json FILE]`; a few minutes.
+Run it alone, with two idle cores: `python benchmarks/process_pipeline.py [--json FILE]`; twenty minutes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sidebyside import Row, main, sized
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = sized(3, 1)
 ITERATIONS = sized(16, 4)
-SETTINGS = sized((("resnet20", 32), ("resnet20", 128), ("resnet56", 32)), ())
+SETTINGS = sized((("resnet20", 32), ("resnet20", 128), ("resnet56", 32), ("resnet56", 128)), ())
 SLEPT = sized(("resnet20", 8, 0.3), ("resnet8", 8, 0.1))
 """What a busy machine disturbs less: whether modules really compute at the same time shows here too."""
 

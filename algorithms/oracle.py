@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -71,10 +71,11 @@ class Rows(Protocol):
     """Samples of an objective with one weight a feature, whose gradients are known one by one.
 
     Attributes:
-        x: the samples (B, d).
+        x: the samples (B, d): a tensor, or compressed rows, which know its operators that dual methods use
+            (`data.sparse.CompressedRows`).
     """
 
-    x: Tensor
+    x: Any
 
     def slopes(self, w: Tensor) -> Tensor:
         """Return φ_i'(x_iᵀw) (B,); of use where ∇φ_i(w) = φ_i'(x_iᵀw) x_i."""

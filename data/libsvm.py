@@ -4,12 +4,12 @@ Files may be plain or packed (.bz2, .gz, .xz). The problems of table 2 of Huo's 
 `conf/dataset/` has ijcnn1, covtype and rcv1, whose files are at https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/.
 
 Features are kept dense, in float32. A problem whose dense form is larger than `DENSE_BYTES` keeps its rows compressed
-(CSR), and a batch is made dense when it is cut: every method runs on it, each at the cost of dense rows.
+(CSR). Every method runs on it: dual methods take products with compressed rows, others cut dense batches
+(`data.sparse`).
 """
 
 import bz2
 import gzip
-import hashlib
 import logging
 import lzma
 import zlib
@@ -20,45 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.datasets import load_svmlight_file
-from torch import Tensor
 
 from data.base import Dataset, Split, check_count, limited, locate
+from data.sparse import DENSE_BYTES, SparseSplit, fingerprint
 
 log = logging.getLogger(__name__)
 
-DENSE_BYTES = 4 * 2**30
-"""Largest dense form that is kept."""
 MOST_CLASSES = 1000
 """More labels than these are not classes but numbers to regress on."""
 MOST_FEATURES = 2**26
 """A larger index is damage, unless `features` allows it: the largest published problem (KDD 2012) has 54,686,452."""
 BOM = b"\xef\xbb\xbf"
 OPENERS: dict[str, Callable[..., Any]] = {"": open, ".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
-
-
-class SparseSplit(Split):
-    """A split whose samples are kept as compressed rows, on the CPU.
-
-    Args:
-        rows: a SciPy CSR matrix (n, features), float32.
-        targets: class numbers [n], int64.
-    """
-
-    def __init__(self, rows: Any, targets: Tensor) -> None:
-        # What says shape and type to others; it takes no memory.
-        super().__init__(torch.empty(0, rows.shape[1]), targets[:0])
-        self.rows = rows
-        self.targets = targets
-
-    @property
-    def nbytes(self) -> int:
-        """See `Split.nbytes`."""
-        return self.rows.data.nbytes + self.rows.indices.nbytes + self.rows.indptr.nbytes + self.targets.nbytes
-
-    def batch(self, ids: Tensor, *, seed: int | None = None, epoch: int | Tensor = 0) -> tuple[Tensor, Tensor]:
-        """See `Split.batch`."""
-        rows = torch.from_numpy(self.rows[ids.cpu().numpy()].toarray())
-        return rows.to(self.inputs.device), self.targets.index_select(0, ids.to(self.targets.device))
 
 
 class LibSVM(Dataset):
@@ -120,12 +93,9 @@ class LibSVM(Dataset):
         test = _split(rows, classes, held_out, limit_test, "dataset.limit_test", dense)
         super().__init__(name=file or path.name.split(".")[0], classes=len(known), train=train, test=test)
         if not dense:
-            digest = hashlib.sha256(self.fingerprint.encode())
-            for split in (train, test):
-                assert isinstance(split, SparseSplit)
-                for array in (split.rows.data, split.rows.indices, split.rows.indptr, split.targets.numpy()):
-                    digest.update(np.ascontiguousarray(array).data)
-            self.fingerprint = digest.hexdigest()
+            assert isinstance(train, SparseSplit)
+            assert isinstance(test, SparseSplit)
+            self.fingerprint = fingerprint(self.fingerprint, (train, test))
 
 
 def _found(place: Path, file: str | None, label: str) -> Path:

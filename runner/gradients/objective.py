@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Message
+from runner.gradients.rows import rows_of
 from runner.run_folder import columns
 
 CHUNK = 8192
@@ -65,11 +66,11 @@ class Objective:
             row |= {columns.DUAL: dual, columns.DUALITY_GAP: primal - dual}
         return row
 
-    def _chunks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield sample numbers, samples (B, d) in float64, and targets."""
+    def _chunks(self) -> Iterator[tuple[Tensor, Any, Tensor]]:
+        """Yield sample numbers, samples (B, d) in float64, dense or compressed, and targets."""
         for ids in torch.arange(len(self.split)).split(CHUNK):
-            inputs, targets = self.split.batch(ids)
-            yield ids, inputs.flatten(1).double(), targets
+            x, targets = rows_of(self.split, ids)
+            yield ids, x.double(), targets
 
     @cached_property
     @torch.no_grad()

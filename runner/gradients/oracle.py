@@ -20,7 +20,7 @@ from runner.gradients.cuda_graph import CapturedSteps, Graphs
 from runner.gradients.forward import NetworkForward
 from runner.gradients.randomness import DrawWatch, piece_name, seeded
 from runner.gradients.replica import Replica
-from runner.gradients.rows import ObjectiveRows
+from runner.gradients.rows import ObjectiveRows, rows_of
 from runner.gradients.sample_norms import SampleNorms
 from runner.gradients.side_stream import SideStream
 
@@ -166,8 +166,8 @@ class NetworkOracle(NetworkForward):
 
     def rows(self, ids: Tensor, counted: bool = True) -> ObjectiveRows:
         """Return single samples of an objective with one weight a feature, see `algorithms.base.Rows`."""
-        inputs, targets = self.split.batch(ids)
-        return ObjectiveRows(self.replica.module, inputs.flatten(1), targets, self.totals if counted else None)
+        x, targets = rows_of(self.split, ids)
+        return ObjectiveRows(self.replica.module, x, targets, self.totals if counted else None)
 
     def generator(self, batch: Sample) -> torch.Generator:
         """Return a generator for a method's random choices on a batch, on the CPU."""

@@ -8,17 +8,29 @@ import torch
 from torch import Tensor
 
 
+def rows_of(split: Any, ids: Tensor) -> tuple[Any, Tensor]:
+    """Return samples of a split as the rows of a matrix (B, d), and their targets (B,).
+
+    A split that keeps its samples compressed has `rows`, and they stay so: dense, a batch could be a thousand times as
+    large.
+    """
+    if hasattr(split, "rows"):
+        return split.rows(ids)
+    inputs, targets = split.batch(ids)
+    return inputs.flatten(1), targets
+
+
 class ObjectiveRows:
     """Answer for the samples of one question.
 
     Args:
         module: a model with `losses`, `slopes`, `gradients` and `curvatures` (`models.objective.RowObjective`).
-        x: the samples (B, d).
+        x: the samples (B, d), a tensor or compressed rows.
         targets: (B,).
         totals: (3,), takes the sums of losses, errors and samples of what is asked; None to count nothing.
     """
 
-    def __init__(self, module: Any, x: Tensor, targets: Tensor, totals: Tensor | None) -> None:
+    def __init__(self, module: Any, x: Any, targets: Tensor, totals: Tensor | None) -> None:
         self.module = module
         self.x = x
         self.targets = targets

@@ -23,8 +23,10 @@ NUMBERS = {
     "ijcnn1": {"file": "ijcnn1", "samples": 49_990, "features": 22},
     "covtype": {"file": "covtype.libsvm.binary.scale", "samples": 581_012, "features": 54},
     "rcv1": {"file": "rcv1_test.binary", "samples": 677_399, "features": 47_236},
+    "covtype_shape": {"samples": 581_012, "features": 54, "density": 0.22, "skew": 3.0, "unit_norm": False},
+    "rcv1_shape": {"samples": 677_399, "features": 47_236, "density": 0.0016},
 }
-"""What tells a problem in LIBSVM's format from any other (table 2 of Huo's thesis)."""
+"""What tells a problem in LIBSVM's format, or synthetic data in its shape, from any other (table 2 of Huo's thesis)."""
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -38,7 +40,8 @@ def test_keys_and_defaults_are_the_constructors(option: str):
     assert values == defaults | defaults_of_its_own
 
 
-EMBEDDED = ("digits", "synthetic", "unit_vectors")
+EMBEDDED = ("digits", "synthetic", "sparse_synthetic", "unit_vectors")
+SHAPES = ("covtype_shape", "rcv1_shape")
 
 
 @pytest.mark.parametrize("option", EMBEDDED)
@@ -48,7 +51,14 @@ def test_embedded_ones_build(option: str):
     assert data.name == option
 
 
-@pytest.mark.parametrize("option", sorted(set(OPTIONS) - set(EMBEDDED)))
+@pytest.mark.parametrize("option", SHAPES)
+def test_shapes_build_with_fewer_samples(option: str):
+    data = instantiate(config(option), samples=1000)
+    assert data.shape == (NUMBERS[option]["features"],)
+    assert (data.train.nbytes < 4 * 1000 * 47_236) and len(data.train) == 1000
+
+
+@pytest.mark.parametrize("option", sorted(set(OPTIONS) - set(EMBEDDED) - set(SHAPES)))
 def test_others_say_what_they_miss(option: str, tmp_path: Path):
     values = config(option)
     values.root = str(tmp_path / "nowhere")

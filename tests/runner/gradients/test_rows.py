@@ -1,9 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
+from scipy import sparse
 
+from data import sparse_synthetic
+from data.sparse import SparseSplit
 from models.pca_step import PCAStep
 from models.ridge import Ridge
-from runner.gradients.rows import ObjectiveRows
+from runner.gradients.rows import ObjectiveRows, rows_of
+from tests.trial import train
 
 
 def rows(totals: torch.Tensor | None = None) -> tuple[ObjectiveRows, torch.Tensor, torch.Tensor]:
@@ -57,3 +63,55 @@ def test_matrix_gradients_are_autograds():
         leaf = w.clone().requires_grad_()
         module.losses(leaf, x[i : i + 1] @ leaf, targets[i : i + 1]).sum().backward()
         torch.testing.assert_close(gradient, leaf.grad)
+
+
+def test_compressed_rows_give_the_same_answers():
+    asked, x, targets = rows(torch.zeros(3, dtype=torch.float64))
+    split = SparseSplit(sparse.csr_matrix(x.numpy()), targets)
+    totals = torch.zeros(3, dtype=torch.float64)
+    compressed = ObjectiveRows(asked.module, *rows_of(split, torch.arange(6)), totals)
+    w = torch.tensor([0.5, -1.0, 2.0, 0.25])
+    torch.testing.assert_close(compressed.slopes(w), asked.slopes(w))
+    torch.testing.assert_close(compressed.curvatures(), asked.curvatures())
+    torch.testing.assert_close(totals, asked.totals)
+
+
+STEPS = (
+    "model=ridge",
+    "dataset=sparse_synthetic",
+    "dataset.samples=120",
+    "dataset.features=40",
+    "dataset.density=0.08",
+    "run.batch_size=15",
+    "run.epochs=3",
+    "schedule.lr=0.05",
+    "cluster.workers=3",
+)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("algorithm=dis_dfsdca",),
+        ("algorithm=dis_dfsdca", "algorithm.sampling=importance"),
+        ("algorithm=dis_dfsdca", "algorithm.sampling=adaptive"),
+        ("algorithm=cocoa_plus",),
+        ("algorithm=asgd",),
+    ],
+    ids=lambda method: method[-1].partition("=")[2],
+)
+def test_methods_do_the_same_on_compressed_rows(
+    method: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    compressed = train(*method, *STEPS, folder=tmp_path / "compressed")
+    assert isinstance(compressed.components.dataset.train, SparseSplit)
+    monkeypatch.setattr(sparse_synthetic, "COMPRESSED_BELOW", 0.0)
+    dense = train(*method, *STEPS, folder=tmp_path / "dense")
+    assert not isinstance(dense.components.dataset.train, SparseSplit)
+    torch.testing.assert_close(compressed.weights, dense.weights, rtol=1e-4, atol=1e-6)
+    for ours, expected in zip(compressed.notes.rows, dense.notes.rows, strict=True):
+        # ASGD has no dual variables, and so no gap.
+        columns = {"train_loss", "primal", "suboptimality", "duality_gap"} & expected.keys()
+        assert len(columns) >= 3
+        for column in columns:
+            assert ours[column] == pytest.approx(expected[column], rel=1e-3, abs=1e-9), column

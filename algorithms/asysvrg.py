@@ -11,10 +11,14 @@ NIPS 2013), whose snapshot is the last iterate of the inner loop.
 f_i(w) = loss of sample i + C/2 ‖w‖²: C is `weight_decay`, a part of every gradient. In v the l2 terms of the batch at
 w~ and of the full gradient cancel, and C ŵ remains: the worker adds it, at what it pulled.
 
-Decided here, since the thesis does not say: mini-batches are drawn without replacement from all n samples, pass by
-pass, where algorithm 1 draws from all and algorithm 3 from the worker's shard; shards are contiguous. Both gradients of
-a batch see the same augmentation and dropout; the full gradient has draws of its own. A batch's effective passes count
-both gradients, a full gradient counts one pass. Networks with batch norm are refused: ∇f_i is not defined there.
+Which samples I has: by default all n samples come in passes, without replacement, and each batch of a pass goes to the
+worker that asks next. Algorithm 3 draws I from {1 … n_k}, the worker's own n_k samples, at random: `own_shard`, with
+`replacement` independent draws, else distinct ones. The mean of v over I is ∇f^k(ŵ) − ∇f^k(w~) + ∇f(w~) then, f^k the
+mean of the worker's f_i; only over workers that push equally often is it ∇f(ŵ). `replacement` alone draws from all n.
+
+Decided here, since the thesis does not say: shards are contiguous. Both gradients of a batch see the same augmentation
+and dropout; the full gradient has draws of its own. A batch's effective passes count both gradients, a full gradient
+counts one pass. Networks with batch norm are refused: ∇f_i is not defined there.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, Layout, Message, Oracle, ParameterServer, Round, Step, Worker, in_range, zeros
+from algorithms.base import Batch, Layout, Message, Oracle, ParameterServer, Round, Step, Worker, flag, in_range, zeros
 from algorithms.outer_loop import OuterLoop
 
 SNAPSHOT, FULL = range(2)
@@ -87,6 +91,8 @@ class AsySVRG(OuterLoop, ParameterServer):
         inner: m, pushes from one snapshot to the next.
         weight_decay: C ≥ 0, coefficient of the l2 term of every f_i.
         sgd_epochs, sgd_lr, sgd_decay: of SGD_SVRG, see `OuterLoop`.
+        own_shard: whether a worker's batches are drawn from its own shard of the training set, as in algorithm 3.
+        replacement: whether the samples of a batch are drawn independently, so that one may come twice.
 
     Raises:
         ValueError: an argument is out of range.
@@ -100,8 +106,13 @@ class AsySVRG(OuterLoop, ParameterServer):
         sgd_epochs: float = 0.0,
         sgd_lr: float = 0.1,
         sgd_decay: float = 0.0,
+        own_shard: bool = False,
+        replacement: bool = False,
     ) -> None:
-        super().__init__(inner=inner, sgd_epochs=sgd_epochs, sgd_lr=sgd_lr, sgd_decay=sgd_decay)
+        super().__init__(
+            inner=inner, sgd_epochs=sgd_epochs, sgd_lr=sgd_lr, sgd_decay=sgd_decay, replacement=replacement
+        )
+        self.own_shard = flag("own_shard", own_shard)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
 
     def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:

@@ -112,7 +112,12 @@ class Stateful(ABC):
             are then refused before the run.
         needs: what it asks of the objective: "gradients", which every model has; "rows", gradients of single samples of
             a model that has one weight for each feature; "dual", the same with a quadratic loss. With the last two each
-            worker has a fixed shard of the training set.
+            worker has a fixed shard of the training set, whatever `own_shard` says.
+        own_shard: whether a worker's batches come from a fixed shard of the training set, its own. Workers of a server
+            and of collectives may have some; those that share memory or one network have none.
+        replacement: whether the samples of a batch are drawn independently of each other, so that one may come twice.
+            If not, those of an own shard are distinct within a batch, and others come in passes over the training set.
+            None: yes with fixed shards, no without.
         weight_decay: λ, coefficient of the l2 term (λ/2)‖w‖².
     """
 
@@ -130,6 +135,8 @@ class Stateful(ABC):
     per_sample: ClassVar[bool] = False
     separable: ClassVar[bool] = False
     needs: ClassVar[Literal["gradients", "rows", "dual"]] = "gradients"
+    own_shard: bool = False
+    replacement: bool | None = None
     weight_decay: float = 0.0
 
     workers: int

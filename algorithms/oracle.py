@@ -19,7 +19,8 @@ class Batch(NamedTuple):
         number: position of the batch in the run, counted from 0.
         epoch: pass over the training set to which it belongs, counted from 0 (seeds augmentation).
         ids: int64 vector of sample numbers; may be empty in a collective's last, short step. Where workers have fixed
-            shards of the training set, they are drawn from `pool` uniformly and independently.
+            shards of the training set, they are drawn from `pool` uniformly: with replacement, unless the method says
+            otherwise (`Stateful.replacement`).
         pool: int64 vector of the samples that the worker may use, in a fixed order; None if that is all of them.
         piece: which worker's share of the batch this is, counted from 0; 0 where one worker has all of it.
         size: number of samples that were handed out as `ids`; None if it is not known.

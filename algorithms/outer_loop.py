@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from algorithms.base import Cost, in_range, integer
+from algorithms.base import Cost, flag, in_range, integer
 
 
 class OuterLoop:
@@ -21,6 +21,7 @@ class OuterLoop:
         sgd_epochs: effective passes of asynchronous SGD before the first snapshot (SGD_SVRG); 0 begins with a snapshot.
         sgd_lr: α ≥ 0, learning rate of these passes; SVRG's own is the schedule's.
         sgd_decay: β ≥ 0 in their rate α / (1 + s)^β, s the number of the pass from 0.
+        replacement: see `Stateful.replacement`; it holds for SGD's passes too.
 
     Raises:
         ValueError: an argument is out of range.
@@ -30,13 +31,16 @@ class OuterLoop:
     barrier_cost: ClassVar[Cost] = Cost(1.0)
     separable: ClassVar[bool] = True
 
-    def __init__(self, *, inner: int, sgd_epochs: float, sgd_lr: float, sgd_decay: float) -> None:
+    def __init__(
+        self, *, inner: int, sgd_epochs: float, sgd_lr: float, sgd_decay: float, replacement: bool = False
+    ) -> None:
         if integer("inner", inner) < 1:
             raise ValueError(f"algorithm.inner={inner}: out of range; allowed: whole numbers from 1")
         self.barrier_every: int = inner
         self.sgd_epochs = in_range("sgd_epochs", sgd_epochs, 0)
         self.sgd_lr = in_range("sgd_lr", sgd_lr, 0)
         self.sgd_decay = in_range("sgd_decay", sgd_decay, 0)
+        self.replacement: bool | None = flag("replacement", replacement)
         self.barrier_from: int = 0
         self.samples = self.per_pass = 1
 
@@ -48,7 +52,7 @@ class OuterLoop:
         self.barrier_from = passes * self.per_pass + -(-round((self.sgd_epochs - passes) * samples) // batch)
 
     def is_sgd(self, update: int) -> bool:
-        """Return Whether an update, numbered from 0, comes before the first snapshot."""
+        """Return whether an update, numbered from 0, comes before the first snapshot."""
         return update < self.barrier_from
 
     def sgd_rate(self, update: int) -> float:

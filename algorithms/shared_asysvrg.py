@@ -14,8 +14,8 @@ f contains the l2 term: ∇f_i(w) is the loss' gradient plus `weight_decay · w`
 
 Decided here, since the thesis does not say: the two gradients of a batch see the same augmentation and dropout;
 networks with batch norm, where there is no ∇f_i of a sample alone, are refused. Mini-batches are handed out from one
-permutation of the samples an epoch, as everywhere in dcrun. SGD's epochs at the start are lock-free too, and write as
-many coordinates.
+permutation of the samples an epoch, as everywhere in dcrun, or with `replacement` drawn independently ("randomly
+select"). SGD's epochs at the start are lock-free too, and write as many coordinates.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class SharedAsySVRG(OuterLoop, SharedMemory):
         coordinates: how many random coordinates each update writes; null for all.
         weight_decay: coefficient C of the l2 term of f.
         sgd_epochs, sgd_lr, sgd_decay: of SGD_SVRG, see `OuterLoop`.
+        replacement: whether the samples of a batch are drawn independently, so that one may come twice.
 
     Raises:
         ValueError: an argument is out of range.
@@ -51,8 +52,11 @@ class SharedAsySVRG(OuterLoop, SharedMemory):
         sgd_epochs: float = 0.0,
         sgd_lr: float = 0.1,
         sgd_decay: float = 0.0,
+        replacement: bool = False,
     ) -> None:
-        super().__init__(inner=inner, sgd_epochs=sgd_epochs, sgd_lr=sgd_lr, sgd_decay=sgd_decay)
+        super().__init__(
+            inner=inner, sgd_epochs=sgd_epochs, sgd_lr=sgd_lr, sgd_decay=sgd_decay, replacement=replacement
+        )
         self.count = check_coordinates(coordinates)
         self.weight_decay = in_range("weight_decay", weight_decay, 0)
 

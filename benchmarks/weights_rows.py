@@ -77,7 +77,12 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "dc_asgd_abs, constant lambda": (*MLP, *SERVER, "algorithm.lambda_schedule=constant"),
     "asysvrg": (*MLP, *SERVER, *SVRG),
     "asysvrg, dropout": (*DROPOUT, *DIGITS, *SERVER, *SVRG, "algorithm.sgd_epochs=0"),
+    "asysvrg, own shards": (*MLP, *SERVER, *SVRG, "algorithm.own_shard=true"),
+    "asysvrg, own shards, independent draws": (
+        *(*MLP, *SERVER, *SVRG, "algorithm.own_shard=true", "algorithm.replacement=true"),
+    ),
     "svrg": (*MLP, *SVRG),
+    "svrg, independent draws": (*MLP, *SVRG, "algorithm.replacement=true"),
     "dfsdca": (*RIDGE, *DUAL, "algorithm.sampling=importance"),
     "dfsdca, adaptive": (*PCA, *DUAL, *ADAPTIVE),
     "dis_dfsdca": (*RIDGE, *DUAL, *SERVER, *ADAPTIVE),

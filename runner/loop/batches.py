@@ -4,8 +4,12 @@ An epoch is one seeded permutation of the training set, cut into batches, the la
 through the run, so a batch is a function of (seed, number). On a parameter server workers lease them one by one
 (`runner.loop.leases`); collective methods cut each into one share per worker (`shares`).
 
-Where workers have fixed shards of the training set, the numbers are the same, and a batch is drawn, uniformly and
-independently, from the shards of the worker that has it: a function of (seed, number, shards).
+A method may want its samples drawn independently instead, with replacement: an epoch is then as many batches of the
+same sizes, and a batch is still a function of (seed, number).
+
+Where workers have fixed shards of the training set, the numbers are the same, and a batch is drawn uniformly, with
+replacement or without, from the shards of the worker that has it: a function of (seed, number, shards). Draws of two
+batches are independent in either case.
 """
 
 from __future__ import annotations
@@ -52,6 +56,8 @@ class Batches:
         device: where sample numbers are; an epoch's go there at once, so that no batch makes the host wait.
         shards: number of workers if each has a fixed shard of the training set; None if all use all of it.
         total: number of batches of the run, where `epochs` passes over the samples are not what it is.
+        replacement: whether the samples of a batch are drawn independently of each other, so that one may come twice.
+            None: yes with fixed shards, no without.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class Batches:
         device: torch.device | str = "cpu",
         shards: int | None = None,
         total: int | None = None,
+        replacement: bool | None = None,
     ) -> None:
         self.samples = samples
         self.size = size
@@ -79,6 +86,8 @@ class Batches:
             self.total = total
         self.device = torch.device(device)
         self.shards = shards
+        # With replacement is what the analyses of methods with fixed shards assume.
+        self.replacement = shards is not None if replacement is None else replacement
         self._orders: dict[int, Tensor] = {}
         self._pools: dict[tuple[int, ...], Tensor] = {}
 
@@ -90,6 +99,9 @@ class Batches:
         # A function of (seed, number), not of who asks or what was drawn before: a resumed run, a replayed trace and a
         # worker that takes over a lost one's batch all see the same samples.
         epoch, position = divmod(number, self.per_epoch)
+        if self.replacement and self.shards is None:
+            size = self._size(position)
+            return Batch(number, epoch, self._chosen(number, 0, self.samples, size), size=size)
         # A view of the permutation: batches of one epoch share its memory.
         ids = self._order(epoch)[position * self.size : (position + 1) * self.size]
         return Batch(number, epoch, ids, size=ids.numel())
@@ -105,16 +117,28 @@ class Batches:
         """
         assert self.shards is not None
         epoch, position = divmod(number, self.per_epoch)
-        # As large as the share that it takes the place of, the epoch's last batch included.
-        size = len(shard_range(min(self.size, self.samples - position * self.size), of, rank))
+        size = len(shard_range(self._size(position), of, rank))
         # In the order in which the worker got its shards, not sorted: the same number
         # must pick the same sample in a replay.
         pool = self._pool(tuple(shards))
-        # On the CPU whatever the device is: its generator gives the same numbers on every machine.
-        generator = torch.Generator().manual_seed(derive(self.seed, "drawn", number, rank))
-        # With replacement, as the analyses of these methods assume.
-        chosen = torch.randint(len(pool), (size,), generator=generator)
-        return Batch(number, epoch, pool[chosen.to(self.device)], pool, rank, size)
+        return Batch(number, epoch, pool[self._chosen(number, rank, len(pool), size)], pool, rank, size)
+
+    def _size(self, position: int) -> int:
+        """Return the samples of an epoch's batch: of the last one, those that are left."""
+        # Also where nothing is left over, as with independent draws: all ways to draw make epochs of the same batches.
+        return min(self.size, self.samples - position * self.size)
+
+    def _chosen(self, number: int, rank: int, among: int, size: int) -> Tensor:
+        """Return which of `among` samples a batch has, or a worker's share of it."""
+        key = derive(self.seed, "drawn", number, rank)
+        # On the CPU whatever the device is: its generators give the same numbers on every machine.
+        if self.replacement:
+            chosen = torch.randint(among, (size,), generator=torch.Generator().manual_seed(key))
+        else:
+            # NumPy's choice takes a time that grows with `size`; that of a permutation grows with the shard.
+            random = np.random.Generator(np.random.Philox(key=key))
+            chosen = torch.from_numpy(random.choice(among, size, replace=False))
+        return chosen.to(self.device)
 
     def shares(self, number: int, workers: int) -> list[Batch]:
         """Cut batch `number` into shares, one for each worker, whose sizes differ by at most one sample."""

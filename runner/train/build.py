@@ -193,7 +193,8 @@ def build_batches(cfg: DictConfig, method: Stateful, samples: int, workers: int,
         total=count_pushes(method, samples=samples, size=size, epochs=epochs),
         device=device,
         # A dual method's variables lie with their samples, so each worker draws from a shard of its own.
-        shards=None if method.needs == "gradients" else workers,
+        shards=workers if method.own_shard or method.needs != "gradients" else None,
+        replacement=method.replacement,
     )
     # Without an update there would be neither a row of metrics nor a result to write.
     if not len(batches):

@@ -1,6 +1,7 @@
 """Variance reduction against its definition: expectation, variance, an independent implementation, convergence."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,18 @@ import torch
 from torch import Tensor
 
 from algorithms.asysvrg import FULL, SNAPSHOT, AsySVRG, VarianceReducedWorker
-from algorithms.base import Batch, Step
+from algorithms.base import Batch, Step, shard_range
 from runner.config.seeds import derive
 from runner.train import build
-from tests.trial import Trial, compose, train
+from tests.trial import Trial, compose, equal, run_in, train
 
 CONVEX = ("model=linear", "dataset.limit_train=96", "dataset.limit_test=20", "run.batch_size=4")
 C = 0.1
 
 
-def numpy_svrg(
-    inputs: np.ndarray, targets: np.ndarray, w: np.ndarray, *, seed: int, size: int, inner: int, pushes: int, lr: float
-) -> np.ndarray:
-    """Softmax regression by sequential SVRG in float64; w holds the weights (classes, features) and the biases."""
-    n, classes = len(inputs), int(targets.max()) + 1
-    rows = np.hstack([inputs, np.ones((n, 1))])
+def softmax_gradient(inputs: np.ndarray, targets: np.ndarray) -> Callable[[np.ndarray, Any], np.ndarray]:
+    """Softmax regression with an l2 term, in float64; w holds the weights (classes, features) and the biases."""
+    rows = np.hstack([inputs, np.ones((len(inputs), 1))])
 
     def gradient(w: np.ndarray, ids: np.ndarray) -> np.ndarray:
         scores = rows[ids] @ w.T
@@ -33,7 +31,15 @@ def numpy_svrg(
         chances[np.arange(len(ids)), targets[ids]] -= 1
         return chances.T @ rows[ids] / len(ids) + C * w
 
-    assert classes == w.shape[0]
+    return gradient
+
+
+def numpy_svrg(
+    inputs: np.ndarray, targets: np.ndarray, w: np.ndarray, *, seed: int, size: int, inner: int, pushes: int, lr: float
+) -> np.ndarray:
+    """Sequential SVRG, its samples in passes."""
+    n, gradient = len(inputs), softmax_gradient(inputs, targets)
+    assert int(targets.max()) + 1 == w.shape[0]
     per_pass = math.ceil(n / size)
     for push in range(pushes):
         if push % inner == 0:
@@ -49,19 +55,96 @@ def numpy_svrg(
 def test_one_worker_is_an_independent_sequential_svrg(tmp_path: Path):
     given = ("algorithm=svrg", "algorithm.inner=30", f"algorithm.weight_decay={C}", "schedule.lr=0.05", "run.epochs=8")
     trial = Trial(*CONVEX, *given, "run.batch_size=7", folder=tmp_path)
-    weights = {name: value.double().numpy() for name, value in trial.weights.items()}
-    inputs, targets = trial.components.dataset.train.batch(torch.arange(96))
-    names = sorted(weights, key=lambda name: weights[name].ndim)
-    start = np.hstack([weights[names[1]], weights[names[0]][:, None]])
     pushes = len(trial.components.batches)
     # 768 = 96 + 30 pushes (2 · 96 · 2 for 28 and 14 each for two) + 96 + 12 pushes of 14, the last one not whole.
     assert pushes == 42
-    expected = numpy_svrg(
-        inputs.flatten(1).double().numpy(), targets.numpy(), start, seed=0, size=7, inner=30, pushes=pushes, lr=0.05
+    expected = numpy_svrg(*start_of(trial), seed=0, size=7, inner=30, pushes=pushes, lr=0.05)
+    bias, weight = sorted(trial.run().weights.values(), key=lambda value: value.dim())
+    np.testing.assert_allclose(weight.numpy(), expected[:, :-1], rtol=1e-3, atol=2e-6)
+    np.testing.assert_allclose(bias.numpy(), expected[:, -1], rtol=1e-3, atol=2e-6)
+
+
+def start_of(trial: Trial) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs, targets and initial weights of a linear classifier, as `softmax_gradient` takes them."""
+    inputs, targets = trial.components.dataset.train.batch(torch.arange(96))
+    bias, weight = sorted((value.double().numpy() for value in trial.weights.values()), key=np.ndim)
+    return inputs.flatten(1).double().numpy(), targets.numpy(), np.hstack([weight, bias[:, None]])
+
+
+def drawn(number: int, pool: range, replacement: bool) -> list[int]:
+    """The samples of batch `number`, of seven but for the last of each pass over 96, by the run's generators."""
+    size, key = min(7, 96 - number % 14 * 7), derive(0, "drawn", number, 0)
+    if replacement:
+        places = torch.randint(len(pool), (size,), generator=torch.Generator().manual_seed(key)).tolist()
+    else:
+        places = np.random.Generator(np.random.Philox(key=key)).choice(len(pool), size, replace=False).tolist()
+    return [pool[place] for place in places]
+
+
+@pytest.mark.parametrize(
+    ("workers", "own_shard", "replacement"), [(3, True, True), (3, True, False), (3, False, True), (1, False, True)]
+)
+def test_draws_are_those_of_algorithm_3(workers: int, own_shard: bool, replacement: bool, tmp_path: Path):
+    """Algorithms 2 and 3 in NumPy, along the schedule of the run: who pushed what, computed from which weights."""
+    options = (
+        f"algorithm.own_shard={own_shard}",
+        f"algorithm.replacement={replacement}",
+        f"algorithm.weight_decay={C}",
     )
-    found = trial.run().weights
-    np.testing.assert_allclose(found[names[1]].numpy(), expected[:, :-1], rtol=1e-3, atol=2e-6)
-    np.testing.assert_allclose(found[names[0]].numpy(), expected[:, -1], rtol=1e-3, atol=2e-6)
+    given = ("algorithm=asysvrg", "algorithm.inner=20", *options, "schedule.lr=0.05", "run.epochs=6")
+    trial = Trial(*CONVEX, *given, "run.batch_size=7", f"cluster.workers={workers}", folder=tmp_path)
+    inputs, targets, w = start_of(trial)
+    executor: Any = trial.executor
+    schedule, done = [], executor.leases.done
+
+    def noted(worker: int) -> Batch:
+        batch = done(worker)
+        schedule.append((worker, executor.version[worker], batch.number))
+        return batch
+
+    executor.leases.done = noted
+    found = sorted(trial.run().weights.values(), key=lambda value: value.dim())
+    assert len(schedule) == len(trial.components.batches) > 20
+    gradient, history = softmax_gradient(inputs, targets), [w]
+    full = snapshot = w
+    for push, (worker, pulled, number) in enumerate(schedule):
+        if push % 20 == 0:
+            snapshot = history[-1]
+            full = gradient(snapshot, np.arange(96))
+        ids = drawn(number, shard_range(96, workers, worker) if own_shard else range(96), replacement)
+        v = gradient(history[pulled], ids) - gradient(snapshot, ids) + full
+        history.append(history[-1] - 0.05 * v)
+    np.testing.assert_allclose(found[1].numpy(), history[-1][:, :-1], rtol=1e-3, atol=2e-6)
+    np.testing.assert_allclose(found[0].numpy(), history[-1][:, -1], rtol=1e-3, atol=2e-6)
+
+
+OWN = ("algorithm=asysvrg", "algorithm.own_shard=true", "algorithm.inner=11", "cluster.workers=3")
+
+
+@pytest.mark.parametrize("replacement", ["true", "false"])
+def test_runs_with_own_shards_go_on_exactly(replacement: str, tmp_path: Path):
+    given = (*CONVEX, *OWN, f"algorithm.replacement={replacement}", "run.epochs=4", "run.checkpoint_every=100")
+    expected = train(*given, folder=tmp_path)
+    stopped = Trial(*given, folder=tmp_path, stop_after=13)
+    continued = Trial(*given, folder=tmp_path).resume(stopped.stopped()).run()
+    assert continued.sha256 == expected.sha256
+    assert equal(continued.state, expected.state)
+
+
+@pytest.mark.slow
+def test_a_process_draws_the_same_samples(tmp_path: Path):
+    """With several workers: tests/runner/loop/test_shards.py."""
+    given = (*CONVEX, *OWN, "cluster.workers=1", "run.epochs=3")
+    code, real = run_in(tmp_path / "real", *given, "cluster=processes")
+    assert code == 0
+    assert real["weights_sha256"] == train(*given, folder=tmp_path).sha256
+
+
+@pytest.mark.parametrize("key", ["own_shard", "replacement"])
+def test_draws_are_chosen_by_true_or_false(key: str):
+    wrong: Any = {key: "yes"}
+    with pytest.raises(ValueError, match=rf"^algorithm.{key}=yes: is neither true nor false; allowed: true, false$"):
+        AsySVRG(**wrong)
 
 
 @pytest.fixture(scope="module")

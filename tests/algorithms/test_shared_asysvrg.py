@@ -141,6 +141,13 @@ def test_one_worker_has_svrgs_bits(decay: str, passes: str, tmp_path: Path):
     assert shared.control.epoch == svrg.control.epoch
 
 
+def test_independent_draws_are_svrgs(tmp_path: Path):
+    given = (*RUN, *ATOMIC, "algorithm.replacement=true", "cluster.workers=1", "run.epochs=4")
+    shared = train("algorithm=shared_asysvrg", *given, folder=tmp_path)
+    assert shared.sha256 == train("algorithm=svrg", *given, folder=tmp_path).sha256
+    assert shared.sha256 != train("algorithm=svrg", *given, "algorithm.replacement=false", folder=tmp_path).sha256
+
+
 def test_older_states_are_read():
     """Files from before had the l2 term of the snapshot in their full gradient, `full`."""
     method, oracle = started(C=0.1)

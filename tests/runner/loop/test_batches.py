@@ -50,6 +50,23 @@ def test_pieces_say_whose_they_are():
     assert [(share.piece, share.size) for share in drawn] == [(0, 4), (1, 3)]
 
 
+def test_independent_draws_come_from_all():
+    batches = Batches(samples=9, size=2000, seed=1, epochs=1, replacement=True)
+    assert len(batches.batch(0).ids) == 9, "as many as the batch of a pass has"
+    drawn = torch.cat([batches.batch(number).ids for number in range(2000)])
+    counts = torch.bincount(drawn, minlength=9)
+    torch.testing.assert_close(counts / counts.sum(), torch.full((9,), 1 / 9), atol=0.01, rtol=0)
+    # A pass of nine draws has nine different samples once in a thousand passes, 9!/9^9.
+    whole = [len(set(pass_)) for pass_ in drawn.view(-1, 9).tolist()].count(9)
+    assert whole < 10
+    batches = Batches(samples=20, size=7, seed=0, epochs=2, replacement=True)
+    assert [(batch.epoch, batch.size, len(batch.ids)) for batch in map(batches.batch, range(6))] == [
+        *((0, 7, 7), (0, 7, 7), (0, 6, 6)),
+        *((1, 7, 7), (1, 7, 7), (1, 6, 6)),
+    ]
+    assert torch.equal(torch.cat([share.ids for share in batches.shares(1, 3)]), batches.batch(1).ids)
+
+
 def test_order_depends_on_seed_and_epoch():
     batches = Batches(samples=50, size=50, seed=0, epochs=2)
     first, second = batches.batch(0).ids, batches.batch(1).ids

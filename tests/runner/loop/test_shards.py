@@ -1,7 +1,7 @@
 """Workers with fixed shards of the training set: who draws from which, and what a shard's new owner is told."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,20 @@ def test_draws_are_uniform_and_independent():
     counts = torch.bincount(torch.cat([made.draw(number, [1]).ids for number in range(1000)]), minlength=9)
     assert counts[:3].sum() == counts[6:].sum() == 0
     torch.testing.assert_close(counts[3:6] / counts.sum(), torch.full((3,), 1 / 3), atol=0.05, rtol=0)
+
+
+def test_distinct_draws_are_uniform():
+    made = Batches(samples=60, size=4, seed=1, epochs=1, shards=3, replacement=False)
+    draws = [made.draw(number, [1]).ids for number in range(3000)]
+    assert {len(set(ids.tolist())) for ids in draws} == {4}
+    counts = torch.bincount(torch.cat(draws), minlength=60)
+    assert counts[:20].sum() == counts[40:].sum() == 0
+    torch.testing.assert_close(counts[20:40] / counts.sum(), torch.full((20,), 1 / 20), atol=0.005, rtol=0)
+    # Whole batches of a shard's size have all of it, each in an order of its own.
+    whole = Batches(samples=60, size=20, seed=1, epochs=1, shards=3, replacement=False)
+    first, second = whole.draw(0, [2]).ids, whole.draw(1, [2]).ids
+    assert sorted(first.tolist()) == sorted(second.tolist()) == [*range(40, 60)]
+    assert first.tolist() != second.tolist()
 
 
 def test_collective_shares_are_drawn_by_rank():
@@ -121,11 +135,14 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         yield made
 
 
-def check_replay(machine: Host, run: Run, folder: Path, *given: str) -> None:
-    """Replay a run, and find its weights and its duals again."""
+DUALS = ("primal", "dual", "duality_gap", "suboptimality")
+
+
+def check_replay(machine: Host, run: Run, folder: Path, *given: str, measured: Sequence[str] = DUALS) -> None:
+    """Replay a run, and find its weights and what else it `measured` again."""
     again = machine.start(folder, *given, "cluster=replay", f"cluster.trace={run.folder}")
     assert again.end() == 0
-    for key in ("weights_sha256", "updates", "primal", "dual", "duality_gap", "suboptimality"):
+    for key in ("weights_sha256", "updates", *measured):
         assert again.summary[key] == run.summary[key]
 
 
@@ -182,3 +199,33 @@ def test_resumed_runs_keep_their_duals(machine: Host, tmp_path: Path):
     check_relation(run.folder)
     without = [item for item in given if not item.startswith("cluster.")]
     check_replay(machine, again, tmp_path / "again", *without)
+
+
+OWN = (
+    *("algorithm=asysvrg", "algorithm.own_shard=true", "algorithm.inner=30", "model=linear"),
+    *("dataset=synthetic", "dataset.shape=[12]", "dataset.train=203", "dataset.test=40", "run.batch_size=5"),
+)
+"""A method without duals whose workers draw from shards all the same."""
+
+
+@pytest.mark.slow
+@linux
+@pytest.mark.parametrize("replacement", ["true", "false"])
+def test_own_shards_survive_a_lost_worker_and_a_stop(machine: Host, tmp_path: Path, replacement: str):
+    given = (*OWN, f"algorithm.replacement={replacement}", "run.epochs=60", "run.eval_every=1")
+    slow = ("cluster.compute.seconds=0.005",)
+    run = machine.start(tmp_path / "run", *given, *PROCESSES, *slow)
+    run.saved(3)
+    run.signal("worker 1", signal.SIGKILL)
+    run.saved(6)
+    run.signal("server", signal.SIGTERM)
+    assert run.end() == 143
+    again = machine.start(run.folder, *given, *PROCESSES, *slow, resume=True)
+    assert again.end() == 0
+    assert again.summary["workers_lost"] == 1
+    check_replay(machine, again, tmp_path / "again", *given, measured=["final_test_error", "final_train_loss"])
+    other = machine.start(
+        tmp_path / "other", *given, "algorithm.own_shard=false", "cluster=replay", f"cluster.trace={run.folder}"
+    )
+    assert other.end() == 0
+    assert other.summary["weights_sha256"] != again.summary["weights_sha256"]

@@ -10,9 +10,14 @@ Source: Ma, Smith, Jaggi, Jordan, Richtárik and Takáč, "Adding vs. Averaging 
 ICML 2015, adding (γ=1, σ'=γK), as the baseline of Huo's thesis (2020), section 3.5; SDCA is its algorithm 4. λ is
 `weight_decay`, H is `run.batch_size`. There is no learning rate: `schedule.lr` has no effect.
 
-For a quadratic loss (φ_i'' = 1) the maximum is δ = −(φ_i'(x_iᵀu) + α_i + Δα_i) / (1 + σ'‖x_i‖²/λn), and the H steps
-are one lower-triangular system in the δ, which is solved in float64, block by block: the same steps, samples that are
-drawn again included, without a loop over samples. Other losses are refused.
+σ' = γK is safe for all data: the paper proves convergence with it. A smaller one takes longer steps, and is safe where
+samples of different workers are orthogonal enough: the paper asks for σ' ≥ γ max_α ‖Aα‖² / Σ_k ‖Aα_[k]‖², at least γ.
+
+The maximum of eq. 3.4 is the loss's own: in closed form for the quadratic loss and the smoothed hinge, by Newton's
+method for the logistic loss. `sdca_steps` is algorithm 4 as it is printed, for any loss. For a quadratic one
+(φ_i'' = 1) the maximum is δ = −(φ_i'(x_iᵀu) + α_i + Δα_i) / (1 + σ'‖x_i‖²/λn), and the H steps are one lower-triangular
+system in the δ, which `blocked_steps` solves in float64, block by block: the same steps, samples that are drawn again
+included, without a loop over samples.
 
 α_[k] is worker k's own; (1/λn) A α = w at the end of every round, to rounding.
 """
@@ -20,14 +25,68 @@ drawn again included, without a loop over samples. Other losses are refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, Collective, Message, Oracle, Problem, Step, in_range, positive, zeros
+from algorithms.base import Batch, Collective, Message, Oracle, Problem, Rows, Step, in_range, positive, zeros
 
 BLOCK = 256
 """Samples whose steps are solved for at a time; costs of a block grow with its square."""
+
+
+def sdca_steps(rows: Rows, drawn: Tensor, w: Tensor, alpha: Tensor, coupling: float) -> tuple[Tensor, Tensor]:
+    """Take algorithm 4's steps one by one, whatever the loss, in float64.
+
+    Args:
+        rows: the samples (B, d) with their losses.
+        drawn: which of them each step is on (H,).
+        w: the weights before the first step (d,).
+        alpha: the samples' α_i before the first step (B,).
+        coupling: σ'/λn.
+
+    Returns:
+        Δα (B,), and Σ Δα_i x_i (d,).
+    """
+    # In NumPy and plain numbers: an operation of PyTorch on so few of them costs more than all that a step computes.
+    x = rows.x.double()
+    samples = rows.vectors()
+    u = w.double().cpu().numpy().copy()
+    curvature = (coupling * x.square().sum(1)).tolist()
+    own = alpha.tolist()
+    for i in drawn.tolist():  # line 3
+        features, values = samples[i]
+        updated = rows.dual_step(i, float(u[features] @ values), own[i], curvature[i])  # line 4
+        delta, own[i] = updated - own[i], updated  # line 5
+        u[features] += coupling * delta * values  # line 6
+    change = torch.tensor(own, dtype=torch.float64, device=alpha.device) - alpha.double()
+    return change, change @ x
+
+
+def blocked_steps(x: Any, drawn: Tensor, residue: Tensor, coupling: float) -> tuple[Tensor, Tensor]:
+    """Take the steps of `sdca_steps` on a loss with φ_i'' = 1, a block of them as one triangular system.
+
+    Args:
+        x: the samples (B, d), float64, a tensor or compressed rows.
+        drawn: which of them each step is on (H,).
+        residue: κ_i = φ_i'(x_iᵀw) + α_i before the first step (B,), float64.
+        coupling: σ'/λn.
+
+    Returns:
+        Δα (B,), and Σ Δα_i x_i (d,).
+    """
+    change = torch.zeros_like(residue)  # Δα
+    u = x.new_zeros(x.shape[1])  # (u − w) λn/σ'
+    for block in drawn.split(BLOCK):
+        own = x[block]
+        # Row j: (1 + σ'‖x_j‖²/λn) δ_j + Σ_{i<j} (σ' x_iᵀx_j/λn + [the same sample]) δ_i = −κ_j
+        system = coupling * (own @ own.T) + (block[:, None] == block[None, :])
+        kappa = residue[block] + change[block] + coupling * (own @ u)
+        delta = torch.linalg.solve_triangular(system, -kappa[:, None], upper=False)[:, 0]
+        change.index_add_(0, block, delta)
+        u += delta @ own
+    return change, u
 
 
 class CoCoAPlus(Collective):
@@ -35,7 +94,8 @@ class CoCoAPlus(Collective):
 
     Args:
         weight_decay: λ of the objective, above 0.
-        gamma: γ in (0, 1], how much of every worker's step is taken; 1 adds them, 1/K averages them. σ' = γK.
+        gamma: γ in (0, 1], how much of every worker's step is taken; 1 adds them, 1/K averages them.
+        sigma: σ', how much a worker's step allows for those of the others, at least γ; None for γK, which is safe.
 
     Raises:
         ValueError: an argument is out of range.
@@ -43,11 +103,13 @@ class CoCoAPlus(Collective):
 
     needs = "dual"
 
-    def __init__(self, *, weight_decay: float = 0.1, gamma: float = 1.0) -> None:
+    def __init__(self, *, weight_decay: float = 0.1, gamma: float = 1.0, sigma: float | None = None) -> None:
         self.weight_decay = positive("weight_decay", weight_decay)
         if in_range("gamma", gamma, 0, 1) == 0:
             raise ValueError(f"algorithm.gamma={gamma}: no step would be taken; allowed: 0 < gamma <= 1")
         self.gamma = gamma
+        # α of one worker alone makes the paper's bound γ, so below it no data are safe.
+        self.sigma = None if sigma is None else in_range("sigma", sigma, gamma)
 
     def bind_problem(self, problem: Problem) -> None:
         """See `Stateful.bind_problem`."""
@@ -69,21 +131,17 @@ class CoCoAPlus(Collective):
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message | None:
         """Take H steps of SDCA on the local subproblem and contribute what they change in w."""
         lambda_n = self.weight_decay * self.problem.samples
-        coupling = self.gamma * self.workers / lambda_n  # σ'/λn
+        sigma = self.gamma * self.workers if self.sigma is None else self.sigma
+        coupling = sigma / lambda_n
         ids, where = batch.ids.unique(return_inverse=True)
         rows = oracle.rows(ids)
-        x = rows.x.double()
-        residue = (rows.slopes(self.w) + self.alpha[ids - self.low]).double()  # φ_i'(x_iᵀw) + α_i
-        change = torch.zeros_like(residue)  # Δα
-        u = x.new_zeros(x.shape[1])  # (u − w) λn/σ'
-        for drawn in where.split(BLOCK):
-            own = x[drawn]
-            # Row j: (1 + σ'‖x_j‖²/λn) δ_j + Σ_{i<j} (σ' x_iᵀx_j/λn + [the same sample]) δ_i = −κ_j
-            system = coupling * (own @ own.T) + (drawn[:, None] == drawn[None, :])
-            kappa = residue[drawn] + change[drawn] + coupling * (own @ u)
-            delta = torch.linalg.solve_triangular(system, -kappa[:, None], upper=False)[:, 0]
-            change.index_add_(0, drawn, delta)
-            u += delta @ own
+        alpha = self.alpha[ids - self.low]
+        if rows.linear_slopes:
+            residue = (rows.slopes(self.w) + alpha).double()  # φ_i'(x_iᵀw) + α_i
+            change, u = blocked_steps(rows.x.double(), where, residue, coupling)
+        else:
+            rows.count(self.w)
+            change, u = sdca_steps(rows, where, self.w, alpha, coupling)
         self.alpha[ids - self.low] += self.gamma * change.to(self.alpha.dtype)
         return {"v": (u / lambda_n).to(self.w.dtype)}
 

@@ -24,7 +24,8 @@ Decided here, since the thesis does not say: the rate that a worker pulled is th
 that the relation holds under any schedule; the shards of the training set are contiguous; a lost worker's shard, with
 the α of the mirror, goes to the living worker that has the fewest samples.
 
-How the H samples are drawn: `algorithms.dual_sampling` (section 3.3.2).
+How the H samples are drawn: `algorithms.dual_sampling` (section 3.3.2). Line numbers below count the lines of
+algorithms 6 and 7 from their "Initialize".
 
 The outer loop of algorithm 6, after every T pushes a broadcast of w to all workers, is a barrier of no rounds: T is
 `inner`. The thesis does not say its T; by default there is no such broadcast.
@@ -82,24 +83,25 @@ class DualFreeWorker(Worker):
 
     def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:
         """Return v_k, and for the mirror the samples used and their new α."""
-        w, eta = pulled["w"], float(pulled["eta"])
+        w, eta = pulled["w"], float(pulled["eta"])  # line 3
+        # Lines 5 and 6: all of I_t at once
         drawn, weights = self.sampler.draw(oracle, batch, lambda rows, pool: self.residues(rows, w, pool))
         ids, times = drawn.unique(return_counts=True)
         rows = oracle.rows(ids)
         self.alpha = self.alpha.to(rows.x.device)
         s = rows.x.new_ones(len(ids)) if weights is None else weights[ids]
-        # eq. 3.6: κ = ∇φ_i(w) + α_i
+        # Line 7, eq. 3.6: κ = ∇φ_i(w) + α_i
         kappa = self.residues(rows, w, ids)
         # Draw number j of a sample, from 0, meets κ (1 − rate)^j, so c draws sum up to κ (1 − (1 − rate)^c) / rate. In
         # float32 the difference from 1 would drown.
         rate = eta * self.lambda_n * s.double()
         series = torch.where(times > 1, (1 - (1 - rate) ** times) / rate, 1.0).to(s) if eta else times.to(s)
         u = _scale(kappa, s * series)
-        # eq. 3.7: α_i ← α_i − η λ n κ
+        # Line 8, eq. 3.7: α_i ← α_i − η λ n κ
         self.alpha[ids] -= eta * self.lambda_n * u
-        # eq. 3.8: v = Σ κ
+        # Line 9, eq. 3.8: v = Σ κ
         v = u @ rows.x if self.problem.scalar else u.sum(0)
-        return {"v": v} | self._mirror(drawn)
+        return {"v": v} | self._mirror(drawn)  # line 11
 
     def residues(self, rows: Rows, w: Tensor, ids: Tensor) -> Tensor:
         """Return κ of samples, eq. 3.6: its multiple of x_i (B,), or (B, d)."""
@@ -132,7 +134,7 @@ class DisDfSDCA(ParameterServer):
     def __init__(self, *, weight_decay: float = 0.1, sampling: str = "uniform", inner: int | None = None) -> None:
         if inner is not None and (isinstance(inner, bool) or not isinstance(inner, int) or inner < 1):
             raise ValueError(f"algorithm.inner={inner}: is not a number of pushes; allowed: integers from 1, or null")
-        self.barrier_every = inner
+        self.barrier_every = inner  # line 9: the workers pull anew after T pushes
         self.weight_decay = positive("weight_decay", weight_decay)
         self.sampling = one_of("sampling", sampling, SAMPLING)
 
@@ -176,7 +178,7 @@ class DisDfSDCA(ParameterServer):
     def pull(self, worker: int) -> Message:
         """Send w and η, and remember η."""
         self.eta[worker] = self.lr
-        return {"w": self.w, "eta": self.eta[worker : worker + 1]}
+        return {"w": self.w, "eta": self.eta[worker : worker + 1]}  # line 6
 
     def shard_state(self, shard: range) -> Message:
         """Return the mirror's α of a shard, filled up to the largest."""
@@ -187,7 +189,7 @@ class DisDfSDCA(ParameterServer):
 
     def push(self, worker: int, message: Message, step: Step) -> None:
         """Take in v_k at the rate η that its worker pulled, and copy the worker's new α."""
-        # eq. 3.5, at the rate that the worker pulled: eq. 3.7 took α along at that rate, so relation (3.3) holds
+        # Line 5, eq. 3.5, at the rate that the worker pulled: eq. 3.7 took α along at it, so relation (3.3) holds
         self.w.sub_(self.eta[worker] * message["v"].to(self.w.device))
         ids = message["ids"].to(self.alpha.device).long()
         used = ids >= 0

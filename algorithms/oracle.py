@@ -78,6 +78,11 @@ class Rows(Protocol):
 
     x: Any
 
+    @property
+    def linear_slopes(self) -> bool:
+        """Whether φ_i'' = 1, as for a quadratic loss: dual steps one after the other are linear equations then."""
+        ...
+
     def slopes(self, w: Tensor) -> Tensor:
         """Return φ_i'(x_iᵀw) (B,); of use where ∇φ_i(w) = φ_i'(x_iᵀw) x_i."""
         ...
@@ -88,6 +93,28 @@ class Rows(Protocol):
 
     def curvatures(self) -> Tensor:
         """Return how smooth each φ_i is, L_i (B,)."""
+        ...
+
+    def vectors(self) -> list[tuple[Any, Any]]:
+        """Return each sample as NumPy arrays: what indexes its features, all or those not zero, and their values.
+
+        The values are float64.
+        """
+        ...
+
+    def dual_step(self, number: int, z: float, alpha: float, curvature: float) -> float:
+        """Return the a that maximises −φ_i*(−a) − (a − α_i) z − (q/2) (a − α_i)²; where the method needs "dual".
+
+        Args:
+            number: which of the rows i is.
+            z: x_iᵀu.
+            alpha: α_i, in the domain of φ_i*(−·).
+            curvature: q, at least 0.
+        """
+        ...
+
+    def count(self, w: Tensor) -> None:
+        """Enter loss and errors at `w` in what training reports, as `slopes` and `gradients` do."""
         ...
 
 

@@ -9,6 +9,7 @@ bit; on compressed rows sums are taken in the order of the features, on one thre
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,8 @@ class CompressedRows:
     """A sparse matrix of samples (B, d), which takes part in products with tensors.
 
     Known are `x @ w`, `u @ x`, `x @ y.T`, `v[:, None] * x`, `x[ids]`, `x.T`, `x.double()`, `x.square().sum(1)`,
-    `torch.linalg.vector_norm(x, dim=1)`, and tensors of its type and device by `new_zeros` and `new_ones`.
+    `torch.linalg.vector_norm(x, dim=1)`, single rows as `vectors`, and tensors of its type and device by `new_zeros`
+    and `new_ones`.
 
     Args:
         matrix: a SciPy matrix in CSR form; a transposed one in CSC form.
@@ -82,6 +84,12 @@ class CompressedRows:
     def double(self) -> CompressedRows:
         """Return the same rows in float64."""
         return CompressedRows(self.matrix.astype(np.float64), self.device)
+
+    def vectors(self) -> list[tuple[Any, Any]]:
+        """Return for each row the numbers of its features that are not zero and their values in float64, NumPy."""
+        data = self.matrix.data.astype(np.float64)
+        bounds = itertools.pairwise(self.matrix.indptr.tolist())
+        return [(self.matrix.indices[low:high], data[low:high]) for low, high in bounds]
 
     def square(self) -> CompressedRows:
         """Return the rows of the squared elements."""

@@ -1,7 +1,7 @@
 """Objectives of one weight a feature, P(w) = (1/n) Σ φ_i(w) + (λ/2)‖w‖², whose φ_i are known one by one.
 
-Dual methods ask for the gradients of single φ_i. Here φ_i are quadratic, so P* is known too. λ is the method's
-`weight_decay`: a model's own loss is the mean of φ_i alone, as every model's.
+Dual methods ask for the gradients of single φ_i, and SDCA for its steps on them. λ is the method's `weight_decay`: a
+model's own loss is the mean of φ_i alone, as every model's.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ class RowObjective(Chain):
 
     Attributes:
         scalar: whether ∇φ_i(w) = φ_i'(x_iᵀw) x_i, so that a dual variable is one number a sample.
-        dual: whether φ_i is a convex loss of x_iᵀw with φ_i'' = 1, and `conjugates` is known.
+        dual: whether φ_i is a convex loss of x_iᵀw, and `conjugates` and `dual_step` are known.
+        linear_slopes: whether φ_i'' = 1, where `scalar`: dual steps one after the other are linear equations then.
         classifies: whether the sign of the output guesses one of two classes.
     """
 
     scalar: ClassVar[bool] = True
     dual: ClassVar[bool] = False
+    linear_slopes: ClassVar[bool] = False
     classifies: ClassVar[bool] = True
 
     def __init__(self, *, shape: Sequence[int]) -> None:
@@ -70,9 +72,24 @@ class RowObjective(Chain):
     def curvatures(self, x: Tensor) -> Tensor:
         """Return L_i (B,), how smooth φ_i is: the largest modulus of an eigenvalue of its Hessian."""
 
-    @abstractmethod
     def conjugates(self, alpha: Tensor, targets: Tensor) -> Tensor:
         """Return φ_i*(−α_i) (B,), where `dual`."""
+        raise NotImplementedError(f"{type(self).__name__} has no dual objective")
+
+    def dual_step(self, target: float, z: float, alpha: float, curvature: float) -> float:
+        """Return the a that maximises −φ_i*(−a) − (a − α_i) z − (q/2) (a − α_i)², where `dual`.
+
+        Args:
+            target: of sample i.
+            z: x_iᵀu at the weights u of the step.
+            alpha: α_i, in the domain of φ_i*(−·).
+            curvature: q, at least 0.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no dual objective")
+
+
+class QuadraticForm:
+    """What an objective tells besides if its φ_i are quadratic, so that the distance to P* is known exactly."""
 
     @abstractmethod
     def quadratic(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

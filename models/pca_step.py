@@ -16,10 +16,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.objective import RowObjective
+from models.objective import QuadraticForm, RowObjective
 
 
-class PCAStep(RowObjective):
+class PCAStep(RowObjective, QuadraticForm):
     """Eq. 3.40 on samples without labels; there are no guesses and no errors.
 
     Args:

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.objective import RowObjective, signs
+from models.objective import QuadraticForm, RowObjective, signs
 
 
-class Ridge(RowObjective):
+class Ridge(RowObjective, QuadraticForm):
     """Quadratic loss on two classes, no bias; an error is an output of the wrong sign.
 
     Args:
@@ -27,6 +27,7 @@ class Ridge(RowObjective):
     """
 
     dual = True
+    linear_slopes = True
 
     def __init__(self, *, shape: Sequence[int], classes: int) -> None:
         if classes != 2:
@@ -57,6 +58,11 @@ class Ridge(RowObjective):
     def conjugates(self, alpha: Tensor, targets: Tensor) -> Tensor:
         """See `RowObjective.conjugates`."""
         return alpha.square() / 2 - alpha * signs(targets, alpha)
+
+    def dual_step(self, target: float, z: float, alpha: float, curvature: float) -> float:
+        """See `RowObjective.dual_step`."""
+        y = 2 * target - 1
+        return (y - z + curvature * alpha) / (1 + curvature)
 
     def quadratic(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return Σ x_i x_iᵀ, Σ y_i x_i, Σ ½y_i²."""

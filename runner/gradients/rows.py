@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ class ObjectiveRows:
     """Answer for the samples of one question.
 
     Args:
-        module: a model with `losses`, `slopes`, `gradients` and `curvatures` (`models.objective.RowObjective`).
+        module: a model with `losses`, `slopes`, `gradients` and `curvatures` (`models.objective.RowObjective`); for
+            dual methods `linear_slopes` and `dual_step` as well.
         x: the samples (B, d), a tensor or compressed rows.
         targets: (B,).
         totals: (3,), takes the sums of losses, errors and samples of what is asked; None to count nothing.
@@ -35,6 +37,11 @@ class ObjectiveRows:
         self.x = x
         self.targets = targets
         self.totals = totals
+
+    @property
+    def linear_slopes(self) -> bool:
+        """See `algorithms.base.Rows`."""
+        return self.module.linear_slopes
 
     @torch.no_grad()
     def slopes(self, w: Tensor) -> Tensor:
@@ -52,6 +59,26 @@ class ObjectiveRows:
     def curvatures(self) -> Tensor:
         """See `algorithms.base.Rows`."""
         return self.module.curvatures(self.x)
+
+    def vectors(self) -> list[tuple[Any, Any]]:
+        """See `algorithms.base.Rows`."""
+        if not isinstance(self.x, Tensor):
+            return self.x.vectors()
+        return [(slice(None), values) for values in self.x.double().cpu().numpy()]
+
+    def dual_step(self, number: int, z: float, alpha: float, curvature: float) -> float:
+        """See `algorithms.base.Rows`."""
+        return self.module.dual_step(self._numbers[number], z, alpha, curvature)
+
+    @torch.no_grad()
+    def count(self, w: Tensor) -> None:
+        """See `algorithms.base.Rows`."""
+        self._outputs(w)
+
+    @cached_property
+    def _numbers(self) -> list[float]:
+        """The targets as plain numbers: steps are taken one by one, and to read an element of a tensor takes long."""
+        return self.targets.tolist()
 
     def _outputs(self, w: Tensor) -> tuple[Tensor, Tensor]:
         # On processes a server's weights come in CPU memory, wherever the samples are.

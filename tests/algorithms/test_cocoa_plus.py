@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import optimize
+from scipy import optimize, sparse
 
 from algorithms import cocoa_plus
 from algorithms.base import Step
-from algorithms.cocoa_plus import SDCA, CoCoAPlus
+from algorithms.cocoa_plus import SDCA, CoCoAPlus, blocked_steps, sdca_steps
+from data.sparse import CompressedRows
 from tests.algorithms.ridge_problem import Small
 from tests.algorithms.test_dis_dfsdca import SMALL
 from tests.trial import run_in, train
@@ -79,6 +80,49 @@ def test_rounds_match_a_numpy_loop(workers: int, gamma: float, monkeypatch: pyte
         np.testing.assert_allclose(found.double().numpy() @ x / (lam * n), w, atol=2e-6)
 
 
+@pytest.mark.parametrize("block", [1, 7, 256])
+def test_blocked_steps_are_algorithm_4(block: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cocoa_plus, "BLOCK", block)
+    small = Small(15, 5, 1, 40)
+    ids, drawn = small.batch(0).ids.unique(return_inverse=True)
+    assert len(ids) < len(drawn), "some samples are drawn again"
+    generator = torch.Generator().manual_seed(0)
+    w, alpha = torch.randn(5, generator=generator).double(), torch.randn(len(ids), generator=generator).double()
+    rows = small.oracle.rows(ids, counted=False)
+    rows.x = rows.x.double()
+    residue = rows.slopes(w) + alpha
+    change, u = blocked_steps(rows.x, drawn, residue, 3.0)
+    expected, sum_of_changes = sdca_steps(rows, drawn, w, alpha, 3.0)
+    torch.testing.assert_close(change, expected, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(u, sum_of_changes, rtol=1e-12, atol=1e-13)
+    assert expected.abs().max() > 0.1
+    rows.x = CompressedRows(sparse.csr_matrix(rows.x.numpy()))
+    torch.testing.assert_close(sdca_steps(rows, drawn, w, alpha, 3.0)[0], expected, rtol=1e-12, atol=1e-13)
+
+
+def test_sigma_is_gamma_times_workers_unless_given():
+    def after(rounds: int, **options: float) -> torch.Tensor:
+        small = Small(31, 5, 3, 25)
+        methods = started(small, 3, weight_decay=0.1, gamma=0.5, **options)
+        for number in range(rounds):
+            advance(small, methods, number)
+        return methods[0].w
+
+    assert torch.equal(after(2), after(2, sigma=1.5))
+    assert not torch.equal(after(2), after(2, sigma=0.75))
+
+
+def test_larger_sigma_takes_smaller_steps():
+    small = Small(31, 5, 3, 25)
+    changes = []
+    for sigma in (1.0, 3.0, 9.0):
+        [method, *_] = started(small, 3, weight_decay=0.1, sigma=sigma)
+        contribution = method.local(small.oracle, small.batch(0, 0), Step(0.0))
+        assert contribution is not None
+        changes.append(float(contribution["v"].norm()))
+    assert changes[0] > 1.5 * changes[1] > 2 * changes[2]
+
+
 def test_one_worker_is_sdca_to_the_bit(tmp_path: Path):
     options = (*SMALL, "run.epochs=3")
     plus = train("algorithm=cocoa_plus", *options, "cluster.workers=1", folder=tmp_path)
@@ -108,9 +152,16 @@ def test_processes_reach_the_simulated_weights(tmp_path: Path):
 
 
 @pytest.mark.parametrize("gamma", [0, 1.5])
-def test_wrong_options_are_refused(gamma: float):
+def test_wrong_gammas_are_refused(gamma: float):
     with pytest.raises(ValueError, match=rf"^algorithm.gamma={gamma}: .*; allowed: "):
         CoCoAPlus(gamma=gamma)
+
+
+@pytest.mark.parametrize("sigma", [0, 0.49, -1, float("inf"), True])
+def test_sigma_below_gamma_is_refused(sigma: float):
+    with pytest.raises(ValueError, match=rf"^algorithm.sigma={sigma}: .*; allowed: sigma >= 0.5"):
+        CoCoAPlus(gamma=0.5, sigma=sigma)
+    assert CoCoAPlus(gamma=0.5, sigma=0.5).sigma == 0.5
 
 
 def test_sdca_is_for_one_worker():

@@ -39,6 +39,16 @@ def test_float64_rows_make_float64_products():
     assert x.double().dtype == torch.float64
 
 
+def test_single_rows_are_what_is_not_zero():
+    x, dense = both()
+    vectors = x.vectors()
+    assert len(vectors) == 7
+    for (features, values), row in zip(vectors, dense, strict=True):
+        assert values.dtype == np.float64
+        assert features.tolist() == row.nonzero()[:, 0].tolist()
+        assert values.tolist() == row[row != 0].tolist()
+
+
 def test_rows_are_taken_in_the_order_asked():
     x, dense = both()
     ids = torch.tensor([5, 0, 5])

@@ -3,19 +3,18 @@
 import pytest
 import torch
 
-from models.objective import RowObjective
 from models.pca_step import PCAStep
 from models.ridge import Ridge
 
 D = 5
 
 
-def models() -> list[RowObjective]:
+def models() -> list[Ridge | PCAStep]:
     return [Ridge(shape=(D,), classes=2), PCAStep(shape=(D,), classes=1, mu=0.7, weight_decay=0.1)]
 
 
 @pytest.fixture(params=[0, 1], ids=["ridge", "pca_step"])
-def model(request: pytest.FixtureRequest) -> RowObjective:
+def model(request: pytest.FixtureRequest) -> Ridge | PCAStep:
     return models()[request.param].double()
 
 
@@ -26,7 +25,7 @@ def samples() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return x, torch.tensor([0, 1, 1, 0, 1, 0, 0]), w
 
 
-def test_gradients_of_single_samples_are_autograds(model: RowObjective):
+def test_gradients_of_single_samples_are_autograds(model: Ridge | PCAStep):
     x, targets, w = samples()
     assert not model.w.any(), "it starts at zero"
     with torch.no_grad():
@@ -44,13 +43,13 @@ def test_gradients_of_single_samples_are_autograds(model: RowObjective):
         torch.testing.assert_close(model.slopes(x @ w, targets)[:, None] * x, found)
 
 
-def test_quadratic_form_sums_losses(model: RowObjective):
+def test_quadratic_form_sums_losses(model: Ridge | PCAStep):
     x, targets, w = samples()
     q, c, constant = model.quadratic(x, targets)
     torch.testing.assert_close(w @ q @ w / 2 - c @ w + constant, model.losses(w, x @ w, targets).sum())
 
 
-def test_curvatures_are_the_largest_of_the_hessian(model: RowObjective):
+def test_curvatures_are_the_largest_of_the_hessian(model: Ridge | PCAStep):
     x, targets, w = samples()
     for i in range(len(x)):
         hessian = torch.autograd.functional.hessian(

@@ -24,8 +24,9 @@ Decided here, since the thesis does not say: the rate that a worker pulled is th
 that the relation holds under any schedule; the shards of the training set are contiguous; a lost worker's shard, with
 the α of the mirror, goes to the living worker that has the fewest samples.
 
-How the H samples are drawn: `algorithms.dual_sampling` (section 3.3.2). Line numbers below count the lines of
-algorithms 6 and 7 from their "Initialize".
+How the H samples are drawn: `algorithms.dual_sampling` (section 3.3.2). By default independently; section 3.4.1 assumes
+"that there are no duplicate samples in I_t", which they are without `replacement`. Line numbers below count the lines
+of algorithms 6 and 7 from their "Initialize".
 
 The outer loop of algorithm 6, after every T pushes a broadcast of w to all workers, is a barrier of no rounds: T is
 `inner`. The thesis does not say its T; by default there is no such broadcast.
@@ -36,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from algorithms.base import (
     Batch,
@@ -49,6 +50,7 @@ from algorithms.base import (
     Rows,
     Step,
     Worker,
+    flag,
     one_of,
     positive,
     zeros,
@@ -89,32 +91,46 @@ class DualFreeWorker(Worker):
         ids, times = drawn.unique(return_counts=True)
         rows = oracle.rows(ids)
         self.alpha = self.alpha.to(rows.x.device)
-        s = rows.x.new_ones(len(ids)) if weights is None else weights[ids]
         # Line 7, eq. 3.6: κ = ∇φ_i(w) + α_i
-        kappa = self.residues(rows, w, ids)
-        # Draw number j of a sample, from 0, meets κ (1 − rate)^j, so c draws sum up to κ (1 − (1 − rate)^c) / rate. In
-        # float32 the difference from 1 would drown.
-        rate = eta * self.lambda_n * s.double()
-        series = torch.where(times > 1, (1 - (1 - rate) ** times) / rate, 1.0).to(s) if eta else times.to(s)
-        u = _scale(kappa, s * series)
+        u = kappa = self.residues(rows, w, ids)
+        # Nothing to multiply by where every sample was drawn once and counts once, as most messages' do.
+        if weights is not None or len(ids) < len(drawn):
+            s = kappa.new_ones(len(ids)) if weights is None else weights[ids]
+            u = _scale(kappa, s * self._series(eta, s, times))
         # Line 8, eq. 3.7: α_i ← α_i − η λ n κ
-        self.alpha[ids] -= eta * self.lambda_n * u
+        alpha = self.alpha.index_select(0, ids) - eta * self.lambda_n * u
+        self.alpha.index_copy_(0, ids, alpha)
         # Line 9, eq. 3.8: v = Σ κ
         v = u @ rows.x if self.problem.scalar else u.sum(0)
-        return {"v": v} | self._mirror(drawn)  # line 11
+        return {"v": v} | self._mirror(ids, alpha)  # line 11
 
     def residues(self, rows: Rows, w: Tensor, ids: Tensor) -> Tensor:
         """Return κ of samples, eq. 3.6: its multiple of x_i (B,), or (B, d)."""
         gradients = rows.slopes(w) if self.problem.scalar else rows.gradients(w)
-        return gradients + self.alpha[ids].to(gradients.device)
+        return gradients + self.alpha.index_select(0, ids.to(self.alpha.device)).to(gradients.device)
 
-    def _mirror(self, drawn: Tensor) -> Message:
-        room = self.problem.batch
-        ids = torch.full((room,), -1.0, device=self.alpha.device)
-        ids[: len(drawn)] = drawn.to(ids)
-        alpha = torch.zeros(room, *self.alpha.shape[1:], device=self.alpha.device)
-        alpha[: len(drawn)] = self.alpha[drawn]
-        return {"ids": ids, "alpha": alpha.flatten()}
+    def _series(self, eta: float, s: Tensor, times: Tensor) -> Tensor:
+        """Return what all draws of a sample add up to, in multiples of s_i κ_i (B,).
+
+        Args:
+            eta: η.
+            s: how often each sample counts, s_i (B,).
+            times: how often it was drawn (B,).
+        """
+        if not eta:
+            return times.to(s)
+        # Draw number j of a sample, from 0, meets κ (1 − rate)^j, so c draws sum up to κ (1 − (1 − rate)^c) / rate. In
+        # float32 the difference from 1 would drown.
+        rate = eta * self.lambda_n * s.double()
+        return torch.where(times > 1, (1 - (1 - rate) ** times) / rate, 1.0).to(s)
+
+    def _mirror(self, ids: Tensor, alpha: Tensor) -> Message:
+        """Return samples and their α, filled up to H samples with those of number −1."""
+        ids, alpha = ids.to(alpha.dtype), alpha.flatten()
+        if missing := self.problem.batch - len(ids):
+            ids = nn.functional.pad(ids, (0, missing), value=-1.0)
+            alpha = nn.functional.pad(alpha, (0, missing * self.alpha.shape[1:].numel()))
+        return {"ids": ids, "alpha": alpha}
 
 
 class DisDfSDCA(ParameterServer):
@@ -124,6 +140,8 @@ class DisDfSDCA(ParameterServer):
         weight_decay: λ of the objective, above 0.
         sampling: how a worker draws its H samples: "uniform", "importance" or "adaptive".
         inner: T, pushes after which all workers wait for each other and pull w; None for never.
+        replacement: whether the H samples are drawn independently, so that one may come twice. If not, they are
+            distinct; with uniform sampling only.
 
     Raises:
         ValueError: an argument is out of range.
@@ -131,12 +149,24 @@ class DisDfSDCA(ParameterServer):
 
     needs = "rows"
 
-    def __init__(self, *, weight_decay: float = 0.1, sampling: str = "uniform", inner: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        weight_decay: float = 0.1,
+        sampling: str = "uniform",
+        inner: int | None = None,
+        replacement: bool = True,
+    ) -> None:
         if inner is not None and (isinstance(inner, bool) or not isinstance(inner, int) or inner < 1):
             raise ValueError(f"algorithm.inner={inner}: is not a number of pushes; allowed: integers from 1, or null")
         self.barrier_every = inner  # line 9: the workers pull anew after T pushes
         self.weight_decay = positive("weight_decay", weight_decay)
         self.sampling = one_of("sampling", sampling, SAMPLING)
+        self.replacement = flag("replacement", replacement)
+        if not replacement and sampling != "uniform":
+            # Drawn without replacement, a sample is not used H p_i times on average, and s_i would be wrong.
+            what = f"sampling={sampling} weighs samples that are drawn independently"
+            raise ValueError(f"algorithm.replacement=false: {what}; allowed: true, or with sampling=uniform")
 
     def bind_problem(self, problem: Problem) -> None:
         """See `Stateful.bind_problem`."""
@@ -191,10 +221,10 @@ class DisDfSDCA(ParameterServer):
         """Take in v_k at the rate η that its worker pulled, and copy the worker's new α."""
         # Line 5, eq. 3.5, at the rate that the worker pulled: eq. 3.7 took α along at it, so relation (3.3) holds
         self.w.sub_(self.eta[worker] * message["v"].to(self.w.device))
-        ids = message["ids"].to(self.alpha.device).long()
-        used = ids >= 0
+        ids = message["ids"].to(self.alpha.device, torch.int64)
         values = message["alpha"].to(self.alpha.device).view(len(ids), *self.alpha.shape[1:])
-        self.alpha[ids[used]] = values[used]
+        used = int(torch.count_nonzero(ids >= 0))
+        self.alpha.index_copy_(0, ids[:used], values[:used])
 
     def worker(self, worker: int) -> Worker:
         """See `DualFreeWorker`."""
@@ -215,13 +245,14 @@ class DfSDCA(DisDfSDCA):
     Args:
         weight_decay: see `DisDfSDCA`.
         sampling: see `DisDfSDCA`.
+        replacement: see `DisDfSDCA`.
     """
 
     default_workers = 1
     max_workers = 1
 
-    def __init__(self, *, weight_decay: float = 0.1, sampling: str = "uniform") -> None:
-        super().__init__(weight_decay=weight_decay, sampling=sampling)
+    def __init__(self, *, weight_decay: float = 0.1, sampling: str = "uniform", replacement: bool = True) -> None:
+        super().__init__(weight_decay=weight_decay, sampling=sampling, replacement=replacement)
 
 
 def _scale(kappa: Tensor, factor: Tensor) -> Tensor:

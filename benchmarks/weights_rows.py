@@ -87,6 +87,7 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "dfsdca, adaptive": (*PCA, *DUAL, *ADAPTIVE),
     "dis_dfsdca": (*RIDGE, *DUAL, *SERVER, *ADAPTIVE),
     "dis_dfsdca, barriers": (*RIDGE, *DUAL, *SERVER, "algorithm.inner=7"),
+    "dis_dfsdca, distinct": (*RIDGE, *DUAL, *SERVER, "algorithm.replacement=false", "run.batch_size=20"),
     "dis_dfsdca, pca": (*PCA, *DUAL, *SERVER, "algorithm.inner=7", "algorithm.sampling=importance"),
     # Collectives.
     "sgd": (*MLP, *MOMENTUM, "algorithm.nesterov=true"),
@@ -150,6 +151,7 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "svrg": (*DROPOUT, *DIGITS, *ONE, *SVRG),
     "dfsdca": (*RIDGE, *DUAL, *ONE, *ADAPTIVE),
     "dis_dfsdca": (*RIDGE, *DUAL, *ONE, "algorithm.inner=7"),
+    "dis_dfsdca, distinct": (*RIDGE, *DUAL, *ONE, "algorithm.replacement=false", "run.batch_size=20"),
     "hogwild": (*MLP, *ONE, "algorithm.coordinates=200"),
     "shared_asysvrg": (*MLP, *ONE, *SVRG, "algorithm.coordinates=200"),
 }

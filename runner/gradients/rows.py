@@ -87,7 +87,9 @@ class ObjectiveRows:
         # None if the method asked not to count: such a question does not enter the training loss.
         if self.totals is not None:
             # Counted where the outputs are known anyway: a second pass for the loss would cost as much as the answer.
-            self.totals[0] += self.module.losses(w, z, self.targets).sum()
-            self.totals[1] += self.module.errors(z[:, None], self.targets)
-            self.totals[2] += len(z)
+            loss, errors, samples = self.totals.unbind()
+            # In the views, since `totals[0] += …` would copy the number back once more.
+            loss += self.module.losses(w, z, self.targets).sum()
+            errors += self.module.errors(z[:, None], self.targets)
+            samples += len(z)
         return w, z

@@ -121,7 +121,8 @@ class Batches:
         # In the order in which the worker got its shards, not sorted: the same number
         # must pick the same sample in a replay.
         pool = self._pool(tuple(shards))
-        return Batch(number, epoch, pool[self._chosen(number, rank, len(pool), size)], pool, rank, size)
+        chosen = self._chosen(number, rank, len(pool), size)
+        return Batch(number, epoch, pool.index_select(0, chosen), pool, rank, size)
 
     def _size(self, position: int) -> int:
         """Return the samples of an epoch's batch: of the last one, those that are left."""

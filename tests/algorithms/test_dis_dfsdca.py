@@ -10,8 +10,10 @@ from torch import Tensor
 
 from algorithms.base import Problem, Step
 from algorithms.dis_dfsdca import DfSDCA, DisDfSDCA, DualFreeWorker
+from runner.config.errors import InputError
+from runner.run_folder import checkpoint
 from tests.algorithms.ridge_problem import Small, pca
-from tests.trial import Trial, run_in, train
+from tests.trial import Trial, equal, run_in, train
 
 RIDGE = ("model=ridge", "dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]", "dataset.noise=2.0")
 SMALL = (*RIDGE, "dataset.train=203", "dataset.test=40", "run.batch_size=10")
@@ -217,8 +219,10 @@ def test_problems_that_it_cannot_solve_are_refused(overrides: tuple[str, ...], w
         Trial(*overrides, folder=tmp_path)
 
 
-def test_one_worker_matches_processes(tmp_path: Path):
-    overrides = ("algorithm=dis_dfsdca", *SMALL, "run.epochs=2", f"schedule.lr={LR}", "cluster.workers=1")
+@pytest.mark.parametrize("replacement", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_one_worker_matches_processes(replacement: bool, tmp_path: Path):
+    options = ("run.epochs=2", f"schedule.lr={LR}", "cluster.workers=1", f"algorithm.replacement={replacement}")
+    overrides = ("algorithm=dis_dfsdca", *SMALL, *options)
     code, real = run_in(tmp_path / "real", *overrides, "cluster=processes")
     assert code == 0
     simulated = train(*overrides, folder=tmp_path)
@@ -250,3 +254,48 @@ def test_broadcast_refreshes_all_weights(tmp_path: Path):
 def test_wrong_numbers_of_pushes_are_refused(inner: Any):
     with pytest.raises(ValueError, match=rf"^algorithm.inner={inner}: .*; allowed: integers from 1, or null"):
         DisDfSDCA(inner=inner)
+
+
+WHOLE_SHARDS = (*RIDGE, "dataset.train=200", "dataset.test=40", "run.batch_size=50", f"schedule.lr={LR}")
+"""Four workers whose shards have as many samples as a message."""
+
+
+@pytest.mark.parametrize("algorithm", ["dis_dfsdca", "dfsdca"])
+def test_distinct_samples_are_used_once_a_message(algorithm: str, tmp_path: Path):
+    workers = 4 if algorithm == "dis_dfsdca" else 1
+    options = ("run.epochs=1", f"run.batch_size={200 // workers}", "cluster.compute.distribution=constant")
+    given = (f"algorithm={algorithm}", *WHOLE_SHARDS, *options)
+    run = train(*given, "algorithm.replacement=false", folder=tmp_path)
+    y = 2.0 * run.components.dataset.train.targets - 1
+    # From w = 0 and α = 0 every sample of every shard once: κ = −y.
+    torch.testing.assert_close(run.state["alpha"], LR * 0.1 * 200 * y)
+    assert int((train(*given, folder=tmp_path).state["alpha"] == 0).sum()) > 20
+
+
+def test_distinct_runs_continue_with_the_same_bits(tmp_path: Path):
+    given = ("algorithm=dis_dfsdca", *WHOLE_SHARDS, "run.epochs=3", "algorithm.replacement=false", "run.batch_size=20")
+    given = (*given, "run.checkpoint_every=100")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    expected = train(*given, folder=whole)
+    checkpoint.save(cut, 5, Trial(*given, folder=cut, stop_after=5).stopped(), keep=1)
+    found = checkpoint.newest_intact(cut)
+    assert found is not None
+    continued = Trial(*given, folder=cut).resume(found[0]).run()
+    assert continued.sha256 == expected.sha256
+    assert equal(continued.state, expected.state)
+
+
+def test_more_distinct_samples_than_a_shard_are_refused(tmp_path: Path):
+    given = ("algorithm=dis_dfsdca", *WHOLE_SHARDS, "algorithm.replacement=false", "run.batch_size=51")
+    wrong = r"^run.batch_size=51: 4 workers would need 204 .* has 200; allowed: 1 to 50$"
+    with pytest.raises(InputError, match=wrong):
+        Trial(*given, folder=tmp_path)
+
+
+@pytest.mark.parametrize("sampling", ["importance", "adaptive"])
+def test_distinct_samples_are_drawn_uniformly_alone(sampling: str):
+    wrong = rf"^algorithm.replacement=false: sampling={sampling} .*; allowed: true, or with sampling=uniform$"
+    with pytest.raises(ValueError, match=wrong):
+        DisDfSDCA(sampling=sampling, replacement=False)

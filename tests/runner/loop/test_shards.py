@@ -4,8 +4,10 @@ import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies as st
 from injection import Host, Run, host
 
 from algorithms.base import shard_range
@@ -64,6 +66,38 @@ def test_distinct_draws_are_uniform():
     first, second = whole.draw(0, [2]).ids, whole.draw(1, [2]).ids
     assert sorted(first.tolist()) == sorted(second.tolist()) == [*range(40, 60)]
     assert first.tolist() != second.tolist()
+
+
+@hypothesis.given(
+    samples=st.integers(1, 60),
+    shards=st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True),
+    size=st.integers(1, 60),
+    seed=st.integers(0, 3),
+    data=st.data(),
+)
+@hypothesis.settings(max_examples=100, deadline=None)
+def test_distinct_draws_hold_no_sample_twice(
+    samples: int, shards: list[int], size: int, seed: int, data: st.DataObject
+):
+    workers = data.draw(st.integers(1, samples))
+    own = list(dict.fromkeys(shard % workers for shard in shards))
+    # The largest that a run is let have, `check_size`.
+    size = min(size, samples // workers)
+
+    def made() -> Batches:
+        return Batches(samples=samples, size=size, seed=seed, epochs=2, shards=workers, replacement=False)
+
+    drawn = [made().draw(number, own) for number in range(len(made()))]
+    again = made()
+    for batch in reversed(drawn):
+        assert batch.pool is not None
+        ids = batch.ids.tolist()
+        short = samples % size if batch.number % again.per_epoch == again.per_epoch - 1 else 0
+        assert len(ids) == len(set(ids)) == batch.size == (short or size)
+        assert set(ids) <= set(batch.pool.tolist())
+        assert again.draw(batch.number, own).ids.tolist() == ids, "in any order of asking"
+    for share in made().shares(0, workers):
+        assert len(set(share.ids.tolist())) == share.size == len(share.ids)
 
 
 def test_collective_shares_are_drawn_by_rank():
@@ -161,9 +195,9 @@ PROCESSES = ("cluster=processes", "cluster.workers=3", "cluster.timeout=20")
 
 @pytest.mark.slow
 @linux
-@pytest.mark.parametrize("sampling", ["uniform", "adaptive"])
-def test_recorded_shards_replay_bit_for_bit(machine: Host, tmp_path: Path, sampling: str):
-    given = (*OVERRIDES, "run.epochs=2", f"algorithm.sampling={sampling}")
+@pytest.mark.parametrize("option", ["sampling=uniform", "sampling=adaptive", "replacement=false"])
+def test_recorded_shards_replay_bit_for_bit(machine: Host, tmp_path: Path, option: str):
+    given = (*OVERRIDES, "run.epochs=2", f"algorithm.{option}")
     run = machine.start(tmp_path / "run", *given, *PROCESSES)
     assert run.end() == 0
     check_relation(run.folder)

@@ -5,6 +5,7 @@ A claim compares metrics of cells, or a metric and a number:
     final_test_error[dc_asgd_a, M=8] < final_test_error[asgd, M=8]
     seconds[asgd, M=8] < 0.9 * seconds[ssgd, M=8]
     abs(final_test_error[dc_asgd_c, M=4] - final_test_error[sgd, M=1]) < 0.5
+    final_train_loss[dasgd, m=256] - final_train_loss[dasgd, m=2] > 0.2
     seconds_to(duality_gap,1e-4)[dis_dfsdca, M=4] < seconds_to(duality_gap,1e-4)[cocoa_plus, M=4]
     seconds[asgd, M=1] / seconds[asgd, M=8] > seconds[ssgd, M=1] / seconds[ssgd, M=8]
 """
@@ -32,6 +33,7 @@ _SIDE = rf"(?:([\d.]+) ?\* ?)?{_MEASURED}(?: / {_MEASURED})?"
 _GROUPS = 5
 _COMPARED = re.compile(rf"{_SIDE} (<=|<|>=|>) (?:{_SIDE}|([\d.]+(?:e-?\d+)?))")
 _CLOSE = re.compile(rf"abs\({_SIDE} - {_SIDE}\) < ([\d.]+)")
+_APART = re.compile(rf"{_SIDE} - {_SIDE} (<=|<|>=|>) ([\d.]+)")
 
 
 @dataclass(frozen=True)
@@ -100,14 +102,16 @@ def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
         left, right = _term(close.groups()[:_GROUPS]), _term(close.groups()[_GROUPS:-1])
         bound = float(close[2 * _GROUPS + 1])
         return _compare(claim, left, right, cells, lambda low, high: _inside(low, high, bound))
+    if apart := _APART.fullmatch(claim.text):
+        left, right = _term(apart.groups()[:_GROUPS]), _term(apart.groups()[_GROUPS : 2 * _GROUPS])
+        bound, below = float(apart.groups()[-1]), apart.groups()[-2].startswith("<")
+        return _compare(claim, left, right, cells, lambda low, high: _one_sided(low - bound, high - bound, below))
     if not (found := _COMPARED.fullmatch(claim.text)):
         raise ValueError(f"claim={claim.text}: cannot be read; allowed: metric[cell] < metric[cell]")
     # The groups: the left side's, the sign, the right side's, the number that may stand in its place.
     left, sign, number = _term(found.groups()[:_GROUPS]), found[_GROUPS + 1], found.groups()[-1]
     right = float(number) if number else _term(found.groups()[_GROUPS + 1 : -1])
-    below = sign.startswith("<")
-    # "Greater" is "less" of the mirrored interval. Of a continuous difference `<` and `<=` say the same.
-    return _compare(claim, left, right, cells, lambda low, high: _beyond(low, high) if below else _beyond(-high, -low))
+    return _compare(claim, left, right, cells, lambda low, high: _one_sided(low, high, sign.startswith("<")))
 
 
 def counted(verdicts: Sequence[Verdict]) -> list[int]:
@@ -167,8 +171,12 @@ def _compare(
     return Verdict(claim, word(low, high), because)
 
 
-# An interval that touches the bound leaves it open, so every comparison below is strict.
-def _beyond(low: float, high: float) -> str:
+# An interval that touches the bound leaves it open, so every comparison below is strict. Of a continuous difference `<`
+# and `<=` say the same.
+def _one_sided(low: float, high: float, below: bool) -> str:
+    """Return whether an interval lies below 0, or above it."""
+    # "Greater" is "less" of the mirrored interval.
+    low, high = (low, high) if below else (-high, -low)
     return "holds" if high < 0 else "fails" if low > 0 else "undecided"
 
 

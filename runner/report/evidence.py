@@ -140,8 +140,8 @@ def measure_exhibit(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
 
     Returns:
         a block per setting, the one with most cells first. A setting under which too little was measured to compare
-        is passed over: fewer than two or a fifth of the cells of a table and none of its rows whole, fewer than half
-        of the curves of a figure.
+        is passed over: of a table fewer than two or a fifth of the cells, of a figure fewer than half of the curves,
+        and no row whole; a figure's row is a panel.
     """
     mine = [run for run in runs if _matches(run, exhibit.match) and any(_matches(run, c.match) for c in exhibit.cells)]
     # Methods have keys of their own: only a key that every run has can put runs under different settings. If lambda0
@@ -152,12 +152,14 @@ def measure_exhibit(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
         # JSON makes lists and dictionaries hashable; `default=str` is for what a broken configuration may hold.
         groups.setdefault(json.dumps(_background(run, exhibit, everywhere), default=str), []).append(run)
     blocks = [_block(exhibit, group, everywhere) for group in groups.values()]
-    # A stray run that happens to fit one cell does not measure a table; a few curves of a figure compare nothing.
+    # A stray run that happens to fit one cell does not measure a table; a few curves of a figure compare nothing,
+    # unless they are one of its panels: of eight networks one is measured as well as all.
     drawn = exhibit.kind in ("curves", "layers")
     # Rounded up.
     part = -(-len(exhibit.cells) // (2 if drawn else 5))
     least = min(len(exhibit.cells), part if drawn else max(2, part))
-    told = [b for b in blocks if len(b.cells) >= max(1, least) or (exhibit.kind == "table" and _has_whole_row(b))]
+    rows_tell = exhibit.kind in ("table", "curves")
+    told = [b for b in blocks if len(b.cells) >= max(1, least) or (rows_tell and _has_whole_row(b))]
     # `sorted` is stable: blocks with equally many cells stay in the order of their runs.
     return sorted(told, key=lambda block: -len(block.cells))
 

@@ -1,5 +1,6 @@
 """Numbers of a run that tables show and claims compare."""
 
+import itertools
 import re
 
 from runner.report.run import Run, finite
@@ -10,6 +11,10 @@ _OF_LAYER = re.compile(r"(early|lowest|final)_(\w+)\(([\w.]+)\)")
 _REACHES = re.compile(r"reaches\((\w+),([\d.]+(?:e-?\d+)?)\)")
 # Without a column the target is one of the test error, which most papers mean.
 _TO_REACH = re.compile(r"(epochs|seconds)_to\((?:(\w+),)?([\d.]+(?:e-?\d+)?)\)")
+_AFTER = re.compile(r"(\w+)_after\((0?\.\d+)\)")
+_RISES = re.compile(r"rises\((\w+),(0?\.\d+)\)")
+# Fractions, from the errors in percent.
+_ACCURACIES = {"accuracy": columns.TEST_ERROR, "accuracy_top5": columns.TEST_ERROR_TOP5}
 
 # Name and digits of what is shown often; others are shown under their own name with four significant digits.
 _SHOWN = {
@@ -19,6 +24,7 @@ _SHOWN = {
     "final_train_loss": ("training loss", 4),
     "final_accuracy": ("validation accuracy", 4),
     "best_accuracy": ("best validation accuracy", 4),
+    "final_accuracy_top5": ("top-5 validation accuracy", 4),
     "final_test_loss": ("test loss", 4),
     "seconds": ("seconds", 1),
     "seconds_per_epoch": ("seconds per effective pass", 2),
@@ -29,6 +35,7 @@ _SHOWN = {
     columns.TEST_LOSS: ("test loss", 4),
     columns.TRAIN_LOSS: ("training loss", 4),
     "accuracy": ("validation accuracy", 4),
+    "accuracy_top5": ("top-5 validation accuracy", 4),
     "largest_rate": ("largest usable learning rate", 4),
 }
 
@@ -39,10 +46,12 @@ def measured(run: Run, metric: str) -> float | None:
     Args:
         run: the run.
         metric: a number of the summary; `final_<column>` or `lowest_<column>` of the metrics; `final_accuracy`,
-            `best_accuracy` (a fraction, from the test error); `seconds_per_epoch`; `samples_per_virtual_second`
-            (of the run's own clock); `early_<quantity>(<layer>)`, `lowest_…` and `final_…`: of a layer at the first
-            evaluation, at the lowest, at the last; `reaches(<column>,X)`: 1 if a column of the metrics is ever X or
-            below, else 0, also of a run that diverged;
+            `best_accuracy`, `final_accuracy_top5` (fractions, from the test errors); `<column>_after(F)`: at the first
+            evaluation after the share F of `run.epochs`; `rises(<column>,F)`: the sum of a column's rises from one
+            evaluation to the next up to that share, 0 of a curve that only falls; `seconds_per_epoch`;
+            `samples_per_virtual_second` (of the run's own clock); `early_<quantity>(<layer>)`, `lowest_…` and
+            `final_…`: of a layer at the first evaluation, at the lowest, at the last; `reaches(<column>,X)`: 1 if a
+            column of the metrics is ever X or below, else 0, also of a run that diverged;
             `epochs_to(E)` and `seconds_to(E)`: until the test error is E percent; `epochs_to(<column>,X)` and
             `seconds_to(<column>,X)`: until a column of the metrics is X, as `seconds_to(duality_gap,1e-4)`.
 
@@ -59,6 +68,10 @@ def measured(run: Run, metric: str) -> float | None:
         # A column that the run does not have is not measured, while a diverged run's has no number and is not reached.
         known = any(target[1] in row for row in run.rows)
         return float(reached(run, target[1], float(target[2]), columns.EPOCH) is not None) if known else None
+    if after := _AFTER.fullmatch(metric):
+        return _after(run, after[1], float(after[2]))
+    if rises := _RISES.fullmatch(metric):
+        return _rises(run, rises[1], float(rises[2]))
     if of_layer := _OF_LAYER.fullmatch(metric):
         return _of_layer(run, *of_layer.groups())
     if metric in ("final_accuracy", "best_accuracy"):
@@ -73,11 +86,11 @@ def measured(run: Run, metric: str) -> float | None:
         samples = _last(run, columns.SAMPLES)
         return samples / seconds if samples is not None and seconds else None
     # Last, because this reading fits any name with an underscore, those above included.
-    how, _, column = metric.partition("_")
+    how, _, key = metric.partition("_")
     if how == "final":
-        return _last(run, column)
+        return _last(run, key)
     if how == "lowest":
-        return min((value for value in run.curve(column) if value is not None), default=None)
+        return min((value for value in column(run, key) if value is not None), default=None)
     return None
 
 
@@ -108,10 +121,35 @@ def seeds_counted(having: int, seeds: int) -> str:
 
 
 def column(run: Run, key: str) -> list[float | None]:
-    """Return a column of the metrics, `accuracy` included (a fraction, from the test error)."""
-    if key == "accuracy":
-        return [None if error is None else (100 - error) / 100 for error in run.curve(columns.TEST_ERROR)]
+    """Return a column of the metrics, or `accuracy` or `accuracy_top5` (fractions, from the test errors)."""
+    if key in _ACCURACIES:
+        return [None if error is None else (100 - error) / 100 for error in run.curve(_ACCURACIES[key])]
     return run.curve(key)
+
+
+def _after(run: Run, key: str, share: float) -> float | None:
+    end = _passes_asked(run)
+    for value, passes in zip(column(run, key), run.curve(columns.EPOCH), strict=True):
+        if end is not None and passes is not None and passes >= share * end:
+            return value
+    return None
+
+
+def _rises(run: Run, key: str, share: float) -> float | None:
+    end = _passes_asked(run)
+    along = zip(column(run, key), run.curve(columns.EPOCH), strict=True)
+    values = [value for value, passes in along if end is not None and passes is not None and passes <= share * end]
+    # A run that diverges has rows without a number: a sum over the others would call it steady.
+    known = [value for value in values if value is not None]
+    # One evaluation can neither rise nor fall.
+    if len(known) < max(2, len(values)):
+        return None
+    return sum(max(0.0, later - earlier) for earlier, later in itertools.pairwise(known))
+
+
+def _passes_asked(run: Run) -> float | None:
+    # What was asked for, not the last row's: of a run that diverged that would be a share of another length.
+    return finite(run.value("run.epochs"))
 
 
 def _of_layer(run: Run, how: str, quantity: str, layer: str) -> float | None:
@@ -122,5 +160,5 @@ def _of_layer(run: Run, how: str, quantity: str, layer: str) -> float | None:
     return {"early": values[0], "lowest": min(values), "final": values[-1]}[how]
 
 
-def _last(run: Run, column: str) -> float | None:
-    return finite(run.rows[-1].get(column)) if run.rows else None
+def _last(run: Run, key: str) -> float | None:
+    return column(run, key)[-1] if run.rows else None

@@ -16,15 +16,17 @@
         differ: [run.epochs]             # settings that cells may differ in besides
         claims:
           - {claim: "final_test_error[asgd, M=4] > 9", source: section 6}
+          - {claim: "final_test_error[asgd, {row}] > 9", rows: all, source: section 6}    # a claim for each row
 
 A setting is picked by a value, by `{any: [values]}`, or by `{of: other setting, times: 2}`. In place of `values` there
 may be `cells`, which says for each what picks its runs. Curves have besides `x` (a column of the metrics) and `y` (a
 list of them; a figure for each, a panel for each row); layers are curves of a quantity of `layers.jsonl`.
-`same_as: table1` takes over what is not said; `experiment` names the file where the exhibit is a part of one.
-`length: ours` says that the paper does not tell how long its runs are.
+`same_as: table1` takes over what is not said, of an exhibit above; `experiment` names the file where the exhibit is a
+part of one. `length: ours` says that the paper does not tell how long its runs are. A claim's `rows`, a list or `all`,
+makes a claim of each row, whose name stands for `{row}`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,11 +128,15 @@ def load(folder: Path = EXPERIMENTS) -> list[Exhibit]:
     for path in sorted(folder.glob("*/published*.yaml")):
         # Not through Hydra: these files hold data, and the report does without Hydra's start.
         document = yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER)
-        own = document.get("exhibits", {})
-        for name, given in own.items():
+        whole: dict[str, dict[str, Any]] = {}
+        for name, given in document.get("exhibits", {}).items():
+            if (base := given.get("same_as")) not in (None, *whole):
+                raise ValueError(
+                    f"{path}: {name}: same_as={base}: is not there; allowed: {', '.join(whole)} (those above)"
+                )
             # Shallow on purpose: a key that is given, as `rows`, replaces the whole of the other exhibit's.
-            inherited = own.get(given.get("same_as"), {})
-            exhibits.append(_exhibit(path, str(document["paper"]), str(name), {**inherited, **given}))
+            whole[name] = {**whole.get(base, {}), **given}
+            exhibits.append(_exhibit(path, str(document["paper"]), str(name), whole[name]))
     return exhibits
 
 
@@ -163,7 +169,7 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
             if row not in rows or column not in columns:
                 raise ValueError(f"{where}: values: {column}, {row} is not a cell; allowed: the rows and columns above")
             cells.append(Cell(row, column, match(row, column), value))
-    claims = [Claim(c["claim"], str(c.get("source", "")), c.get("words", "")) for c in given.get("claims") or ()]
+    claims = [claim for one in given.get("claims") or () for claim in _claims(where, one, list(rows))]
     return Exhibit(
         paper,
         path.parent.name,
@@ -186,3 +192,17 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
         given.get("experiment", ""),
         given.get("length") == "ours",
     )
+
+
+def _claims(where: str, given: Mapping[str, Any], rows: Sequence[str]) -> list[Claim]:
+    """Return a claim, or one for each of the rows that it is of."""
+    text, named = given["claim"], given.get("rows", [])
+    chosen = rows if named == "all" else named
+    if ("{row}" in text) is not bool(chosen) or not set(chosen) <= set(rows):
+        raise ValueError(
+            f"{where}: claims: {text}: rows={named}: do not fit; allowed: with {{row}} in the claim all, or a list of "
+            f"{', '.join(rows)}; without it none"
+        )
+    # Not `format`: a cell's name may hold braces of its own.
+    texts = [text.replace("{row}", row) for row in chosen] or [text]
+    return [Claim(own, str(given.get("source", "")), given.get("words", "")) for own in texts]

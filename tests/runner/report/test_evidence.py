@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from runner.report.collect import collect
+from runner.report.curves import figures
 from runner.report.evidence import measure_exhibit
 from runner.report.page import table
 from runner.report.published import Cell, Claim, Exhibit
@@ -106,6 +107,21 @@ def test_a_figure_needs_half_of_its_curves(make_run: MakeRun, tmp_path: Path) ->
     assert len(measure_exhibit(figure, collect([tmp_path]))) == 1
 
 
+def test_a_whole_panel_shows_a_figure(make_run: MakeRun, tmp_path: Path) -> None:
+    models = ("resnet20", "resnet8", "vgg16_bn")
+    methods = ("asgd", "ssgd", "sgd")
+    cells = [Cell(model, method, {"model": model, "algorithm": method}, None) for model in models for method in methods]
+    figure = replace(
+        TABLE, kind="curves", match={}, setting={}, rows=list(models), columns=list(methods), cells=cells, claims=[]
+    )
+    for method in methods[:2]:
+        make_run(method, [50.0, 12.0], algorithm=method)
+    assert measure_exhibit(figure, collect([tmp_path])) == []
+    make_run("sgd", [50.0, 12.0], algorithm="sgd")
+    (block,) = measure_exhibit(figure, collect([tmp_path]))
+    assert [panel.title for panel in figures(block)[0].panels] == ["resnet20"]
+
+
 @pytest.mark.parametrize("errors", [[], [None]])
 def test_run_without_a_number(make_run: MakeRun, tmp_path: Path, errors: list[float | None]) -> None:
     make_run("a", errors)
@@ -193,7 +209,7 @@ def test_whole_row_of_a_large_table(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("last", [50.0], algorithm=methods[2])
     (block,) = measure_exhibit(exhibit, collect([tmp_path]))
     assert len(block.cells) == 3
-    assert measure_exhibit(replace(exhibit, kind="curves"), collect([tmp_path])) == []
+    assert measure_exhibit(replace(exhibit, kind="layers"), collect([tmp_path])) == []
 
 
 def test_the_highest_accuracy_is_best(make_run: MakeRun, tmp_path: Path) -> None:

@@ -30,12 +30,41 @@ MakeRun = Callable[..., Path]
         ("reaches(no_such_column,19)", None),
         ("seconds", 40.0),
         ("nothing", None),
+        # Of the four passes that the run was to make, at 1, 2, 3 and 4.
+        ("test_error_after(0.25)", 50.0),
+        ("test_error_after(0.6)", 20.0),
+        ("accuracy_after(0.5)", 0.6),
+        ("rises(test_error,0.75)", 0.0),
+        ("rises(accuracy,0.75)", 0.3),
+        ("rises(test_error,0.25)", None),
+        ("lowest_accuracy", 0.5),
     ],
 )
 def test_numbers_of_a_run(make_run: MakeRun, tmp_path: Path, metric: str, value: float | None) -> None:
     make_run("a", [50.0, 40.0, 20.0, 30.0])
     (run,) = collect([tmp_path])
     assert metrics.measured(run, metric) == (None if value is None else pytest.approx(value))
+
+
+def test_share_is_of_the_length_asked_for(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [50.0, 40.0, None], status="diverged", config={"run.epochs": 4.0})
+    (run,) = collect([tmp_path])
+    assert metrics.measured(run, "test_error_after(0.5)") == 40.0
+    assert metrics.measured(run, "test_error_after(0.9)") is None
+    assert metrics.measured(run, "rises(test_error,0.9)") is None
+
+
+def test_rises_are_added_up(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [50.0, 60.0, 20.0, 25.0, 90.0])
+    (run,) = collect([tmp_path])
+    assert metrics.measured(run, "rises(test_error,0.8)") == 15.0
+
+
+def test_top_five_accuracy_is_a_fraction() -> None:
+    run = ArchivedRun(Path("a"), "a", rows=[{"epoch": 1.0, "test_error": 40.0, "test_error_top5": 14.0}])
+    assert metrics.measured(run, "final_accuracy_top5") == pytest.approx(0.86)
+    assert metrics.column(run, "accuracy_top5") == [pytest.approx(0.86)]
+    assert metrics.text("final_accuracy_top5", 0.85818) == "0.8582"
 
 
 def test_values_have_the_digits_their_metric_deserves() -> None:

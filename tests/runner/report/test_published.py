@@ -45,14 +45,38 @@ def test_figure_inherits_unsaid_settings(tmp_path: Path) -> None:
     assert (curves.kind, curves.source, curves.cells) == ("curves", "figure 2", table.cells)
 
 
+def test_claim_of_rows_is_one_of_each(tmp_path: Path) -> None:
+    values = {"M=1": {"SGD": 8.65}, "M=4": {"SGD": 8.65}}
+    of_all = {"claim": "seconds[SGD, {row}] < 9", "rows": "all", "source": "section 6", "words": "fast"}
+    of_one = {"claim": "seconds[SGD, {row}] > 1", "rows": ["M=4"], "source": "section 6"}
+    (exhibit,) = load(write(tmp_path, {"table1": EXHIBIT | {"values": values, "claims": [of_all, of_one]}}))
+    assert [claim.text for claim in exhibit.claims] == [
+        "seconds[SGD, M=1] < 9",
+        "seconds[SGD, M=4] < 9",
+        "seconds[SGD, M=4] > 1",
+    ]
+    assert {(claim.source, claim.words) for claim in exhibit.claims} == {("section 6", "fast"), ("section 6", "")}
+
+
+def test_figure_inherits_from_one_that_inherits(tmp_path: Path) -> None:
+    figure = {"same_as": "table1", "kind": "curves", "source": "figure 2"}
+    exhibits = {"table1": EXHIBIT, "figure2": figure, "figure3": {"same_as": "figure2", "x": "seconds"}}
+    _, _, third = load(write(tmp_path, exhibits))
+    assert (third.kind, third.source, third.x, third.title) == ("curves", "figure 2", "seconds", "Errors")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"colour": "red"}, "unknown key colour"),
+        ({"same_as": "table9"}, "same_as=table9: is not there"),
         ({"length": "long"}, "length=long"),
         ({"kind": "pie"}, "kind=pie: is not a kind; allowed: table, grid, curves"),
         ({"values": {"M=9": {"SGD": 1}}}, "SGD, M=9 is not a cell"),
         ({"rows": None, "title": None}, "lacks"),
+        ({"claims": [{"claim": "seconds[SGD, {row}] < 9"}]}, r"rows=\[\]: do not fit"),
+        ({"claims": [{"claim": "seconds[SGD, M=4] < 9", "rows": "all"}]}, "rows=all: do not fit"),
+        ({"claims": [{"claim": "seconds[SGD, {row}] < 9", "rows": ["M=9"]}]}, "allowed: .* a list of M=1, M=4"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:

@@ -14,7 +14,7 @@ from runner.report.claims import Verdict, judge, seeds_named
 from runner.report.published import Cell, Exhibit
 from runner.report.run import Run, finite
 from runner.report.search_results import Search, Tried, searches
-from runner.report.settings import averaged, by_seed, one_per_seed, setting, shown
+from runner.report.settings import averaged, by_seed, differing, one_per_seed, setting, shown
 from runner.run_folder.summary_keys import COMPLETED
 
 
@@ -63,7 +63,7 @@ class Block:
         scale: `paper`, `quick`, or None for runs that no experiment started.
         deviations: where the runs' setting differs from the paper's, in words.
         verdicts: of the exhibit's claims.
-        tuned: which value of the tuned settings each cell shows, in words.
+        tuned: which value of the tuned settings each cell shows, and which runs of it are left out, in words.
     """
 
     exhibit: Exhibit
@@ -196,11 +196,11 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
     cells = {}
     chosen_values = []
     for cell in exhibit.cells:
-        # By the tuned settings alone: two runs of a seed that differ in another key of the method are
-        # taken for one, of which the later counts.
-        tried = by_seed([run for run in runs if run.rows and _matches(run, cell.match)], apart=exhibit.tuned)
-        groups = [one_per_seed(group) for group in tried]
-        if groups:
+        mine = [run for run in runs if run.rows and _matches(run, cell.match)]
+        if mine:
+            counting, left_out = _one_setting(exhibit, mine)
+            groups = [one_per_seed(group) for group in by_seed(counting, apart=exhibit.tuned)]
+            chosen_values += [f"{cell.id}: {line}" for line in left_out]
             # Of a tuned setting the paper shows the best value, so the best of ours stands beside it.
             chosen = min(groups, key=lambda group: _worth(group, exhibit.metric))
             if exhibit.tuned and len(groups) > 1:
@@ -214,6 +214,34 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
     verdicts = [judge(claim, by_cell) for claim in exhibit.claims]
     deviations = _deviations(exhibit, cells) + _gaps(exhibit.metric, cells)
     return Block(exhibit, cells, runs[0].config.get("scale"), deviations, verdicts, chosen_values)
+
+
+def _one_setting(exhibit: Exhibit, runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """Choose the runs of a cell that differ in the seed and in tuned settings alone.
+
+    A method's own keys are not in the block's setting, so a cell may hold runs that differ in them, as DDG with and
+    without gradients of zero at its start. Taken together, two such runs of a seed would be one, and two seeds a mean.
+
+    Returns:
+        The runs nearest to the paper's setting; of equally near ones those with most seeds, then the latest; and a
+        line for each other setting.
+    """
+    # A run of an older version lacks the keys that came later, and is not kept apart by them.
+    everywhere = set.intersection(*(set(setting(run)) for run in runs)) - set(exhibit.tuned)
+    variants = by_seed(runs, apart=sorted(everywhere))
+
+    def rank(variant: list[Run]) -> tuple[int, int]:
+        unlike = [key for key, paper in exhibit.setting.items() if _deviates(variant[0], key, paper)]
+        return len(unlike), -len({run.seed for run in variant if run.ended})
+
+    # Reversed, since `min` returns the first of equals, and later runs come later.
+    best = min(reversed(variants), key=rank)
+    lines = []
+    for other in (variant for variant in variants if variant is not best):
+        keys = [key for key in differing([best[0], other[0]]) if key in everywhere]
+        own, left = (", ".join(f"{key}={shown(setting(run)[key])}" for key in keys) for run in (best[0], other[0]))
+        lines.append(f"{own}; runs with {left} are left out")
+    return best, lines
 
 
 def _worth(runs: list[Run], metric: str) -> tuple[bool, bool, int, float]:
@@ -236,10 +264,8 @@ def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
             picked = key in measured.cell.match and not isinstance(measured.cell.match[key], Mapping)
             for run in () if picked else measured.runs:
                 # A method that lacks the key does not deviate from it.
-                if key in run.flat or run.value(key) is not None:
-                    own = run.value(key)
-                    if not _same(own, paper):
-                        values.setdefault(shown(own), []).append(name)
+                if _deviates(run, key, paper):
+                    values.setdefault(shown(run.value(key)), []).append(name)
         for own, names in values.items():
             # A deviation that all cells share is one of the whole table, and naming each cell would say nothing more.
             where = "" if len(set(names)) == len(cells) else f" ({'; '.join(dict.fromkeys(names))})"
@@ -247,6 +273,11 @@ def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
     statuses = {m: run.status for m, c in cells.items() for run in c.runs if run.status != COMPLETED}
     lines += [f"{name}: a run is {status}" for name, status in statuses.items()]
     return lines
+
+
+def _deviates(run: Run, key: str, paper: Any) -> bool:
+    known = key in run.flat or run.value(key) is not None
+    return known and not _same(run.value(key), paper)
 
 
 def _gaps(metric: str, cells: Mapping[str, Measured]) -> list[str]:

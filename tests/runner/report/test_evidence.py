@@ -92,6 +92,52 @@ def test_ended_run_of_a_seed_counts(make_run: MakeRun, tmp_path: Path) -> None:
     assert block.cells["ASGD, M=4"].values == {0: 12.0}
 
 
+@pytest.mark.parametrize(
+    ("paper", "starts", "counted"),
+    [
+        ({"algorithm.start": "zero"}, ("zero", "skip"), "zero"),
+        ({"algorithm.start": "zero"}, ("skip", "zero"), "zero"),
+        # The paper says nothing: the later runs count.
+        ({}, ("zero", "skip"), "skip"),
+        ({}, ("skip", "zero"), "zero"),
+    ],
+)
+def test_methods_own_keys_keep_runs_apart(
+    make_run: MakeRun, tmp_path: Path, paper: dict[str, str], starts: tuple[str, str], counted: str
+) -> None:
+    errors = {"zero": 10.0, "skip": 20.0}
+    for number, start in enumerate(starts):
+        for seed in (0, 1):
+            config = {"algorithm.lambda0": 2.0, "algorithm.start": start}
+            make_run(f"{number}/{seed}", [errors[start] + seed], algorithm="dc_asgd_a", seed=seed, config=config)
+    make_run("asgd", [12.0])
+    (block,) = measure_exhibit(replace(TABLE, setting=paper), collect([tmp_path]))
+    assert block.cells["DC, M=4"].values == {0: errors[counted], 1: errors[counted] + 1}
+    other = {"zero": "skip", "skip": "zero"}[counted]
+    line = f"DC, M=4: algorithm.start={counted}; runs with algorithm.start={other} are left out"
+    assert block.tuned == [line]
+
+
+def test_most_seeds_count_of_equal_settings(make_run: MakeRun, tmp_path: Path) -> None:
+    for number, (start, seeds) in enumerate((("zero", (0, 1)), ("skip", (0,)))):
+        for seed in seeds:
+            config = {"algorithm.lambda0": 2.0, "algorithm.start": start}
+            make_run(f"{number}/{seed}", [10.0], algorithm="dc_asgd_a", seed=seed, config=config)
+    make_run("asgd", [12.0])
+    (block,) = measure_exhibit(TABLE, collect([tmp_path]))
+    assert block.cells["DC, M=4"].values == {0: 10.0, 1: 10.0}
+
+
+def test_runs_before_a_key_are_not_apart(make_run: MakeRun, tmp_path: Path) -> None:
+    dc(make_run, "old", [10.0], seed=0)
+    config = {"algorithm.lambda0": 2.0, "algorithm.start": "zero"}
+    make_run("young", [20.0], algorithm="dc_asgd_a", seed=1, config=config)
+    make_run("asgd", [12.0])
+    (block,) = measure_exhibit(TABLE, collect([tmp_path]))
+    assert block.cells["DC, M=4"].values == {0: 10.0, 1: 20.0}
+    assert block.tuned == []
+
+
 def test_incomplete_run_is_named(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [90.0], status="diverged")
     make_run("b", [12.0], workers=8)

@@ -1,5 +1,7 @@
 """docs/papers.yaml lists every table and figure of the papers, and what it says of each is so."""
 
+import functools
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,9 @@ import yaml
 
 from runner.report import published
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCS = REPOSITORY / "docs"
+PAPER_TEXTS = Path(os.environ.get("DCRUN_TEST_PAPERS") or REPOSITORY.parent / "shared" / "papers")
 PAPERS: dict[str, dict[str, Any]] = yaml.safe_load((DOCS / "papers.yaml").read_text(encoding="utf-8"))
 # As many as the papers have, in their own numbering: (figures, tables).
 COUNTS = {
@@ -18,6 +22,16 @@ COUNTS = {
     "dasgd_iclr2022": (5, 1),
     "huo_thesis2020": (28, 7),
 }
+TEXTS = {
+    "dc_asgd_icml2017": "dc_asgd_icml2017",
+    "dc_asgd_preprint2016": "dc_asgd_2016_preprint",
+    "dasgd_iclr2022": "dasgd_iclr2022",
+    "huo_thesis2020": "huo_thesis_2020",
+}
+# How many lines around a mention of a table or figure are about it.
+NEAR = 15
+# What a table of ours says of a run without a number, which notes explain.
+OUR_WORDS = {"diverged", "not reached"}
 UNMEASURED = ("diagram", "description")
 EXHIBITS = published.load()
 
@@ -79,3 +93,70 @@ def test_every_claim_and_number_has_its_place() -> None:
             assert re.match(r"(section|table|figure|appendix|abstract|discussion|conclusion) ?[\w.]*", claim.source), (
                 f"{exhibit.id}: {claim.text}: {claim.source}"
             )
+
+
+@functools.cache
+def lines_of(paper: str) -> list[str]:
+    """The paper's text, without the marks of its transcription: bold, formulas, emphasis."""
+    path = PAPER_TEXTS / f"{TEXTS[paper]}.txt"
+    if not path.is_file():
+        pytest.skip(f"no text of the paper: {path} does not exist (set DCRUN_TEST_PAPERS to a folder with {path.name})")
+    return re.sub(r"</?b>|[$*\\]", "", path.read_text(encoding="utf-8")).splitlines()
+
+
+def place(source: str) -> str:
+    """What the line begins with to which a source leads: a heading, or the caption of a table or figure."""
+    kind, _, number = source.partition(" ")
+    number = re.match(r"[\dA-Z.]*", number)[0].rstrip(".")  # pyright: ignore[reportOptionalSubscript]
+    if kind in ("table", "figure"):
+        return rf"{kind.capitalize()} {number}[.:]"
+    return rf"#*\s*{re.escape(number)}\.?\s+[A-Z]"
+
+
+def written(published: float, metric: str) -> str:
+    """How a published number may stand in a text; the transcription of one table has lost two decimal points."""
+    forms = [re.escape(f"{published:g}"), re.escape(f"{published:.2f}")]
+    if "accuracy" in metric:
+        forms = [rf"0?\.?{f'{published:.4f}'[2:]}", re.escape(f"{100 * published:.2f}")]
+    return rf"(?<![\d.])(?:{'|'.join(forms)})(?!\d)"
+
+
+def numbers(exhibit: published.Exhibit) -> list[str]:
+    found = [cell.published for cell in exhibit.cells if cell.published is not None]
+    return [written(number, exhibit.metric) for number in found]
+
+
+PUBLISHED = [exhibit for exhibit in EXHIBITS if numbers(exhibit)]
+
+
+@pytest.mark.parametrize("exhibit", PUBLISHED, ids=lambda exhibit: exhibit.id)
+def test_every_published_number_is_in_the_text(exhibit: published.Exhibit) -> None:
+    lines = lines_of(exhibit.folder)
+    # A figure's numbers may be those of a table, or of another figure, which its note then names.
+    items = re.findall(r"(table|figure) (\d+)", f"{exhibit.source} {exhibit.note}")
+    mention = "|".join(rf"\b{kind[:3]}\w*\.? {number}\b" for kind, number in items)
+    near = {n for n, line in enumerate(lines) if items and re.search(mention, line, re.IGNORECASE)}
+    about = "\n".join(line for n, line in enumerate(lines) if near & set(range(n - NEAR, n + NEAR + 1)))
+    missing = [number for number in numbers(exhibit) if not re.search(number, about)]
+    assert not missing, f"{exhibit.id}: not within {NEAR} lines of where the text speaks of {items}"
+    if exhibit.kind == "table":
+        # In the order of the paper's rows and columns: two numbers that are exchanged are two wrong ones.
+        (caption,) = [n for n, line in enumerate(lines) if re.match(place(exhibit.source), line)]
+        assert re.search(".*?".join(numbers(exhibit)), "\n".join(lines[caption : caption + NEAR]), re.DOTALL)
+
+
+@pytest.mark.parametrize("paper", COUNTS)
+def test_every_claim_is_of_a_place_in_the_text(paper: str) -> None:
+    lines = lines_of(paper)
+    for source in sorted({claim.source for e in EXHIBITS if e.folder == paper for claim in e.claims}):
+        assert any(re.match(place(source), line) for line in lines), f"{paper}: {source} is not in the text"
+
+
+@pytest.mark.parametrize("paper", COUNTS)
+def test_what_is_quoted_is_in_the_text(paper: str) -> None:
+    text = " ".join(" ".join(lines_of(paper)).split()).lower()
+    exhibits = [exhibit for exhibit in EXHIBITS if exhibit.folder == paper]
+    parts = [part for e in exhibits for part in (e.note, *(claim.words for claim in e.claims))]
+    said = {quote for part in parts for quote in re.findall(r'"([^"]+)"', part)}
+    missing = sorted(quote for quote in said - OUR_WORDS if quote.lower() not in text)
+    assert not missing, f"{paper}: quoted, but not in the text"

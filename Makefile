@@ -10,7 +10,8 @@ run: $(INSTALLED)
 	$(BIN)/dcrun algorithm=dc_asgd_a model=resnet20
 
 # RESULTS.md, docs/results/ and docs/figures/ from the archived runs in docs/runs/ and the remarks in docs/notes.md
-# (## <paper>/<table>: remarks on that table).
+# (## <paper>/<table>: remarks on that table). Refuses runs that no commit can repeat ("unknown", "-dirty"). To add runs to a table:
+# `dcreport docs/runs/<paper>/<table>.jsonl outputs/<new> --archive docs/runs/<paper>/<table>.jsonl --overwrite --committed`
 results: $(INSTALLED)
 	$(BIN)/dcreport docs/runs --results RESULTS.md --pages docs/results --figures docs/figures --notes docs/notes.md
 

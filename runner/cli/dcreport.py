@@ -3,7 +3,8 @@
 `dcreport outputs` writes `outputs/report.html`; `dcreport outputs --out report` writes `report/report.html`,
 `report/report.md`, and figures as PNG and SVG; `dcreport docs/runs --results RESULTS.md --pages docs/results
 --notes docs/notes.md --figures docs/figures` writes the project's own results; `dcreport outputs/table1 --archive
-docs/runs/dc_asgd_icml2017/table1.jsonl` keeps the runs of a table as one file that can be committed.
+docs/runs/dc_asgd_icml2017/table1.jsonl` keeps the runs of a table as one file that can be committed. `--results`
+refuses runs that no commit can repeat; `--archive FILE --committed` leaves them out.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from runner.config.errors import InputError
 from runner.config.output import lasting_output
-from runner.report import archive, evidence, published
+from runner.report import archive, evidence, provenance, published
 from runner.report.collect import collect
 from runner.report.run import Run
 
@@ -25,6 +26,7 @@ examples:
   dcreport outputs                                           write outputs/report.html
   dcreport outputs --out report                              and Markdown and figures, in report/
   dcreport outputs/table1 --archive runs/table1.jsonl        keep the runs of a table as one file
+  dcreport a.jsonl --archive a.jsonl --overwrite --committed  drop the runs that --results refuses
   dcreport runs/table1.jsonl outputs                         report on archived runs and on folders"""
 
 
@@ -58,8 +60,10 @@ def _report(args: argparse.Namespace) -> None:
     for run in broken[:5]:
         print(f"dcreport: {run.folder}: {'; '.join(run.problems)}", file=sys.stderr)
     if args.archive is not None:
-        _archive(args.archive, [run for run in runs if run.status != "broken"], len(broken))
+        _archive(args.archive, [run for run in runs if run.status != "broken"], len(broken), args.committed)
         return
+    if args.results is not None:
+        provenance.check_committed(runs)
     # After the archive, which needs none of it: judging claims takes seconds with hundreds of runs.
     found = [(exhibit, evidence.measure_exhibit(exhibit, runs)) for exhibit in published.load()]
     if args.results is not None:
@@ -90,11 +94,19 @@ def _report(args: argparse.Namespace) -> None:
         print(f"{' ' * len(str(len(runs)))}      -> {out / 'report.md'}, {out / 'figures'}")
 
 
-def _archive(path: Path, runs: Sequence[Run], broken: int) -> None:
+def _archive(path: Path, runs: Sequence[Run], broken: int, committed: bool) -> None:
     if not runs:
         raise InputError(f"{path}: nothing to archive: no run's summary can be read")
-    archive.write(path, runs)
-    print(f"{len(runs)} runs -> {path}" + (f"; {broken} broken left out" if broken else ""))
+    # By identity: a run is mutable, and has no hash.
+    unclear = {id(run) for run in provenance.uncommitted(runs)}
+    kept = [run for run in runs if not (committed and id(run) in unclear)]
+    if not kept:
+        raise InputError(f"{path}: nothing to archive: no run is of a commit; allowed: without --committed")
+    archive.write(path, kept)
+    left_out = f"; {broken} broken left out" if broken else ""
+    if unclear:
+        left_out += f"; {len(unclear)} of no commit " + ("left out" if committed else "kept, which --results refuses")
+    print(f"{len(kept)} runs -> {path}{left_out}")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -110,6 +122,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="write there, and a Markdown table and figures too")
     parser.add_argument("--archive", type=Path, metavar="FILE", help="write only the runs, into FILE.jsonl")
     parser.add_argument("--overwrite", action="store_true", help="let --archive replace a file that exists")
+    parser.add_argument(
+        "--committed", action="store_true", help="let --archive leave out runs whose commit is unknown or dirty"
+    )
     parser.add_argument("--results", type=Path, metavar="FILE", help="write only a Markdown index, pages and figures")
     parser.add_argument("--pages", type=Path, metavar="DIR", help="pages of --results (default: results beside it)")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="figures of --results (default: figures beside it)")
@@ -128,6 +143,7 @@ def _check(args: argparse.Namespace) -> None:
     for option, given, used, allowed in (
         ("results", args.results, not archived, "without --archive, which writes only the runs"),
         ("overwrite", args.overwrite or None, archived, "with --archive"),
+        ("committed", args.committed or None, archived, "with --archive; --results always refuses the others"),
         ("pages", args.pages, results, "with --results"),
         ("notes", args.notes, results or args.out is not None, "with --out or --results"),
         ("figures", args.figures, results, "with --results; --out has its own"),

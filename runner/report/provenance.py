@@ -2,9 +2,10 @@
 
 import shlex
 from collections.abc import Iterable, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
+from runner.config.errors import InputError
 from runner.report import metrics
 from runner.report.evidence import Block
 from runner.report.run import Run
@@ -59,6 +60,32 @@ def commands(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def uncommitted(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that no commit can repeat: theirs is unknown, or the code differed from it.
+
+    A run whose summary cannot be read measures nothing, and is not among them.
+    """
+    return [run for run in runs if run.status != "broken" and _commit(run).endswith(("unknown", "-dirty"))]
+
+
+def check_committed(runs: Sequence[Run]) -> None:
+    """Refuse runs that no commit can repeat.
+
+    Raises:
+        InputError: naming the runs, by the archive or the folder that holds them.
+    """
+    places: dict[Path, list[str]] = {}
+    for run in uncommitted(runs):
+        places.setdefault(run.folder, []).append(run.name)
+    if places:
+        # A few of each: it stays one line that a terminal can show.
+        held = _some((f"{place}: {_some(names, 3, ', ')}" for place, names in places.items()), 3)
+        raise InputError(
+            f"--results: {held}: the commit is unknown or dirty, so that nobody can repeat this; allowed: runs of a "
+            "clean checkout (run it again there, or drop it: dcreport FILE --archive FILE --overwrite --committed)"
+        )
+
+
 def _data(run: Run) -> str:
     parts = [str(run.value("dataset") or "unknown")]
     if isinstance(root := run.value("dataset.root"), str):
@@ -94,10 +121,10 @@ def _machine(run: Run) -> str:
     return f"{device}{cores}{threads}{f', {precision}' if precision else ''}"
 
 
-def _some(values: Iterable[str], most: int = 4) -> str:
+def _some(values: Iterable[str], most: int = 4, between: str = "; ") -> str:
     # In order of appearance: a set's order changes from run to run, and with it the committed pages.
     distinct = list(dict.fromkeys(values))
-    return "; ".join(distinct[:most]) + (f"; and {len(distinct) - most} more" if len(distinct) > most else "")
+    return between.join(distinct[:most]) + (f"{between}and {len(distinct) - most} more" if len(distinct) > most else "")
 
 
 def _range(values: Iterable[Any]) -> str:

@@ -72,7 +72,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             "workers": workers, "seed": seed, "epochs": every * len(errors), "samples": int(1000 * every * len(errors)),
             "final_test_error": errors[-1] if errors else None, "best_test_error": min(known, default=None),
             "final_train_loss": 2.0, "seconds": seconds * every * len(errors), "clock": "virtual", "wall_seconds": 36.0,
-            "device_name": "a processor", "cores": 2, "threads": 1, "git_commit": "0123456789abcdef" * 2 + "-dirty",
+            "device_name": "a processor", "cores": 2, "threads": 1, "git_commit": "0123456789" * 4,
             "versions": {"torch": "2.15.0"}, **(summary or {}),
         }  # fmt: skip
         (folder / "summary.json").write_text(json.dumps(document), encoding="utf-8")

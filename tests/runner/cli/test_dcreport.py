@@ -96,6 +96,8 @@ def test_own_files_are_not_runs(runs: Path) -> None:
 
 def test_markdown_and_figures(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
+    for summary in runs.glob("*/*/summary.json"):
+        summary.write_text(json.dumps({**json.loads(summary.read_text()), "git_commit": "0123456789abcdef-dirty"}))
     assert main([str(runs), "--out", str(out)]) == 0
     text = (out / "report.md").read_text()
     assert "| M=8 |  | 31.50 ± 0.71 (paper 10.26, +21.24) | 30.50 ± 0.71 (paper 10.10, +20.40) |" in text
@@ -116,17 +118,6 @@ def test_markdown_and_figures(runs: Path, tmp_path: Path) -> None:
     assert "figures/dc_asgd_icml2017-figure2-own-test_error.png" in text
     assert "mlp on digits" in text
     assert "broken" in text
-
-
-@pytest.mark.parametrize(("seeds", "loop"), [((0, 1), "for seed in 0 1; do {} seed=$seed; done"), ((3,), "{} seed=3")])
-def test_command_of_a_single_cell(make_run: MakeRun, tmp_path: Path, seeds: tuple[int, ...], loop: str) -> None:
-    given = ["logger.group='x'", "algorithm=ssgd", "cluster.workers=8", "experiment=dasgd_iclr2022/table1"]
-    for seed in seeds:
-        folder = make_run(f"a{seed}", [50.0], algorithm="ssgd", seed=seed)
-        overrides = json.dumps([*given, f"seed={seed}", "run.resume=null"])  # JSON is YAML
-        (folder / ".hydra" / "overrides.yaml").write_text(overrides)
-    found = commands(collect([tmp_path]))
-    assert found == [loop.format(f"dcrun {' '.join(given[1:])} run.resume=null hydra.mode=RUN")]
 
 
 @pytest.mark.parametrize(
@@ -164,15 +155,6 @@ def test_the_page_tells_one_runs_own_command(make_run: MakeRun, tmp_path: Path, 
         shell = f"dcrun() {{ printf '%s\\n' \"$@\"; }}; {facts[seed]['command']}"
         words = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.splitlines()
         assert words == [*given, *(["run.resume=null", "hydra.mode=RUN"] if experiment else []), f"seed={seed}"]
-
-
-def test_command_of_a_run_without_seed(make_run: MakeRun, tmp_path: Path) -> None:
-    folder = make_run("a", [50.0])
-    for name in ("summary.json", ".hydra/config.yaml"):
-        (folder / name).write_text("{}")
-    for given in (["algorithm=ssgd"], ["experiment=dasgd_iclr2022/table1"]):
-        (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(given))
-        assert "seed" not in commands(collect([tmp_path]))[0]
 
 
 @pytest.mark.usefixtures("sketched")
@@ -249,6 +231,35 @@ def test_broken_runs_are_left_out_of_archives(runs: Path, tmp_path: Path, capsys
     assert "broken: summary.json:" in err
     assert main([str(runs / "broken"), "--archive", str(tmp_path / "b.jsonl")]) == 2
     assert "b.jsonl: nothing to archive: no run's summary can be read" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("sketched")
+def test_results_refuse_runs_of_no_commit(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run("clean", [40.0])
+    make_run("dirty", [41.0], summary={"git_commit": "0" * 40 + "-dirty"})
+    kept, results = tmp_path / "kept" / "a.jsonl", ["--results", str(tmp_path / "RESULTS.md")]
+    assert main([str(tmp_path / "runs"), "--archive", str(kept)]) == 0
+    assert capsys.readouterr().out == f"2 runs -> {kept}; 1 of no commit kept, which --results refuses\n"
+    assert main([str(kept), *results]) == 2
+    assert capsys.readouterr().err.startswith(f"dcreport: --results: {kept}: dirty: the commit is unknown or dirty")
+    assert not (tmp_path / "RESULTS.md").exists()
+    # A page of one's own outputs is still written.
+    assert main([str(kept)]) == 0
+    capsys.readouterr()
+    assert main([str(kept), "--archive", str(kept), "--overwrite", "--committed"]) == 0
+    assert capsys.readouterr().out == f"1 runs -> {kept}; 1 of no commit left out\n"
+    assert main([str(kept), *results]) == 0
+
+
+def test_archive_of_no_commit_alone_is_refused(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run("dirty", [41.0], summary={"git_commit": "0" * 40 + "-dirty"})
+    assert main([str(folder), "--archive", str(tmp_path / "a.jsonl"), "--committed"]) == 2
+    assert "a.jsonl: nothing to archive: no run is of a commit; allowed: without --committed" in capsys.readouterr().err
+    assert not (tmp_path / "a.jsonl").exists()
 
 
 def test_a_broken_archive_is_one_line(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -340,6 +351,7 @@ def test_wrong_input_is_one_line(
         ("--results r.md --out o", "--out=o: would do nothing; allowed: without --results"),
         ("--pages p", "--pages=p: would do nothing; allowed: with --results"),
         ("--overwrite", "--overwrite: would do nothing; allowed: with --archive"),
+        ("--committed", "--committed: would do nothing; allowed: with --archive"),
         ("--archive a.jsonl --results r.md", "--results=r.md: would do nothing; allowed: without --archive"),
         ("--archive a.jsonl --out o", "--out=o: would do nothing; allowed: without --results and --archive"),
         ("--archive a.json", "--archive=a.json: dcreport would not find it again; allowed: names ending in .jsonl"),

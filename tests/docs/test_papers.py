@@ -101,7 +101,8 @@ def lines_of(paper: str) -> list[str]:
     path = PAPER_TEXTS / f"{TEXTS[paper]}.txt"
     if not path.is_file():
         pytest.skip(f"no text of the paper: {path} does not exist (set DCRUN_TEST_PAPERS to a folder with {path.name})")
-    return re.sub(r"</?b>|[$*\\]", "", path.read_text(encoding="utf-8")).splitlines()
+    text = path.read_text(encoding="utf-8").replace(r"\lambda", "λ")
+    return re.sub(r"</?b>|[$*\\_{}]", "", text).splitlines()
 
 
 def place(source: str) -> str:

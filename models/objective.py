@@ -76,6 +76,10 @@ class RowObjective(Chain):
         """Return φ_i*(−α_i) (B,), where `dual`."""
         raise NotImplementedError(f"{type(self).__name__} has no dual objective")
 
+    def feasible(self, alpha: Tensor, targets: Tensor) -> Tensor:
+        """Return the nearest α_i with a finite φ_i*(−α_i) (B,), where `dual`: by default α_i itself."""
+        return alpha
+
     def dual_step(self, target: float, z: float, alpha: float, curvature: float) -> float:
         """Return the a that maximises −φ_i*(−a) − (a − α_i) z − (q/2) (a − α_i)², where `dual`.
 

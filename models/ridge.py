@@ -7,37 +7,17 @@ The l2 term is the method's, λ = `weight_decay`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
-from models.objective import QuadraticForm, RowObjective, signs
+from models.objective import QuadraticForm, signs
+from models.scalar_loss import ScalarLoss
 
 
-class Ridge(RowObjective, QuadraticForm):
-    """Quadratic loss on two classes, no bias; an error is an output of the wrong sign.
+class Ridge(ScalarLoss, QuadraticForm):
+    """Quadratic loss on two classes, no bias; the arguments are those of `ScalarLoss`."""
 
-    Args:
-        shape: Shape of an input; it is flattened.
-        classes: Number of classes, 2.
-
-    Raises:
-        ValueError: another number of classes.
-    """
-
-    dual = True
+    option = "ridge"
     linear_slopes = True
-
-    def __init__(self, *, shape: Sequence[int], classes: int) -> None:
-        if classes != 2:
-            raise ValueError(f"model=ridge: separates two classes, but the dataset has {classes}; allowed: 2 classes")
-        super().__init__(shape=shape)
-
-    def errors(self, outputs: Tensor, targets: Tensor, guesses: int = 1) -> Tensor:
-        """See `Chain.errors`; an output of 0 guesses class 0."""
-        wrong = torch.count_nonzero((outputs[:, 0] > 0) != (targets == 1))
-        return wrong if guesses == 1 else torch.zeros_like(wrong)
 
     def losses(self, w: Tensor, z: Tensor, targets: Tensor) -> Tensor:
         """See `RowObjective.losses`."""
@@ -46,10 +26,6 @@ class Ridge(RowObjective, QuadraticForm):
     def slopes(self, z: Tensor, targets: Tensor) -> Tensor:
         """See `RowObjective.slopes`."""
         return z - signs(targets, z)
-
-    def gradients(self, w: Tensor, x: Tensor, z: Tensor, targets: Tensor) -> Tensor:
-        """See `RowObjective.gradients`."""
-        return self.slopes(z, targets)[:, None] * x
 
     def curvatures(self, x: Tensor) -> Tensor:
         """Return ‖x_i‖²."""

@@ -127,7 +127,7 @@ class RunComponents:
     def _objective(self) -> Objective | None:
         module = self.oracle.replica.module
         # By what the model offers, not by its name: a user's model with the same methods is measured as well.
-        if not hasattr(module, "quadratic"):
+        if not hasattr(module, "losses"):
             return None
         # Kept for the run: what it sums over the training data does not change.
         return Objective(module, self.dataset.train, self.method.weight_decay, self.method.duals)
@@ -194,9 +194,10 @@ def bind_problem(method: Stateful, cfg: DictConfig, samples: int, workers: int, 
     if method.needs == "gradients":
         return
     module = replica.module
-    if not hasattr(module, "quadratic") or (method.needs == "dual" and not getattr(module, "dual", False)):
-        what = "needs a quadratic loss" if method.needs == "dual" else "needs gradients of single samples"
-        allowed = "ridge" if method.needs == "dual" else "ridge, pca_step"
+    if not hasattr(module, "losses") or (method.needs == "dual" and not getattr(module, "dual", False)):
+        what, allowed = "needs gradients of single samples", "ridge, logistic, smoothed_hinge, pca_step"
+        if method.needs == "dual":
+            what, allowed = "needs a convex loss that has a dual", "ridge, logistic, smoothed_hinge"
         raise InputError.of("model", cfg.names.model, f"algorithm={cfg.names.algorithm} {what}", allowed)
     scalar = bool(getattr(module, "scalar", True))
     method.bind_problem(Problem(samples, replica.weights.numel(), workers, cfg.run.batch_size, scalar))

@@ -1,5 +1,6 @@
 """CoCoA+ and SDCA: steps that maximise the dual subproblem, against independent loops in NumPy and against SciPy."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,12 @@ from scipy import optimize, sparse
 from algorithms import cocoa_plus
 from algorithms.base import Step
 from algorithms.cocoa_plus import SDCA, CoCoAPlus, blocked_steps, sdca_steps
+from data.base import Split
 from data.sparse import CompressedRows
+from models.logistic import Logistic
+from models.objective import RowObjective
+from models.smoothed_hinge import SmoothedHinge
+from runner.gradients.objective import Objective
 from tests.algorithms.ridge_problem import Small
 from tests.algorithms.test_dis_dfsdca import SMALL
 from tests.trial import run_in, train
@@ -80,6 +86,75 @@ def test_rounds_match_a_numpy_loop(workers: int, gamma: float, monkeypatch: pyte
         np.testing.assert_allclose(found.double().numpy() @ x / (lam * n), w, atol=2e-6)
 
 
+def losses(margins: np.ndarray, model: str) -> np.ndarray:
+    hinge = np.where(margins >= 1, 0, np.where(margins <= 0, 0.5 - margins, (1 - margins) ** 2 / 2))
+    return np.logaddexp(0, -margins) if model == "logistic" else hinge
+
+
+def negative_conjugate(b: float, model: str) -> float:
+    """Return −φ*(−α), b = α y."""
+    if model == "smoothed_hinge":
+        return b - b**2 / 2
+    return -sum(p * np.log(p) for p in (b, 1 - b) if p > 0)
+
+
+MODELS: dict[str, Callable[[], RowObjective]] = {
+    "logistic": lambda: Logistic(shape=(5,), classes=2),
+    "smoothed_hinge": lambda: SmoothedHinge(shape=(5,), classes=2),
+}
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize(("workers", "gamma", "sigma"), [(1, 1.0, None), (3, 1.0, None), (3, 0.5, 2.0)])
+def test_rounds_of_other_losses_match_a_numpy_loop(model: str, workers: int, gamma: float, sigma: float | None):
+    """Each step by SciPy's bounded search over b, and in NumPy's float64."""
+    n, d, lam, h = 31, 5, 0.1, 15
+    small = Small(n, d, workers, h, scales=torch.linspace(0.1, 4, n), model=MODELS[model]())
+    options = {"weight_decay": lam, "gamma": gamma} | ({} if sigma is None else {"sigma": sigma})
+    methods = started(small, workers, **options)
+    x, y = small.x.double().numpy(), 2.0 * small.targets.numpy() - 1
+    alpha, w, sigma = np.zeros(n), np.zeros(d), gamma * workers if sigma is None else sigma
+    for number in range(4):
+        step = np.zeros(d)
+        for k in range(workers):
+            change, u = np.zeros(n), w.copy()
+            for i in small.batch(number, k).ids.tolist():
+                old, z, q = alpha[i] + change[i], x[i] @ u, sigma / (lam * n) * x[i] @ x[i]
+
+                def negative(b: float, i: int = i, old: float = old, z: float = z, q: float = q) -> float:
+                    delta = b * y[i] - old
+                    return -negative_conjugate(b, model) + delta * z + q / 2 * delta**2
+
+                b = optimize.minimize_scalar(negative, bounds=(0, 1), method="bounded", options={"xatol": 1e-12}).x  # type: ignore[attr-defined]
+                change[i] += b * y[i] - old
+                u += sigma / (lam * n) * (b * y[i] - old) * x[i]
+            alpha += gamma * change
+            step += gamma * change @ x / (lam * n)
+        w = w + step
+        advance(small, methods, number)
+        found = methods[0].duals([method.state() for method in methods])
+        assert found is not None
+        np.testing.assert_allclose(found.numpy(), alpha, atol=3e-6)
+        np.testing.assert_allclose(methods[0].w.numpy(), w, atol=3e-5)
+        assert ((found.numpy() * y >= 0) & (found.numpy() * y <= 1)).all(), "in the domain, to the bit"
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_training_reports_the_loss_at_the_pulled_weights(model: str):
+    small = Small(31, 5, 1, 15, model=MODELS[model]())
+    [method] = started(small, 1, weight_decay=0.1)
+    for number in range(3):
+        w, ids = method.w.double().numpy().copy(), small.batch(number).ids.unique()
+        small.oracle.take_totals()
+        advance(small, [method], number)
+        y = 2.0 * small.targets[ids].numpy() - 1
+        margins = y * (small.x[ids].double().numpy() @ w)
+        total, errors, count = small.oracle.take_totals().tolist()
+        assert total == pytest.approx(losses(margins, model).sum(), rel=1e-5)
+        # An output of 0 guesses class 0.
+        assert (errors, count) == (np.sum(np.where(y > 0, margins <= 0, margins < 0)), len(ids))
+
+
 @pytest.mark.parametrize("block", [1, 7, 256])
 def test_blocked_steps_are_algorithm_4(block: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cocoa_plus, "BLOCK", block)
@@ -139,6 +214,22 @@ def test_the_gap_goes_to_zero(workers: int, tmp_path: Path):
     assert min(gaps) >= 0
     assert gaps[-1] < 1e-5 < gaps[0]
     assert gaps[19] < 0.5 * gaps[9] < 0.25 * gaps[0]
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize(("workers", "gamma"), [(1, 1.0), (3, 1.0), (3, 1 / 3)])
+def test_the_gap_of_other_losses_goes_to_zero(model: str, workers: int, gamma: float):
+    small = Small(60, 5, workers, 20, model=MODELS[model]())
+    methods = started(small, workers, weight_decay=0.1, gamma=gamma)
+    objective = Objective(small.model, Split(small.x, small.targets), 0.1, methods[0].duals)
+    rows = []
+    for number in range(61):
+        if number % 10 == 0:
+            rows.append(objective(methods[0].w, [method.state() for method in methods]))
+        advance(small, methods, number)
+    assert all(row["duality_gap"] >= row["suboptimality"] - 1e-12 for row in rows)
+    assert all(row["suboptimality"] > -1e-12 for row in rows)
+    assert rows[-1]["duality_gap"] < 1e-5 < rows[0]["duality_gap"]
 
 
 @pytest.mark.slow

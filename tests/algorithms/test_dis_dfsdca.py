@@ -10,7 +10,12 @@ from torch import Tensor
 
 from algorithms.base import Problem, Step
 from algorithms.dis_dfsdca import DfSDCA, DisDfSDCA, DualFreeWorker
+from data.base import Split
+from models.logistic import Logistic
+from models.scalar_loss import ScalarLoss
+from models.smoothed_hinge import SmoothedHinge
 from runner.config.errors import InputError
+from runner.gradients.objective import Objective
 from runner.run_folder import checkpoint
 from tests.algorithms.ridge_problem import Small, pca
 from tests.trial import Trial, equal, run_in, train
@@ -174,6 +179,20 @@ def test_gap_is_positive_and_vanishes(tmp_path: Path):
     assert run.notes.rows[-1]["suboptimality"] <= gaps[-1]
 
 
+@pytest.mark.parametrize("model", [Logistic(shape=(5,), classes=2), SmoothedHinge(shape=(5,), classes=2, gamma=0.5)])
+def test_gap_of_other_losses_vanishes(model: ScalarLoss):
+    small = Small(60, 5, 4, 5, model=model)
+    server = Server(small, DisDfSDCA(weight_decay=0.1), 0.05)
+    objective = Objective(model, Split(small.x, small.targets), 0.1, server.method.duals)
+    rows = []
+    for number in range(801):
+        if number % 200 == 0:
+            rows.append(objective(server.method.w, [server.method.state()]))
+        server.round(number % 4, number)
+    assert all(row["duality_gap"] >= row["suboptimality"] - 1e-12 for row in rows)
+    assert rows[-1]["duality_gap"] < 1e-5 < rows[0]["duality_gap"]
+
+
 def test_rates_beyond_the_bound_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level("WARNING", "dcrun")
     Trial("algorithm=dis_dfsdca", *SMALL, "schedule.lr=0.09", folder=tmp_path)
@@ -202,11 +221,11 @@ def test_lambda_zero_is_refused(algorithm: str, tmp_path: Path):
     [
         (
             ("algorithm=dis_dfsdca", "model=mlp"),
-            r"^model=mlp: algorithm=dis_dfsdca needs .*; allowed: ridge, pca_",
+            r"^model=mlp: algorithm=dis_dfsdca needs .*; allowed: ridge, logistic, smoothed_hinge, pca_",
         ),
         (
             ("algorithm=cocoa_plus", "model=pca_step", "dataset=unit_vectors"),
-            r"^model=pca_step: algorithm=cocoa_plus needs a quadratic loss; allowed: ridge$",
+            r"^model=pca_step: algorithm=cocoa_plus needs a convex loss that has a dual; allowed: ridge, logistic, smo",
         ),
         (
             ("algorithm=dis_dfsdca", "model=ridge"),

@@ -17,7 +17,7 @@ def test_all_models_have_a_config():
     others = {"googlenet", "densenet121", "mobilenet_v2", "dpn92", "fcn5", "cnn5", "mlp", "linear"}
     large = {f"imagenet_{name}" for name in ("resnet18", "resnet50", "densenet121", "mobilenet_v2")}
     # Of one weight a feature: see test_objective.py.
-    objectives = {"ridge", "pca_step"}
+    objectives = {"ridge", "logistic", "smoothed_hinge", "pca_step"}
     assert {path.stem for path in CONFIGS} == depths | small | others | large | objectives
 
 

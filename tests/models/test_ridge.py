@@ -1,6 +1,5 @@
 """Ridge regression by hand: one sample, both classes."""
 
-import pytest
 import torch
 
 from models.ridge import Ridge
@@ -29,15 +28,3 @@ def test_ridges_conjugate_is_the_supremum():
     for i, y in enumerate((1.0, -1.0)):
         supremum = (-alpha[i] * z - (z - y).square() / 2).max()
         torch.testing.assert_close(ridge.conjugates(alpha, targets)[i], supremum, atol=1e-8, rtol=0)
-
-
-def test_wrong_sign_is_an_error():
-    ridge = Ridge(shape=(D,), classes=2)
-    outputs = torch.tensor([[0.5], [-0.5], [0.1], [-2.0]])
-    assert int(ridge.errors(outputs, torch.tensor([1, 1, 0, 0]))) == 2
-    assert int(ridge.errors(outputs, torch.tensor([1, 1, 0, 0]), guesses=2)) == 0
-
-
-def test_ridge_tells_two_classes_apart():
-    with pytest.raises(ValueError, match=r"^model=ridge: .* the dataset has 3; allowed: 2 classes"):
-        Ridge(shape=(D,), classes=3)

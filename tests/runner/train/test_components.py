@@ -85,7 +85,7 @@ def test_processes_record_by_default(cluster: str, record: str, records: bool, t
 
 
 def test_model_without_the_objective_is_refused():
-    with pytest.raises(InputError, match=r"^model=mlp: algorithm=cocoa_plus needs a quadratic loss; allowed: ridge$"):
+    with pytest.raises(InputError, match=r"^model=mlp: algorithm=cocoa_plus needs a convex loss .*; allowed: ridge, "):
         components("algorithm=cocoa_plus")
 
 

@@ -5,7 +5,7 @@ import torch
 from scipy import sparse
 
 from data import sparse_synthetic
-from data.sparse import SparseSplit
+from data.sparse import CompressedRows, SparseSplit
 from models.pca_step import PCAStep
 from models.ridge import Ridge
 from runner.gradients.rows import ObjectiveRows, rows_of
@@ -63,6 +63,14 @@ def test_matrix_gradients_are_autograds():
         leaf = w.clone().requires_grad_()
         module.losses(leaf, x[i : i + 1] @ leaf, targets[i : i + 1]).sum().backward()
         torch.testing.assert_close(gradient, leaf.grad)
+
+
+def test_compressed_samples_stay_compressed():
+    split = SparseSplit(sparse.csr_matrix(rows()[1].numpy()), torch.zeros(6, dtype=torch.int64))
+    x, targets = rows_of(split, torch.tensor([4, 1]))
+    assert isinstance(x, CompressedRows)
+    assert torch.equal(x @ torch.eye(4)[0], split.batch(torch.tensor([4, 1]))[0][:, 0])
+    assert targets.shape == (2,)
 
 
 def test_compressed_rows_give_the_same_answers():

@@ -15,6 +15,7 @@ from models.base import Chain, check_images, sizes
 from models.resnet import initialise_convolutions
 
 SMALLEST = 32  # pixels: five poolings leave one position
+WIDTH = 64  # channels of the first convolution, of which all others have a multiple
 COLUMNS = {11: "A", 13: "B", 16: "D", 19: "E"}
 
 
@@ -30,18 +31,23 @@ class VGG(Chain):
             left after five halvings.
         classes: Number of classes.
         depth: Layers with weights in the original, 11, 13, 16 or 19 (two of its linear layers are left out here).
+        width: Channels of the first convolution. The original has 64; with another width every layer has as many times
+            more or fewer, which the paper does not have: 16 takes about a sixteenth of the time.
 
     Raises:
-        ValueError: another depth, or a shape that is not an image of at least 32x32.
+        ValueError: another depth, no positive width, or a shape that is not an image of at least 32x32.
     """
 
-    def __init__(self, *, shape: Sequence[int], classes: int, depth: int = 16) -> None:
+    def __init__(self, *, shape: Sequence[int], classes: int, depth: int = 16, width: int = WIDTH) -> None:
         if isinstance(depth, bool) or depth not in COLUMNS:
             raise ValueError(f"model.depth={depth}: no such network; allowed: {', '.join(map(str, COLUMNS))}")
+        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+            raise ValueError(f"model.width={width}: is not a number of channels; allowed: whole numbers from 1")
         check_images(f"vgg{depth}_bn", shape, SMALLEST)
         sizes("classes", [classes], "a positive number of classes")
         positions = (shape[1] // 32) * (shape[2] // 32)
-        super().__init__(_blocks(shape[0], COLUMNS[depth], nn.Linear(512 * positions, classes)))
+        column = [size // WIDTH * width if isinstance(size, int) else size for size in cfgs[COLUMNS[depth]]]
+        super().__init__(_blocks(shape[0], column, nn.Linear(8 * width * positions, classes)))
         initialise_convolutions(self)
         for name, weight in self.get_submodule("classifier").named_parameters():
             if name == "weight":
@@ -50,8 +56,8 @@ class VGG(Chain):
                 nn.init.zeros_(weight)
 
 
-def _blocks(channels: int, column: str, classifier: nn.Linear) -> Iterator[tuple[str, nn.Module]]:
-    layers = iter(make_layers(cfgs[column], batch_norm=True))
+def _blocks(channels: int, column: list[str | int], classifier: nn.Linear) -> Iterator[tuple[str, nn.Module]]:
+    layers = iter(make_layers(column, batch_norm=True))
     convolutions, pools = 0, 0
     for layer in layers:
         if isinstance(layer, nn.Conv2d):

@@ -8,6 +8,10 @@ A claim compares metrics of cells, or a metric and a number:
     final_train_loss[dasgd, m=256] - final_train_loss[dasgd, m=2] > 0.2
     seconds_to(duality_gap,1e-4)[dis_dfsdca, M=4] < seconds_to(duality_gap,1e-4)[cocoa_plus, M=4]
     seconds[asgd, M=1] / seconds[asgd, M=8] > seconds[ssgd, M=1] / seconds[ssgd, M=8]
+
+or says how far the bounds of a table's rows are apart, its columns being numbers:
+
+    decades_between_bounds(epochs_to_target) > 0.5
 """
 
 import re
@@ -18,6 +22,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from runner.report import metrics
+from runner.report.bounds import Bounds, is_positive
 from runner.report.published import Claim
 from runner.report.run import Run
 
@@ -34,6 +39,7 @@ _GROUPS = 5
 _COMPARED = re.compile(rf"{_SIDE} (<=|<|>=|>) (?:{_SIDE}|([\d.]+(?:e-?\d+)?))")
 _CLOSE = re.compile(rf"abs\({_SIDE} - {_SIDE}\) < ([\d.]+)")
 _APART = re.compile(rf"{_SIDE} - {_SIDE} (<=|<|>=|>) ([\d.]+)")
+_BETWEEN_BOUNDS = re.compile(r"decades_between_bounds\((\w+)\) > ([\d.]+)")
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,12 @@ def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
         left, right = _term(apart.groups()[:_GROUPS]), _term(apart.groups()[_GROUPS : 2 * _GROUPS])
         bound, below = float(apart.groups()[-1]), apart.groups()[-2].startswith("<")
         return _compare(claim, left, right, cells, lambda low, high: _one_sided(low - bound, high - bound, below))
+    if bounds := _BETWEEN_BOUNDS.fullmatch(claim.text):
+        if wrong := [column for name in cells if not is_positive(column := name.partition(", ")[0])]:
+            raise ValueError(f"claim={claim.text}: {wrong[0]} is not a number; allowed: columns that are, as 1e-2")
+        return _compare(
+            claim, Bounds(bounds[1]), float(bounds[2]), cells, lambda low, high: _one_sided(low, high, below=False)
+        )
     if not (found := _COMPARED.fullmatch(claim.text)):
         raise ValueError(f"claim={claim.text}: cannot be read; allowed: metric[cell] < metric[cell]")
     # The groups: the left side's, the sign, the right side's, the number that may stand in its place.
@@ -136,7 +148,7 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 
 def _compare(
     claim: Claim,
-    left: _Term,
+    left: _Term | Bounds,
     right: _Term | float,
     cells: Mapping[str, Sequence[Run]],
     word: Callable[[float, float], str],

@@ -50,3 +50,18 @@ def test_initial_weights():
 def test_depths_that_do_not_exist_are_refused(depth):
     with pytest.raises(ValueError, match=f"^model.depth={depth}: no such network; allowed: 11, 13, 16, 19$"):
         VGG(shape=(3, 32, 32), classes=10, depth=depth)
+
+
+def test_width_scales_every_layer():
+    with torch.device("meta"):
+        net = VGG(shape=(3, 32, 32), classes=10, depth=11, width=16)
+        whole = VGG(shape=(3, 32, 32), classes=10, depth=11)
+    pairs = zip(net.named_parameters(), whole.named_parameters(), strict=True)
+    assert all(4 * ours.shape[0] == theirs.shape[0] for (name, ours), (_, theirs) in pairs if "classifier" not in name)
+    assert net.get_parameter("classifier.weight").shape == (10, 128)
+
+
+@pytest.mark.parametrize("width", [0, 1.5, True])
+def test_widths_that_are_none_are_refused(width):
+    with pytest.raises(ValueError, match=f"^model.width={width}: is not a number of channels; allowed: whole numbers"):
+        VGG(shape=(3, 32, 32), classes=10, depth=11, width=width)

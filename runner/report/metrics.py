@@ -10,7 +10,7 @@ from runner.run_folder.summary_keys import BEST_TEST_ERROR, FINAL_TEST_ERROR
 _OF_LAYER = re.compile(r"(early|lowest|final)_(\w+)\(([\w.]+)\)")
 _REACHES = re.compile(r"reaches\((\w+),([\d.]+(?:e-?\d+)?)\)")
 # Without a column the target is one of the test error, which most papers mean.
-_TO_REACH = re.compile(r"(epochs|seconds)_to\((?:(\w+),)?([\d.]+(?:e-?\d+)?)\)")
+_TO_REACH = re.compile(r"(epochs|seconds|updates)_to\((?:(\w+),)?([\d.]+(?:e-?\d+)?)\)")
 _AFTER = re.compile(r"(\w+)_after\((0?\.\d+)\)")
 _RISES = re.compile(r"rises\((\w+),(0?\.\d+)\)")
 # Fractions, from the errors in percent.
@@ -52,8 +52,8 @@ def measured(run: Run, metric: str) -> float | None:
             `samples_per_virtual_second` (of the run's own clock); `early_<quantity>(<layer>)`, `lowest_…` and
             `final_…`: of a layer at the first evaluation, at the lowest, at the last; `reaches(<column>,X)`: 1 if a
             column of the metrics is ever X or below, else 0, also of a run that diverged;
-            `epochs_to(E)` and `seconds_to(E)`: until the test error is E percent; `epochs_to(<column>,X)` and
-            `seconds_to(<column>,X)`: until a column of the metrics is X, as `seconds_to(duality_gap,1e-4)`.
+            `epochs_to(E)`, `seconds_to(E)` and `updates_to(E)`: until the test error is E percent;
+            `epochs_to(<column>,X)` and the like: until a column of the metrics is X, as `seconds_to(duality_gap,1e-4)`.
 
     Returns:
         the number; None if the run has none (`*_to`: if it never came so far).
@@ -62,7 +62,7 @@ def measured(run: Run, metric: str) -> float | None:
     if (number := run.number(metric)) is not None:
         return number
     if reach := _TO_REACH.fullmatch(metric):
-        along = columns.EPOCH if reach[1] == "epochs" else columns.SECONDS
+        along = {"epochs": columns.EPOCH, "seconds": columns.SECONDS, "updates": columns.UPDATES}[reach[1]]
         return reached(run, reach[2] or columns.TEST_ERROR, float(reach[3]), along)
     if target := _REACHES.fullmatch(metric):
         # A column that the run does not have is not measured, while a diverged run's has no number and is not reached.

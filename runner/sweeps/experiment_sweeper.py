@@ -9,7 +9,7 @@ An experiment's file names the sweeper and gives it cells and scales, each a lin
         cells:
           - algorithm=sgd
           - algorithm=asgd,ssgd cluster.workers=4,8      # four cells
-          - scale=paper algorithm=asgd cluster.workers=64  # a cell of one scale
+          - scale=paper algorithm=asgd cluster.workers=64  # a cell of one scale; of two: scale=short,paper
         scales:
           paper: run.epochs=160
           quick: run.epochs=4 dataset.limit_train=20000
@@ -136,7 +136,7 @@ def lines(config: DictConfig, typed: Sequence[str]) -> list[list[Override]]:
     for text in sweeper.cells:
         # As a shell splits a line, so that a value in quotes may hold blanks.
         cell = shlex.split(str(text))
-        if any(_key(override) == "scale" and override != f"scale={config.scale}" for override in cell):
+        if any(_key(override) == "scale" and config.scale not in _values(override) for override in cell):
             continue
         found.append(_last(scale, [override for override in cell if _key(override) != "scale"], own))
     return found
@@ -188,6 +188,10 @@ def _settled(job: Iterable[Override]) -> Hashable:
     sections = [f"{key}." for key, override in last.items() if isinstance(override.value(), dict)]
     order = tuple(key for key in last if any(f"{key}.".startswith(section) for section in sections))
     return order, frozenset((key, override.type, repr(override.value())) for key, override in last.items())
+
+
+def _values(override: str) -> list[str]:
+    return override.partition("=")[2].split(",")
 
 
 def _key(override: str) -> str:

@@ -25,6 +25,7 @@ MakeRun = Callable[..., Path]
         ("epochs_to(40)", 2.0),
         ("seconds_to(20.0)", 30.0),
         ("seconds_to(19)", None),
+        ("updates_to(20)", 30.0),
         ("reaches(test_error,20)", 1.0),
         ("reaches(test_error,19)", 0.0),
         ("reaches(no_such_column,19)", None),

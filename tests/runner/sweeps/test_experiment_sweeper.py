@@ -111,11 +111,14 @@ def test_jobs_with_equal_settings_are_one(one: str, other: str, equal: bool) -> 
         assert len(experiment_sweeper.jobs(config, [])) == (1 if equal else 2)
 
 
-def test_a_cell_can_be_of_one_scale() -> None:
-    sweeper = {"cells": ["algorithm=sgd", "scale=paper algorithm=asgd"], "scales": {"quick": "", "paper": ""}}
-    for scale, cell_count in (("quick", 1), ("paper", 2)):
+def test_a_cell_can_be_of_some_scales() -> None:
+    cells = ["algorithm=sgd", "scale=paper algorithm=asgd", "scale=short,paper algorithm=ssgd"]
+    sweeper = {"cells": cells, "scales": {"quick": "", "short": "", "paper": ""}}
+    for scale, cell_count in (("quick", 1), ("short", 2), ("paper", 3)):
         config = OmegaConf.create({"scale": scale, "seeds": 1, "hydra": {"sweeper": sweeper}})
-        assert len(experiment_sweeper.jobs(config, [])) == cell_count
+        listed = experiment_sweeper.jobs(config, [])
+        assert len(listed) == cell_count
+        assert all(f"scale={scale}" in job for job in listed)
 
 
 def test_seeds_can_be_given() -> None:

@@ -88,7 +88,7 @@ class _CIFAR(Dataset):
         self, place: Path, label: str, url: str | Literal[False] | None, workers: int | None, cache: Path | None
     ) -> Tensors:
         """Read what is at `place`; an archive that is missing is fetched from `url` first, unless that is False."""
-        source = self._source(place)
+        source = self.source(place)
         if source is None and url is not False and not place.is_file():
             source = fetch(self.published, place, url, PUBLISHER, self.title)
         if source is None:
@@ -110,11 +110,12 @@ class _CIFAR(Dataset):
             return cached(source, {}, lambda: self._packed(source, label), cache)
         return image_tensors(source, label, channels=3, size=None, workers=workers, cache=cache)
 
-    def _source(self, place: Path) -> Path | None:
-        """Return the file or folder to read at `place`."""
-        if place.is_file() or (place.name == self.batches and place.is_dir()):
+    @classmethod
+    def source(cls, place: Path) -> Path | None:
+        """Return the file or folder to read at `place`, None if there is nothing of the kind."""
+        if place.is_file() or (place.name == cls.batches and place.is_dir()):
             return place
-        for name in (self.batches, self.published.name):
+        for name in (cls.batches, cls.published.name):
             if (place / name).exists():
                 return place / name
         return place if (place / "train").is_dir() or (place / "test").is_dir() else None

@@ -123,7 +123,7 @@ def decoded(tree: Tree, label: str, *, channels: int, size: int | None, workers:
         ]
         order.sort(key=lambda place: place[2].position)  # a compressed archive can only be read forwards
         splits = tuple(np.empty((len(files), *shape), np.uint8) for files in (tree.train, tree.test))
-        with _progress() as progress:
+        with progress_bar() as progress:
             task = progress.add_task(f"decoding {label.split('=')[-1]}", total=len(order))
             for chunk, images in _in_parallel(order, channels, size, workers):
                 if images.shape[1:] != shape:
@@ -176,7 +176,8 @@ def _read(chunk: list[Place]) -> list[tuple[str, Encoded]]:
     return [(file.name, file.read()) for _, _, file in chunk]
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
+    """Return a bar for work on so many samples, shown on a terminal alone."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

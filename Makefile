@@ -24,8 +24,9 @@ test-browser: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,browser]"
 	$(BIN)/python -m pytest -m "browser and not slow" tests/runner/report
 
+# Two tests at a time; whoever has none left takes the other's, since some files are long: less than an hour on two idle cores.
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py

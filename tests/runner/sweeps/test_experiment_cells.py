@@ -129,7 +129,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[DictConfig], Run]
     @functools.cache
     def train(configuration: str) -> Run:
         place = tmp_path_factory.mktemp("run")
-        assert dispatch(OmegaConf.create(json.loads(configuration)), place) == 0
+        assert dispatch(DictConfig(json.loads(configuration)), place) == 0
         return folder.read(place, "run")
 
     def trained(cfg: DictConfig) -> Run:

@@ -3,6 +3,7 @@
 import functools
 import gzip
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[DictConfig], Run]
     def train(configuration: str) -> Run:
         place = tmp_path_factory.mktemp("run")
         assert dispatch(DictConfig(json.loads(configuration)), place) == 0
-        return folder.read(place, "run")
+        trained = folder.read(place, "run")
+        # Weights and checkpoints of all these runs would be gigabytes.
+        shutil.rmtree(place)
+        return trained
 
     def trained(cfg: DictConfig) -> Run:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)

@@ -95,14 +95,30 @@ def test_every_claim_and_number_has_its_place() -> None:
             )
 
 
+def test_every_claim_has_the_papers_words() -> None:
+    for exhibit in EXHIBITS:
+        told: set[str] = set()
+        for claim in exhibit.claims:
+            if claim.words:
+                told.add(claim.source)
+            # What is read off a table needs no words, and those of a section may stand at the first of several claims.
+            assert claim.source in told or claim.source.startswith(("table", "figure")), f"{exhibit.id}: {claim.text}"
+
+
 @functools.cache
 def lines_of(paper: str) -> list[str]:
-    """The paper's text, without the marks of its transcription: bold, formulas, emphasis."""
+    """The paper's text in plain letters."""
     path = PAPER_TEXTS / f"{TEXTS[paper]}.txt"
     if not path.is_file():
         pytest.skip(f"no text of the paper: {path} does not exist (set DCRUN_TEST_PAPERS to a folder with {path.name})")
-    text = path.read_text(encoding="utf-8").replace(r"\lambda", "λ")
-    return re.sub(r"</?b>|[$*\\_{}]", "", text).splitlines()
+    return plain(path.read_text(encoding="utf-8")).splitlines()
+
+
+def plain(text: str) -> str:
+    """Without the marks of a transcription; Greek letters are themselves, and their indices stand behind them."""
+    for name, letter in (("lambda", "λ"), ("gamma", "γ"), ("eta", "η"), ("mu", "μ")):
+        text = text.replace(f"\\{name}", letter)
+    return re.sub(r"</?b>|[$*\\_{}]", "", text)
 
 
 def place(source: str) -> str:
@@ -133,9 +149,12 @@ PUBLISHED = [exhibit for exhibit in EXHIBITS if numbers(exhibit)]
 @pytest.mark.parametrize("exhibit", PUBLISHED, ids=lambda exhibit: exhibit.id)
 def test_every_published_number_is_in_the_text(exhibit: published.Exhibit) -> None:
     lines = lines_of(exhibit.folder)
-    # A figure's numbers may be those of a table, or of another figure, which its note then names.
-    items = re.findall(r"(table|figure) (\d+)", f"{exhibit.source} {exhibit.note}")
-    mention = "|".join(rf"\b{kind[:3]}\w*\.? {number}\b" for kind, number in items)
+    # A figure's numbers may be those of a table, of another figure or of a section, which its note then names.
+    items = re.findall(r"(table|figure|section) ([\d.]*\d)", f"{exhibit.source} {exhibit.note}")
+    mention = "|".join(
+        rf"^{place(f'section {number}')}" if kind == "section" else rf"\b{kind[:3]}\w*\.? {number}\b"
+        for kind, number in items
+    )
     near = {n for n, line in enumerate(lines) if items and re.search(mention, line, re.IGNORECASE)}
     about = "\n".join(line for n, line in enumerate(lines) if near & set(range(n - NEAR, n + NEAR + 1)))
     missing = [number for number in numbers(exhibit) if not re.search(number, about)]
@@ -159,5 +178,5 @@ def test_what_is_quoted_is_in_the_text(paper: str) -> None:
     exhibits = [exhibit for exhibit in EXHIBITS if exhibit.folder == paper]
     parts = [part for e in exhibits for part in (e.note, *(claim.words for claim in e.claims))]
     said = {quote for part in parts for quote in re.findall(r'"([^"]+)"', part)}
-    missing = sorted(quote for quote in said - OUR_WORDS if quote.lower() not in text)
+    missing = sorted(quote for quote in said - OUR_WORDS if plain(quote).lower() not in text)
     assert not missing, f"{paper}: quoted, but not in the text"

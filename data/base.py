@@ -32,11 +32,11 @@ class Augmentation(Protocol):
 
 
 class Split:
-    """Samples of one split: `inputs` [n, *shape] (uint8 or float32) and `targets` [n] (int64), on one device.
+    """Samples of one split: `inputs` [n, *shape] and `targets` [n], on one device.
 
     Args:
         inputs: uint8 images [n, channels, height, width], or float32 samples of any shape.
-        targets: class numbers [n], int64.
+        targets: class numbers [n], int64; or numbers to regress on, float32.
         mean: per channel, on the scale where `white` is 1; None leaves the values as they are.
         std: per channel, as `mean`.
         white: raw value that counts as 1 (255 for bytes, 16 for scikit-learn's digits).
@@ -58,7 +58,7 @@ class Split:
                 f"dataset: {len(inputs)} inputs and {len(targets)} targets; allowed: the same number of both"
             )
         self.inputs = inputs.contiguous()
-        self.targets = targets.to(torch.int64)
+        self.targets = targets.to(torch.float32 if targets.is_floating_point() else torch.int64)
         self.augment = augment
         self._shift: Tensor | None = None
         self._scale: Tensor | None = None
@@ -90,7 +90,7 @@ class Split:
             epoch: which pass over the data this is, counted from 0; a number, or a 0-d int64 tensor on that device.
 
         Returns:
-            Normalised float32 inputs [B, *shape] and int64 targets [B], on the split's device.
+            Normalised float32 inputs [B, *shape] and targets [B], on the split's device.
         """
         ids = ids.to(self.inputs.device, non_blocking=True)
         inputs = self.inputs.index_select(0, ids)
@@ -115,7 +115,7 @@ class Dataset:
     Attributes:
         name: the config option's name (`cifar10`).
         shape: shape of one sample, as (channels, height, width).
-        classes: number of classes.
+        classes: number of classes; 0 if the targets are numbers to regress on.
         train: training split.
         test: test split.
         top5: whether evaluations report the error among the first five guesses too.
@@ -146,6 +146,8 @@ class Dataset:
 def limited(inputs: Tensor, targets: Tensor, limit: object, key: str) -> tuple[Tensor, Tensor]:
     """Return the first `limit` samples, taken in turn from each class, in the order of the data.
 
+    Targets that are numbers have no classes: of them the first samples are taken as they come.
+
     Classes that have enough samples differ in their counts by at most one. The choice depends on the order of the data
     alone, never on a seed.
 
@@ -155,6 +157,8 @@ def limited(inputs: Tensor, targets: Tensor, limit: object, key: str) -> tuple[T
     if limit is None:
         return inputs, targets
     count = check_count(key, limit, most=len(targets), none=True)
+    if targets.is_floating_point():
+        return inputs[:count], targets[:count]
     order = torch.argsort(targets, stable=True)
     counts = torch.bincount(targets)
     starts = torch.cumsum(counts, 0) - counts

@@ -1,4 +1,4 @@
-"""Binary and multi-class problems in LIBSVM's text format: `label index:value ...`, a sample a line.
+"""Problems in LIBSVM's text format, of classes or of numbers: `label index:value ...`, a sample a line.
 
 Files may be plain or packed (.bz2, .gz, .xz). The problems of table 2 of Huo's thesis (2020) are options of this class:
 `conf/dataset/` has ijcnn1, covtype and rcv1, whose files are at https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/.
@@ -31,25 +31,30 @@ MOST_CLASSES = 1000
 MOST_FEATURES = 2**26
 """A larger index is damage, unless `features` allows it: the largest published problem (KDD 2012) has 54,686,452."""
 BOM = b"\xef\xbb\xbf"
+TARGETS = ("classes", "numbers")
 OPENERS: dict[str, Callable[..., Any]] = {"": open, ".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 
 
 class LibSVM(Dataset):
-    """A classification problem from a LIBSVM file; labels become class numbers in their own order (−1 and 1: 0 and 1).
+    """A problem from a LIBSVM file.
 
-    Labels other than −1 and 1 are whole numbers, and a warning says which class each becomes. Indices count from 1, or
-    from 0 if one of them is 0. Comments (`#`), blank lines, a byte-order mark and Windows line ends are passed over; so
-    is `qid:`, with a warning.
+    Labels become class numbers in their own order (−1 and 1: 0 and 1). Others than −1 and 1 are whole numbers, and a
+    warning says which class each becomes. Of a regression they are what the file says, rounded to float32. It is not
+    guessed which of both a file is: whole numbers, as ages, may be either.
+
+    Indices count from 1, or from 0 if one of them is 0. Comments (`#`), blank lines, a byte-order mark and Windows line
+    ends are passed over; so is `qid:`, with a warning.
 
     Args:
         root: the file, or the folder that it lies in; None as in `locate`.
         file: the file's name in that folder, with or without its ending .bz2, .gz or .xz; None if `root` is a file.
         samples: how many samples the file must hold, None for any. It reveals a file that was cut short.
         features: length of a sample, None for the largest index in the file.
+        targets: "classes", or "numbers" for a regression.
         test_share: share of the samples that is held out for testing, in [0, 1). With 0, the default, there are no test
             samples, as in the thesis, and nothing is reported of a test error.
         split_seed: of the samples held out; NumPy's PCG64.
-        limit_train: class-balanced subset of so many training samples.
+        limit_train: class-balanced subset of so many training samples; of a regression, the first so many.
         limit_test: likewise of the test samples.
 
     Raises:
@@ -64,6 +69,7 @@ class LibSVM(Dataset):
         file: str | None = None,
         samples: int | None = None,
         features: int | None = None,
+        targets: str = "classes",
         test_share: float = 0.0,
         split_seed: int = 0,
         limit_train: int | None = None,
@@ -73,6 +79,8 @@ class LibSVM(Dataset):
             if count is not None:
                 check_count(f"dataset.{key}", count, none=True)
         check_count("dataset.split_seed", split_seed, least=0)
+        if targets not in TARGETS:
+            raise ValueError(f"dataset.targets={targets}: is unknown; allowed: {', '.join(TARGETS)}")
         if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 <= test_share < 1:
             raise ValueError(f"dataset.test_share={test_share}: is out of range; allowed: numbers from 0 to below 1")
         if file is not None and (not isinstance(file, str) or not file or "\0" in file):
@@ -82,16 +90,16 @@ class LibSVM(Dataset):
         rows, labels = _read(path, label, features)
         if samples is not None and len(labels) != samples:
             raise ValueError(f"{label}: {path} holds {len(labels)} samples; expected: {samples} (dataset.samples)")
-        known, classes = _classes(labels, path, label)
+        known, values = (_classes if targets == "classes" else _numbers)(labels, path, label)
         held_out = np.zeros(len(labels), dtype=bool)
         order = np.random.Generator(np.random.PCG64(split_seed)).permutation(len(labels))
         held_out[order[: round(test_share * len(labels))]] = True
         if held_out.all():
             raise ValueError(f"dataset.test_share={test_share}: leaves nothing to train on; allowed: a smaller share")
         dense = 4 * rows.shape[0] * rows.shape[1] <= DENSE_BYTES
-        train = _split(rows, classes, ~held_out, limit_train, "dataset.limit_train", dense)
-        test = _split(rows, classes, held_out, limit_test, "dataset.limit_test", dense)
-        super().__init__(name=file or path.name.split(".")[0], classes=len(known), train=train, test=test)
+        train = _split(rows, values, ~held_out, limit_train, "dataset.limit_train", dense)
+        test = _split(rows, values, held_out, limit_test, "dataset.limit_test", dense)
+        super().__init__(name=file or path.name.split(".")[0], classes=known, train=train, test=test)
         if not dense:
             assert isinstance(train, SparseSplit)
             assert isinstance(test, SparseSplit)
@@ -190,29 +198,42 @@ def _line_of(path: Path, row: int) -> int:
         return next(number for at, number in enumerate(samples) if at == row)
 
 
-def _classes(labels: Any, path: Path, label: str) -> tuple[Any, Any]:
-    """Return the labels there are, in rising order, and the place of each sample's label among them."""
+def _classes(labels: Any, path: Path, label: str) -> tuple[int, Any]:
+    """Return how many labels there are, and the place of each sample's label among them in rising order."""
     whole = np.isfinite(labels) & (labels == np.round(labels))
     if not whole.all():
         row = int(np.argmin(whole))
         raise ValueError(
             f"{label}: {path}, line {_line_of(path, row)}: has label {labels[row]:g}; "
-            "expected: whole numbers, as -1 and 1"
+            "expected: whole numbers, as -1 and 1 (dataset.targets=numbers takes others)"
         )
     known, classes = np.unique(labels, return_inverse=True)
     if not 2 <= len(known) <= MOST_CLASSES:
-        raise ValueError(f"{label}: {path} holds {len(known)} labels; expected: 2 to {MOST_CLASSES} whole numbers")
+        expected = f"2 to {MOST_CLASSES} whole numbers (dataset.targets=numbers takes others)"
+        raise ValueError(f"{label}: {path} holds {len(known)} labels; expected: {expected}")
     if known.tolist() != [-1, 1]:
         named = [f"{value:g}" for value in known]
         shown = ", ".join(named if len(named) <= 4 else [*named[:3], "...", named[-1]])
         binary = " (of two, a quadratic loss takes the first for -1, the second for 1)" if len(known) == 2 else ""
         log.warning("%s: %s has labels %s: classes 0 to %d in this order%s", label, path, shown, len(known) - 1, binary)
-    return known, classes
+    return len(known), classes.astype(np.int64)
 
 
-def _split(rows: Any, classes: Any, which: Any, limit: int | None, key: str, dense: bool) -> Split:
+def _numbers(labels: Any, path: Path, label: str) -> tuple[int, Any]:
+    """Return 0, and the labels in float32."""
+    with np.errstate(over="ignore"):
+        values = labels.astype(np.float32)
+    finite = np.isfinite(values)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        at = f"line {_line_of(path, row)}: has label {labels[row]:g}"
+        raise ValueError(f"{label}: {path}, {at}; expected: numbers that are finite in float32")
+    return 0, values
+
+
+def _split(rows: Any, values: Any, which: Any, limit: int | None, key: str, dense: bool) -> Split:
     chosen = torch.from_numpy(np.flatnonzero(which))
-    targets = torch.from_numpy(classes.astype(np.int64))[chosen]
+    targets = torch.from_numpy(values)[chosen]
     if len(targets):
         chosen, targets = limited(chosen, targets, limit, key)
     elif limit is not None:

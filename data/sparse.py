@@ -127,7 +127,7 @@ class SparseSplit(Split):
 
     Args:
         matrix: a SciPy CSR matrix (n, features), float32.
-        targets: class numbers [n], int64.
+        targets: class numbers [n], int64; or numbers to regress on, float32.
     """
 
     def __init__(self, matrix: Any, targets: Tensor) -> None:

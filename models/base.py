@@ -1,6 +1,7 @@
 """What the rest of dcrun knows of a network: a chain of named blocks, a loss and a count of errors."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,14 @@ class Chain(nn.Module):
 
     Args:
         blocks: (name, module) pairs in the order in which they run.
+
+    Attributes:
+        classifies: whether it guesses classes; if not, no rate of errors is reported.
+        takes_numbers: whether a dataset's targets may be numbers to regress on: float32, with 0 classes.
     """
+
+    classifies: bool = True
+    takes_numbers: ClassVar[bool] = False
 
     def __init__(self, blocks: Iterable[tuple[str, nn.Module]]) -> None:
         super().__init__()

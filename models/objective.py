@@ -26,13 +26,11 @@ class RowObjective(Chain):
         scalar: whether ∇φ_i(w) = φ_i'(x_iᵀw) x_i, so that a dual variable is one number a sample.
         dual: whether φ_i is a convex loss of x_iᵀw, and `conjugates` and `dual_step` are known.
         linear_slopes: whether φ_i'' = 1, where `scalar`: dual steps one after the other are linear equations then.
-        classifies: whether the sign of the output guesses one of two classes.
     """
 
     scalar: ClassVar[bool] = True
     dual: ClassVar[bool] = False
     linear_slopes: ClassVar[bool] = False
-    classifies: ClassVar[bool] = True
 
     def __init__(self, *, shape: Sequence[int]) -> None:
         features = math.prod(sizes("shape", tuple(shape), "the sizes of a sample, all positive"))

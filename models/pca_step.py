@@ -35,6 +35,7 @@ class PCAStep(RowObjective, QuadraticForm):
 
     scalar = False
     classifies = False
+    takes_numbers = True
 
     def __init__(
         self, *, shape: Sequence[int], classes: int, mu: float = 100.0, weight_decay: float = 1e-4, seed: int = 0

@@ -1,4 +1,4 @@
-"""Ridge regression on the classes −1 and 1, eq. 3.38 of Huo's thesis (2020).
+"""Ridge regression on the classes −1 and 1, eq. 3.38 of Huo's thesis (2020), or on numbers.
 
     φ_i(w) = ½(x_iᵀw − y_i)²,    φ_i'(z) = z − y_i,    φ_i*(−a) = ½a² − a y_i
 
@@ -7,6 +7,7 @@ The l2 term is the method's, λ = `weight_decay`.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from models.objective import QuadraticForm, signs
@@ -14,18 +15,32 @@ from models.scalar_loss import ScalarLoss
 
 
 class Ridge(ScalarLoss, QuadraticForm):
-    """Quadratic loss on two classes, no bias; the arguments are those of `ScalarLoss`."""
+    """Quadratic loss on two classes or on numbers, no bias; the arguments are those of `ScalarLoss`.
+
+    On numbers there are no errors, and the loss is half the mean squared error.
+    """
 
     option = "ridge"
     linear_slopes = True
+    takes_numbers = True
+
+    def errors(self, outputs: Tensor, targets: Tensor, guesses: int = 1) -> Tensor:
+        """See `ScalarLoss.errors`; none on numbers."""
+        if self.classifies:
+            return super().errors(outputs, targets, guesses)
+        return torch.zeros((), dtype=torch.int64, device=outputs.device)
+
+    def _y(self, targets: Tensor, like: Tensor) -> Tensor:
+        """Return y_i (B,), in the type of `like`."""
+        return signs(targets, like) if self.classifies else targets.to(like.dtype)
 
     def losses(self, w: Tensor, z: Tensor, targets: Tensor) -> Tensor:
         """See `RowObjective.losses`."""
-        return (z - signs(targets, z)).square() / 2
+        return (z - self._y(targets, z)).square() / 2
 
     def slopes(self, z: Tensor, targets: Tensor) -> Tensor:
         """See `RowObjective.slopes`."""
-        return z - signs(targets, z)
+        return z - self._y(targets, z)
 
     def curvatures(self, x: Tensor) -> Tensor:
         """Return ‖x_i‖²."""
@@ -33,14 +48,14 @@ class Ridge(ScalarLoss, QuadraticForm):
 
     def conjugates(self, alpha: Tensor, targets: Tensor) -> Tensor:
         """See `RowObjective.conjugates`."""
-        return alpha.square() / 2 - alpha * signs(targets, alpha)
+        return alpha.square() / 2 - alpha * self._y(targets, alpha)
 
     def dual_step(self, target: float, z: float, alpha: float, curvature: float) -> float:
         """See `RowObjective.dual_step`."""
-        y = 2 * target - 1
+        y = 2 * target - 1 if self.classifies else target
         return (y - z + curvature * alpha) / (1 + curvature)
 
     def quadratic(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return Σ x_i x_iᵀ, Σ y_i x_i, Σ ½y_i²."""
-        y = signs(targets, x)
+        y = self._y(targets, x)
         return x.T @ x, x.T @ y, y.square().sum() / 2

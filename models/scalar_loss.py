@@ -21,7 +21,7 @@ class ScalarLoss(RowObjective):
 
     Args:
         shape: Shape of an input; it is flattened.
-        classes: Number of classes, 2.
+        classes: Number of classes, 2; or 0 for targets that are numbers, if it takes them.
 
     Raises:
         ValueError: another number of classes.
@@ -34,10 +34,12 @@ class ScalarLoss(RowObjective):
     option: ClassVar[str]
 
     def __init__(self, *, shape: Sequence[int], classes: int) -> None:
-        if classes != 2:
+        if classes != 2 and not (classes == 0 and self.takes_numbers):
             what = f"separates two classes, but the dataset has {classes}"
-            raise ValueError(f"model={self.option}: {what}; allowed: 2 classes")
+            more = ", or dataset.targets=numbers where labels are not classes" if self.takes_numbers else ""
+            raise ValueError(f"model={self.option}: {what}; allowed: 2 classes{more}")
         super().__init__(shape=shape)
+        self.classifies = classes == 2
 
     def errors(self, outputs: Tensor, targets: Tensor, guesses: int = 1) -> Tensor:
         """See `Chain.errors`; an output of 0 guesses class 0."""

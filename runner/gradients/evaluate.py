@@ -12,10 +12,13 @@ from runner.gradients.randomness import seeded
 
 
 class Score(NamedTuple):
-    """Mean loss, and error in percent, over a split; where asked for, the error among the five best guesses too."""
+    """Mean loss and error in percent over a split; where asked for, the error among the five best guesses too.
+
+    There is no error if the network guesses no classes.
+    """
 
     loss: float
-    error: float
+    error: float | None
     error_top5: float | None = None
 
 
@@ -69,4 +72,6 @@ class Evaluator:
             if self.top5:
                 totals[2] += module.errors(outputs, targets, guesses=5)
         loss, errors, errors_top5 = (totals / n).tolist()
+        if not getattr(module, "classifies", True):
+            return Score(loss, None)
         return Score(loss, 100 * errors, 100 * errors_top5 if self.top5 else None)

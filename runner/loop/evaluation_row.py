@@ -24,10 +24,12 @@ def training_columns(totals: Sequence[float], classifies: bool) -> dict[str, flo
 
 
 def score_columns(score: Score | None) -> dict[str, float]:
-    """Return test loss and error, with the error among five guesses where it was scored; none without a score."""
+    """Return test loss and what was scored of error, and error among five guesses; nothing without a score."""
     if score is None:
         return {}
-    tested = {columns.TEST_LOSS: score.loss, columns.TEST_ERROR: score.error}
+    tested = {columns.TEST_LOSS: score.loss}
+    if score.error is not None:
+        tested[columns.TEST_ERROR] = score.error
     if score.error_top5 is not None:
         tested[columns.TEST_ERROR_TOP5] = score.error_top5
     return tested

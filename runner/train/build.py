@@ -97,6 +97,7 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
     with building():
         method = instantiate(cfg.algorithm)
         dataset = instantiate(cfg.dataset)
+    compatibility.check_targets(cfg, dataset)
     samples = len(dataset.train)
     compatibility.check_size(cfg, algorithm, workers, samples)
     oracle = build_oracle(cfg, dataset, device)
@@ -146,6 +147,7 @@ def check_run(cfg: DictConfig, datasets: dict[str, Any]) -> None:
             if not cfg.run.resume:
                 raise
             return
+    compatibility.check_targets(cfg, datasets[key])
     compatibility.check_size(cfg, algorithm, workers, len(datasets[key].train))
 
 

@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from algorithms.base import Stateful
@@ -119,6 +120,18 @@ def check_size(cfg: DictConfig, algorithm: type[Stateful], workers: int, samples
     if together > samples:
         raise InputError.of("cluster.workers", workers, what, f"1 to {samples // size or samples}")
     raise InputError.of("run.batch_size", size, what, f"1 to {samples // together}")
+
+
+def check_targets(cfg: DictConfig, dataset: Any) -> None:
+    """Refuse a network that guesses classes where the data have numbers to regress on.
+
+    Raises:
+        InputError: naming the key, its value and what is allowed.
+    """
+    # Asked of the class: to build the network it would need a number of classes.
+    if dataset.classes == 0 and not getattr(get_object(cfg.model._target_), "takes_numbers", False):
+        what = "guesses classes, but the targets of this dataset are numbers"
+        raise InputError.of("model", cfg.names.model, what, "ridge, or dataset.targets=classes")
 
 
 def check_problem(cfg: DictConfig, method: Stateful, oracle: NetworkOracle, training: Any) -> None:

@@ -125,3 +125,18 @@ def test_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch):
     assert locate("x")[1] == "dataset.root=x"
     with pytest.raises(ValueError, match=r"dataset.root=3: is not a path"):
         locate(3)
+
+
+def test_numbers_stay_numbers():
+    split = Split(torch.zeros(3, 2), torch.tensor([0.25, -7.5, 3.0], dtype=torch.float64))
+    targets = split.batch(torch.tensor([1, 2]))[1]
+    assert (targets.dtype, targets.tolist()) == (torch.float32, [-7.5, 3.0])
+    assert Split(torch.zeros(2, 2), torch.tensor([1, 0], dtype=torch.int8)).targets.dtype == torch.int64
+
+
+def test_limit_of_numbers_takes_the_first():
+    numbers = torch.tensor([0.5, 3.0, -1.0, 0.5])
+    chosen, targets = limited(torch.arange(4), numbers, 2, "dataset.limit_train")
+    assert (chosen.tolist(), targets.tolist()) == ([0, 1], [0.5, 3.0])
+    with pytest.raises(ValueError, match=r"^dataset.limit_train=5: "):
+        limited(torch.arange(4), numbers, 5, "dataset.limit_train")

@@ -87,7 +87,15 @@ def test_foreign_and_damaged_files_are_refused(name: str, content: bytes, wrong:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("test_share", 1), ("test_share", -0.1), ("split_seed", -1), ("samples", 0), ("features", 1.5), ("limit_test", 1)],
+    [
+        ("test_share", 1),
+        ("test_share", -0.1),
+        ("split_seed", -1),
+        ("samples", 0),
+        ("features", 1.5),
+        ("limit_test", 1),
+        ("targets", "ages"),
+    ],
 )
 def test_wrong_options_are_refused(option: str, value: object, tmp_path: Path):
     (tmp_path / "small").write_bytes(TEXT)
@@ -217,3 +225,58 @@ def test_variants_of_the_format_are_read_alike(content: bytes, tmp_path: Path, c
     assert [message.split(": ")[1].split(" ", 1)[1] for message in caplog.messages] == (
         ["groups its lines by qid, which a classification does not use"] if b"qid" in content else []
     )
+
+
+REGRESSION = b"29 1:0.5 3:2\n-3.25 2:-1\n1e3 1:1 2:1 3:1\n29 4:0.25\n0.1 1:1\n"
+NUMBERS = torch.tensor([29, -3.25, 1000, 29, 0.1])
+
+
+@pytest.mark.parametrize("dense_bytes", [16, 2**30], ids=["compressed", "dense"])
+def test_numbers_are_as_the_file_says(
+    dense_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(libsvm, "DENSE_BYTES", dense_bytes)
+    (tmp_path / "small").write_bytes(REGRESSION)
+    data = LibSVM(root=str(tmp_path / "small"), targets="numbers")
+    inputs, targets = data.train.batch(torch.tensor([4, 0, 1, 2, 3]))
+    assert targets.dtype == torch.float32
+    assert torch.equal(targets, NUMBERS[[4, 0, 1, 2, 3]])
+    assert inputs[1:].tolist()[:3] == DENSE[:3]
+    assert data.classes == 0
+    assert not caplog.records
+    first = data.fingerprint
+    (tmp_path / "small").write_bytes(REGRESSION.replace(b"-3.25", b"-3.5"))
+    assert LibSVM(root=str(tmp_path / "small"), targets="numbers").fingerprint != first
+
+
+def test_whole_numbers_are_classes_unless_said(tmp_path: Path):
+    (tmp_path / "small").write_bytes(b"3 1:1\n1 1:2\n7 1:3\n")
+    classes, numbers = (LibSVM(root=str(tmp_path / "small"), targets=kind) for kind in ("classes", "numbers"))
+    assert (classes.train.targets.tolist(), classes.classes) == ([1, 0, 2], 3)
+    assert (numbers.train.targets.tolist(), numbers.classes) == ([3.0, 1.0, 7.0], 0)
+    assert classes.fingerprint != numbers.fingerprint
+    assert LibSVM(root=str(tmp_path / "small")).fingerprint == classes.fingerprint
+
+
+def test_parts_of_numbers_are_the_first(tmp_path: Path):
+    (tmp_path / "small").write_bytes(b"".join(b"%d.5 1:%d\n" % (i, i) for i in range(1, 41)))
+    data = LibSVM(root=str(tmp_path / "small"), targets="numbers", test_share=0.25, limit_train=7, limit_test=4)
+    assert (len(data.train), len(data.test)) == (7, 4)
+    assert torch.equal(data.train.inputs[:, 0] + 0.5, data.train.targets)
+    whole = LibSVM(root=str(tmp_path / "small"), targets="numbers", test_share=0.25)
+    assert torch.equal(data.train.targets, whole.train.targets[:7])
+    assert torch.equal(data.test.targets, whole.test.targets[:4])
+
+
+@pytest.mark.parametrize("label", [b"nan", b"-inf", b"1e39"])
+def test_numbers_beyond_float32_are_named_with_their_line(label: bytes, tmp_path: Path):
+    (tmp_path / "bad").write_bytes(b"# comment\n0.5 1:1\n" + label + b" 1:1\n1 1:1\n")
+    with pytest.raises(ValueError, match=r"bad, line 3: has label .*; expected: numbers that are finite in float32$"):
+        LibSVM(root=str(tmp_path / "bad"), targets="numbers")
+
+
+@pytest.mark.parametrize("content", [b"0.5 1:1\n", b"".join(b"%d 1:1\n" % i for i in range(1001))])
+def test_labels_that_are_no_classes_say_what_takes_them(content: bytes, tmp_path: Path):
+    (tmp_path / "bad").write_bytes(content)
+    with pytest.raises(ValueError, match=r"whole numbers.* \(dataset\.targets=numbers takes others\)$"):
+        LibSVM(root=str(tmp_path / "bad"))

@@ -149,3 +149,13 @@ def test_two_classes_are_told_apart(option: str):
     assert isinstance(instantiate(config, shape=(D,), classes=2), ScalarLoss)
     with pytest.raises(Exception, match=rf"model={option}: .* the dataset has 3; allowed: 2 classes"):
         instantiate(config, shape=(D,), classes=3)
+
+
+@pytest.mark.parametrize("option", list(LOSSES))
+def test_numbers_are_for_ridge_alone(option: str):
+    config = OmegaConf.load(next(path for path in CONFIGS if path.stem == option))
+    if option == "ridge":
+        assert isinstance(instantiate(config, shape=(D,), classes=0), Ridge)
+        return
+    with pytest.raises(Exception, match=rf"model={option}: .* the dataset has 0; allowed: 2 classes"):
+        instantiate(config, shape=(D,), classes=0)

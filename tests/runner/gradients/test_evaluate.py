@@ -2,9 +2,11 @@ import pytest
 import torch
 from torch import nn
 
+from data.base import Split
 from data.digits import Digits
 from models.base import Chain
 from models.resnet import ResNet
+from models.ridge import Ridge
 from runner.gradients.evaluate import Evaluator
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import Replica
@@ -88,3 +90,14 @@ def test_scores_of_networks_that_draw_repeat():
     torch.manual_seed(5)
     assert evaluate(weights, statistics) == first
     assert torch.equal(torch.rand(1), expected), "whoever trains draws on as if nothing had been evaluated"
+
+
+def test_numbers_are_scored_without_errors():
+    """Half the mean squared error, over batches of which the last is short."""
+    x, targets = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)), torch.linspace(-2, 5, 7)
+    split = Split(x, targets)
+    asked = NetworkOracle(Replica(Ridge(shape=(3,), classes=0)), split, seed=0)
+    w = torch.tensor([0.5, -1.0, 2.0])
+    score = Evaluator(asked, split, batch_size=3)(w, asked.replica.initial_statistics())
+    assert score.loss == pytest.approx(float((x @ w - targets).square().mean() / 2), rel=1e-6)
+    assert score.error is None

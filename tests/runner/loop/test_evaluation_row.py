@@ -18,3 +18,7 @@ def test_scores_have_top5_where_asked():
     assert score_columns(None) == {}
     assert score_columns(Score(0.5, 10.0)) == {"test_loss": 0.5, "test_error": 10.0}
     assert score_columns(Score(0.5, 10.0, 2.0))["test_error_top5"] == 2.0
+
+
+def test_scores_without_classes_have_no_error():
+    assert score_columns(Score(0.5, None)) == {"test_loss": 0.5}

@@ -3,15 +3,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from runner.config.errors import InputError
 from runner.config.schema import GPU_SLOT
 from runner.train import build
-from tests.trial import compose
+from tests.trial import compose, train
 
 CPU = torch.device("cpu")
 
@@ -239,11 +241,52 @@ def test_rate_beyond_the_bound_is_warned_about(lr: str, warned: bool, caplog: py
     assert ("this problem needs a rate below" in caplog.text) == warned
 
 
+def regression(folder: Path) -> tuple[str, ...]:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((40, 3)).round(3)
+    y = (x @ [2.0, -1.0, 0.5] + 20 + random.standard_normal(40)).round()
+    lines = [f"{label:g} 1:{a:.3f} 2:{b:.3f} 3:{c:.3f}\n" for label, (a, b, c) in zip(y, x, strict=True)]
+    (folder / "rings").write_text("".join(lines))
+    return "dataset=libsvm", f"dataset.root={folder / 'rings'}"
+
+
+@pytest.mark.parametrize("algorithm", ["sdca", "sgd"])
+def test_regression_comes_close_to_numpys(algorithm: str, tmp_path: Path):
+    data = (*regression(tmp_path), "dataset.targets=numbers", "dataset.test_share=0.25")
+    rates = () if algorithm == "sdca" else ("schedule.lr=0.02",)
+    options = ("model=ridge", "algorithm.weight_decay=0.5", "run.batch_size=5", "run.epochs=60", "run.eval_every=60")
+    run = train(f"algorithm={algorithm}", *data, *options, *rates, folder=tmp_path)
+    split = run.components.dataset.train
+    x, y = split.inputs.double().numpy(), split.targets.double().numpy()
+    best = np.linalg.solve(x.T @ x / 30 + 0.5 * np.eye(3), x.T @ y / 30)
+    np.testing.assert_allclose(run.components.oracle.replica.weights.numpy(), best, atol=0.05 * np.linalg.norm(best))
+    [row] = run.notes.rows
+    assert row["train_error"] is None
+    assert "test_error" not in row
+    test = run.components.dataset.test
+    w = run.components.oracle.replica.weights
+    assert row["test_loss"] == pytest.approx(float((test.inputs @ w - test.targets).square().mean() / 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("model", ["mlp", "logistic", "smoothed_hinge"])
+def test_numbers_are_refused_by_what_guesses_classes(model: str, tmp_path: Path):
+    options = (*regression(tmp_path), "dataset.targets=numbers", "run.batch_size=5")
+    cfg = compose("algorithm=sgd", f"model={model}", *options)
+    for check in (build.build_run, lambda cfg: build.check_run(cfg, {})):
+        with pytest.raises(InputError, match=rf"^model={model}: guesses classes, but .*; allowed: ridge, or dataset.t"):
+            check(cfg)
+
+
+def test_whole_labels_are_classes_to_ridge_unless_said(tmp_path: Path):
+    with pytest.raises(InputError, match=r"^model=ridge: separates two classes, .*; allowed: 2 .* dataset.targets=num"):
+        build.build_run(compose("algorithm=sgd", "model=ridge", *regression(tmp_path), "run.batch_size=5"))
+
+
 def test_plain_runs_import_no_compiler():
     """Each of these would cost every rank a second: PyTorch's compiler, and what reads scikit-learn's digits."""
     program = """
 import sys
-from tests.trial import compose
+from tests.trial import compose, train
 from runner.train.build import build_run
 build_run(compose("model=linear"))
 print(sorted({"sklearn", "scipy.stats", "torch._dynamo", "torch._inductor"} & {*sys.modules}))

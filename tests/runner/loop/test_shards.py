@@ -75,7 +75,7 @@ def test_distinct_draws_are_uniform():
     seed=st.integers(0, 3),
     data=st.data(),
 )
-@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.settings(max_examples=40, deadline=None)
 def test_distinct_draws_hold_no_sample_twice(
     samples: int, shards: list[int], size: int, seed: int, data: st.DataObject
 ):

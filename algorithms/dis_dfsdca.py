@@ -37,11 +37,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from algorithms.base import (
     Batch,
     Cost,
+    Field,
     Layout,
     Message,
     Oracle,
@@ -56,9 +57,7 @@ from algorithms.base import (
     zeros,
 )
 from algorithms.dual_sampling import SAMPLING, Sampler
-
-LARGEST = 2**24
-"""Most samples: their numbers travel as float32."""
+from algorithms.host import array_of, each_once, silent, tensor_of
 
 
 class DualFreeWorker(Worker):
@@ -83,54 +82,59 @@ class DualFreeWorker(Worker):
         own = self.alpha[shard.start : shard.stop]
         own.copy_(message["alpha"][: own.numel()].view(own.shape))
 
+    @silent()
     def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:
         """Return v_k, and for the mirror the samples used and their new α."""
         w, eta = pulled["w"], float(pulled["eta"])  # line 3
+        self.alpha = self.alpha.to(batch.ids.device)
         # Lines 5 and 6: all of I_t at once
-        drawn, weights = self.sampler.draw(oracle, batch, lambda rows, pool: self.residues(rows, w, pool))
-        ids, times = drawn.unique(return_counts=True)
+        drawn, weights = self.sampler.draw(oracle, batch, lambda rows, pool: self.residues(rows, w, self.alpha[pool]))
+        ids, times = each_once(drawn)
         rows = oracle.rows(ids)
-        self.alpha = self.alpha.to(rows.x.device)
+        alpha, i = array_of(self.alpha), array_of(ids)
+        own = alpha[i]
         # Line 7, eq. 3.6: κ = ∇φ_i(w) + α_i
-        u = kappa = self.residues(rows, w, ids)
-        # Nothing to multiply by where every sample was drawn once and counts once, as most messages' do.
-        if weights is not None or len(ids) < len(drawn):
-            s = kappa.new_ones(len(ids)) if weights is None else weights[ids]
-            u = _scale(kappa, s * self._series(eta, s, times))
+        u = kappa = self.residues(rows, w, tensor_of(own))
+        if times is not None or weights is not None:
+            u = _scale(kappa, self._counts(eta, times, None if weights is None else weights[ids]))
         # Line 8, eq. 3.7: α_i ← α_i − η λ n κ
-        alpha = self.alpha.index_select(0, ids) - eta * self.lambda_n * u
-        self.alpha.index_copy_(0, ids, alpha)
+        own -= eta * self.lambda_n * array_of(u)
+        alpha[i] = own
         # Line 9, eq. 3.8: v = Σ κ
         v = u @ rows.x if self.problem.scalar else u.sum(0)
-        return {"v": v} | self._mirror(ids, alpha)  # line 11
+        return {"v": v} | self._mirror(ids, tensor_of(own))  # line 11
 
-    def residues(self, rows: Rows, w: Tensor, ids: Tensor) -> Tensor:
-        """Return κ of samples, eq. 3.6: its multiple of x_i (B,), or (B, d)."""
+    def residues(self, rows: Rows, w: Tensor, alpha: Tensor) -> Tensor:
+        """Return κ of samples that have these α, eq. 3.6: its multiple of x_i (B,), or (B, d)."""
         gradients = rows.slopes(w) if self.problem.scalar else rows.gradients(w)
-        return gradients + self.alpha.index_select(0, ids.to(self.alpha.device)).to(gradients.device)
+        return tensor_of(array_of(gradients) + array_of(alpha, like=gradients))
 
-    def _series(self, eta: float, s: Tensor, times: Tensor) -> Tensor:
-        """Return what all draws of a sample add up to, in multiples of s_i κ_i (B,).
+    def _counts(self, eta: float, times: Tensor | None, s: Tensor | None) -> Tensor:
+        """Return how often κ_i counts over all draws of a sample (B,).
 
         Args:
             eta: η.
-            s: how often each sample counts, s_i (B,).
-            times: how often it was drawn (B,).
+            times: how often a sample was drawn (B,); None for once each.
+            s: how often a draw of it counts, s_i (B,); None for once each.
         """
-        if not eta:
-            return times.to(s)
+        if times is None:
+            assert s is not None
+            return s
+        c = array_of(times.double())
+        rate = eta * self.lambda_n * (1.0 if s is None else array_of(s.double()))
         # Draw number j of a sample, from 0, meets κ (1 − rate)^j, so c draws sum up to κ (1 − (1 − rate)^c) / rate. In
         # float32 the difference from 1 would drown.
-        rate = eta * self.lambda_n * s.double()
-        return torch.where(times > 1, (1 - (1 - rate) ** times) / rate, 1.0).to(s)
+        series = (1 - (1 - rate) ** c) / rate if eta else c
+        series[c == 1] = 1
+        counts = tensor_of(series).to(self.alpha.dtype)
+        return counts if s is None else s * counts
 
     def _mirror(self, ids: Tensor, alpha: Tensor) -> Message:
-        """Return samples and their α, filled up to H samples with those of number −1."""
-        ids, alpha = ids.to(alpha.dtype), alpha.flatten()
-        if missing := self.problem.batch - len(ids):
-            ids = nn.functional.pad(ids, (0, missing), value=-1.0)
-            alpha = nn.functional.pad(alpha, (0, missing * self.alpha.shape[1:].numel()))
-        return {"ids": ids, "alpha": alpha}
+        """Return samples and their α, filled up to H samples by repeating the last."""
+        if missing := self.problem.batch - ids.numel():
+            ids = torch.cat([ids, ids[-1:].expand(missing)])
+            alpha = torch.cat([alpha, alpha[-1:].expand(missing, *alpha.shape[1:])])
+        return {"ids": ids, "alpha": alpha.flatten()}
 
 
 class DisDfSDCA(ParameterServer):
@@ -170,8 +174,6 @@ class DisDfSDCA(ParameterServer):
 
     def bind_problem(self, problem: Problem) -> None:
         """See `Stateful.bind_problem`."""
-        if problem.samples > LARGEST:
-            raise ValueError(f"algorithm: {problem.samples} samples are too many; allowed: up to {LARGEST}")
         self.problem = problem
         self.width = 1 if problem.scalar else problem.features
         if self.sampling == "adaptive":
@@ -189,6 +191,7 @@ class DisDfSDCA(ParameterServer):
         shape = (self.problem.samples,) if self.problem.scalar else (self.problem.samples, self.width)
         self.alpha = zeros(*shape, like=w)
         self.eta = zeros(workers, like=w)
+        self.rates = self.eta.split(1)  # views of it, as they are sent
         self.lr = 0.0
 
     def layout(self, n: int) -> Layout:
@@ -197,7 +200,7 @@ class DisDfSDCA(ParameterServer):
         return Layout(
             pull={"w": n, "eta": 1},
             push={"v": n},
-            mirror={"ids": room, "alpha": room * self.width},
+            mirror={"ids": Field(room, torch.int64), "alpha": room * self.width},
             shard_state={"alpha": self.problem.largest * self.width},
         )
 
@@ -207,8 +210,8 @@ class DisDfSDCA(ParameterServer):
 
     def pull(self, worker: int) -> Message:
         """Send w and η, and remember η."""
-        self.eta[worker] = self.lr
-        return {"w": self.w, "eta": self.eta[worker : worker + 1]}  # line 6
+        array_of(self.eta)[worker] = self.lr
+        return {"w": self.w, "eta": self.rates[worker]}  # line 6
 
     def shard_state(self, shard: range) -> Message:
         """Return the mirror's α of a shard, filled up to the largest."""
@@ -217,14 +220,14 @@ class DisDfSDCA(ParameterServer):
         room[: own.numel()] = own
         return {"alpha": room}
 
+    @silent()
     def push(self, worker: int, message: Message, step: Step) -> None:
         """Take in v_k at the rate η that its worker pulled, and copy the worker's new α."""
         # Line 5, eq. 3.5, at the rate that the worker pulled: eq. 3.7 took α along at it, so relation (3.3) holds
-        self.w.sub_(self.eta[worker] * message["v"].to(self.w.device))
-        ids = message["ids"].to(self.alpha.device, torch.int64)
-        values = message["alpha"].to(self.alpha.device).view(len(ids), *self.alpha.shape[1:])
-        used = int(torch.count_nonzero(ids >= 0))
-        self.alpha.index_copy_(0, ids[:used], values[:used])
+        w, alpha = array_of(self.w), array_of(self.alpha)
+        w -= array_of(self.eta)[worker] * array_of(message["v"], like=self.w)
+        own = array_of(message["alpha"], like=self.alpha)
+        alpha[array_of(message["ids"], like=self.alpha)] = own.reshape(-1, *alpha.shape[1:])
 
     def worker(self, worker: int) -> Worker:
         """See `DualFreeWorker`."""

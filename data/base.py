@@ -92,11 +92,14 @@ class Split:
         Returns:
             Normalised float32 inputs [B, *shape] and targets [B], on the split's device.
         """
-        ids = ids.to(self.inputs.device, non_blocking=True)
+        if ids.device != self.inputs.device:
+            ids = ids.to(self.inputs.device, non_blocking=True)
         inputs = self.inputs.index_select(0, ids)
         if seed is not None and self.augment is not None:
             inputs = self.augment(inputs, ids, seed=seed, epoch=epoch)
-        inputs = inputs.to(torch.float32)  # always a fresh tensor here, so that the next line may work in place
+        if inputs.dtype != torch.float32:
+            inputs = inputs.to(torch.float32)
+        # Always a fresh tensor here, so that it may be worked on in place.
         if self._shift is not None and self._scale is not None:
             inputs.sub_(self._shift).mul_(self._scale)
         return inputs, self.targets.index_select(0, ids)

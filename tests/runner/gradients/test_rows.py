@@ -53,6 +53,20 @@ def test_questions_count_losses_errors_samples():
     assert totals[2] == 12, "a bound evaluates no sample"
 
 
+@pytest.mark.parametrize("samples", [1, 7, 100, 1000])
+def test_slopes_with_the_score_have_the_same_bits(samples: int):
+    generator = torch.Generator().manual_seed(samples)
+    x, targets = torch.randn(samples, 22, generator=generator), torch.randint(0, 2, (samples,), generator=generator)
+    w, model = torch.randn(22, generator=generator), Ridge(shape=(22,), classes=2)
+    totals = torch.zeros(3, dtype=torch.float64)
+    slopes = ObjectiveRows(model, x, targets, totals).slopes(w.requires_grad_())
+    z = (x @ w).detach()
+    assert torch.equal(slopes, model.slopes(z, targets))
+    expected = [model.losses(w, z, targets).sum().item(), int(model.errors(z[:, None], targets)), samples]
+    assert totals.tolist() == expected
+    assert torch.equal(ObjectiveRows(model, x, targets, None).slopes(w), slopes), "asked without counting"
+
+
 def test_matrix_gradients_are_autograds():
     """A φ_i that is no function of x_iᵀw alone."""
     generator = torch.Generator().manual_seed(1)

@@ -1,0 +1,51 @@
+"""Few numbers in CPU memory as NumPy arrays.
+
+A message of a dual method is some hundred samples of one number each. On so few an operator of PyTorch costs several
+times what it computes, NumPy's a fraction of that. Both round sums, differences and products of two elements alike, so
+the choice is one of speed alone. On a GPU there is none: its tensors are taken as they are, in the same words.
+
+NumPy warns of numbers that overflow, as those of a run that diverges do; `silent` on a function keeps it from that.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+silent = partial(np.errstate, all="ignore")
+"""Decorator, called without arguments: in the function NumPy's infinities come without a warning, as PyTorch's do."""
+
+
+def array_of(tensor: Tensor, like: Tensor | None = None) -> Any:
+    """Return the memory of a tensor as a NumPy array; of one on a GPU, the tensor itself.
+
+    Args:
+        tensor: any.
+        like: a tensor whose device is to have the elements; None leaves them where they are.
+    """
+    if tensor.is_cpu and (like is None or like.is_cpu):
+        return tensor.numpy()
+    return tensor if like is None else tensor.to(like.device)
+
+
+def tensor_of(array: Any) -> Tensor:
+    """Return what `array_of` returned, or a result of arithmetic with it, as a tensor, without a copy."""
+    return torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+
+
+def each_once(drawn: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the numbers that were drawn, ascending and each once, and how often each was; None if all were once."""
+    if not drawn.is_cpu:
+        ids, times = drawn.unique(return_counts=True)
+        return ids, times if ids.numel() < drawn.numel() else None
+    ascending = drawn.numpy().copy()
+    ascending.sort()
+    # A few samples of many are mostly different, and it takes no more than a sort to know.
+    if not np.count_nonzero(ascending[1:] == ascending[:-1]):
+        return torch.from_numpy(ascending), None
+    return torch.unique_consecutive(torch.from_numpy(ascending), return_counts=True)

@@ -1,0 +1,38 @@
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from algorithms.host import array_of, each_once, tensor_of
+
+
+@given(drawn=st.lists(st.integers(0, 30), min_size=1, max_size=40))
+@settings(max_examples=80, deadline=None)
+def test_each_number_comes_once_with_its_count(drawn: list[int]):
+    given = torch.tensor(drawn)
+    ids, times = each_once(given)
+    expected, counts = given.unique(return_counts=True)
+    assert torch.equal(ids, expected)
+    assert given.tolist() == drawn, "left as it was"
+    if len(set(drawn)) == len(drawn):
+        assert times is None
+    else:
+        assert times is not None
+        assert torch.equal(times, counts)
+
+
+def test_arrays_share_the_memory_of_tensors():
+    tensor = torch.zeros(3)
+    array = array_of(tensor, like=torch.empty(0))
+    assert isinstance(array, np.ndarray)
+    array[1] = 2
+    assert tensor.tolist() == [0, 2, 0]
+    back = tensor_of(array)
+    assert back.data_ptr() == tensor.data_ptr()
+
+
+def test_tensors_elsewhere_stay_tensors():
+    elsewhere = torch.zeros(3, device="meta")
+    assert array_of(elsewhere) is elsewhere
+    assert tensor_of(elsewhere) is elsewhere
+    assert array_of(torch.zeros(3), like=elsewhere).device.type == "meta"

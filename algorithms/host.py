@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 silent = partial(np.errstate, all="ignore")
 """Decorator, called without arguments: in the function NumPy's infinities come without a warning, as PyTorch's do."""
 

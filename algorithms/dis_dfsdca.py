@@ -57,7 +57,7 @@ from algorithms.base import (
     zeros,
 )
 from algorithms.dual_sampling import SAMPLING, Sampler
-from algorithms.host import array_of, each_once, silent, tensor_of
+from algorithms.host import array_of, each_once, tensor_of
 
 
 class DualFreeWorker(Worker):
@@ -82,7 +82,6 @@ class DualFreeWorker(Worker):
         own = self.alpha[shard.start : shard.stop]
         own.copy_(message["alpha"][: own.numel()].view(own.shape))
 
-    @silent()
     def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:
         """Return v_k, and for the mirror the samples used and their new α."""
         w, eta = pulled["w"], float(pulled["eta"])  # line 3
@@ -220,7 +219,6 @@ class DisDfSDCA(ParameterServer):
         room[: own.numel()] = own
         return {"alpha": room}
 
-    @silent()
     def push(self, worker: int, message: Message, step: Step) -> None:
         """Take in v_k at the rate η that its worker pulled, and copy the worker's new α."""
         # Line 5, eq. 3.5, at the rate that the worker pulled: eq. 3.7 took α along at it, so relation (3.3) holds

@@ -4,20 +4,23 @@ A message of a dual method is some hundred samples of one number each. On so few
 times what it computes, NumPy's a fraction of that. Both round sums, differences and products of two elements alike, so
 the choice is one of speed alone. On a GPU there is none: its tensors are taken as they are, in the same words.
 
-NumPy warns of numbers that overflow, as those of a run that diverges do; `silent` on a function keeps it from that.
+NumPy warns of numbers that overflow, as those of a run that diverges do. In methods and models it is kept from that.
 """
 
 from __future__ import annotations
 
-from functools import partial
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-silent = partial(np.errstate, all="ignore")
-"""Decorator, called without arguments: in the function NumPy's infinities come without a warning, as PyTorch's do."""
+# By a filter, since `np.errstate` around every message would take as long as some of its operators, and would have to be
+# said in each thread.
+warnings.filterwarnings(
+    "ignore", "(overflow|invalid value) encountered", RuntimeWarning, r"(.*\.)?(algorithms|models)\."
+)
 
 
 def array_of(tensor: Tensor, like: Tensor | None = None) -> Any:

@@ -16,11 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# By a filter, since `np.errstate` around every message would take as long as some of its operators, and would have to be
-# said in each thread.
-warnings.filterwarnings(
-    "ignore", "(overflow|invalid value) encountered", RuntimeWarning, r"(.*\.)?(algorithms|models)\."
-)
+# By a filter, since `np.errstate` around a message would take as long as an operator, and hold for one thread alone.
+OVERFLOW, WHERE = "(overflow|invalid value) encountered", r"(.*\.)?(algorithms|models)\."
+warnings.filterwarnings("ignore", OVERFLOW, RuntimeWarning, WHERE)
 
 
 def array_of(tensor: Tensor, like: Tensor | None = None) -> Any:

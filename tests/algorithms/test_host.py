@@ -1,8 +1,12 @@
+import importlib
+import warnings
+
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from algorithms import host
 from algorithms.host import array_of, each_once, tensor_of
 
 
@@ -29,6 +33,16 @@ def test_arrays_share_the_memory_of_tensors():
     assert tensor.tolist() == [0, 2, 0]
     back = tensor_of(array)
     assert back.data_ptr() == tensor.data_ptr()
+
+
+def test_overflow_in_methods_and_models_is_silent():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        importlib.reload(host)
+        for module in ("algorithms.dis_dfsdca", "dcrun.models.ridge", "runner.simulated.server"):
+            warnings.warn_explicit("overflow encountered in multiply", RuntimeWarning, module, 1, module)
+        warnings.warn_explicit("something else", RuntimeWarning, "algorithms.asgd", 1, "algorithms.asgd")
+    assert [warning.filename for warning in caught] == ["runner.simulated.server", "algorithms.asgd"]
 
 
 def test_tensors_elsewhere_stay_tensors():

@@ -102,7 +102,9 @@ class DDG(Pipeline):
         self.w.copy_(now)
 
     def retained(self) -> tuple[list[Tensor], list[Tape]]:
-        """Return the features, copies of weights and tapes of the passes to come, and the copy made last."""
+        """Return the features, stashed weights and tapes of the passes to come, and the weights stashed last."""
         copies = [item.w for item in self.passes] + ([] if self.copied is None else [self.copied])
+        # With `current` weights the method has no use for the copies: only our checkpoints do, so they do not count.
+        copies = copies if self.weights == "stashed" else []
         tensors = [item.features.inputs for item in self.passes] + [w for w in copies if w is not self.w]
         return tensors, [item.tape for item in self.passes]

@@ -34,6 +34,7 @@ _SHOWN = {
     columns.TRAIN_ERROR: ("training error, %", 2),
     columns.TEST_LOSS: ("test loss", 4),
     columns.TRAIN_LOSS: ("training loss", 4),
+    columns.LR: ("learning rate", 4),
     "accuracy": ("validation accuracy", 4),
     "accuracy_top5": ("top-5 validation accuracy", 4),
     "largest_rate": ("largest usable learning rate", 4),

@@ -38,7 +38,7 @@ def test_experiment_composes_at_each_scale(compose: Composer, tmp_path: Path, ex
     assert cfg.run.name == experiment.partition("/")[0]
 
 
-THREE = ("chapter 2", "chapter 3", "chapter 4", "chapter 5", "chapter 6", "ICML 2017", "preprint 2016", "ICLR 2022 submission")
+THREE = (*(f"chapter {n}" for n in range(2, 7)), "ICML 2017", "preprint 2016", "ICLR 2022 submission")
 
 
 def test_experiments_have_three_scales() -> None:

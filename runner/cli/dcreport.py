@@ -26,7 +26,7 @@ examples:
   dcreport outputs                                           write outputs/report.html
   dcreport outputs --out report                              and Markdown and figures, in report/
   dcreport outputs/table1 --archive runs/table1.jsonl        keep the runs of a table as one file
-  dcreport a.jsonl --archive a.jsonl --overwrite --committed  drop the runs that --results refuses
+  dcreport outputs --archive a.jsonl --committed             leave out runs that --results refuses
   dcreport runs/table1.jsonl outputs                         report on archived runs and on folders"""
 
 

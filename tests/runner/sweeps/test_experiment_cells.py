@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -61,14 +62,17 @@ def compose() -> Iterator[Composer]:
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise in the layouts of CIFAR-10 and ImageNet, of MNIST, and of LIBSVM."""
+    """Noise in the layouts of CIFAR-10 and ImageNet, of CIFAR-100, of MNIST, and of LIBSVM."""
     root = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
-    for split, per_class in (("train", 8), ("test", 2), ("val", 2)):
-        for label in range(10):
-            place = root / "images" / split / f"class{label}"
-            place.mkdir(parents=True)
-            for number in range(per_class):
+    for name, classes, splits in (
+        ("images", 10, {"train": 8, "test": 2, "val": 2}),
+        ("hundred", 100, {"train": 1, "test": 1}),
+    ):
+        for split, count in splits.items():
+            for label, number in itertools.product(range(classes), range(count)):
+                place = root / name / split / f"class{label}"
+                place.mkdir(parents=True, exist_ok=True)
                 pixels = random.integers(0, 255, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(place / f"{number}.JPEG", quality=90)
                 Image.fromarray(pixels).save(place / f"{number}.png")
@@ -115,7 +119,8 @@ def cut(compose: Composer, job: list[str], noise: Path) -> DictConfig:
         short |= {f"dataset.{name}": min(n, full.dataset[name]) for name, n in MADE_UP.items() if name in full.dataset}
     else:
         data = str(full.dataset._target_).lower()
-        short["dataset.root"] = noise / ("mnist" if "mnist" in data else "problem" if "libsvm" in data else "images")
+        own_noise = {"mnist": "mnist", "libsvm": "problem", "cifar100": "hundred"}
+        short["dataset.root"] = noise / next((own_noise[name] for name in own_noise if name in data), "images")
     cfg = compose.one([*own, *(f"{key}={value}" for key, value in short.items()), "hydra.mode=RUN"])
     named = without_hydra(cfg)
     with open_dict(named):

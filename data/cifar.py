@@ -1,11 +1,13 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009), from torchvision's files or from images sorted into folders.
 
 `root` may be the folder above `cifar-10-batches-py`, as torchvision takes it, that folder itself, the published
-`cifar-10-python.tar.gz`, or a folder or `.tar[.gz]` of `split/class/*.jpg|png`. The published files are Python pickles:
+`cifar-10-python.tar.gz`, or a folder or `.tar[.gz]` of `split/class/*.jpg|png`. It may also be the folder above such an
+archive named `cifar10*.tar[.gz]`, so that one folder holds several data sets. The published files are Python pickles:
 torchvision reads them, and only after their md5 is found to be the published one.
 """
 
 import hashlib
+import re
 import shutil
 import tarfile
 import tempfile
@@ -94,8 +96,8 @@ class _CIFAR(Dataset):
         if source is None:
             found = "does not exist" if not place.exists() else "holds nothing of the kind"
             raise FileNotFoundError(
-                f"{label}: {found}; expected: {self.batches}, {self.published.name}, or a folder or .tar[.gz] of "
-                f"{LAYOUT} (dataset.download=true fetches the published files)"
+                f"{label}: {found}; expected: {self.batches}, {self.published.name}, one {self.option}*.tar[.gz], or a "
+                f"folder or .tar[.gz] of {LAYOUT} (dataset.download=true fetches the published files)"
             )
         if source.name == self.batches:
             batches = source
@@ -118,7 +120,12 @@ class _CIFAR(Dataset):
         for name in (cls.batches, cls.published.name):
             if (place / name).exists():
                 return place / name
-        return place if (place / "train").is_dir() or (place / "test").is_dir() else None
+        if (place / "train").is_dir() or (place / "test").is_dir():
+            return place
+        # Not followed by a digit: "cifar10" is not to find CIFAR-100. Of several none is chosen for the user.
+        names = re.compile(rf"{cls.option}(?!\d).*\.tar(\.gz)?")
+        found = [path for path in place.glob("*.tar*") if names.fullmatch(path.name)]
+        return found[0] if len(found) == 1 else None
 
     def _packed(self, path: Path, label: str) -> Tensors:
         """Read the published archive: copy its known files to a folder, where torchvision checks and reads them."""

@@ -110,6 +110,19 @@ def test_other_data_are_refused(tmp_path: Path, kind: type, classes: int, size: 
         kind(root=str(tree(tmp_path / "set", classes, size)))
 
 
+def test_archive_of_images_is_found_in_its_folder(tmp_path: Path):
+    tree(tmp_path / "images")
+    (tmp_path / "sets" / "MNIST").mkdir(parents=True)
+    for name in ("cifar10-jpeg.tar.gz", "cifar100.tar.gz"):
+        with tarfile.open(tmp_path / "sets" / name, "w:gz") as tar:
+            tar.add(tmp_path / "images", arcname="")
+    data = CIFAR10(root=str(tmp_path / "sets"))
+    assert data.fingerprint == CIFAR10(root=str(tmp_path / "images")).fingerprint
+    (tmp_path / "sets" / "cifar10.tar").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"holds nothing of the kind; expected: .*one cifar10\*\.tar"):
+        CIFAR10(root=str(tmp_path / "sets"))
+
+
 def test_nothing_there_is_named(tmp_path: Path):
     with pytest.raises(
         FileNotFoundError, match=r"dataset.root=/nowhere: does not exist; expected: cifar-10-batches-py, "

@@ -88,6 +88,7 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "dis_dfsdca": (*RIDGE, *DUAL, *SERVER, *ADAPTIVE),
     "dis_dfsdca, barriers": (*RIDGE, *DUAL, *SERVER, "algorithm.inner=7"),
     "dis_dfsdca, distinct": (*RIDGE, *DUAL, *SERVER, "algorithm.replacement=false", "run.batch_size=20"),
+    "dis_dfsdca, logistic": (*RIDGE, "model=logistic", *DUAL, *SERVER),
     "dis_dfsdca, pca": (*PCA, *DUAL, *SERVER, "algorithm.inner=7", "algorithm.sampling=importance"),
     # Collectives.
     "sgd": (*MLP, *MOMENTUM, "algorithm.nesterov=true"),
@@ -106,7 +107,9 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "clars": (*MLP, *WORKERS, *LAYERWISE),
     "clars, batch norm, some samples": (*BATCH_NORM, *WORKERS, *LAYERWISE, "algorithm.samples=5"),
     "cocoa_plus": (*RIDGE, *DUAL, *WORKERS, "algorithm.gamma=0.5"),
+    "cocoa_plus, logistic": (*RIDGE, "model=logistic", *DUAL, *WORKERS, "algorithm.gamma=0.5", "algorithm.sigma=1.2"),
     "sdca": (*RIDGE, *DUAL),
+    "sdca, smoothed hinge": (*RIDGE, "model=smoothed_hinge", "model.gamma=0.5", *DUAL),
     # Shared memory.
     "hogwild": (*MLP, *WORKERS, "algorithm.weight_decay=0.01"),
     "hogwild, coordinates": (*MLP, *WORKERS, "algorithm.coordinates=200"),

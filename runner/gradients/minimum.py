@@ -8,6 +8,7 @@ Both are SciPy's. The same input gives the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy import optimize
@@ -23,7 +24,7 @@ MOST_HALVINGS = 20
 
 
 def minimum(
-    gradient: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    gradient: Callable[[np.ndarray], tuple[Any, np.ndarray]],
     hessian: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]],
     features: int,
     convexity: float,
@@ -47,7 +48,7 @@ def minimum(
         norm = float(np.linalg.norm(g))
         if norm**2 / (2 * convexity) <= accuracy * abs(value):
             return value
-        operator = linalg.LinearOperator((features, features), matvec=hessian(w), dtype=np.float64)
+        operator = linalg.LinearOperator((features, features), matvec=hessian(w), dtype=np.float64)  # pyright: ignore[reportCallIssue]
         step, _ = linalg.cg(operator, g, maxiter=MOST_PRODUCTS)
         # A whole step, unless it crosses a kink and lands where the gradient is larger.
         for halving in range(MOST_HALVINGS):

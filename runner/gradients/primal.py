@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,15 @@ from runner.gradients.minimum import minimum
 
 log = logging.getLogger("dcrun")
 
+Rows = list[tuple[Any, Tensor]]
+"""Samples (B, d) in float64, dense or compressed, and their targets, in chunks."""
+
 MATRIX_BYTES = 8 * 2**30
 """Most memory of the matrices of all chunks, which are added up at the end."""
 ACCURACY = 1e-15
 """Largest error of P*, relative to it."""
 SEARCHED_BYTES = 2**29
-"""Largest training set on which P* is searched for, which takes some hundred passes over it: a minute for this size."""
+"""Largest training set on which P* is searched for, which takes some hundred passes: about a minute."""
 
 
 def primal_of(module: Any, samples: AllSamples, weight_decay: float) -> QuadraticPrimal | SummedPrimal:
@@ -102,31 +105,34 @@ class SummedPrimal:
         # Without a regulariser a minimum need not exist: classes that can be separated push w to infinity.
         if not self.module.dual or not self.weight_decay or self.samples.nbytes > SEARCHED_BYTES:
             return None
-        least = minimum(self._gradient, self._hessian, self.samples.features, self.weight_decay, ACCURACY)
+        # All in float64 for as long as the search takes: to make it anew costs more than the products of a pass.
+        rows = [(x, targets) for _, x, targets in self.samples]
+        gradient, hessian = partial(self._gradient, rows), partial(self._hessian, rows)
+        least = minimum(gradient, hessian, self.samples.features, self.weight_decay, ACCURACY)
         if least is None:
             log.warning("the minimum of the objective was not found to %g of it: no suboptimality", ACCURACY)
         return least
 
-    def _gradient(self, at: np.ndarray) -> tuple[float, np.ndarray]:
+    def _gradient(self, rows: Rows, at: np.ndarray) -> tuple[float, np.ndarray]:
         """Return P and its gradient (d,)."""
         w = torch.from_numpy(at).to(self.device)
         total, gradient = 0.0, torch.zeros_like(w)
-        for _, x, targets in self.samples:
+        for x, targets in rows:
             z = x @ w
             total += float(self.module.losses(w, z, targets).sum())
             gradient += self.module.slopes(z, targets) @ x
         gradient = gradient / len(self.samples) + self.weight_decay * w
         return total / len(self.samples) + self.weight_decay / 2 * float(w @ w), gradient.cpu().numpy()
 
-    def _hessian(self, at: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    def _hessian(self, rows: Rows, at: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Return the product of a vector (d,) with the Hessian at weights (d,)."""
         w = torch.from_numpy(at).to(self.device)
-        seconds = [self._second_derivatives(x @ w, targets) for _, x, targets in self.samples]
+        seconds = [self._second_derivatives(x @ w, targets) for x, targets in rows]
 
         def product(vector: np.ndarray) -> np.ndarray:
             v = torch.from_numpy(vector).to(self.device)
             out = torch.zeros_like(v)
-            for second, (_, x, _) in zip(seconds, self.samples, strict=True):
+            for second, (x, _) in zip(seconds, rows, strict=True):
                 out += (second * (x @ v)) @ x
             return (out / len(self.samples) + self.weight_decay * v).cpu().numpy()
 

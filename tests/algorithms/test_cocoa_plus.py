@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_rounds_of_other_losses_match_a_numpy_loop(model: str, workers: int, gam
             for i in small.batch(number, k).ids.tolist():
                 old, z, q = alpha[i] + change[i], x[i] @ u, sigma / (lam * n) * x[i] @ x[i]
 
-                def negative(b: float, i: int = i, old: float = old, z: float = z, q: float = q) -> float:
+                def negative(b: float, i: int = i, old: Any = old, z: Any = z, q: Any = q) -> float:
                     delta = b * y[i] - old
                     return -negative_conjugate(b, model) + delta * z + q / 2 * delta**2
 

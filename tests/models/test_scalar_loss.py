@@ -84,7 +84,9 @@ def test_conjugates_are_suprema(loss, target: int):
     model, formula = loss
     y = 2 * target - 1
     for a, found in zip(duals(model, y), conjugates(model, duals(model, y), target), strict=True):
-        best = optimize.minimize_scalar(lambda z, a=a: float(a * z + formula(z, y)), bounds=(-40, 40), method="bounded")
+        best: Any = optimize.minimize_scalar(
+            lambda z, a=a: float(a * z + formula(z, y)), bounds=(-40, 40), method="bounded"
+        )
         assert found == pytest.approx(-best.fun, abs=1e-5)
 
 
@@ -131,7 +133,7 @@ def test_dual_steps_maximise(loss, curvature: float, target: int):
             return a + float(model.slopes(moved, torch.tensor([target]))[0])
 
         # It rises with a, from below 0 to above.
-        expected = optimize.brentq(residue, -20, 20, xtol=1e-15, rtol=1e-14)
+        expected = optimize.brentq(residue, -20, 20, xtol=1e-15)
         assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
         assert math.isfinite(conjugates(model, np.array([found]), target)[0])
 

@@ -68,6 +68,7 @@ def test_top5_is_scored_where_asked():
     ranks = (outputs > outputs.gather(1, targets[:, None])).sum(1)
     assert score.error_top5 == pytest.approx(100 * float((ranks >= 5).double().mean()))
     assert score.error_top5 is not None
+    assert score.error is not None
     assert 0 < score.error_top5 < score.error
     assert Evaluator(asked, DIGITS.test, batch_size=16)(weights, statistics) == score._replace(error_top5=None)
 

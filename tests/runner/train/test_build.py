@@ -259,7 +259,9 @@ def test_regression_comes_close_to_numpys(algorithm: str, tmp_path: Path):
     split = run.components.dataset.train
     x, y = split.inputs.double().numpy(), split.targets.double().numpy()
     best = np.linalg.solve(x.T @ x / 30 + 0.5 * np.eye(3), x.T @ y / 30)
-    np.testing.assert_allclose(run.components.oracle.replica.weights.numpy(), best, atol=0.05 * np.linalg.norm(best))
+    np.testing.assert_allclose(
+        run.components.oracle.replica.weights.numpy(), best, atol=0.05 * float(np.linalg.norm(best))
+    )
     [row] = run.notes.rows
     assert row["train_error"] is None
     assert "test_error" not in row

@@ -19,9 +19,9 @@ def test_three_pieces_by_hand():
 
 
 def test_dual_step_by_hand():
-    """γ = 0.5, q = 1.5, α = 0.25, z = −0.625: b = (1 + 0.625 + 0.375)/2 = 1; at z = 1 it is 0.375/2."""
+    """γ = 0.5, q = 1.5, α = 0.25, z = −2.625: (1 + 2.625 + 0.375)/2 = 2, cut to 1; at z = 1 it is 0.375/2."""
     model = SmoothedHinge(shape=(1,), classes=2, gamma=0.5)
-    assert model.dual_step(1, -0.625, 0.25, 1.5) == 1.0
+    assert model.dual_step(1, -2.625, 0.25, 1.5) == 1.0
     assert model.dual_step(1, 1.0, 0.25, 1.5) == 0.1875
     assert model.dual_step(1, 9.0, 0.25, 1.5) == 0.0
     assert model.dual_step(0, -1.0, -0.25, 1.5) == -0.1875

@@ -118,6 +118,8 @@ STEPS = (
         ("algorithm=dis_dfsdca", "algorithm.sampling=importance"),
         ("algorithm=dis_dfsdca", "algorithm.sampling=adaptive"),
         ("algorithm=cocoa_plus",),
+        ("algorithm=dis_dfsdca", "model=smoothed_hinge"),
+        ("algorithm=cocoa_plus", "model=logistic"),
         ("algorithm=asgd",),
     ],
     ids=lambda method: method[-1].partition("=")[2],
@@ -125,10 +127,11 @@ STEPS = (
 def test_methods_do_the_same_on_compressed_rows(
     method: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    compressed = train(*method, *STEPS, folder=tmp_path / "compressed")
+    overrides = (*STEPS, *method)
+    compressed = train(*overrides, folder=tmp_path / "compressed")
     assert isinstance(compressed.components.dataset.train, SparseSplit)
     monkeypatch.setattr(sparse_synthetic, "COMPRESSED_BELOW", 0.0)
-    dense = train(*method, *STEPS, folder=tmp_path / "dense")
+    dense = train(*overrides, folder=tmp_path / "dense")
     assert not isinstance(dense.components.dataset.train, SparseSplit)
     torch.testing.assert_close(compressed.weights, dense.weights, rtol=1e-4, atol=1e-6)
     for ours, expected in zip(compressed.notes.rows, dense.notes.rows, strict=True):

@@ -24,6 +24,8 @@ DROPOUT = ("model=mlp", "model._target_=dropout_mlp.DropoutMLP", "~model.activat
 NORMED_DROPOUT = (*DROPOUT, "+model.batch_norm=true", *DIGITS)
 RIDGE = ("model=ridge", "dataset=synthetic", "dataset.shape=[10]", "dataset.classes=2", "dataset.train=101")
 RIDGE = (*RIDGE, "dataset.test=30", "dataset.noise=2.0", "schedule.lr=0.05", *STEPS)
+SPARSE = ("model=ridge", "dataset=sparse_synthetic", "dataset.samples=101", "dataset.features=30")
+SPARSE = (*SPARSE, "dataset.density=0.08", "schedule.lr=0.05", *STEPS)
 PCA = (
     "model=pca_step",
     "dataset=unit_vectors",
@@ -89,6 +91,7 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "dis_dfsdca, barriers": (*RIDGE, *DUAL, *SERVER, "algorithm.inner=7"),
     "dis_dfsdca, distinct": (*RIDGE, *DUAL, *SERVER, "algorithm.replacement=false", "run.batch_size=20"),
     "dis_dfsdca, logistic": (*RIDGE, "model=logistic", *DUAL, *SERVER),
+    "dis_dfsdca, compressed rows": (*SPARSE, *DUAL, *SERVER),
     "dis_dfsdca, pca": (*PCA, *DUAL, *SERVER, "algorithm.inner=7", "algorithm.sampling=importance"),
     # Collectives.
     "sgd": (*MLP, *MOMENTUM, "algorithm.nesterov=true"),
@@ -108,6 +111,7 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "clars, batch norm, some samples": (*BATCH_NORM, *WORKERS, *LAYERWISE, "algorithm.samples=5"),
     "cocoa_plus": (*RIDGE, *DUAL, *WORKERS, "algorithm.gamma=0.5"),
     "cocoa_plus, logistic": (*RIDGE, "model=logistic", *DUAL, *WORKERS, "algorithm.gamma=0.5", "algorithm.sigma=1.2"),
+    "cocoa_plus, compressed rows": (*SPARSE, *DUAL, *WORKERS),
     "sdca": (*RIDGE, *DUAL),
     "sdca, smoothed hinge": (*RIDGE, "model=smoothed_hinge", "model.gamma=0.5", *DUAL),
     # Shared memory.

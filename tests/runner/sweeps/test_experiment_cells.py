@@ -50,6 +50,8 @@ CUT = {
 MOST_WORKERS = 4
 # What makes a cell no other one: it is cut, or says how often the cell runs.
 ALIKE = {*CUT, "scale", "seeds", "seed", "cluster.workers", "dataset.root"}
+# In a second or two: it stands for all where slow tests are left out.
+QUICKEST = "huo_thesis2020/figure2"
 MADE_UP = {"samples": 80, "features": 100, "train": 80, "test": 20}
 """At most so much of data that are not read from anywhere."""
 
@@ -148,8 +150,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[DictConfig], Run]
     return trained
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "experiment", [pytest.param(name, marks=() if name == QUICKEST else pytest.mark.slow) for name in EXPERIMENTS]
+)
 def test_every_method_network_and_key_runs(
     compose: Composer, noise: Path, run: Callable[[DictConfig], Run], experiment: str
 ) -> None:

@@ -135,7 +135,7 @@ def load(folder: Path = EXPERIMENTS) -> list[Exhibit]:
                     f"{path}: {name}: same_as={base}: is not there; allowed: {', '.join(whole)} (those above)"
                 )
             # Shallow on purpose: a key that is given, as `rows`, replaces the whole of the other exhibit's.
-            whole[name] = {**whole.get(base, {}), **given}
+            whole[name] = {**({} if base is None else whole[base]), **given}
             exhibits.append(_exhibit(path, str(document["paper"]), str(name), whole[name]))
     return exhibits
 

@@ -42,12 +42,12 @@ class CompressedRows:
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         """Answer an operator of PyTorch that has a tensor on its left."""
-        left, right = (*args, None)[:2]
-        if func in (torch.matmul, Tensor.matmul, Tensor.__matmul__) and isinstance(right, cls):
+        left, right = args[0], args[1] if len(args) > 1 else None
+        if func in (torch.matmul, Tensor.matmul, Tensor.__matmul__) and isinstance(right, CompressedRows):
             return right.T @ left
-        if func in (torch.mul, Tensor.mul, Tensor.__mul__) and isinstance(right, cls):
+        if func in (torch.mul, Tensor.mul, Tensor.__mul__) and isinstance(right, CompressedRows):
             return right._scaled(left)
-        if func is torch.linalg.vector_norm and isinstance(left, cls) and kwargs == {"dim": 1}:
+        if func is torch.linalg.vector_norm and isinstance(left, CompressedRows) and kwargs == {"dim": 1}:
             return left.square().sum(1).sqrt()
         raise NotImplementedError(f"compressed rows do not know {getattr(func, '__name__', func)}")
 

@@ -21,7 +21,7 @@ def test_products_are_those_of_dense_samples():
     w, u = torch.linspace(-1, 2, 5), torch.linspace(-2, 1, 7)
     for ours, expected in [
         (x @ w, dense @ w),
-        (u @ x, u @ dense),
+        (u @ x, u @ dense),  # pyright: ignore[reportOperatorIssue]
         (torch.matmul(u, x), u @ dense),  # pyright: ignore[reportArgumentType]
         (x @ x.T, dense @ dense.T),
         (x.square().sum(1), dense.square().sum(1)),

@@ -26,6 +26,8 @@ from algorithms.momentum import SGDOptions, sgd_step
 class GradientWorker(Worker):
     """Algorithm 1 of the ICML paper: pull w_t, compute g_m = ∇f_m(w_t), push g_m."""
 
+    interchangeable = True
+
     def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:
         """Return the gradient at the pulled weights."""
         return {"g": oracle.gradient(pulled["w"], batch)}

@@ -42,6 +42,9 @@ class VarianceReducedWorker(Worker):
         weight_decay: C.
     """
 
+    # w~ and ∇f(w~) were broadcast to all.
+    interchangeable = True
+
     def __init__(self, weight_decay: float) -> None:
         self.weight_decay = weight_decay
         self.snapshot: Tensor | None = None

@@ -53,7 +53,15 @@ class Round(NamedTuple):
 
 
 class Worker(ABC):
-    """The worker half of a parameter-server method."""
+    """The worker half of a parameter-server method.
+
+    Attributes:
+        interchangeable: whether any worker's half does for every worker, as what they send follows from the arguments
+            and from what was broadcast to all. Halves that keep something of their own, of their shards or of their
+            last batches, are not.
+    """
+
+    interchangeable: ClassVar[bool] = False
 
     @abstractmethod
     def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:

@@ -46,6 +46,8 @@ class RunConfig:
     device: str = "auto"
     precision: str = "fp32"
     threads: int | None = None
+    # Any: a number or "auto".
+    compute_processes: Any = 1
     compile: bool = False
     # Any: "auto" or false, for which OmegaConf has no type; `validation` refuses other values.
     capture: Any = "auto"

@@ -46,7 +46,7 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
     if plain["seeds"] is not None:
         _at_least_one("seeds", plain["seeds"])
     _check_run(plain["run"])
-    _check_cluster(plain["cluster"])
+    _check_cluster(plain["cluster"], plain["run"]["compute_processes"])
     _check_schedule(plain["schedule"], plain["run"]["epochs"])
     _one_of("logger.kind", plain["logger"]["kind"], ("none", "wandb"))
     _one_of("logger.mode", plain["logger"]["mode"], ("offline", "online", "disabled"))
@@ -101,6 +101,10 @@ def _check_run(run: Mapping[str, Any]) -> None:
             # OpenMP ends the process, without a line of ours, where it cannot start as many.
             allowed = f"integers from 1 to {MOST_THREADS}, or null"
             raise InputError.of("run.threads", run["threads"], "is too large", allowed)
+    processes = run["compute_processes"]
+    if processes != "auto" and (isinstance(processes, bool) or not isinstance(processes, int) or processes < 1):
+        allowed = "auto, integers from 1 to the number of workers"
+        raise InputError.of("run.compute_processes", processes, "is not a number of processes", allowed)
     if run["micro_batch"] is not None:
         _at_least_one("run.micro_batch", run["micro_batch"])
     if run["target_loss"] is not None:
@@ -136,7 +140,7 @@ def _check_run(run: Mapping[str, Any]) -> None:
         raise InputError.of("run.resume", run["resume"], "is not a run folder", "a run folder, true (in a sweep), null")
 
 
-def _check_cluster(cluster: Mapping[str, Any]) -> None:
+def _check_cluster(cluster: Mapping[str, Any], processes: Any) -> None:
     kind, workers = cluster["kind"], cluster["workers"]
     _one_of("cluster.kind", kind, ("simulated", "processes", "replay"))
     if workers is not None:
@@ -146,6 +150,9 @@ def _check_cluster(cluster: Mapping[str, Any]) -> None:
         raise InputError.of("cluster.trace", None, "a replay needs a trace", "a run folder with a trace.jsonl")
     if cluster["trace"] is not None and kind != "replay":
         raise InputError.of("cluster.trace", cluster["trace"], "would do nothing", "with cluster=replay only")
+    if processes != 1 and kind == "processes":
+        allowed = "1; with cluster=simulated or cluster=replay more"
+        raise InputError.of("run.compute_processes", processes, "would do nothing: every worker is a process", allowed)
     if cluster["interface"] is not None and kind != "processes":
         raise InputError.of(
             "cluster.interface", cluster["interface"], "would do nothing", "with cluster=processes only"

@@ -78,6 +78,7 @@ class NetworkOracle(NetworkForward):
     Attributes:
         totals: (3,) float64 on the device: sum of losses, errors and samples since `take_totals`.
         streams: whether the split decodes samples as they are used, and wants to know of batches ahead.
+        counts: what was added to `totals`, sum by sum, for who adds it up again elsewhere; None to keep no such list.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class NetworkOracle(NetworkForward):
         self.side_stream = side_stream
         self.piece = piece
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self.counts: list[tuple[Any, Any, int]] | None = None
         self.steps: CapturedSteps | None = None
         if graphs is not None:
             self.steps = CapturedSteps(self._step, graphs=graphs, preserved=self._changed_by_steps, device=self.device)
@@ -125,12 +127,14 @@ class NetworkOracle(NetworkForward):
     @contextmanager
     def uncounted(self) -> Iterator[None]:
         """Leave `totals` as they are, whatever is computed inside: training reports its own steps alone."""
-        totals = self.totals.clone()
+        totals, counts = self.totals.clone(), self.counts
+        self.counts = None
         try:
             yield
         finally:
             # In place: captured steps and executors hold on to this very tensor.
             self.totals.copy_(totals)
+            self.counts = counts
 
     def gradient_sum(self, w: Tensor, batch: Sample) -> Tensor:
         """Return the sum of the samples' gradients at `w`, taken `piece` samples at a time; `totals` stay.
@@ -167,7 +171,7 @@ class NetworkOracle(NetworkForward):
     def rows(self, ids: Tensor, counted: bool = True) -> ObjectiveRows:
         """Return single samples of an objective with one weight a feature, see `algorithms.base.Rows`."""
         x, targets = rows_of(self.split, ids)
-        return ObjectiveRows(self.replica.module, x, targets, self.totals if counted else None)
+        return ObjectiveRows(self.replica.module, x, targets, self.count_sums if counted else None)
 
     def generator(self, batch: Sample) -> torch.Generator:
         """Return a generator for a method's random choices on a batch, on the CPU."""
@@ -300,11 +304,27 @@ class NetworkOracle(NetworkForward):
     def count(self, loss: Tensor, errors: Tensor, samples: int) -> None:
         """Add a batch's mean loss and number of errors to the totals."""
         with torch.no_grad():
+            sums = (loss * samples, errors, samples)
             # In place and on the device: a captured step adds to the same three numbers, and the host does not wait for
-            # them.
-            self.totals[0] += loss * samples
-            self.totals[1] += errors
-            self.totals[2] += samples
+            # them. In the views, since `totals[0] += …` would copy the number back once more.
+            for total, more in zip(self.totals.unbind(), sums, strict=True):
+                total += more
+            if self.counts is not None:
+                self.counts.append(sums)
+
+    def count_sums(self, losses: Any, errors: Any, samples: int) -> None:
+        """Add sums of losses, errors and samples, tensors or numbers, to the totals."""
+        if not self.totals.is_cpu:
+            for total, more in zip(self.totals.unbind(), (losses, errors, samples), strict=True):
+                total += more
+            return
+        # In NumPy, which is several times as fast on single numbers.
+        sums = self.totals.numpy()
+        sums[0] += float(losses)
+        sums[1] += int(errors)
+        sums[2] += samples
+        if self.counts is not None:
+            self.counts.append((losses, errors, samples))
 
     def _pieces(self, ids: Tensor) -> tuple[Tensor, ...]:
         return ids.tensor_split(1 if self.micro_batch is None else math.ceil(ids.numel() / self.micro_batch))

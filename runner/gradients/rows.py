@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -29,14 +30,16 @@ class ObjectiveRows:
             dual methods `linear_slopes` and `dual_step` as well.
         x: the samples (B, d), a tensor or compressed rows.
         targets: (B,).
-        totals: (3,), takes the sums of losses, errors and samples of what is asked; None to count nothing.
+        add_sums: is told the sums of losses, errors and samples of what is asked; None to count nothing.
     """
 
-    def __init__(self, module: Any, x: Any, targets: Tensor, totals: Tensor | None) -> None:
+    def __init__(
+        self, module: Any, x: Any, targets: Tensor, add_sums: Callable[[Any, Any, int], None] | None
+    ) -> None:
         self.module = module
         self.x = x
         self.targets = targets
-        self.totals = totals
+        self.add_sums = add_sums
 
     @property
     def linear_slopes(self) -> bool:
@@ -47,9 +50,9 @@ class ObjectiveRows:
         """See `algorithms.base.Rows`."""
         w, z = self._outputs(w)
         # A model may know how to answer both at once, for samples in CPU memory.
-        if self.totals is not None and z.is_cpu and hasattr(self.module, "slopes_and_score"):
+        if self.add_sums is not None and z.is_cpu and hasattr(self.module, "slopes_and_score"):
             slopes, loss, errors = self.module.slopes_and_score(z, self.targets)
-            self._add(loss, errors)
+            self.add_sums(loss, errors, self.targets.numel())
             return slopes
         with torch.no_grad():
             self._score(w, z)
@@ -99,19 +102,6 @@ class ObjectiveRows:
 
         Counted where the outputs are known anyway: a second pass for the loss would cost as much as the answer.
         """
-        if self.totals is not None:
-            self._add(self.module.losses(w, z, self.targets).sum(), self.module.errors(z[:, None], self.targets))
-
-    def _add(self, loss: Any, errors: Any) -> None:
-        totals = self.totals
-        assert totals is not None
-        if totals.is_cpu:
-            # In NumPy, which is several times as fast on single numbers.
-            sums = totals.numpy()
-            sums[0] += float(loss)
-            sums[1] += int(errors)
-            sums[2] += self.targets.numel()
-        else:
-            # One by one and on the device, so that the host does not wait for them.
-            for total, more in zip(totals.unbind(), (loss, errors, self.targets.numel()), strict=True):
-                total += more
+        if self.add_sums is not None:
+            losses, errors = self.module.losses(w, z, self.targets).sum(), self.module.errors(z[:, None], self.targets)
+            self.add_sums(losses, errors, self.targets.numel())

@@ -60,6 +60,14 @@ class Leases:
         """Return the batch that `worker` held and mark it as done."""
         return self._batch(worker, self.held.pop(worker))
 
+    def held_batch(self, worker: int) -> Batch:
+        """Return the batch that `worker` holds."""
+        return self._batch(worker, self.held[worker])
+
+    def drawn_from(self, worker: int) -> list[int]:
+        """Return the shards, where they are fixed, that the batch which `worker` holds is drawn from."""
+        return self._drawn_from.get(worker, [])
+
     def _batch(self, worker: int, number: int) -> Batch:
         if self.batches.shards is None:
             return self.batches.batch(number)

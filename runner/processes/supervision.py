@@ -20,9 +20,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from runner.config.forkserver import forkserver_context
 from runner.processes import leftovers
 from runner.processes.child import DEAD_PEER, RunRank, child_main
-from runner.processes.forkserver import forkserver_context
 from runner.processes.heartbeat import Heartbeats, exit_seconds_for, max_silence_for
 from runner.run_folder.folders import SharedLock
 

@@ -7,7 +7,7 @@ computed, and when a worker pulls, is the executor's: it is the same for both.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from algorithms.base import Layout, Round, message_bytes
@@ -67,6 +67,10 @@ class Events(Protocol):
 
     def next(self) -> Event:
         """Return the next event."""
+        ...
+
+    def order(self) -> Iterable[int]:
+        """Return the workers that compute, in the order in which the server will handle their pushes."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -166,6 +170,10 @@ class ClockEvents:
         self.since[worker] = handled
         return Event(PUSH, worker, handled)
 
+    def order(self) -> Iterable[int]:
+        """See `Events.order`."""
+        return (worker for _, worker in sorted(self.heap))
+
     def _handle(self, arrival: float) -> float:
         self.free = max(arrival, self.free) + self.clock.server_seconds
         return self.free
@@ -234,6 +242,18 @@ class TraceEvents:
                 record.worker, self.replied[record.worker], record.time - record.waited, record.time, record.compute
             )
         return Event(record.kind, record.worker, record.time, record)
+
+    def order(self) -> Iterable[int]:
+        """See `Events.order`; a worker that is lost before its next push is left out."""
+        found = set()
+        for position in range(self.position, len(self.records)):
+            record = self.records[position]
+            if record.kind == RESUMED or len(found) == len(self.replied):
+                return
+            if record.kind in (PUSH, LOST) and record.worker not in found:
+                found.add(record.worker)
+                if record.kind == PUSH:
+                    yield record.worker
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the rest of the events depends on."""

@@ -3,7 +3,8 @@
 A source of events says which message the server handles next, and when: a virtual clock, or the trace of a
 recorded run (`simulated.events`). Since a gradient depends only on what was pulled and on the leased batch, it is
 evaluated when its push is handled: no gradient is ever in flight, and a server that keeps backups needs no further copy
-of the weights.
+of the weights. For the same reason other processes may compute what is in flight side by side (`simulated.halves` and
+`simulated.pooled_halves`): the pushes are handled in the same order, with the same bits.
 
 A barrier begins when every push before it is in. Each worker's half receives the broadcasts; shards are answered for
 one after the other, in the order in which their answers are added up.
@@ -14,23 +15,25 @@ pull right after they push too.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from torch import Tensor
 
-from algorithms.base import Batch, Field, Message, ParameterServer, Worker, field_of, shard_range
+from algorithms.base import Batch, Field, Message, ParameterServer, field_of, shard_range
 from runner.config.errors import InputError
 from runner.gradients.oracle import NetworkOracle
-from runner.gradients.randomness import seed_generators
 from runner.loop.barrier import sum_messages
 from runner.loop.batches import Batches
-from runner.loop.messages import check_message
 from runner.loop.server_base import ServerBase
 from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import BARRIER, LOST, RESUMED, Record
+from runner.simulated.compute_pool import PoolOptions
 from runner.simulated.events import Event, Events
+from runner.simulated.halves import Halves, LocalHalves
+from runner.simulated.pooled_halves import PooledHalves
 
 
 class SimulatedServer(ServerBase):
@@ -46,6 +49,7 @@ class SimulatedServer(ServerBase):
         timeline: what each worker did when.
         recorder: writes down the order of messages; None if nobody asked for it.
         compiled: fuse the server's update rule.
+        compute: other processes that compute; None to compute in this one.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class SimulatedServer(ServerBase):
         timeline: Timeline,
         recorder: Recorder | None = None,
         compiled: bool = False,
+        compute: PoolOptions | None = None,
     ) -> None:
         replica = oracle.replica
         super().__init__(
@@ -76,13 +81,19 @@ class SimulatedServer(ServerBase):
         )
         self.oracle = oracle
         self.events = events
-        # Objects apart from the server, as on processes: they know only what messages tell them.
-        self.halves = [server.worker(m) for m in range(workers)]
+        self.workers = workers
         # What each worker pulled last, where the server does not keep it itself.
         self.copies: list[Message] = [
             {} if server.sent(m) else {name: self._zeros(declared) for name, declared in self.layout.pull.items()}
             for m in range(workers)
         ]
+        self.halves: Halves
+        if compute is None:
+            self.halves = LocalHalves(server, workers=workers, oracle=oracle, batches=batches)
+        else:
+            self.halves = PooledHalves(
+                server, compute, copies=self.copies, totals=self.totals, statistics=self.statistics, order=events.order
+            )
 
     def _zeros(self, declared: int | Field) -> Tensor:
         size, dtype = field_of(declared, self.dtype)
@@ -95,13 +106,21 @@ class SimulatedServer(ServerBase):
             Stop: the run diverged or was asked to stop.
             InputError: the trace that is replayed is not what this run makes of it.
         """
+        with closing(self.halves):
+            self.halves.start()
+            self._run()
+
+    def _run(self) -> None:
         control = self.control
         control.start()
         if self.recorder is not None:
             self.recorder.begin()
         # A run that goes on has its pulls in the restored events: the workers keep what they were computing.
-        if not self.resumed:
-            for worker in range(len(self.halves)):
+        if self.resumed:
+            for worker in self.leases.held:
+                self._begin(worker, self.leases.held_batch(worker))
+        else:
+            for worker in range(self.workers):
                 self._send_pull(worker, self.events.begin())
         try:
             while not self._finished:
@@ -128,10 +147,12 @@ class SimulatedServer(ServerBase):
                 self.recorder.resumed(version=self.control.updates, time=event.time)
             # The same steps as on processes, in the same order: there every worker is a new process after a stop, which
             # gets its state, its shards and a batch in the order of its number.
+            for worker in range(self.workers):
+                self.halves.drop(worker)
             self.leases.restart()
             self._begin_anew()
             self._restore()
-            for worker in range(len(self.halves)):
+            for worker in range(self.workers):
                 self._send_pull(worker, event.time)
         elif event.kind == BARRIER:
             raise InputError(
@@ -144,68 +165,52 @@ class SimulatedServer(ServerBase):
 
     def _meet(self) -> bool:
         """Hold the barrier that all workers have come to, unless something else happens before it is over."""
-        server, workers = self.server, len(self.halves)
+        server, workers, gone = self.server, self.workers, self.leases.gone
         shards = [self.batches.shard(worker, workers, self.leases.next) for worker in range(workers)]
         cost = server.barrier_cost.gradients
         now = self.events.meet(self.rounds, [len(shard.ids) / self.batches.size for shard in shards], cost)
         if now is None:
             return False
         # A lost worker hears nothing more, as in the recorded run.
-        living = [self.halves[worker] for worker in range(workers) if worker not in self.leases.gone]
+        living = [worker for worker in range(workers) if worker not in gone]
+        # Whoever answers for a lost worker's shard says the same.
+        answering = [living[0] if worker in gone else worker for worker in range(workers)]
         for number, part in enumerate(self.rounds):
-            message = self.broadcast(number)
-            for half in living:
-                half.receive(number, message)
+            self.halves.receive(living, number, self.broadcast(number))
             if part.answer:
-                # Whoever answers for a lost worker's shard says the same.
-                # One after the other, in the order of the shards, which is the order of the sum.
-                answers = (self._answer(half, number, shard) for half, shard in self._answering(living, shards))
-                server.collect(number, sum_messages(answers))
+                # In the order of the shards, which is the order of the sum.
+                server.collect(number, sum_messages(self.halves.answers(number, shards, answering)))
         self.end_barrier(now)
         for worker in sorted(self.leases.idle):
             self._send_pull(worker, now)
         return True
 
-    def _answer(self, half: Worker, number: int, shard: Batch) -> Message:
-        seed_generators(self.oracle.device, self.batches.seed, "answer", shard.number, number)
-        what = f"answer of round {number}"
-        return check_message(
-            half, what, half.answer(self.oracle, number, shard), self.rounds[number].answer, self.dtype
-        )
-
-    def _answering(self, living: list[Worker], shards: list[Batch]) -> list[tuple[Worker, Batch]]:
-        gone = self.leases.gone
-        halves = [living[0] if worker in gone else half for worker, half in enumerate(self.halves)]
-        return list(zip(halves, shards, strict=True))
-
     def _restore(self) -> None:
         """Give the worker halves the state that they have in a run that goes on."""
         if self.restoring:
-            for worker, half in enumerate(self.halves):
-                half.restore(self.restored(worker))
+            for worker in range(self.workers):
+                self.halves.restore(worker, self.restored(worker))
 
     def _handle_push(self, event: Event) -> None:
         worker, control = event.worker, self.control
         if event.record is not None:
             self._compare(event.record)
         batch = self.leases.done(worker)
-        seed_generators(self.oracle.device, self.batches.seed, "work", batch.number)
-        half = self.halves[worker]
-        message = half.work(self.oracle, self.server.sent(worker) or self.copies[worker], batch)
-        check_message(half, "push", message, self.layout.pushed, self.dtype)
+        pulled = self.server.sent(worker) or self.copies[worker]
+        message, statistics = self.halves.work(worker, pulled, batch)
         if self.recorder is not None:
             # Before it is counted: a push that makes the loss infinite ends the run there, and is part of the record.
             self.recorder.push(
                 worker, pulled=self.version[worker], version=control.updates, batch=batch.number, time=event.time
             )
-        self.count(self.push(worker, message, self.oracle.replica.statistics, len(batch.ids)), event.time)
+        push = self.push(worker, message, statistics, len(batch.ids))
+        self.halves.taken(worker)
+        self.count(push, event.time)
 
     def _send_pull(self, worker: int, now: float) -> None:
         batch = self.leases.lease(worker)
         if batch is None:
             return
-        if self.oracle.streams:
-            self.oracle.expect(batch)
         # After the lease: without a batch there is nothing to pull for, and the version must not move.
         message = self.pull(worker)
         # A copy: what is pulled may alias the server's live weights, and they change before this worker computes.
@@ -213,10 +218,16 @@ class SimulatedServer(ServerBase):
             copy.copy_(message[name])
         updates = self.control.updates
         self.events.pulled(worker, len(batch.ids) / self.batches.size, now, self.server.evaluations(updates))
+        # Now that the events know when its push comes.
+        self._begin(worker, batch)
+
+    def _begin(self, worker: int, batch: Batch) -> None:
+        self.halves.begin(worker, batch, self.leases.drawn_from(worker))
 
     def _drop(self, event: Event) -> None:
         """Go on without a worker: its batch goes to an idle one, or to whoever pulls next."""
         self.count_lost(event.worker, event.time)
+        self.halves.drop(event.worker)
         # Before the shards are handed on, as on processes: a lost worker must not get its own.
         waking = self.leases.release(event.worker)
         if inherited := self.leases.reassign_shards(event.worker):
@@ -227,13 +238,13 @@ class SimulatedServer(ServerBase):
     def _hand_over(self, worker: int, shards: list[int]) -> None:
         """Give a worker's half what it needs to know of shards of the training set."""
         for shard in shards:
-            piece = shard_range(self.batches.samples, len(self.halves), shard)
-            self.halves[worker].adopt_shard(piece, self.shard_state(shard))
+            piece = shard_range(self.batches.samples, self.workers, shard)
+            self.halves.adopt(worker, piece, self.shard_state(shard))
 
     def _begin_anew(self) -> None:
         """Give every worker a new half that knows what the server knows, where shards of the training set are fixed."""
         for worker, shards in self.leases.shards.items():
-            self.halves[worker] = self.server.worker(worker)
+            self.halves.renew([worker])
             self._hand_over(worker, shards)
 
     def _compare(self, record: Record) -> None:

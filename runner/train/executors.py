@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import Collective, ParameterServer, Stateful, Worker
 from algorithms.pipeline import Pipeline
@@ -37,12 +37,17 @@ from runner.processes.worker import WorkerProcess
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import Trace
+from runner.simulated.arena import Arena
 from runner.simulated.collective import SimulatedCollective
+from runner.simulated.compute_pool import PoolOptions
+from runner.simulated.compute_process import Tasks
 from runner.simulated.events import ClockEvents, Events, TraceEvents
 from runner.simulated.pipeline import SimulatedPipeline
+from runner.simulated.pooled_halves import ServerPlaces, ServerTasks
 from runner.simulated.server import SimulatedServer
 from runner.simulated.shared_memory import SimulatedMemory
-from runner.train import costs
+from runner.train import compute, costs
+from runner.train.build import build_run
 from runner.train.components import RunComponents
 
 
@@ -75,6 +80,7 @@ class Topology:
             folder is given and the configuration asks for it.
         on_process: makes a rank's executor: rank 0's if there is a server, else every rank's.
         serve: does what a worker's rank does, if there is a server; None if all ranks are alike.
+        tasks: makes what a compute process of a simulation does; None if one process has to compute all.
         meets_on_cpu: whether the ranks' group is one of CPUs, wherever they compute.
         measure_costs: measures what a step costs on this machine.
     """
@@ -84,6 +90,7 @@ class Topology:
     on_process: Callable[[RunComponents, Rank, TrainControl], Executor]
     measure_costs: Callable[[RunComponents], costs.Costs]
     serve: Callable[[RunComponents, Rank], None] | None = None
+    tasks: Callable[[RunComponents, Arena, Any], Tasks] | None = None
     meets_on_cpu: bool = False
 
     @property
@@ -106,6 +113,21 @@ def simulated(
 ) -> Executor:
     """Return the simulated executor of a run; the arguments are those of `Topology.simulate`."""
     return topology_of(type(components.method)).simulate(components, control, folder, trace)
+
+
+def build_tasks(plain: dict[str, Any], arena: Arena, places: Any) -> Tasks:
+    """Build what a compute process does for a run; see `MakeTasks`."""
+    components = build_run(OmegaConf.create(plain))
+    make = topology_of(type(components.method)).tasks
+    assert make is not None
+    return make(components, arena, places)
+
+
+def _pool(components: RunComponents) -> PoolOptions | None:
+    """Return how a simulation's compute processes are made; None if its own process computes."""
+    count = compute.process_count(components, possible=topology_of(type(components.method)).tasks is not None)
+    plain: Any = OmegaConf.to_container(components.cfg, resolve=True)
+    return None if count == 1 else PoolOptions(count, build_tasks, plain)
 
 
 def _common(components: RunComponents, control: TrainControl, *, writes: bool = True) -> dict[str, Any]:
@@ -132,9 +154,16 @@ def _simulated_server(
         layout = method.layout(components.parameters)
         events = ClockEvents(components.clock(), common["timeline"], layout=layout, workers=workers)
     recorder: Recorder | None = None if folder is None else components.recorder(folder)
-    compiled = components.cfg.run.compile
     # The same server with other events is what makes a replay exact: only the order and the times come from the trace.
-    return SimulatedServer(method, workers=workers, events=events, recorder=recorder, compiled=compiled, **common)
+    return SimulatedServer(
+        method,
+        workers=workers,
+        events=events,
+        recorder=recorder,
+        compiled=components.cfg.run.compile,
+        compute=_pool(components),
+        **common,
+    )
 
 
 def _simulated_collective(
@@ -180,6 +209,17 @@ def _simulated_pipeline(
         clock=components.clock(),
         directions=Directions(components.workers, components.device) if watched else None,
         **_common(components, control),
+    )
+
+
+def _server_tasks(components: RunComponents, arena: Arena, places: ServerPlaces) -> ServerTasks:
+    return ServerTasks(
+        components.method,
+        oracle=components.oracle,
+        batches=components.batches,
+        workers=components.workers,
+        arena=arena,
+        places=places,
     )
 
 
@@ -282,7 +322,12 @@ def _serve_half(
 
 TOPOLOGIES: Mapping[type[Stateful], Topology] = {
     ParameterServer: Topology(
-        "a parameter server", _simulated_server, _process_server, costs.server_costs, serve=_serve
+        "a parameter server",
+        _simulated_server,
+        _process_server,
+        costs.server_costs,
+        serve=_serve,
+        tasks=_server_tasks,
     ),
     Collective: Topology("combinations", _simulated_collective, _process_collective, costs.collective_costs),
     SharedMemory: Topology(

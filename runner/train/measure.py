@@ -9,10 +9,10 @@ import torch.distributed as dist
 
 from algorithms.base import Collective, Step
 from runner.config.exit_codes import run_guarded
+from runner.config.forkserver import forkserver_context
 from runner.config.process_settings import set_process
 from runner.processes import leftovers
 from runner.processes.async_collective import AsyncCollective
-from runner.processes.forkserver import forkserver_context
 from runner.processes.interface import check_loopback
 from runner.processes.rendezvous import file_rendezvous, join_group
 from runner.train.components import RunComponents

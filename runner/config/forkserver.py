@@ -1,4 +1,4 @@
-"""The small server process from which ranks are forked: it has imported what they need, torch above all, once.
+"""The small server process from which a run's processes are forked: it has imported what they need, torch above all.
 
 The server imports this module too, first of all, to leave signals to the ranks: they end with it.
 """

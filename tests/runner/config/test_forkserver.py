@@ -17,7 +17,7 @@ AT_START = "torch" in sys.modules
 
 if __name__ == "__main__":
     sys.path.insert(0, ROOT)
-    from runner.processes.forkserver import forkserver_context
+    from runner.config.forkserver import forkserver_context
     before = dict(os.environ)
     context = forkserver_context("runner.processes.server")
     assert dict(os.environ) == before
@@ -44,7 +44,7 @@ def test_forked_processes_have_imported_what_is_ours(tmp_path: Path):
 SIGNALLED = """
 import os, signal, sys, time
 from multiprocessing import forkserver
-from runner.processes.forkserver import forkserver_context
+from runner.config.forkserver import forkserver_context
 
 def tell(pipe):
     pipe.send([signal.getsignal(number) for number in NUMBERS])

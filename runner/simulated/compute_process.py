@@ -1,0 +1,160 @@
+"""A compute process: it does one task of a simulated worker after the other, and hands over what comes of each.
+
+A task comes as some numbers, never pickled: which call of the method it is, on which batch, and where in the shared
+memory the result is to be put. What the call reads, as weights that a worker pulled, lies in the shared memory already.
+The answer is a few bytes too: what was counted meanwhile, sum by sum, so that whoever adds the sums up in the order of
+events gets the bits of a run in one process.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import signal
+import struct
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from algorithms.base import Fields, Message
+from runner.config import signals
+from runner.config.errors import InputError
+from runner.config.process_settings import set_process
+from runner.gradients.oracle import NetworkOracle
+from runner.simulated.arena import ALIGNMENT, Arena, lay_out
+
+STATISTICS = "batch-norm statistics"
+"""Name under which the statistics of the batch are beside a result's own tensors."""
+NOWHERE = -1
+"""The place of the result of a task that has none."""
+DONE, EMPTY, FAILED = b"D", b"E", b"F"
+"""First byte of an answer: the result is in its place; there is none; an exception, pickled, follows."""
+_HEAD = struct.Struct("<4q")
+_COUNT = struct.Struct("<3d")
+
+
+class Task(NamedTuple):
+    """What a compute process is asked to do.
+
+    Attributes:
+        call: number of the call, of those that the process' `Tasks` know.
+        numbers: what says on what, as a worker and a batch.
+        reals: other arguments, as a learning rate.
+        place: first byte of the result in the shared memory, or `NOWHERE`.
+    """
+
+    call: int
+    numbers: Sequence[int] = ()
+    reals: Sequence[float] = ()
+    place: int = NOWHERE
+
+    def pack(self) -> bytes:
+        """Return the task as bytes."""
+        head = _HEAD.pack(self.call, self.place, len(self.numbers), len(self.reals))
+        return head + struct.pack(f"<{len(self.numbers)}q{len(self.reals)}d", *self.numbers, *self.reals)
+
+    @staticmethod
+    def unpack(raw: bytes) -> Task:
+        """Return the task that `pack` made these bytes of."""
+        call, place, numbers, reals = _HEAD.unpack_from(raw)
+        values = struct.unpack_from(f"<{numbers}q{reals}d", raw, _HEAD.size)
+        return Task(call, values[:numbers], values[numbers:], place)
+
+
+class Tasks(Protocol):
+    """What a compute process can do, for one kind of methods.
+
+    Attributes:
+        oracle: gradients, of this process' own replica.
+    """
+
+    oracle: NetworkOracle
+
+    def perform(self, task: Task) -> Message | None:
+        """Do a task and return its result, which may be borrowed until the next one; None if it has none."""
+        ...
+
+    def fields(self, call: int, numbers: Sequence[int]) -> Fields:
+        """Return the tensors of a task's result."""
+        ...
+
+
+MakeTasks = Callable[[dict[str, Any], Arena, Any], Tasks]
+"""Build what a compute process needs, from the run's configuration, the shared memory, and what is where in it.
+
+A process gets it by name: it must be a function of a module, not a closure.
+"""
+
+
+def result_fields(tasks_fields: Fields, statistics: int) -> Fields:
+    """Return the tensors that are put in a result's place: its own, and `statistics` batch-norm statistics."""
+    return {STATISTICS: statistics, **tasks_fields}
+
+
+def largest_result(fields: Sequence[Fields], statistics: int) -> int:
+    """Return the bytes of a place that any of these results fits in."""
+    ends = [place.end for each in fields for place in lay_out(result_fields(each, statistics), 0).values()]
+    return max([ALIGNMENT, *ends])
+
+
+def unpack_counts(raw: bytes) -> list[tuple[float, float, float]]:
+    """Return the sums of losses, errors and samples that an answer brings, in the order in which they were counted."""
+    return list(_COUNT.iter_unpack(raw))
+
+
+def compute_main(pipe: Connection, make_tasks: MakeTasks, plain: dict[str, Any], arena: Arena, places: Any) -> None:
+    """Do tasks until the pipe ends; the target of a spawned process.
+
+    Args:
+        pipe: brings tasks, takes answers.
+        make_tasks: see `MakeTasks`.
+        plain: the composed configuration.
+        arena: the shared memory.
+        places: what is where in it, handed to `make_tasks`.
+    """
+    # The run's own process acts on signals, and ends this one.
+    signals.ignore()
+    set_process()
+    signals.send_at_parents_end(signal.SIGKILL)
+    # What is to be said about the run its own process has said.
+    logging.disable(logging.WARNING)
+    do_tasks(pipe, make_tasks, plain, arena, places)
+
+
+def do_tasks(pipe: Connection, make_tasks: MakeTasks, plain: dict[str, Any], arena: Arena, places: Any) -> None:
+    """Do tasks until the pipe ends; the arguments are those of `compute_main`."""
+    try:
+        tasks = make_tasks(plain, arena, places)
+        while True:
+            pipe.send_bytes(_done(tasks, Task.unpack(pipe.recv_bytes()), arena))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        # The run is over, or its process is gone.
+        return
+    except Exception as error:  # noqa: BLE001 (handed on whole, to the process that says what went wrong)
+        pipe.send_bytes(FAILED + pickle.dumps(_told(error)))
+
+
+def _done(tasks: Tasks, task: Task, arena: Arena) -> bytes:
+    """Do a task, put its result in its place, and return the answer."""
+    oracle = tasks.oracle
+    oracle.counts = counts = list[tuple[Tensor, Tensor, int]]()
+    message = tasks.perform(task)
+    if message is not None and task.place != NOWHERE:
+        statistics = oracle.replica.statistics
+        fields = result_fields(tasks.fields(task.call, task.numbers), statistics.numel())
+        result = arena.tensors(lay_out(fields, task.place, oracle.replica.weights.dtype))
+        for name, tensor in message.items():
+            result[name].copy_(tensor)
+        result[STATISTICS].copy_(statistics)
+    packed = b"".join(_COUNT.pack(float(losses), float(errors), samples) for losses, errors, samples in counts)
+    return (EMPTY if message is None else DONE) + packed
+
+
+def _told(error: Exception) -> tuple[bool, str]:
+    """Return whether an error is wrong input, and its message or its traceback."""
+    if isinstance(error, InputError):
+        return True, str(error)
+    return False, "".join(traceback.format_exception(error))

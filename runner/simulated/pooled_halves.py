@@ -1,0 +1,274 @@
+"""The worker halves of a simulated parameter server in compute processes, which work on all that is in flight.
+
+A half that keeps nothing of its own does for every worker, in any process. Others stay in one process, where their
+state is, as on real processes; a checkpoint needs nothing of it, for the server can restore every half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from algorithms.base import Batch, Fields, Message, ParameterServer, Worker
+from runner.config.errors import InputError
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.randomness import seed_generators
+from runner.loop.batches import Batches
+from runner.loop.messages import check_message
+from runner.simulated.arena import Arena, Places, end_of, lay_out, lay_out_state, move_state
+from runner.simulated.compute_pool import READY, ComputePool, PoolOptions, place_results
+from runner.simulated.compute_process import Task
+
+WORK, ANSWER, RECEIVE, RESTORE, ADOPT, RENEW = range(READY + 1, READY + 7)
+"""What a process is asked to do, besides to be there."""
+
+
+class ServerPlaces(NamedTuple):
+    """What is where in the shared memory.
+
+    Attributes:
+        pulled: by worker, the message that it pulled last.
+        mail: first byte of what is told to halves, one message at a time.
+    """
+
+    pulled: list[Places]
+    mail: int
+
+
+class PooledHalves:
+    """Halves in compute processes; see `runner.simulated.halves.Halves`.
+
+    Args:
+        server: the method, started.
+        options: of the processes.
+        copies: by worker, what it pulled last, where the server does not keep it: from here on in the shared memory.
+        totals: of the run, sums of losses, errors and samples (3,).
+        statistics: of the run, running batch-norm statistics (k,).
+        order: returns the workers that compute, in the order in which their pushes will be handled.
+    """
+
+    def __init__(
+        self,
+        server: ParameterServer,
+        options: PoolOptions,
+        *,
+        copies: list[Message],
+        totals: Tensor,
+        statistics: Tensor,
+        order: Callable[[], Iterable[int]],
+    ) -> None:
+        n, self.dtype = server.w.numel(), server.w.dtype
+        self.server = server
+        self.workers = len(copies)
+        self.totals = totals
+        self.layout = server.layout(n)
+        self.rounds = server.rounds(n)
+        self.restoring = server.restoring(n)
+        self.interchangeable = server.worker(0).interchangeable
+        state = lay_out_state(_backups(server, copies), 0)
+        offset, pulled = end_of(state, 0), list[Places]()
+        for copy in copies:
+            pulled.append(lay_out_state(copy, offset))
+            offset = end_of(pulled[-1], offset)
+        mail, mailed = offset, [*(part.broadcast for part in self.rounds), self.restoring, self.layout.shard_state]
+        offset = max(end_of(lay_out(fields, mail, self.dtype), mail) for fields in mailed)
+        fields = [self.layout.pushed, *(part.answer for part in self.rounds)]
+        *results, end = place_results(options, fields, statistics.numel(), offset)
+        self.arena = Arena(end)
+        move_state(server, self.arena, state, keep=True)
+        for worker, copy in enumerate(copies):
+            copy.update(self.arena.tensors(pulled[worker]))
+            if not copy:
+                pulled[worker] = self._sent(worker)
+        self.places = ServerPlaces(pulled, mail)
+        self.pool = ComputePool(
+            options, arena=self.arena, places=self.places, results=results, statistics=statistics.numel()
+        )
+        self.pool.order = order
+
+    def _sent(self, worker: int) -> Places:
+        """Return where the server keeps what it sent a worker."""
+        found = {name: self.arena.place_of(tensor) for name, tensor in (self.server.sent(worker) or {}).items()}
+        places = {name: place for name, place in found.items() if place is not None}
+        if len(places) < len(found):
+            what = f"{type(self.server).__name__} keeps what it sent outside its state, where no other process sees it"
+            raise InputError(f"run.compute_processes: {what}; allowed: 1")
+        return places
+
+    def start(self) -> None:
+        """See `Halves.start`."""
+        self.pool.wait_ready()
+
+    def close(self) -> None:
+        """See `Halves.close`."""
+        self.pool.close()
+
+    def begin(self, worker: int, batch: Batch, shards: Sequence[int]) -> None:
+        """See `Halves.begin`: it is computed from now on."""
+        if self.server.sent(worker) and self._sent(worker) != self.places.pulled[worker]:
+            what = f"{type(self.server).__name__} keeps what it sent elsewhere from push to push"
+            raise InputError(f"run.compute_processes: {what}; allowed: 1")
+        self.pool.submit(worker, Task(WORK, (worker, batch.number, *shards)), self._process(worker))
+
+    def drop(self, worker: int) -> None:
+        """See `Halves.drop`."""
+        self.pool.drop(worker)
+
+    def work(self, worker: int, pulled: Message, batch: Batch) -> tuple[Message, Tensor]:
+        """See `Halves.work`; it waits for what is being computed."""
+        result = self.pool.result(worker, self.layout.pushed)
+        result.count(self.totals)
+        assert result.message is not None
+        return result.message, result.statistics
+
+    def taken(self, worker: int) -> None:
+        """See `Halves.taken`."""
+        self.pool.release(worker)
+
+    def renew(self, workers: Iterable[int]) -> None:
+        """See `Halves.renew`."""
+        for worker in workers:
+            self.pool.tell(Task(RENEW, (worker,)), self._process(worker))
+
+    def adopt(self, worker: int, shard: range, message: Message) -> None:
+        """See `Halves.adopt`."""
+        self._mail(self.layout.shard_state, message)
+        self.pool.tell(Task(ADOPT, (worker, shard.start, shard.stop)), self._process(worker))
+
+    def restore(self, worker: int, message: Message) -> None:
+        """See `Halves.restore`."""
+        # The same for all where halves are interchangeable, and each process has one.
+        if self.interchangeable and worker:
+            return
+        self._mail(self.restoring, message)
+        self.pool.tell(Task(RESTORE, (worker,)), self._process(worker))
+
+    def receive(self, workers: Sequence[int], number: int, message: Message) -> None:
+        """See `Halves.receive`."""
+        self._mail(self.rounds[number].broadcast, message)
+        told = workers[:1] if self.interchangeable else workers
+        for worker in told:
+            self.pool.tell(Task(RECEIVE, (worker, number)), self._process(worker))
+
+    def answers(self, number: int, shards: Sequence[Batch], workers: Sequence[int]) -> Iterator[Message]:
+        """See `Halves.answers`; all are computed side by side."""
+        # Nobody works on a batch at a barrier, so the numbers of the shards are free to be keys.
+        for shard, (batch, worker) in enumerate(zip(shards, workers, strict=True)):
+            task = Task(ANSWER, (worker, number, shard, (-1 - batch.number) // self.workers))
+            self.pool.submit(shard, task, self._process(worker))
+        for shard in range(len(shards)):
+            result = self.pool.result(shard, self.rounds[number].answer)
+            result.count(self.totals)
+            assert result.message is not None
+            yield result.message
+            self.pool.release(shard)
+
+    def _process(self, worker: int) -> int | None:
+        """Return the process that has the half of a worker; None if all have."""
+        return None if self.interchangeable else worker % len(self.pool)
+
+    def _mail(self, fields: Fields, message: Message) -> None:
+        """Put what is told to halves where they read it; whoever was told before has read it."""
+        for name, tensor in self.arena.tensors(lay_out(fields, self.places.mail, self.dtype)).items():
+            tensor.copy_(message[name])
+
+
+def _backups(server: ParameterServer, copies: list[Message]) -> Message:
+    """Return those tensors of the server's state in which it keeps what it sent."""
+    kept = [tensor for worker, copy in enumerate(copies) if not copy for tensor in (server.sent(worker) or {}).values()]
+    addresses = [tensor.data_ptr() for tensor in kept]
+    return {
+        name: tensor
+        for name, tensor in server.state().items()
+        if any(tensor.data_ptr() <= at < tensor.data_ptr() + tensor.nbytes for at in addresses)
+    }
+
+
+class ServerTasks:
+    """What a compute process does for a method on a parameter server.
+
+    Args:
+        server: the method, unstarted: it makes the halves, and says what messages look like.
+        oracle: gradients, of this process' own replica.
+        batches: the run's batches.
+        workers: number of workers M.
+        arena: the shared memory.
+        places: what is where in it.
+    """
+
+    def __init__(
+        self,
+        server: ParameterServer,
+        *,
+        oracle: NetworkOracle,
+        batches: Batches,
+        workers: int,
+        arena: Arena,
+        places: ServerPlaces,
+    ) -> None:
+        self.server = server
+        self.oracle = oracle
+        self.batches = batches
+        self.workers = workers
+        weights = oracle.replica.weights
+        n, self.dtype = weights.numel(), weights.dtype
+        self.layout = server.layout(n)
+        self.rounds = server.rounds(n)
+        self.restoring = server.restoring(n)
+        self.pulled = [arena.tensors(each) for each in places.pulled]
+        self.arena = arena
+        self.mail = places.mail
+        self.halves: dict[int, Worker] = {}
+        self.interchangeable = server.worker(0).interchangeable
+
+    def fields(self, call: int, numbers: Sequence[int]) -> Fields:
+        """See `Tasks.fields`."""
+        return self.layout.pushed if call == WORK else self.rounds[numbers[1]].answer
+
+    def perform(self, task: Task) -> Message | None:
+        """See `Tasks.perform`."""
+        if task.call == READY:
+            return None
+        worker, *rest = task.numbers
+        if task.call == WORK:
+            return self._work(worker, *rest)
+        if task.call == ANSWER:
+            return self._answer(worker, *rest)
+        if task.call == RENEW:
+            self.halves.pop(self._key(worker), None)
+        elif task.call == ADOPT:
+            self._half(worker).adopt_shard(range(*rest), self._mailed(self.layout.shard_state))
+        elif task.call == RESTORE:
+            self._half(worker).restore(self._mailed(self.restoring))
+        else:
+            self._half(worker).receive(rest[0], self._mailed(self.rounds[rest[0]].broadcast))
+        return None
+
+    def _key(self, worker: int) -> int:
+        return 0 if self.interchangeable else worker
+
+    def _half(self, worker: int) -> Worker:
+        key = self._key(worker)
+        if key not in self.halves:
+            self.halves[key] = self.server.worker(worker)
+        return self.halves[key]
+
+    def _mailed(self, fields: Fields) -> Message:
+        return self.arena.tensors(lay_out(fields, self.mail, self.dtype))
+
+    def _work(self, worker: int, number: int, *shards: int) -> Message:
+        # Only a number comes from the run's process: this one has the data, and knows which samples it means.
+        batch = self.batches.draw(number, shards) if shards else self.batches.batch(number)
+        seed_generators(self.oracle.device, self.batches.seed, "work", number)
+        half = self._half(worker)
+        message = half.work(self.oracle, self.pulled[worker], batch)
+        return check_message(half, "push", message, self.layout.pushed, self.dtype)
+
+    def _answer(self, worker: int, number: int, shard: int, next_batch: int) -> Message:
+        batch = self.batches.shard(shard, self.workers, next_batch)
+        seed_generators(self.oracle.device, self.batches.seed, "answer", batch.number, number)
+        half = self._half(worker)
+        answer = half.answer(self.oracle, number, batch)
+        return check_message(half, f"answer of round {number}", answer, self.rounds[number].answer, self.dtype)

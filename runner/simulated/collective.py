@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, NamedTuple, Unpack
 
 import torch
@@ -20,7 +21,9 @@ from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.batches import relative_size
 from runner.loop.communication import Communication, disagreement, distances
-from runner.loop.messages import check_averaged, check_message, check_states
+from runner.loop.messages import check_averaged, check_states
+from runner.simulated.compute_pool import PoolOptions
+from runner.simulated.local_steps import LocalStepper, LocalSteps, PooledStepper
 from runner.simulated.virtual_executor import VirtualExecutor, VirtualParts
 
 
@@ -40,6 +43,7 @@ class SimulatedCollective(VirtualExecutor):
         methods: one instance for each worker, or a single one where the method is `replicated`; started here.
         workers: number of workers M.
         compiled: fuse the update rule.
+        compute: other processes that compute; None to compute in this one.
         parts: see `VirtualExecutor`.
     """
 
@@ -49,6 +53,7 @@ class SimulatedCollective(VirtualExecutor):
         *,
         workers: int,
         compiled: bool = False,
+        compute: PoolOptions | None = None,
         **parts: Unpack[VirtualParts],
     ) -> None:
         super().__init__(**parts)
@@ -57,7 +62,8 @@ class SimulatedCollective(VirtualExecutor):
         replica = self.oracle.replica
         for rank, method in enumerate(methods):
             # A single copy lives in the replica itself, which saves copying the weights there for every gradient.
-            method.start(replica.weights if len(methods) == 1 else replica.weights.clone(), rank, workers, compiled)
+            alone = len(methods) == 1 and compute is None
+            method.start(replica.weights if alone else replica.weights.clone(), rank, workers, compiled)
         # One row a worker also where the weights are one: each normalises its own share of a batch.
         self.statistics = replica.initial_statistics().repeat(workers, 1)
         self.layout = methods[0].layout(replica.weights.numel())
@@ -69,6 +75,17 @@ class SimulatedCollective(VirtualExecutor):
         self.travelling: deque[TimedCombination] = deque()
         self.communication = Communication()
         self._stacks: Message = {}
+        self.steps: LocalSteps
+        if compute is None:
+            self.steps = LocalStepper(methods, oracle=self.oracle, batches=self.batches, layout=self.layout)
+        else:
+            self.steps = PooledStepper(
+                methods,
+                compute,
+                totals=self.oracle.totals,
+                statistics=replica.statistics.numel(),
+                layout=self.layout,
+            )
 
     def run(self) -> None:
         """Run to the end of the batches.
@@ -76,6 +93,11 @@ class SimulatedCollective(VirtualExecutor):
         Raises:
             Stop: the run diverged or was asked to stop.
         """
+        with closing(self.steps):
+            self.steps.start()
+            self._run()
+
+    def _run(self) -> None:
         control = self.control
         control.start()
         while self.step < len(self.batches):
@@ -97,23 +119,23 @@ class SimulatedCollective(VirtualExecutor):
         step = Step(lr=rate.lr, decay=rate.decay)
         samples = sum(len(batch.ids) for batch in shares)
         combined: Message | None = None
+        # An epoch's last batch may not divide evenly: a contribution weighs as many samples as it is of.
+        relative = [relative_size(len(batch.ids), samples, self.workers) for batch in shares]
+        steps = [step._replace(relative_size=size) for size in relative]
+        self.steps.begin(self.step, steps)
         # In the order of the ranks, which is the order of the sum: the same bits whoever is fastest on the clock.
         for rank, batch in enumerate(shares):
-            # An epoch's last batch may not divide evenly: a contribution weighs as many samples as it is of.
-            relative = relative_size(len(batch.ids), samples, self.workers)
-            method = self.methods[rank if len(self.methods) > 1 else 0]
-            seed_generators(self.oracle.device, self.batches.seed, "local", self.step, rank)
-            message = method.local(self.oracle, batch, step._replace(relative_size=relative))
+            message, statistics = self.steps.local(rank, batch, steps[rank])
             # Without samples the replica still holds another worker's statistics.
             if len(batch.ids):
-                running_average(self.statistics[rank], self.oracle.replica.statistics)
+                running_average(self.statistics[rank], statistics)
             if message is not None:
-                check_message(method, "contribution", message, self.layout, method.w.dtype)
                 combined = self._combine(combined, rank, message)
+            self.steps.taken(rank)
             begin = self.now[rank]
             # A batch is that of all workers together, so an equal share of a full one is a load of 1.
             load = len(batch.ids) * self.workers / self.batches.size
-            self.now[rank] += self.clock.compute_seconds(rank, self.step, load, method.cost.gradients)
+            self.now[rank] += self.clock.compute_seconds(rank, self.step, load, self.methods[0].cost.gradients)
             self.timeline.span(rank, "compute", begin, self.now[rank])
         # What all workers sent is complete here; the clock decides only when it arrives.
         if combined is not None:

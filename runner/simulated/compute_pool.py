@@ -5,9 +5,10 @@ process, and its result be taken when the clock comes to it. Tasks are begun in 
 needed. What is made of the results, and when, does not depend on the processes.
 
 Results wait in places of the shared memory, one more than there are processes. A task gets its place when it begins.
-Its result may be needed late, by a slow worker, while one that is not begun yet is needed first: so the last free place
-is given only to the result that is needed next, or if that one has a place already. Then the run never waits for a
-place that only it can free.
+Its result may be needed late, by a slow worker, while the one that is needed next is not begun, or not even submitted:
+what an event brings may come before all that is in flight. So the last free place is given away only while the run
+waits for a result, to that one, or to another if that one has its place: it will free it. Then the run never waits for
+a place that only it can free.
 """
 
 from __future__ import annotations
@@ -280,10 +281,11 @@ class ComputePool:
         idle = [number for number, process in enumerate(self._processes) if process.doing is None and not process.owed]
         if not idle or not self._free:
             return
-        # Whether the result that is needed next has a place.
-        served = True
+        # Whether the run waits for a result that has its place, and will free it before anything else is submitted.
+        served = False
         for position, pending in enumerate(self._in_order()):
-            if not idle or len(self._free) < (1 if served or not position else 2):
+            first = self._wanted is not None and position == 0
+            if not idle or len(self._free) < (1 if served or first else 2):
                 return
             chosen = next((number for number in idle if pending.only in (None, number)), None)
             if pending.place is None and chosen is not None:
@@ -291,7 +293,7 @@ class ComputePool:
                 pending.place = self._free.pop()
                 self._processes[chosen].doing = pending
                 self._send(self._processes[chosen], pending.task._replace(place=pending.place))
-            if not position:
+            if first:
                 served = pending.place is not None
 
     def _in_order(self) -> Iterator[_Pending]:

@@ -37,11 +37,12 @@ from runner.processes.worker import WorkerProcess
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import Trace
-from runner.simulated.arena import Arena
+from runner.simulated.arena import Arena, Places
 from runner.simulated.collective import SimulatedCollective
 from runner.simulated.compute_pool import PoolOptions
 from runner.simulated.compute_process import Tasks
 from runner.simulated.events import ClockEvents, Events, TraceEvents
+from runner.simulated.local_steps import StepTasks
 from runner.simulated.pipeline import SimulatedPipeline
 from runner.simulated.pooled_halves import ServerPlaces, ServerTasks
 from runner.simulated.server import SimulatedServer
@@ -169,14 +170,30 @@ def _simulated_server(
 def _simulated_collective(
     components: RunComponents, control: TrainControl, folder: Path | None, trace: Trace | None
 ) -> SimulatedCollective:
-    method: Collective = components.method
     return SimulatedCollective(
-        # With equal weights at all times one instance does for all workers.
-        [method] if method.replicated else components.methods(),
+        _instances(components),
         workers=components.workers,
         clock=components.clock(),
         compiled=components.cfg.run.compile,
+        compute=_pool(components),
         **_common(components, control),
+    )
+
+
+def _instances(components: RunComponents) -> list[Collective]:
+    # With equal weights at all times one instance does for all workers.
+    return [components.method] if components.method.replicated else components.methods()
+
+
+def _step_tasks(components: RunComponents, arena: Arena, places: list[Places]) -> StepTasks:
+    return StepTasks(
+        _instances(components),
+        oracle=components.oracle,
+        batches=components.batches,
+        workers=components.workers,
+        compiled=components.cfg.run.compile,
+        arena=arena,
+        places=places,
     )
 
 
@@ -329,7 +346,9 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         serve=_serve,
         tasks=_server_tasks,
     ),
-    Collective: Topology("combinations", _simulated_collective, _process_collective, costs.collective_costs),
+    Collective: Topology(
+        "combinations", _simulated_collective, _process_collective, costs.collective_costs, tasks=_step_tasks
+    ),
     SharedMemory: Topology(
         "one vector of weights in shared memory",
         _simulated_memory,

@@ -44,7 +44,10 @@ class SharedMemory(Stateful):
 
     @abstractmethod
     def direction(self, oracle: Oracle, read: Tensor, batch: Batch) -> Tensor:
-        """Return v (n,) from what was read, ŵ (n,), and a batch; borrowed, valid until the next call."""
+        """Return v (n,) from what was read, ŵ (n,), and a batch; borrowed, valid until the next call.
+
+        It must not look at `w`: when it is called, between the read and the write, is up to the executor.
+        """
 
     def rate(self, batch: Batch, step: Step) -> float:
         """Return the learning rate η with which v of this batch is written: the schedule's."""

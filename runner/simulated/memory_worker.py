@@ -51,6 +51,10 @@ class SimulatedMemoryWorker:
         """Restore what `state_dict` returned."""
         for name, value in state.items():
             value = value.to(device) if isinstance(value, Tensor) else value
+            if name == "read":
+                # In its place, which other processes may know.
+                self.read.copy_(value)
+                continue
             # By name: what was None is not in the file, and keeps the None that a new worker has.
             setattr(self, "coordinates" if name == "chosen" else name, value)
 

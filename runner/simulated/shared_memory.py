@@ -12,6 +12,7 @@ it writes one more.
 from __future__ import annotations
 
 import heapq
+from contextlib import closing
 from typing import Any, Unpack
 
 from torch import Tensor
@@ -19,13 +20,14 @@ from torch import Tensor
 from algorithms.base import Batch, Message, Step
 from algorithms.shared_memory import SharedMemory
 from runner.config.units import FLOAT_BYTES
-from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
 from runner.loop.batches import coordinate_generator
 from runner.loop.leases import Leases
+from runner.simulated.compute_pool import PoolOptions
 from runner.simulated.memory_worker import SimulatedMemoryWorker, coordinates_within, piece_bounds, piece_count
 from runner.simulated.virtual_executor import VirtualExecutor, VirtualParts
+from runner.simulated.write_directions import LocalDirections, PooledDirections, WriteDirections
 
 
 class SimulatedMemory(VirtualExecutor):
@@ -35,6 +37,7 @@ class SimulatedMemory(VirtualExecutor):
         method: the method; started here, on a copy of the replica's weights.
         workers: number of workers M.
         seed: the run's seed, for the coordinates.
+        compute: other processes that compute; None to compute in this one.
         parts: see `VirtualExecutor`; the batches are leased one by one.
     """
 
@@ -44,6 +47,7 @@ class SimulatedMemory(VirtualExecutor):
         *,
         workers: int,
         seed: int,
+        compute: PoolOptions | None = None,
         **parts: Unpack[VirtualParts],
     ) -> None:
         super().__init__(**parts)
@@ -53,7 +57,21 @@ class SimulatedMemory(VirtualExecutor):
         method.start(replica.weights.clone(), workers)
         self.statistics = replica.initial_statistics()
         self.leases = Leases(self.batches)
-        self.workers = [SimulatedMemoryWorker(method.w.clone()) for _ in range(workers)]
+        self.directions: WriteDirections
+        if compute is None:
+            self.directions = LocalDirections(method, oracle=self.oracle, batches=self.batches)
+            reads = [method.w.clone() for _ in range(workers)]
+        else:
+            pooled = self.directions = PooledDirections(
+                method,
+                compute,
+                workers=workers,
+                totals=self.oracle.totals,
+                statistics=self.statistics.numel(),
+                order=lambda: (worker for _, worker in sorted(self.heap)),
+            )
+            reads = [read.copy_(method.w) for read in pooled.reads]
+        self.workers = [SimulatedMemoryWorker(read) for read in reads]
         # Pairs, so that equal times are ordered by the worker's number: the same order on every run.
         self.heap: list[tuple[float, int]] = []
         self.waiting: dict[int, float] = {}
@@ -67,9 +85,19 @@ class SimulatedMemory(VirtualExecutor):
         Raises:
             Stop: the run diverged or was asked to stop.
         """
+        with closing(self.directions):
+            self.directions.start()
+            self._run()
+
+    def _run(self) -> None:
         control = self.control
         control.start()
-        if not self._resumed:
+        if self._resumed:
+            for worker, own in enumerate(self.workers):
+                # Between the end of its read and the beginning of its write.
+                if own.writing and own.piece == 0:
+                    self.directions.begin(worker, self._leased_batch(worker))
+        else:
             self.leases.quota = next_barrier(self.method, -1)
             for worker in range(len(self.workers)):
                 self._start_task(worker, 0.0)
@@ -100,11 +128,11 @@ class SimulatedMemory(VirtualExecutor):
 
     def _hold_barrier(self) -> None:
         """Take a snapshot: every worker computes the gradient of its shard, and all go on when the last is done."""
-        workers, w = len(self.workers), self.method.w
+        workers = len(self.workers)
         met, ends, total = max(self.waiting.values()), list[float](), None
-        for worker, own in enumerate(self.workers):
-            shard = self.batches.shard(worker, workers, self.leases.next)
-            gradient = self.oracle.gradient_sum(w, shard)
+        shards = [self.batches.shard(worker, workers, self.leases.next) for worker in range(workers)]
+        for worker, (shard, gradient) in enumerate(zip(shards, self.directions.shard_gradients(shards), strict=True)):
+            own = self.workers[worker]
             # In the order of the workers: the sum has the same bits whoever comes first. It begins with a shard, not
             # with zeros, as a parameter server's does: one worker has the bits of sequential SVRG.
             total = gradient.clone() if total is None else total.add_(gradient)
@@ -150,6 +178,7 @@ class SimulatedMemory(VirtualExecutor):
         own.coordinates = None if chosen is None else chosen.to(self.method.w.device)
         seconds = self._write_seconds(own)
         heapq.heappush(self.heap, (own.end + seconds / piece_count(seconds), worker))
+        self.directions.begin(worker, batch)
 
     def _write_seconds(self, own: SimulatedMemoryWorker) -> float:
         written = self.method.w.numel() if own.coordinates is None else len(own.coordinates)
@@ -175,6 +204,8 @@ class SimulatedMemory(VirtualExecutor):
             return False
         self.timeline.span(worker, "transfer", own.end, now)
         self._finish_update(worker, now)
+        if pieces == 1:
+            self.directions.taken(worker)
         # Before the update's evaluation, if one is due: the worker does not wait for it.
         self._start_task(worker, now)
         return True
@@ -184,12 +215,11 @@ class SimulatedMemory(VirtualExecutor):
         own, batch, rate = self.workers[worker], self._leased_batch(worker), self.control.rate()
         # The rate of the moment when the gradient is evaluated, for all pieces of the write.
         own.rate = self.method.rate(batch, Step(lr=rate.lr, decay=rate.decay))
-        seed_generators(self.method.w.device, self.batches.seed, "work", batch.number)
-        v = self.method.direction(self.oracle, own.read, batch)
-        own.statistics = self.oracle.replica.statistics
+        v, own.statistics = self.directions.direction(worker, own.read, batch)
         if piece_count(self._write_seconds(own)) > 1:
             # Others compute before it is written to the end.
             v, own.statistics = v.clone(), own.statistics.clone()
+            self.directions.taken(worker)
         own.v = v
 
     def _finish_update(self, worker: int, now: float) -> None:

@@ -1,10 +1,16 @@
-"""How many compute processes a simulation has: what was asked for if it can be, or as many as pay."""
+"""The compute processes of a simulation: how many there are, and what each of them does for a topology."""
 
 from __future__ import annotations
 
 import logging
 
+from algorithms.base import Collective
 from runner.config.errors import InputError
+from runner.run_folder.machine import cores
+from runner.simulated.arena import Arena, Places
+from runner.simulated.local_steps import StepTasks
+from runner.simulated.pooled_halves import ServerPlaces, ServerTasks
+from runner.simulated.write_directions import MemoryPlaces, MemoryTasks
 from runner.train.components import RunComponents
 
 log = logging.getLogger("dcrun")
@@ -43,3 +49,46 @@ def _obstacle(components: RunComponents, *, possible: bool) -> str | None:
     if components.oracle.streams:
         return f"dataset={components.cfg.names.dataset} decodes samples as they are used, in processes of its own"
     return None
+
+
+def server_tasks(components: RunComponents, arena: Arena, places: ServerPlaces) -> ServerTasks:
+    """Return what a compute process does for a method on a parameter server."""
+    return ServerTasks(
+        components.method,
+        oracle=components.oracle,
+        batches=components.batches,
+        workers=components.workers,
+        arena=arena,
+        places=places,
+    )
+
+
+def step_tasks(components: RunComponents, arena: Arena, places: list[Places]) -> StepTasks:
+    """Return what a compute process does for a collective method."""
+    return StepTasks(
+        instances(components),
+        oracle=components.oracle,
+        batches=components.batches,
+        workers=components.workers,
+        compiled=components.cfg.run.compile,
+        arena=arena,
+        places=places,
+    )
+
+
+def memory_tasks(components: RunComponents, arena: Arena, places: MemoryPlaces) -> MemoryTasks:
+    """Return what a compute process does for a method on shared memory."""
+    return MemoryTasks(
+        components.method,
+        oracle=components.oracle,
+        batches=components.batches,
+        workers=components.workers,
+        arena=arena,
+        places=places,
+    )
+
+
+def instances(components: RunComponents) -> list[Collective]:
+    """Return the instances of a collective method that a simulation has."""
+    # With equal weights at all times one instance does for all workers.
+    return [components.method] if components.method.replicated else components.methods()

@@ -37,14 +37,12 @@ from runner.processes.worker import WorkerProcess
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import Trace
-from runner.simulated.arena import Arena, Places
+from runner.simulated.arena import Arena
 from runner.simulated.collective import SimulatedCollective
 from runner.simulated.compute_pool import PoolOptions
 from runner.simulated.compute_process import Tasks
 from runner.simulated.events import ClockEvents, Events, TraceEvents
-from runner.simulated.local_steps import StepTasks
 from runner.simulated.pipeline import SimulatedPipeline
-from runner.simulated.pooled_halves import ServerPlaces, ServerTasks
 from runner.simulated.server import SimulatedServer
 from runner.simulated.shared_memory import SimulatedMemory
 from runner.train import compute, costs
@@ -171,29 +169,12 @@ def _simulated_collective(
     components: RunComponents, control: TrainControl, folder: Path | None, trace: Trace | None
 ) -> SimulatedCollective:
     return SimulatedCollective(
-        _instances(components),
+        compute.instances(components),
         workers=components.workers,
         clock=components.clock(),
         compiled=components.cfg.run.compile,
         compute=_pool(components),
         **_common(components, control),
-    )
-
-
-def _instances(components: RunComponents) -> list[Collective]:
-    # With equal weights at all times one instance does for all workers.
-    return [components.method] if components.method.replicated else components.methods()
-
-
-def _step_tasks(components: RunComponents, arena: Arena, places: list[Places]) -> StepTasks:
-    return StepTasks(
-        _instances(components),
-        oracle=components.oracle,
-        batches=components.batches,
-        workers=components.workers,
-        compiled=components.cfg.run.compile,
-        arena=arena,
-        places=places,
     )
 
 
@@ -206,6 +187,7 @@ def _simulated_memory(
         workers=components.workers,
         clock=components.clock(),
         seed=components.cfg.seed,
+        compute=_pool(components),
         **_common(components, control),
     )
     # Nothing is sent here, but on processes this is what workers get of a snapshot.
@@ -226,17 +208,6 @@ def _simulated_pipeline(
         clock=components.clock(),
         directions=Directions(components.workers, components.device) if watched else None,
         **_common(components, control),
-    )
-
-
-def _server_tasks(components: RunComponents, arena: Arena, places: ServerPlaces) -> ServerTasks:
-    return ServerTasks(
-        components.method,
-        oracle=components.oracle,
-        batches=components.batches,
-        workers=components.workers,
-        arena=arena,
-        places=places,
     )
 
 
@@ -344,10 +315,10 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         _process_server,
         costs.server_costs,
         serve=_serve,
-        tasks=_server_tasks,
+        tasks=compute.server_tasks,
     ),
     Collective: Topology(
-        "combinations", _simulated_collective, _process_collective, costs.collective_costs, tasks=_step_tasks
+        "combinations", _simulated_collective, _process_collective, costs.collective_costs, tasks=compute.step_tasks
     ),
     SharedMemory: Topology(
         "one vector of weights in shared memory",
@@ -355,6 +326,7 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         _memory_owner,
         costs.memory_costs,
         serve=_serve_memory,
+        tasks=compute.memory_tasks,
     ),
     # Neighbours send to each other whenever they are ready; over NCCL their messages would have to come in order.
     Pipeline: Topology(

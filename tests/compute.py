@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
 import os
 import threading
+from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
@@ -20,26 +20,21 @@ class ThreadProcess:
     exitcode = None
 
     def __init__(self, *, target: Any, args: tuple[Any, ...], name: str, daemon: bool) -> None:
-        # Without what a process sets of its signals and its logging, which here are the test's.
-        mine = args[0]
         self.name, self.pid = name, 0
-        # The other end is closed once the process has started, as a process has a copy of its own.
-        self._pipe = multiprocessing.connection.Connection(_copied(mine.fileno()))
+        # The pool closes its own handle once a process has started; a process has a copy, and so has the thread.
+        self._pipe = Connection(os.dup(args[0].fileno()))
+        # Not `target`, which first sets signals and logging of its process: here they are the test's.
         self._thread = threading.Thread(target=do_tasks, args=(self._pipe, *args[1:]), daemon=daemon)
 
     def start(self) -> None:
         self._thread.start()
 
     def kill(self) -> None:
-        """Nothing: the end of its pipe ends the thread."""
+        """Do nothing: the end of its pipe ends the thread."""
 
     def join(self, seconds: float | None = None) -> None:
         self._thread.join(seconds)
         self._pipe.close()
-
-
-def _copied(descriptor: int) -> int:
-    return os.dup(descriptor)
 
 
 class ThreadContext:
@@ -47,11 +42,10 @@ class ThreadContext:
 
     Process = ThreadProcess
 
-    def Pipe(self) -> Any:  # noqa: N802 (the name of multiprocessing)
+    def Pipe(self) -> Any:  # noqa: N802 (multiprocessing's name)
         return multiprocessing.Pipe()
 
 
-@pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def use_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the compute processes of a test be threads."""
     monkeypatch.setattr(compute_pool, "forkserver_context", lambda module: ThreadContext())

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from algorithms.base import Layout, Round, message_bytes
 from runner.loop.clock import Clock
 from runner.run_folder.timeline import Timeline
-from runner.run_folder.trace import BARRIER, PUSH, Record
+from runner.run_folder.trace import BARRIER, LOST, PUSH, RESUMED, Record
 
 
 class Event(NamedTuple):

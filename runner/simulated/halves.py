@@ -26,7 +26,7 @@ class Halves(Protocol):
         ...
 
     def begin(self, worker: int, batch: Batch, shards: Sequence[int]) -> None:
-        """Learn that a worker has pulled, and what it computes on: a batch, drawn from `shards` where they are fixed."""
+        """Learn that a worker has pulled, and its batch, which is drawn from `shards` where they are fixed."""
         ...
 
     def drop(self, worker: int) -> None:

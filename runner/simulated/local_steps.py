@@ -1,4 +1,4 @@
-"""The local steps of a collective method's simulated workers: one after the other, or side by side in compute processes.
+"""The local steps of a collective method's simulated workers: one by one, or side by side in compute processes.
 
 Side by side, all processes have every worker's method, whose state lies in the shared memory: any of them can take any
 worker's step, and the run's own process combines, applies, evaluates and saves with the same tensors.
@@ -126,9 +126,7 @@ class PooledStepper:
         self.arena = Arena(end)
         for method, places in zip(methods, self.places, strict=True):
             move_state(method, self.arena, places, keep=True)
-        self.pool = ComputePool(
-            options, arena=self.arena, places=self.places, results=results, statistics=statistics
-        )
+        self.pool = ComputePool(options, arena=self.arena, places=self.places, results=results, statistics=statistics)
 
     def start(self) -> None:
         """See `LocalSteps.start`."""

@@ -6,7 +6,6 @@ import logging
 
 from algorithms.base import Collective
 from runner.config.errors import InputError
-from runner.run_folder.machine import cores
 from runner.simulated.arena import Arena, Places
 from runner.simulated.local_steps import StepTasks
 from runner.simulated.pooled_halves import ServerPlaces, ServerTasks

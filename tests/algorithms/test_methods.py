@@ -16,6 +16,7 @@ from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
 from runner.cli.compose import CONF
 from runner.run_folder import checkpoint
+from tests.compute import use_threads
 from tests.trial import Trial, compose, equal, run_in, train
 
 NAMES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
@@ -172,6 +173,59 @@ def test_continued_run_gives_the_same_bits(name: str, stop_after: int, tmp_path:
     assert equal(continued.state, expected.state)
     assert stopped.notes.rows + continued.notes.rows == expected.notes.rows
     assert torch.equal(continued.executor.running_statistics(), expected.executor.running_statistics())
+
+
+SIDE_BY_SIDE = [name for name in NAMES if kind(name).max_workers is None and not kind(name).cuts_network]
+QUICK = ("dc_asgd_a", "dis_dfsdca", "dasgd", "shared_asysvrg")
+"""Of them, one of each kind for the short suite: halves that any process does for, halves with a state, and so on."""
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        pytest.param(name, network, marks=[] if network == "mlp" and name in QUICK else pytest.mark.slow)
+        for network in NETWORKS
+        for name in SIDE_BY_SIDE
+    ],
+)
+def test_compute_processes_change_no_bit(name: str, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Stopped with two or more compute processes, a run goes on with one as if it had had one all the time."""
+    use_threads(monkeypatch)
+    size = (*problem(name, network, 104, 20), "run.batch_size=8", "run.epochs=2", "run.checkpoint_every=100")
+    slow = (f"schedule.lr={LINEAR_RATES[-1]}",) if linear(name) else ()
+    overrides = (f"algorithm={name}", *size, *slow, "cluster.network.latency=0.2", "cluster.workers=4")
+    counts = (2, 3, 4) if network == "deep" else (2,)
+    expected = train(*overrides, folder=made(tmp_path / "1"))
+    told = (tmp_path / "1" / "timeline.jsonl").read_text()
+    for count in counts:
+        several, folder = f"run.compute_processes={count}", made(tmp_path / str(count))
+        whole = train(*overrides, several, folder=folder)
+        assert_same(whole, expected)
+        assert whole.notes.rows == expected.notes.rows
+        assert [note["train_loss"] for note in whole.notes.updates] == [
+            note["train_loss"] for note in expected.notes.updates
+        ]
+        assert (folder / "timeline.jsonl").read_text() == told
+    stopped = Trial(*overrides, f"run.compute_processes={counts[0]}", folder=made(tmp_path / "a"), stop_after=3)
+    state = stopped.stopped()
+    continued = Trial(*overrides, folder=tmp_path / "a").resume(state).run()
+    assert_same(continued, expected)
+    assert stopped.notes.rows + continued.notes.rows == expected.notes.rows
+    state = Trial(*overrides, folder=made(tmp_path / "b"), stop_after=3).stopped()
+    again = Trial(*overrides, f"run.compute_processes={counts[-1]}", folder=tmp_path / "b").resume(state).run()
+    assert_same(again, expected)
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def assert_same(run: Trial, expected: Trial) -> None:
+    assert run.sha256 == expected.sha256
+    assert equal(run.state, expected.state)
+    assert torch.equal(run.executor.running_statistics(), expected.executor.running_statistics())
+    assert run.control.seconds == expected.control.seconds
 
 
 @pytest.mark.parametrize(

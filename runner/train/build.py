@@ -103,6 +103,7 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
     oracle = build_oracle(cfg, dataset, device)
     # Only now: whether there is batch norm is known when the network is built.
     compatibility.check_problem(cfg, method, oracle, dataset.train)
+    compatibility.check_compute(cfg, method, workers, oracle)
     with building():
         # Under `building`, since what a method says to a network or a problem is about the user's choice.
         prepare_method(method, cfg, samples, workers, oracle.replica)

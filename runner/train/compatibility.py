@@ -157,3 +157,30 @@ def check_problem(cfg: DictConfig, method: Stateful, oracle: NetworkOracle, trai
     if getattr(training, "augment", None) is not None and method.needs != "gradients":
         what = f"algorithm={name} has a dual variable for each sample, so a sample must not change"
         raise InputError.of("dataset.augment", True, what, "false")
+
+
+def check_compute(cfg: DictConfig, method: Stateful, workers: int, oracle: NetworkOracle) -> None:
+    """Refuse a number of compute processes that a run cannot have.
+
+    Raises:
+        InputError: naming the key, its value and what is allowed.
+    """
+    asked = cfg.run.compute_processes
+    if asked in (1, "auto"):
+        return
+    if (obstacle := compute_obstacle(cfg, method, oracle)) is not None:
+        raise InputError.of("run.compute_processes", asked, obstacle, "1, auto")
+    if asked > workers:
+        what = f"each worker is at one gradient at a time, and cluster.workers={workers}"
+        raise InputError.of("run.compute_processes", asked, what, f"auto, 1 to {workers}")
+
+
+def compute_obstacle(cfg: DictConfig, method: Stateful, oracle: NetworkOracle) -> str | None:
+    """Return why one process has to compute all of a simulation, None if it need not."""
+    if method.cuts_network:
+        return f"the workers of algorithm={cfg.names.algorithm} need each other's results within a step"
+    if oracle.device.type != "cpu":
+        return f"on {oracle.device} one process computes"
+    if oracle.streams:
+        return f"dataset={cfg.names.dataset} decodes samples as they are used, in processes of its own"
+    return None

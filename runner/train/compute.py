@@ -4,50 +4,55 @@ from __future__ import annotations
 
 import logging
 
-from algorithms.base import Collective
-from runner.config.errors import InputError
+import torch
+
+from algorithms.base import Batch, Collective
+from runner.run_folder.machine import cores
 from runner.simulated.arena import Arena, Places
 from runner.simulated.local_steps import StepTasks
 from runner.simulated.pooled_halves import ServerPlaces, ServerTasks
 from runner.simulated.write_directions import MemoryPlaces, MemoryTasks
+from runner.train.compatibility import compute_obstacle
 from runner.train.components import RunComponents
+from runner.train.timing import median_seconds
 
 log = logging.getLogger("dcrun")
 
+LEAST_GRADIENT = 0.005
+"""Seconds of a gradient from which on `auto` hands gradients to other processes; the bound is ours. A hand-over is two
+messages through a pipe and one copy of the result."""
+LEAST_SAVED = 10.0
+"""Seconds that the processes have to save for `auto` to start them; the bound is ours. They import what they need once,
+but each builds the data and the network anew."""
 
-def process_count(components: RunComponents, *, possible: bool) -> int:
-    """Return the number of processes that compute, 1 if it is the run's own.
 
-    Args:
-        components: what the run is made of.
-        possible: whether the methods of this kind can be computed by several processes.
-
-    Raises:
-        InputError: `run.compute_processes` is a number that this run cannot have.
-    """
+def process_count(components: RunComponents) -> int:
+    """Return the number of processes that compute, 1 if it is the run's own; `run.compute_processes` was checked."""
     asked = components.cfg.run.compute_processes
-    if asked == 1:
+    if asked != "auto":
+        return asked
+    count = min(cores() // torch.get_num_threads(), components.workers)
+    if count < 2 or compute_obstacle(components.cfg, components.method, components.oracle) is not None:
         return 1
-    reason = _obstacle(components, possible=possible)
-    if asked == "auto":
-        return 1
-    if reason is not None:
-        raise InputError.of("run.compute_processes", asked, reason, "1, auto")
-    if asked > components.workers:
-        what = f"there are {components.workers} workers, and each is at one gradient at a time"
-        raise InputError.of("run.compute_processes", asked, what, f"auto, 1 to {components.workers}")
-    return asked
+    # Only whether it pays is measured. The bits do not depend on what comes out.
+    seconds = _gradient_seconds(components)
+    gradients = components.cfg.run.epochs * components.samples / components.cfg.run.batch_size
+    saved = gradients * seconds * (1 - 1 / count)
+    chosen = count if seconds >= LEAST_GRADIENT and saved >= LEAST_SAVED else 1
+    log.info(
+        "run.compute_processes=auto: %d, for a gradient of %.4f s, of which there are %.0f", chosen, seconds, gradients
+    )
+    return chosen
 
 
-def _obstacle(components: RunComponents, *, possible: bool) -> str | None:
-    """Return why one process has to compute all, None if it need not."""
-    if not possible:
-        return f"the workers of algorithm={components.cfg.names.algorithm} need each other's results within a step"
-    if components.device.type != "cpu":
-        return f"on {components.device} one process computes"
-    if components.oracle.streams:
-        return f"dataset={components.cfg.names.dataset} decodes samples as they are used, in processes of its own"
-    return None
+def _gradient_seconds(components: RunComponents) -> float:
+    """Return the seconds of a gradient on a full batch here; less than any that pays if the objective is no network."""
+    if components.method.needs != "gradients":
+        return 0.0
+    oracle, ids = components.oracle, torch.arange(components.cfg.run.batch_size)
+    batch = Batch(number=0, epoch=0, ids=ids, size=len(ids))
+    # Of what follows a run begins with the weights alone, and these stay.
+    return median_seconds(lambda: oracle.reference_gradient(oracle.replica.weights, batch))
 
 
 def server_tasks(components: RunComponents, arena: Arena, places: ServerPlaces) -> ServerTasks:

@@ -124,7 +124,7 @@ def build_tasks(plain: dict[str, Any], arena: Arena, places: Any) -> Tasks:
 
 def _pool(components: RunComponents) -> PoolOptions | None:
     """Return how a simulation's compute processes are made; None if its own process computes."""
-    count = compute.process_count(components, possible=topology_of(type(components.method)).tasks is not None)
+    count = compute.process_count(components)
     plain: Any = OmegaConf.to_container(components.cfg, resolve=True)
     return None if count == 1 else PoolOptions(count, build_tasks, plain)
 

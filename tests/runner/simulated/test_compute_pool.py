@@ -1,0 +1,164 @@
+import heapq
+import random
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from algorithms.base import Fields, Message
+from runner.config.errors import InputError
+from runner.simulated.arena import Arena
+from runner.simulated.compute_pool import READY, ComputePool, PoolOptions, place_results
+from runner.simulated.compute_process import Task
+from tests.compute import use_threads
+
+SQUARE, WRONG, BROKEN, NOTHING = range(READY + 1, READY + 5)
+FIELDS: Fields = {"square": 1, "name": 2}
+
+
+class Squares:
+    """Squares numbers, and counts one sum for each of them; `places` says how long a task takes."""
+
+    def __init__(self, plain: dict[str, Any], arena: Arena, places: Any) -> None:
+        replica = SimpleNamespace(statistics=torch.zeros(1), weights=torch.zeros(1))
+        self.oracle: Any = SimpleNamespace(replica=replica, counts=None)
+        self.seconds = places or (lambda number: 0.0)
+
+    def fields(self, call: int, numbers: Any) -> Fields:
+        return FIELDS
+
+    def perform(self, task: Task) -> Message | None:
+        if task.call == WRONG:
+            raise InputError("algorithm.key=1: wrong; allowed: 2")
+        if task.call == BROKEN:
+            raise ZeroDivisionError("broken")
+        if task.call in (READY, NOTHING):
+            return None
+        worker, number = task.numbers
+        time.sleep(self.seconds(number))
+        self.oracle.replica.statistics.fill_(number)
+        self.oracle.counts += [
+            (torch.tensor(0.1), torch.tensor(worker), number),
+            (torch.tensor(0.2), torch.tensor(0), 0),
+        ]
+        return {"square": torch.tensor([number * 2.0]), "name": torch.tensor([worker, task.reals[0]])}
+
+
+def started(monkeypatch: pytest.MonkeyPatch, count: int, seconds: Any = None) -> ComputePool:
+    use_threads(monkeypatch)
+    options = PoolOptions(count, Squares, {})
+    *results, end = place_results(options, [FIELDS], 1, 0)
+    assert len(results) == count + 1
+    return ComputePool(options, arena=Arena(end), places=seconds, results=results, statistics=1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("count", "workers"), [(2, 2), (2, 8), (3, 5), (5, 5)])
+def test_any_clock_gets_its_results(seed: int, count: int, workers: int, monkeypatch: pytest.MonkeyPatch):
+    """Workers that are a thousand times slower than others, tasks that must be done by one process, dropped ones."""
+    draw = random.Random(seed)
+    slow = {worker: draw.choice([1.0, 1.0, 30.0, 1000.0]) for worker in range(workers)}
+    bound = {worker: worker % count if seed % 2 else None for worker in range(workers)}
+    pool = started(monkeypatch, count, lambda number: 1e-4 * (number % 3))
+    heap: list[tuple[float, int, int]] = []
+    pool.order = lambda: (worker for _, worker, _ in sorted(heap))
+    totals = torch.zeros(3, dtype=torch.float64)
+    expected = torch.zeros(3, dtype=torch.float64)
+
+    def submit(worker: int, now: float, number: int) -> None:
+        heapq.heappush(heap, (now + slow[worker] * draw.random(), worker, number))
+        pool.submit(worker, Task(SQUARE, (worker, number), (0.5,)), bound[worker])
+
+    try:
+        pool.wait_ready()
+        for worker in range(workers):
+            submit(worker, 0.0, worker)
+        for number in range(workers, 60):
+            now, worker, asked = heapq.heappop(heap)
+            if draw.random() < 0.1:
+                pool.drop(worker)
+            else:
+                result = pool.result(worker, FIELDS)
+                assert result.message is not None
+                assert result.message["square"].tolist() == [asked * 2.0]
+                assert result.message["name"].tolist() == [worker, 0.5]
+                assert result.statistics.tolist() == [asked]
+                result.count(totals)
+                for losses, errors, samples in ((0.1, worker, asked), (0.2, 0, 0)):
+                    expected += torch.tensor([float(torch.tensor(losses)), errors, samples], dtype=torch.float64)
+                pool.release(worker)
+            submit(worker, now, number)
+        assert totals.tolist() == expected.tolist(), "sums are added up one by one, in the order of events"
+    finally:
+        pool.close()
+
+
+def test_results_are_begun_in_the_order_of_need(monkeypatch: pytest.MonkeyPatch):
+    begun: list[int] = []
+
+    def note(number: int) -> float:
+        begun.append(number)
+        return 0.05
+
+    pool = started(monkeypatch, 1, note)
+    try:
+        pool.order = lambda: (2, 0, 1)
+        # The first is begun when it comes, for nothing else is there; then what is needed first.
+        for worker in range(3):
+            pool.submit(worker, Task(SQUARE, (worker, worker), (0.0,)))
+        for worker in (2, 0, 1):
+            pool.result(worker, FIELDS)
+            pool.release(worker)
+        assert begun == [0, 2, 1]
+    finally:
+        pool.close()
+
+
+def test_no_more_than_one_result_waits(monkeypatch: pytest.MonkeyPatch):
+    """Nobody takes a result: two processes finish two at most, and leave room for one that is needed earlier."""
+    begun: list[int] = []
+    pool = started(monkeypatch, 2, lambda number: begun.append(number) or 0.0)
+    try:
+        for worker in range(6):
+            pool.submit(worker, Task(SQUARE, (worker, worker), (0.0,)))
+        time.sleep(0.2)
+        pool.submit(6, Task(SQUARE, (6, 6), (0.0,)))
+        time.sleep(0.2)
+        assert sorted(begun) == [0, 1]
+        pool.order = lambda: (6, 0, 1, 2, 3, 4, 5)
+        result = pool.result(6, FIELDS).message
+        assert result is not None
+        assert result["name"].tolist() == [6, 0]
+    finally:
+        pool.close()
+
+
+def test_a_result_may_be_empty(monkeypatch: pytest.MonkeyPatch):
+    pool = started(monkeypatch, 1)
+    try:
+        pool.submit(0, Task(NOTHING))
+        assert pool.result(0, FIELDS).message is None
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "says"),
+    [(WRONG, InputError, r"^algorithm.key=1: wrong; allowed: 2$"), (BROKEN, RuntimeError, "compute process 0 failed:")],
+)
+def test_an_error_is_the_runs_error(call: int, kind: type[Exception], says: str, monkeypatch: pytest.MonkeyPatch):
+    pool = started(monkeypatch, 1)
+    try:
+        with pytest.raises(kind, match=says):  # noqa: PT012 (it may be there at once)
+            pool.submit(0, Task(call))
+            pool.result(0, FIELDS)
+    finally:
+        pool.close()
+
+
+def test_tasks_are_bytes_and_back():
+    task = Task(3, (5, -7, 2**40), (0.1, -1e300), 64)
+    assert Task.unpack(task.pack()) == task
+    assert Task.unpack(Task(0).pack()) == Task(0)

@@ -1,0 +1,173 @@
+import heapq
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from runner.config.errors import InputError
+from runner.run_folder.trace import LOST, RESUMED
+from runner.simulated.events import ClockEvents, Event
+from runner.train import build, compute, executors
+from tests.compute import use_threads
+from tests.trial import compose, equal, rows, run_in, train, when
+
+SMALL = ("model=mlp", "dataset.limit_train=64", "dataset.limit_test=20", "run.batch_size=8", "cluster.workers=3")
+
+
+def processes() -> dict[str, int]:
+    """The compute processes of this process, by name."""
+    return {p.name: p.pid for p in multiprocessing.active_children() if p.name.startswith("compute process") and p.pid}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are killed by their number (Linux)")
+def test_killed_with_two_continued_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Real processes: one dies, which the run names; it goes on with one process to the bits of a run with one."""
+    given = ("algorithm=dc_asgd_a", *SMALL, "run.epochs=60", "run.checkpoint_every=1")
+    _, expected = run_in(tmp_path / "whole", *given)
+    seen: dict[str, int] = {}
+
+    def kill() -> None:
+        seen.update(processes())
+        os.kill(seen["compute process 1"], signal.SIGKILL)
+
+    killing = when(lambda: rows(tmp_path / "killed") >= 3, kill)
+    code, summary = run_in(tmp_path / "killed", *given, "run.compute_processes=2")
+    killing.join()
+    assert code == 3
+    assert summary["status"] == "interrupted"
+    assert summary["error"] == f"compute process 1 (pid {seen['compute process 1']}) was killed by SIGKILL"
+    assert sorted(seen) == ["compute process 0", "compute process 1"]
+    assert not processes(), "none is left behind"
+    assert 3 <= rows(tmp_path / "killed") < 60
+    code, summary = run_in(tmp_path / "killed", *given, f"run.resume={tmp_path / 'killed'}")
+    assert code == 0
+    for key in ("weights_sha256", "buffers_sha256", "updates", "seconds", "final_test_error"):
+        assert summary[key] == expected[key]
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+
+
+def metrics(folder: Path) -> str:
+    return (folder / "metrics.jsonl").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["asgd", "local_sgd", "hogwild"])
+def test_processes_have_the_bits_of_one(algorithm: str, tmp_path: Path):
+    given = (f"algorithm={algorithm}", "model=resnet8", *SMALL[1:], "run.epochs=2", "dataset.augment=true")
+    _, expected = run_in(tmp_path / "1", *given)
+    for count in (2, 3):
+        code, summary = run_in(tmp_path / str(count), *given, f"run.compute_processes={count}")
+        assert code == 0
+        assert (summary["weights_sha256"], summary["buffers_sha256"]) == (
+            expected["weights_sha256"],
+            expected["buffers_sha256"],
+        )
+        assert metrics(tmp_path / str(count)) == metrics(tmp_path / "1")
+        assert (tmp_path / str(count) / "timeline.jsonl").read_text() == (tmp_path / "1" / "timeline.jsonl").read_text()
+
+
+def test_traces_are_equal_and_replayed_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Recorded with one and with two: the same trace; replayed with two: the same weights."""
+    use_threads(monkeypatch)
+    given = ("algorithm=asgd", *SMALL, "run.epochs=2")
+    _, first = run_in(tmp_path / "1", *given, "cluster.record=true")
+    run_in(tmp_path / "2", *given, "cluster.record=true", "run.compute_processes=2")
+    assert (tmp_path / "1" / "trace.jsonl").read_text() == (tmp_path / "2" / "trace.jsonl").read_text()
+    replay = ("cluster.kind=replay", f"cluster.trace={tmp_path / '1'}", "run.compute_processes=2")
+    code, summary = run_in(tmp_path / "again", *given, *replay)
+    assert code == 0
+    assert summary["weights_sha256"] == first["weights_sha256"]
+    assert metrics(tmp_path / "again") == metrics(tmp_path / "1")
+
+
+class Faults(ClockEvents):
+    """Loses worker 1 after five events, and lets all begin anew after ten, as the trace of a resumed run may say."""
+
+    count = 0
+
+    def next(self) -> Event:
+        self.count += 1
+        now = max(0.0, self.free)
+        if self.count == 6:
+            self.heap = [item for item in self.heap if item[1] != 1]
+            heapq.heapify(self.heap)
+            return Event(LOST, 1, now)
+        if self.count == 11:
+            self.heap.clear()
+            return Event(RESUMED, -1, now)
+        return super().next()
+
+
+@pytest.mark.parametrize("algorithm", ["dc_asgd_a", "asysvrg", "dis_dfsdca"])
+def test_lost_and_renewed_workers_compute_alike(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is in flight is dropped, halves with a state get new ones, and the shards of a lost worker go to another."""
+    use_threads(monkeypatch)
+    monkeypatch.setattr(executors, "ClockEvents", Faults)
+    given = (f"algorithm={algorithm}", "run.batch_size=4", "run.epochs=3", "cluster.workers=3")
+    if algorithm == "dis_dfsdca":
+        given += ("model=ridge", "dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]", "dataset.noise=0.5")
+        given += ("dataset.train=64", "dataset.test=20", "schedule.lr=0.001")
+    else:
+        given += ("model=mlp", "dataset.limit_train=64", "dataset.limit_test=20")
+    if algorithm == "asysvrg":
+        given += ("algorithm.inner=20",)
+    expected = train(*given, folder=tmp_path)
+    assert expected.executor.workers_lost == 1
+    for count in (2, 3):
+        run = train(*given, f"run.compute_processes={count}", folder=tmp_path)
+        assert run.sha256 == expected.sha256
+        assert equal(run.state, expected.state)
+        assert run.notes.rows == expected.notes.rows
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("algorithm=asgd", "run.compute_processes=4"), r"=4: .* cluster.workers=3; allowed: auto, 1 to 3$"),
+        (("algorithm=ddg", "cluster.workers=2", "run.compute_processes=2"), r"=2: the workers .*; allowed: 1, auto$"),
+        (("algorithm=sgd", "cluster.workers=1", "run.compute_processes=2"), r"=2: .* allowed: auto, 1 to 1$"),
+    ],
+)
+def test_what_cannot_be_is_refused(overrides: tuple[str, ...], says: str):
+    """Before anything is written: it is found while the run is built."""
+    with pytest.raises(InputError, match=rf"^run.compute_processes{says}"):
+        build.build_run(compose(*SMALL, *overrides))
+
+
+def test_auto_takes_what_pays(monkeypatch: pytest.MonkeyPatch):
+    components = build.build_run(compose("algorithm=asgd", *SMALL, "run.compute_processes=auto", "run.epochs=1000"))
+    before = components.oracle.replica.weights.clone()
+    monkeypatch.setattr(compute, "cores", lambda: 8)
+    assert compute.process_count(components) == 1, "a gradient of a small network is not worth a message"
+    assert torch.equal(components.oracle.replica.weights, before)
+    assert not components.oracle.totals.any()
+    monkeypatch.setattr(compute, "_gradient_seconds", lambda components: 0.1)
+    assert compute.process_count(components) == 3, "no more than there are workers"
+    monkeypatch.setattr(compute, "cores", lambda: 2)
+    assert compute.process_count(components) == 2, "no more than there are cores"
+    components.cfg.run.epochs = 1
+    assert compute.process_count(components) == 1, "over before the processes were there"
+    monkeypatch.setattr(compute, "cores", lambda: 1)
+    components.cfg.run.epochs = 1000
+    assert compute.process_count(components) == 1
+
+
+def test_auto_goes_on_where_one_must_compute(monkeypatch: pytest.MonkeyPatch):
+    components = build.build_run(compose("algorithm=ddg", *SMALL, "cluster.workers=2", "run.compute_processes=auto"))
+    monkeypatch.setattr(compute, "cores", lambda: 8)
+    monkeypatch.setattr(compute, "_gradient_seconds", lambda components: 100.0)
+    assert compute.process_count(components) == 1
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "true", "many"])
+def test_what_is_no_number_is_refused(value: str):
+    with pytest.raises(InputError, match=r"^run.compute_processes=.*: is not a number .*; allowed: auto, integers"):
+        compose("algorithm=asgd", f"run.compute_processes={value}")
+
+
+def test_real_processes_have_no_use_for_it():
+    with pytest.raises(InputError, match=r"^run.compute_processes=2: would do nothing: .*; allowed: 1; with"):
+        compose("algorithm=asgd", "cluster=processes", "run.compute_processes=2")

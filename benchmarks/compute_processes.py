@@ -1,0 +1,61 @@
+"""Measures what compute processes gain: a simulation of 8 workers with two of one thread, beside one of one and of two.
+
+ResNet-20 on CIFAR-shaped images, batches of 128; run alone, on two idle cores. A side is a whole run with its run
+folder; as in `summary.json`, samples/s leave evaluation, checkpoints and the start of processes out.
+"""
+
+from __future__ import annotations
+
+import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
+import torch
+from sidebyside import Row, Side, in_turn, main, ratios, sized
+from subject import build_components, run
+
+BATCH, WORKERS = sized(128, 8), sized(8, 2)
+STEPS = sized(32, 4)
+"""Gradients that a side computes in a round."""
+ROUNDS, SECONDS = sized(9, 1), sized(150.0, 1.0)
+METHODS = ("dc_asgd_a", "ssgd", "local_sgd")
+CIFAR = (
+    f"model={sized('resnet20', 'resnet8')}",
+    "dataset=synthetic",
+    f"dataset.shape={sized('[3,32,32]', '[3,8,8]')}",
+    f"dataset.train={STEPS * BATCH}",
+    "dataset.test=10",
+    f"run.batch_size={BATCH}",
+    f"cluster.workers={WORKERS}",
+    "schedule.lr=0.01",
+    "run.epochs=1",
+    "run.device=cpu",
+)
+
+
+def side(method: str, threads: int, processes: int) -> Side:
+    """Return a side: so many processes of so many threads."""
+    options = (f"run.threads={threads}", f"run.compute_processes={processes}")
+    given = build_components([f"algorithm={method}", *CIFAR, *options])
+
+    def speed() -> float:
+        # Of this process: building another side has set others.
+        torch.set_num_threads(threads)
+        return run(given)["samples_per_second"]
+
+    return speed
+
+
+def measure() -> list[Row]:
+    """Each method with two processes, relative to one process with one thread, and with two."""
+    rows = []
+    for method in METHODS:
+        sides = [side(method, 1, 2), side(method, 1, 1), side(method, 2, 1)]
+        two, one_thread, two_threads = in_turn(sides, rounds=ROUNDS, seconds=SECONDS)
+        note = f"{method}, two processes of one thread: {max(two):.0f} samples/s at best"
+        rows += [
+            Row(f"{method}, two processes / one thread", 1.75, ratios(two, one_thread), note=note),
+            Row(f"{method}, two processes / two threads", 1.1, ratios(two, two_threads), note=note),
+        ]
+    return rows
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -41,6 +41,8 @@ EPSILON = 1e-7
 class BackupWorker(GradientWorker):
     """A worker that keeps w_bak(m) itself: it pushes w_t along with the gradient (preprint, section 4)."""
 
+    interchangeable = True
+
     def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:
         """Return the gradient at the pulled weights, and these weights."""
         return super().work(oracle, pulled, batch) | {"w": pulled["w"]}

@@ -58,7 +58,7 @@ class Worker(ABC):
     Attributes:
         interchangeable: whether any worker's half does for every worker, as what they send follows from the arguments
             and from what was broadcast to all. Halves that keep something of their own, of their shards or of their
-            last batches, are not.
+            last batches, are not. A subclass that has calls of its own says it anew.
     """
 
     interchangeable: ClassVar[bool] = False

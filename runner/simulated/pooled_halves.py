@@ -25,6 +25,17 @@ WORK, ANSWER, RECEIVE, RESTORE, ADOPT, RENEW = range(READY + 1, READY + 7)
 """What a process is asked to do, besides to be there."""
 
 
+def serves_all(half: Worker) -> bool:
+    """Return whether a half does for every worker, see `algorithms.base.Worker.interchangeable`."""
+    for kind in type(half).__mro__:
+        if "interchangeable" in vars(kind):
+            return kind.interchangeable
+        # What a class says of its own calls does not hold for those that a subclass puts in their place.
+        if any(name in vars(kind) for name in ("work", "receive", "answer", "adopt_shard", "restore")):
+            return False
+    return False
+
+
 class ServerPlaces(NamedTuple):
     """What is where in the shared memory.
 
@@ -66,7 +77,7 @@ class PooledHalves:
         self.layout = server.layout(n)
         self.rounds = server.rounds(n)
         self.restoring = server.restoring(n)
-        self.interchangeable = server.worker(0).interchangeable
+        self.interchangeable = serves_all(server.worker(0))
         state = lay_out_state(_backups(server, copies), 0)
         offset, pulled = end_of(state, 0), list[Places]()
         for copy in copies:
@@ -221,7 +232,7 @@ class ServerTasks:
         self.arena = arena
         self.mail = places.mail
         self.halves: dict[int, Worker] = {}
-        self.interchangeable = server.worker(0).interchangeable
+        self.interchangeable = serves_all(server.worker(0))
 
     def fields(self, call: int, numbers: Sequence[int]) -> Fields:
         """See `Tasks.fields`."""

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 ROWS = {
     "allocator": ["ResNet-20, CIFAR-shaped: memory kept"],
     "clars": ["clars step"],
-    "compute_processes": [f"{m}, two processes / {n}" for m in ("dc_asgd_a", "ssgd", "local_sgd") for n in ("one", "two")],
+    "compute_processes": [f"{m}, two processes" for m in ("dc_asgd_a", "ssgd", "local_sgd") for _ in ("one", "two")],
     "dasgd": ["averaging step", "dasgd, d=1", "ssgd", "ssgd", "dasgd, d=1", "ssgd", "ssgd"],
     "dual": ["dfsdca, H=100:", "sdca, H=100:", "dfsdca, H=1000:", "sdca, H=1000:"],
     "memory": ["weight vectors held by a simulation of 2 workers"],

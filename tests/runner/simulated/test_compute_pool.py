@@ -135,6 +135,22 @@ def test_no_more_than_one_result_waits(monkeypatch: pytest.MonkeyPatch):
         pool.close()
 
 
+def test_a_dropped_task_keeps_its_place_to_the_end(monkeypatch: pytest.MonkeyPatch):
+    """Its process writes there once more: nobody else may have the place before."""
+    pool = started(monkeypatch, 2, lambda number: 0.3 if number == 7 else 0.0)
+    try:
+        pool.submit(0, Task(SQUARE, (0, 7), (0.0,)))
+        pool.drop(0)
+        pool.submit(1, Task(SQUARE, (1, 2), (0.0,)))
+        time.sleep(0.5)
+        result = pool.result(1, FIELDS).message
+        assert result is not None
+        assert result["square"].tolist() == [4.0]
+        pool.drop(5)
+    finally:
+        pool.close()
+
+
 def test_a_result_may_be_empty(monkeypatch: pytest.MonkeyPatch):
     pool = started(monkeypatch, 1)
     try:

@@ -51,7 +51,7 @@ class Method:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.w = torch.arange(6.0).view(2, 3)
+        self.w = torch.arange(6.0).view(2, 3).clone()
         self.view = self.w[0] if kind == "viewed" else None
 
     def state(self) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ def test_a_state_moves_with_what_it_holds():
 
 @pytest.mark.parametrize(("kind", "what"), [("viewed", "is seen through several"), ("copied", "is made anew")])
 def test_a_state_that_cannot_move_is_refused(kind: str, what: str):
-    with pytest.raises(InputError, match=rf"^run.compute_processes: Method's state w {what} .*; allowed: 1$"):
+    with pytest.raises(InputError, match=rf"^run.compute_processes: Method's state w {what}.*; allowed: 1$"):
         moved(kind)
 
 

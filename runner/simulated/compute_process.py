@@ -14,6 +14,7 @@ import signal
 import struct
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
 
@@ -134,7 +135,9 @@ def do_tasks(pipe: Connection, make_tasks: MakeTasks, plain: dict[str, Any], are
         # The run is over, or its process is gone.
         return
     except Exception as error:  # noqa: BLE001 (handed on whole, to the process that says what went wrong)
-        pipe.send_bytes(FAILED + pickle.dumps(_told(error)))
+        # Another process may have failed first, which ended the run.
+        with suppress(OSError):
+            pipe.send_bytes(FAILED + pickle.dumps(_told(error)))
 
 
 def _done(tasks: Tasks, task: Task, arena: Arena) -> bytes:

@@ -33,9 +33,7 @@ class ObjectiveRows:
         add_sums: is told the sums of losses, errors and samples of what is asked; None to count nothing.
     """
 
-    def __init__(
-        self, module: Any, x: Any, targets: Tensor, add_sums: Callable[[Any, Any, int], None] | None
-    ) -> None:
+    def __init__(self, module: Any, x: Any, targets: Tensor, add_sums: Callable[[Any, Any, int], None] | None) -> None:
         self.module = module
         self.x = x
         self.targets = targets

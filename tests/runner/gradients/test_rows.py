@@ -69,7 +69,7 @@ def test_slopes_with_the_score_have_the_same_bits(samples: int):
     x, targets = torch.randn(samples, 22, generator=generator), torch.randint(0, 2, (samples,), generator=generator)
     w, model = torch.randn(22, generator=generator), Ridge(shape=(22,), classes=2)
     totals = torch.zeros(3, dtype=torch.float64)
-    slopes = ObjectiveRows(model, x, targets, totals).slopes(w.requires_grad_())
+    slopes = ObjectiveRows(model, x, targets, counting(totals)).slopes(w.requires_grad_())
     z = (x @ w).detach()
     assert torch.equal(slopes, model.slopes(z, targets))
     expected = [model.losses(w, z, targets).sum().item(), int(model.errors(z[:, None], targets)), samples]

@@ -285,8 +285,15 @@ def check(config: DictConfig) -> None:
         config: the configuration of a job, with Hydra's part.
 
     Raises:
-        InputError: if a package is not installed, or the number of jobs is not an integer from 1.
+        InputError: if a package is not installed, the launcher is none of this project's, or the number of jobs is not
+            an integer from 1.
     """
+    target = str(config.hydra.launcher.get("_target_", ""))
+    # Any other, as Hydra's own, would have nothing to call: a job is a command line, which this project's start.
+    if OLD_NAMES.get(target, target) not in _PLUGINS:
+        chosen = config.hydra.runtime.choices.get("hydra/launcher")
+        allowed = "fresh_process, submitit_local, slurm"
+        raise InputError.of("hydra/launcher", chosen, "does not start this project's jobs", allowed)
     for group in ("sweeper", "launcher"):
         module = str(config.hydra[group].get("_target_", "")).rpartition(".")[0]
         package = _EXTRAS.get(module)

@@ -222,3 +222,12 @@ def test_equal_run_of_another_process_is_waited_for(
         assert sweep.wait(60) == 0
     assert summary(folder)["status"] == "completed", "it goes on where that has stopped"
     assert not (sweep_of(tmp_path) / "0").exists()
+
+
+def test_launchers_of_others_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Hydra's own would call a function in this process, and no job would run."""
+    given = ["-m", "seed=0,1", "logger=none", f"hydra.sweep.dir={tmp_path}/here", "hydra/launcher=basic"]
+    assert main.main(given) == 2
+    wanted = "hydra/launcher=basic: does not start this project's jobs; allowed: fresh_process, submitit_local, slurm"
+    assert wanted in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "here").exists()

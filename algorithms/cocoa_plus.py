@@ -30,7 +30,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, Collective, Message, Oracle, Problem, Rows, Step, in_range, positive, zeros
+from algorithms.base import Batch, Collective, Message, Oracle, Problem, Rows, Step, flag, in_range, positive, zeros
+from algorithms.host import array_of, rounded, tensor_of, with_places
+from algorithms.sdca_blocks import is_narrow, narrow_steps
 
 BLOCK = 256
 """Samples whose steps are solved for at a time; costs of a block grow with its square."""
@@ -64,18 +66,22 @@ def sdca_steps(rows: Rows, drawn: Tensor, w: Tensor, alpha: Tensor, coupling: fl
     return change, change @ x
 
 
-def blocked_steps(x: Any, drawn: Tensor, residue: Tensor, coupling: float) -> tuple[Tensor, Tensor]:
+def blocked_steps(x: Any, drawn: Tensor | None, residue: Tensor, coupling: float) -> tuple[Tensor, Tensor]:
     """Take the steps of `sdca_steps` on a loss with φ_i'' = 1, a block of them as one triangular system.
 
     Args:
-        x: the samples (B, d), float64, a tensor or compressed rows.
-        drawn: which of them each step is on (H,).
-        residue: κ_i = φ_i'(x_iᵀw) + α_i before the first step (B,), float64.
+        x: the samples (B, d), a tensor or compressed rows.
+        drawn: which of them each step is on (H,); None if each has one, in their order.
+        residue: κ_i = φ_i'(x_iᵀw) + α_i before the first step (B,).
         coupling: σ'/λn.
 
     Returns:
         Δα (B,), and Σ Δα_i x_i (d,).
     """
+    if is_narrow(x):
+        return narrow_steps(x, drawn, residue, coupling)
+    drawn = torch.arange(len(residue), device=residue.device) if drawn is None else drawn
+    x, residue = x.double(), residue.double()
     change = torch.zeros_like(residue)  # Δα
     u = x.new_zeros(x.shape[1])  # (u − w) λn/σ'
     for block in drawn.split(BLOCK):
@@ -96,6 +102,7 @@ class CoCoAPlus(Collective):
         weight_decay: λ of the objective, above 0.
         gamma: γ in (0, 1], how much of every worker's step is taken; 1 adds them, 1/K averages them.
         sigma: σ', how much a worker's step allows for those of the others, at least γ; None for γK, which is safe.
+        replacement: whether the H samples are drawn independently, so that one may come twice; if not, they differ.
 
     Raises:
         ValueError: an argument is out of range.
@@ -103,7 +110,15 @@ class CoCoAPlus(Collective):
 
     needs = "dual"
 
-    def __init__(self, *, weight_decay: float = 0.1, gamma: float = 1.0, sigma: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        weight_decay: float = 0.1,
+        gamma: float = 1.0,
+        sigma: float | None = None,
+        replacement: bool = True,
+    ) -> None:
+        self.replacement = flag("replacement", replacement)
         self.weight_decay = positive("weight_decay", weight_decay)
         if in_range("gamma", gamma, 0, 1) == 0:
             raise ValueError(f"algorithm.gamma={gamma}: no step would be taken; allowed: 0 < gamma <= 1")
@@ -133,17 +148,21 @@ class CoCoAPlus(Collective):
         lambda_n = self.weight_decay * self.problem.samples
         sigma = self.gamma * self.workers if self.sigma is None else self.sigma
         coupling = sigma / lambda_n
-        ids, where = batch.ids.unique(return_inverse=True)
+        ids, where = with_places(batch.ids)
         rows = oracle.rows(ids)
-        alpha = self.alpha[ids - self.low]
+        alpha, i = array_of(self.alpha), array_of(ids - self.low if self.low else ids)
+        own = alpha[i]
         if rows.linear_slopes:
-            residue = (rows.slopes(self.w) + alpha).double()  # φ_i'(x_iᵀw) + α_i
-            change, u = blocked_steps(rows.x.double(), where, residue, coupling)
+            residue = tensor_of(array_of(rows.slopes(self.w)) + own)  # φ_i'(x_iᵀw) + α_i
+            change, u = blocked_steps(rows.x, where, residue, coupling)
         else:
             rows.count(self.w)
-            change, u = sdca_steps(rows, where, self.w, alpha, coupling)
-        self.alpha[ids - self.low] += self.gamma * change.to(self.alpha.dtype)
-        return {"v": (u / lambda_n).to(self.w.dtype)}
+            where = torch.arange(len(ids)) if where is None else where
+            change, u = sdca_steps(rows, where, self.w, tensor_of(own), coupling)
+        # In float64, rounded once.
+        own += self.gamma * array_of(change)
+        alpha[i] = own
+        return {"v": rounded(array_of(u) / lambda_n, like=self.w)}
 
     def apply(self, combined: Message, step: Step) -> None:
         """Add up the contributions: the executor combines them to their mean."""
@@ -164,10 +183,11 @@ class SDCA(CoCoAPlus):
 
     Args:
         weight_decay: λ of the objective, above 0.
+        replacement: see `CoCoAPlus`.
     """
 
     default_workers = 1
     max_workers = 1
 
-    def __init__(self, *, weight_decay: float = 0.1) -> None:
-        super().__init__(weight_decay=weight_decay)
+    def __init__(self, *, weight_decay: float = 0.1, replacement: bool = True) -> None:
+        super().__init__(weight_decay=weight_decay, replacement=replacement)

@@ -38,6 +38,13 @@ def tensor_of(array: Any) -> Tensor:
     return torch.from_numpy(array) if isinstance(array, np.ndarray) else array
 
 
+def rounded(array: Any, like: Tensor) -> Tensor:
+    """Return the same as `tensor_of`, in the type of `like`."""
+    if isinstance(array, np.ndarray) and like.dtype == torch.float32:
+        return torch.from_numpy(array.astype(np.float32))
+    return tensor_of(array).to(like.dtype)
+
+
 def each_once(drawn: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the numbers that were drawn, ascending and each once, and how often each was; None if all were once."""
     if not drawn.is_cpu:
@@ -46,6 +53,26 @@ def each_once(drawn: Tensor) -> tuple[Tensor, Tensor | None]:
     ascending = drawn.numpy().copy()
     ascending.sort()
     # A few samples of many are mostly different, and it takes no more than a sort to know.
-    if not np.count_nonzero(ascending[1:] == ascending[:-1]):
+    if _rises(ascending):
         return torch.from_numpy(ascending), None
     return torch.unique_consecutive(torch.from_numpy(ascending), return_counts=True)
+
+
+def with_places(drawn: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the numbers that were drawn, each once, and which of them each draw is; None if they are in its order."""
+    if not drawn.is_cpu:
+        return drawn.unique(return_inverse=True)
+    ascending = drawn.numpy().copy()
+    ascending.sort()
+    if _rises(ascending):
+        return drawn, None
+    order = drawn.numpy().argsort()
+    first = np.ones(len(order), np.bool_)
+    np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
+    places = np.empty_like(order)
+    places[order] = first.cumsum() - 1
+    return torch.from_numpy(ascending[first]), torch.from_numpy(places)
+
+
+def _rises(ascending: Any) -> bool:
+    return not np.count_nonzero(ascending[1:] == ascending[:-1])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import optimize, sparse
 
-from algorithms import cocoa_plus
+from algorithms import cocoa_plus, sdca_blocks
 from algorithms.base import Step
 from algorithms.cocoa_plus import SDCA, CoCoAPlus, blocked_steps, sdca_steps
 from data.base import Split
@@ -59,7 +59,7 @@ def test_a_step_maximises_the_subproblem():
 
 @pytest.mark.parametrize(("workers", "gamma"), [(1, 1.0), (3, 1.0), (3, 1 / 3)])
 def test_rounds_match_a_numpy_loop(workers: int, gamma: float, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cocoa_plus, "BLOCK", 7)
+    monkeypatch.setattr(sdca_blocks, "BLOCK", 7)
     n, d, lam, h = 31, 5, 0.1, 25
     small = Small(n, d, workers, h)
     methods = started(small, workers, weight_decay=lam, gamma=gamma)
@@ -157,8 +157,12 @@ def test_training_reports_the_loss_at_the_pulled_weights(model: str):
 
 
 @pytest.mark.parametrize("block", [1, 7, 256])
-def test_blocked_steps_are_algorithm_4(block: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("narrow", [False, True])
+def test_blocked_steps_are_algorithm_4(narrow: bool, block: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cocoa_plus, "BLOCK", block)
+    monkeypatch.setattr(sdca_blocks, "BLOCK", block)
+    if not narrow:
+        monkeypatch.setattr(sdca_blocks, "FEATURES", 4)
     small = Small(15, 5, 1, 40)
     ids, drawn = small.batch(0).ids.unique(return_inverse=True)
     assert len(ids) < len(drawn), "some samples are drawn again"
@@ -172,6 +176,9 @@ def test_blocked_steps_are_algorithm_4(block: int, monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(change, expected, rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(u, sum_of_changes, rtol=1e-12, atol=1e-13)
     assert expected.abs().max() > 0.1
+    once, in_turn = blocked_steps(rows.x, None, residue, 3.0), torch.arange(len(ids))
+    for found, wanted in zip(once, sdca_steps(rows, in_turn, w, alpha, 3.0), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13)
     rows.x = CompressedRows(sparse.csr_matrix(rows.x.numpy()))
     torch.testing.assert_close(sdca_steps(rows, drawn, w, alpha, 3.0)[0], expected, rtol=1e-12, atol=1e-13)
 

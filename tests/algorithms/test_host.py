@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algorithms import host
-from algorithms.host import array_of, each_once, tensor_of
+from algorithms.host import array_of, each_once, rounded, tensor_of, with_places
 
 
 @given(drawn=st.lists(st.integers(0, 30), min_size=1, max_size=40))
@@ -23,6 +23,27 @@ def test_each_number_comes_once_with_its_count(drawn: list[int]):
     else:
         assert times is not None
         assert torch.equal(times, counts)
+
+
+@given(drawn=st.lists(st.integers(0, 30), max_size=40))
+@settings(max_examples=80, deadline=None)
+def test_each_draw_has_its_place(drawn: list[int]):
+    ids, places = with_places(torch.tensor(drawn, dtype=torch.int64))
+    if places is None:
+        assert ids.tolist() == drawn
+        assert len(set(drawn)) == len(drawn)
+    else:
+        assert ids.tolist() == sorted(set(drawn))
+        assert ids[places].tolist() == drawn
+
+
+def test_results_are_rounded_to_the_weights():
+    exact = np.array([1 + 2**-30, 1 / 3])
+    found = rounded(exact, like=torch.zeros(1))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, torch.from_numpy(exact).float())
+    assert torch.equal(rounded(exact, like=torch.zeros(1).double()), torch.from_numpy(exact))
+    assert torch.equal(rounded(torch.from_numpy(exact), like=torch.zeros(1)), found)
 
 
 def test_arrays_share_the_memory_of_tensors():

@@ -18,7 +18,7 @@ ROWS = {
     "clars": ["clars step"],
     "compute_processes": [f"{m}, two processes" for m in ("dc_asgd_a", "ssgd", "local_sgd") for _ in ("one", "two")],
     "dasgd": ["averaging step", "dasgd, d=1", "ssgd", "ssgd", "dasgd, d=1", "ssgd", "ssgd"],
-    "dual": ["dfsdca, H=100:", "sdca, H=100:", "dfsdca, H=1000:", "sdca, H=1000:"],
+    "dual": ["dfsdca, H=100:", "sdca, H=100:", "dfsdca, H=1000:", "sdca, H=1000:", "sdca: seconds"],
     "memory": ["weight vectors held by a simulation of 2 workers"],
     "messages": ["processes, empty gradients, 1 worker", "processes, empty gradients, 2 workers"],
     "process_pipeline": ["bp on two processes", "ddg / bp", "fr / bp"],

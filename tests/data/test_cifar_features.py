@@ -1,5 +1,8 @@
 """Features of photographs: what they are by definition, that they are exact, and that they are made once."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +81,22 @@ def test_bits_depend_on_no_batch_and_no_threads():
         assert torch.equal(sums(images, w), together)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+def test_bits_depend_on_no_instruction_set():
+    images = noise(12)
+    images[:6, :, :16] = 7  # flat patches too
+    plain = {**os.environ, "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
+    program = (
+        "import sys, torch; from data.cifar_features import filters, sums\n"
+        "assert torch.backends.cpu.get_cpu_capability() == 'DEFAULT'\n"
+        "images = torch.frombuffer(bytearray(sys.stdin.buffer.read()), dtype=torch.uint8).view(-1, 3, 32, 32)\n"
+        "sys.stdout.buffer.write(sums(images, filters(0)).numpy().tobytes())"
+    )
+    given = images.numpy().tobytes()
+    done = subprocess.run([sys.executable, "-c", program], input=given, capture_output=True, env=plain, check=True)
+    assert done.stdout == sums(images, filters(0)).numpy().tobytes()
 
 
 def test_sums_of_products_are_exact():

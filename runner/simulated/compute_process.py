@@ -145,12 +145,13 @@ def _done(tasks: Tasks, task: Task, arena: Arena) -> bytes:
     oracle = tasks.oracle
     oracle.counts = counts = list[tuple[Tensor, Tensor, int]]()
     message = tasks.perform(task)
-    if message is not None and task.place != NOWHERE:
+    if task.place != NOWHERE:
         statistics = oracle.replica.statistics
         fields = result_fields(tasks.fields(task.call, task.numbers), statistics.numel())
         result = arena.tensors(lay_out(fields, task.place, oracle.replica.weights.dtype))
-        for name, tensor in message.items():
+        for name, tensor in (message or {}).items():
             result[name].copy_(tensor)
+        # Also without a message: a local step that sends nothing has seen a batch.
         result[STATISTICS].copy_(statistics)
     packed = b"".join(_COUNT.pack(float(losses), float(errors), samples) for losses, errors, samples in counts)
     return (EMPTY if message is None else DONE) + packed

@@ -34,9 +34,12 @@ class Squares:
             raise InputError("algorithm.key=1: wrong; allowed: 2")
         if task.call == BROKEN:
             raise ZeroDivisionError("broken")
-        if task.call in (READY, NOTHING):
+        if task.call == READY:
             return None
         worker, number = task.numbers
+        if task.call == NOTHING:
+            self.oracle.replica.statistics.fill_(number)
+            return None
         time.sleep(self.seconds(number))
         self.oracle.replica.statistics.fill_(number)
         self.oracle.counts += [
@@ -151,11 +154,16 @@ def test_a_dropped_task_keeps_its_place_to_the_end(monkeypatch: pytest.MonkeyPat
         pool.close()
 
 
-def test_a_result_may_be_empty(monkeypatch: pytest.MonkeyPatch):
+def test_an_empty_result_has_statistics(monkeypatch: pytest.MonkeyPatch):
     pool = started(monkeypatch, 1)
     try:
-        pool.submit(0, Task(NOTHING))
-        assert pool.result(0, FIELDS).message is None
+        pool.submit(0, Task(SQUARE, (0, 7), (0.0,)))
+        pool.result(0, FIELDS)
+        pool.release(0)
+        pool.submit(1, Task(NOTHING, (0, 8)))
+        result = pool.result(1, FIELDS)
+        assert result.message is None
+        assert result.statistics.tolist() == [8], "a step that sends nothing has seen a batch"
     finally:
         pool.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg.blas import dtrsv
+from scipy.linalg.blas import dtrsv  # pyright: ignore[reportAttributeAccessIssue] (SciPy makes it when imported)
 from torch import Tensor
 
 BLOCK = 64

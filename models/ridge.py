@@ -52,7 +52,7 @@ class Ridge(ScalarLoss, QuadraticForm):
         y, errors = targets.numpy().astype(outputs.dtype), 0
         if self.classifies:
             y = 2 * y - 1
-            errors = np.count_nonzero((outputs > 0) != (y > 0))
+            errors = int(np.count_nonzero((outputs > 0) != (y > 0)))
         slopes = outputs - y
         # Summed by PyTorch, whose order of summation is another; to halve the sum rounds nothing.
         loss = torch.from_numpy(slopes * slopes).sum().item() / 2

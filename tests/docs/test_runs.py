@@ -5,11 +5,9 @@ from pathlib import Path
 from runner.report import archive, provenance
 
 RUNS = Path(__file__).resolve().parents[2] / "docs" / "runs"
-# Archives whose runs were made before this was asked for; they are to be repeated, and then go from this list.
-AWAITED = {"huo_thesis2020/figure17", "huo_thesis2020/figure6", "huo_thesis2020/figure8"}
 
 
 def test_archived_runs_are_of_a_commit() -> None:
     archives = {str(path.relative_to(RUNS).with_suffix("")): archive.read(path) for path in RUNS.glob("*/*.jsonl")}
     assert archives
-    assert {name for name, runs in archives.items() if provenance.uncommitted(runs)} == AWAITED
+    assert not {name for name, runs in archives.items() if provenance.uncommitted(runs)}

@@ -23,7 +23,7 @@ from tests.algorithms.test_dis_dfsdca import SMALL
 from tests.trial import run_in, train
 
 
-def started(small: Small, workers: int, **options: float) -> list[CoCoAPlus]:
+def started(small: Small, workers: int, **options: Any) -> list[CoCoAPlus]:
     methods = [CoCoAPlus(**options) for _ in range(workers)]
     for rank, method in enumerate(methods):
         method.bind_problem(small.problem)

@@ -1,5 +1,6 @@
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ class LeastSquares:
         return Batch(0, 0, torch.arange(SAMPLES))
 
 
-def started(C: float = 0.1, **options: int) -> tuple[SharedAsySVRG, LeastSquares]:
+def started(C: float = 0.1, **options: Any) -> tuple[SharedAsySVRG, LeastSquares]:
     method, oracle = SharedAsySVRG(weight_decay=C, **options), LeastSquares()
     method.plan(SAMPLES, 2)
     method.start(torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64), 1)

@@ -1,5 +1,8 @@
 """The nearest right words; `tests/runner/cli/test_main.py` has whole command lines and what is said of them."""
 
+import sys
+from collections.abc import Iterator
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -50,6 +53,16 @@ HOSTILE = {
 }
 
 
+@pytest.fixture
+def python_limit() -> Iterator[None]:
+    """Python's own limit of recursion, as the command has it: libraries that other tests import raise it."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.usefixtures("python_limit")
 @pytest.mark.parametrize("typed", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_override_is_one_short_line(typed: str):
     with pytest.raises(InputError) as caught:

@@ -15,18 +15,19 @@ run: $(INSTALLED)
 results: $(INSTALLED)
 	$(BIN)/dcreport docs/runs --results RESULTS.md --pages docs/results --figures docs/figures --notes docs/notes.md
 
-# Runs two test files at a time: many tests wait for processes that they started.
+# Runs two tests at a time, each with one thread: many wait for processes that they started, and two more threads would only wait
+# for each other. Whoever has none left takes the other's tests, since some files are long: less than six minutes on two idle cores.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not browser"
 
 # The tests need chromium (apt-get install chromium, or DCRUN_CHROMIUM=<path>); without it they are skipped and say so.
 test-browser: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,browser]"
 	$(BIN)/python -m pytest -m "browser and not slow" tests/runner/report
 
-# Two tests at a time; whoever has none left takes the other's, since some files are long: less than an hour on two idle cores.
+# As `make test`: less than an hour on two idle cores.
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from runner.cli.compose import CONF, Composer, composer
 from runner.config import schema
@@ -38,10 +38,18 @@ def scales(experiment: str) -> list[str]:
     return scales(document["defaults"][0])
 
 
-def cells(compose: Composer, experiment: str, scale: str, root: Path) -> list[list[str]]:
-    """The overrides of a job of each cell of an experiment; data that are read from somewhere are at `root`."""
+def base_and_cells(compose: Composer, experiment: str, scale: str, root: Path) -> tuple[DictConfig, list[list[str]]]:
+    """Return an experiment's own configuration, and the overrides of a job of each of its cells.
+
+    Data that are read from somewhere are at `root`.
+    """
     typed = [f"experiment={experiment}", f"scale={scale}"]
     base = compose.one(typed)
     if "root" in base.dataset:
         typed.append(f"dataset.root={root}")
-    return [[*job] for job in experiment_sweeper.one_per_cell(experiment_sweeper.jobs(base, typed))]
+    return base, [[*job] for job in experiment_sweeper.one_per_cell(experiment_sweeper.jobs(base, typed))]
+
+
+def cells(compose: Composer, experiment: str, scale: str, root: Path) -> list[list[str]]:
+    """Return the overrides of a job of each cell of an experiment."""
+    return base_and_cells(compose, experiment, scale, root)[1]

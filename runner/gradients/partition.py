@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from algorithms.partition import partition
 from algorithms.pipeline import StageInfo
 from runner.config.errors import InputError, building
 from runner.config.seeds import derive
 from runner.config.units import FLOAT_BYTES
+from runner.gradients.operations import counting
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.pipeline_stage import PipelineStage
 
@@ -31,7 +31,7 @@ class Partition:
     Attributes:
         stages: the modules.
         outputs: shape of what each makes of one sample.
-        operations: of a forward pass of the network for one sample, as `FlopCounterMode` counts them.
+        operations: of a forward pass of the network for one sample, a multiply-add counts as two.
         work_shares: each one's share of the network's multiply-adds in a forward pass.
 
     Raises:
@@ -67,13 +67,13 @@ class Partition:
         features = torch.zeros(1, *shape, device=self.oracle.device)
         self.outputs, work = [], []
         for stage in self.stages:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            with torch.no_grad(), counting(stage.blocks) as counted:
                 for block in stage.blocks:
                     # In eval mode batch norm leaves its statistics as they are.
                     features = block.eval()(features)
             # Without the batch's own size, which an epoch's last batch changes.
             self.outputs.append(tuple(features.shape[1:]))
-            work.append(counter.get_total_flops())
+            work.append(counted.total)
         self.operations = sum(work)
         self.work_shares = [amount / sum(work) for amount in work]
 

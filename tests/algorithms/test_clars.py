@@ -138,6 +138,7 @@ def test_resumed_run_gives_the_same_bits(tmp_path: Path):
     assert equal(again.state, whole.state)
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_simulations_bits(tmp_path: Path):
     overrides = ("algorithm=clars", "model=mlp", *RUN, "run.batch_size=8", "cluster.workers=2", "algorithm.samples=6")
     code, simulated = run_in(tmp_path / "simulated", *overrides)

@@ -21,6 +21,7 @@ def test_first_module_does_not_move_at_first(tmp_path: Path):
     assert not torch.equal(executor.methods[1].w, before[1])
 
 
+@pytest.mark.slow
 def test_the_synthesizer_learns_with_the_network(tmp_path: Path):
     """Its loss, relative to that of a guess of zero, falls below one while the network trains."""
     trial = Trial(*SETTING, "schedule.lr=0.01", "run.epochs=25", folder=tmp_path)

@@ -128,9 +128,15 @@ def test_an_unknown_option_is_refused(name: str):
         instantiate(configured(name), lambda9=1)
 
 
-@pytest.mark.parametrize(
-    ("name", "network"), [(name, model) for name in NAMES for model in (("ridge",) if linear(name) else NETWORKS)]
-)
+def learned(name: str) -> list[Any]:
+    """Return a method and what it must learn: a deep network only takes longer, but for methods that cut one."""
+    if linear(name):
+        return [(name, "ridge")]
+    quick = issubclass(kind(name), Pipeline) or name in IN_A_HURRY
+    return [(name, "mlp"), pytest.param(name, "deep", marks=() if quick else pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("name", "network"), [case for name in NAMES for case in learned(name)])
 def test_method_learns(name: str, network: str, tmp_path: Path):
     size = (*problem(name, network, 600, 200), "run.batch_size=16", f"run.epochs={passes(name)}")
     errors = []

@@ -18,6 +18,7 @@ SCRIPT = Path(gpu.__file__)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.slow
 def test_missing_gpu_is_said_in_one_line(tmp_path: Path):
     # From a bare checkout, in any folder.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

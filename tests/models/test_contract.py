@@ -45,6 +45,8 @@ SLOW = {
     *("resnet50", "resnet101", "resnet110", "resnet152", "resnet164", "dpn92"),
     *("imagenet_densenet121", "imagenet_mobilenet_v2"),
 }
+LONG = ("vgg16_bn", "resnext29", "densenet121", "googlenet")
+"""Networks whose step takes seconds; `test_other_channels_sizes_and_classes` runs them too."""
 FAMILIES = [
     *("resnet8", "resnet8_nobn", "resnet18", "resnext29", "vgg11_bn", "densenet121", "googlenet", "mobilenet_v2"),
     *("cnn5", "imagenet_resnet18", "imagenet_densenet121", "imagenet_mobilenet_v2"),
@@ -86,7 +88,7 @@ def test_every_config_is_counted():
 
 @pytest.mark.parametrize(
     "option",
-    [pytest.param(option, marks=pytest.mark.slow if option in SLOW else ()) for option in [*COUNTS, *IMAGENET, *MNIST]],
+    [pytest.param(o, marks=pytest.mark.slow if o in (*SLOW, *LONG) else ()) for o in [*COUNTS, *IMAGENET, *MNIST]],
 )
 def test_step_cut_between_blocks_matches_whole(option: str):
     torch.manual_seed(0)

@@ -106,6 +106,7 @@ def test_help_names_groups_and_exit_codes(executed: Executed, capsys: pytest.Cap
     assert "$" not in out.replace('"$(dcrun', "")
 
 
+@pytest.mark.slow
 def test_overrides_in_the_help_compose(executed: Executed, capsys: pytest.CaptureFixture[str]):
     main.main(["--help"])
     text = capsys.readouterr().out.partition("== Common overrides ==")[2].partition("==")[0]

@@ -108,7 +108,7 @@ def start(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
 
 
 def test_of_two_runs_into_one_folder_one_is_refused(tmp_path: Path):
-    for number in range(3):
+    for number in range(2):
         runs = {name: start(f"algorithm={name}", f"hydra.run.dir=a/{number}", cwd=tmp_path) for name in ("sgd", "asgd")}
         told = {name: run.communicate(timeout=120)[1] for name, run in runs.items()}
         codes = {name: run.returncode for name, run in runs.items()}
@@ -146,7 +146,16 @@ def test_estimate_leaves_no_folder(executed: Executed, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["a b", "a=b", "a[b", "a]{,", "it's", 'a"b', "a$b", "naïve", "a\\b", "100%", "null"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a b", "a]{,", "it's", "a$b"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("a=b", "a[b", 'a"b', "naïve", "a\\b", "100%", "null")
+        ),
+    ],
+)
 def test_folder_may_have_any_name(name: str, executed: Executed, tmp_path: Path):
     folder = tmp_path / "outputs" / name
     assert main.main([f"hydra.run.dir={quoted(f'outputs/{name}')}", "seed=3"]) == 0

@@ -295,7 +295,7 @@ def test_resumed_workers_get_the_snapshot(machine: Host, tmp_path: Path):
     given = (*PROCESSES, *DATA, "run.epochs=4", "run.eval_every=0.25", "cluster.workers=1")
     whole = machine.start(tmp_path / "whole", *given)
     assert whole.end() == 0
-    slow = "cluster.compute.seconds=0.05"
+    slow = "cluster.compute.seconds=0.01"
     run = machine.start(tmp_path / "run", *given, slow).saved(3)
     run.signal("server", signal.SIGTERM)
     assert run.end() == 143

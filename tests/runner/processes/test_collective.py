@@ -116,7 +116,14 @@ def built(cfg: DictConfig, rendezvous: Rendezvous, folder: Path) -> ProcessColle
     )
 
 
-@pytest.mark.parametrize(("delay", "computing", "hidden"), [(1, 0.6, 1.0), (1, 0.15, 0.5), (0, 0.6, 0.0)])
+@pytest.mark.parametrize(
+    ("delay", "computing", "hidden"),
+    [
+        pytest.param(1, 0.6, 1.0, marks=pytest.mark.slow),
+        (1, 0.15, 0.5),
+        pytest.param(0, 0.6, 0.0, marks=pytest.mark.slow),
+    ],
+)
 def test_computing_hides_communication(alone: Rendezvous, tmp_path: Path, delay: int, computing: float, hidden: float):
     """Combinations travel for 0.3 s, during a step that computes longer, or half as long, or during none."""
     method = ("algorithm=dasgd", "algorithm.delay=1") if delay else ("algorithm=local_sgd",)

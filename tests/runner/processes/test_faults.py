@@ -19,7 +19,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made.host.close()
 
 
-QUICK = ("killed_computing", "killed_server", "killed_collective", "damaged_checkpoint")
+QUICK = ("killed_computing", "killed_server", "damaged_checkpoint")
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in KINDS])

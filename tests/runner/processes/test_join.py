@@ -26,6 +26,7 @@ def test_two_hosts_finish_a_run(algorithm: str, tmp_path: Path):
         assert ranks.all_said() == []
 
 
+@pytest.mark.slow
 def test_a_collective_names_the_host_that_is_cut_off(tmp_path: Path):
     with hosts(2) as (a, b):
         ranks = Ranks(tmp_path, [a, a, b, b], "algorithm=ssgd", *ENDLESS, LOST)
@@ -49,6 +50,7 @@ def test_a_collective_names_the_host_that_is_cut_off(tmp_path: Path):
     assert "host b" in ranks.summary["error"]
 
 
+@pytest.mark.slow
 def test_a_server_goes_on_without_the_host_that_is_cut_off(tmp_path: Path):
     with hosts(2) as (a, b):
         ranks = Ranks(tmp_path, [a, a, b, b], "algorithm=asgd", *ENDLESS, "run.epochs=40", LOST)

@@ -50,7 +50,7 @@ def both(tmp_path: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any
     "overrides",
     [
         pytest.param(("algorithm=bp", *FLAT), marks=pytest.mark.slow),
-        ("algorithm=ddg", *FLAT),
+        pytest.param(("algorithm=ddg", *FLAT), marks=pytest.mark.slow),
         ("algorithm=fr", *DEEP, "run.channels_last=true"),
         ("algorithm=dni", *FLAT),
         ("algorithm=ddg", *DEEP, "cluster.workers=3"),
@@ -176,6 +176,7 @@ def test_a_run_resumes_after_a_signal(
     assert summary["weights_sha256"] == whole.sha256
 
 
+@pytest.mark.slow
 def test_an_infinite_loss_ends_all_modules(tmp_path: Path):
     overrides = ("algorithm=bp", *BRIEF, "schedule.lr=1e30", "run.epochs=50", "run.eval_every=50")
     simulated = run_in(tmp_path / "simulated", *overrides)[1]

@@ -64,14 +64,14 @@ def test_simulation_refuses_what_processes_cannot_carry(said: str, wrong: str, t
         train(*SPEAKING, f"algorithm.staleness={said}", folder=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "line"),
     [
         ((*SPEAKING, "algorithm.staleness=undeclared"), "SpeakingWorker, push: field x is not declared; allowed: g"),
-        pytest.param(
+        (
             ("algorithm=local_sgd", "algorithm._target_=tests.speaking.Careless", *DATA),
             "Careless, contribution: field extra is not declared; allowed: x",
-            marks=pytest.mark.slow,
         ),
     ],
     ids=["server", "collective"],

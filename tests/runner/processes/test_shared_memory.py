@@ -34,6 +34,7 @@ def test_one_worker_ends_with_the_simulations_bits(name: str, coordinates: str, 
     assert not (tmp_path / "run" / "trace.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_others_take_over_a_killed_workers_shard(tmp_path: Path):
     watched = Watched(tmp_path, ("worker 1", signal.SIGKILL))
     code, summary = run_in(tmp_path, *own("shared_asysvrg"), *RUN, "run.epochs=12")

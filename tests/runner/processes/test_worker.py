@@ -93,7 +93,8 @@ def test_workers_draw_what_the_simulation_draws(tmp_path: Path):
 def test_pushes_are_gradients_at_pulled_weights(streamed: bool):
     """Two sizes of batches, weights that arrive in one buffer: as on a GPU, beside the batch, a graph's branch."""
     limits = ("dataset.limit_train=70", "dataset.limit_test=20", "dataset.augment=true", "run.batch_size=16")
-    overrides = ("algorithm=asgd", "model=resnet8", "run.epochs=3", "cluster.workers=1", *limits)
+    brief = ("cluster.workers=1", "cluster.compute.seconds=0.001")  # what a worker sleeps
+    overrides = ("algorithm=asgd", "model=resnet8", "run.epochs=3", *brief, *limits)
     reference, components = build.build_run(compose(*overrides)), build.build_run(compose(*overrides))
     oracle, late, graphs = components.oracle, Late(), CpuGraphs()
     if streamed:

@@ -103,7 +103,7 @@ def execute(
     return sha, notes.rows, server
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     workers=st.integers(1, 6),

@@ -14,7 +14,7 @@ from runner.config.schema import without_hydra
 from runner.report import published
 from runner.report.evidence import measure_exhibit
 from runner.report.run import Run
-from tests.experiments import EXPERIMENTS, cells, hydra_composer, scales
+from tests.experiments import EXPERIMENTS, base_and_cells, cells, hydra_composer, scales
 
 EXHIBITS = published.load()
 
@@ -25,17 +25,23 @@ def compose() -> Iterator[Composer]:
         yield made
 
 
-SCALES = [(experiment, scale) for experiment in EXPERIMENTS for scale in scales(experiment)]
+SCALES = [
+    # Composing takes a third of a second: the other scales are left to `make test-all`.
+    pytest.param(experiment, scale, marks=() if number == 0 else pytest.mark.slow)
+    for experiment in EXPERIMENTS
+    for number, scale in enumerate(scales(experiment))
+]
 
 
 @pytest.mark.parametrize(("experiment", "scale"), SCALES)
 def test_experiment_composes_at_each_scale(compose: Composer, tmp_path: Path, experiment: str, scale: str) -> None:
-    listed = cells(compose, experiment, scale, tmp_path)
-    # One job, since composing takes a third of a second; the slow tests below compose the others.
-    cfg = compose.one(listed[-1])
-    assert cfg.scale == scale
-    assert cfg.run.resume is True
-    assert cfg.run.name == experiment.partition("/")[0]
+    base, listed = base_and_cells(compose, experiment, scale, tmp_path)
+    assert len(listed) > 0
+    assert base.scale == scale
+    assert base.run.resume is True
+    assert base.run.name == experiment.partition("/")[0]
+    # One job; the slow tests below compose the others.
+    assert compose.one(listed[-1]).scale == scale
 
 
 THREE = (*(f"chapter {n}" for n in range(2, 7)), "ICML 2017", "preprint 2016", "ICLR 2022 submission")

@@ -62,13 +62,13 @@ def test_acted_delays_add_to_measured_steps():
 
 @pytest.mark.parametrize("kind", ["ring", "linear"])
 @pytest.mark.parametrize("distribution", ["constant", "uniform"])
-@pytest.mark.parametrize("bandwidth", [4.0, 16.0])
+@pytest.mark.parametrize("bandwidth", [pytest.param(4.0, marks=pytest.mark.slow), 16.0])
 @pytest.mark.parametrize(
     "overrides",
     [
         ("algorithm=ssgd",),
         ("algorithm=local_sgd", "algorithm.tau=4"),
-        ("algorithm=dasgd", "algorithm.tau=4", "algorithm.delay=1"),
+        pytest.param(("algorithm=dasgd", "algorithm.tau=4", "algorithm.delay=1"), marks=pytest.mark.slow),
         ("algorithm=dasgd", "algorithm.tau=4", "algorithm.delay=3"),
     ],
     ids=["ssgd", "local", "delay 1", "delay 3"],

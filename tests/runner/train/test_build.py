@@ -291,6 +291,7 @@ import sys
 from tests.trial import compose, train
 from runner.train.build import build_run
 build_run(compose("model=linear"))
+build_run(compose("algorithm=ddg", "model=resnet8", "cluster.workers=3")).partition
 print(sorted({"sklearn", "scipy.stats", "torch._dynamo", "torch._inductor"} & {*sys.modules}))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -1,7 +1,7 @@
 """The number of operations of a forward pass: a multiply-add of a convolution or a matrix product counts as two.
 
-PyTorch's `FlopCounterMode` counts the same. But it imports PyTorch's compiler, which takes each rank of a pipeline longer
-than a short run, so that only its formulas are used here, at the layers that have such products.
+PyTorch's `FlopCounterMode` counts the same. But it imports PyTorch's compiler, which takes each rank of a pipeline
+longer than a short run does: only its formulas are used here, at the layers that have such products.
 """
 
 from collections.abc import Iterable, Iterator

@@ -19,6 +19,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made.host.close()
 
 
+TIMEOUT = 5
+"""Seconds of `cluster.timeout` in the runs that have faults."""
 QUICK = ("killed_computing", "killed_server", "damaged_checkpoint")
 
 
@@ -30,5 +32,6 @@ def test_a_fault_is_survived(bench: Bench, kind: str):
     assert result.survived, result.why
     assert result.lost == 0
     if result.seconds is not None:
-        # A peer that is stopped or cut off is told from a slow one by its silence, for most of cluster.timeout (5 s).
-        assert result.seconds < (6 if "cut" in kind else 5 if "stuck" in kind else 3)
+        # A peer that is stopped or cut off is told from a slow one by its silence, for most of cluster.timeout; one
+        # that died at once, and so before that. benchmarks/faults.py measures how long it takes.
+        assert result.seconds < (2 * TIMEOUT if "cut" in kind or "stuck" in kind else TIMEOUT)

@@ -16,6 +16,9 @@ from runner.report.notes import Notes
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 HUO = "huo_thesis2020"
 MNIST = ("fcn5", "cnn5")
+FCN_LATER = ("hidden2.linear", "hidden3.linear", "hidden4.linear", "classifier")
+CNN_LATER = ("conv2.conv", "hidden1.linear", "hidden2.linear", "classifier")
+RESNET_BETWEEN = tuple(f"stage{stage}.0.conv{number}" for stage in (1, 2, 3) for number in (1, 2))
 
 
 @functools.cache
@@ -117,7 +120,24 @@ def figure8_same_evaluation() -> str:
 
 
 def figure9_bounds(layer: str) -> Sequence[float]:
-    return [row["largest_rate"][layer] for run in archived(f"{HUO}/figure9") for row in run.layers("largest_rate")]
+    tried = runs(f"{HUO}/figure9", model="fcn5")
+    return [row["largest_rate"][layer] for run in tried for row in run.layers("largest_rate")]
+
+
+def figure9(model: str, factor: float, *layers: str) -> list[ArchivedRun]:
+    """The runs in which one of these layers has so many times 0.01."""
+    wanted = [{layer: factor} for layer in layers]
+    return [run for run in runs(f"{HUO}/figure9", model=model) if run.config["algorithm"]["layer_scale"] in wanted]
+
+
+def reached(tried: Sequence[ArchivedRun]) -> str:
+    return f"{sum(metrics.measured(run, 'epochs_to_target') is not None for run in tried)} of {len(tried)}"
+
+
+def epochs(tried: Sequence[ArchivedRun]) -> str:
+    values = [metrics.measured(run, "epochs_to_target") for run in tried]
+    assert None not in values
+    return f"{fmean(value for value in values if value is not None):.0f}"
 
 
 def figure12(epoch: int, *models: str) -> list[list[float]]:
@@ -217,14 +237,52 @@ REMARKS: list[tuple[str, str, list[Callable[[], str]]]] = [
         ],
     ),
     (
+        f"{HUO}/figure9a",
+        "the first layer reaches the loss at a rate of 10 in {} runs, none of the others does ({}). At 1 the second "
+        "and third layer and the classifier reach it in {}, the fourth in {}. With a rate of 1 in the first layer "
+        "alone the network needs {} epochs, with 0.01 in all of them {}.",
+        [
+            lambda: reached(figure9("fcn5", 1e3, "hidden1.linear")),
+            lambda: reached(figure9("fcn5", 1e3, *FCN_LATER)),
+            lambda: reached(figure9("fcn5", 1e2, "hidden2.linear", "hidden3.linear", "classifier")),
+            lambda: reached(figure9("fcn5", 1e2, "hidden4.linear")),
+            lambda: epochs(figure9("fcn5", 1e2, "hidden1.linear")),
+            lambda: epochs(figure9("fcn5", 1, "hidden1.linear")),
+        ],
+    ),
+    (
+        f"{HUO}/figure9b",
+        "it reaches the loss at a rate of 100 in {} runs, while none of the others reaches it at 10 ({}). At a rate of "
+        "1 those do so in {},",
+        [
+            lambda: reached(figure9("cnn5", 1e4, "conv1.conv")),
+            lambda: reached(figure9("cnn5", 1e3, *CNN_LATER)),
+            lambda: reached(figure9("cnn5", 1e2, *CNN_LATER)),
+        ],
+    ),
+    (
+        f"{HUO}/figure9c",
+        "the layers between the first and the last reach the loss in {} runs, the first and the classifier in {}, of "
+        "which {} diverged.",
+        [
+            lambda: reached(figure9("resnet8_nobn", 1e3, *RESNET_BETWEEN)),
+            lambda: reached(figure9("resnet8_nobn", 1e3, "stem.conv", "classifier")),
+            lambda: str(sum(r.status == "diverged" for r in figure9("resnet8_nobn", 1e3, "stem.conv", "classifier"))),
+        ],
+    ),
+    (
         f"{HUO}/figure9d",
-        "{} to {} for the first layer, {} to {} for the second, at most {} for the third and fourth",
+        "{} to {} for the first layer, {} to {} for the second, at most {} for the third and {} for the fourth. The "
+        "classifier's is {} to {};",
         [
             lambda: f"{min(figure9_bounds('hidden1.linear')):.1f}",
             lambda: f"{max(figure9_bounds('hidden1.linear')):.0f}",
             lambda: f"{min(figure9_bounds('hidden2.linear')):.1f}",
             lambda: f"{max(figure9_bounds('hidden2.linear')):.1f}",
-            lambda: f"{max(*figure9_bounds('hidden3.linear'), *figure9_bounds('hidden4.linear')):.0f}",
+            lambda: f"{max(figure9_bounds('hidden3.linear')):.1f}",
+            lambda: f"{max(figure9_bounds('hidden4.linear')):.1f}",
+            lambda: f"{min(figure9_bounds('classifier')):.1f}",
+            lambda: f"{max(figure9_bounds('classifier')):.1f}",
         ],
     ),
     (

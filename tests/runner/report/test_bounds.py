@@ -47,6 +47,9 @@ def test_rows_without_a_bound_leave_it_open(rates: Callable[..., dict[str, list[
     runs = rates(first=[["1e2"], ["1e2"]], second=[["1"], []])
     verdict = judge(CLAIM, runs)
     assert (verdict.word, verdict.because) == ("undecided", "no bound of epochs_to_target of seed 1 of some row")
+    # Two rows of three would do to compare, but the third's bound might be further away.
+    of_three = rates(left=[["1e2"], ["1e2"]], middle=[["1"], ["1"]], right=[["1"], []])
+    assert judge(CLAIM, of_three).because == "no bound of epochs_to_target of seed 1 of some row"
     # One row alone, or a row that a seed was not run with.
     alone = {name: found for name, found in runs.items() if name.endswith("first")}
     assert judge(CLAIM, alone).word == "not measured"

@@ -49,7 +49,9 @@ def test_numbers_of_a_run(make_run: MakeRun, tmp_path: Path, metric: str, value:
 
 def test_share_is_of_the_length_asked_for(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [50.0, 40.0, None], status="diverged", config={"run.epochs": 4.0})
-    (run,) = collect([tmp_path])
+    make_run("b", [50.0, 40.0, None], status="diverged", config={"run.epochs": 40.0})
+    run, early = collect([tmp_path])
+    assert metrics.measured(early, "test_error_after(0.5)") is None
     assert metrics.measured(run, "test_error_after(0.5)") == 40.0
     assert metrics.measured(run, "test_error_after(0.9)") is None
     assert metrics.measured(run, "rises(test_error,0.9)") is None

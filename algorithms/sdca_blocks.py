@@ -41,18 +41,26 @@ def narrow_steps(x: Tensor, drawn: Tensor | None, residue: Tensor, coupling: flo
         system = dsyrk(coupling, block.T, trans=1, lower=1)
         if begin:
             delta -= coupling * (block @ u)  # −κ at the weights that the blocks before have left
-        if places is None:
-            system.T.reshape(-1)[:: len(block) + 1] += 1
+        by_rows = system.T  # its memory in order
+        again = None if places is None else places[begin : begin + size]
+        if again is None or _differ(again):
+            by_rows.reshape(-1)[:: len(block) + 1] += 1
         else:
-            again = places[begin : begin + size]
-            system += again[:, None] == again
+            by_rows += again[:, None] == again
+        if again is not None:
             delta -= change[again]
         # In place: `deltas` has all steps in the end.
         dtrsv(system, delta, lower=1, overwrite_x=1)
-        if places is not None:
+        if again is not None:
             np.add.at(change, again, delta)
         u += delta @ block
     return torch.from_numpy(deltas if places is None else change), torch.from_numpy(u)
+
+
+def _differ(places: Any) -> bool:
+    """Return whether no sample comes twice: the comparison of each with each takes several times as long."""
+    ascending = np.sort(places)
+    return not (ascending[1:] == ascending[:-1]).any()
 
 
 def block_size(steps: int, features: int) -> int:

@@ -35,15 +35,19 @@ def narrow_steps(x: Tensor, drawn: Tensor | None, residue: Tensor, coupling: flo
     rows, deltas = samples.astype(np.float64), -kappas.astype(np.float64)
     change, u = np.zeros(len(residue)), np.zeros(x.shape[1])
     size = block_size(*rows.shape)
-    for begin in range(0, len(rows), size):
+    repeated = None if places is None else _repeated(places, size)
+    room = np.zeros((size, size), order="F")
+    for number, begin in enumerate(range(0, len(rows), size)):
         block, delta = rows[begin : begin + size], deltas[begin : begin + size]
-        # BLAS counts by columns, so that a matrix by rows is its transpose. The lower triangle alone is computed.
-        system = dsyrk(coupling, block.T, trans=1, lower=1)
+        # BLAS counts by columns, so that a matrix by rows is its transpose. The lower triangle alone is computed, and
+        # read below: what the other holds does not matter.
+        place = room if len(block) == size else np.zeros((len(block), len(block)), order="F")
+        system = dsyrk(coupling, block.T, beta=0, c=place, trans=1, lower=1, overwrite_c=1)
         if begin:
             delta -= coupling * (block @ u)  # −κ at the weights that the blocks before have left
         by_rows = system.T  # its memory in order
         again = None if places is None else places[begin : begin + size]
-        if again is None or _differ(again):
+        if repeated is None or not repeated[number]:
             by_rows.reshape(-1)[:: len(block) + 1] += 1
         else:
             by_rows += again[:, None] == again
@@ -57,10 +61,11 @@ def narrow_steps(x: Tensor, drawn: Tensor | None, residue: Tensor, coupling: flo
     return torch.from_numpy(deltas if places is None else change), torch.from_numpy(u)
 
 
-def _differ(places: Any) -> bool:
-    """Return whether no sample comes twice: the comparison of each with each takes several times as long."""
-    ascending = np.sort(places)
-    return not (ascending[1:] == ascending[:-1]).any()
+def _repeated(places: Any, size: int) -> list[bool]:
+    """Return of each block whether a sample may come twice: to compare each with each takes several times as long."""
+    whole = places[: len(places) // size * size].reshape(-1, size)
+    ascending = np.sort(whole, axis=1)
+    return [*(ascending[:, 1:] == ascending[:, :-1]).any(1).tolist(), True]
 
 
 def block_size(steps: int, features: int) -> int:

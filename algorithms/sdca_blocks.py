@@ -35,7 +35,7 @@ def narrow_steps(x: Tensor, drawn: Tensor | None, residue: Tensor, coupling: flo
     rows, deltas = samples.astype(np.float64), -kappas.astype(np.float64)
     change, u = np.zeros(len(residue)), np.zeros(x.shape[1])
     size = block_size(*rows.shape)
-    repeated = None if places is None else _repeated(places, size)
+    repeated = [] if places is None else _repeated(places, size)
     room = np.zeros((size, size), order="F")
     for number, begin in enumerate(range(0, len(rows), size)):
         block, delta = rows[begin : begin + size], deltas[begin : begin + size]
@@ -47,7 +47,7 @@ def narrow_steps(x: Tensor, drawn: Tensor | None, residue: Tensor, coupling: flo
             delta -= coupling * (block @ u)  # −κ at the weights that the blocks before have left
         by_rows = system.T  # its memory in order
         again = None if places is None else places[begin : begin + size]
-        if repeated is None or not repeated[number]:
+        if again is None or not repeated[number]:
             by_rows.reshape(-1)[:: len(block) + 1] += 1
         else:
             by_rows += again[:, None] == again

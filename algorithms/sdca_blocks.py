@@ -15,11 +15,11 @@ from scipy.linalg.blas import dsyrk, dtrsv  # pyright: ignore[reportAttributeAcc
 from torch import Tensor
 
 BLOCK = 128
-"""Most samples of a block: costs of a block grow with its square."""
+"""Most samples of a block: its costs grow with its square."""
 FEATURES = 64
 """Most features of a sample. On more, BLAS would begin to use threads, of which `run.threads` knows nothing."""
 ALONE = 237_184
-"""OpenBLAS uses one thread for `dsyrk` on n samples of d features up to this n(n + 1)d; measured: 1.7 times it too."""
+"""Most n(n + 1)d of a block of n samples: OpenBLAS was seen to use a second thread for `dsyrk` from twice as much."""
 
 
 def is_narrow(x: Any) -> bool:
@@ -45,7 +45,7 @@ def narrow_steps(x: Tensor, drawn: Tensor | None, residue: Tensor, coupling: flo
         system = dsyrk(coupling, block.T, beta=0, c=place, trans=1, lower=1, overwrite_c=1)
         if begin:
             delta -= coupling * (block @ u)  # −κ at the weights that the blocks before have left
-        by_rows = system.T  # its memory in order
+        by_rows = system.T  # the same memory, in the order in which NumPy passes through it fastest
         again = None if places is None else places[begin : begin + size]
         if again is None or not repeated[number]:
             by_rows.reshape(-1)[:: len(block) + 1] += 1
@@ -69,6 +69,6 @@ def _repeated(places: Any, size: int) -> list[bool]:
 
 
 def block_size(steps: int, features: int) -> int:
-    """Return how many samples a block has: all blocks but the last are of one size, and that not much smaller."""
-    most = min(BLOCK, (math.isqrt(4 * ALONE // features + 1) - 1) // 2)  # n(n + 1)d = ALONE
+    """Return how many samples each block but the last has: as few as give the fewest blocks."""
+    most = min(BLOCK, (math.isqrt(4 * ALONE // features + 1) - 1) // 2)  # the largest n with n(n + 1)d <= ALONE
     return -(-steps // -(-steps // most))

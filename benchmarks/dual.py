@@ -34,7 +34,9 @@ SIZES = {100: 2.0, 1000: 5.0}
 """Samples a message H, and how many times as fast as the loop it has to be."""
 PASS, FEW, MANY = sized(5000, 500), 2, 22
 """H in a pass over the data, and passes of scikit-learn's shorter and longer fit."""
-ROUNDS, SECONDS = sized(10, 1), 20.0
+SAMPLES = sized(20_000, 2000)
+"""Samples a side uses in a turn: enough that its first messages, which find the other side's caches, count little."""
+ROUNDS, SECONDS = sized(50, 1), 20.0
 
 
 class Data:
@@ -46,7 +48,7 @@ class Data:
         self.targets = torch.randint(0, 2, (N,), generator=generator)
         self.h = h
         self.pool = torch.arange(N)
-        self.batches = [torch.randint(N, (h,), generator=generator) for _ in range(20)]
+        self.batches = [torch.randint(N, (h,), generator=generator) for _ in range(SAMPLES // h)]
         self.rows = self.x.double().numpy()
         self.y = 2.0 * self.targets.numpy() - 1
         self.problem = Problem(N, D, 1, h, True)

@@ -44,18 +44,19 @@ class Ridge(ScalarLoss, QuadraticForm):
         return z - self._y(targets, z)
 
     def slopes_and_score(self, z: Tensor, targets: Tensor) -> tuple[Tensor, float, int]:
-        """Return `slopes`, the sum of `losses` and `errors` of samples in CPU memory, with the same bits.
+        """Return `slopes`, the sum of `losses` and `errors` of samples in CPU memory.
 
         In NumPy: a message has some hundred samples, and on so few an operator of PyTorch costs more than it computes.
+        Slopes and errors have the same bits; the sum has its order from another library.
         """
         outputs = z.numpy()
         y, errors = targets.numpy().astype(outputs.dtype), 0
         if self.classifies:
-            y = 2 * y - 1
+            y *= 2
+            y -= 1
             errors = int(np.count_nonzero((outputs > 0) != (y > 0)))
         slopes = outputs - y
-        # Summed by PyTorch, whose order of summation is another; to halve the sum rounds nothing.
-        loss = torch.from_numpy(slopes * slopes).sum().item() / 2
+        loss = float(slopes @ slopes) / 2
         return torch.from_numpy(slopes), loss, errors
 
     def curvatures(self, x: Tensor) -> Tensor:

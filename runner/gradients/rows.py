@@ -13,8 +13,8 @@ from torch import Tensor
 def rows_of(split: Any, ids: Tensor) -> tuple[Any, Tensor]:
     """Return samples of a split as the rows of a matrix (B, d), and their targets (B,).
 
-    A split that keeps its samples compressed has `rows`, and they stay so: dense, a batch could be a thousand times as
-    large.
+    A split that holds its samples has `rows`. Where it keeps them compressed they stay so: dense, a batch could be a
+    thousand times as large.
     """
     if hasattr(split, "rows"):
         return split.rows(ids)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,6 +32,21 @@ def test_vectors_come_as_copies():
     assert torch.equal(batch, inputs)
     batch.zero_()
     assert torch.equal(split.inputs, inputs)
+
+
+@pytest.mark.parametrize("shape", [(9,), (3, 2, 2)])
+@pytest.mark.parametrize("of_bytes", [False, True])
+def test_rows_are_the_flat_batch(shape: tuple[int, ...], of_bytes: bool):
+    generator = torch.Generator().manual_seed(0)
+    scale: dict[str, Any] = {"mean": [0.5], "std": [2.0]} if len(shape) == 3 else {}
+    inputs = torch.randn(6, *shape, generator=generator)
+    split = Split((255 * inputs).abs().to(torch.uint8) if of_bytes else inputs, torch.arange(6), **scale)
+    ids = torch.tensor([4, 0, 4])
+    rows, targets = split.rows(ids)
+    assert torch.equal(rows, split.batch(ids)[0].flatten(1))
+    assert targets.tolist() == [4, 0, 4]
+    rows.zero_()
+    assert split.batch(ids)[0].count_nonzero(), "rows are a copy"
 
 
 def test_evaluation_is_not_augmented_and_training_is():

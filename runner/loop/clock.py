@@ -12,7 +12,8 @@ batch:
   with mean ``seconds`` and coefficient of variation ``cv_machine``, each of its tasks from one with mean q and
   ``cv_task``.
 
-Every draw is a function of (seed, worker, task) alone, so neither the order of events nor a restart changes any.
+Every draw is a function of (seed, worker, task) alone, so neither the order of events nor a restart changes any. Those
+of ``uniform`` and of stragglers are computed in blocks, which have the bits of single ones (`runner.loop.philox`).
 """
 
 import math
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.config.schema import ComputeConfig, NetworkConfig, StragglersConfig
 from runner.config.seeds import derive
 from runner.config.validation import check_times, check_workers
+from runner.loop.philox import BlockDraws, Floats
 
 # Streams of draws: which numbers a stragglers' setting uses must not change the computing times.
 MACHINE, TASK, STRAGGLER = range(3)
@@ -66,6 +68,8 @@ class Clock:
         self._speeds = self._compute["speeds"] or [1.0] * workers
         prone = self._stragglers["workers"]
         self._prone = frozenset(range(workers) if prone is None else prone)
+        self._speed_vector = np.array(self._speeds)
+        self._prone_vector = np.array([worker in self._prone for worker in range(workers)], dtype=float)
         bandwidth = self._network["bandwidth"]
         self._bandwidth = math.inf if bandwidth is None else bandwidth
         self.server_seconds = self._network["server_seconds"]
@@ -74,6 +78,9 @@ class Clock:
         self._generator = np.random.Generator(self._bits)
         # A dictionary that is written to and set again for each draw: asking the generator for a new one is slow.
         self._state = self._bits.state
+        key = self._state["state"]["key"]
+        self._uniform = BlockDraws(key, TASK, workers, self._uniform_seconds)
+        self._late = BlockDraws(key, STRAGGLER, workers, self._late_factors)
         # Last, as a gamma draw needs the generator.
         self._means = [self._machine_mean(worker) for worker in range(workers)]
 
@@ -89,6 +96,24 @@ class Clock:
         seconds = self._task_seconds(worker, task) * load * gradients / self._speeds[worker]
         # A slow worker's straggling is longer in the same measure.
         return seconds + self._lateness(worker, task) * seconds
+
+    def step_seconds(self, task: int, loads: Floats, gradients: float = 1.0) -> Floats:
+        """Return `compute_seconds` of the same task of every worker (M,), to the bit.
+
+        Args:
+            task: Number of the task among each worker's.
+            loads: Samples of each worker's batch relative to a full one, (M,).
+            gradients: Gradient evaluations per sample.
+        """
+        if self._compute["distribution"] == "uniform":
+            own = self._uniform.all_at(task)
+        else:
+            own = np.array([self._task_seconds(worker, task) for worker in range(self.workers)])
+        # The operations of `compute_seconds`, in its order.
+        seconds = own * loads * gradients / self._speed_vector
+        if not self._stragglers["probability"]:
+            return seconds
+        return seconds + self._late.all_at(task) * self._prone_vector * seconds
 
     def sleep_seconds(self, worker: int, task: int, took: float, load: float = 1.0, gradients: float = 1.0) -> float:
         """Return how much longer a real worker has to take for a task, to be as slow as this clock says.
@@ -114,9 +139,7 @@ class Clock:
         """Return u if the task is a straggler's, which takes u times as long in addition; else 0."""
         # No draw where nobody is late: drawing costs time for each task.
         if self._stragglers["probability"] and worker in self._prone:
-            generator = self._at(STRAGGLER, worker, task)
-            if generator.random() < self._stragglers["probability"]:
-                return generator.uniform(*self._stragglers["extra"])
+            return self._late.at(worker, task)
         return 0.0
 
     def transfer_seconds(self, nbytes: int) -> float:
@@ -154,13 +177,21 @@ class Clock:
 
     def _task_seconds(self, worker: int, task: int) -> float:
         if self._compute["distribution"] == "uniform":
-            return self._seconds * (1.0 + self._compute["jitter"] * self._at(TASK, worker, task).uniform(-1.0, 1.0))
+            return self._uniform.at(worker, task)
         if self._compute["distribution"] == "lognormal":
             normal = self._at(TASK, worker, task).standard_normal()
             return self._seconds * math.exp(self._compute["sigma"] * normal - 0.5 * self._compute["sigma"] ** 2)
         if self._compute["distribution"] == "gamma":
             return _gamma(self._at(TASK, worker, task), self._means[worker], self._compute["cv_task"])
         return self._seconds
+
+    def _uniform_seconds(self, first: Floats, second: Floats) -> Floats:
+        return self._seconds * (1.0 + self._compute["jitter"] * (-1.0 + 2.0 * first))
+
+    def _late_factors(self, first: Floats, second: Floats) -> Floats:
+        """Return u for tasks that are late, else 0: the first number says which are, the second how much."""
+        low, high = self._stragglers["extra"]
+        return np.where(first < self._stragglers["probability"], low + (high - low) * second, 0.0)
 
     def _machine_mean(self, worker: int) -> float:
         if self._compute["distribution"] != "gamma":

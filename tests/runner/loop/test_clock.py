@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from runner.config.schema import ComputeConfig as Compute
 from runner.config.schema import NetworkConfig as Network
 from runner.config.schema import StragglersConfig as Stragglers
-from runner.loop.clock import TASK, Clock
+from runner.loop.clock import STRAGGLER, TASK, Clock
 
 
 def make(compute=None, stragglers=None, network=None, *, workers=4, seed=0) -> Clock:
@@ -155,6 +155,26 @@ def test_draws_build_no_generator(distribution, monkeypatch):
         monkeypatch.delattr(np.random, name)
     # Building one takes several times as long as a draw, and a simulation draws for every gradient.
     assert len({clock.compute_seconds(1, task) for task in range(500)}) == 500
+
+
+def test_uniform_and_lateness_are_one_generators_draws():
+    clock = make(Compute("uniform", seconds=0.7, jitter=0.3), Stragglers(0.4, [1.0, 5.0], [0, 2]), workers=3, seed=9)
+    for worker, task in ((0, 0), (1, 3), (2, 5000)):
+        seconds = 0.7 * (1.0 + 0.3 * clock._at(TASK, worker, task).uniform(-1.0, 1.0)) * 0.5 * 2.0
+        generator = clock._at(STRAGGLER, worker, task)
+        late = generator.uniform(1.0, 5.0) if generator.random() < 0.4 else 0.0
+        expected = seconds + (late * seconds if worker != 1 else 0.0)
+        assert clock.compute_seconds(worker, task, 0.5, 2.0) == expected
+
+
+@pytest.mark.parametrize("distribution", ["constant", "uniform", "lognormal", "gamma"])
+def test_step_has_seconds_of_its_tasks(distribution):
+    compute = Compute(distribution, speeds=[1.0, 0.3, 2.0, 0.7])
+    clock = make(compute, Stragglers(probability=0.5, workers=[0, 1, 3]))
+    loads = np.array([1.0, 0.25, 1 / 3, 0.0])
+    for task in (0, 6, 1500):
+        expected = [clock.compute_seconds(worker, task, load, 3.0) for worker, load in enumerate(loads.tolist())]
+        assert clock.step_seconds(task, loads, 3.0).tolist() == expected
 
 
 def test_real_worker_sleeps_like_the_clock():

@@ -29,7 +29,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.config import override_errors, schema, validation, yaml_text
+from runner.config import delays, override_errors, schema, validation, yaml_text
 from runner.config.errors import InputError
 from runner.config.old_names import rename_targets
 from runner.config.schema import without_hydra
@@ -260,11 +260,14 @@ def _check_scale(parsed: Sequence[Override]) -> None:
 
 
 def find_data(jobs: Sequence[DictConfig]) -> None:
-    """Report that data are missing at once: before torch is imported, and not once per job of a sweep.
+    """Report that data or delays are missing at once: before torch is imported, and not once per job of a sweep.
 
     Raises:
-        InputError: naming `dataset.root` and where the data were looked for.
+        InputError: naming `dataset.root` and where the data were looked for, or the file of delays and what is wrong.
     """
+    for cluster in (job.cluster for job in jobs if job.cluster.compute.delays is not None):
+        # With the number of workers, where the line says it; else `runner.train.workers` compares it with the file.
+        delays.read(cluster.compute.delays, cluster.workers)
     for dataset in (job.dataset for job in jobs):
         # What `root` means to a dataset of the user's own, only that dataset knows.
         ours = str(dataset.get("_target_")).startswith("data.")

@@ -80,6 +80,7 @@ class ComputeConfig:
     cv_task: float = 0.5
     cv_machine: float = 0.6
     speeds: list[float] | None = None
+    delays: str | None = None
 
 
 @dataclass

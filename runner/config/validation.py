@@ -158,14 +158,17 @@ def _check_cluster(cluster: Mapping[str, Any], processes: Any) -> None:
             "cluster.interface", cluster["interface"], "would do nothing", "with cluster=processes only"
         )
     # Before the ranges: a delay that would do nothing is wrong whatever its value is.
+    compute = cluster["compute"]
+    if compute["delays"] is not None:
+        _check_delays(cluster)
     if kind == "replay":
         _refuse_times(cluster)
-    compute = cluster["compute"]
     if compute["seconds"] is None and kind == "simulated":
         what = "a simulated worker needs a computing time"
         raise InputError.of("cluster.compute.seconds", None, what, "numbers above 0")
     if compute["seconds"] is None and kind == "processes":
-        _refuse_changed(compute, "compute", ("distribution", "jitter", "sigma", "cv_task", "cv_machine"))
+        keys = ("distribution", "jitter", "sigma", "cv_task", "cv_machine")
+        _refuse_changed(compute, "compute", keys, "with a number of cluster.compute.seconds")
     check_times(compute, cluster["stragglers"], cluster["network"], workers)
 
 
@@ -255,19 +258,29 @@ def _refuse_times(cluster: Mapping[str, Any]) -> None:
     """Refuse delays for a replay: it takes the times of its trace, so they would do nothing."""
     if cluster["record"]:
         raise InputError.of("cluster.record", True, "a replay has a trace already", "false, or null")
+    allowed = "with cluster=simulated or cluster=processes; a replay takes its trace's times"
     for section in ("compute", "stragglers", "network"):
-        _refuse_changed(cluster[section], section, cluster[section])
+        _refuse_changed(cluster[section], section, cluster[section], allowed)
 
 
-def _refuse_changed(values: Mapping[str, Any], section: str, keys: Iterable[str]) -> None:
+def _check_delays(cluster: Mapping[str, Any]) -> None:
+    """Refuse a file of computing times where no clock would read it, and what else would set such times beside it."""
+    if cluster["kind"] != "simulated":
+        what = "would do nothing: it drives the virtual clock"
+        raise InputError.of("cluster.compute.delays", cluster["compute"]["delays"], what, "with cluster=simulated only")
+    allowed = "its default beside cluster.compute.delays, whose file says how long every gradient takes"
+    for section in ("compute", "stragglers"):
+        keys = [key for key in cluster[section] if key != "delays"]
+        _refuse_changed(cluster[section], section, keys, allowed)
+
+
+def _refuse_changed(values: Mapping[str, Any], section: str, keys: Iterable[str], allowed: str) -> None:
     """Refuse delays that differ from their defaults where nothing would use them."""
     defaults = OmegaConf.to_container(OmegaConf.structured(ClusterConfig))
     assert isinstance(defaults, dict)
     for key in keys:
         # A default was not typed by the user, so it may stand here unused; anything else was meant to have an effect.
         if values[key] not in (defaults[section][key], None):
-            replay = "with cluster=simulated or cluster=processes; a replay takes its trace's times"
-            allowed = "with a number of cluster.compute.seconds" if section == "compute" else replay
             raise InputError.of(f"cluster.{section}.{key}", values[key], "would do nothing", allowed)
 
 

@@ -12,20 +12,28 @@ batch:
   with mean ``seconds`` and coefficient of variation ``cv_machine``, each of its tasks from one with mean q and
   ``cv_task``.
 
+Instead of a model a file may hold them (`cluster.compute.delays`; see `runner.config.delays`): then a worker's task k
+takes the seconds of row k. What is said of a task's share below holds for both: a smaller batch takes less, several
+gradients take several times as long.
+
 Every draw is a function of (seed, worker, task) alone, so neither the order of events nor a restart changes any. Those
 of ``uniform`` and of stragglers are computed in blocks, which have the bits of single ones (`runner.loop.philox`).
 """
 
+import logging
 import math
 from typing import Any, cast
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from runner.config import delays
 from runner.config.schema import ComputeConfig, NetworkConfig, StragglersConfig
 from runner.config.seeds import derive
 from runner.config.validation import check_times, check_workers
 from runner.loop.philox import BlockDraws, Floats
+
+log = logging.getLogger("dcrun")
 
 # Streams of draws: which numbers a stragglers' setting uses must not change the computing times.
 MACHINE, TASK, STRAGGLER = range(3)
@@ -66,6 +74,9 @@ class Clock:
         # Any number: where computing is measured it only cancels out.
         self._seconds = 1.0 if self.measured else self._compute["seconds"]
         self._speeds = self._compute["speeds"] or [1.0] * workers
+        place = self._compute["delays"]
+        self._delays = None if place is None else delays.read(place, workers).columns
+        self._repeats = False
         prone = self._stragglers["workers"]
         self._prone = frozenset(range(workers) if prone is None else prone)
         self._speed_vector = np.array(self._speeds)
@@ -105,7 +116,7 @@ class Clock:
             loads: Samples of each worker's batch relative to a full one, (M,).
             gradients: Gradient evaluations per sample.
         """
-        if self._compute["distribution"] == "uniform":
+        if self._delays is None and self._compute["distribution"] == "uniform":
             own = self._uniform.all_at(task)
         else:
             own = np.array([self._task_seconds(worker, task) for worker in range(self.workers)])
@@ -176,6 +187,8 @@ class Clock:
         return (self.allgather_seconds if combine == "gather" else self.allreduce_seconds)(nbytes, workers)
 
     def _task_seconds(self, worker: int, task: int) -> float:
+        if self._delays is not None:
+            return self._delay(self._delays[worker], worker, task)
         if self._compute["distribution"] == "uniform":
             return self._uniform.at(worker, task)
         if self._compute["distribution"] == "lognormal":
@@ -192,6 +205,16 @@ class Clock:
         """Return u for tasks that are late, else 0: the first number says which are, the second how much."""
         low, high = self._stragglers["extra"]
         return np.where(first < self._stragglers["probability"], low + (high - low) * second, 0.0)
+
+    def _delay(self, column: tuple[float, ...], worker: int, task: int) -> float:
+        """Return the seconds that the file has for a task; warn once if a column is over and begins again."""
+        if task >= len(column) and not self._repeats:
+            self._repeats = True
+            place, rows = self._compute["delays"], len(column)
+            log.warning(
+                "%s=%s: has %d gradients of worker %d, which repeat from here on", delays.KEY, place, rows, worker
+            )
+        return column[task % len(column)]
 
     def _machine_mean(self, worker: int) -> float:
         if self._compute["distribution"] != "gamma":

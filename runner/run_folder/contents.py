@@ -15,6 +15,7 @@ METRICS = "metrics.jsonl"
 LAYERS = "layers.jsonl"
 TIMELINE = "timeline.jsonl"
 WORKERS = "workers.json"
+DELAYS = "delays.csv"
 CHECKPOINTS = "checkpoints"
 
 _CHECKPOINT = re.compile(r"step-(\d+)\.pt")

@@ -15,7 +15,7 @@ from runner.config.errors import InputError
 from runner.config.old_names import rename_targets
 from runner.config.paths import expanded
 from runner.config.schema import DATA_PLACE, END_WITH_RUN, Config
-from runner.run_folder import folders
+from runner.run_folder import folders, kept_delays
 from runner.run_folder.contents import CONFIG, has_checkpoints, read_metrics, read_summary
 from runner.run_folder.summary_keys import ENDED, INTERRUPTED, RUNNING, STATUS
 
@@ -92,6 +92,8 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
         if key != "run.resume":
             # Replaced, not merged: of another logger than the stored one no key stays.
             OmegaConf.update(cfg, key, OmegaConf.select(typed, key), merge=False)
+    if cfg.cluster.compute.delays is not None:
+        cfg.cluster.compute.delays = kept_delays.kept(folder)
     # The file says what this key was at the start of the run; from here on it says that the run goes on.
     cfg.run.resume = str(folder)
     return cfg
@@ -193,6 +195,8 @@ class EarlierRuns:
         # Equal configurations make equal runs, whatever command line or sweep they came from.
         identity = _identity(job)
         same = [folder for folder, other in self._runs if other == identity]
+        # The same name may stand for other delays by now.
+        same = [folder for folder in same if kept_delays.same(job.cluster.compute.delays, folder)]
         # A finished run first, however old: nothing is left to do then.
         for folder in same:
             if _status(folder) in ENDED:

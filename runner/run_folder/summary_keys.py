@@ -5,6 +5,8 @@ BEST_TEST_ERROR = "best_test_error"
 FINAL_TEST_ERROR = "final_test_error"
 """That of the last evaluation, in percent."""
 STATUS = "status"
+DELAYS_SHA256 = "delays_sha256"
+"""Of the file of `cluster.compute.delays`; only runs with one have it."""
 
 RUNNING = "running"
 COMPLETED = "completed"

@@ -57,11 +57,15 @@ class Advice:
         self.batch_size = batch_size
         self.measured_step = measured_step
         self.measured_combination = measured_combination
+        self._clocks: dict[int, Clock] = {}
 
     def clock(self, workers: int) -> Clock:
         """Return the clock of the cluster with another number of workers."""
-        cluster = self.cluster
-        return Clock(cluster.compute, cluster.stragglers, cluster.network, workers=workers, seed=self.seed)
+        # One for all questions: it reads a file of delays, and warns of its repeating, once.
+        if workers not in self._clocks:
+            compute, stragglers, network = self.cluster.compute, self.cluster.stragglers, self.cluster.network
+            self._clocks[workers] = Clock(compute, stragglers, network, workers=workers, seed=self.seed)
+        return self._clocks[workers]
 
     def step_seconds(self, workers: int) -> float:
         """t_p: mean seconds of one step of computing, over workers and steps."""
@@ -207,7 +211,8 @@ def _rows(components: RunComponents) -> Iterable[int]:
     """Return the numbers of workers to show: powers of two around the run's own; that alone if workers differ."""
     cluster = components.cfg.cluster
     # Speeds and stragglers are named worker by worker; for other numbers of workers there are none.
-    if cluster.compute.speeds is not None or cluster.stragglers.workers is not None:
+    named = cluster.compute.speeds is not None or cluster.compute.delays is not None
+    if named or cluster.stragglers.workers is not None:
         return [components.workers]
     # Up to four times the run's own, so that the table shows where communication begins to cost.
     most = components.method.max_workers or max(32, 4 * components.workers)

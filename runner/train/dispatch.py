@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from runner.config.old_names import rename_targets
+from runner.run_folder import kept_delays
 from runner.run_folder.console import show_result
 from runner.run_folder.contents import read_metrics, read_summary
 from runner.run_folder.summary_keys import COMPLETED, ENDED, STATUS
@@ -62,6 +63,8 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
         return replay.run_replay(cfg, folder)
     # Built before `train` opens the folder: wrong input must leave it as it was.
     components = build_run(cfg)
+    # Before the clock is made, which then reads the copy.
+    kept_delays.keep(cfg, folder, components.workers)
     return train(components, folder, lambda control: executors.simulated(components, control, folder), virtual=True)
 
 

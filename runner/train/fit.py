@@ -3,7 +3,8 @@
 Computing: each worker's mean over its gradients becomes its speed, so that the mean cycle of each is the recorded one;
 the spread around it chooses the distribution, by likelihood. Network: what is left of a round trip after computing,
 queueing and the server's own work is the time of two messages. Messages of one size cannot tell latency from bandwidth:
-then all of it is latency. Recordings of networks of several sizes can.
+then all of it is latency. Recordings of networks of several sizes can. In place of a model of computing, the measured
+seconds themselves can drive the clock (`delays_of`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from runner.config import delays
 from runner.config.errors import InputError
+from runner.config.paths import as_typed
 from runner.run_folder.trace import PUSH, RESUMED, Record, Trace
 
 CONSTANT = 0.01
@@ -81,8 +84,33 @@ def cycles(trace: Trace) -> Cycles:
     return Cycles(dict(compute), transfer, served, about["pull_bytes"] + about["push_bytes"])
 
 
-def fit(traces: Sequence[Trace]) -> dict[str, Any]:
+def delays_of(trace: Trace) -> str:
+    """Return the measured computing times as the content of a file for `cluster.compute.delays`.
+
+    A row is one of a worker's messages, in the order in which it computed them; workers that computed fewer have empty
+    cells at the end.
+
+    Raises:
+        InputError: it has too few messages or no measured times, or its workers computed what it does not tell of.
+    """
+    if trace.about.get("barriers"):
+        what = "its workers compute at barriers too, for which a trace holds no seconds"
+        raise InputError(f"{trace.path}: has not all delays: {what}; allowed: recordings of methods without barriers")
+    compute = cycles(trace).compute
+    columns = [compute[worker] for worker in range(trace.about["workers"])]
+    for worker, column in enumerate(columns):
+        if min(column) <= 0:
+            what = f"message {column.index(min(column))} of worker {worker} took no time"
+            raise InputError(f"{trace.path}: has not all delays: {what}; allowed: recordings of runs on processes")
+    return delays.text(columns)
+
+
+def fit(traces: Sequence[Trace], delays_path: str | None = None) -> dict[str, Any]:
     """Return the `cluster` config, as plain values, whose simulation takes the time that the recordings took.
+
+    Args:
+        traces: recordings; the first decides about computing.
+        delays_path: the file that holds what `delays_of` said; None to fit a model of computing instead.
 
     Raises:
         InputError: the traces cannot be fitted, or are of different numbers of workers.
@@ -103,14 +131,15 @@ def fit(traces: Sequence[Trace]) -> dict[str, Any]:
         for values, mean in zip(map(compute.get, range(workers)), means, strict=True)
         for value in values or ()
     ]
+    modelled = {
+        **distribution(np.array(relative)),
+        "seconds": _round(seconds),
+        "speeds": [_round(seconds / mean) for mean in means],
+    }
     return {
         "kind": "simulated",
         "workers": workers,
-        "compute": {
-            **distribution(np.array(relative)),
-            "seconds": _round(seconds),
-            "speeds": [_round(seconds / mean) for mean in means],
-        },
+        "compute": modelled if delays_path is None else {"delays": delays_path},
         "network": {**network(recorded), "server_seconds": _round(statistics.fmean(recorded[0].served))},
     }
 
@@ -170,6 +199,9 @@ def overrides(cluster: dict[str, Any]) -> list[str]:
     flat = [f"cluster.workers={cluster['workers']}"]
     for section, key in itertools.chain.from_iterable([(s, k) for k in cluster[s]] for s in ("compute", "network")):
         value = cluster[section][key]
+        if key == "delays":
+            flat.append(as_typed(delays.KEY, value))
+            continue
         text = "null" if value is None else json.dumps(value).replace(" ", "").replace('"', "")
         flat.append(f"cluster.{section}.{key}={text}")
     return flat

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from runner.config import delays
 from runner.config.errors import InputError
 from runner.config.exit_codes import UNEXPECTED
 from runner.loop.executor import Executor
@@ -21,7 +22,7 @@ from runner.run_folder import checkpoint, folders, machine, weights
 from runner.run_folder.contents import has_checkpoints
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.run_writer import RunWriter
-from runner.run_folder.summary_keys import COMPLETED, INTERRUPTED
+from runner.run_folder.summary_keys import COMPLETED, DELAYS_SHA256, INTERRUPTED
 from runner.train.components import RunComponents
 
 log = logging.getLogger("dcrun")
@@ -158,12 +159,14 @@ def _checkpoint(components: RunComponents, folder: Path) -> dict[str, Any] | Non
 
 def _facts(components: RunComponents) -> dict[str, Any]:
     cfg = components.cfg
+    place = cfg.cluster.compute.delays
     return {
         **{group: cfg.names[group] for group in ("algorithm", "model", "dataset", "cluster")},
         "workers": components.workers,
         "seed": cfg.seed,
         "parameters": components.parameters,
         "dataset_fingerprint": components.dataset.fingerprint,
+        **({} if place is None else {DELAYS_SHA256: delays.read(place).sha256}),
         **machine.facts(components.device),
     }
 

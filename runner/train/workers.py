@@ -5,6 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from algorithms.base import Stateful
+from runner.config import delays
 from runner.config.errors import InputError
 from runner.config.validation import check_each
 
@@ -13,7 +14,7 @@ def workers_of(cfg: DictConfig, algorithm: type[Stateful]) -> int:
     """Return the number of workers: the user's, else the algorithm's own.
 
     Raises:
-        InputError: more workers than the algorithm can use, or a list that names others than these.
+        InputError: more workers than the algorithm can use; a list or a file of delays that names others than these.
     """
     workers, most = cfg.cluster.workers, algorithm.max_workers
     if workers is None:
@@ -23,6 +24,8 @@ def workers_of(cfg: DictConfig, algorithm: type[Stateful]) -> int:
         raise InputError.of("cluster.workers", workers, what, "1, or null" if most == 1 else f"1 to {most}, or null")
     # Here, since only now the number is known if the user gave none.
     check_each(cfg.cluster, workers)
+    if cfg.cluster.compute.delays is not None:
+        delays.read(cfg.cluster.compute.delays, workers)
     return workers
 
 

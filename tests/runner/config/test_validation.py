@@ -147,6 +147,30 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
             {"cluster__compute__seconds": None},
             "cluster.compute.seconds=null: a simulated worker needs a computing time",
         ),
+        (
+            {"cluster__kind": "replay", "cluster__trace": "a", "cluster__compute__jitter": 0.2},
+            "cluster.compute.jitter=0.2: would do nothing; allowed: with cluster=simulated or",
+        ),
+        (
+            {"cluster__kind": "processes", "cluster__compute__delays": "a.csv"},
+            "cluster.compute.delays=a.csv: would do nothing: it drives the virtual clock; allowed: with cluster=simul",
+        ),
+        (
+            {"cluster__kind": "replay", "cluster__trace": "a", "cluster__compute__delays": "a.csv"},
+            "cluster.compute.delays=a.csv: would do nothing: it drives the virtual clock; allowed: with cluster=simul",
+        ),
+        *(
+            (
+                {"cluster__compute__delays": "a.csv", f"cluster__{section}__{key}": value},
+                f"cluster.{section}.{key}={shown}: would do nothing; allowed: its default beside",
+            )
+            for section, key, value, shown in (
+                ("compute", "seconds", 2.0, "2"),
+                ("compute", "jitter", 0.2, "0.2"),
+                ("compute", "speeds", [1.0, 2.0], "[1,2]"),
+                ("stragglers", "probability", 0.1, "0.1"),
+            )
+        ),
         ({"cluster__kind": "replay"}, "cluster.trace=null: a replay needs a trace"),
         ({"cluster__interface": "a"}, "cluster.interface=a: would do nothing; allowed: with cluster=processes only"),
         ({"cluster__trace": "a"}, "cluster.trace=a: would do nothing; allowed: with cluster=replay only"),

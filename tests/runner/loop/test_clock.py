@@ -57,6 +57,21 @@ def test_gamma_without_variation_is_constant():
     assert set(draw(clock, worker=1, tasks=5)) == {2.0}
 
 
+def test_file_says_every_tasks_seconds(tmp_path, caplog):
+    (tmp_path / "d.csv").write_text("1,10\n2,20\n3,\n")
+    clock = make(Compute(delays=str(tmp_path / "d.csv")), workers=2)
+    assert [clock.compute_seconds(0, task) for task in range(3)] == [1.0, 2.0, 3.0]
+    # A smaller batch takes its share, two gradients take twice as long.
+    assert clock.compute_seconds(1, 1, 0.5, 2.0) == 20.0
+    assert not caplog.records
+    assert [clock.compute_seconds(1, task) for task in range(2, 5)] == [10.0, 20.0, 10.0]
+    assert clock.compute_seconds(0, 3) == 1.0
+    assert clock.step_seconds(1, np.array([1.0, 0.5])).tolist() == [2.0, 10.0]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"cluster.compute.delays={tmp_path / 'd.csv'}: has 2 gradients of worker 1, which repeat from here on"
+    ]
+
+
 @pytest.mark.parametrize("distribution", ["uniform", "lognormal", "gamma"])
 def test_draws_depend_on_seed_worker_task(distribution):
     def new(seed: int = 5) -> Clock:

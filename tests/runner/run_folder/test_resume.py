@@ -168,6 +168,18 @@ def test_earlier_run_is_found_whatever_reads_its_data(tmp_path: Path):
             assert EarlierRuns(tmp_path).of(job) == ((folder, True) if found else None)
 
 
+def test_earlier_run_with_other_delays_is_another_run(tmp_path: Path):
+    place = tmp_path / "d.csv"
+    place.write_text("1,2\n")
+    delayed = job(0)
+    delayed.cluster.compute.delays = str(place)
+    folder = past(tmp_path / "a" / "0", delayed, "completed")
+    (folder / "delays.csv").write_text("1,2\n")
+    assert EarlierRuns(tmp_path).of(delayed) == (folder, True)
+    place.write_text("1,3\n4,4\n")
+    assert EarlierRuns(tmp_path).of(delayed) is None
+
+
 @pytest.mark.parametrize(
     ("name", "content", "wrong"),
     [

@@ -126,3 +126,13 @@ def test_tables_name_what_is_compared(capsys: pytest.CaptureFixture):
 def test_only_methods_that_combine_get_advice(algorithm: str, what: str):
     with pytest.raises(InputError, match=rf"run\.advise=true: algorithm={algorithm} {what}; allowed: "):
         advise.show(build.build_run(compose(f"algorithm={algorithm}", "model=mlp")))
+
+
+def test_delays_of_a_file_are_means_of_its_workers(tmp_path: Path):
+    (tmp_path / "d.csv").write_text("1,2\n1,4\n")
+    given = ("algorithm=ssgd", "cluster.workers=2", f"cluster.compute.delays={tmp_path / 'd.csv'}")
+    told = advice(*given)
+    assert told.step_seconds(2) == pytest.approx((1 + 3) / 2)
+    assert told.throughput(2, CommunicationSchedule(1, 0))[0] == pytest.approx(2 * 2 / 3), "the slowest takes 3 s"
+    # For other numbers of workers the file has no columns.
+    assert list(advise._rows(build.build_run(compose(*RUN, *given)))) == [2]

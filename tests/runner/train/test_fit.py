@@ -1,5 +1,6 @@
 """Delays fitted to traces that were made with known ones."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from runner.config import schema
 from runner.config.errors import InputError
 from runner.run_folder.trace import PUSH, RESUMED, Record, Trace
 from runner.train import fit
+from runner.train.build import build_run
 from tests.traces import ABOUT
+from tests.trial import compose
 
 
 def trace(workers: int = 2, rounds: int = 200, pull: int = 400, transfer: float = 0.03, spread: float = 0.0) -> Trace:
@@ -109,3 +112,38 @@ def test_short_batch_counts_as_part_of_one():
     about = still.about | {"samples": 3 * still.about["batch_size"] + 1}
     found = fit.cycles(Trace(still.path, about, still.records)).compute[0]
     assert found == pytest.approx([0.1, 0.1, 0.1, 0.1 * about["batch_size"]])
+
+
+def test_simulation_takes_the_measured_seconds(tmp_path: Path):
+    recorded = trace(spread=0.3, rounds=5)
+    (tmp_path / "d.csv").write_text(fit.delays_of(recorded))
+    cfg = compose("algorithm=asgd", "model=mlp", "dataset.limit_train=40", "run.batch_size=4", "run.epochs=1",
+                  "cluster.workers=2", f"cluster.compute.delays={tmp_path / 'd.csv'}")  # fmt: skip
+    clock = build_run(cfg).clock()
+    for worker in range(2):
+        measured = [record.compute for record in recorded.records if record.worker == worker]
+        assert [clock.compute_seconds(worker, task) for task in range(5)] == measured
+
+
+def test_config_with_measured_seconds_can_be_composed(tmp_path: Path):
+    recorded = trace(rounds=3)
+    place = str(tmp_path / "measured, mine.csv")
+    found = fit.fit([recorded], place)
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "mine.yaml").write_text(fit.document(found, [recorded]))
+    schema.register()
+    OmegaConf.register_new_resolver("random_hex", lambda: "0", replace=True)
+    with composer() as composed:
+        pasted = composed.one(["cluster=mine", f"hydra.searchpath=['{tmp_path.as_uri()}']"]).cluster
+        typed = composed.one([shlex.split(text)[0] for text in fit.overrides(found)]).cluster
+    assert pasted == typed
+    assert pasted.compute.delays == place
+
+
+def test_recording_without_all_seconds_gives_no_delays():
+    still = trace(rounds=3)
+    with pytest.raises(InputError, match="its workers compute at barriers too"):
+        fit.delays_of(Trace(still.path, {**still.about, "barriers": [0, 4]}, still.records))
+    late = [*still.records[:-1], still.records[-1]._replace(compute=0.0)]
+    with pytest.raises(InputError, match="message 2 of worker 1 took no time"):
+        fit.delays_of(Trace(still.path, still.about, late))

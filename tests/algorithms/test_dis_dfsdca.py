@@ -238,7 +238,8 @@ def test_problems_that_it_cannot_solve_are_refused(overrides: tuple[str, ...], w
         Trial(*overrides, folder=tmp_path)
 
 
-@pytest.mark.parametrize("replacement", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("replacement", [True, False])
 def test_one_worker_matches_processes(replacement: bool, tmp_path: Path):
     options = ("run.epochs=2", f"schedule.lr={LR}", "cluster.workers=1", f"algorithm.replacement={replacement}")
     overrides = ("algorithm=dis_dfsdca", *SMALL, *options)

@@ -1,5 +1,6 @@
 """What every method must pass: parametrised over the files of `conf/algorithm`, so a new one is covered at once."""
 
+import functools
 import inspect
 import math
 import shutil
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -35,8 +37,10 @@ def configured(name: str) -> DictConfig:
     return compose(f"algorithm={name}").algorithm
 
 
+@functools.cache
 def kind(name: str) -> Any:
-    return get_class(configured(name)._target_)
+    # Read, not composed: it is asked for every method when tests are collected, by each of pytest's processes.
+    return get_class(yaml.safe_load((CONF / "algorithm" / f"{name}.yaml").read_text())["_target_"])
 
 
 LINEAR = ("model=ridge", "dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]", "dataset.noise=0.5")

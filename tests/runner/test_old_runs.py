@@ -20,10 +20,15 @@ STOPPED = (
     "shared_asysvrg",
     "dis_dfsdca",
     "ssgd_processes",
-    pytest.param("ddg_processes", marks=pytest.mark.slow),
-    pytest.param("asysvrg_processes", marks=pytest.mark.slow),
+    "ddg_processes",
+    "asysvrg_processes",
 )
 TRACED = ("asgd_traced", "asysvrg_traced", "dis_dfsdca_traced")
+QUICK = ("dc_asgd_a", "ssgd_processes", "asysvrg_traced")
+
+
+def cases(names: tuple[str, ...]) -> list[Any]:
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
 
 
 def run(folder: Path, *arguments: str) -> dict[str, Any]:
@@ -50,7 +55,7 @@ def check_weights(summary: dict[str, Any], name: str) -> None:
         assert summary[key] == EXPECTED["runs"][name][key]
 
 
-@pytest.mark.parametrize("name", STOPPED)
+@pytest.mark.parametrize("name", cases(STOPPED))
 def test_old_checkpoint_ends_as_unbroken(name: str, tmp_path: Path):
     """But for `shared_asysvrg`, whose steps add up in another order since: its bits are those it resumes to now."""
     folder = tmp_path / name
@@ -62,7 +67,7 @@ def test_old_checkpoint_ends_as_unbroken(name: str, tmp_path: Path):
     check_weights(summary, name)
 
 
-@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("name", cases(TRACED))
 def test_old_trace_replays_to_same_weights(name: str, tmp_path: Path):
     folder = tmp_path / "replay"
     given = ("cluster=replay", f"cluster.trace={OLD / name}", "logger=none", f"hydra.run.dir={folder}")

@@ -36,8 +36,8 @@ def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[PlannedJob]
     ("typed", "key"),
     [
         (["algorithm=dasgd,local_sgd", "model=linear"], "algorithm.tau=4"),
-        (["algorithm=dasgd,local_sgd", "model=linear"], "++algorithm.tau=4"),
-        (["dataset=cifar10,cifar100"], "dataset.root=/"),
+        pytest.param(["algorithm=dasgd,local_sgd", "model=linear"], "++algorithm.tau=4", marks=pytest.mark.slow),
+        pytest.param(["dataset=cifar10,cifar100"], "dataset.root=/", marks=pytest.mark.slow),
     ],
 )
 def test_keys_of_swept_options_can_be_given(planned: list[PlannedJob], typed: list[str], key: str):

@@ -201,7 +201,15 @@ def test_resume_uses_the_stored_configuration(executed: Executed):
     assert [path.name for path in Path("outputs").iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize("override", ["seed=1", "algorithm=asgd", "hydra.run.dir=outputs/b", "run.eval_every=9"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "hydra.run.dir=outputs/b",
+        pytest.param("algorithm=asgd", marks=pytest.mark.slow),
+        pytest.param("run.eval_every=9", marks=pytest.mark.slow),
+    ],
+)
 def test_resume_refuses_what_would_make_it_another_run(
     override: str, executed: Executed, capfd: pytest.CaptureFixture[str]
 ):
@@ -230,6 +238,7 @@ def test_only_rank_0_has_a_folder(executed: Executed, monkeypatch: pytest.Monkey
     assert same == cfg
 
 
+@pytest.mark.slow
 def test_one_rank_of_a_machine_reports_a_mistake(
     executed: Executed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

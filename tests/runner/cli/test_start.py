@@ -107,6 +107,7 @@ def start(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_of_two_runs_into_one_folder_one_is_refused(tmp_path: Path):
     for number in range(2):
         runs = {name: start(f"algorithm={name}", f"hydra.run.dir=a/{number}", cwd=tmp_path) for name in ("sgd", "asgd")}

@@ -291,6 +291,7 @@ def test_replay_after_loss_in_barrier(machine: Host, tmp_path: Path):
 
 
 @needs_proc
+@pytest.mark.slow
 def test_resumed_workers_get_the_snapshot(machine: Host, tmp_path: Path):
     given = (*PROCESSES, *DATA, "run.epochs=4", "run.eval_every=0.25", "cluster.workers=1")
     whole = machine.start(tmp_path / "whole", *given)

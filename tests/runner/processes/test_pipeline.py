@@ -51,8 +51,8 @@ def both(tmp_path: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any
     [
         pytest.param(("algorithm=bp", *FLAT), marks=pytest.mark.slow),
         pytest.param(("algorithm=ddg", *FLAT), marks=pytest.mark.slow),
-        ("algorithm=fr", *DEEP, "run.channels_last=true"),
-        ("algorithm=dni", *FLAT),
+        pytest.param(("algorithm=fr", *DEEP, "run.channels_last=true"), marks=pytest.mark.slow),
+        pytest.param(("algorithm=dni", *FLAT), marks=pytest.mark.slow),
         ("algorithm=ddg", *DEEP, "cluster.workers=3"),
         pytest.param(("algorithm=fr", *FLAT, "cluster.workers=3", "algorithm.start=skip"), marks=pytest.mark.slow),
         pytest.param(("algorithm=bp", *FLAT, "cluster.workers=1"), marks=pytest.mark.slow),

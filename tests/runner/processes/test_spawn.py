@@ -159,7 +159,8 @@ def test_a_signal_saves_and_stops(algorithm: str, number: signal.Signals, code: 
     assert int(newest.stem.split("-")[1]) == summary["updates"]
 
 
-@pytest.mark.parametrize("algorithm", ["asgd", pytest.param("ssgd", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["asgd", "ssgd"])
 def test_a_warning_to_every_process_saves_once(algorithm: str, tmp_path: Path):
     """As a scheduler that signals all processes of a job does, first with a warning, then with SIGTERM."""
     # Another test's server may have been started by multiprocessing itself.

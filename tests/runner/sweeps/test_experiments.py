@@ -64,7 +64,9 @@ def test_trace_header_describes_the_run(experiment: str) -> None:
 NEEDY = ["dc_asgd_icml2017/table2", "dasgd_iclr2022/figure5a", "huo_thesis2020/figure14", "huo_thesis2020/figure12"]
 
 
-@pytest.mark.parametrize("experiment", NEEDY)
+@pytest.mark.parametrize(
+    "experiment", [NEEDY[0], *(pytest.param(needy, marks=pytest.mark.slow) for needy in NEEDY[1:])]
+)
 @pytest.mark.parametrize("root", [["dataset.root=/nowhere/x"], []])
 def test_missing_data_is_one_line(
     compose: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: str, root: list[str]

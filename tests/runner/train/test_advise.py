@@ -99,6 +99,7 @@ def test_measured_times_take_the_place_of_models():
     assert told.delay(4) == 2
 
 
+@pytest.mark.slow
 def test_two_processes_measure_a_combination():
     small = measure.combination_seconds(1000, 2, "mean", timeout=20)
     large = measure.combination_seconds(4_000_000, 2, "gather", timeout=20)

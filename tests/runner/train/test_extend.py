@@ -34,13 +34,17 @@ def results(folder: Path) -> tuple[Any, ...]:
     "overrides",
     [
         pytest.param(("algorithm=asgd", "cluster.workers=3", *DELAYED), id="asgd"),
-        pytest.param(("algorithm=ssgd", "cluster.workers=2", "algorithm.momentum=0.9"), id="ssgd"),
+        pytest.param(
+            ("algorithm=ssgd", "cluster.workers=2", "algorithm.momentum=0.9"), id="ssgd", marks=pytest.mark.slow
+        ),
         pytest.param(
             ("algorithm=local_sgd", "cluster.workers=2", "algorithm.tau=3"), id="local_sgd", marks=pytest.mark.slow
         ),
         pytest.param(("algorithm=hogwild", "cluster.workers=3", *DELAYED), id="hogwild", marks=pytest.mark.slow),
-        pytest.param(("algorithm=asysvrg", "algorithm.inner=7", "run.keep_checkpoints=3"), id="asysvrg"),
-        pytest.param(("algorithm=fr", "cluster.workers=2"), id="fr"),
+        pytest.param(
+            ("algorithm=asysvrg", "algorithm.inner=7", "run.keep_checkpoints=3"), id="asysvrg", marks=pytest.mark.slow
+        ),
+        pytest.param(("algorithm=fr", "cluster.workers=2"), id="fr", marks=pytest.mark.slow),
     ],
 )
 def test_longer_run_has_the_bits_of_one_piece(overrides: tuple[str, ...], tmp_path: Path):
@@ -65,6 +69,7 @@ def test_longer_run_on_processes_has_the_same_bits(tmp_path: Path):
     assert results(tmp_path / "parts")[0] == results(tmp_path / "whole")[0]
 
 
+@pytest.mark.slow
 def test_last_evaluation_off_the_grid_is_not_kept(tmp_path: Path):
     overrides = ("algorithm=ssgd", "cluster.workers=2")
     assert run(tmp_path / "whole", *overrides, "run.epochs=3") == 0
@@ -88,9 +93,11 @@ def test_recorded_run_replays_as_a_whole(tmp_path: Path, capsys: pytest.CaptureF
     [
         (("schedule=polynomial",), 3, "spans the whole run"),
         ((), 1, "cannot be cut; allowed: 2 or more"),
-        (("schedule.lr=1e30",), 3, "has diverged"),
-        (("run.target_loss=1e9",), 3, "has ended at its run.target_loss"),
-        (("algorithm=asgd", "run.keep_checkpoints=1"), 3, "workers were out of batches"),
+        pytest.param(("schedule.lr=1e30",), 3, "has diverged", marks=pytest.mark.slow),
+        pytest.param(("run.target_loss=1e9",), 3, "has ended at its run.target_loss", marks=pytest.mark.slow),
+        pytest.param(
+            ("algorithm=asgd", "run.keep_checkpoints=1"), 3, "workers were out of batches", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_refusal_says_why_and_changes_nothing(

@@ -21,15 +21,15 @@ _SHIELDED = "DCRUN_FORK_SERVER"
 """Environment variable by which the server knows that it is the one."""
 
 
-def forkserver_context(module: str) -> ForkServerContext:
-    """Return a context whose processes start with `module` imported.
+def forkserver_context(*modules: str) -> ForkServerContext:
+    """Return a context whose processes start with `modules` imported.
 
     The server is a Python of its own, which would search the current folder first, where a `data/` or `models/` of the
     user's may lie, and would not find the packages of an installed dcrun: what it imports is looked for where this
     process looks. (Each forked process then gets this one's `sys.path` anyway; what the server imported stays.)
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, module])
+    context.set_forkserver_preload([__name__, *modules])
     # For the fork server alone, which reads them when it starts: what else this process starts keeps the user's.
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH", _SHIELDED)}
     os.environ |= {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1", _SHIELDED: "1"}
@@ -69,6 +69,11 @@ def _end_with_launcher() -> None:
         return
 
     def end(number: int, frame: object) -> None:
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            # Nobody is left to wait for. Who reads this server's output, as in `dcrun … | less`, waits for its end.
+            os._exit(1)
         time.sleep(GRACE_SECONDS)
         os._exit(1)
 

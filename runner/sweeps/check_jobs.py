@@ -1,11 +1,10 @@
 """Checks all jobs of a sweep before the first one starts: what a job would refuse hours later is refused at once.
 
 A job is composed and its keys are checked on the command line already. Here is checked what only the algorithm's class
-and the data can tell, as whether the samples are enough for all workers. A process of its own does it, as it imports
-torch and loads the data, which the sweep's process is to do without.
+and the data can tell, as whether the samples are enough for all workers. A process of its own does it, as it needs
+torch and loads the data, which the sweep's process is to do without. It is forked from the same one as the jobs.
 """
 
-import multiprocessing
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -14,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.config.errors import InputError
 from runner.config.schema import GROUPS, without_hydra
+from runner.sweeps.forked_job import warm
 
 
 def check(jobs: Sequence[DictConfig]) -> None:
@@ -35,7 +35,7 @@ def check(jobs: Sequence[DictConfig]) -> None:
     checked = list(different.values())
     if len(checked) < 2:
         return
-    context = multiprocessing.get_context("spawn")
+    context = warm()
     ours, theirs = context.Pipe(duplex=False)
     plain = [OmegaConf.to_container(_plain(job), resolve=True) for job in checked]
     process = context.Process(target=_check_all, args=(plain, theirs), daemon=True)

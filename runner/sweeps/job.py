@@ -50,6 +50,8 @@ class PlannedJob:
     command: tuple[str, ...]
     behind: Path | None = None
     """The folder of an equal run that another process is writing: the job is planned anew when that has ended."""
+    device: str = "auto"
+    """`run.device`, by which it is known whether the job may be forked."""
 
 
 def announce_job(plan: PlannedJob | Job, total: int) -> None:

@@ -1,7 +1,8 @@
-"""Runs the jobs of a sweep, each in a fresh process: one after the other, or several at a time.
+"""Runs the jobs of a sweep, each in a process of its own: one after the other, or several at a time.
 
-With a fresh process, nothing of one job (CUDA context, random generators, threads, a crash) reaches the next, and a job
-of a sweep gives the same bits as the same run on its own.
+So nothing of one job (CUDA context, random generators, threads, a crash) reaches the next, and a job of a sweep gives
+the same bits as the same run on its own. The process is fresh, or forked from one that has imported what all of them
+need (`sweeps.forked_job`).
 
 A job's configuration is composed here, from the sweep's, only to know its folder and its earlier run (`_plan`). The
 process then composes it again from its command line: `runner.cli.compose` says why.
@@ -15,12 +16,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import FrameType
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -39,8 +41,10 @@ from runner.config.schema import GPU_SLOT, without_hydra
 from runner.run_folder.folders import free_folder, is_locked
 from runner.run_folder.resume import EarlierRuns, may_accompany
 from runner.run_folder.wandb_run import group_of
+from runner.sweeps import forked_job
+from runner.sweeps.forked_job import ForkedJob
 from runner.sweeps.job import Job, PlannedJob, announce_job, report_failure
-from runner.sweeps.lifeline import Lifeline
+from runner.sweeps.lifeline import PIPE, Lifeline
 
 LOOK_SECONDS = 1.0
 """Seconds between two looks at a run that another process is writing."""
@@ -52,6 +56,7 @@ _PLUGINS = (
 )
 _EXTRAS = {"runner.sweeps.optuna_sweeper": "optuna", "runner.sweeps.submitit_launcher": "submitit"}
 """Packages that only some sweepers and launchers need, by the module that uses them."""
+_START = 3  # arguments of a job's command before its overrides: python -m <program>
 # Overrides of Hydra that concern the sweep, not a job of it.
 _OF_THE_SWEEP = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
 
@@ -61,6 +66,7 @@ class FreshProcessLauncher(Launcher):
 
     Args:
         n_jobs: how many jobs run at a time. If more than one, the output of each goes to `<sweep folder>/<number>.txt`.
+        fork: whether jobs are forked from a warm process where they may be.
     """
 
     # At the class, since Hydra makes the instance and does not hand it out: the
@@ -70,12 +76,14 @@ class FreshProcessLauncher(Launcher):
     sweep: ClassVar[Path | None] = None
     refused: ClassVar[bool] = False
 
-    def __init__(self, n_jobs: int = 1) -> None:
-        self.n_jobs = n_jobs
+    def __init__(self, n_jobs: int = 1, fork: bool = False) -> None:
+        self.n_jobs, self.fork = n_jobs, fork
         self.expected = 0  # total number of jobs, if a sweeper launches them in several parts
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
-        self.processes: set[subprocess.Popen[bytes]] = set()
+        self.processes: set[forked_job.Process] = set()
+        # What jobs are forked from; None if each is a fresh process.
+        self.warm: ForkServerContext | None = None
         self.slots: set[int] = set()
         self.choosing = threading.Lock()
         self.earlier: EarlierRuns | None = None
@@ -103,6 +111,10 @@ class FreshProcessLauncher(Launcher):
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             # All jobs are planned before the first one runs: what an earlier sweep left is looked up once.
             planned.append(self._plan(number, tuple(overrides)))
+        forkable = [plan for plan in planned if isinstance(plan, PlannedJob) and forked_job.may_fork(plan.device)]
+        # A single job is as fast without. Of a search one may be all that is launched now, and others follow.
+        if self.fork and forkable and total > 1:
+            self.warm = forked_job.warm()
         with self._signals_forwarded():
             finished = self._run_all(planned, total)
         FreshProcessLauncher.jobs += finished
@@ -132,7 +144,8 @@ class FreshProcessLauncher(Launcher):
             # An experiment's file sets hydra.mode=MULTIRUN and run.resume=true, but a job is a single new run.
             own += ["hydra.mode=RUN", "run.resume=null", f"hydra.run.dir={quoted(str(folder))}"]
             arguments = [*common, *self._wandb_group(own), *own]
-        return PlannedJob(number, overrides, folder, (sys.executable, "-m", PROGRAM, *arguments), behind)
+        command = (sys.executable, "-m", PROGRAM, *arguments)
+        return PlannedJob(number, overrides, folder, command, behind, str(config.run.device))
 
     def _awaited(self, plan: "PlannedJob | Job") -> "PlannedJob | Job":
         """Wait for an equal run of another process, and return how to run the job then."""
@@ -160,12 +173,8 @@ class FreshProcessLauncher(Launcher):
         # A copy: a signal handler runs between any two lines, and the threads add and remove meanwhile.
         for process in list(self.processes):
             # Ctrl-C goes to all processes of a job, as from a terminal: who spawns ranks counts on their getting it
-            # themselves, and passes other signals on. An ended job has no group any more.
-            with suppress(ProcessLookupError):
-                if number == signal.SIGINT:
-                    os.killpg(process.pid, number)
-                else:
-                    process.send_signal(number)
+            # themselves, and passes other signals on.
+            forked_job.send(process, number)
 
     def _run(self, plan: "PlannedJob | Job", total: int) -> Job | None:
         """Run a job to its end; return None if the sweep was stopped before."""
@@ -188,23 +197,36 @@ class FreshProcessLauncher(Launcher):
                 slot = next(number for number in itertools.count() if number not in self.slots)
                 self.slots.add(slot)
             stack.callback(self.slots.discard, slot)
-            environment = os.environ | {GPU_SLOT: str(slot)} | self.lifeline.environment()
-            # The job has a session of its own. A Ctrl-C in the terminal would reach the job directly and, forwarded by
-            # us, a second time, and a second Ctrl-C ends a run without saving. So it reaches the job once, through us.
-            process = subprocess.Popen(
-                plan.command,
-                start_new_session=True,
-                stdout=told,
-                stderr=told,
-                env=environment,
-                pass_fds=[self.lifeline.end],
-            )
+            process = self._start(plan, os.environ | {GPU_SLOT: str(slot)}, told)
             self.processes.add(process)
             job = Job(plan.number, plan.overrides, plan.folder, process.wait())
             self.processes.discard(process)
         report_failure(job)
         self._judge_first(job, total)
         return job
+
+    def _start(self, plan: PlannedJob, environment: Mapping[str, str], told: BinaryIO | None) -> forked_job.Process:
+        """Start a job; `told` takes what it prints, None leaves that to the terminal."""
+        # The job has a session of its own, forked or not. A Ctrl-C in the terminal would reach the job directly and,
+        # forwarded by us, a second time, and a second Ctrl-C ends a run without saving. So it reaches the job once,
+        # through us.
+        if self.warm is not None and forked_job.may_fork(plan.device):
+            with suppress(OSError):
+                return ForkedJob(
+                    self.warm,
+                    plan.command[_START:],
+                    environment,
+                    output=None if told is None else told.fileno(),
+                    passed={PIPE: self.lifeline.end},
+                )
+        return subprocess.Popen(
+            plan.command,
+            start_new_session=True,
+            stdout=told,
+            stderr=told,
+            env={**environment, **self.lifeline.environment()},
+            pass_fds=[self.lifeline.end],
+        )
 
     @classmethod
     def over(cls) -> bool:

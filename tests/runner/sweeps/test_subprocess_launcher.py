@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,17 +17,23 @@ from runner.sweeps.job import Job, PlannedJob
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 from tests.trial import when
 
-# Stands in for runner.train.dispatch in every process of a test: seed 1 fails, seed 2 waits to be stopped.
+# Stands in for runner.train.dispatch in every process of a test: seed 1 fails, seed 2 waits to be stopped, seed 4
+# crashes and seed 5 is killed.
 STAND_IN = """
 import json, os, signal, sys, time, types
 
 def dispatch(cfg, folder):
     def write(status):
-        facts = {"pid": os.getpid(), "resume": cfg.run.resume, "group": cfg.logger.group, "final_test_error": 1.5}
+        facts = {"pid": os.getpid(), "parent": os.getppid(), "session": os.getsid(0)}
+        facts |= {"resume": cfg.run.resume, "group": cfg.logger.group, "final_test_error": 1.5}
         (folder / "summary.json").write_text(json.dumps({"status": status, **facts}))
     write("running")
     if cfg.seed == 1:
         raise RuntimeError("no luck")
+    if cfg.seed == 4:
+        os.abort()
+    if cfg.seed == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
     if cfg.seed == 2:
         def stop(number, frame):
             write("interrupted")
@@ -46,6 +53,8 @@ module.dispatch = dispatch
 sys.modules["runner.train.dispatch"] = module
 """
 
+CAUGHT: Any = {"capture_output": True, "text": True, "timeout": 240}
+
 
 @pytest.fixture
 def command(tmp_path: Path) -> tuple[list[str], dict[str, str]]:
@@ -64,30 +73,30 @@ def summary(folder: Path) -> dict[str, object]:
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_jobs_run_in_fresh_processes(command: tuple[list[str], dict[str, str]], tmp_path: Path):
+def test_jobs_are_forked_and_fail_alone(command: tuple[list[str], dict[str, str]], tmp_path: Path):
+    """Each is a process of its own, with a session of its own, whose crash is its own."""
     start, environment = command
-    arguments = ["-m", "algorithm=asgd", "seed=0,1,3", "hydra.verbose=false"]
-    done = subprocess.run([*start, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    line = ["-m", "algorithm=asgd", "seed=0,4,5,1,3", "run.device=cpu"]
+    done = subprocess.run([*start, *line, "hydra.verbose=false"], cwd=tmp_path, env=environment, **CAUGHT)
     assert done.returncode == 1
     folder = sweep_of(tmp_path)
-    assert summary(folder / "0")["status"] == summary(folder / "2")["status"] == "completed"
-    assert len({summary(folder / str(number))["pid"] for number in range(3)}) == 3
-    assert {summary(folder / str(number))["group"] for number in range(3)} == {folder.name}
-    assert "dcrun: job 1 (algorithm=asgd seed=1) failed with exit code 1" in done.stderr
+    facts = [summary(folder / str(number)) for number in range(5)]
+    assert [fact["status"] for fact in facts] == ["completed", "running", "running", "running", "completed"]
+    assert len({fact["pid"] for fact in facts}) == 5
+    assert [fact["session"] for fact in facts] == [fact["pid"] for fact in facts]
+    assert len({fact["parent"] for fact in facts}) == 1, "one process forks all of them"
+    assert {fact["group"] for fact in facts} == {folder.name}
+    for number, seed, ending in ((1, 4, "signal SIGABRT"), (2, 5, "signal SIGKILL"), (3, 1, "exit code 1")):
+        assert f"dcrun: job {number} (algorithm=asgd seed={seed} run.device=cpu) failed with {ending}" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "job 2 (3 of 3): algorithm=asgd seed=3" in done.stdout
+    assert "job 2 (3 of 5): algorithm=asgd seed=5" in done.stdout
     table = done.stdout[done.stdout.index("sweep in ") :]
-    assert [seed in table for seed in ("seed=0", "seed=1", "seed=3")] == [True] * 3
+    assert [f"seed={seed}" in table for seed in (0, 1, 3, 4, 5)] == [True] * 5
     assert table.count("completed") == 2
 
     # run.resume=true: the finished ones are not run again, the failed one is.
-    again = subprocess.run(
-        [*start, "-m", "algorithm=asgd", "seed=0,1,3", "run.resume=true"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    line[2] = "seed=0,1,3"
+    again = subprocess.run([*start, *line, "run.resume=true"], cwd=tmp_path, env=environment, **CAUGHT)
     assert again.returncode == 1
     assert again.stdout.count("finished before, in ") == 2
     assert [path.name for path in sweep_of(tmp_path).iterdir() if path.is_dir()] == ["1"]

@@ -1,0 +1,51 @@
+"""Jobs that are forked from a warm process. What a sweep makes of them is in test_subprocess_launcher.py."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runner.config.installation import ROOT
+from runner.sweeps import forked_job
+from runner.sweeps.forked_job import may_fork
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "visible", "may"),
+    [
+        ("cpu", True, None, True),
+        ("auto", True, None, False),
+        ("cuda:1", True, "0,1", False),
+        ("auto", True, "", True),
+        ("auto", True, "-1", True),
+        ("auto", False, None, True),
+    ],
+)
+def test_jobs_on_a_gpu_are_fresh(
+    device: str, there: bool, visible: str | None, may: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(forked_job, "_GPU_DEVICES", (str(tmp_path) if there else str(tmp_path / "none"),))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert may_fork(device) == may
+
+
+@pytest.mark.slow
+def test_forked_jobs_have_the_bits_of_fresh_ones(tmp_path: Path):
+    """With two threads, which a job would not have, or hang with, had the warm process computed anything itself."""
+    line = ["-m", "algorithm=asgd", "cluster.workers=2", "model=resnet8", "dataset.limit_train=200", "run.epochs=1"]
+    line += ["run.device=cpu", "run.threads=1,2", "seed=0", "logger=none"]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    facts = {}
+    for fork in ("true", "false"):
+        own = [f"hydra.launcher.fork={fork}", f"hydra.sweep.dir={tmp_path / fork}"]
+        command = [sys.executable, "-m", "runner.cli", *line, *own]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=240)
+        jobs = [json.loads((tmp_path / fork / number / "summary.json").read_text()) for number in "01"]
+        facts[fork] = [(job["weights_sha256"], job["buffers_sha256"], job["threads"]) for job in jobs]
+    assert facts["true"] == facts["false"]
+    assert [threads for _, _, threads in facts["true"]] == [1, 2]

@@ -3,14 +3,17 @@
 Samples are kept as decoded (uint8 images, or float32 vectors), and normalised when a batch is cut, on their device.
 """
 
+import copy
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+
+from data.validation import divided
 
 DEFAULT_ROOT = "data-sets"
 MOST_SAMPLES = 2**40
@@ -118,6 +121,13 @@ class Split:
             targets = torch.from_numpy(self.targets.numpy().take(numbers))
         return inputs if inputs.dim() == 2 else inputs.flatten(1), targets
 
+    def subset(self, ids: Tensor, *, augment: bool) -> Self:
+        """Return a split of copies of the samples numbered `ids` [n]; not augmented unless `augment`."""
+        part = copy.copy(self)
+        part.inputs, part.targets = self.inputs.index_select(0, ids), self.targets.index_select(0, ids)
+        part.augment = self.augment if augment else None
+        return part
+
     def to(self, device: torch.device | str) -> None:
         """Move the samples to `device`, in place."""
         self.inputs = self.inputs.to(device)
@@ -129,11 +139,19 @@ class Split:
 class Dataset:
     """A training and a test split, with what a model must know to fit them.
 
+    Args:
+        name: see below.
+        classes: see below.
+        train: training samples, after any limit.
+        test: test split.
+        validation: which part of the training samples is the validation split, see `data.validation.divided`.
+
     Attributes:
         name: the config option's name (`cifar10`).
         shape: shape of one sample, as (channels, height, width).
         classes: number of classes; 0 if the targets are numbers to regress on.
-        train: training split.
+        train: training split, without the validation samples.
+        validation: validation split, None if none was asked for.
         test: test split.
         top5: whether evaluations report the error among the first five guesses too.
         fingerprint: sha256 (hex) of the decoded samples and targets in use, in their order, after any limit.
@@ -141,23 +159,29 @@ class Dataset:
 
     top5 = False
 
-    def __init__(self, *, name: str, classes: int, train: Split, test: Split) -> None:
+    def __init__(self, *, name: str, classes: int, train: Split, test: Split, validation: object = None) -> None:
         self.name = name
         self.shape = tuple(train.inputs.shape[1:])
         self.classes = classes
-        self.train = train
+        self.train, self.validation = divided(train, validation)
         self.test = test
         digest = hashlib.sha256(f"{classes}".encode())
-        for split in (train, test):
+        for split in self.splits:
             for tensor in (split.inputs, split.targets):
                 digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
                 digest.update(tensor.numpy().data)
         self.fingerprint = digest.hexdigest()
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The training and the test split, and the validation split if there is one."""
+        # It comes last: without one the fingerprint is what it was before there were any.
+        return (self.train, self.test, *([] if self.validation is None else [self.validation]))
+
     def to(self, device: torch.device | str) -> None:
-        """Move both splits to `device`, in place."""
-        self.train.to(device)
-        self.test.to(device)
+        """Move all splits to `device`, in place."""
+        for split in self.splits:
+            split.to(device)
 
 
 def limited(inputs: Tensor, targets: Tensor, limit: object, key: str) -> tuple[Tensor, Tensor]:

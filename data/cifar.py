@@ -39,6 +39,7 @@ class _CIFAR(Dataset):
         augment: padding-crop (4 pixels, black) and horizontal flip of training batches, as in He et al. (CVPR 2016).
         limit_train: class-balanced subset of so many training samples.
         limit_test: likewise of the test samples.
+        validation: the validation split, see `data.validation.divided`.
         download: fetches the published archive into `root` if there is nothing to read, or its files are damaged.
         url: where it is fetched from, see `data.download.check_url`; an address implies `download`.
         workers: processes that decode images; None means one per core.
@@ -65,6 +66,7 @@ class _CIFAR(Dataset):
         augment: bool = True,
         limit_train: int | None = None,
         limit_test: int | None = None,
+        validation: float | int | None = None,
         download: bool = False,
         url: str | None = None,
         workers: int | None = None,
@@ -84,6 +86,7 @@ class _CIFAR(Dataset):
             classes=self.number,
             train=Split(*train, mean=self.mean, std=self.std, augment=crop),
             test=Split(*test, mean=self.mean, std=self.std),
+            validation=validation,
         )
 
     def _tensors(

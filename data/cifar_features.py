@@ -54,6 +54,7 @@ class CIFARFeatures(Dataset):
         seed: of the filters; NumPy's PCG64. Not the run's seed, so that all runs see the same data.
         limit_train: class-balanced subset of so many training samples; the thesis has 20,000.
         limit_test: likewise of the test samples; the thesis has 4,000.
+        validation: the validation split, see `data.validation.divided`.
         download: fetches CIFAR-10 as `data.cifar` does.
         url: likewise.
         workers: processes that decode images; None means one per core.
@@ -71,6 +72,7 @@ class CIFARFeatures(Dataset):
         seed: int = 0,
         limit_train: int | None = None,
         limit_test: int | None = None,
+        validation: float | int | None = None,
         download: bool = False,
         url: str | None = None,
         workers: int | None = None,
@@ -95,7 +97,9 @@ class CIFARFeatures(Dataset):
         tensors = cached(source, made, lambda: _features(decoded or images(), seed), check_cache(cache))
         train = limited(tensors["train_inputs"], tensors["train_targets"], limit_train, "dataset.limit_train")
         test = limited(tensors["test_inputs"], tensors["test_targets"], limit_test, "dataset.limit_test")
-        super().__init__(name="cifar_features", classes=10, train=Split(*train), test=Split(*test))
+        super().__init__(
+            name="cifar_features", classes=10, train=Split(*train), test=Split(*test), validation=validation
+        )
 
 
 def filters(seed: int) -> Tensor:

@@ -29,12 +29,20 @@ class Digits(Dataset):
         augment: padding-crop by one pixel on training batches; no flip, for a mirrored digit is no digit.
         limit_train: class-balanced subset of so many training samples.
         limit_test: likewise of the test samples.
+        validation: the validation split, see `data.validation.divided`.
 
     Raises:
         ValueError: wrong option.
     """
 
-    def __init__(self, *, augment: bool = False, limit_train: int | None = None, limit_test: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        augment: bool = False,
+        limit_train: int | None = None,
+        limit_test: int | None = None,
+        validation: float | int | None = None,
+    ) -> None:
         crop = PadCrop(1, flip=False) if check_flag("dataset.augment", augment) else None
         table = torch.as_tensor(_read())
         images = table[:, :-1].to(torch.uint8).reshape(-1, 1, 8, 8)
@@ -49,6 +57,7 @@ class Digits(Dataset):
             classes=10,
             train=Split(*train, mean=MEAN, std=STD, white=WHITE, augment=crop),
             test=Split(*test, mean=MEAN, std=STD, white=WHITE),
+            validation=validation,
         )
 
 

@@ -37,6 +37,7 @@ class ImageFolder(Dataset):
         augment: padding-crop (4 pixels) and horizontal flip of training batches.
         limit_train: class-balanced subset of so many training samples.
         limit_test: likewise of the test samples.
+        validation: the validation split, see `data.validation.divided`.
         workers: processes that decode; None means one per core.
         cache: folder of the decoded images; None as in `data.cache`.
 
@@ -56,6 +57,7 @@ class ImageFolder(Dataset):
         augment: bool = False,
         limit_train: int | None = None,
         limit_test: int | None = None,
+        validation: float | int | None = None,
         workers: int | None = None,
         cache: str | None = None,
     ) -> None:
@@ -80,6 +82,7 @@ class ImageFolder(Dataset):
             classes=int(tensors["train_targets"].max()) + 1,
             train=Split(*train, mean=centre, std=spread, augment=crop),
             test=Split(*test, mean=centre, std=spread),
+            validation=validation,
         )
 
 

@@ -5,21 +5,25 @@ images are read at random places). Transforms are torchvision's, see `data.crops
 as their EXIF orientation says, and transparent pixels lie on white.
 """
 
+import copy
 import hashlib
 import os
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data.archive import TEST, TRAIN, Skipped, check_splits, image_entries, is_hidden, is_image, verify_end
 from data.base import MOST_WORKERS, check_count, check_flag, limited, locate
 from data.crops import Place
 from data.image_folder import IMAGENET
 from data.streamed import Decoders, StreamedSplit
+from data.validation import divided
 
 LAYOUT = "train/<class>/*.JPEG and val/<class>/*.JPEG"
 
@@ -37,15 +41,18 @@ class ImageNet:
         augment: random resized crop and horizontal flip of training batches; False cuts the middle square there too.
         limit_train: class-balanced subset of so many training samples.
         limit_test: likewise of the test samples.
+        validation: the validation split, see `data.validation.divided`.
         workers: processes that decode; None means one per core, 0 decodes in the process that asks.
 
     Attributes:
         name: "imagenet".
         shape: (3, size, size).
         classes: number of folders of `train`.
-        train: training split.
+        train: training split, without the validation samples.
+        validation: validation split, None if none was asked for.
         test: test split, the folder `val` (or `test`).
-        fingerprint: sha256 (hex) of the names, lengths and targets of the files in use, and of `size`.
+        fingerprint: sha256 (hex) of the names, lengths and targets of the files in use, of `size`, and of the names of
+            the validation samples.
         top5: evaluations report the error among the first five guesses too.
 
     Raises:
@@ -63,6 +70,7 @@ class ImageNet:
         augment: bool = True,
         limit_train: int | None = None,
         limit_test: int | None = None,
+        validation: float | int | None = None,
         workers: int | None = None,
     ) -> None:
         place, label = locate(root)
@@ -102,13 +110,17 @@ class ImageNet:
                     label=label,
                 )
             )
-        self.train, self.test = splits
+        train, self.test = splits
+        self.train, self.validation = divided(train, validation)
+        if self.validation is not None:
+            digest.update(self.validation.places.names.tobytes())
         self.fingerprint = digest.hexdigest()
 
     def to(self, device: torch.device | str) -> None:
-        """Make batches of both splits on `device` from now on."""
-        self.train.to(device)
-        self.test.to(device)
+        """Make batches of all splits on `device` from now on."""
+        for split in (self.train, self.test, self.validation):
+            if split is not None:
+                split.to(device)
 
 
 class Files:
@@ -128,6 +140,13 @@ class Files:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def subset(self, ids: Tensor) -> Self:
+        """Return the places of the images numbered `ids` [n], in this order."""
+        part = copy.copy(self)
+        chosen = ids.numpy()
+        part.names, part.starts, part.lengths = self.names[chosen], self.starts[chosen], self.lengths[chosen]
+        return part
 
     def __getitem__(self, number: int) -> Place:
         name = os.fsdecode(self.names[number])

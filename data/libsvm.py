@@ -56,6 +56,7 @@ class LibSVM(Dataset):
         split_seed: of the samples held out; NumPy's PCG64.
         limit_train: class-balanced subset of so many training samples; of a regression, the first so many.
         limit_test: likewise of the test samples.
+        validation: the validation split, see `data.validation.divided`.
 
     Raises:
         FileNotFoundError: the file is missing.
@@ -74,6 +75,7 @@ class LibSVM(Dataset):
         split_seed: int = 0,
         limit_train: int | None = None,
         limit_test: int | None = None,
+        validation: float | int | None = None,
     ) -> None:
         for key, count in (("samples", samples), ("features", features)):
             if count is not None:
@@ -99,11 +101,10 @@ class LibSVM(Dataset):
         dense = 4 * rows.shape[0] * rows.shape[1] <= DENSE_BYTES
         train = _split(rows, values, ~held_out, limit_train, "dataset.limit_train", dense)
         test = _split(rows, values, held_out, limit_test, "dataset.limit_test", dense)
-        super().__init__(name=file or path.name.split(".")[0], classes=known, train=train, test=test)
+        name = file or path.name.split(".")[0]
+        super().__init__(name=name, classes=known, train=train, test=test, validation=validation)
         if not dense:
-            assert isinstance(train, SparseSplit)
-            assert isinstance(test, SparseSplit)
-            self.fingerprint = fingerprint(self.fingerprint, (train, test))
+            self.fingerprint = fingerprint(self.fingerprint, self.splits)
 
 
 def _found(place: Path, file: str | None, label: str) -> Path:

@@ -36,6 +36,7 @@ class MNIST(Dataset):
         augment: padding-crop by two pixels on training batches; no flip, for a mirrored digit is no digit.
         limit_train: class-balanced subset of so many training samples.
         limit_test: likewise of the test samples.
+        validation: the validation split, see `data.validation.divided`.
         download: fetches missing files into `root`.
         url: where they are fetched from, see `data.download.check_url`; an address implies `download`.
 
@@ -51,6 +52,7 @@ class MNIST(Dataset):
         augment: bool = False,
         limit_train: int | None = None,
         limit_test: int | None = None,
+        validation: float | int | None = None,
         download: bool = False,
         url: str | None = None,
     ) -> None:
@@ -81,6 +83,7 @@ class MNIST(Dataset):
             classes=CLASSES,
             train=Split(*limited(*train, limit_train, "dataset.limit_train"), mean=MEAN, std=STD, augment=crop),
             test=Split(*limited(*test, limit_test, "dataset.limit_test"), mean=MEAN, std=STD),
+            validation=validation,
         )
 
 

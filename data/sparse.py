@@ -8,10 +8,11 @@ bit; on compressed rows sums are taken in the order of the features, on one thre
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -151,15 +152,22 @@ class SparseSplit(Split):
         rows = CompressedRows(self.matrix[ids.cpu().numpy()], self.inputs.device)
         return rows, self.targets.index_select(0, ids.to(self.targets.device))
 
+    def subset(self, ids: Tensor, *, augment: bool) -> Self:
+        """See `Split.subset`; compressed rows are never augmented."""
+        part = copy.copy(self)
+        part.matrix, part.targets = self.matrix[ids.numpy()], self.targets[ids]
+        return part
+
     def arrays(self) -> tuple[Any, ...]:
         """Return everything it holds, as NumPy arrays."""
         return self.matrix.data, self.matrix.indices, self.matrix.indptr, self.targets.cpu().numpy()
 
 
-def fingerprint(before: str, splits: Sequence[SparseSplit]) -> str:
-    """Return a sha256 (hex) of another fingerprint, which does not know the rows, and of the splits."""
+def fingerprint(before: str, splits: Sequence[Split]) -> str:
+    """Return a sha256 (hex) of another fingerprint, which does not know the rows, and of splits of compressed rows."""
     digest = hashlib.sha256(before.encode())
     for split in splits:
+        assert isinstance(split, SparseSplit)
         for array in split.arrays():
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

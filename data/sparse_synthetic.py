@@ -40,6 +40,7 @@ class SparseSynthetic(Dataset):
         unit_norm: whether samples are divided by their Euclidean norm; a sample without features stays zero.
         flipped: share of the classes that are wrong, 0 to 0.5.
         seed: of everything; NumPy's PCG64. Not the run's seed, so that all runs see the same data.
+        validation: the validation split, see `data.validation.divided`.
 
     Raises:
         ValueError: wrong option.
@@ -55,6 +56,7 @@ class SparseSynthetic(Dataset):
         unit_norm: bool = True,
         flipped: float = 0.1,
         seed: int = 0,
+        validation: float | int | None = None,
     ) -> None:
         # Indices of compressed rows are 32 bits wide.
         check_count("dataset.samples", samples, least=2, most=min(MOST_SAMPLES, 2**31 - 1))
@@ -72,14 +74,15 @@ class SparseSynthetic(Dataset):
         if unit_norm:
             _normalise(matrix)
         none = torch.zeros(0, dtype=torch.int64)
-        if density >= COMPRESSED_BELOW and 4 * samples * features <= DENSE_BYTES:
+        dense = density >= COMPRESSED_BELOW and 4 * samples * features <= DENSE_BYTES
+        if dense:
             vectors = torch.from_numpy(matrix.toarray())
             train, test = Split(vectors, targets), Split(vectors[:0], none)
-            super().__init__(name="sparse_synthetic", classes=2, train=train, test=test)
         else:
             train, test = SparseSplit(matrix, targets), SparseSplit(matrix[:0], none)
-            super().__init__(name="sparse_synthetic", classes=2, train=train, test=test)
-            self.fingerprint = fingerprint(self.fingerprint, (train, test))
+        super().__init__(name="sparse_synthetic", classes=2, train=train, test=test, validation=validation)
+        if not dense:
+            self.fingerprint = fingerprint(self.fingerprint, self.splits)
 
 
 def frequencies(features: int, density: float, skew: float) -> Any:

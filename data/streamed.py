@@ -3,13 +3,14 @@
 Whoever knows which batches come next says so (`expect`), and they are decoded meanwhile.
 """
 
+import copy
 import multiprocessing
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ class Places(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, number: int, /) -> Place: ...
+    def subset(self, ids: Tensor) -> Self:
+        """Return the places of the images numbered `ids` [n], in this order."""
+        ...
 
 
 class Decoders:
@@ -154,6 +158,15 @@ class StreamedSplit:
             raise DamagedImage(f"{self.label}: {error}; expected: intact JPEG or PNG images") from None
         inputs = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         return inputs.sub_(self._shift).mul_(self._scale), self.targets[ids.to(self.device)]
+
+    def subset(self, ids: Tensor, *, augment: bool) -> Self:
+        """Return a split of the samples numbered `ids` [n]; not augmented unless `augment`."""
+        part = copy.copy(self)
+        part.places, part.targets = self.places.subset(ids), self.targets[ids]
+        part.augment = self.augment and augment
+        # Sample numbers mean other images there: nothing that was announced here is for it.
+        part._ahead, part._images_ahead = OrderedDict(), 0
+        return part
 
     def to(self, device: torch.device | str) -> None:
         """Make batches on `device` from now on."""

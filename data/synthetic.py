@@ -31,6 +31,7 @@ class Synthetic(Dataset):
         seed: of the means and the noise; NumPy's PCG64, the same numbers on every machine.
         limit_train: class-balanced subset of so many training samples.
         limit_test: likewise of the test samples.
+        validation: the validation split, see `data.validation.divided`.
 
     Raises:
         ValueError: wrong option.
@@ -47,6 +48,7 @@ class Synthetic(Dataset):
         seed: int = 0,
         limit_train: int | None = None,
         limit_test: int | None = None,
+        validation: float | int | None = None,
     ) -> None:
         if not isinstance(shape, Sequence) or isinstance(shape, str) or not shape:
             raise ValueError(f"dataset.shape={shape}: is not a list of sizes; allowed: [22], [3, 32, 32], ...")
@@ -66,7 +68,11 @@ class Synthetic(Dataset):
         images = len(size) == 3
         scale = {"mean": [ZERO / 255] * size[0], "std": [UNIT / 255] * size[0]} if images else {}
         super().__init__(
-            name="synthetic", classes=classes, train=Split(*splits[0], **scale), test=Split(*splits[1], **scale)
+            name="synthetic",
+            classes=classes,
+            train=Split(*splits[0], **scale),
+            test=Split(*splits[1], **scale),
+            validation=validation,
         )
 
 

@@ -21,12 +21,15 @@ class UnitVectors(Dataset):
         samples: n; the thesis has 500,000.
         features: d; the thesis has 500.
         seed: of the vectors; NumPy's PCG64. Not the run's seed, so that all runs see the same data.
+        validation: the validation split, see `data.validation.divided`.
 
     Raises:
         ValueError: wrong option.
     """
 
-    def __init__(self, *, samples: int = 10_000, features: int = 50, seed: int = 0) -> None:
+    def __init__(
+        self, *, samples: int = 10_000, features: int = 50, seed: int = 0, validation: float | int | None = None
+    ) -> None:
         check_count("dataset.samples", samples, least=2, most=MOST_SAMPLES)
         check_count("dataset.features", features, most=MOST_SAMPLES)
         check_count("dataset.seed", seed, least=0)
@@ -39,4 +42,5 @@ class UnitVectors(Dataset):
         vectors.div_(torch.linalg.vector_norm(vectors, dim=1, keepdim=True))
         none = torch.zeros(0, dtype=torch.int64)
         train = Split(vectors, torch.zeros(samples, dtype=torch.int64))
-        super().__init__(name="unit_vectors", classes=1, train=train, test=Split(vectors[:0], none))
+        test = Split(vectors[:0], none)
+        super().__init__(name="unit_vectors", classes=1, train=train, test=test, validation=validation)

@@ -95,10 +95,11 @@ class Trial:
     def __init__(self, *overrides: str, folder: Path, stop_after: int | None = None, oracle: Any = None) -> None:
         self.components = build.build_run(compose(*overrides))
         evaluator: Any = self.components.evaluator()
-        told = {"measure": self.components.measure, "classifies": self.components.classifies} if oracle is None else {}
+        own = self.components
+        told: dict[str, Any] = {"measure": own.measure, "classifies": own.classifies, "validator": own.validator()}
         if oracle is not None:
             self.components = dataclasses.replace(self.components, oracle=oracle)
-            evaluator = _nothing
+            evaluator, told = _nothing, {}
         self.notes = Notes()
         self.saved: list[tuple[int, dict[str, Any]]] = []
         self.control = self.components.train_control(

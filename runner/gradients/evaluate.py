@@ -1,4 +1,4 @@
-"""Test loss and error of flat weights on a data split."""
+"""Loss and error of flat weights on a data split: the test or the validation split."""
 
 from __future__ import annotations
 

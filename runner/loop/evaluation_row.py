@@ -1,4 +1,4 @@
-"""The columns of a row of metrics that come from training sums and from a test score."""
+"""The columns of a row of metrics that come from training sums, and from scores on the test and validation splits."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def training_columns(totals: Sequence[float], classifies: bool) -> dict[str, flo
     }
 
 
-def score_columns(score: Score | None) -> dict[str, float]:
-    """Return test loss and what was scored of error, and error among five guesses; nothing without a score."""
+def score_columns(score: Score | None, names: Sequence[str] = columns.TEST_SCORE) -> dict[str, float]:
+    """Return loss and what was scored of error, and error among five guesses; nothing without a score.
+
+    Args:
+        score: on a split.
+        names: of these columns for that split.
+    """
     if score is None:
         return {}
-    tested = {columns.TEST_LOSS: score.loss}
-    if score.error is not None:
-        tested[columns.TEST_ERROR] = score.error
-    if score.error_top5 is not None:
-        tested[columns.TEST_ERROR_TOP5] = score.error_top5
-    return tested
+    return {name: value for name, value in zip(names, score, strict=True) if value is not None}

@@ -52,12 +52,13 @@ class TrainControl:
         schedule: learning rate by effective passes.
         evaluator: test score of weights; None without test samples, and on a rank that only counts, like the
             arguments after it.
+        validator: score of weights on the validation split; None without one.
         logger: writer of rows and live progress.
         folder: the run folder, for the timeline.
         save: writes a checkpoint of (update number, state).
         stopping: returns whether a signal asks the run to stop.
         observers: called at every evaluation.
-        target_loss: training loss at which the run is complete.
+        target_loss: training loss at which the run is complete; neither validation nor test data stop a run.
         report_step: told the number of updates after each of them.
         measure: columns about the objective at the weights, and the state of the executor.
         classifies: whether the model guesses classes, so that training has errors.
@@ -79,6 +80,7 @@ class TrainControl:
         checkpoint_every: float,
         schedule: Schedule,
         evaluator: Evaluator | None = None,
+        validator: Evaluator | None = None,
         logger: MetricsLogger | None = None,
         folder: Path | None = None,
         save: Callable[[int, dict[str, Any]], object] = lambda updates, state: None,
@@ -95,6 +97,7 @@ class TrainControl:
         self.checkpoint_every = checkpoint_every
         self.schedule = schedule
         self.evaluator = evaluator
+        self.validator = validator
         self.logger = logger or NullLogger()
         self.folder = folder
         self.save = save
@@ -242,7 +245,9 @@ class TrainControl:
         self.start()
 
     def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, executor: Executor) -> None:
-        tested = score_columns(None if self.evaluator is None else self.evaluator(weights, statistics))
+        tested: dict[str, float] = {}
+        for evaluate, names in ((self.evaluator, columns.TEST_SCORE), (self.validator, columns.VALIDATION_SCORE)):
+            tested |= score_columns(None if evaluate is None else evaluate(weights, statistics), names)
         objective = self.measure(weights, executor)
         # All three at once: the host waits for the device only here.
         loss, _, count = sums = totals.tolist()

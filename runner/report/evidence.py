@@ -184,7 +184,8 @@ def _background(run: Run, exhibit: Exhibit, everywhere: set[str]) -> dict[str, A
 def _of_picked(key: str, picked: frozenset[str]) -> bool:
     """Return whether a key is of a model or dataset that cells differ in; how much of the data counts all the same."""
     group, _, rest = key.partition(".")
-    return group in ("model", "dataset") and group in picked and not rest.startswith("limit_")
+    of_data = rest.startswith("limit_") or rest == "validation"
+    return group in ("model", "dataset") and group in picked and not of_data
 
 
 def _alias(keys: frozenset[str]) -> set[str]:

@@ -94,6 +94,8 @@ def _data(run: Run) -> str:
         parts.append(f"{shown(limit)} training samples")
     if (limit := run.value("dataset.limit_test")) is not None:
         parts.append(f"{shown(limit)} test samples")
+    if (validation := run.value("dataset.validation")) is not None:
+        parts.append(f"{shown(validation)} of the training samples for validation")
     if isinstance(augment := run.value("dataset.augment"), bool):
         parts.append("padding-crop and flip" if augment else "no augmentation")
     return ", ".join(parts)

@@ -15,6 +15,13 @@ TRAIN_ERROR = "train_error"
 TEST_LOSS = "test_loss"
 TEST_ERROR = "test_error"
 TEST_ERROR_TOP5 = "test_error_top5"
+VALIDATION_LOSS = "validation_loss"
+"""Of the validation split, as its errors; only rows of a run that has one (`dataset.validation`) have them."""
+VALIDATION_ERROR = "validation_error"
+VALIDATION_ERROR_TOP5 = "validation_error_top5"
+TEST_SCORE = (TEST_LOSS, TEST_ERROR, TEST_ERROR_TOP5)
+VALIDATION_SCORE = (VALIDATION_LOSS, VALIDATION_ERROR, VALIDATION_ERROR_TOP5)
+"""The columns of a score on a split: loss, error, and error among the five best guesses."""
 LR = "lr"
 STALENESS_MEAN = "staleness_mean"
 STALENESS_MAX = "staleness_max"

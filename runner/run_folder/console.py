@@ -14,13 +14,19 @@ from runner.run_folder import columns
 from runner.run_folder.contents import has_checkpoints
 from runner.run_folder.summary_keys import (
     BEST_TEST_ERROR,
+    BEST_VALIDATION_ERROR,
     COMPLETED,
     DIVERGED,
     FAILED,
     FINAL_TEST_ERROR,
+    FINAL_VALIDATION_ERROR,
     INTERRUPTED,
     RUNNING,
     STATUS,
+    TEST_ERROR_AT_BEST,
+    TEST_SAMPLES,
+    TRAIN_SAMPLES,
+    VALIDATION_SAMPLES,
 )
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -53,7 +59,9 @@ def row_line(
     # In the order of the line; the first number is the importance, 1 being the last to be left out.
     for rank, key, label, form, size, suffix in (
         (1, columns.TEST_ERROR, "test error", ".2f", 6, " %"),
+        (1, columns.VALIDATION_ERROR, "validation error", ".2f", 6, " %"),
         (8, columns.TEST_LOSS, "test loss", ".4f", 6, ""),
+        (8, columns.VALIDATION_LOSS, "validation loss", ".4f", 6, ""),
         (7, columns.TRAIN_ERROR, "train error", ".2f", 6, " %"),
         (2, columns.TRAIN_LOSS, "train loss", ".4f", 6, ""),
         (6, columns.LR, "lr", ".4g", 7, ""),
@@ -63,7 +71,8 @@ def row_line(
         if key in row:
             parts.append((rank, f"{label} {_cell(row[key], form, size)}{suffix}"))
     # Standard columns are formatted above, or repeat what another column shows.
-    parts += [(10, f"{key} {_cell(value, '.4g', 10)}") for key, value in row.items() if key not in columns.STANDARD]
+    known = {*columns.STANDARD, columns.VALIDATION_LOSS, columns.VALIDATION_ERROR}
+    parts += [(10, f"{key} {_cell(value, '.4g', 10)}") for key, value in row.items() if key not in known]
     if "seconds" in row:
         parts.append((4, f"{_cell(row['seconds'], ',.1f', 8)} {unit}"))
     if samples_per_second is not None:
@@ -85,15 +94,24 @@ def show_result(
     """
     status = str(summary.get(STATUS))
     unit = seconds_unit(summary.get("clock") == "virtual")
-    best, final = (_cell(summary.get(key), ".2f", 0) for key in (BEST_TEST_ERROR, FINAL_TEST_ERROR))
+    best, final = (_percent(summary, key) for key in (BEST_TEST_ERROR, FINAL_TEST_ERROR))
+    tested = f"best {best}, final {final}"
+    validated = ""
+    if summary.get(BEST_VALIDATION_ERROR) is not None:
+        # The best of the test errors would be one that was chosen on the test set.
+        tested = f"{_percent(summary, TEST_ERROR_AT_BEST)} at the best validation error, final {final}"
+        lowest, last = (_percent(summary, key) for key in (BEST_VALIDATION_ERROR, FINAL_VALIDATION_ERROR))
+        validated = f"best {lowest}, final {last}"
     rows = {
         "algorithm": str(summary.get("algorithm")),
         "model": str(summary.get("model")),
         "dataset": str(summary.get("dataset")),
+        "samples": sizes_line(summary) if summary.get(VALIDATION_SAMPLES) is not None else "",
         "workers": f"{summary.get('workers')} ({summary.get('cluster')})",
         "epochs": _cell(summary.get("epochs"), "g", 0),
         # A model with an objective but no test data, as ridge regression, has its suboptimality instead.
-        "test error": "" if final == "-" and columns.PRIMAL in summary else f"best {best} %, final {final} %",
+        "test error": "" if final == "- %" and (validated or columns.PRIMAL in summary) else tested,
+        "validation error": validated,
         "suboptimality": _cell(summary.get(columns.SUBOPTIMALITY), ".4g", 0)
         if columns.SUBOPTIMALITY in summary
         else "",
@@ -122,6 +140,12 @@ def show_result(
     hint = _hint(status, summary, folder, lr)
     for text in filter(None, (hint, f"run folder: {folder}")):
         console.print(Text(text), soft_wrap=True, highlight=False)
+
+
+def sizes_line(summary: Mapping[str, Any]) -> str:
+    """Return the sizes of the splits that there are."""
+    splits = (("train", TRAIN_SAMPLES), ("validation", VALIDATION_SAMPLES), ("test", TEST_SAMPLES))
+    return ", ".join(f"{name} {summary[key]:,}" for name, key in splits if summary.get(key) is not None)
 
 
 def slowest_line(summary: Mapping[str, Any]) -> str:
@@ -185,6 +209,10 @@ def _fit(parts: list[tuple[int, str]], width: int | None) -> str:
         # Of equal ranks the label decides, so every line leaves out the same columns.
         parts.remove(max(parts))
     return text
+
+
+def _percent(summary: Mapping[str, Any], key: str) -> str:
+    return f"{_cell(summary.get(key), '.2f', 0)} %"
 
 
 def _cell(value: Any, form: str, width: int) -> str:

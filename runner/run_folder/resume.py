@@ -219,13 +219,17 @@ def _identity(cfg: Any) -> Any:
     """Return what makes two runs the same.
 
     It is their configuration without the keys that may change on resuming, and without those of the dataset that say
-    only how it is read. `dataset.root` counts: other data may lie elsewhere.
+    only how it is read. `dataset.root` counts: other data may lie elsewhere. A null `dataset.validation` is left out,
+    since a dataset's keys have no defaults that a configuration from before them would get.
     """
     # Unresolved, as it is in the file: an interpolation may need Hydra's part, which neither side has here.
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     if isinstance(dataset := plain.get("dataset"), dict):
-        plain["dataset"] = {key: value for key, value in dataset.items() if key == "root" or key not in DATA_PLACE}
+        kept = {key: value for key, value in dataset.items() if key == "root" or key not in DATA_PLACE}
+        if kept.get("validation") is None:
+            kept.pop("validation", None)
+        plain["dataset"] = kept
     # A run that goes on may have other threads or another logger, and is the same run.
     run = {key: value for key, value in plain.get("run", {}).items() if not may_accompany(f"run.{key}")}
     return {**{key: value for key, value in plain.items() if not may_accompany(str(key))}, "run": run}

@@ -6,7 +6,7 @@ only if the configuration asks for it.
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,13 +28,17 @@ from runner.run_folder.jsonl import (
 from runner.run_folder.progress import Live, Progress
 from runner.run_folder.summary_keys import (
     BEST_TEST_ERROR,
+    BEST_VALIDATION_ERROR,
+    BEST_VALIDATION_LOSS,
     COMPLETED,
     DIVERGED,
     FAILED,
     FINAL_TEST_ERROR,
+    FINAL_VALIDATION_ERROR,
     INTERRUPTED,
     RUNNING,
     STATUS,
+    TEST_ERROR_AT_BEST,
 )
 from runner.run_folder.wandb_run import WandbRun
 
@@ -277,4 +281,22 @@ class RunWriter:
             BEST_TEST_ERROR: min(errors, default=None),
             FINAL_TEST_ERROR: last.get(columns.TEST_ERROR),
             "final_train_loss": last.get(columns.TRAIN_LOSS),
+            **_of_validation(self.rows),
         }
+
+
+def _of_validation(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the rows say of the validation split; nothing if there is none."""
+    scored = [row for row in rows if columns.VALIDATION_LOSS in row]
+    if not scored:
+        return {}
+    losses = [row[columns.VALIDATION_LOSS] for row in scored if row[columns.VALIDATION_LOSS] is not None]
+    # A model that guesses no classes has no errors.
+    erring = [row for row in scored if row.get(columns.VALIDATION_ERROR) is not None]
+    best = min(erring, key=lambda row: row[columns.VALIDATION_ERROR], default={})
+    return {
+        BEST_VALIDATION_ERROR: best.get(columns.VALIDATION_ERROR),
+        FINAL_VALIDATION_ERROR: scored[-1].get(columns.VALIDATION_ERROR),
+        BEST_VALIDATION_LOSS: min(losses, default=None),
+        TEST_ERROR_AT_BEST: best.get(columns.TEST_ERROR),
+    }

@@ -137,13 +137,23 @@ class RunComponents:
         cluster = self.cfg.cluster
         return Clock(cluster.compute, cluster.stragglers, cluster.network, workers=self.workers, seed=self.cfg.seed)
 
+    @property
+    def validation(self) -> Any:
+        """The validation split, None if there is none."""
+        # A data set of the user's own need not know of it.
+        return getattr(self.dataset, "validation", None)
+
     def evaluator(self) -> Evaluator | None:
         """Return the evaluator on the test data, None if there are none."""
         # A data set may have no test samples; rows then have no test columns.
-        if not len(self.dataset.test):
-            return None
-        size, top5 = self.cfg.run.eval_batch_size, self.dataset.top5
-        return Evaluator(self.oracle, self.dataset.test, batch_size=size, top5=top5)
+        return self._evaluator(self.dataset.test) if len(self.dataset.test) else None
+
+    def validator(self) -> Evaluator | None:
+        """Return the evaluator on the validation split, None if there is none."""
+        return None if self.validation is None else self._evaluator(self.validation)
+
+    def _evaluator(self, split: Any) -> Evaluator:
+        return Evaluator(self.oracle, split, batch_size=self.cfg.run.eval_batch_size, top5=self.dataset.top5)
 
     def recorder(self, folder: Path) -> Recorder | None:
         """Return what writes the run's trace, None if `cluster.record` says no; by default only processes record."""

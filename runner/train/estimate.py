@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -59,7 +59,8 @@ def show(components: RunComponents) -> int:
     table = Table(title="estimate", show_header=False)
     table.add_row("parameters", f"{n:,}")
     table.add_row("weight vectors and method state", f"{FLOAT_BYTES * vectors / 2**20:.1f} MiB")
-    table.add_row("data", f"{(dataset.train.nbytes + dataset.test.nbytes) / 2**20:.1f} MiB")
+    held = dataset.train.nbytes + sum(split.nbytes for split in _scored(components))
+    table.add_row("data", f"{held / 2**20:.1f} MiB")
     table.add_row("a worker's messages, both ways", f"{FLOAT_BYTES * costs.traffic / 2**20:.2f} MiB")
     table.add_row("one gradient", f"{1e3 * costs.gradient:.2f} ms")
     table.add_row("one update", f"{1e3 * costs.update:.3f} ms")
@@ -112,17 +113,26 @@ def _barrier_seconds(components: RunComponents, costs: Costs, work: Work) -> flo
 
 
 def _evaluation_seconds(components: RunComponents) -> float:
-    """Return the seconds of an evaluation on the test data, from those of one batch of them."""
-    test, size = components.dataset.test, min(components.cfg.run.eval_batch_size, len(components.dataset.test))
+    """Return the seconds of an evaluation on the test and validation data, from those of one batch of each."""
+    # As an evaluation does: batch norm then uses its running statistics, which is less work.
+    components.oracle.replica.module.eval()
+    return sum(_scoring_seconds(components, split) for split in _scored(components))
+
+
+def _scoring_seconds(components: RunComponents, split: Any) -> float:
+    size = min(components.cfg.run.eval_batch_size, len(split))
     # A data set may have no test samples.
     if not size:
         return 0.0
     ids = torch.arange(size)
-    # As an evaluation does: batch norm then uses its running statistics, which is less work.
-    components.oracle.replica.module.eval()
     with torch.no_grad():
-        batch = median_seconds(lambda: components.oracle.loss(*test.batch(ids)), components.device)
-    return batch * len(test) / size
+        batch = median_seconds(lambda: components.oracle.loss(*split.batch(ids)), components.device)
+    return batch * len(split) / size
+
+
+def _scored(components: RunComponents) -> list[Any]:
+    """Return the splits that an evaluation goes through."""
+    return [components.dataset.test, *([] if components.validation is None else [components.validation])]
 
 
 def _duration(seconds: float) -> str:

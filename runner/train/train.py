@@ -19,10 +19,18 @@ from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import TrainControl
 from runner.processes.spawn import resume_hint
 from runner.run_folder import checkpoint, folders, machine, weights
+from runner.run_folder.console import sizes_line
 from runner.run_folder.contents import has_checkpoints
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.run_writer import RunWriter
-from runner.run_folder.summary_keys import COMPLETED, DELAYS_SHA256, INTERRUPTED
+from runner.run_folder.summary_keys import (
+    COMPLETED,
+    DELAYS_SHA256,
+    INTERRUPTED,
+    TEST_SAMPLES,
+    TRAIN_SAMPLES,
+    VALIDATION_SAMPLES,
+)
 from runner.train.components import RunComponents
 
 log = logging.getLogger("dcrun")
@@ -65,7 +73,9 @@ def train(
             if saved is not None:
                 restore(saved, control, executor)
             # Last, so that the display begins at the numbers that were restored.
-            writer.start(_facts(components), None if saved is None else saved["tracker"])
+            facts = _facts(components)
+            writer.start(facts, None if saved is None else saved["tracker"])
+            log.info("samples: %s", sizes_line(facts))
             # The first flush cuts `timeline.jsonl` back to the lines that the checkpoint knew.
             executor.timeline.flush(folder)
             status, code, error = COMPLETED, 0, {}
@@ -116,6 +126,7 @@ def _control(
 
     return components.train_control(
         evaluator=components.evaluator(),
+        validator=components.validator(),
         logger=writer,
         folder=folder,
         save=save,
@@ -165,6 +176,9 @@ def _facts(components: RunComponents) -> dict[str, Any]:
         "workers": components.workers,
         "seed": cfg.seed,
         "parameters": components.parameters,
+        TRAIN_SAMPLES: components.samples,
+        VALIDATION_SAMPLES: None if components.validation is None else len(components.validation),
+        TEST_SAMPLES: len(components.dataset.test) or None,
         "dataset_fingerprint": components.dataset.fingerprint,
         **({} if place is None else {DELAYS_SHA256: delays.read(place).sha256}),
         **machine.facts(components.device),

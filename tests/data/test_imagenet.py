@@ -140,6 +140,20 @@ def test_limits_take_from_each_class(folder: Path):
     assert data.fingerprint != ImageNet(root=str(folder), workers=0).fingerprint
 
 
+def test_validation_is_divided_off(parallel: ImageNet, folder: Path):
+    data = ImageNet(root=str(folder), size=32, workers=0, validation=0.25)
+    assert data.validation is not None
+    assert (data.train.targets.bincount().tolist(), data.validation.targets.bincount().tolist()) == ([6] * 3, [2] * 3)
+    names = [name for split in (data.train, data.validation) for name in split.places.names.tolist()]
+    assert sorted(names) == sorted(parallel.train.places.names.tolist())
+    assert len({data.fingerprint, parallel.fingerprint}) == 2
+    ids = torch.arange(6)
+    assert torch.equal(data.validation.batch(ids, seed=1)[0], data.validation.batch(ids)[0]), "it is not augmented"
+    assert not torch.equal(data.train.batch(ids, seed=1)[0], data.train.batch(ids)[0])
+    numbers = [parallel.train.places.names.tolist().index(name) for name in data.validation.places.names.tolist()]
+    assert torch.equal(data.validation.batch(ids)[0], parallel.train.batch(torch.tensor(numbers))[0])
+
+
 def test_fingerprint_follows_names_and_lengths(folder: Path, tmp_path: Path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -196,6 +210,7 @@ def test_missing_class_is_named(folder: Path, tmp_path: Path):
         ({"augment": "yes"}, "^dataset.augment=yes: .*true, false$"),
         ({"workers": -1}, "^dataset.workers=-1: .*whole numbers from 0 to 1024, or null$"),
         ({"limit_train": 25}, "^dataset.limit_train=25: .*from 1 to 24, or null$"),
+        ({"validation": 22}, "^dataset.validation=22: .*1 to 21 of the 24 training samples"),
         ({"limit_test": 0}, "^dataset.limit_test=0: .*from 1 to 9, or null$"),
     ],
 )

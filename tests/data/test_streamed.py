@@ -33,8 +33,15 @@ def pixels(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
 
 
+class Listed(list[Place]):
+    """Places as a list."""
+
+    def subset(self, ids: torch.Tensor) -> "Listed":
+        return Listed(self[number] for number in ids.tolist())
+
+
 def split(folder: Path, count: int, decoders: Decoders, augment: bool = False) -> StreamedSplit:
-    places: list[Place] = []
+    places = Listed()
     for number, image in enumerate(pixels(count)):
         path = folder / f"{number}.png"
         Image.fromarray(image).save(path)
@@ -71,6 +78,19 @@ def test_announced_batches_are_decoded_once(tmp_path: Path):
     data.expect(first, seed=1, epoch=0)
     data.batch(first, seed=1, epoch=1)
     assert decoders.images == 8, "another pass has other crops"
+
+
+def test_subset_has_images_and_announcements_of_its_own(tmp_path: Path):
+    decoders = Counted(2)
+    data = split(tmp_path, 6, decoders, augment=True)
+    first = torch.tensor([0, 1])
+    data.expect(first)
+    part = data.subset(torch.tensor([5, 3]), augment=False)
+    images, targets = part.batch(first)
+    assert decoders.images == 4, "what was announced is of other images"
+    assert torch.equal(images, data.batch(torch.tensor([5, 3]))[0])
+    assert (targets.tolist(), len(part)) == ([2, 0], 2)
+    assert torch.equal(part.batch(first, seed=1)[0], images)
 
 
 def test_few_images_are_decoded_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 from runner.gradients.evaluate import Score
 from runner.loop.evaluation_row import score_columns, training_columns
+from runner.run_folder import columns
 
 
 def test_training_columns_are_means():
@@ -22,3 +23,8 @@ def test_scores_have_top5_where_asked():
 
 def test_scores_without_classes_have_no_error():
     assert score_columns(Score(0.5, None)) == {"test_loss": 0.5}
+
+
+def test_validation_score_has_names_of_its_own():
+    named = score_columns(Score(0.5, 10.0, 2.0), columns.VALIDATION_SCORE)
+    assert named == {"validation_loss": 0.5, "validation_error": 10.0, "validation_error_top5": 2.0}

@@ -31,6 +31,14 @@ def test_settings_that_differ_are_named(make_run: MakeRun, tmp_path: Path):
     assert "dataset.root" not in setting(runs(tmp_path)[0]), "where data lie differs between machines"
 
 
+def test_runs_from_before_the_validation_split_have_none(make_run: MakeRun, tmp_path: Path):
+    make_run("a", [40.0], seed=0)
+    make_run("b", [41.0], seed=1, config={"dataset.validation": None})
+    make_run("c", [42.0], seed=0, config={"dataset.validation": 0.1})
+    assert [[run.name for run in group] for group in by_seed(runs(tmp_path))] == [["a", "b"], ["c"]]
+    assert differing(runs(tmp_path)) == ["dataset.validation"]
+
+
 def test_later_and_longer_runs_count(make_run: MakeRun, tmp_path: Path):
     make_run("a", [50.0, 45.0, 41.0], seed=0, status="interrupted")
     make_run("b", [50.0, 45.0], seed=0)

@@ -60,6 +60,24 @@ def test_result_names_run_and_ending():
     assert "schedule.lr" not in text
 
 
+def test_validation_is_beside_the_test_error():
+    row = {**ROW, "validation_error": 30.5, "validation_loss": 1.125, "validation_error_top5": 4.0}
+    text = row_line(row, 3, "s")
+    for part in ("validation error  30.50 %", "validation loss 1.1250", "validation_error_top5          4"):
+        assert text.count(part) == 1
+    assert text.count("validation_error ") == text.count("validation_loss ") == 0
+    target = console()
+    sizes = {"train_samples": 45000, "validation_samples": 5000, "test_samples": 10000}
+    found = {"best_validation_error": 6.5, "final_validation_error": 7.0, "test_error_at_best_validation": 4.75}
+    show_result(target, {**SUMMARY, **sizes, **found}, Path("outputs/a"))
+    for part in ("train 45,000, validation 5,000, test 10,000", "best 6.50 %, final 7.00 %"):
+        assert part in written(target)
+    assert "4.75 % at the best validation error, final 5.25 %" in written(target)
+    target = console()
+    show_result(target, {**SUMMARY, **sizes, "validation_samples": None}, Path("outputs/a"))
+    assert "45,000" not in written(target)
+
+
 def test_measured_seconds_are_not_called_virtual():
     target = console()
     show_result(target, {**SUMMARY, "clock": "measured", "cluster": "processes"}, Path("outputs/a"))

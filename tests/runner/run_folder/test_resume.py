@@ -126,6 +126,16 @@ def test_older_run_lacks_a_new_key(tmp_path: Path):
     assert EarlierRuns(tmp_path).of(other) is None
 
 
+def test_no_validation_split_is_as_no_such_key(tmp_path: Path):
+    old, new, other = job(0), job(0), job(0)
+    old.dataset, new.dataset, other.dataset = (
+        {"_target_": "data.digits.Digits", **own} for own in ({}, {"validation": None}, {"validation": 0.1})
+    )
+    folder = past(tmp_path / "a" / "0", old, "completed")
+    assert EarlierRuns(tmp_path).of(new) == (folder, True)
+    assert EarlierRuns(tmp_path).of(other) is None
+
+
 def test_locked_run_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     past(tmp_path / "a" / "0", job(0), "running")
     monkeypatch.setattr(folders, "is_locked", lambda folder: True)

@@ -92,6 +92,23 @@ def test_a_run_from_start_to_finish(tmp_path: Path):
     assert sorted(os.listdir(tmp_path)) == ["metrics.jsonl", "summary.json"]
 
 
+def test_summary_tells_the_best_validation(tmp_path: Path):
+    run = writer(tmp_path)
+    run.start({})
+    errors = ((50.0, 40.0), (20.0, 30.0), (25.0, 30.0), (10.0, 35.0), (30.0, None))
+    for epoch, (tested, validated) in enumerate(errors, start=1):
+        run.log({**row(epoch, tested), "validation_loss": validated and validated / 10, "validation_error": validated})
+    run.finish("completed")
+    done = summary(tmp_path)
+    assert (done["best_validation_error"], done["final_validation_error"], done["best_validation_loss"]) == (
+        30,
+        None,
+        3,
+    )
+    assert done["test_error_at_best_validation"] == 20.0, "of equally good evaluations the first"
+    assert done["best_test_error"] == 10.0
+
+
 def test_diverged_run_writes_strict_json(tmp_path: Path):
     run = writer(tmp_path, virtual=False)
     run.start({})

@@ -49,6 +49,43 @@ def test_no_test_samples_no_evaluator():
     assert run.evaluator() is None
 
 
+def test_no_validation_split_no_validator():
+    assert components().validator() is None
+    run = components("dataset.validation=0.2")
+    assert (run.samples, run.train_control().samples) == (48, 48)
+    validator = run.validator()
+    assert validator is not None
+    assert validator.split is run.dataset.validation
+    assert len(validator.split) == 12
+    # A data set of the user's own need not have the attribute.
+    del run.dataset.validation
+    assert run.validator() is None
+
+
+@pytest.mark.parametrize("algorithm", ["dc_asgd_a", "ssgd", "hogwild", "ddg"])
+def test_validation_is_scored_and_trains_nothing(algorithm: str, tmp_path: Path):
+    given = (*SMALL, f"algorithm={algorithm}", "dataset.validation=0.2", "run.epochs=2", "cluster.workers=2")
+    scored = Trial(*given, folder=tmp_path)
+    blind = Trial(*given, folder=tmp_path)
+    blind.control.validator = None
+    assert scored.run().sha256 == blind.run().sha256
+    left = [{key: value for key, value in row.items() if "validation" not in key} for row in scored.notes.rows]
+    assert left == blind.notes.rows
+    for row in scored.notes.rows:
+        assert {key for key in row if "validation" in key} == {"validation_loss", "validation_error"}
+        # Errors of 12 samples.
+        assert row["validation_error"] * 12 / 100 == pytest.approx(round(row["validation_error"] * 12 / 100))
+    expected = scored.components.validator()(scored.executor.weights(), scored.executor.running_statistics())  # type: ignore[misc]
+    assert scored.notes.rows[-1]["validation_loss"] == expected.loss
+
+
+def test_validation_of_numbers_has_a_loss_alone(tmp_path: Path):
+    run = Trial("algorithm=svrg", "model=pca_step", "dataset=unit_vectors", "dataset.samples=60", "dataset.features=6",
+                "dataset.validation=10", "run.epochs=3", "schedule.lr=1e-3", folder=tmp_path).run()  # fmt: skip
+    assert all("validation_loss" in row and "validation_error" not in row for row in run.notes.rows)
+    assert run.components.samples == 50
+
+
 def test_diagnostics_are_observers(tmp_path: Path):
     assert components().observers(tmp_path, 0) == []
     [observer] = components("run.diagnostics=[largest_rate]", "run.diagnostic_samples=7").observers(tmp_path, 0)

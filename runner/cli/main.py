@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.cli import relaunch
 from runner.cli.compose import CONF, VERSION_BASE, composer, find_data, swept_along
 from runner.cli.start import KEY, NewRun, join, only_answers, told_by_rank_0
-from runner.config import exit_codes, launcher, override_errors, schema, signals
+from runner.config import exit_codes, launcher, override_errors, schema, signals, startup
 from runner.config.errors import InputError
 from runner.config.output import lasting_output
 from runner.config.paths import expanded, home_quoted, quoted
@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    startup.begin(whole_process=arguments is None)
+    startup.current().enter(startup.CONFIGURATION)
     # Before anything can import torch, which reads these settings when it is loaded.
     set_process()
     if "WORLD_SIZE" in os.environ:

@@ -13,7 +13,7 @@ from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from runner.cli import relaunch
-from runner.config import exit_codes, schema
+from runner.config import exit_codes, schema, startup
 from runner.config.schema import without_hydra
 from runner.run_folder import folders
 
@@ -105,6 +105,7 @@ def _name_options(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
 
 def _import_dispatch() -> Callable[[DictConfig, Path | None], int]:
     """Return the function that runs the training. It is imported late because it imports torch, for some seconds."""
+    startup.current().enter(startup.IMPORTS)
     from runner.train.dispatch import dispatch
 
     return dispatch

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config import signals
+from runner.config import signals, startup
 from runner.config.exit_codes import log_to, run_guarded
 from runner.config.output import lasting_output
 from runner.config.process_settings import set_process
@@ -51,6 +51,7 @@ def child_main(
     heartbeats: Heartbeats,
     pipe: Connection | None = None,
     lock: SharedLock | None = None,
+    began: float | None = None,
 ) -> None:
     """Run a rank and end the process; the target of a spawned process.
 
@@ -64,7 +65,9 @@ def child_main(
         heartbeats: where to show that this rank lives.
         pipe: from the supervisor, which tells rank 0 of lost workers; None on other ranks.
         lock: the run folder's, which rank 0 holds with the launcher by having been given it; None on other ranks.
+        began: when the command began that spawned the ranks, see `runner.config.startup`.
     """
+    startup.begin(began=began)
     if rank:
         # A closed terminal and some schedulers signal every process; rank 0 alone acts on it and tells the others.
         signals.ignore()

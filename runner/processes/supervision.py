@@ -20,6 +20,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from runner.config import startup
 from runner.config.forkserver import forkserver_context
 from runner.processes import leftovers
 from runner.processes.child import DEAD_PEER, RunRank, child_main
@@ -69,6 +70,7 @@ class ProcessSupervisor:
             context.Process(
                 target=child_main,
                 args=(rank, world, path, plain, folder, run_rank, self.heartbeats, *(shared if rank == 0 else ())),
+                kwargs={"began": startup.current().began},
                 name=self.name(rank),
             )
             for rank in range(world)

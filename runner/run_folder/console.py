@@ -119,7 +119,7 @@ def show_result(
         # In another encoding the blocks would be question marks, or raise.
         "curve": sparkline(curve) if console.encoding.startswith("utf") else "",
         "time": f"{_cell(summary.get('seconds'), ',.1f', 0)} {unit}",
-        "wall time": f"{_cell(summary.get('wall_seconds'), ',.1f', 0)} s",
+        "wall time": wall_line(summary),
         "speed": f"{_cell(summary.get('samples_per_second'), ',.0f', 0)} samples/s",
         # Without a value there is no row: most runs lose nobody.
         "lost workers": str(summary.get("workers_lost") or ""),
@@ -146,6 +146,15 @@ def sizes_line(summary: Mapping[str, Any]) -> str:
     """Return the sizes of the splits that there are."""
     splits = (("train", TRAIN_SAMPLES), ("validation", VALIDATION_SAMPLES), ("test", TEST_SAMPLES))
     return ", ".join(f"{name} {summary[key]:,}" for name, key in splits if summary.get(key) is not None)
+
+
+def wall_line(summary: Mapping[str, Any]) -> str:
+    """Return the seconds from the command to the end, and how many of them went by before the first step."""
+    wall, start = summary.get("wall_seconds"), summary.get("start_seconds")
+    # Summaries from before the start was counted do not have it.
+    if wall is None or start is None:
+        return f"{_cell(wall, ',.1f', 0)} s"
+    return f"{wall + start:,.1f} s, {start:,.1f} s of them from the command to the first step"
 
 
 def slowest_line(summary: Mapping[str, Any]) -> str:

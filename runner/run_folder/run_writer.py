@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
+from runner.config import startup
 from runner.run_folder import columns
 from runner.run_folder.console import show_result
 from runner.run_folder.contents import METRICS, SUMMARY
@@ -65,6 +66,7 @@ SUMMARY_KEYS = (
     "seconds",
     "clock",
     "wall_seconds",
+    "start_seconds",
     "samples_per_second",
     "peak_memory_bytes",
     "workers_lost",
@@ -108,6 +110,7 @@ class RunWriter:
         self._started = False
         self._begun = time.perf_counter()
         self._wall_before = 0.0
+        self._start_seconds = 0.0
         self._logging = False
         self._unwritten = ""
         self._wandb: WandbRun | None = None
@@ -144,10 +147,13 @@ class RunWriter:
         if resumed is not None:
             # The seconds of all processes that worked at the run add up.
             self._wall_before = resumed["wall_seconds"]
+            # Checkpoints from before this number was kept lack it.
+            self._start_seconds = resumed.get("start_seconds", 0.0)
             self._wandb_id = resumed["wandb_id"]
         # wandb comes first because it can refuse, and then nothing in the folder has changed.
         self._begin_wandb()
         self._started = True
+        self._start_seconds += startup.current().end()
         self._begun = time.perf_counter()
         path = self.folder / METRICS
         truncate_lines(path, 0 if resumed is None else resumed["rows"])
@@ -203,12 +209,17 @@ class RunWriter:
         return not self._unwritten
 
     def wall_seconds(self) -> float:
-        """Return the seconds since the run started, with evaluations and the time before a resume."""
+        """Return the seconds since the start was over, with evaluations and the time before a resume."""
         return self._wall_before + time.perf_counter() - self._begun
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values, which a checkpoint keeps for `start(resumed=...)`."""
-        return {"rows": len(self.rows), "wall_seconds": self.wall_seconds(), "wandb_id": self._wandb_id}
+        return {
+            "rows": len(self.rows),
+            "wall_seconds": self.wall_seconds(),
+            "start_seconds": self._start_seconds,
+            "wandb_id": self._wandb_id,
+        }
 
     def finish(self, status: str, **summary: Any) -> None:
         """End the run: write `summary.json`, end wandb, and print the result. A second call does nothing.
@@ -216,7 +227,7 @@ class RunWriter:
         Args:
             status: 'completed', 'diverged', 'interrupted' or 'failed'.
             summary: further values of `summary.json`. By default `epochs`, `samples`, `updates`, `seconds`, the test
-                errors and `final_train_loss` come from the rows, and `wall_seconds` from this object.
+                errors and `final_train_loss` come from the rows, `wall_seconds` and `start_seconds` from this object.
 
         Raises:
             ValueError: the status is not one of these.
@@ -233,7 +244,13 @@ class RunWriter:
         self.write_rows()
         # What the caller knows takes precedence over what follows from the rows.
         self.summary |= to_jsonable(
-            {**self._from_rows(), "wall_seconds": self.wall_seconds(), **summary, STATUS: status}
+            {
+                **self._from_rows(),
+                "wall_seconds": self.wall_seconds(),
+                "start_seconds": self._start_seconds,
+                **summary,
+                STATUS: status,
+            }
         )
         # wandb's processes are told that the run is over even if the disk is full.
         try:
@@ -259,6 +276,7 @@ class RunWriter:
         logger = self.cfg.get("logger") or {}
         if logger.get("kind") != "wandb" or logger["mode"] == "disabled":
             return
+        startup.current().enter(startup.LOGGER)
         self._wandb = WandbRun(
             self.folder,
             self.cfg,

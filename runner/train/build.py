@@ -14,6 +14,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from algorithms.base import Stateful
+from runner.config import startup
 from runner.config.errors import InputError, building
 from runner.config.schema import GPU_SLOT
 from runner.config.seeds import derive
@@ -96,7 +97,9 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
         torch.cuda.set_device(device)
     with building():
         method = instantiate(cfg.algorithm)
+        startup.current().enter(startup.DATA)
         dataset = instantiate(cfg.dataset)
+        startup.current().enter(startup.BUILD)
     compatibility.check_targets(cfg, dataset)
     samples = len(dataset.train)
     compatibility.check_size(cfg, algorithm, workers, samples)

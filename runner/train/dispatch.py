@@ -20,6 +20,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
+from runner.config import startup
 from runner.config.old_names import rename_targets
 from runner.run_folder import kept_delays
 from runner.run_folder.console import show_result
@@ -44,6 +45,7 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
     Raises:
         InputError: wrong input.
     """
+    startup.current().enter(startup.BUILD)
     # The configuration of a run that goes on may be as old as the run.
     rename_targets(cfg)
     # Before anything is looked up in a run folder or spawned: these train nothing.

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from runner.run_folder.console import duration, row_line, show_result, sparkline
+from runner.run_folder.console import duration, row_line, show_result, sparkline, wall_line
 from tests.terminal import ROW, console, written
 
 
@@ -106,3 +106,12 @@ def test_durations_and_sparklines():
     assert sparkline([float("nan"), 3.0, None]) == ""
     assert len(sparkline(list(range(160)))) == 40
     assert sparkline([0.0, 0.0]) == "▁▁"
+
+
+def test_wall_time_counts_the_start():
+    assert wall_line({"wall_seconds": 2.0, "start_seconds": 30.13}) == (
+        "32.1 s, 30.1 s of them from the command to the first step"
+    )
+    # A summary from before the start was counted, and one of a run that has not ended.
+    assert wall_line({"wall_seconds": 2.0}) == "2.0 s"
+    assert wall_line({"wall_seconds": None, "start_seconds": None}) == "- s"

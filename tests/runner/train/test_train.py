@@ -35,6 +35,7 @@ SUMMARY = [
     "final_train_loss",
     "seconds",
     "wall_seconds",
+    "start_seconds",
     "samples_per_second",
     "peak_memory_bytes",
     "workers_lost",

@@ -4,6 +4,9 @@
     dcrun hydra/sweeper=optuna hydra.sweeper.sampler=grid algorithm.lambda0=0.5,2,8 seed=0,1
     dcrun hydra/sweeper=optuna hydra.sweeper.n_trials=5 experiment=dc_asgd_icml2017/lambda0_lr
 
+A search goes by the validation error of its runs if they have a validation split (`dataset.validation`); the test error
+of what it chose is then measured on samples that had no part in the choice. Without one it goes by the test error.
+
 Values with commas, `range(...)` and `interval(...)` span the space. Several seeds are one trial, judged by their mean.
 Each line of an experiment's cells is a search of its own. Sampling is seeded and waits for whole batches: what Optuna
 proposes next depends on the results so far, and their order would otherwise depend on which job ends first. So the same
@@ -15,9 +18,10 @@ Optuna's records are in `<sweep folder>/optuna.log` (a journal that optuna-dashb
 
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
@@ -28,7 +32,8 @@ from omegaconf import DictConfig, OmegaConf
 from runner.run_folder import folders
 from runner.run_folder.summary_keys import DIVERGED, STATUS
 from runner.sweeps.job import Job
-from runner.sweeps.search_space import OBJECTIVES, Point, Space, spaces
+from runner.sweeps.objective import OBJECTIVES, warning
+from runner.sweeps.search_space import Point, Space, spaces
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
 if TYPE_CHECKING:
@@ -46,7 +51,8 @@ class OptunaSweeper(Sweeper):
     Args:
         sampler: `tpe`, `random` or `grid`.
         n_trials: how many settings each search tries; None: 20, or all of a grid.
-        metric: the number to minimise or maximise, one of `OBJECTIVES`.
+        metric: the number to minimise or maximise, one of `OBJECTIVES`; None: the best validation error of runs that
+            have a validation split, else the best test error. Each search has its own (`Space.metric`).
         seed: seed of the sampler.
         cells: the cells of an experiment, as in `runner.sweeps.experiment_sweeper.ExperimentSweeper`.
         scales: its scales.
@@ -56,15 +62,12 @@ class OptunaSweeper(Sweeper):
         self,
         sampler: str,
         n_trials: int | None,
-        metric: str,
+        metric: str | None,
         seed: int,
         cells: Sequence[str] = (),
         scales: Mapping[str, str] | None = None,
     ) -> None:
-        self.sampler, self.n_trials, self.metric, self.seed = sampler, n_trials, metric, seed
-        self.direction: Literal["minimize", "maximize"] = OBJECTIVES[metric]
-        # Infinite, so that no finite value ties with it; Optuna's samplers take it.
-        self.worst = math.inf if self.direction == "minimize" else -math.inf
+        self.sampler, self.n_trials, self.seed = sampler, n_trials, seed
         self.config: DictConfig | None = None
         self.launcher: FreshProcessLauncher | None = None
         # Jobs are numbered through all searches of the sweep: each has a folder of its own.
@@ -99,7 +102,10 @@ class OptunaSweeper(Sweeper):
         # their settings.
         storage = JournalStorage(JournalFileBackend(str(folders.free_folder(folder / "optuna.log"))))
         results = []
-        for number, space in enumerate(spaces(self.config, arguments)):
+        searched = spaces(self.config, arguments)
+        if (line := warning(space.metric for space in searched)) is not None:
+            print(f"dcrun: {line}", file=sys.stderr, flush=True)
+        for number, space in enumerate(searched):
             # A search that has not begun leaves no result, but those before it are written all the same.
             if not FreshProcessLauncher.over():
                 results.append(self._search(space, f"{number}: {space.name}", storage))
@@ -111,33 +117,36 @@ class OptunaSweeper(Sweeper):
     def _search(self, space: Space, name: str, storage: "BaseStorage") -> dict[str, Any]:
         import optuna  # an optional package
 
-        study = optuna.create_study(storage=storage, study_name=name, direction=self.direction, sampler=self._sampler())
+        sampler = self._sampler()
+        study = optuna.create_study(storage=storage, study_name=name, direction=space.direction, sampler=sampler)
         # A grid's points are queued; `ask` then hands them out in this order.
         for params in space.points() if self.sampler == "grid" else ():
             study.enqueue_trial(params)
         # Without an interval the space is finite, and no setting is run twice.
         limit = int(min(space.size, self.n_trials or (space.size if self.sampler == "grid" else _TRIALS)))
         tried: dict[Point, float | None] = {}
+        ran: dict[Point, Sequence[Job | None]] = {}
         # By what was tried, not by trials: a proposal that comes again costs a trial, but no run.
         while len(tried) < limit and not FreshProcessLauncher.over():
             batch = self._proposed(study, space, tried, limit - len(tried))
             if not batch:
                 break
-            for (point, trial), value in zip(
-                batch.items(), self._measure(space, list(batch), limit - len(tried)), strict=True
-            ):
-                tried[point] = value
-                _tell(study, trial, value)
+            jobs = self._run(space, list(batch), limit - len(tried))
+            for (point, trial), ran[point] in zip(batch.items(), jobs, strict=True):
+                tried[point] = _value(space.metric, ran[point])
+                _tell(study, trial, tried[point])
         # Without failed and diverged ones: the best of nothing but infinities is none.
         measured = {point: value for point, value in tried.items() if value is not None and math.isfinite(value)}
-        pick = min if self.direction == "minimize" else max
+        pick = min if space.direction == "minimize" else max
         best = pick(measured, key=lambda point: measured[point], default=None)
         return {
             "name": name,
             "trials": len(tried),
-            "metric": self.metric,
+            "metric": space.metric,
             "best_value": None if best is None else measured[best],
             "best_params": {} if best is None else dict(override.split("=", 1) for override in best),
+            # Only reported: nothing was chosen by it.
+            **({} if best is None or space.test_error is None else {"test_error": _mean(space.test_error, ran[best])}),
         }
 
     def _sampler(self) -> "BaseSampler":
@@ -168,13 +177,8 @@ class OptunaSweeper(Sweeper):
                 batch[point] = trial
         return batch
 
-    def _measure(self, space: Space, points: Sequence[Point], limit: int) -> list[float | None]:
-        """Run settings, one job per seed.
-
-        Returns:
-            For each setting the mean over its seeds. A run without the number, because it diverged or did not get so
-            far, counts as the worst value there is. None if a job failed or was not run.
-        """
+    def _run(self, space: Space, points: Sequence[Point], limit: int) -> list[Sequence[Job | None]]:
+        """Run settings, one job per seed, and return the jobs of each; None for one that was not run."""
         assert self.launcher is not None
         of = [[*space.fixed, *point, *seed] for point in points for seed in space.seeds]
         first, each, before = self.launched, len(space.seeds), len(FreshProcessLauncher.jobs)
@@ -185,19 +189,33 @@ class OptunaSweeper(Sweeper):
         # By number, as jobs that were never started have no entry.
         found = {job.number: job for job in FreshProcessLauncher.jobs[before:]}
         jobs = [found.get(number) for number in range(first, self.launched)]
-        return [self._value(jobs[place : place + each]) for place in range(0, len(jobs), each)]
+        return [jobs[place : place + each] for place in range(0, len(jobs), each)]
 
-    def _value(self, jobs: Sequence[Job | None]) -> float | None:
-        values = []
-        for job in jobs:
-            # Not the worst value: a failure says nothing about the setting, and must not steer the search away from it.
-            if job is None or job.code != 0:
-                return None
-            summary = job.summary()
-            value = summary.get(self.metric)
-            # A diverged run may have had a good error before, or have ended soon: that must not make it look good.
-            values.append(self.worst if value is None or summary.get(STATUS) == DIVERGED else value)
-        return statistics.fmean(values)
+
+def _value(metric: str, jobs: Sequence[Job | None]) -> float | None:
+    """Return the mean over the runs of a setting, one for each seed.
+
+    A run without the number, because it diverged or did not get so far, counts as the worst value there is. None if a
+    job failed or was not run.
+    """
+    # Infinite, so that no finite value ties with it; Optuna's samplers take it.
+    worst = math.inf if OBJECTIVES[metric] == "minimize" else -math.inf
+    values = []
+    for job in jobs:
+        # Not the worst value: a failure says nothing about the setting, and must not steer the search away from it.
+        if job is None or job.code != 0:
+            return None
+        summary = job.summary()
+        value = summary.get(metric)
+        # A diverged run may have had a good error before, or have ended soon: that must not make it look good.
+        values.append(worst if value is None or summary.get(STATUS) == DIVERGED else value)
+    return statistics.fmean(values)
+
+
+def _mean(key: str, jobs: Sequence[Job | None]) -> float | None:
+    """Return the mean of a number over the runs of a setting, None if a run has none."""
+    values = [None if job is None else job.summary().get(key) for job in jobs]
+    return None if None in values else statistics.fmean(values)
 
 
 def register() -> None:
@@ -219,4 +237,6 @@ def _told(result: Mapping[str, Any]) -> str:
     if result["best_value"] is None:
         return f"{head}: none has a {result['metric']}"
     best = " ".join(f"{key}={value}" for key, value in result["best_params"].items())
-    return f"{head}: best {result['metric']} {result['best_value']:.4g} with {best}"
+    tested = result.get("test_error")
+    its = "" if tested is None else f"; its test error, by which nothing was chosen, is {tested:.4g}"
+    return f"{head}: best {result['metric']} {result['best_value']:.4g} with {best}{its}"

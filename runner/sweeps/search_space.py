@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,8 +11,8 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
 
 from runner.config.errors import InputError
-from runner.run_folder.summary_keys import BEST_TEST_ERROR, FINAL_TEST_ERROR
 from runner.sweeps import experiment_sweeper
+from runner.sweeps.objective import OBJECTIVES, REPORTED, SPLIT, objective
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -20,15 +20,6 @@ if TYPE_CHECKING:
 # A name, not the class: the module of the sweeper imports this one.
 SWEEPER = "runner.sweeps.optuna_sweeper.OptunaSweeper"
 SAMPLERS = ("tpe", "random", "grid")
-OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
-    BEST_TEST_ERROR: "minimize",
-    FINAL_TEST_ERROR: "minimize",
-    "final_train_loss": "minimize",
-    "epochs_to_target": "minimize",
-    "seconds": "minimize",
-    "samples_per_second": "maximize",
-}
-"""Numbers of `summary.json` that a search can optimise, and in which direction."""
 _DIGITS = 4
 _LAST_SEED = 2**32 - 1  # the largest seed that NumPy takes
 
@@ -44,12 +35,24 @@ class Space:
         choices: the values of each key that has a list of values, as typed.
         intervals: the bounds of each key that has an interval.
         seeds: the seed overrides of each run of a trial. If no seed was typed, there is one run, without an override.
+        metric: the number to optimise, one of `OBJECTIVES`; `spaces` fills it in.
     """
 
     fixed: list[str]
     choices: dict[str, list[str]]
     intervals: dict[str, IntervalSweep]
     seeds: list[list[str]]
+    metric: str = ""
+
+    @property
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """Whether a small or a large number is good."""
+        return OBJECTIVES[self.metric]
+
+    @property
+    def test_error(self) -> str | None:
+        """The test error to report of what was chosen by the validation split; None if it was chosen otherwise."""
+        return REPORTED.get(self.metric)
 
     @property
     def name(self) -> str:
@@ -123,10 +126,6 @@ def spaces(config: DictConfig, typed: Sequence[str]) -> list[Space]:
     sweeper = config.hydra.sweeper
     if sweeper.sampler not in SAMPLERS:
         raise InputError.of("hydra.sweeper.sampler", sweeper.sampler, "is not a sampler", ", ".join(SAMPLERS))
-    if sweeper.metric not in OBJECTIVES:
-        raise InputError.of(
-            "hydra.sweeper.metric", sweeper.metric, "is not a metric of a search", ", ".join(OBJECTIVES)
-        )
     if not (sweeper.n_trials is None or _is_integer(sweeper.n_trials, 1)):
         raise InputError.of(
             "hydra.sweeper.n_trials", sweeper.n_trials, "is not a number of trials", "integers from 1, null"
@@ -140,6 +139,7 @@ def spaces(config: DictConfig, typed: Sequence[str]) -> list[Space]:
         ]
     else:
         found = [_space(OverridesParser.create().parse_overrides(list(typed)), [], [])]
+    found = [replace(space, metric=objective(config, space.fixed)) for space in found]
     for space in found:
         if not (space.choices or space.intervals):
             allowed = "values, as algorithm.lambda0=0.5,1,2, or 'algorithm.lambda0=interval(0.1,10)'"
@@ -149,6 +149,9 @@ def spaces(config: DictConfig, typed: Sequence[str]) -> list[Space]:
             raise InputError(
                 f"{key}=interval(...): has no values for a grid; allowed: hydra.sweeper.sampler=tpe, random"
             )
+        if SPLIT in {key.lstrip("+") for key in (*space.choices, *space.intervals)}:
+            wrong = "cannot be searched: scores on different samples cannot be compared"
+            raise InputError(f"{SPLIT}: {wrong}; allowed: one value")
         for key, interval in space.intervals.items():
             low, high = interval.start, interval.end
             assert low is not None

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from runner.cli.compose import CONF
 from runner.sweeps.job import Job
+from runner.sweeps.objective import OBJECTIVES, REPORTED
 from runner.sweeps.optuna_sweeper import OptunaSweeper
-from runner.sweeps.search_space import OBJECTIVES
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
 optuna = pytest.importorskip("optuna", reason='pip install -e ".[optuna]"')
@@ -49,7 +49,7 @@ def no_jobs() -> Iterator[None]:
 def search(
     folder: Path, finds: Finds, *typed: str, n_jobs: int = 1, cells: Sequence[str] = (), **own: object
 ) -> tuple[Launcher, list[dict]]:
-    settings = {"sampler": "tpe", "n_trials": None, "metric": "best_test_error", "seed": 0, **own}
+    settings = {"sampler": "tpe", "n_trials": None, "metric": None, "seed": 0, **own}
     if cells:
         settings |= {"cells": list(cells), "scales": {"quick": ""}}
     sweeper = OptunaSweeper(**settings)  # type: ignore[arg-type]
@@ -119,8 +119,39 @@ def test_diverged_trial_is_worst(tmp_path: Path, metric: str) -> None:
         found = {"1": ("diverged", better), "2": ("completed", 50.0)}[job["algorithm.lambda0"]]
         return {"status": found[0], metric: found[1]}
 
-    _, (result,) = search(tmp_path, finds, "algorithm.lambda0=1,2", sampler="grid", metric=metric)
+    split = ["dataset.validation=0.1"] if metric in REPORTED else []
+    _, (result,) = search(tmp_path, finds, "algorithm.lambda0=1,2", *split, sampler="grid", metric=metric)
     assert (result["best_value"], result["best_params"]) == (50.0, {"algorithm.lambda0": "2"})
+
+
+def test_search_goes_by_the_validation_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def finds(job: dict[str, str]) -> dict[str, object]:
+        number = float(job["algorithm.lambda0"]) + float(job["seed"])
+        return {
+            "best_validation_error": number,
+            "best_test_error": -number,
+            "test_error_at_best_validation": 9 - number,
+        }
+
+    typed = ("algorithm.lambda0=1,2,3", "seed=0,1")
+    _, (result,) = search(tmp_path / "a", finds, *typed, "dataset.validation=500", sampler="grid")
+    assert (result["metric"], result["best_value"]) == ("best_validation_error", 1.5)
+    assert (result["best_params"], result["test_error"]) == ({"algorithm.lambda0": "1"}, 7.5)
+    told = capsys.readouterr()
+    assert "best best_validation_error 1.5 with algorithm.lambda0=1; its test error" in told.out
+    assert told.err == ""
+    _, (result,) = search(tmp_path / "b", finds, *typed, sampler="grid")
+    assert (result["metric"], result["best_value"], "test_error" in result) == ("best_test_error", -3.5, False)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("dcrun: hydra.sweeper.metric=best_test_error: settings are chosen on the test set")
+    assert "dataset.validation=0.1" in err
+
+
+def test_best_without_test_samples_has_no_test_error(tmp_path: Path) -> None:
+    typed = ("algorithm.lambda0=1,2", "dataset.validation=0.1")
+    _, (result,) = search(tmp_path, lambda job: {"best_validation_error": 3.0}, *typed, sampler="grid")
+    assert (result["best_value"], result["test_error"]) == (3.0, None)
 
 
 def test_more_can_be_better(tmp_path: Path) -> None:
@@ -162,7 +193,8 @@ STAND_IN = """
 import json, sys, types
 
 def dispatch(cfg, folder):
-    facts = {"status": "completed", "best_test_error": abs(cfg.algorithm.lambda0 - 2)}
+    name = "best_test_error" if cfg.dataset.validation is None else "best_validation_error"
+    facts = {"status": "completed", name: abs(cfg.algorithm.lambda0 - 2)}
     (folder / "summary.json").write_text(json.dumps(facts))
     return 0
 
@@ -181,15 +213,16 @@ def test_a_search_runs_and_is_resumed(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "runner.cli", "hydra/sweeper=optuna", *arguments]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
-    space = "algorithm.lambda0=tag(log,interval(0.1,10))"
-    done = dcrun(space, "hydra.sweeper.n_trials=3")
+    space = ("algorithm.lambda0=tag(log,interval(0.1,10))", "dataset.validation=0.1")
+    done = dcrun(*space, "hydra.sweeper.n_trials=3")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "all runs, 3 trials: best best_test_error" in done.stdout
-    again = dcrun(space, "hydra.sweeper.n_trials=4", "run.resume=true")
+    assert "all runs, 3 trials: best best_validation_error" in done.stdout
+    again = dcrun(*space, "hydra.sweeper.n_trials=4", "run.resume=true")
     assert (again.returncode, again.stdout.count("finished before, in ")) == (0, 3)
     assert len(list(tmp_path.glob("outputs/dcrun/*/*/summary.json"))) == 4
     grid = dcrun("algorithm.lambda0=1,2,4", "hydra.sweeper.sampler=grid", "hydra.launcher.n_jobs=3")
     assert "best best_test_error 0 with algorithm.lambda0=2" in grid.stdout
+    assert "settings are chosen on the test set" in grid.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.config.errors import InputError
 from runner.sweeps.search_space import Space, implied, spaces
 
-SWEEPER = {"sampler": "tpe", "n_trials": None, "metric": "best_test_error", "seed": 0}
+SWEEPER = {"sampler": "tpe", "n_trials": None, "metric": None, "seed": 0}
 CELLS = {
     "cells": [
         "algorithm=dc_asgd_a algorithm.lambda0=0.5,2 schedule.lr=0.1,0.2,0.4",
@@ -88,6 +88,8 @@ def test_corners_have_every_value_and_both_ends() -> None:
         ("schedule.lr=0.1,0.2", {"seed": -1}, "hydra.sweeper.seed=-1: is not a seed"),
         ("schedule.lr=0.1,0.2", {"seed": 2**32}, "hydra.sweeper.seed=4294967296: is not a seed"),
         ("schedule.lr=0.1,0.2", {"metric": "luck"}, "hydra.sweeper.metric=luck: is not a metric of a search"),
+        ("dataset.validation=0.1,0.2", {}, "dataset.validation: cannot be searched: scores on different samples"),
+        ("dataset.validation=interval(0.1,0.2)", {}, "dataset.validation: cannot be searched"),
         ("seed=0,1", {}, "leaves nothing to search"),
         ("schedule.lr=interval(2,1)", {}, r"schedule.lr=interval\(2,1\): is not an interval"),
         ("schedule.lr=tag(log,interval(0,1))", {}, r"schedule.lr=interval\(0,1\): is not an interval"),

@@ -62,6 +62,7 @@ class RunConfig:
     estimate: bool = False
     advise: bool = False
     plot_schedule: str | None = None
+    timing_only: bool = False
     micro_batch: int | None = None
     target_loss: float | None = None
     diagnostics: list[str] = field(default_factory=list)

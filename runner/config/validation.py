@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config import name_clash, override_errors
+from runner.config import name_clash, override_errors, timing_only
 from runner.config.errors import InputError
 from runner.config.schema import DIAGNOSTICS, END_WITH_RUN, SCHEDULES, ClusterConfig, Config
 
@@ -47,6 +47,7 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
         _at_least_one("seeds", plain["seeds"])
     _check_run(plain["run"])
     _check_cluster(plain["cluster"], plain["run"]["compute_processes"])
+    timing_only.check(plain["run"], plain["cluster"])
     _check_schedule(plain["schedule"], plain["run"]["epochs"])
     _one_of("logger.kind", plain["logger"]["kind"], ("none", "wandb"))
     _one_of("logger.mode", plain["logger"]["mode"], ("offline", "online", "disabled"))

@@ -124,6 +124,15 @@ class Batches:
         chosen = self._chosen(number, rank, len(pool), size)
         return Batch(number, epoch, pool.index_select(0, chosen), pool, rank, size)
 
+    def size_of(self, number: int) -> int:
+        """Return the samples of batch `number` of the run."""
+        return self._size(number % self.per_epoch)
+
+    def share_sizes(self, number: int, workers: int) -> list[int]:
+        """Return the samples of each worker's share of batch `number`, as `shares` cuts it."""
+        size, longer = divmod(self.size_of(number), workers)
+        return [size + 1] * longer + [size] * (workers - longer)
+
     def _size(self, position: int) -> int:
         """Return the samples of an epoch's batch: of the last one, those that are left."""
         # Also where nothing is left over, as with independent draws: all ways to draw make epochs of the same batches.

@@ -186,6 +186,14 @@ class Clock:
         """Return how long it takes to combine ``nbytes`` of each worker: "mean" all-reduces, "gather" all-gathers."""
         return (self.allgather_seconds if combine == "gather" else self.allreduce_seconds)(nbytes, workers)
 
+    def combining_bytes(self, combine: str, nbytes: int, workers: int) -> int:
+        """Return the bytes that all workers together send for what `combining_seconds` times."""
+        if workers == 1:
+            return 0
+        if self._network["allreduce"] == "linear":
+            return workers * nbytes
+        return (workers - 1) * nbytes * (workers if combine == "gather" else 2)
+
     def _task_seconds(self, worker: int, task: int) -> float:
         if self._delays is not None:
             return self._delay(self._delays[worker], worker, task)

@@ -34,7 +34,7 @@ def synchronize(tensor: Tensor) -> None:
         torch.cuda.synchronize(tensor.device)
 
 
-def _after(due: float, every: float, epoch: float) -> float:
+def next_due(due: float, every: float, epoch: float) -> float:
     """Return the first of `due`, `due + every`, ... that is not reached yet."""
     # The tolerance: effective passes are quotients, and a whole one may come out a rounding below.
     return due + every * (math.floor((epoch + 1e-9 - due) / every) + 1)
@@ -193,7 +193,7 @@ class TrainControl:
 
     def evaluation_due(self) -> bool:
         """Return whether the counts say to evaluate now."""
-        # The tolerance as in `_after`: an evaluation that is due to one and not to the
+        # The tolerance as in `next_due`: an evaluation that is due to one and not to the
         # other would come after every update.
         return self.epoch >= self._next_eval - 1e-9
 
@@ -201,7 +201,7 @@ class TrainControl:
         """Count an evaluation that another rank makes."""
         if self.evaluation_due():
             # Counted here for all ranks alike, so that they agree on when the next evaluation is due.
-            self._next_eval = _after(self._next_eval, self.eval_every, self.epoch)
+            self._next_eval = next_due(self._next_eval, self.eval_every, self.epoch)
 
     def evaluate(
         self,
@@ -233,7 +233,7 @@ class TrainControl:
             self.skip_evaluation()
             self._row(weights, statistics, totals, executor)
             if self.epoch >= self._next_save - 1e-9:
-                self._next_save = _after(self._next_save, self.checkpoint_every, self.epoch)
+                self._next_save = next_due(self._next_save, self.checkpoint_every, self.epoch)
                 save = True
         # Asked once: a signal that comes after this stops the run at its next update, and is saved there.
         stop = (stop or self.stopping()) and not finished

@@ -25,9 +25,11 @@ from runner.run_folder.summary_keys import (
     STATUS,
     TEST_ERROR_AT_BEST,
     TEST_SAMPLES,
+    TIMING_ONLY,
     TRAIN_SAMPLES,
     VALIDATION_SAMPLES,
 )
+from runner.run_folder.timing_result import timing_rows
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _COLORS = {COMPLETED: "green", DIVERGED: "red", FAILED: "red", INTERRUPTED: "yellow", RUNNING: "yellow"}
@@ -94,14 +96,6 @@ def show_result(
     """
     status = str(summary.get(STATUS))
     unit = seconds_unit(summary.get("clock") == "virtual")
-    best, final = (_percent(summary, key) for key in (BEST_TEST_ERROR, FINAL_TEST_ERROR))
-    tested = f"best {best}, final {final}"
-    validated = ""
-    if summary.get(BEST_VALIDATION_ERROR) is not None:
-        # The best of the test errors would be one that was chosen on the test set.
-        tested = f"{_percent(summary, TEST_ERROR_AT_BEST)} at the best validation error, final {final}"
-        lowest, last = (_percent(summary, key) for key in (BEST_VALIDATION_ERROR, FINAL_VALIDATION_ERROR))
-        validated = f"best {lowest}, final {last}"
     rows = {
         "algorithm": str(summary.get("algorithm")),
         "model": str(summary.get("model")),
@@ -109,22 +103,10 @@ def show_result(
         "samples": sizes_line(summary) if summary.get(VALIDATION_SAMPLES) is not None else "",
         "workers": f"{summary.get('workers')} ({summary.get('cluster')})",
         "epochs": _cell(summary.get("epochs"), "g", 0),
-        # A model with an objective but no test data, as ridge regression, has its suboptimality instead.
-        "test error": "" if final == "- %" and (validated or columns.PRIMAL in summary) else tested,
-        "validation error": validated,
-        "suboptimality": _cell(summary.get(columns.SUBOPTIMALITY), ".4g", 0)
-        if columns.SUBOPTIMALITY in summary
-        else "",
-        "duality gap": _cell(summary.get(columns.DUALITY_GAP), ".4g", 0) if columns.DUALITY_GAP in summary else "",
-        # In another encoding the blocks would be question marks, or raise.
-        "curve": sparkline(curve) if console.encoding.startswith("utf") else "",
+        **(timing_rows(summary) if summary.get(TIMING_ONLY) else _error_rows(console, summary, curve)),
         "time": f"{_cell(summary.get('seconds'), ',.1f', 0)} {unit}",
         "wall time": wall_line(summary),
-        "speed": f"{_cell(summary.get('samples_per_second'), ',.0f', 0)} samples/s",
-        # Without a value there is no row: most runs lose nobody.
-        "lost workers": str(summary.get("workers_lost") or ""),
-        "slowest": slowest_line(summary),
-        "staleness": staleness_line(summary.get("staleness_by_worker") or ()),
+        **({"slowest": slowest_line(summary)} if summary.get(TIMING_ONLY) else _worker_rows(summary)),
     }
     # Text, since rich would take [...] in a value for markup.
     table = Table(show_header=False, title=None)
@@ -155,6 +137,38 @@ def wall_line(summary: Mapping[str, Any]) -> str:
     if wall is None or start is None:
         return f"{_cell(wall, ',.1f', 0)} s"
     return f"{wall + start:,.1f} s, {start:,.1f} s of them from the command to the first step"
+
+
+def _error_rows(console: Console, summary: Mapping[str, Any], curve: Sequence[Any]) -> dict[str, str]:
+    """Return the rows of a table that say how good the trained weights are."""
+    best, final = (_percent(summary, key) for key in (BEST_TEST_ERROR, FINAL_TEST_ERROR))
+    tested = f"best {best}, final {final}"
+    validated = ""
+    if summary.get(BEST_VALIDATION_ERROR) is not None:
+        # The best of the test errors would be one that was chosen on the test set.
+        tested = f"{_percent(summary, TEST_ERROR_AT_BEST)} at the best validation error, final {final}"
+        lowest, last = (_percent(summary, key) for key in (BEST_VALIDATION_ERROR, FINAL_VALIDATION_ERROR))
+        validated = f"best {lowest}, final {last}"
+    gaps = {"suboptimality": columns.SUBOPTIMALITY, "duality gap": columns.DUALITY_GAP}
+    return {
+        # A model with an objective but no test data, as ridge regression, has its suboptimality instead.
+        "test error": "" if final == "- %" and (validated or columns.PRIMAL in summary) else tested,
+        "validation error": validated,
+        **{label: _cell(summary.get(key), ".4g", 0) for label, key in gaps.items() if key in summary},
+        # In another encoding the blocks would be question marks, or raise.
+        "curve": sparkline(curve) if console.encoding.startswith("utf") else "",
+    }
+
+
+def _worker_rows(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Return the rows of a table that only workers which computed have."""
+    return {
+        "speed": f"{_cell(summary.get('samples_per_second'), ',.0f', 0)} samples/s",
+        # Without a value there is no row: most runs lose nobody.
+        "lost workers": str(summary.get("workers_lost") or ""),
+        "slowest": slowest_line(summary),
+        "staleness": staleness_line(summary.get("staleness_by_worker") or ()),
+    }
 
 
 def slowest_line(summary: Mapping[str, Any]) -> str:

@@ -40,6 +40,7 @@ from runner.run_folder.summary_keys import (
     RUNNING,
     STATUS,
     TEST_ERROR_AT_BEST,
+    TIMING_ONLY,
 )
 from runner.run_folder.wandb_run import WandbRun
 
@@ -191,6 +192,9 @@ class RunWriter:
         self.rows.append(plain_row)
         if self._wandb is not None:
             self._wandb.log(plain_row, step=len(self.rows))
+        if self.summary.get(TIMING_ONLY):
+            # Of a run without losses and errors a line has what there is.
+            plain_row = {key: value for key, value in plain_row.items() if value is not None}
         self.display.row(plain_row, samples_per_second)
 
     def write_rows(self) -> bool:

@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from runner.run_folder.contents import TIMELINE, WORKERS
 from runner.run_folder.jsonl import append, truncate_lines, write_document
 
 log = logging.getLogger("dcrun")
+
+Floats = NDArray[np.float64]
 
 KINDS: tuple[str, ...] = ("compute", "transfer", "wait")
 BUFFERED_LINES = 4096
@@ -85,6 +90,25 @@ class Timeline:
         self._pending.append(f'{{"worker": {worker}, "what": "{what}", "start": {start:.12g}, "end": {end:.12g}}}\n')
         if len(self._pending) >= BUFFERED_LINES and self._folder is not None:
             self.flush(self._folder)
+
+    def task(self, worker: int, pulled: float, begin: float, end: float, arrival: float) -> None:
+        """Note a worker's task: a pull from `pulled` to `begin`, computing until `end`, a push until `arrival`."""
+        self.span(worker, "transfer", pulled, begin)
+        self.span(worker, "compute", begin, end)
+        self.span(worker, "transfer", end, arrival)
+
+    def spans(self, what: str, starts: Floats, ends: Floats, chosen: NDArray[np.bool_] | None = None) -> None:
+        """Note a span of each worker, as `span` does.
+
+        Args:
+            what: see `span`.
+            starts: by worker, seconds since the run's start (M,).
+            ends: likewise.
+            chosen: which workers have a span (M,); None for all.
+        """
+        for worker, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+            if chosen is None or chosen[worker]:
+                self.span(worker, what, start, end)
 
     def round_trip(self, worker: int, begin: float, arrived: float, handled: float, compute: float) -> float:
         """Note the round trip from a reply that left the server at `begin` to the handling of the worker's next push.

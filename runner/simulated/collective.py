@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +21,9 @@ from algorithms.base import Batch, Collective, Message, Step, message_bytes
 from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.batches import relative_size
-from runner.loop.communication import Communication, disagreement, distances
+from runner.loop.communication import disagreement, distances
 from runner.loop.messages import check_averaged, check_states
+from runner.simulated.collective_clock import CollectiveClock
 from runner.simulated.compute_pool import PoolOptions
 from runner.simulated.local_steps import LocalStepper, LocalSteps, PooledStepper
 from runner.simulated.virtual_executor import VirtualExecutor, VirtualParts
@@ -69,11 +71,15 @@ class SimulatedCollective(VirtualExecutor):
         self.layout = methods[0].layout(replica.weights.numel())
         check_averaged(methods[0], self.layout)
         check_states(methods)
-        self.transfer_seconds = self.clock.combining_seconds(methods[0].combine, message_bytes(self.layout), workers)
-        self.now = [0.0] * workers
+        self.times = CollectiveClock(
+            self.clock,
+            self.timeline,
+            combine=methods[0].combine,
+            nbytes=message_bytes(self.layout),
+            gradients=methods[0].cost.gradients,
+        )
         self.step = 0
         self.travelling: deque[TimedCombination] = deque()
-        self.communication = Communication()
         self._stacks: Message = {}
         self.steps: LocalSteps
         if compute is None:
@@ -132,19 +138,16 @@ class SimulatedCollective(VirtualExecutor):
             if message is not None:
                 combined = self._combine(combined, rank, message)
             self.steps.taken(rank)
-            begin = self.now[rank]
-            # A batch is that of all workers together, so an equal share of a full one is a load of 1.
-            load = len(batch.ids) * self.workers / self.batches.size
-            self.now[rank] += self.clock.compute_seconds(rank, self.step, load, self.methods[0].cost.gradients)
-            self.timeline.span(rank, "compute", begin, self.now[rank])
+        # A batch is that of all workers together, so an equal share of a full one is a load of 1.
+        loads = [len(batch.ids) * self.workers / self.batches.size for batch in shares]
+        self.times.compute(self.step, np.array(loads))
         # What all workers sent is complete here; the clock decides only when it arrives.
         if combined is not None:
             self._send(combined)
         # After this step's contribution was sent: without a delay it is due at once.
         while self.travelling and self.travelling[0].due == self.step:
             self._receive(self.travelling.popleft(), step)
-        # The run's second is the slowest worker's.
-        self.control.advance(samples * self.methods[0].cost.gradients, max(self.now), self.oracle.totals)
+        self.control.advance(samples * self.methods[0].cost.gradients, self.times.seconds, self.oracle.totals)
 
     def _combine(self, combined: Message | None, rank: int, message: Message) -> Message:
         """Take one worker's contribution, in the order of the ranks; it may be borrowed, so it is copied."""
@@ -176,25 +179,11 @@ class SimulatedCollective(VirtualExecutor):
         if self.workers > 1 and self.methods[0].combine == "mean":
             for tensor in combined.values():
                 tensor.div_(self.workers)
-        # One network: a combination waits for the slowest worker and for the combination before it.
-        begin = max([*self.now, *(earlier.arrival for earlier in self.travelling)])
-        arrival = begin + self.transfer_seconds
+        begin, arrival = self.times.send(self.travelling[-1].arrival if self.travelling else 0.0)
         self.travelling.append(TimedCombination(self.step + self.methods[0].delay, begin, arrival, combined))
 
     def _receive(self, travelling: TimedCombination, step: Step) -> None:
-        begin, arrival = travelling.begin, travelling.arrival
-        hidden = 0.0
-        for rank, now in enumerate(self.now):
-            # What a worker computed while the combination travelled hid that much of it.
-            seen = min(max(now, begin), arrival)
-            hidden += seen - begin
-            if now < begin:
-                self.timeline.span(rank, "wait", now, begin)
-            if seen < arrival:
-                self.timeline.span(rank, "transfer", seen, arrival)
-            # A worker whose clock is ahead goes on as it is: it has hidden the whole transfer.
-            self.now[rank] = max(now, arrival)
-        self.communication.add(self.transfer_seconds, hidden / self.workers)
+        self.times.receive(travelling.begin, travelling.arrival)
         for rank, method in enumerate(self.methods):
             # Workers that hold the same weights must draw the same: one number for all of them.
             seed_generators(self.oracle.device, self.batches.seed, "apply", self.step, 0 if method.replicated else rank)
@@ -206,7 +195,7 @@ class SimulatedCollective(VirtualExecutor):
         # One vector of weights: nothing can disagree.
         if len(self.methods) == 1:
             return {}
-        return disagreement(self._distances()[:, 0]) | self.communication.columns()
+        return disagreement(self._distances()[:, 0]) | self.times.communication.columns()
 
     def disagreements(self) -> Tensor:
         """Return the workers' mean distance from the mean of their weights, layer by layer (layers,)."""
@@ -237,11 +226,11 @@ class SimulatedCollective(VirtualExecutor):
             "methods": [method.state() for method in self.methods],
             "statistics": self.statistics,
             "totals": self.oracle.totals,
-            "now": self.now,
+            "now": self.times.now.tolist(),
             "step": self.step,
             # With what was combined: it was summed from weights that have moved on since.
             "travelling": [list(item) for item in self.travelling],
-            "communication": self.communication.state_dict(),
+            "communication": self.times.communication.state_dict(),
             "activity": self.timeline.state_dict(),
         }
 
@@ -251,7 +240,7 @@ class SimulatedCollective(VirtualExecutor):
             method.load_state(saved)
         self.statistics.copy_(state["statistics"])
         self.oracle.totals.copy_(state["totals"])
-        self.now = list(state["now"])
+        self.times.now = np.array(state["now"])
         self.step = state["step"]
         # Checkpoints are loaded to CPU memory; what travels is not copied into tensors of its own, so it is moved here.
         device = self.statistics.device
@@ -259,7 +248,7 @@ class SimulatedCollective(VirtualExecutor):
             TimedCombination(due, begin, arrival, {name: tensor.to(device) for name, tensor in combined.items()})
             for due, begin, arrival, combined in state["travelling"]
         )
-        self.communication.load_state_dict(state["communication"])
+        self.times.communication.load_state_dict(state["communication"])
         self.timeline.load_state_dict(state["activity"])
 
 

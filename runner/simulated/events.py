@@ -97,6 +97,9 @@ class ClockEvents:
         self.timeline = timeline
         self.pull_seconds = clock.transfer_seconds(message_bytes(layout.pull))
         self.push_seconds = clock.transfer_seconds(message_bytes(layout.push))
+        # What workers and server have sent each other; a request has no bytes.
+        self.nbytes = 0
+        self.task_bytes = message_bytes(layout.pull) + message_bytes(layout.push)
         self.tasks = [0] * workers
         self.since = [0.0] * workers
         # The second from which the server is free: it handles one message at a time.
@@ -113,9 +116,8 @@ class ClockEvents:
         begin = now + self.pull_seconds
         end = begin + self._compute(worker, load, gradients)
         arrival = end + self.push_seconds
-        self.timeline.span(worker, "transfer", now, begin)
-        self.timeline.span(worker, "compute", begin, end)
-        self.timeline.span(worker, "transfer", end, arrival)
+        self.timeline.task(worker, now, begin, end, arrival)
+        self.nbytes += self.task_bytes
         # Only the time is kept: the gradient is evaluated when its push is handled. It depends on what was pulled and
         # on the batch, not on when it is computed, so no gradient has to be stored while it is in flight.
         heapq.heappush(self.heap, (arrival, worker))
@@ -130,6 +132,7 @@ class ClockEvents:
         for worker, since in enumerate(self.since):
             self.timeline.span(worker, "wait", since, now)
         for part in rounds:
+            self.nbytes += len(loads) * (message_bytes(part.broadcast) + message_bytes(part.answer))
             heard = now + self.clock.transfer_seconds(message_bytes(part.broadcast))
             arrivals = []
             for worker, load in enumerate(loads):

@@ -25,7 +25,6 @@ class SimulatedMemoryWorker:
         version: updates of the shared weights when the read began.
         begin: virtual second of the task's start.
         end: of its last piece.
-        tasks: tasks that this worker began.
         rate: learning rate of the write.
         statistics: batch-norm statistics of the batch.
     """
@@ -38,7 +37,6 @@ class SimulatedMemoryWorker:
     version: int = 0
     begin: float = 0.0
     end: float = 0.0
-    tasks: int = 0
     rate: float = 0.0
     statistics: Tensor = field(default_factory=lambda: torch.empty(0))
 

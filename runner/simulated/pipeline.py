@@ -24,14 +24,13 @@ from runner.gradients.partition import Partition
 from runner.gradients.randomness import seed_generators
 from runner.loop.messages import check_module
 from runner.loop.pipeline_schedule import (
-    FORWARD_SHARE,
     backward,
     counts_memory,
-    extra_share,
     forward,
     memory_columns,
     restore_module,
 )
+from runner.simulated.pipeline_clock import PipelineClock
 from runner.simulated.virtual_executor import VirtualExecutor, VirtualParts
 
 
@@ -63,12 +62,12 @@ class SimulatedPipeline(VirtualExecutor):
         for rank, (method, stage) in enumerate(zip(methods, partition.stages, strict=True)):
             method.setup(stage.weights, partition.stage_info(rank))
             method.keeps_direction = directions is not None
-        # A clock for each module; they meet only where one waits for another's message.
-        self.now = [0.0] * workers
+        self.times = PipelineClock(
+            self.clock, self.timeline, methods=methods, partition=partition, batch_size=self.batches.size
+        )
         self.step = 0
-        # By module, the error gradient that it sent down last, and when that arrives; there is none at first.
+        # By module, the error gradient that it sent down last; there is none at first.
         self.travelling: list[Tensor | None] = [None] * workers
-        self.arrivals = [0.0] * workers
 
     def run(self) -> None:
         """Run to the end of the batches.
@@ -94,24 +93,17 @@ class SimulatedPipeline(VirtualExecutor):
         exact = None if self.directions is None else self._exact(self.directions)
         features = self._features(self.step)
         size = len(features.targets)
-        load = size / self.batches.size
-        # The draw is of a whole network's gradient, of which the module does its share.
-        whole = [self.clock.compute_seconds(rank, self.step, load) for rank in range(self.workers)]
-        seconds = [drawn * share for drawn, share in zip(whole, self.partition.work_shares, strict=True)]
-        operations = self.partition.operations
-        extra = [drawn * extra_share(m, operations) for drawn, m in zip(whole, self.methods, strict=True)]
         for method, stage in zip(self.methods, self.partition.stages, strict=True):
             stage.method = method if counts_memory(self.step, self.workers) else None
         # Computed at once, module by module; the clock is moved beside it. What travels from one iteration to the next
         # is in `travelling`.
         check = partial(check_module, self.methods[0], self.partition.outputs)
         forward(self.methods, self.partition.stages, features, self._seed, check)
-        self._clock_forward(seconds, size)
         self.travelling = backward(self.methods, self.partition.stages, self.travelling, step, self._seed, check)
-        self._clock_backward(seconds, extra, size)
+        self.times.iterate(self.step, size)
         if self.directions is not None and exact is not None:
             self.directions.add(exact, [method.direction for method in self.methods], self.partition.pieces)
-        self.control.advance(size, max(self.now), self.oracle.totals)
+        self.control.advance(size, self.times.seconds, self.oracle.totals)
 
     def _features(self, number: int) -> Features:
         """Return what goes into the first module in iteration `number`, also where that was some iterations ago."""
@@ -126,49 +118,6 @@ class SimulatedPipeline(VirtualExecutor):
 
     def _seed(self, call: str, rank: int) -> None:
         seed_generators(self.oracle.device, self.batches.seed, call, self.step, rank)
-
-    def _wait(self, rank: int, until: float, sent: float) -> None:
-        """Let a module wait for a message that was sent at `sent` and arrives at `until`."""
-        now = self.now[rank]
-        begin = min(max(now, sent), until)
-        if now < begin:
-            self.timeline.span(rank, "wait", now, begin)
-        if max(now, begin) < until:
-            self.timeline.span(rank, "transfer", max(now, begin), until)
-        # A module that is later than the message finds it there.
-        self.now[rank] = max(now, until)
-
-    def _clock_forward(self, seconds: list[float], size: int) -> None:
-        for rank in range(self.workers):
-            if rank:
-                sent = self.now[rank - 1]
-                self._wait(rank, sent + self.clock.transfer_seconds(self.partition.nbytes(rank - 1, size)), sent)
-            begin = self.now[rank]
-            self.now[rank] += seconds[rank] * FORWARD_SHARE
-            self.timeline.span(rank, "compute", begin, self.now[rank])
-
-    def _clock_backward(self, seconds: list[float], extra: list[float], size: int) -> None:
-        # Before this second no module goes backward, in this model; see the file's first lines.
-        over = self.now[-1]
-        # A copy: decoupled modules wait for what was sent in the iteration before, while this one is written down.
-        # All modules have the same method, so the first one speaks for all.
-        locked, arrivals = self.methods[0].locked, list(self.arrivals)
-        for rank in reversed(range(self.workers)):
-            # Sent and arrived at the same second: this is waiting alone, without a transfer.
-            self._wait(rank, max(over, self.now[rank]), max(over, self.now[rank]))
-            if rank < self.workers - 1:
-                arrival = self.arrivals[rank + 1] if locked else arrivals[rank + 1]
-                sent = arrival - self.clock.transfer_seconds(self.partition.nbytes(rank, size))
-                self._wait(rank, max(arrival, self.now[rank]), max(sent, self.now[rank]))
-            # The last module replays nothing: its forward pass is of the same iteration.
-            again = FORWARD_SHARE * self.methods[0].replays if rank < self.workers - 1 else 0.0
-            begin = self.now[rank]
-            self.now[rank] += seconds[rank] * (1 - FORWARD_SHARE + again) + extra[rank]
-            self.timeline.span(rank, "compute", begin, self.now[rank])
-            if rank:
-                self.arrivals[rank] = self.now[rank] + self.clock.transfer_seconds(
-                    self.partition.nbytes(rank - 1, size)
-                )
 
     def columns(self) -> dict[str, float]:
         """Return the modules' peaks of memory."""
@@ -200,8 +149,8 @@ class SimulatedPipeline(VirtualExecutor):
             "totals": self.oracle.totals,
             # Lists of none or one: a file of tensors alone has no None.
             "travelling": [[] if delta is None else [delta] for delta in self.travelling],
-            "arrivals": self.arrivals,
-            "now": self.now,
+            "arrivals": self.times.arrivals,
+            "now": self.times.now,
             "step": self.step,
             "peaks": [stage.peak for stage in self.partition.stages],
             "directions": None if self.directions is None else self.directions.state_dict(),
@@ -221,7 +170,7 @@ class SimulatedPipeline(VirtualExecutor):
             stage.peak = state["peaks"][rank]
         self.oracle.totals.copy_(state["totals"])
         self.travelling = [delta[0].to(device) if delta else None for delta in state["travelling"]]
-        self.arrivals, self.now = list(state["arrivals"]), list(state["now"])
+        self.times.arrivals, self.times.now = list(state["arrivals"]), list(state["now"])
         self.step = state["step"]
         if self.directions is not None and state["directions"] is not None:
             self.directions.load_state_dict(state["directions"])

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from algorithms.base import Batch, Message, Step
 from algorithms.shared_memory import SharedMemory
-from runner.config.units import FLOAT_BYTES
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
 from runner.loop.batches import coordinate_generator
 from runner.loop.leases import Leases
 from runner.simulated.compute_pool import PoolOptions
+from runner.simulated.memory_clock import MemoryClock
 from runner.simulated.memory_worker import SimulatedMemoryWorker, coordinates_within, piece_bounds, piece_count
 from runner.simulated.virtual_executor import VirtualExecutor, VirtualParts
 from runner.simulated.write_directions import LocalDirections, PooledDirections, WriteDirections
@@ -75,8 +75,7 @@ class SimulatedMemory(VirtualExecutor):
         # Pairs, so that equal times are ordered by the worker's number: the same order on every run.
         self.heap: list[tuple[float, int]] = []
         self.waiting: dict[int, float] = {}
-        n = method.w.numel()
-        self.read_seconds = self.clock.transfer_seconds(FLOAT_BYTES * n)
+        self.times = MemoryClock(self.clock, self.timeline, elements=method.w.numel())
         self._resumed = False
 
     def run(self) -> None:
@@ -129,60 +128,48 @@ class SimulatedMemory(VirtualExecutor):
     def _hold_barrier(self) -> None:
         """Take a snapshot: every worker computes the gradient of its shard, and all go on when the last is done."""
         workers = len(self.workers)
-        met, ends, total = max(self.waiting.values()), list[float](), None
         shards = [self.batches.shard(worker, workers, self.leases.next) for worker in range(workers)]
-        for worker, (shard, gradient) in enumerate(zip(shards, self.directions.shard_gradients(shards), strict=True)):
-            own = self.workers[worker]
+        total: Tensor | None = None
+        for gradient in self.directions.shard_gradients(shards):
             # In the order of the workers: the sum has the same bits whoever comes first. It begins with a shard, not
             # with zeros, as a parameter server's does: one worker has the bits of sequential SVRG.
             total = gradient.clone() if total is None else total.add_(gradient)
-            load = len(shard.ids) / self.batches.size
-            seconds = self.clock.compute_seconds(worker, own.tasks, load, self.method.barrier_cost.gradients)
-            own.tasks += 1
-            self.timeline.span(worker, "wait", self.waiting[worker], met)
-            self.timeline.span(worker, "compute", met, met + seconds)
-            ends.append(met + seconds)
         assert total is not None
         # Taken while everybody waits: no write interleaves with it.
         self.method.snapshot(total.div_(self.batches.samples))
-        self.control.spend(self.batches.samples * self.method.barrier_cost.gradients, max(ends))
+        cost = self.method.barrier_cost.gradients
+        over = self.times.snapshot(self.waiting, [len(shard.ids) / self.batches.size for shard in shards], cost)
+        self.control.spend(self.batches.samples * cost, over)
         self.leases.quota = next_barrier(self.method, self.control.updates)
         # Before anyone starts: a worker that starts may be the first to wait for the next barrier.
         self.waiting.clear()
-        for worker, end in enumerate(ends):
-            self.timeline.span(worker, "wait", end, max(ends))
-            self._start_task(worker, max(ends))
+        for worker in range(workers):
+            self._start_task(worker, over)
 
     def _read_piece(self, worker: int) -> None:
         """Read a piece; after the last one the worker computes."""
-        own, pieces = self.workers[worker], piece_count(self.read_seconds)
+        own, pieces = self.workers[worker], piece_count(self.times.read_seconds)
         where = piece_bounds(self.method.w.numel(), own.piece, pieces)
         # A piece is read at the beginning of its share of the seconds, and written at the end of it.
         own.read[where].copy_(self.method.w[where])
         own.piece += 1
         if own.piece < pieces:
-            heapq.heappush(self.heap, (own.begin + self.read_seconds * own.piece / pieces, worker))
+            heapq.heappush(self.heap, (own.begin + self.times.read_seconds * own.piece / pieces, worker))
             return
         batch = self._leased_batch(worker)
         load = len(batch.ids) / self.batches.size
-        begin = own.begin + self.read_seconds
-        computing = self.clock.compute_seconds(worker, own.tasks, load, self.method.evaluations(batch.number))
-        # Counted before the write: the same task draws the same delay whenever its events are handled.
-        own.tasks += 1
-        own.writing, own.piece, own.end = True, 0, begin + computing
-        self.timeline.span(worker, "transfer", own.begin, begin)
-        self.timeline.span(worker, "compute", begin, own.end)
+        own.end = self.times.compute(worker, own.begin, load, self.method.evaluations(batch.number))
+        own.writing, own.piece = True, 0
         # By the batch alone, as on processes: both write the same coordinates.
         generator = coordinate_generator(self.seed, batch.number)
         chosen = self.method.coordinates(self.method.w.numel(), generator)
         own.coordinates = None if chosen is None else chosen.to(self.method.w.device)
-        seconds = self._write_seconds(own)
+        seconds = self.times.write_seconds(self._written(own))
         heapq.heappush(self.heap, (own.end + seconds / piece_count(seconds), worker))
         self.directions.begin(worker, batch)
 
-    def _write_seconds(self, own: SimulatedMemoryWorker) -> float:
-        written = self.method.w.numel() if own.coordinates is None else len(own.coordinates)
-        return self.clock.transfer_seconds(FLOAT_BYTES * written)
+    def _written(self, own: SimulatedMemoryWorker) -> int:
+        return self.method.w.numel() if own.coordinates is None else len(own.coordinates)
 
     def _advance(self, worker: int, now: float) -> bool:
         """Read or write a worker's next piece; return whether an update is done with it."""
@@ -194,7 +181,7 @@ class SimulatedMemory(VirtualExecutor):
         if own.piece == 0:
             self._compute_direction(worker)
         assert own.v is not None
-        seconds = self._write_seconds(own)
+        seconds = self.times.write_seconds(self._written(own))
         pieces = piece_count(seconds)
         piece = piece_bounds(self.method.w.numel(), own.piece, pieces)
         self.method.write(coordinates_within(own.coordinates, piece), own.v, own.rate)
@@ -202,7 +189,7 @@ class SimulatedMemory(VirtualExecutor):
         if own.piece < pieces:
             heapq.heappush(self.heap, (own.end + seconds * (own.piece + 1) / pieces, worker))
             return False
-        self.timeline.span(worker, "transfer", own.end, now)
+        self.times.written(worker, own.end, now, self._written(own))
         self._finish_update(worker, now)
         if pieces == 1:
             self.directions.taken(worker)
@@ -216,7 +203,7 @@ class SimulatedMemory(VirtualExecutor):
         # The rate of the moment when the gradient is evaluated, for all pieces of the write.
         own.rate = self.method.rate(batch, Step(lr=rate.lr, decay=rate.decay))
         v, own.statistics = self.directions.direction(worker, own.read, batch)
-        if piece_count(self._write_seconds(own)) > 1:
+        if piece_count(self.times.write_seconds(self._written(own))) > 1:
             # Others compute before it is written to the end.
             v, own.statistics = v.clone(), own.statistics.clone()
             self.directions.taken(worker)
@@ -255,7 +242,10 @@ class SimulatedMemory(VirtualExecutor):
         return {
             "method": self.method.state(),
             # Files have called the workers' states so since their first version.
-            "hands": [state.state_dict() for state in self.workers],
+            "hands": [
+                {**state.state_dict(), "tasks": tasks}
+                for state, tasks in zip(self.workers, self.times.tasks, strict=True)
+            ],
             "statistics": self.statistics,
             "totals": self.oracle.totals,
             "leases": self.leases.state_dict(),
@@ -269,7 +259,8 @@ class SimulatedMemory(VirtualExecutor):
         self.method.load_state(state["method"])
         device = self.method.w.device
         for worker, saved in zip(self.workers, state["hands"], strict=True):
-            worker.load_state_dict(saved, device)
+            worker.load_state_dict({name: value for name, value in saved.items() if name != "tasks"}, device)
+        self.times.tasks = [saved["tasks"] for saved in state["hands"]]
         self.statistics.copy_(state["statistics"])
         self.oracle.totals.copy_(state["totals"])
         self.leases.load_state_dict(state["leases"])

@@ -40,7 +40,8 @@ def device_of(cfg: DictConfig, rank: int = 0) -> torch.device:
     Raises:
         InputError: a GPU is asked for that is not there, or a precision that the device does not have.
     """
-    name = cfg.run.device
+    # The clock alone computes nothing, and starting a GPU would take longer than the run.
+    name = "cpu" if cfg.run.timing_only and cfg.run.device == "auto" else cfg.run.device
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name.startswith("cuda") and (not found or (":" in name and int(name.split(":")[1]) >= found)):
         allowed = "cpu, auto" + "".join(f", cuda:{i}" for i in range(found))

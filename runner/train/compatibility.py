@@ -110,7 +110,9 @@ def check_size(cfg: DictConfig, algorithm: type[Stateful], workers: int, samples
         InputError: naming the key, its value and what is allowed.
     """
     # Modules of one network work on the same batch; other workers have one each, whether they step together or not.
-    together = 1 if algorithm.cuts_network else workers
+    # Where the clock goes alone, workers of a server that find no batch in an epoch take one of the next.
+    apart = algorithm.cuts_network or (cfg.run.timing_only and not algorithm.steps_together)
+    together = 1 if apart else workers
     size = cfg.run.batch_size
     # An epoch needs one whole update: else some workers would have no samples in any step.
     if size * together <= samples:

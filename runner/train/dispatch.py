@@ -29,6 +29,7 @@ from runner.run_folder.summary_keys import COMPLETED, ENDED, STATUS
 from runner.train import executors, extend, ranks, replay
 from runner.train.build import build_run
 from runner.train.preview import preview
+from runner.train.timing_only import time_run
 from runner.train.train import train
 
 
@@ -67,6 +68,8 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
     components = build_run(cfg)
     # Before the clock is made, which then reads the copy.
     kept_delays.keep(cfg, folder, components.workers)
+    if cfg.run.timing_only:
+        return time_run(components, folder)
     return train(components, folder, lambda control: executors.simulated(components, control, folder), virtual=True)
 
 

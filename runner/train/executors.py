@@ -45,7 +45,8 @@ from runner.simulated.events import ClockEvents, Events, TraceEvents
 from runner.simulated.pipeline import SimulatedPipeline
 from runner.simulated.server import SimulatedServer
 from runner.simulated.shared_memory import SimulatedMemory
-from runner.train import compute, costs
+from runner.simulated.timing_run import TimingRun
+from runner.train import clocks, compute, costs
 from runner.train.build import build_run
 from runner.train.components import RunComponents
 
@@ -82,12 +83,14 @@ class Topology:
         tasks: makes what a compute process of a simulation does; None if one process has to compute all.
         meets_on_cpu: whether the ranks' group is one of CPUs, wherever they compute.
         measure_costs: measures what a step costs on this machine.
+        time: makes what runs the clock of a simulation alone, see `run.timing_only`.
     """
 
     medium: str
     simulate: Callable[[RunComponents, TrainControl, Path | None, Trace | None], Executor]
     on_process: Callable[[RunComponents, Rank, TrainControl], Executor]
     measure_costs: Callable[[RunComponents], costs.Costs]
+    time: Callable[[RunComponents], TimingRun]
     serve: Callable[[RunComponents, Rank], None] | None = None
     tasks: Callable[[RunComponents, Arena, Any], Tasks] | None = None
     meets_on_cpu: bool = False
@@ -314,22 +317,34 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         _simulated_server,
         _process_server,
         costs.server_costs,
+        clocks.time_server,
         serve=_serve,
         tasks=compute.server_tasks,
     ),
     Collective: Topology(
-        "combinations", _simulated_collective, _process_collective, costs.collective_costs, tasks=compute.step_tasks
+        "combinations",
+        _simulated_collective,
+        _process_collective,
+        costs.collective_costs,
+        clocks.time_collective,
+        tasks=compute.step_tasks,
     ),
     SharedMemory: Topology(
         "one vector of weights in shared memory",
         _simulated_memory,
         _memory_owner,
         costs.memory_costs,
+        clocks.time_memory,
         serve=_serve_memory,
         tasks=compute.memory_tasks,
     ),
     # Neighbours send to each other whenever they are ready; over NCCL their messages would have to come in order.
     Pipeline: Topology(
-        "modules of a network", _simulated_pipeline, _process_pipeline, costs.pipeline_costs, meets_on_cpu=True
+        "modules of a network",
+        _simulated_pipeline,
+        _process_pipeline,
+        costs.pipeline_costs,
+        clocks.time_pipeline,
+        meets_on_cpu=True,
     ),
 }

@@ -73,7 +73,7 @@ def train(
             if saved is not None:
                 restore(saved, control, executor)
             # Last, so that the display begins at the numbers that were restored.
-            facts = _facts(components)
+            facts = run_facts(components)
             writer.start(facts, None if saved is None else saved["tracker"])
             log.info("samples: %s", sizes_line(facts))
             # The first flush cuts `timeline.jsonl` back to the lines that the checkpoint knew.
@@ -168,7 +168,8 @@ def _checkpoint(components: RunComponents, folder: Path) -> dict[str, Any] | Non
     return state
 
 
-def _facts(components: RunComponents) -> dict[str, Any]:
+def run_facts(components: RunComponents) -> dict[str, Any]:
+    """Return what a summary says of a run from its beginning."""
     cfg = components.cfg
     place = cfg.cluster.compute.delays
     return {

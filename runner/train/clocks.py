@@ -1,0 +1,73 @@
+"""What runs the clock of a simulation alone, without its network; one function a topology, for `train.timing_only`."""
+
+from __future__ import annotations
+
+from algorithms.base import Collective, ParameterServer, message_bytes
+from algorithms.pipeline import Pipeline
+from algorithms.shared_memory import SharedMemory
+from runner.loop.batches import coordinate_generator
+from runner.run_folder.timeline_totals import TimelineTotals
+from runner.simulated.collective_clock import CollectiveClock
+from runner.simulated.events import ClockEvents
+from runner.simulated.memory_clock import MemoryClock
+from runner.simulated.pipeline_clock import PipelineClock
+from runner.simulated.timing_memory import TimingMemory
+from runner.simulated.timing_server import TimingServer
+from runner.simulated.timing_steps import TimingCollective, TimingPipeline
+from runner.train.components import RunComponents
+
+
+def time_server(components: RunComponents) -> TimingServer:
+    """Return the pushes of a parameter server."""
+    method: ParameterServer = components.method
+    timeline, n = TimelineTotals(components.workers), components.parameters
+    events = ClockEvents(components.clock(), timeline, layout=method.layout(n), workers=components.workers)
+    return TimingServer(method, events, parameters=n, batches=components.batches, timeline=timeline)
+
+
+def time_collective(components: RunComponents) -> TimingCollective:
+    """Return the steps of a collective method."""
+    method: Collective = components.method
+    timeline = TimelineTotals(components.workers)
+    clock = CollectiveClock(
+        components.clock(),
+        timeline,
+        combine=method.combine,
+        nbytes=message_bytes(method.layout(components.parameters)),
+        gradients=method.cost.gradients,
+    )
+    return TimingCollective(
+        clock, period=method.period, delay=method.delay, batches=components.batches, timeline=timeline
+    )
+
+
+def time_memory(components: RunComponents) -> TimingMemory:
+    """Return the updates of a shared memory."""
+    method: SharedMemory = components.method
+    timeline, n = TimelineTotals(components.workers), components.parameters
+    # Those of the first batch: how many are written counts here, and a method draws as many for each.
+    drawn = method.coordinates(n, coordinate_generator(components.cfg.seed, 0))
+    return TimingMemory(
+        method,
+        MemoryClock(components.clock(), timeline, elements=n),
+        written=n if drawn is None else len(drawn),
+        batches=components.batches,
+        timeline=timeline,
+    )
+
+
+def time_pipeline(components: RunComponents) -> TimingPipeline:
+    """Return the iterations of a pipeline."""
+    methods: list[Pipeline] = components.methods()
+    for rank, (method, stage) in enumerate(zip(methods, components.partition.stages, strict=True)):
+        # What a method computes besides its passes is known when it knows its module.
+        method.setup(stage.weights, components.partition.stage_info(rank))
+    timeline = TimelineTotals(components.workers)
+    clock = PipelineClock(
+        components.clock(),
+        timeline,
+        methods=methods,
+        partition=components.partition,
+        batch_size=components.batches.size,
+    )
+    return TimingPipeline(clock, batches=components.batches, timeline=timeline)

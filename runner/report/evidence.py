@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -13,7 +13,7 @@ from runner.report import metrics
 from runner.report.claims import Verdict, judge, seeds_named
 from runner.report.published import Cell, Exhibit
 from runner.report.run import Run, finite
-from runner.report.search_results import Search, Tried, searches
+from runner.report.search_results import Search, Tried, searches, tested
 from runner.report.settings import averaged, by_seed, differing, one_per_seed, setting, shown
 from runner.run_folder.summary_keys import COMPLETED
 
@@ -84,16 +84,23 @@ class Block:
         return sorted({run.seed for run in self.runs if run.seed is not None})
 
     def searches(self) -> list[Search]:
-        """Return the best cells of a grid and their neighbours; cells that differ in more than numbers are apart."""
+        """Return the best cells of a grid and their neighbours; cells that differ in more than numbers are apart.
+
+        They are chosen by the validation split if the runs have one; the exhibit's own metric then stands beside.
+        """
         tried = []
+        shown_metric = self.exhibit.metric
+        metric = metrics.chosen_by(shown_metric, self.runs)
         for measured in self.cells.values() if self.exhibit.kind == "grid" else ():
             numbers = {key: n for key, value in measured.cell.match.items() if (n := finite(value)) is not None}
             rest = {key: value for key, value in measured.cell.match.items() if key not in numbers}
-            if measured.mean is not None:
+            judged = replace(measured, values=_by_seed(measured.runs, metric))
+            if judged.mean is not None:
                 apart = json.dumps(rest, sort_keys=True)
-                seeds = len(measured.values), len(measured.lacking)
-                tried.append(Tried(measured.cell.id, numbers, apart, measured.mean, measured.spread, *seeds))
-        return searches(tried, self.exhibit.metric)
+                seeds = len(judged.values), len(judged.lacking)
+                beside = tested(averaged(judged.runs), shown_metric if metric != shown_metric else None)
+                tried.append(Tried(judged.cell.id, numbers, apart, judged.mean, judged.spread, *seeds, beside))
+        return searches(tried, metric)
 
     def orders(self) -> list[str]:
         """Return the columns of each row, best first, as measured and as published, if at least two can be compared.
@@ -101,7 +108,7 @@ class Block:
         A cell that some of the seeds have no value for has no place among the others.
         """
         if self.exhibit.kind == "grid":
-            return [line for search in self.searches() for line in search.lines(self.exhibit.metric)]
+            return [line for search in self.searches() for line in search.lines()]
         lines = []
         # Ranks go upwards, so the larger-is-better metrics are turned around.
         sign = -1.0 if "accuracy" in self.exhibit.metric else 1.0
@@ -203,18 +210,23 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
             groups = [one_per_seed(group) for group in by_seed(counting, apart=exhibit.tuned)]
             chosen_values += [f"{cell.id}: {line}" for line in left_out]
             # Of a tuned setting the paper shows the best value, so the best of ours stands beside it.
-            chosen = min(groups, key=lambda group: _worth(group, exhibit.metric))
+            metric = metrics.chosen_by(exhibit.metric, counting)
+            chosen = min(groups, key=lambda group: _worth(group, metric))
             if exhibit.tuned and len(groups) > 1:
                 best = ", ".join(f"{key}={shown(chosen[0].value(key))}" for key in exhibit.tuned)
-                chosen_values.append(f"{cell.id}: {best}, the best of {len(groups)}")
-            # A run that has made only half of its length does not measure the cell; its curve is drawn.
-            found = ((run.seed, metrics.measured(run, exhibit.metric)) for run in chosen if run.ended)
-            values = {seed: value for seed, value in found if seed is not None and value is not None}
-            cells[cell.id] = Measured(cell, chosen, values)
+                by = "" if metric == exhibit.metric else f" by {metrics.name(metric)}"
+                chosen_values.append(f"{cell.id}: {best}, the best of {len(groups)}{by}")
+            cells[cell.id] = Measured(cell, chosen, _by_seed(chosen, exhibit.metric))
     by_cell = {name: [r for r in measured.runs if r.ended] for name, measured in cells.items()}
     verdicts = [judge(claim, by_cell) for claim in exhibit.claims]
     deviations = _deviations(exhibit, cells) + _gaps(exhibit.metric, cells)
     return Block(exhibit, cells, runs[0].config.get("scale"), deviations, verdicts, chosen_values)
+
+
+def _by_seed(runs: Sequence[Run], metric: str) -> dict[int, float]:
+    # A run that has made only half of its length does not measure the cell; its curve is drawn.
+    found = ((run.seed, metrics.measured(run, metric)) for run in runs if run.ended)
+    return {seed: value for seed, value in found if seed is not None and value is not None}
 
 
 def _one_setting(exhibit: Exhibit, runs: list[Run]) -> tuple[list[Run], list[str]]:
@@ -250,7 +262,7 @@ def _worth(runs: list[Run], metric: str) -> tuple[bool, bool, int, float]:
     counting = averaged(runs)
     values = [value for run in counting if (value := metrics.measured(run, metric)) is not None]
     mean = statistics.fmean(values) if values else 0.0
-    worse = mean * (-1.0 if "accuracy" in metric else 1.0)
+    worse = mean * (-1.0 if metrics.largest_is_best(metric) else 1.0)
     # False sorts before True, so each part reads "has a flaw". `averaged` returns either ended runs alone or none
     # of them, so that the first stands for all.
     return not counting[0].ended, not values, len(counting) - len(values), worse

@@ -2,10 +2,17 @@
 
 import itertools
 import re
+from collections.abc import Iterable
 
 from runner.report.run import Run, finite
 from runner.run_folder import columns
-from runner.run_folder.summary_keys import BEST_TEST_ERROR, FINAL_TEST_ERROR
+from runner.run_folder.summary_keys import (
+    BEST_TEST_ERROR,
+    BEST_VALIDATION_ERROR,
+    FINAL_TEST_ERROR,
+    FINAL_VALIDATION_ERROR,
+    TEST_ERROR_AT_BEST,
+)
 
 _OF_LAYER = re.compile(r"(early|lowest|final)_(\w+)\(([\w.]+)\)")
 _REACHES = re.compile(r"reaches\((\w+),([\d.]+(?:e-?\d+)?)\)")
@@ -20,6 +27,9 @@ _ACCURACIES = {"accuracy": columns.TEST_ERROR, "accuracy_top5": columns.TEST_ERR
 _SHOWN = {
     FINAL_TEST_ERROR: ("test error, %", 2),
     BEST_TEST_ERROR: ("best test error, %", 2),
+    FINAL_VALIDATION_ERROR: ("validation error, %", 2),
+    BEST_VALIDATION_ERROR: ("best validation error, %", 2),
+    TEST_ERROR_AT_BEST: ("test error at the best validation error, %", 2),
     "final_train_error": ("training error, %", 2),
     "final_train_loss": ("training loss", 4),
     "final_accuracy": ("validation accuracy", 4),
@@ -33,6 +43,8 @@ _SHOWN = {
     columns.TEST_ERROR: ("test error, %", 2),
     columns.TRAIN_ERROR: ("training error, %", 2),
     columns.TEST_LOSS: ("test loss", 4),
+    columns.VALIDATION_ERROR: ("validation error, %", 2),
+    columns.VALIDATION_LOSS: ("validation loss", 4),
     columns.TRAIN_LOSS: ("training loss", 4),
     columns.LR: ("learning rate", 4),
     "accuracy": ("validation accuracy", 4),
@@ -93,6 +105,27 @@ def measured(run: Run, metric: str) -> float | None:
     if how == "lowest":
         return min((value for value in column(run, key) if value is not None), default=None)
     return None
+
+
+def chosen_by(metric: str, runs: Iterable[Run]) -> str:
+    """Return the metric by which the best of some settings is chosen: not by the test set if there is another split.
+
+    Args:
+        metric: what is shown.
+        runs: those of the settings.
+
+    Returns:
+        the same metric of the validation split (an error for an accuracy) if all runs have one; else `metric`.
+    """
+    if not all(run.flat.get("dataset.validation") is not None for run in runs):
+        return metric
+    chosen = re.sub(r"accuracy|test_error", columns.VALIDATION_ERROR, metric)
+    return chosen.replace(columns.TEST_LOSS, columns.VALIDATION_LOSS)
+
+
+def largest_is_best(metric: str) -> bool:
+    """Return whether a larger value is a better one: of accuracies and speeds."""
+    return "accuracy" in metric or metric.startswith("samples_per")
 
 
 def reached(run: Run, column: str, target: float, along: str) -> float | None:

@@ -10,12 +10,19 @@ from runner.report.curves import Figure, Panel, mean_curve
 from runner.report.run import Run
 from runner.report.settings import GROUPS, averaged, by_seed, differing, label, one_per_seed, setting, shown
 from runner.run_folder import columns
-from runner.run_folder.summary_keys import BEST_TEST_ERROR, FINAL_TEST_ERROR, STATUS
+from runner.run_folder.summary_keys import (
+    BEST_TEST_ERROR,
+    BEST_VALIDATION_ERROR,
+    FINAL_TEST_ERROR,
+    STATUS,
+    TEST_ERROR_AT_BEST,
+)
 
 # More curves cannot be told apart; more panels nobody scrolls through.
 _CURVES = 12
 _FAMILY = (*(group for group in GROUPS if group != "algorithm"), "schedule.kind", "run.epochs", "run.batch_size")
 _PANELS = 6
+_NUMBERS = ("epochs", FINAL_TEST_ERROR, BEST_TEST_ERROR, BEST_VALIDATION_ERROR, TEST_ERROR_AT_BEST, "seconds")
 
 
 def tables(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -42,6 +49,7 @@ def tables(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "title": f"{family[0].value('model')} on {family[0].value('dataset')}, {family[0].value('cluster')}",
                 "shared": ", ".join(f"{key}={shown(every[key])}" for key in shared),
                 "differ": bool(inside),
+                "validated": any(run.number(BEST_VALIDATION_ERROR) is not None for run in family),
                 "rows": [_row(group, inside) for group in by_seed(family)],
             }
         )
@@ -66,7 +74,7 @@ def _row(group: Sequence[Run], inside: Sequence[str]) -> dict[str, str]:
         "apart": ", ".join(f"{key}={shown(own[key])}" for key in inside if key in own),
         "seeds": ", ".join(map(str, sorted(seed for seed in seeds if seed is not None))),
         STATUS: ", ".join([*told, *left_out]),
-        **{key: _mean(runs, key) for key in ("epochs", FINAL_TEST_ERROR, BEST_TEST_ERROR, "seconds")},
+        **{key: _mean(runs, key) for key in _NUMBERS},
         "clock": str(runs[0].summary.get("clock") or ""),
     }
 

@@ -18,28 +18,53 @@ from runner.report.evidence import Block
 from runner.report.published import Exhibit
 from runner.report.run import Run, finite
 from runner.report.settings import by_seed, differing, label, setting, shown
-from runner.run_folder.columns import EPOCH, SAMPLES, SECONDS, TEST_ERROR, TRAIN_ERROR, TRAIN_LOSS, UPDATES
-from runner.run_folder.summary_keys import BEST_TEST_ERROR, COMPLETED, FINAL_TEST_ERROR, STATUS
+from runner.run_folder.columns import (
+    EPOCH,
+    SAMPLES,
+    SECONDS,
+    TEST_ERROR,
+    TRAIN_ERROR,
+    TRAIN_LOSS,
+    UPDATES,
+    VALIDATION_ERROR,
+    VALIDATION_LOSS,
+)
+from runner.run_folder.summary_keys import (
+    BEST_TEST_ERROR,
+    BEST_VALIDATION_ERROR,
+    COMPLETED,
+    FINAL_TEST_ERROR,
+    FINAL_VALIDATION_ERROR,
+    STATUS,
+    TEST_ERROR_AT_BEST,
+)
 
 _COLUMNS = ("name", STATUS, "algorithm", "model", "dataset", "workers", "seed", "epochs", FINAL_TEST_ERROR,
             BEST_TEST_ERROR, "final_train_loss", "seconds", "samples_per_second")  # fmt: skip
+# Beside the test errors, if any of the runs has a validation split.
+_OF_VALIDATION = (FINAL_VALIDATION_ERROR, BEST_VALIDATION_ERROR, TEST_ERROR_AT_BEST)
 # What a run that has not ended says only in its metrics.
 _FROM_ROWS = {"epochs": "final_epoch", FINAL_TEST_ERROR: FINAL_TEST_ERROR, BEST_TEST_ERROR: "lowest_test_error",
+              FINAL_VALIDATION_ERROR: FINAL_VALIDATION_ERROR, BEST_VALIDATION_ERROR: "lowest_validation_error",
               "final_train_loss": "final_train_loss", "seconds": "final_seconds"}  # fmt: skip
 _WITHOUT = {COMPLETED: "not reached"}  # a run that went to its end and has no such number
 # More columns do not fit beside those above; the rest is under each run's facts.
 _OWN_KEYS = 14
-_SEARCHED_BY = BEST_TEST_ERROR
 # More points cannot be told apart on the page, and would make the file of hundreds of runs slow to load.
 _POINTS = 400
 _AXES = (EPOCH, SECONDS, UPDATES, SAMPLES)
 _WORDS = {
     FINAL_TEST_ERROR: "test error, %",
     BEST_TEST_ERROR: "best test error, %",
+    FINAL_VALIDATION_ERROR: "validation error, %",
+    BEST_VALIDATION_ERROR: "best validation error, %",
+    TEST_ERROR_AT_BEST: "test error at the best validation error, %",
     "workers": "M",
     "samples_per_second": "samples/s",
     EPOCH: "effective passes",
     TEST_ERROR: "test error, %",
+    VALIDATION_ERROR: "validation error, %",
+    VALIDATION_LOSS: "validation loss",
     TRAIN_ERROR: "training error, %",
     TRAIN_LOSS: "training loss",
 }
@@ -82,11 +107,11 @@ def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]],
 
 
 def searched(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]]) -> list[dict[str, Any]]:
-    """Return the searches among the runs that no exhibit uses, judged by the best test error: a name and lines each."""
+    """Return the searches among the runs that no exhibit uses: a name and lines each."""
     # By identity: two runs may have equal contents.
     used = {id(run) for _, blocks in evidence for block in blocks for run in block.runs}
-    found = search_results.among([run for run in runs if id(run) not in used and run.status != "broken"], _SEARCHED_BY)
-    return [{"name": name, "lines": search.lines(_SEARCHED_BY)} for name, search in found]
+    found = search_results.among([run for run in runs if id(run) not in used and run.status != "broken"])
+    return [{"name": name, "lines": search.lines()} for name, search in found]
 
 
 def table(block: Block) -> dict[str, Any]:
@@ -160,11 +185,14 @@ def _payload(runs: Sequence[Run]) -> dict[str, Any]:
     # Some columns are only in the first or only in the last row; so not every row has to be read.
     quantities = dict.fromkeys(key for run in runs for row in run.rows[:1] + run.rows[-1:] for key in row)
     numbers = [key for key in quantities if key not in _AXES]
+    place = _COLUMNS.index(BEST_TEST_ERROR) + 1
+    beside = _OF_VALIDATION if any(_field(run, BEST_VALIDATION_ERROR) is not None for run in runs) else ()
+    common = (*_COLUMNS[:place], *beside, *_COLUMNS[place:])
     errors = [error for run in runs if (error := metrics.measured(run, "lowest_test_error")) is not None]
     return {
         # By identity: a run is mutable, and has no hash.
-        "runs": [{**_run(run, apart, own), **curves[id(run)]} for run in runs],
-        "columns": [*_COLUMNS, *own],
+        "runs": [{**_run(run, common, apart, own), **curves[id(run)]} for run in runs],
+        "columns": [*common, *own],
         "metrics": [key for key in numbers if any(finite(row.get(key)) is not None for r in runs for row in r.rows)],
         "axes": [key for key in _AXES if key in quantities] or [EPOCH],
         "words": _WORDS,
@@ -173,9 +201,9 @@ def _payload(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _run(run: Run, apart: Sequence[str], own: Sequence[str]) -> dict[str, Any]:
+def _run(run: Run, common: Sequence[str], apart: Sequence[str], own: Sequence[str]) -> dict[str, Any]:
     settings = setting(run)
-    fields = {key: _field(run, key) for key in _COLUMNS}
+    fields = {key: _field(run, key) for key in common}
     fields |= {key: shown(settings[key]) if key in settings else None for key in own}
     for key in own:
         # Numbers stay numbers, so that the page sorts 10 after 9.

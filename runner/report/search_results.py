@@ -10,7 +10,7 @@ from typing import Any
 from runner.report import metrics
 from runner.report.run import Run, finite
 from runner.report.settings import by_seed, label, one_per_seed, setting, shown
-from runner.run_folder.summary_keys import BEST_TEST_ERROR
+from runner.run_folder.summary_keys import BEST_TEST_ERROR, TEST_ERROR_AT_BEST
 
 _SEARCHED = ("algorithm.", "schedule.")
 _LEAST = 3  # settings that make a search
@@ -29,6 +29,7 @@ class Tried:
         spread: the standard deviation, None of one seed.
         having: seeds that have a value.
         lacking: seeds that have none.
+        tested: the test error if `value` is of the validation split, in words.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Tried:
     spread: float | None = None
     having: int = 1
     lacking: int = 0
+    tested: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,26 +52,31 @@ class Search:
         neighbours: the next setting in each direction along each axis, all else being equal; where there is none at
             all, as between random settings, the nearest few.
         edges: axes whose smallest or largest value tried is the best, in words.
+        metric: what the best is the best of.
     """
 
     best: Tried
     tried: int
     neighbours: list[Tried]
     edges: list[str]
+    metric: str
 
-    def lines(self, metric: str) -> list[str]:
+    def lines(self) -> list[str]:
         """Return the outcome in words, a line each for the best, its neighbours, and edges."""
+        metric = self.metric
         told = [f"best of {self.tried}: {self.best.name} at {_value(self.best, metric)}"]
+        if self.best.tested:
+            told.append(f"chosen by: {metrics.name(metric)}; by which nothing was chosen: {self.best.tested}")
         if self.neighbours:
-            beside = (f"{n.name} {_value(n, metric)} ({self._difference(n, metric)})" for n in self.neighbours)
+            beside = (f"{n.name} {_value(n, metric)} ({self._difference(n)})" for n in self.neighbours)
             told.append(f"beside it: {'; '.join(beside)}")
         if self.edges:
             told.append(f"at the edge of what was tried: {', '.join(self.edges)}")
         return told
 
-    def _difference(self, other: Tried, metric: str) -> str:
+    def _difference(self, other: Tried) -> str:
         difference = other.value - self.best.value
-        return f"{'−' if difference < 0 else '+'}{metrics.text(metric, abs(difference))}"
+        return f"{'−' if difference < 0 else '+'}{metrics.text(self.metric, abs(difference))}"
 
 
 def searches(tried: Sequence[Tried], metric: str) -> list[Search]:
@@ -82,17 +89,17 @@ def searches(tried: Sequence[Tried], metric: str) -> list[Search]:
     groups: dict[str, list[Tried]] = {}
     for one in tried:
         groups.setdefault(one.apart, []).append(one)
-    sign = -1.0 if "accuracy" in metric or metric.startswith("samples_per") else 1.0
-    return [_search(group, sign) for group in groups.values() if len(group) > 1]
+    return [_search(group, metric) for group in groups.values() if len(group) > 1]
 
 
-def among(runs: Sequence[Run], metric: str = BEST_TEST_ERROR) -> list[tuple[str, Search]]:
+def among(runs: Sequence[Run]) -> list[tuple[str, Search]]:
     """Find searches: runs that differ only in numbers of the method and the schedule, and in the seed.
 
     Returns:
-        each search of at least three settings, with the name of what its runs share.
+        each search of at least three settings, with the name of what its runs share; by the best validation error if
+        they have a validation split, else by the best test error.
     """
-    tried = []
+    tried: dict[str, list[Tried]] = {}
     names: dict[str, str] = {}
     groups: dict[str, list[list[Run]]] = {}
     # Two passes: what runs share outside the searched sections makes the searches, then inside each the axes are found.
@@ -102,6 +109,8 @@ def among(runs: Sequence[Run], metric: str = BEST_TEST_ERROR) -> list[tuple[str,
         groups.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(group)
     for apart, same in groups.items():
         settings = [setting(group[0]) for group in same]
+        metric = metrics.chosen_by(BEST_TEST_ERROR, [group[0] for group in same])
+        shown_beside = TEST_ERROR_AT_BEST if metric != BEST_TEST_ERROR else None
         # The first setting's keys do for all: runs of one method, which these are, have the same keys.
         axes = [key for key in settings[0] if len({json.dumps(own.get(key)) for own in settings}) > 1]
         for group, own in zip(same, settings, strict=True):
@@ -112,13 +121,29 @@ def among(runs: Sequence[Run], metric: str = BEST_TEST_ERROR) -> list[tuple[str,
                 point = {key: float(own[key]) for key in axes if key in own}
                 names[apart] = f"{label(group[0], [])}, {group[0].value('model')} on {group[0].value('dataset')}"
                 seeds = len(values), len(counting) - len(values)
-                tried.append(Tried(name, point, apart, statistics.fmean(values), _spread(values), *seeds))
-    found = searches([one for one in tried if one.axes], metric)
+                one = Tried(name, point, apart, *mean_and_spread(values), *seeds, tested(counting, shown_beside))
+                tried.setdefault(metric, []).append(one)
+    found = [s for metric, own in tried.items() for s in searches([one for one in own if one.axes], metric)]
     # Two settings are a comparison, not a search.
     return [(names[search.best.apart], search) for search in found if search.tried >= _LEAST]
 
 
-def _search(group: Sequence[Tried], sign: float) -> Search:
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return mean and standard deviation, which one value has none of."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def tested(runs: Sequence[Run], metric: str | None) -> str:
+    """Return a metric of the test set in words, with its mean over runs of several seeds; empty if none has it."""
+    values = [value for run in runs if metric and (value := metrics.measured(run, metric)) is not None]
+    if not metric or not values:
+        return ""
+    mean, spread = mean_and_spread(values)
+    return f"{metrics.name(metric)} {_text(metric, mean, spread)}{metrics.seeds_counted(len(values), len(runs))}"
+
+
+def _search(group: Sequence[Tried], metric: str) -> Search:
+    sign = -1.0 if metrics.largest_is_best(metric) else 1.0
     best = min(group, key=lambda one: (one.lacking, sign * one.value))
     # An axis with one value has no neighbours, and its value would be at both edges.
     keys = [key for key in best.axes if len({one.axes.get(key) for one in group}) > 1]
@@ -143,7 +168,7 @@ def _search(group: Sequence[Tried], sign: float) -> Search:
             # A best value at an edge may have a better one beyond it, which was not tried.
             if best.axes[key] == end:
                 edges.append(f"{key}={shown(end)} is the {word}")
-    return Search(best, len(group), beside, edges)
+    return Search(best, len(group), beside, edges, metric)
 
 
 def _distance(one: Tried, other: Tried, keys: Sequence[str], group: Sequence[Tried]) -> float:
@@ -161,10 +186,10 @@ def _is_axis(key: str, value: Any) -> bool:
     return key.startswith(_SEARCHED) and finite(value) is not None
 
 
-def _spread(values: Sequence[float]) -> float | None:
-    return statistics.stdev(values) if len(values) > 1 else None
-
-
 def _value(one: Tried, metric: str) -> str:
-    spread = f" ± {metrics.text(metric, one.spread)}" if one.spread is not None else ""
-    return f"{metrics.text(metric, one.value)}{spread}{metrics.seeds_counted(one.having, one.having + one.lacking)}"
+    counted = metrics.seeds_counted(one.having, one.having + one.lacking)
+    return f"{_text(metric, one.value, one.spread)}{counted}"
+
+
+def _text(metric: str, mean: float, spread: float | None) -> str:
+    return f"{metrics.text(metric, mean)}{f' ± {metrics.text(metric, spread)}' if spread is not None else ''}"

@@ -245,6 +245,17 @@ def test_tuned_value_with_fewer_gaps_wins(
     assert f"ASGD, M=4: schedule.lr={best}, the best of 3" in block.tuned
 
 
+def test_tuned_value_goes_by_validation(make_run: MakeRun, tmp_path: Path) -> None:
+    for lr, error in ((0.1, 10.0), (0.5, 20.0)):
+        config = {"schedule.lr": lr, "dataset.validation": 500}
+        for workers in (4, 8):
+            own = {"final_validation_error": 50.0 - error}
+            make_run(f"{lr}-{workers}", [error], workers=workers, config=config, summary=own)
+    (block,) = measure_exhibit(replace(TABLE, tuned=["schedule.lr"]), collect([tmp_path]))
+    assert "ASGD, M=4: schedule.lr=0.5, the best of 2 by validation error, %" in block.tuned
+    assert block.cells["ASGD, M=4"].mean == 20.0
+
+
 def test_whole_row_of_a_large_table(make_run: MakeRun, tmp_path: Path) -> None:
     rows, methods = [f"M={2**k}" for k in range(6)], ["asgd", "ssgd", "dc_asgd_a"]
     cells = [Cell(row, m, {"workers": int(row[2:]), "algorithm": m}, None) for row in rows for m in methods]

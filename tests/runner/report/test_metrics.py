@@ -47,6 +47,29 @@ def test_numbers_of_a_run(make_run: MakeRun, tmp_path: Path, metric: str, value:
     assert metrics.measured(run, metric) == (None if value is None else pytest.approx(value))
 
 
+@pytest.mark.parametrize(
+    ("metric", "chosen"),
+    [
+        ("best_test_error", "best_validation_error"),
+        ("final_test_error", "final_validation_error"),
+        ("final_accuracy", "final_validation_error"),
+        ("final_accuracy_top5", "final_validation_error_top5"),
+        ("final_test_loss", "final_validation_loss"),
+        ("lowest_test_loss", "lowest_validation_loss"),
+        ("final_train_loss", "final_train_loss"),
+        ("seconds", "seconds"),
+    ],
+)
+def test_validation_split_chooses(make_run: MakeRun, tmp_path: Path, metric: str, chosen: str) -> None:
+    make_run("a", [50.0], config={"dataset.validation": 0.1})
+    make_run("b", [50.0], config={"dataset.validation": None})
+    make_run("c", [50.0])
+    with_split, *others = collect([tmp_path])
+    assert metrics.chosen_by(metric, [with_split]) == chosen
+    for other in others:
+        assert metrics.chosen_by(metric, [with_split, other]) == metric
+
+
 def test_share_is_of_the_length_asked_for(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [50.0, 40.0, None], status="diverged", config={"run.epochs": 4.0})
     make_run("b", [50.0, 40.0, None], status="diverged", config={"run.epochs": 40.0})

@@ -38,6 +38,17 @@ def test_furthest_run_where_none_ended(make_run: MakeRun, tmp_path: Path) -> Non
     assert rows(tmp_path) == [["asgd M=4", "0, 1", "interrupted, running", *found]]
 
 
+def test_validation_has_columns_of_its_own(make_run: MakeRun, tmp_path: Path) -> None:
+    found = {"best_validation_error": 15.0, "test_error_at_best_validation": 22.0}
+    make_run("a", [60.0, 20.0], config={"dataset.validation": 0.1}, summary=found)
+    assert rows(tmp_path)[0][4:] == ["20.00", "20.00", "15.00", "22.00", "20.0 virtual"]
+    text = (tmp_path / "results.md").read_text()
+    assert "| best | best validation error | test error there | seconds |" in text
+    assert "0.1 of the training samples for validation" in text
+    widths = {line.count("|") for line in re.findall(r"^\|.*$", text, re.M)}
+    assert len(widths) == 1, "every line of the table has as many cells"
+
+
 def test_mean_names_its_seeds(make_run: MakeRun, tmp_path: Path) -> None:
     for seed, error in enumerate((20.0, None, None)):
         make_run(str(seed), [60.0, error], seed=seed, summary={"best_test_error": 20.0})

@@ -67,6 +67,19 @@ def test_data_are_those_of_the_runs(make_run: MakeRun, tmp_path: Path) -> None:
     assert data["axes"][0] == "epoch"
 
 
+def test_validation_has_columns_if_a_run_has_it(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [50.0])
+    before = data_of(render(collect([tmp_path / "runs"]), [], "x"))
+    assert not any("validation" in column for column in before["columns"])
+    make_run("b", [50.0], seed=1, config={"dataset.validation": 0.1}, summary={"best_validation_error": 45.0})
+    after = data_of(render(collect([tmp_path / "runs"]), [], "x"))
+    place = after["columns"].index("best_test_error")
+    beside = ["final_validation_error", "best_validation_error", "test_error_at_best_validation"]
+    assert after["columns"][place + 1 : place + 4] == beside
+    assert [column for column in after["columns"] if column not in (*beside, "dataset.validation")] == before["columns"]
+    assert [run["fields"]["best_validation_error"] for run in after["runs"]] == [None, 45.0]
+
+
 def test_nothing_of_a_run_ends_a_script(make_run: MakeRun, tmp_path: Path) -> None:
     word = "</script><b>bold"
     make_run("a", [50.0], config={"schedule.note": word})

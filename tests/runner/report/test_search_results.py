@@ -34,8 +34,8 @@ def test_an_edge_is_told() -> None:
     grid = {(x, y): bowl(x, y) for x in (0.0, 1.0) for y in (2.0, 3.0)}
     (search,) = searches(tried(grid), METRIC)
     assert search.edges == ["x=1 is the largest", "y=2 is the smallest"]
-    assert search.lines(METRIC)[0] == "best of 4: 1, 2 at 1.00"
-    assert "at the edge of what was tried: x=1 is the largest, y=2 is the smallest" in search.lines(METRIC)
+    assert search.lines()[0] == "best of 4: 1, 2 at 1.00"
+    assert "at the edge of what was tried: x=1 is the largest, y=2 is the smallest" in search.lines()
 
 
 def test_random_settings_have_the_nearest_as_neighbours() -> None:
@@ -47,7 +47,7 @@ def test_random_settings_have_the_nearest_as_neighbours() -> None:
 def test_more_is_better_of_accuracies() -> None:
     (search,) = searches(tried({(1, 1): 0.5, (2, 1): 0.9}), "best_accuracy")
     assert search.best.name == "2, 1"
-    assert search.lines("best_accuracy")[1] == "beside it: 1, 1 0.5000 (−0.4000)"
+    assert search.lines()[1] == "beside it: 1, 1 0.5000 (−0.4000)"
 
 
 def test_other_settings_are_another_search() -> None:
@@ -64,6 +64,42 @@ def test_searches_differ_in_numbers_alone(make_run: MakeRun, tmp_path: Path) -> 
     ((name, search),) = among(collect([tmp_path]))
     assert name == "asgd M=4, resnet20 on cifar10"
     assert (search.best.name, search.tried) == ("schedule.lr=0.2", 3)
+
+
+def validated(error: float, tested: float) -> dict[str, float]:
+    """What a summary says of a validation split."""
+    own = {"best_validation_error": error, "final_validation_error": error}
+    return {**own, "test_error_at_best_validation": tested}
+
+
+def test_search_goes_by_validation_if_there_is_one(make_run: MakeRun, tmp_path: Path) -> None:
+    for lr, error in ((0.1, 30.0), (0.2, 20.0), (0.4, 25.0)):
+        for seed in (0, 1):
+            config = {"schedule.lr": lr, "dataset.validation": 0.1}
+            own = validated(60 - error, error + seed)
+            make_run(f"a{lr}/{seed}", [error], seed=seed, config=config, summary=own)
+        make_run(f"b{lr}", [error], config={"schedule.lr": lr})
+    found = [search for _, search in among(collect([tmp_path]))]
+    by_metric = {search.metric: search for search in found}
+    assert by_metric["best_test_error"].best.name == "schedule.lr=0.2"
+    assert by_metric["best_test_error"].lines()[0] == "best of 3: schedule.lr=0.2 at 20.00"
+    first, chosen, *_ = by_metric["best_validation_error"].lines()
+    assert first == "best of 3: schedule.lr=0.1 at 30.00 ± 0.00"
+    beside = "test error at the best validation error, % 30.50 ± 0.71"
+    assert chosen == f"chosen by: best validation error, %; by which nothing was chosen: {beside}"
+
+
+def test_papers_grid_goes_by_validation(make_run: MakeRun, tmp_path: Path) -> None:
+    exhibit = next(one for one in published.load() if one.id == "dc_asgd_icml2017/lambda0_lr")
+    for lam in (0.5, 2.0):
+        for lr in (0.25, 0.5, 1.0):
+            config = {"algorithm.lambda0": lam, "algorithm.m": 0.95, "schedule.lr": lr, "dataset.validation": 0.1}
+            own = validated(12 - lr - lam, 8 + lr + lam)
+            make_run(f"{lam}-{lr}", [8 + lr + lam], algorithm="dc_asgd_a", workers=8, config=config, summary=own)
+    (block,) = measure_exhibit(replace(exhibit, claims=[]), collect([tmp_path]))
+    assert block.orders()[0] == "best of 6: -a, λ0=2, lr=1 at 9.00"
+    assert block.orders()[1].endswith("nothing was chosen: test error, % 11.00")
+    assert block.cells["-a, λ0=2, lr=1"].mean == 11.0, "the table shows the exhibit's own metric"
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -95,7 +131,7 @@ def test_a_seed_that_was_repeated_counts_once(make_run: MakeRun, tmp_path: Path)
         for name, seed in (("a", 0), ("b", 1), ("c", 1)):
             make_run(f"{name}{lr}", [error + seed], config={"schedule.lr": lr}, seed=seed)
     ((_, search),) = among(collect([tmp_path]))
-    assert search.lines(METRIC)[0] == "best of 3: schedule.lr=0.2 at 20.50 ± 0.71"
+    assert search.lines()[0] == "best of 3: schedule.lr=0.2 at 20.50 ± 0.71"
 
 
 def test_setting_with_missing_seeds_is_not_best(make_run: MakeRun, tmp_path: Path) -> None:
@@ -103,5 +139,5 @@ def test_setting_with_missing_seeds_is_not_best(make_run: MakeRun, tmp_path: Pat
         for seed, error in enumerate(errors):
             make_run(f"{lr}/{seed}", [error], config={"schedule.lr": lr}, seed=seed, status="diverged")
     ((_, search),) = among(collect([tmp_path]))
-    assert search.lines(METRIC)[0] == "best of 3: schedule.lr=0.4 at 25.50 ± 0.71"
-    assert "schedule.lr=0.2 20.00 (1 of 2 seeds) (−5.50)" in search.lines(METRIC)[1]
+    assert search.lines()[0] == "best of 3: schedule.lr=0.4 at 25.50 ± 0.71"
+    assert "schedule.lr=0.2 20.00 (1 of 2 seeds) (−5.50)" in search.lines()[1]

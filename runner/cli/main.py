@@ -41,6 +41,7 @@ from runner.run_folder import folders, resume
 from runner.run_folder.contents import has_checkpoints
 from runner.sweeps import (
     check_jobs,
+    check_launcher,
     experiment_sweeper,
     lifeline,
     optuna_sweeper,
@@ -49,6 +50,7 @@ from runner.sweeps import (
     subprocess_launcher,
 )
 from runner.sweeps.job import print_table
+from runner.sweeps.seeds_table import print_seeds_table
 
 log = logging.getLogger(__name__)
 
@@ -213,11 +215,11 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
         if isinstance(job.run.resume, str):
             allowed = "run.resume=true, which finds the jobs' earlier runs"
             raise InputError.of("run.resume", job.run.resume, "a sweep is not a single run", allowed)
+    check_launcher.check(jobs[0])
+    submitit_launcher.check(jobs[0])
     if not search_space.uses_search(jobs[0]) and not only_answers(jobs[0]):
         # A search learns from what fails.
         check_jobs.check(jobs)
-    subprocess_launcher.check(jobs[0])
-    submitit_launcher.check(jobs[0])
     folder = expanded(str(jobs[0].hydra.sweep.dir), SWEEP_KEY)
     args.overrides.append(f"{SWEEP_KEY}={quoted(str(folder))}")
     # The same sweep again continues in the folder that it left, which so may hold a sweep already.
@@ -236,6 +238,7 @@ def _sweep_in(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     code = _hydra(args)
     if launched.jobs and launched.sweep and not all(only_answers(job) for job in jobs):
         print_table(launched.jobs, launched.sweep)
+        print_seeds_table(launched.jobs)
         if launched.stopped_by is None and not launched.refused:
             logged = wandb_table.write(jobs[0], launched.sweep, [job.folder for job in launched.jobs])
             if logged is not None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from runner.config.resources import cores
+
 _ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("algorithms", "models", "data", "runner", "conf", "pyproject.toml")
 _HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
@@ -61,12 +63,6 @@ def cpu_model() -> str:
             if key.strip() == "model name" and value.strip():
                 return value.strip()
     return platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    # In a container or under `taskset` a process may use fewer cores than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_commit(root: Path = _ROOT) -> str | None:

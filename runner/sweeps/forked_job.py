@@ -21,17 +21,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import connection, reduction
 from multiprocessing.context import ForkServerContext
-from pathlib import Path
 from typing import Any
 
 from runner.config import signals
 from runner.config.forkserver import forkserver_context
 from runner.config.installation import COMMAND, PROGRAM
+from runner.config.resources import gpus
 
 WARM = ("runner.train.dispatch", COMMAND)
 """What the warm process imports."""
-_GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
-"""Devices of the system by which drivers of GPUs are there: NVIDIA's, AMD's, and those under WSL."""
 # `multiprocessing` keeps one list of processes, and asks all of them how they are whenever one starts. Two threads that
 # ask at the same time would take each other's answer.
 _LOCK = threading.Lock()
@@ -39,8 +37,7 @@ _LOCK = threading.Lock()
 
 def may_fork(device: str) -> bool:
     """Return whether a job with this `run.device` may be forked from the warm process."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return device == "cpu" or hidden or not any(Path(path).exists() for path in _GPU_DEVICES)
+    return device == "cpu" or gpus() == 0
 
 
 def warm() -> ForkServerContext:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from runner.run_folder.contents import read_summary
 from runner.run_folder.summary_keys import BEST_TEST_ERROR, FAILED, FINAL_TEST_ERROR, STATUS
+
+_TAIL_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -50,25 +53,44 @@ class PlannedJob:
     command: tuple[str, ...]
     behind: Path | None = None
     """The folder of an equal run that another process is writing: the job is planned anew when that has ended."""
-    device: str = "auto"
-    """`run.device`, by which it is known whether the job may be forked."""
+    config: DictConfig | None = None
+    """The configuration that the command composes to; None if the command is not dcrun's, as in tests."""
+
+    @property
+    def device(self) -> str:
+        """`run.device` of the job."""
+        return "auto" if self.config is None else str(self.config.run.device)
 
 
 def announce_job(plan: PlannedJob | Job, total: int) -> None:
     """Print which job is next, and its folder if an earlier run finished it."""
     title = f"job {plan.number} ({plan.number + 1} of {total}): {' '.join(plan.overrides)}"
     # A Text, because rich would take [...] in a string for markup.
-    _console().rule(Text(title), align="left", style="dim")
+    output_console().rule(Text(title), align="left", style="dim")
     if isinstance(plan, Job):
         print(f"finished before, in {plan.folder}", flush=True)
     # The job writes to the same terminal by itself: what waits in our buffer would come out after it.
     sys.stdout.flush()
 
 
-def report_failure(job: Job) -> None:
-    """Print the name of a job that failed."""
-    if job.code != 0:
-        print(f"dcrun: job {job.number} ({job.label}) failed with {job.ending}", file=sys.stderr, flush=True)
+def report_failure(job: Job, output: Path | None = None) -> None:
+    """Print the name of a job that failed, and the end of the file that took its output, if there is one."""
+    if job.code == 0:
+        return
+    lines = [f"dcrun: job {job.number} ({job.label}) failed with {job.ending}"]
+    if output is not None and output.is_file():
+        told = output.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+        lines += [f"    {line}" for line in told] + [f"    (in {output})"]
+    # At once, since several jobs may fail at the same time.
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def varying(overrides: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return of the overrides of each job those that not all jobs share, or all if nothing would be left."""
+    sets = [set(own) for own in overrides]
+    # What all share says nothing about a job.
+    shared = set.intersection(*sets) if sets else set()
+    return [[text for text in own if text not in shared] or list(own) or ["(no overrides)"] for own in overrides]
 
 
 def print_table(jobs: Sequence[Job], folder: Path) -> None:
@@ -76,25 +98,24 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
     table = Table(title=f"sweep in {folder}", title_justify="left")
     for column in ("job", "overrides", "status", "test error %", "best %", "seconds"):
         table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
-    # What all jobs share says nothing about a row.
-    varying = {override for job in jobs for override in job.overrides if any(override not in j.overrides for j in jobs)}
-    for job in jobs:
+    for job, own in zip(jobs, varying([job.overrides for job in jobs]), strict=True):
         summary = job.summary()
         # A job that only prints an answer (run.estimate) leaves no summary, and has not failed.
         status = str(summary.get(STATUS, FAILED if job.code else "-"))
         table.add_row(
             str(job.number),
-            Text(" ".join(o for o in job.overrides if o in varying) or job.label),
+            Text(" ".join(own)),
             status if job.code == 0 else f"{status}, {job.ending}",
             *(_number(summary.get(key)) for key in (FINAL_TEST_ERROR, BEST_TEST_ERROR, "seconds")),
         )
-    _console().print(table)
+    output_console().print(table)
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _console() -> Console:
+def output_console() -> Console:
+    """Return a console for standard output."""
     # In a file there is no width to ask for, and rich would fold at 80 columns.
     return Console() if sys.stdout.isatty() else Console(width=120)

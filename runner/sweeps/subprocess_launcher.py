@@ -8,7 +8,6 @@ A job's configuration is composed here, from the sweep's, only to know its folde
 process then composes it again from its command line: `runner.cli.compose` says why.
 """
 
-import importlib.util
 import itertools
 import os
 import signal
@@ -19,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import FrameType
@@ -31,12 +31,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from runner.config import signals
-from runner.config.errors import InputError
+from runner.config import resources, signals
 from runner.config.exit_codes import WRONG_INPUT
 from runner.config.installation import PROGRAM
 from runner.config.old_names import OLD_NAMES
 from runner.config.paths import quoted
+from runner.config.resources import CORES
 from runner.config.schema import GPU_SLOT, without_hydra
 from runner.run_folder.folders import free_folder, is_locked
 from runner.run_folder.resume import EarlierRuns, may_accompany
@@ -45,17 +45,18 @@ from runner.sweeps import forked_job
 from runner.sweeps.forked_job import ForkedJob
 from runner.sweeps.job import Job, PlannedJob, announce_job, report_failure
 from runner.sweeps.lifeline import PIPE, Lifeline
+from runner.sweeps.placement import AUTO, Jobs, Machine, may_spread, place
+from runner.sweeps.sweep_display import SweepDisplay
 
 LOOK_SECONDS = 1.0
 """Seconds between two looks at a run that another process is writing."""
-_PLUGINS = (
+PLUGINS = (
     f"{__name__}.FreshProcessLauncher",
     "runner.sweeps.experiment_sweeper.ExperimentSweeper",
     "runner.sweeps.optuna_sweeper.OptunaSweeper",
     "runner.sweeps.submitit_launcher.SubmititLauncher",
 )
-_EXTRAS = {"runner.sweeps.optuna_sweeper": "optuna", "runner.sweeps.submitit_launcher": "submitit"}
-"""Packages that only some sweepers and launchers need, by the module that uses them."""
+_SPREAD = "run.compute_processes="
 _START = 3  # arguments of a job's command before its overrides: python -m <program>
 # Overrides of Hydra that concern the sweep, not a job of it.
 _OF_THE_SWEEP = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
@@ -65,7 +66,8 @@ class FreshProcessLauncher(Launcher):
     """Hydra launcher that runs `python -m <PROGRAM> <overrides> hydra.run.dir=<sweep folder>/<number>` for each job.
 
     Args:
-        n_jobs: how many jobs run at a time. If more than one, the output of each goes to `<sweep folder>/<number>.txt`.
+        n_jobs: how many jobs run at a time; `auto` as many as the machine takes (`sweeps.placement`). If more than one,
+            the output of each goes to `<sweep folder>/<number>.txt`.
         fork: whether jobs are forked from a warm process where they may be.
     """
 
@@ -76,8 +78,14 @@ class FreshProcessLauncher(Launcher):
     sweep: ClassVar[Path | None] = None
     refused: ClassVar[bool] = False
 
-    def __init__(self, n_jobs: int = 1, fork: bool = False) -> None:
-        self.n_jobs, self.fork = n_jobs, fork
+    def __init__(self, n_jobs: Jobs = 1, fork: bool = False) -> None:
+        self.fork = fork
+        # Chosen when the jobs are known.
+        self.n_jobs, self.chooses = (1, True) if n_jobs == AUTO else (n_jobs, False)
+        # Shows the jobs while several run at a time.
+        self.display: SweepDisplay | None = None
+        # What each job may count as its own; None: all.
+        self.cores_each: int | None = None
         self.expected = 0  # total number of jobs, if a sweeper launches them in several parts
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
@@ -111,6 +119,7 @@ class FreshProcessLauncher(Launcher):
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             # All jobs are planned before the first one runs: what an earlier sweep left is looked up once.
             planned.append(self._plan(number, tuple(overrides)))
+        planned = self._placed(planned)
         forkable = [plan for plan in planned if isinstance(plan, PlannedJob) and forked_job.may_fork(plan.device)]
         # A single job is as fast without. Of a search one may be all that is launched now, and others follow.
         if self.fork and forkable and total > 1:
@@ -145,7 +154,26 @@ class FreshProcessLauncher(Launcher):
             own += ["hydra.mode=RUN", "run.resume=null", f"hydra.run.dir={quoted(str(folder))}"]
             arguments = [*common, *self._wandb_group(own), *own]
         command = (sys.executable, "-m", PROGRAM, *arguments)
-        return PlannedJob(number, overrides, folder, command, behind, str(config.run.device))
+        return PlannedJob(number, overrides, folder, command, behind, config)
+
+    def _placed(self, planned: Sequence["PlannedJob | Job"]) -> list["PlannedJob | Job"]:
+        """Choose how many jobs run at a time if that is asked for; return how each runs then."""
+        configs = [plan.config for plan in planned if isinstance(plan, PlannedJob) and plan.config is not None]
+        spread = False
+        if self.chooses and configs:
+            chosen = place(configs, Machine(resources.cores(), resources.gpus(), resources.free_memory()))
+            self.n_jobs, spread = chosen.jobs, chosen.spread
+            print(f"dcrun: {chosen.told}", flush=True)
+        if self.n_jobs > 1 and configs:
+            # Whatever a job takes for itself is taken from those beside it.
+            self.cores_each = max(1, resources.cores() // min(self.n_jobs, len(configs)))
+        return [self._spread(plan) if spread and isinstance(plan, PlannedJob) else plan for plan in planned]
+
+    def _spread(self, plan: PlannedJob) -> PlannedJob:
+        """Return a job with compute processes, as many as pay, if it may have them and nobody has said how many."""
+        if plan.config is None or not may_spread(plan.config) or any(o.startswith(_SPREAD) for o in plan.overrides):
+            return plan
+        return replace(plan, command=(*plan.command, f"{_SPREAD}{AUTO}"))
 
     def _awaited(self, plan: "PlannedJob | Job") -> "PlannedJob | Job":
         """Wait for an equal run of another process, and return how to run the job then."""
@@ -164,8 +192,13 @@ class FreshProcessLauncher(Launcher):
 
     def _run_all(self, planned: Sequence["PlannedJob | Job"], total: int) -> list[Job]:
         """Run jobs to their end; return those that had started before the sweep was stopped."""
-        # The threads wait for processes; `map` returns the jobs in the order of their numbers.
-        with ThreadPoolExecutor(self.n_jobs) as pool:
+        with ExitStack() as stack:
+            # One job at a time shows itself.
+            if self.n_jobs > 1:
+                self.display = stack.enter_context(SweepDisplay(planned, self.n_jobs))
+                stack.callback(setattr, self, "display", None)
+            # The threads wait for processes; `map` returns the jobs in the order of their numbers.
+            pool = stack.enter_context(ThreadPoolExecutor(self.n_jobs))
             return [job for job in pool.map(lambda plan: self._run(plan, total), planned) if job is not None]
 
     def _stop(self, number: int) -> None:
@@ -182,28 +215,42 @@ class FreshProcessLauncher(Launcher):
         plan = self._awaited(plan)
         if self.over():
             return None
-        announce_job(plan, total)
+        if self.display is None or not self.display.live:
+            announce_job(plan, total)
         if isinstance(plan, Job):
+            self._show_end(plan)
             return plan
+        output = plan.folder.with_name(f"{plan.number}.txt") if self.n_jobs > 1 else None
         with ExitStack() as stack:
             told = None
             # Lines of several jobs on one terminal would be mixed.
-            if self.n_jobs > 1:
-                plan.folder.parent.mkdir(parents=True, exist_ok=True)
-                told = stack.enter_context(open(plan.folder.with_name(f"{plan.number}.txt"), "wb"))
+            if output is not None:
+                output.parent.mkdir(parents=True, exist_ok=True)
+                told = stack.enter_context(open(output, "wb"))
             # Jobs that run at the same time get different numbers, the smallest free ones: a job on GPU (number modulo
             # GPUs) so spreads them evenly. The lock keeps two threads from taking the same number.
             with self.choosing:
                 slot = next(number for number in itertools.count() if number not in self.slots)
                 self.slots.add(slot)
             stack.callback(self.slots.discard, slot)
-            process = self._start(plan, os.environ | {GPU_SLOT: str(slot)}, told)
+            process = self._start(plan, self._environment(slot), told)
             self.processes.add(process)
+            if self.display is not None:
+                self.display.begin(plan)
             job = Job(plan.number, plan.overrides, plan.folder, process.wait())
             self.processes.discard(process)
-        report_failure(job)
+        self._show_end(job)
+        report_failure(job, output)
         self._judge_first(job, total)
         return job
+
+    def _show_end(self, job: Job) -> None:
+        if self.display is not None:
+            self.display.end(job)
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        own = {} if self.cores_each is None else {CORES: str(self.cores_each)}
+        return {**os.environ, **own, GPU_SLOT: str(slot)}
 
     def _start(self, plan: PlannedJob, environment: Mapping[str, str], told: BinaryIO | None) -> forked_job.Process:
         """Start a job; `told` takes what it prints, None leaves that to the terminal."""
@@ -290,7 +337,7 @@ def register() -> None:
     plugins.register(FreshProcessLauncher)
     # Hydra instantiates only plugins in a package `hydra_plugins`; this project's are allowed from where they are.
     known = Plugins.is_in_toplevel_plugins_module
-    plugins.is_in_toplevel_plugins_module = lambda clazz: OLD_NAMES.get(clazz, clazz) in _PLUGINS or known(clazz)
+    plugins.is_in_toplevel_plugins_module = lambda clazz: OLD_NAMES.get(clazz, clazz) in PLUGINS or known(clazz)
 
 
 def register_old_names() -> None:
@@ -298,32 +345,3 @@ def register_old_names() -> None:
     known = Plugins.instance().class_name_to_class
     # A recorded sweep names its launcher by the class path of its time.
     known.update({old: known[new] for old, new in OLD_NAMES.items() if new in known})
-
-
-def check(config: DictConfig) -> None:
-    """Refuse a sweep that cannot be launched, before Hydra begins it.
-
-    Args:
-        config: the configuration of a job, with Hydra's part.
-
-    Raises:
-        InputError: if a package is not installed, the launcher is none of this project's, or the number of jobs is not
-            an integer from 1.
-    """
-    target = str(config.hydra.launcher.get("_target_", ""))
-    # Any other, as Hydra's own, would have nothing to call: a job is a command line, which this project's start.
-    if OLD_NAMES.get(target, target) not in _PLUGINS:
-        chosen = config.hydra.runtime.choices.get("hydra/launcher")
-        allowed = "fresh_process, submitit_local, slurm"
-        raise InputError.of("hydra/launcher", chosen, "does not start this project's jobs", allowed)
-    for group in ("sweeper", "launcher"):
-        module = str(config.hydra[group].get("_target_", "")).rpartition(".")[0]
-        package = _EXTRAS.get(module)
-        # Looked for, not imported: torch-free commands answer at once.
-        if package and importlib.util.find_spec(package) is None:
-            chosen = config.hydra.runtime.choices.get(f"hydra/{group}")
-            wrong = f"needs the package {package}, which is not installed"
-            raise InputError.of(f"hydra/{group}", chosen, wrong, f"pip install {package} first, or another {group}")
-    n_jobs = config.hydra.launcher.get("n_jobs")
-    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs < 1):
-        raise InputError.of("hydra.launcher.n_jobs", n_jobs, "is not a number of jobs", "integers from 1")

@@ -7,7 +7,7 @@ import logging
 import torch
 
 from algorithms.base import Batch, Collective
-from runner.run_folder.machine import cores
+from runner.config.resources import own_cores
 from runner.simulated.arena import Arena, Places
 from runner.simulated.local_steps import StepTasks
 from runner.simulated.pooled_halves import ServerPlaces, ServerTasks
@@ -31,7 +31,7 @@ def process_count(components: RunComponents) -> int:
     asked = components.cfg.run.compute_processes
     if asked != "auto":
         return asked
-    count = min(cores() // torch.get_num_threads(), components.workers)
+    count = min(own_cores() // torch.get_num_threads(), components.workers)
     if count < 2 or compute_obstacle(components.cfg, components.method, components.oracle) is not None:
         return 1
     # Only whether it pays is measured. The bits do not depend on what comes out.

@@ -14,23 +14,10 @@ from runner.sweeps.forked_job import may_fork
 
 
 @pytest.mark.parametrize(
-    ("device", "there", "visible", "may"),
-    [
-        ("cpu", True, None, True),
-        ("auto", True, None, False),
-        ("cuda:1", True, "0,1", False),
-        ("auto", True, "", True),
-        ("auto", True, "-1", True),
-        ("auto", False, None, True),
-    ],
+    ("device", "there", "may"), [("cpu", 1, True), ("auto", 1, False), ("cuda:1", 2, False), ("auto", 0, True)]
 )
-def test_jobs_on_a_gpu_are_fresh(
-    device: str, there: bool, visible: str | None, may: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    monkeypatch.setattr(forked_job, "_GPU_DEVICES", (str(tmp_path) if there else str(tmp_path / "none"),))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+def test_jobs_on_a_gpu_are_fresh(device: str, there: int, may: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(forked_job, "gpus", lambda: there)
     assert may_fork(device) == may
 
 

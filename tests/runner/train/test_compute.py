@@ -140,24 +140,24 @@ def test_what_cannot_be_is_refused(overrides: tuple[str, ...], says: str):
 def test_auto_takes_what_pays(monkeypatch: pytest.MonkeyPatch):
     components = build.build_run(compose("algorithm=asgd", *SMALL, "run.compute_processes=auto", "run.epochs=1000"))
     before = components.oracle.replica.weights.clone()
-    monkeypatch.setattr(compute, "cores", lambda: 8)
+    monkeypatch.setattr(compute, "own_cores", lambda: 8)
     assert compute.process_count(components) == 1, "a gradient of a small network is not worth a message"
     assert torch.equal(components.oracle.replica.weights, before)
     assert not components.oracle.totals.any()
     monkeypatch.setattr(compute, "_gradient_seconds", lambda components: 0.1)
     assert compute.process_count(components) == 3, "no more than there are workers"
-    monkeypatch.setattr(compute, "cores", lambda: 2)
+    monkeypatch.setattr(compute, "own_cores", lambda: 2)
     assert compute.process_count(components) == 2, "no more than there are cores"
     components.cfg.run.epochs = 1
     assert compute.process_count(components) == 1, "over before the processes were there"
-    monkeypatch.setattr(compute, "cores", lambda: 1)
+    monkeypatch.setattr(compute, "own_cores", lambda: 1)
     components.cfg.run.epochs = 1000
     assert compute.process_count(components) == 1
 
 
 def test_auto_goes_on_where_one_must_compute(monkeypatch: pytest.MonkeyPatch):
     components = build.build_run(compose("algorithm=ddg", *SMALL, "cluster.workers=2", "run.compute_processes=auto"))
-    monkeypatch.setattr(compute, "cores", lambda: 8)
+    monkeypatch.setattr(compute, "own_cores", lambda: 8)
     monkeypatch.setattr(compute, "_gradient_seconds", lambda components: 100.0)
     assert compute.process_count(components) == 1
 

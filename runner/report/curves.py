@@ -58,6 +58,7 @@ class Figure:
     x: str
     panels: list[Panel]
     log_y: bool = False
+    log_x: bool = False
 
 
 def figures(block: Block) -> list[Figure]:

@@ -150,7 +150,9 @@ def measure_exhibit(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
         is passed over: of a table fewer than two or a fifth of the cells, of a figure fewer than half of the curves,
         and no row whole; a figure's row is a panel.
     """
-    mine = [run for run in runs if _matches(run, exhibit.match) and any(_matches(run, c.match) for c in exhibit.cells)]
+    # What trained nothing measures nothing, whatever its settings are.
+    fit = [run for run in runs if not run.timing_only and _matches(run, exhibit.match)]
+    mine = [run for run in fit if any(_matches(run, cell.match) for cell in exhibit.cells)]
     # Methods have keys of their own: only a key that every run has can put runs under different settings. If lambda0
     # counted, each DC-ASGD run would lie under another setting than the ASGD run that it is compared with.
     everywhere = set.intersection(*(set(setting(run)) for run in mine)) if mine else set()

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from runner.report import claims, other_runs, provenance
+from runner.report import claims, other_runs, provenance, timing_runs
 from runner.report.curves import Figure, figures
 from runner.report.evidence import Block
 from runner.report.notes import Notes, link
@@ -72,8 +72,16 @@ def exhibits(
 def others(runs: Sequence[Run], evidence: Evidence, notes: Notes, page: Path, figures_folder: Path) -> dict[str, Any]:
     """Draw the runs that no exhibit uses, and return what the templates say about them and the remarks left over."""
     used = {id(run) for _, blocks in evidence for block in blocks for run in block.runs}
-    rest = [run for run in runs if id(run) not in used]
+    rest = [run for run in timing_runs.trained(runs) if id(run) not in used]
+    clocks = timing_runs.timed(runs)
     return {
+        "timed": {
+            "head": timing_runs.HEAD,
+            "rows": timing_runs.rows(clocks),
+            "figures": [_drawn(figure, figures_folder, page) for figure in timing_runs.figures(clocks)],
+        }
+        if clocks
+        else None,
         "others": other_runs.tables(rest),
         "searches": searched(runs, evidence),
         "curves": [_drawn(figure, figures_folder, page) for figure in other_runs.figures(rest)],

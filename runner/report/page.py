@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from runner.report import claims, metrics, provenance, search_results
+from runner.report import claims, metrics, provenance, search_results, timing_runs
 from runner.report.curves import figures
 from runner.report.evaluations import numbered, thinned
 from runner.report.evidence import Block
@@ -87,12 +87,20 @@ def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]],
         for e, blocks in evidence
         if not blocks
     ]
-    data = {**_payload(runs), "figures": drawn}
+    trained, clocks = timing_runs.trained(runs), timing_runs.timed(runs)
+    timed = {"head": timing_runs.HEAD, "rows": timing_runs.rows(clocks)} if clocks else None
+    if timed is not None:
+        made = timing_runs.figures(clocks)
+        timed["figures"] = range(len(drawn), len(drawn) + len(made))
+        drawn.extend(_rounded(asdict(figure)) for figure in made)
+    data = {**_payload(trained), "figures": drawn}
     part = environment.get_template
     return part("report.html.j2").render(
         title=title,
         runs=runs,
         statuses=Counter(run.status for run in runs).most_common(),
+        trained=bool(trained),
+        timed=timed,
         exhibits=exhibits,
         words=claims.WORDS,
         unmeasured=unmeasured,
@@ -102,7 +110,7 @@ def render(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]],
         plotly=Markup(get_plotlyjs()),
         css=Markup(part("report.css").render()),
         # Plotly and the scripts stand inside the file: the page opens without a network, years later too.
-        script=Markup(part("plots.js").render() + part("runs.js").render()),
+        script=Markup(part("plots.js").render() + (part("runs.js").render() if trained else "")),
     )
 
 
@@ -110,8 +118,8 @@ def searched(runs: Sequence[Run], evidence: Sequence[tuple[Exhibit, list[Block]]
     """Return the searches among the runs that no exhibit uses: a name and lines each."""
     # By identity: two runs may have equal contents.
     used = {id(run) for _, blocks in evidence for block in blocks for run in block.runs}
-    found = search_results.among([run for run in runs if id(run) not in used and run.status != "broken"])
-    return [{"name": name, "lines": search.lines()} for name, search in found]
+    rest = [run for run in timing_runs.trained(runs) if id(run) not in used and run.status != "broken"]
+    return [{"name": name, "lines": search.lines()} for name, search in search_results.among(rest)]
 
 
 def table(block: Block) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def write(
     other_page = folder / f"{_OTHER}.md"
     rest = others(runs, evidence, notes, other_page, figures_folder)
     # An empty page would be one more link that leads nowhere.
-    if has_rest := bool(rest["others"] or rest["remarks"] or rest["broken"]):
+    if has_rest := bool(rest["others"] or rest["timed"] or rest["remarks"] or rest["broken"]):
         render("other_runs.md.j2", other_page, index=link(index, other_page), **rest)
     other = link(other_page, index) if has_rest else ""
     render("index.md.j2", index, top=top, papers=lines, other=other, runs=len(runs))

@@ -64,6 +64,8 @@ def save(figure: Figure, folder: Path) -> Path:
                 names.setdefault(_literal(curve.name), line)
             axis.set_title(_literal(panel.title), fontsize=10)
             axis.set_xlabel(_literal(figure.x))
+            if figure.log_x:
+                axis.set_xscale("log")
             if figure.log_y:
                 axis.set_yscale("log")
             axis.set_ylabel(_literal(panel.y))

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from runner.run_folder.summary_keys import ENDED, STATUS
+from runner.run_folder.summary_keys import ENDED, STATUS, TIMING_ONLY
 
 SPANS = 240
 """How many spans of a run's timeline are shown: the whole timeline of a long run is far too long for a page."""
@@ -50,6 +50,12 @@ class Run:
     def ended(self) -> bool:
         """Whether the run went as far as it could: a stopped or running one has measured nothing yet."""
         return self.status in ENDED
+
+    @property
+    def timing_only(self) -> bool:
+        """Whether the clock alone ran: nothing was trained, so the run has no place among those that were."""
+        # A run that was killed before its summary has it in its configuration.
+        return bool(self.summary.get(TIMING_ONLY) or self.flat.get(f"run.{TIMING_ONLY}"))
 
     @property
     def seed(self) -> int | None:

@@ -1,7 +1,7 @@
 """What a search goes by: a number of its runs' summaries, of the validation split if there is one."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -35,6 +35,9 @@ REPORTED = {
 """Scores on the validation split, and the test error that is reported of what was chosen by each."""
 KEY = "hydra.sweeper.metric"
 SPLIT = "dataset.validation"
+TIMING = "run.timing_only"
+TIMED = ("seconds",)
+"""What runs of the clock alone can be searched by."""
 
 
 def objective(config: DictConfig, fixed: Sequence[str]) -> str:
@@ -45,9 +48,12 @@ def objective(config: DictConfig, fixed: Sequence[str]) -> str:
         fixed: overrides that all runs of the search have.
 
     Raises:
-        InputError: it is none of `OBJECTIVES`, or one of a validation split, and there is none.
+        InputError: it is none of `OBJECTIVES`, or one of a validation split, and there is none; or the runs are of the
+            clock alone, and have no such number.
     """
     asked, split = config.hydra.sweeper.metric, _has_validation(config, fixed)
+    if asked not in TIMED and _given(config, fixed, TIMING) in (True, "true"):
+        raise InputError.of(KEY, asked, f"{TIMING}=true trains nothing to choose by", ", ".join(TIMED))
     if asked is None:
         return BEST_VALIDATION_ERROR if split else BEST_TEST_ERROR
     if asked not in OBJECTIVES:
@@ -68,9 +74,14 @@ def warning(metrics: Iterable[str]) -> str | None:
 
 
 def _has_validation(config: DictConfig, fixed: Sequence[str]) -> bool:
+    return _given(config, fixed, SPLIT) not in (None, "null")
+
+
+def _given(config: DictConfig, fixed: Sequence[str], name: str) -> Any:
+    """Return what a key is in all runs: in lower case as it is typed, else as it is composed; None if it is deleted."""
     # A line of an experiment or its scale may say otherwise than the configuration without it.
-    given = [text.partition("=") for text in fixed if text.lstrip("+~").partition("=")[0] == SPLIT]
+    given = [text.partition("=") for text in fixed if text.lstrip("+~").partition("=")[0] == name]
     if given:
         key, _, value = given[-1]
-        return not key.startswith("~") and value.lower() != "null"
-    return OmegaConf.select(config, SPLIT) is not None
+        return None if key.startswith("~") else value.lower()
+    return OmegaConf.select(config, name)

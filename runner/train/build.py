@@ -31,6 +31,9 @@ from runner.train.workers import update_samples, workers_of
 
 log = logging.getLogger("dcrun")
 
+PYTORCHS_THREADS = torch.get_num_threads()
+"""What PyTorch chose for this process: the cores, or what OMP_NUM_THREADS says."""
+
 
 def device_of(cfg: DictConfig, rank: int = 0) -> torch.device:
     """Return the device that `run.device` names; `auto` and `cuda` spread ranks over the GPUs there are.
@@ -55,10 +58,20 @@ def device_of(cfg: DictConfig, rank: int = 0) -> torch.device:
     return device
 
 
-def set_numerics(cfg: DictConfig) -> None:
-    """Set for this process how it computes: threads, TF32, and whether all that kernels do must repeat bit for bit."""
+def threads_of(cfg: DictConfig, workers: int) -> int:
+    """Return how many threads PyTorch's CPU kernels have in each process of a run.
+
+    Several simulated workers have one: the bits depend on the threads, and are to be those of any machine of the same
+    kind, whatever its cores. More cores are used by `run.compute_processes`, which scales better and changes no bit.
+    """
     if cfg.run.threads is not None:
-        torch.set_num_threads(cfg.run.threads)
+        return cfg.run.threads
+    return PYTORCHS_THREADS if workers == 1 or cfg.cluster.kind == "processes" else 1
+
+
+def set_numerics(cfg: DictConfig, workers: int) -> None:
+    """Set for this process how it computes: threads, TF32, and whether all that kernels do must repeat bit for bit."""
+    torch.set_num_threads(threads_of(cfg, workers))
     # Set in any case: fp32 means no TF32 anywhere, and PyTorch may start with the first switch on.
     torch.backends.cuda.matmul.allow_tf32 = cfg.run.precision == "tf32"
     # Convolutions have a switch of their own, which is on by default.
@@ -90,7 +103,7 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
     workers = workers_of(cfg, algorithm)
     compatibility.check_algorithm(cfg, algorithm, workers)
     # Before the device is looked at: what must repeat bit for bit is read from the environment when CUDA starts.
-    set_numerics(cfg)
+    set_numerics(cfg, workers)
     device = device_of(cfg, rank)
     compatibility.check_device(cfg, algorithm, device)
     if device.type == "cuda":

@@ -74,6 +74,8 @@ def read_trace(cfg: DictConfig, path: str) -> Trace:
     trace = Trace.read(path)
     workers = trace.about["workers"]
     set_workers(cfg, workers, f"the trace in {trace.path} was recorded with {workers}")
+    if cfg.run.threads is None:
+        cfg.run.threads = trace.about["threads"]  # the recorded bits are those of so many
     return trace
 
 
@@ -90,6 +92,8 @@ def compare(trace: Trace, cfg: DictConfig, folder: Path) -> str | None:
         return None
     recorded: Any = yaml_text.load(config)
     rename_targets(recorded)
+    if recorded["run"].get("threads") is None:
+        recorded["run"]["threads"] = trace.about["threads"]
     # Only equal trainings are compared: what differs by intent would read like a failure.
     if mine.get("updates") != theirs.get("updates") or identity(recorded) != identity(cfg):
         return None

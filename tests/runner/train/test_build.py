@@ -57,6 +57,22 @@ def test_new_method_is_another_instance():
     assert other is not components.method
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("algorithm=asgd", "cluster.workers=4"), 1),
+        (("algorithm=sgd",), build.PYTORCHS_THREADS),
+        (("algorithm=asgd", "cluster.workers=1"), build.PYTORCHS_THREADS),
+        (("algorithm=asgd", "cluster=processes", "cluster.workers=4"), build.PYTORCHS_THREADS),
+        (("algorithm=asgd", "cluster.workers=4", "run.threads=3"), 3),
+    ],
+)
+def test_several_simulated_workers_have_one_thread(overrides: tuple[str, ...], expected: int):
+    cfg = compose("run.threads=null", *overrides)
+    workers = cfg.cluster.workers or 1
+    assert build.threads_of(cfg, workers) == expected
+
+
 WRONG = [
     (
         ["algorithm=sgd", "cluster.workers=4"],

@@ -31,6 +31,13 @@ def process_count(components: RunComponents) -> int:
     asked = components.cfg.run.compute_processes
     if asked != "auto":
         return asked
+    count = paying_count(components)
+    log.info("run.compute_processes=auto: %d", count)
+    return count
+
+
+def paying_count(components: RunComponents) -> int:
+    """Return the number of processes that `run.compute_processes=auto` takes for a run."""
     count = min(own_cores() // torch.get_num_threads(), components.workers)
     if count < 2 or compute_obstacle(components.cfg, components.method, components.oracle) is not None:
         return 1
@@ -38,11 +45,7 @@ def process_count(components: RunComponents) -> int:
     seconds = _gradient_seconds(components)
     gradients = components.cfg.run.epochs * components.samples / components.cfg.run.batch_size
     saved = gradients * seconds * (1 - 1 / count)
-    chosen = count if seconds >= LEAST_GRADIENT and saved >= LEAST_SAVED else 1
-    log.info(
-        "run.compute_processes=auto: %d, for a gradient of %.4f s, of which there are %.0f", chosen, seconds, gradients
-    )
-    return chosen
+    return count if seconds >= LEAST_GRADIENT and saved >= LEAST_SAVED else 1
 
 
 def _gradient_seconds(components: RunComponents) -> float:

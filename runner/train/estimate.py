@@ -12,6 +12,7 @@ from rich.table import Table
 from runner.config.units import FLOAT_BYTES
 from runner.loop.barrier import count_barriers
 from runner.train.components import RunComponents
+from runner.train.compute import paying_count, process_count
 from runner.train.costs import Costs
 from runner.train.executors import topology_of
 from runner.train.timing import median_seconds
@@ -68,10 +69,7 @@ def show(components: RunComponents) -> int:
     table.add_row("gradients, updates, evaluations", f"{work.gradients:,}, {work.updates:,}, {work.evaluations:,}")
     if work.barriers:
         table.add_row("barriers", f"{work.barriers:,}, {work.passes:g} passes over the training set in all")
-    where = "one process"
-    if components.cfg.cluster.kind == "processes":
-        where = f"{workers} processes, each with {torch.get_num_threads()} thread(s) of its own"
-    table.add_row("expected wall time", f"{_duration(seconds)} ({where}, {components.device})")
+    table.add_row("expected wall time", f"{_duration(seconds)} ({_where(components)}, {components.device})")
     Console().print(table)
     return 0
 
@@ -92,17 +90,28 @@ def work_of(components: RunComponents) -> Work:
 
 
 def side_by_side(components: RunComponents) -> float:
-    """Return how many times as fast as one process the workers compute together: on processes, with a core for each.
+    """Return how many times as fast as one process the workers compute together, with a core for each process.
 
     Modules whose backward passes are locked take turns; the others wait for the one that has most to compute.
     """
     method = components.method
     if components.cfg.cluster.kind != "processes":
-        return 1.0
+        return float(process_count(components))
     # Workers of all other topologies have a whole network each.
     if not method.cuts_network:
         return float(components.workers)
     return 1.0 if method.locked else 1 / max(components.partition.work_shares)
+
+
+def _where(components: RunComponents) -> str:
+    """Return what computes, in words, and what could besides."""
+    if components.cfg.cluster.kind == "processes":
+        return f"{components.workers} processes, each with {torch.get_num_threads()} thread(s) of its own"
+    count = process_count(components)
+    if count > 1:
+        return f"{count} processes"
+    more = paying_count(components)
+    return "one process" if more == 1 else f"one process; run.compute_processes={more} has the same bits in less"
 
 
 def _barrier_seconds(components: RunComponents, costs: Costs, work: Work) -> float:

@@ -22,6 +22,7 @@ def test_begun_evaluation_counts(capsys: pytest.CaptureFixture):
     ("overrides", "times"),
     [
         (("algorithm=ddg",), 1.0),
+        (("algorithm=asgd", "run.compute_processes=2"), 2.0),
         (("algorithm=asgd", "cluster=processes", "cluster.workers=3"), 3.0),
         (("algorithm=bp", "cluster=processes"), 1.0),
         # The first module has 64 x 32 multiply-adds, the second 32 x 10.
@@ -31,3 +32,10 @@ def test_begun_evaluation_counts(capsys: pytest.CaptureFixture):
 def test_workers_side_by_side(overrides: tuple[str, ...], times: float):
     components = build.build_run(compose(*overrides, "model=mlp", "model.widths=[32]"))
     assert estimate.side_by_side(components) == pytest.approx(times)
+
+
+def test_processes_that_would_pay_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(estimate, "paying_count", lambda components: 2)
+    estimate.show(build.build_run(compose("algorithm=asgd", "model=linear", "cluster.workers=3")))
+    assert "one process; run.compute_processes=2 has the same bits in less" in capsys.readouterr().out

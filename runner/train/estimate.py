@@ -46,7 +46,7 @@ def show(components: RunComponents) -> int:
     Returns:
         The exit code, 0.
     """
-    method, workers = components.method, components.workers
+    method = components.method
     # Measured first: the method has started then, and has the state that is counted below.
     costs = topology_of(type(method)).measure_costs(components)
     evaluation, work = _evaluation_seconds(components), work_of(components)

@@ -13,7 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.run_folder.contents import read_summary
-from runner.run_folder.summary_keys import BEST_TEST_ERROR, FAILED, FINAL_TEST_ERROR, STATUS
+from runner.run_folder.summary_keys import (
+    BEST_TEST_ERROR,
+    BEST_VALIDATION_ERROR,
+    FAILED,
+    FINAL_TEST_ERROR,
+    STATUS,
+    TEST_ERROR_AT_BEST,
+)
 
 _TAIL_LINES = 3
 
@@ -96,17 +103,22 @@ def varying(overrides: Sequence[Sequence[str]]) -> list[list[str]]:
 def print_table(jobs: Sequence[Job], folder: Path) -> None:
     """Print a row for each job, with values of its `summary.json`."""
     table = Table(title=f"sweep in {folder}", title_justify="left")
-    for column in ("job", "overrides", "status", "test error %", "best %", "seconds"):
+    summaries = [job.summary() for job in jobs]
+    numbers = {FINAL_TEST_ERROR: "test error %", BEST_TEST_ERROR: "best %", "seconds": "seconds"}
+    if any(summary.get(BEST_VALIDATION_ERROR) is not None for summary in summaries):
+        # In the place of the best test error, which would be chosen on the test set.
+        chosen = {BEST_VALIDATION_ERROR: "best validation %", TEST_ERROR_AT_BEST: "test error there %"}
+        numbers = {FINAL_TEST_ERROR: "test error %", **chosen, "seconds": "seconds"}
+    for column in ("job", "overrides", "status", *numbers.values()):
         table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
-    for job, own in zip(jobs, varying([job.overrides for job in jobs]), strict=True):
-        summary = job.summary()
+    for job, summary, own in zip(jobs, summaries, varying([job.overrides for job in jobs]), strict=True):
         # A job that only prints an answer (run.estimate) leaves no summary, and has not failed.
         status = str(summary.get(STATUS, FAILED if job.code else "-"))
         table.add_row(
             str(job.number),
             Text(" ".join(own)),
             status if job.code == 0 else f"{status}, {job.ending}",
-            *(_number(summary.get(key)) for key in (FINAL_TEST_ERROR, BEST_TEST_ERROR, "seconds")),
+            *(_number(summary.get(key)) for key in numbers),
         )
     output_console().print(table)
 

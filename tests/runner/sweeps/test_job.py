@@ -1,5 +1,6 @@
 """What a sweep says of its jobs on the terminal."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,20 @@ def test_table_shows_what_varies(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "failed, exit code 2" in out
     assert "seed=2" in out
     assert common not in out
+
+
+def test_table_has_the_validation_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for number, lowest in ((0, 12.5), (1, None)):
+        (tmp_path / str(number)).mkdir()
+        own = {"best_validation_error": lowest, "test_error_at_best_validation": 13.75, "best_test_error": 1.0}
+        (tmp_path / str(number) / "summary.json").write_text(json.dumps({"final_test_error": 14.0, **own}))
+    print_table([Job(number, (f"seed={number}",), tmp_path / str(number), 0) for number in (0, 1)], tmp_path)
+    cells = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in capsys.readouterr().out.splitlines()
+        if "seed=" in line
+    ]
+    assert [row[3:] for row in cells] == [["14.00", "12.50", "13.75", "-"], ["14.00", "-", "13.75", "-"]]
 
 
 def test_brackets_are_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

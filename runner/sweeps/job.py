@@ -107,7 +107,7 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
     numbers = {FINAL_TEST_ERROR: "test error %", BEST_TEST_ERROR: "best %", "seconds": "seconds"}
     if any(summary.get(BEST_VALIDATION_ERROR) is not None for summary in summaries):
         # In the place of the best test error, which would be chosen on the test set.
-        chosen = {BEST_VALIDATION_ERROR: "best validation %", TEST_ERROR_AT_BEST: "test error there %"}
+        chosen = {BEST_VALIDATION_ERROR: "best validation error %", TEST_ERROR_AT_BEST: "test error % then"}
         numbers = {FINAL_TEST_ERROR: "test error %", **chosen, "seconds": "seconds"}
     for column in ("job", "overrides", "status", *numbers.values()):
         table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")

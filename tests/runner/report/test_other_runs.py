@@ -43,7 +43,7 @@ def test_validation_has_columns_of_its_own(make_run: MakeRun, tmp_path: Path) ->
     make_run("a", [60.0, 20.0], config={"dataset.validation": 0.1}, summary=found)
     assert rows(tmp_path)[0][4:] == ["20.00", "20.00", "15.00", "22.00", "20.0 virtual"]
     text = (tmp_path / "results.md").read_text()
-    assert "| best | best validation error | test error there | seconds |" in text
+    assert "| best | best validation error | test error then | seconds |" in text
     assert "0.1 of the training samples for validation" in text
     widths = {line.count("|") for line in re.findall(r"^\|.*$", text, re.M)}
     assert len(widths) == 1, "every line of the table has as many cells"

@@ -61,6 +61,7 @@ class RunConfig:
     resume: Any = None
     estimate: bool = False
     advise: bool = False
+    profile: bool = False
     plot_schedule: str | None = None
     timing_only: bool = False
     micro_batch: int | None = None

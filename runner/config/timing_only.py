@@ -16,6 +16,7 @@ _WITHOUT_SENSE = {
     "target_loss": (None, "the clock alone has no loss"),
     "diagnostics": ([], "the clock alone has no weights to look at"),
     "compute_processes": (1, "the clock alone computes no gradient"),
+    "profile": (False, "the clock alone has no parts to tell apart"),
     "compile": (False, "the clock alone computes no update"),
 }
 """By key of `run`: the value that goes with the clock alone, and why no other does."""

@@ -46,6 +46,9 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
     if plain["seeds"] is not None:
         _at_least_one("seeds", plain["seeds"])
     _check_run(plain["run"])
+    if plain["run"]["profile"] and plain["cluster"]["kind"] == "processes":
+        allowed = "false; with cluster=simulated or cluster=replay true"
+        raise InputError.of("run.profile", True, "measures the run of one process", allowed)
     _check_cluster(plain["cluster"], plain["run"]["compute_processes"])
     timing_only.check(plain["run"], plain["cluster"])
     _check_schedule(plain["schedule"], plain["run"]["epochs"])
@@ -133,6 +136,8 @@ def _check_run(run: Mapping[str, Any]) -> None:
         raise InputError.of(
             "run.plot_schedule", run["plot_schedule"], "cannot be combined with another question", "one at a time"
         )
+    if run["profile"] and (run["estimate"] or run["advise"] or run["plot_schedule"]):
+        raise InputError.of("run.profile", True, "would do nothing: nothing is trained", "false")
     if run["estimate"] and run["advise"]:
         raise InputError.of(
             "run.advise", True, "cannot be combined with another question", "run.estimate=true or run.advise=true"

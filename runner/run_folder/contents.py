@@ -16,6 +16,7 @@ LAYERS = "layers.jsonl"
 TIMELINE = "timeline.jsonl"
 WORKERS = "workers.json"
 DELAYS = "delays.csv"
+PROFILE = "profile.json"
 CHECKPOINTS = "checkpoints"
 
 _CHECKPOINT = re.compile(r"step-(\d+)\.pt")

@@ -21,9 +21,9 @@ from runner.run_folder.summary_keys import ENDED, INTERRUPTED, RUNNING, STATUS
 
 log = logging.getLogger("dcrun")
 
-ALLOWED = ("run.resume", "run.threads", "run.compute_processes", "logger")
+ALLOWED = ("run.resume", "run.threads", "run.compute_processes", "run.profile", "logger")
 """Keys that may change when a run is continued; any other would make it another run."""
-NOT_REPEATED = ("run.name", "run.resume", "run.estimate")
+NOT_REPEATED = ("run.name", "run.resume", "run.estimate", "run.profile")
 """Keys of a recorded run that a replay does not take over."""
 
 
@@ -87,7 +87,7 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
         # Refused, not ignored: who types another rate would believe that the run goes on with it.
         elif not may_accompany(key):
             wrong = "cannot change when a run is continued (run.resume)"
-            allowed = "run.resume, run.threads, run.compute_processes, run.epochs, logger, logger.<key>"
+            allowed = "run.resume, run.threads, run.compute_processes, run.profile, run.epochs, logger, logger.<key>"
             raise InputError(f"{override.input_line}: {wrong}; allowed: {allowed}")
         if key != "run.resume":
             # Replaced, not merged: of another logger than the stored one no key stays.

@@ -111,6 +111,8 @@ class RunWriter:
         self._started = False
         self._begun = time.perf_counter()
         self._wall_before = 0.0
+        # Kept: of the command that this run is, whatever this process begins later.
+        self.startup = startup.current()
         self._start_seconds = 0.0
         self._logging = False
         self._unwritten = ""
@@ -154,7 +156,7 @@ class RunWriter:
         # wandb comes first because it can refuse, and then nothing in the folder has changed.
         self._begin_wandb()
         self._started = True
-        self._start_seconds += startup.current().end()
+        self._start_seconds += self.startup.end()
         self._begun = time.perf_counter()
         path = self.folder / METRICS
         truncate_lines(path, 0 if resumed is None else resumed["rows"])
@@ -280,7 +282,7 @@ class RunWriter:
         logger = self.cfg.get("logger") or {}
         if logger.get("kind") != "wandb" or logger["mode"] == "disabled":
             return
-        startup.current().enter(startup.LOGGER)
+        self.startup.enter(startup.LOGGER)
         self._wandb = WandbRun(
             self.folder,
             self.cfg,

@@ -7,7 +7,7 @@ topology, write its protocol, an executor in `runner.simulated`, one in `runner.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -34,9 +34,11 @@ from runner.processes.rendezvous import Rendezvous
 from runner.processes.server import ProcessServer
 from runner.processes.shared_memory import MemoryServer, MemoryWorker
 from runner.processes.worker import WorkerProcess
+from runner.run_folder.profile import ProfiledCall
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import Trace
+from runner.simulated import profiled_calls
 from runner.simulated.arena import Arena
 from runner.simulated.collective import SimulatedCollective
 from runner.simulated.compute_pool import PoolOptions
@@ -84,6 +86,7 @@ class Topology:
         meets_on_cpu: whether the ranks' group is one of CPUs, wherever they compute.
         measure_costs: measures what a step costs on this machine.
         time: makes what runs the clock of a simulation alone, see `run.timing_only`.
+        profiled_calls: lists what `run.profile` measures of a simulated executor.
     """
 
     medium: str
@@ -91,6 +94,7 @@ class Topology:
     on_process: Callable[[RunComponents, Rank, TrainControl], Executor]
     measure_costs: Callable[[RunComponents], costs.Costs]
     time: Callable[[RunComponents], TimingRun]
+    profiled_calls: Callable[[Any], Iterable[ProfiledCall]]
     serve: Callable[[RunComponents, Rank], None] | None = None
     tasks: Callable[[RunComponents, Arena, Any], Tasks] | None = None
     meets_on_cpu: bool = False
@@ -318,6 +322,7 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         _process_server,
         costs.server_costs,
         clocks.time_server,
+        profiled_calls.server_calls,
         serve=_serve,
         tasks=compute.server_tasks,
     ),
@@ -327,6 +332,7 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         _process_collective,
         costs.collective_costs,
         clocks.time_collective,
+        profiled_calls.collective_calls,
         tasks=compute.step_tasks,
     ),
     SharedMemory: Topology(
@@ -335,6 +341,7 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         _memory_owner,
         costs.memory_costs,
         clocks.time_memory,
+        profiled_calls.memory_calls,
         serve=_serve_memory,
         tasks=compute.memory_tasks,
     ),
@@ -345,6 +352,7 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         _process_pipeline,
         costs.pipeline_costs,
         clocks.time_pipeline,
+        profiled_calls.pipeline_calls,
         meets_on_cpu=True,
     ),
 }

@@ -32,6 +32,7 @@ from runner.run_folder.summary_keys import (
     VALIDATION_SAMPLES,
 )
 from runner.train.components import RunComponents
+from runner.train.profiling import profile
 
 log = logging.getLogger("dcrun")
 
@@ -79,6 +80,8 @@ def train(
             # The first flush cuts `timeline.jsonl` back to the lines that the checkpoint knew.
             executor.timeline.flush(folder)
             status, code, error = COMPLETED, 0, {}
+            # From here on: what was before is the start, of which the writer knows.
+            measured = profile(components, control, writer, executor)
             try:
                 executor.run()
             except Stop as reason:
@@ -91,6 +94,8 @@ def train(
                 # Nothing is lost that cannot be made again from the last checkpoint, when there is room.
                 status, code, error = INTERRUPTED, UNEXPECTED, {"error": unwritten}
             writer.finish(status, **_results(components, control, executor), **error)
+            if measured is not None:
+                measured.finish(folder, writer.display.console)
     # Another rank may have been asked to stop in place of this one; by which signal is not known here.
     return code or (stop.exit_code or 128 + signal.SIGTERM if status == INTERRUPTED else 0)
 

@@ -127,10 +127,18 @@ def test_resumed_run_keeps_its_delays(tmp_path: Path, monkeypatch: pytest.Monkey
     ("given", "wrong"),
     [
         (["cluster.compute.delays=none.csv"], "=none.csv: cannot be read (No such file"),
-        (["cluster.compute.delays=d.csv", "cluster.workers=3"], "=d.csv: has 2 columns; allowed: one per worker"),
+        pytest.param(
+            ["cluster.compute.delays=d.csv", "cluster.workers=3"],
+            "=d.csv: has 2 columns; allowed: one per worker",
+            marks=pytest.mark.slow,
+        ),
         # Only the algorithm knows this number.
         (["cluster.compute.delays=d.csv"], "=d.csv: has 2 columns; allowed: one per worker (cluster.workers=4)"),
-        (["cluster.compute.delays=d.csv", "run.estimate=true"], "=d.csv: has 2 columns; allowed: one per worker"),
+        pytest.param(
+            ["cluster.compute.delays=d.csv", "run.estimate=true"],
+            "=d.csv: has 2 columns; allowed: one per worker",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_wrong_delays_leave_no_folder(

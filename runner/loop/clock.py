@@ -31,7 +31,7 @@ from runner.config import delays
 from runner.config.schema import ComputeConfig, NetworkConfig, StragglersConfig
 from runner.config.seeds import derive
 from runner.config.validation import check_times, check_workers
-from runner.loop.philox import BlockDraws, Floats
+from runner.loop.philox import BlockDraws, Floats, Ints
 
 log = logging.getLogger("dcrun")
 
@@ -92,6 +92,9 @@ class Clock:
         key = self._state["state"]["key"]
         self._uniform = BlockDraws(key, TASK, workers, self._uniform_seconds)
         self._late = BlockDraws(key, STRAGGLER, workers, self._late_factors)
+        drawn_in_blocks = self._delays is None and self._compute["distribution"] == "uniform"
+        # Looked up once: a simulation asks for every gradient.
+        self._draw = self._uniform.at if drawn_in_blocks else self._task_seconds
         # Last, as a gamma draw needs the generator.
         self._means = [self._machine_mean(worker) for worker in range(workers)]
 
@@ -104,9 +107,21 @@ class Clock:
             load: Samples of the task's batch relative to a full batch.
             gradients: Gradient evaluations per sample.
         """
-        seconds = self._task_seconds(worker, task) * load * gradients / self._speeds[worker]
+        seconds = self._draw(worker, task) * load * gradients / self._speeds[worker]
         # A slow worker's straggling is longer in the same measure.
         return seconds + self._lateness(worker, task) * seconds
+
+    def tasks_seconds(self, workers: Ints, tasks: Ints, loads: Floats, gradients: Floats) -> Floats:
+        """Return `compute_seconds` of a task of each of some workers, to the bit; all arguments are vectors (n,)."""
+        if self._draw == self._uniform.at:
+            own = self._uniform.many_at(workers, tasks)
+        else:
+            own = np.array([self._draw(*pair) for pair in zip(workers.tolist(), tasks.tolist(), strict=True)])
+        # The operations of `compute_seconds`, in its order.
+        seconds = own * loads * gradients / self._speed_vector[workers]
+        if not self._stragglers["probability"]:
+            return seconds
+        return seconds + self._late.many_at(workers, tasks) * self._prone_vector[workers] * seconds
 
     def step_seconds(self, task: int, loads: Floats, gradients: float = 1.0) -> Floats:
         """Return `compute_seconds` of the same task of every worker (M,), to the bit.
@@ -116,7 +131,7 @@ class Clock:
             loads: Samples of each worker's batch relative to a full one, (M,).
             gradients: Gradient evaluations per sample.
         """
-        if self._delays is None and self._compute["distribution"] == "uniform":
+        if self._draw == self._uniform.at:
             own = self._uniform.all_at(task)
         else:
             own = np.array([self._task_seconds(worker, task) for worker in range(self.workers)])
@@ -149,9 +164,7 @@ class Clock:
     def _lateness(self, worker: int, task: int) -> float:
         """Return u if the task is a straggler's, which takes u times as long in addition; else 0."""
         # No draw where nobody is late: drawing costs time for each task.
-        if self._stragglers["probability"] and worker in self._prone:
-            return self._late.at(worker, task)
-        return 0.0
+        return self._late.at(worker, task) if self._stragglers["probability"] and worker in self._prone else 0.0
 
     def transfer_seconds(self, nbytes: int) -> float:
         """Return how long one message of ``nbytes`` travels: latency + bytes / bandwidth."""

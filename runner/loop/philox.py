@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 ROUNDS = 10
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
@@ -83,7 +84,7 @@ class BlockDraws:
         self._shift = (AT_ONCE // self._group).bit_length() - 1
         self._mask = (1 << self._shift) - 1
         groups = -(-workers // self._group)
-        self._blocks: list[dict[int, tuple[Floats, list[list[float]]]]] = [{} for _ in range(groups)]
+        self._blocks: list[dict[int, Floats]] = [{} for _ in range(groups)]
         # By worker, the block that it asked for last, and that block's floats by task.
         self._last = [-1] * workers
         self._rows: list[list[float]] = [[] for _ in range(workers)]
@@ -93,23 +94,36 @@ class BlockDraws:
         block = task >> self._shift
         if self._last[worker] != block:
             group, place = divmod(worker, self._group)
-            self._rows[worker] = self._block(group, block)[1][place]
+            self._rows[worker] = self._block(group, block)[place].tolist()
             self._last[worker] = block
         return self._rows[worker][task & self._mask]
+
+    def many_at(self, workers: Ints, tasks: Ints) -> Floats:
+        """Return the floats of a task of each of some workers (n,)."""
+        found = np.empty(len(workers))
+        groups, places = np.divmod(workers, self._group)
+        blocks, columns = tasks >> self._shift, tasks & self._mask
+        # By group and block: workers that are about equally far share theirs.
+        named = groups * (int(blocks.max(initial=0)) + 1) + blocks
+        for name in np.unique(named).tolist():
+            chosen = np.flatnonzero(named == name)
+            first = chosen[0]
+            floats = self._block(int(groups[first]), int(blocks[first]))
+            found[chosen] = floats[places[chosen], columns[chosen]]
+        return found
 
     def all_at(self, task: int) -> Floats:
         """Return the floats of a task of all workers (M,)."""
         block, place = task >> self._shift, task & self._mask
-        return np.concatenate([self._block(group, block)[0][:, place] for group in range(len(self._blocks))])
+        return np.concatenate([self._block(group, block)[:, place] for group in range(len(self._blocks))])
 
-    def _block(self, group: int, block: int) -> tuple[Floats, list[list[float]]]:
+    def _block(self, group: int, block: int) -> Floats:
         kept = self._blocks[group]
         if block not in kept:
             if len(kept) == KEPT:
                 # The oldest: a worker that comes so late has it computed again, with the same bits.
                 del kept[next(iter(kept))]
-            floats = self._compute(group, block)
-            kept[block] = floats, floats.tolist()
+            kept[block] = self._compute(group, block)
         return kept[block]
 
     def _compute(self, group: int, block: int) -> Floats:

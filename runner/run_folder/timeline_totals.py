@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from runner.run_folder.timeline import KINDS, Floats, Timeline
 
+Ints = NDArray[np.int64]
+
 
 class TimelineTotals(Timeline):
     """A timeline that keeps sums alone; its reports are those of a `Timeline`, to the bit.
@@ -27,6 +29,8 @@ class TimelineTotals(Timeline):
         self._ends: dict[str, list[float]] = {kind: [0.0] * workers for kind in KINDS}
         self._vectors: dict[str, Floats] = {kind: np.zeros((3, workers)) for kind in KINDS}
         self._steps = 0
+        # By worker, where the sums are in vectors: gradients, pushes, sum and maximum of their staleness.
+        self._counts = np.zeros((4, workers), dtype=np.int64)
         self._transfers, self._computes = self._sums["transfer"], self._sums["compute"]
         self._transfer_starts, self._compute_starts = self._starts["transfer"], self._starts["compute"]
         self._transfer_ends, self._compute_ends = self._ends["transfer"], self._ends["compute"]
@@ -64,6 +68,59 @@ class TimelineTotals(Timeline):
         if what == "compute":
             # All workers step together: a count for each of them would be the same.
             self._steps += 1
+
+    def staleness(self, worker: int, value: int) -> None:
+        """See `Timeline.staleness`."""
+        self._histogram[value] += 1
+        self._pushes[worker] += 1
+        self._staleness[worker] += value
+        if value > self._stalest[worker]:
+            self._stalest[worker] = value
+        window = self._window
+        window[0] += 1
+        window[1] += value
+        if value > window[2]:
+            window[2] = value
+
+    def to_vectors(self) -> None:
+        """Move the sums from lists to vectors, for spans of many workers at once; before a single one: `to_lists`."""
+        for kind, rows in self._vectors.items():
+            for row, own in zip(rows, (self._sums[kind], self._starts[kind], self._ends[kind]), strict=True):
+                row[:] = own
+        self._counts = np.array([self._gradients, self._pushes, self._staleness, self._stalest])
+
+    def to_lists(self) -> None:
+        """Move the sums from vectors to lists."""
+        for kind, rows in self._vectors.items():
+            for row, own in zip(rows, (self._sums[kind], self._starts[kind], self._ends[kind]), strict=True):
+                # In its place: the methods for single workers know the lists.
+                own[:] = row.tolist()
+            rows[:] = 0.0
+        self._gradients, self._pushes, self._staleness, self._stalest = self._counts.tolist()
+
+    def pushes(self, workers: Ints, arrivals: Floats, handled: Floats, staleness: Ints) -> None:
+        """Note that pushes of different workers (n,) waited for the server, and their staleness."""
+        self._note("wait", workers, arrivals, handled)
+        self._counts[1, workers] += 1
+        self._counts[2, workers] += staleness
+        self._counts[3, workers] = np.maximum(self._counts[3, workers], staleness)
+        for value, count in zip(*map(np.ndarray.tolist, np.unique(staleness, return_counts=True)), strict=True):
+            self._histogram[value] += count
+        pushes, total, most = self._window
+        self._window = [pushes + len(workers), total + int(staleness.sum()), max(most, int(staleness.max()))]
+
+    def tasks(self, workers: Ints, pulled: Floats, begin: Floats, end: Floats, arrival: Floats) -> None:
+        """Note a task of each of some workers, as `task` does; all arguments are vectors (n,)."""
+        self._note("transfer", workers, pulled, begin)
+        self._note("compute", workers, begin, end)
+        self._note("transfer", workers, end, arrival)
+        self._counts[0, workers] += 1
+
+    def _note(self, what: str, workers: Ints, starts: Floats, ends: Floats) -> None:
+        sums, last_starts, last_ends = self._vectors[what]
+        sums[workers] += ends - starts
+        last_starts[workers] = starts
+        last_ends[workers] = ends
 
     def report(self, seconds: float) -> dict[str, Any]:
         """See `Timeline.report`."""

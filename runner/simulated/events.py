@@ -10,8 +10,11 @@ import heapq
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from algorithms.base import Layout, Round, message_bytes
 from runner.loop.clock import Clock
+from runner.loop.philox import Floats
 from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import BARRIER, LOST, PUSH, RESUMED, Record
 
@@ -159,6 +162,16 @@ class ClockEvents:
         self.tasks[worker] += 1
         return self.clock.compute_seconds(worker, self.tasks[worker] - 1, load, gradients)
 
+    def handled(self, arrivals: Floats) -> Floats:
+        """Return when the server has handled messages that arrive one after the other, as `next` would say; no more."""
+        if not self.clock.server_seconds:
+            return np.maximum(arrivals, self.free)
+        free, found = self.free, list[float]()
+        for arrival in arrivals.tolist():
+            free = (arrival if arrival > free else free) + self.clock.server_seconds
+            found.append(free)
+        return np.array(found)
+
     @property
     def over(self) -> bool:
         """See `Events.over`: a clock goes on for as long as there are batches."""
@@ -178,7 +191,7 @@ class ClockEvents:
         return (worker for _, worker in sorted(self.heap))
 
     def _handle(self, arrival: float) -> float:
-        self.free = max(arrival, self.free) + self.clock.server_seconds
+        self.free = (arrival if arrival > self.free else self.free) + self.clock.server_seconds
         return self.free
 
     def state_dict(self) -> dict[str, Any]:

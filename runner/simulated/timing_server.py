@@ -58,10 +58,7 @@ class TimingServer(TimingRun):
 
     def advance(self, epoch: float, most: int) -> None:
         """See `TimingRun.advance`."""
-        if not self._begun:
-            self._begun = True
-            for worker in range(self.workers):
-                self._pull(worker, self.clock.begin())
+        self._begin()
         clock, method, version, sizes = self.clock, self.method, self.version, self.sizes
         heap, count, next_push = clock.heap, self.timeline.staleness, clock.next
         # Looked up once: this loop is passed for every event.
@@ -82,6 +79,13 @@ class TimingServer(TimingRun):
                 self._pull(worker, now)
             if self.samples_seen / samples >= due:
                 return
+
+    def _begin(self) -> None:
+        """Answer the first pulls."""
+        if not self._begun:
+            self._begun = True
+            for worker in range(self.workers):
+                self._pull(worker, self.clock.begin())
 
     def _pull(self, worker: int, now: float) -> None:
         number = self.next

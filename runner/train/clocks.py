@@ -14,6 +14,7 @@ from runner.simulated.pipeline_clock import PipelineClock
 from runner.simulated.timing_memory import TimingMemory
 from runner.simulated.timing_server import TimingServer
 from runner.simulated.timing_steps import TimingCollective, TimingPipeline
+from runner.simulated.timing_windows import MANY, TimingWindows
 from runner.train.components import RunComponents
 
 
@@ -22,7 +23,8 @@ def time_server(components: RunComponents) -> TimingServer:
     method: ParameterServer = components.method
     timeline, n = TimelineTotals(components.workers), components.parameters
     events = ClockEvents(components.clock(), timeline, layout=method.layout(n), workers=components.workers)
-    return TimingServer(method, events, parameters=n, batches=components.batches, timeline=timeline)
+    run = TimingWindows if components.workers >= MANY else TimingServer
+    return run(method, events, parameters=n, batches=components.batches, timeline=timeline)
 
 
 def time_collective(components: RunComponents) -> TimingCollective:

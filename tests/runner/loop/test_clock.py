@@ -190,6 +190,9 @@ def test_step_has_seconds_of_its_tasks(distribution):
     for task in (0, 6, 1500):
         expected = [clock.compute_seconds(worker, task, load, 3.0) for worker, load in enumerate(loads.tolist())]
         assert clock.step_seconds(task, loads, 3.0).tolist() == expected
+        some, gradients = np.array([3, 1]), np.array([3.0, 0.5])
+        own = [clock.compute_seconds(3, task, 0.25, 3.0), clock.compute_seconds(1, task + 1, 1.0, 0.5)]
+        assert clock.tasks_seconds(some, np.array([task, task + 1]), np.array([0.25, 1.0]), gradients).tolist() == own
 
 
 def test_real_worker_sleeps_like_the_clock():

@@ -37,6 +37,17 @@ def test_all_workers_at_once_have_their_own():
     assert draws.all_at(17).tolist() == [draws.at(worker, 17) for worker in range(600)]
 
 
+def test_some_workers_at_once_have_their_own():
+    draws, workers, tasks = (
+        BlockDraws(KEY, 0, 600, lambda a, b: a),
+        np.array([3, 599, 255, 256, 3]),
+        np.array([0, 40, 7, 7, 90]),
+    )
+    assert draws.many_at(workers, tasks).tolist() == [
+        draws.at(*pair) for pair in zip(workers.tolist(), tasks.tolist(), strict=True)
+    ]
+
+
 def test_block_that_was_dropped_comes_again():
     draws, again = (BlockDraws(KEY, 0, 2, lambda a, b: a) for _ in range(2))
     asked = [block * 4096 for block in range(KEPT + 2)]

@@ -176,6 +176,7 @@ class ProcessServer(ServerBase):
                     compute=clipped,
                     waited=begin - arrived,
                     served=time.perf_counter() - begin,
+                    took=compute,
                 )
 
     def _occupied(self) -> None:

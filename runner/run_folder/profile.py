@@ -66,7 +66,7 @@ class Profile:
         self._settle = settle
         self._thread = get_ident()
         self._calls: list[_Call] = []
-        self._own = dict.fromkeys(CATEGORIES, 0.0)
+        self._own: dict[str, float] = dict.fromkeys(CATEGORIES, 0.0)
         self._spans: list[tuple[str, str, float, float]] = []
         self._left_out = 0
 

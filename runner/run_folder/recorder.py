@@ -56,13 +56,15 @@ class Recorder:
         compute: float = 0.0,
         waited: float = 0.0,
         served: float = 0.0,
+        took: float | None = None,
     ) -> None:
         """Note a handled message; `Record` describes the numbers."""
+        more = "" if took is None or took == compute else f', "took": {took!r}'
         self._pending.append(
             # Formatted by hand, since every message pays for it. `!r` writes a float that reads back as the same
             # number.
             f'{{"worker": {worker}, "pulled": {pulled}, "version": {version}, "batch": {batch}, "time": {time!r}, '
-            f'"compute": {compute!r}, "waited": {waited!r}, "served": {served!r}}}\n'
+            f'"compute": {compute!r}, "waited": {waited!r}, "served": {served!r}{more}}}\n'
         )
         # A kill costs the buffered lines, and with them only messages after the last checkpoint, which flushes.
         if len(self._pending) >= BUFFERED:

@@ -7,9 +7,10 @@ Then it has a line for each message, in the order in which the server handled an
 
 Worker 2 pushed the gradient on batch 9 at the weights after update 5; it became update 9. The times are seconds of the
 run: when the push was handled, how long the worker computed, how long the push waited at the server, and how long the
-server was busy with it and the answer. `{"lost": 3, ...}` says that worker 3 was lost, `{"resumed": ...}` that the run
-was stopped and continued, with all workers starting again. `{"barrier": 1000, "time": 9.3}` says that a barrier after
-update 1000 was over at 9.3 s. `runner.run_folder.recorder` writes traces.
+server was busy with it and the answer. The run's clock stands at evaluations, the workers do not: where one computed
+meanwhile, `"took"` says for how long in all. `{"lost": 3, ...}` says that worker 3 was lost, `{"resumed": ...}` that a
+run was stopped and continued, with all workers starting again. `{"barrier": 1000, "time": 9.3}` says that a barrier
+after update 1000 was over at 9.3 s. `runner.run_folder.recorder` writes traces.
 
 A trace holds neither gradients nor weights: these follow from the seed, the batches and the order. It holds no pulls
 either: the server answers a push with the same worker's next pull, so the order of the pushes determines both. The
@@ -66,6 +67,7 @@ class Record(NamedTuple):
         pulled: updates before the pull of the pushed gradient.
         batch: number of its batch.
         compute: seconds that the worker computed while the run's clock was running.
+        took: seconds that it computed in all; None if these are the same.
         waited: seconds that the push waited at the server.
         served: seconds that the server was busy with it and the answer.
     """
@@ -79,6 +81,12 @@ class Record(NamedTuple):
     compute: float = 0.0
     waited: float = 0.0
     served: float = 0.0
+    took: float | None = None
+
+    @property
+    def computing(self) -> float:
+        """Return the seconds that the worker computed, whatever the run's clock did."""
+        return self.compute if self.took is None else self.took
 
 
 def trace_facts(
@@ -270,6 +278,7 @@ def _record(row: Any, number: int, about: dict[str, Any]) -> Record:
         compute=_time(row, "compute", number),
         waited=_time(row, "waited", number),
         served=_time(row, "served", number),
+        took=_time(row, "took", number) if "took" in row else None,
     )
 
 

@@ -68,7 +68,7 @@ def cycles(trace: Trace) -> Cycles:
         # The last batch of an epoch is short; its time is scaled up to that of a full one.
         short = rest and record.batch % per_epoch == per_epoch - 1
         share = rest / about["batch_size"] if short else 1.0
-        compute[record.worker].append(record.compute / share / about["gradients"])
+        compute[record.worker].append(record.computing / share / about["gradients"])
         served.append(record.served)
         # A worker's first push has none before it, and so no cycle.
         if record.worker in last:
@@ -100,8 +100,11 @@ def delays_of(trace: Trace) -> str:
     columns = [compute[worker] for worker in range(trace.about["workers"])]
     for worker, column in enumerate(columns):
         if min(column) <= 0:
-            what = f"message {column.index(min(column))} of worker {worker} took no time"
-            raise InputError(f"{trace.path}: has not all delays: {what}; allowed: recordings of runs on processes")
+            # Of before recordings told how long a worker computed while the run's clock stood.
+            message = f"message {column.index(min(column))} of worker {worker}"
+            what = f"{message} was computed during an evaluation, for unknown seconds"
+            allowed = "recordings made anew, or without evaluations (run.eval_every)"
+            raise InputError(f"{trace.path}: has not all delays: {what}; allowed: {allowed}")
     return delays.text(columns)
 
 

@@ -13,7 +13,8 @@ from tests.traces import ABOUT
 def test_what_is_recorded_is_read(tmp_path: Path):
     recorder = Recorder(tmp_path, ABOUT)
     recorder.begin()
-    recorder.push(2, pulled=0, version=0, batch=1, time=1 / 3, compute=0.25, waited=0.01, served=0.002)
+    recorder.push(2, pulled=0, version=0, batch=1, time=1 / 3, compute=0.25, waited=0.01, served=0.002, took=0.25)
+    recorder.push(2, pulled=0, version=1, batch=2, time=0.4, compute=0.01, took=1 / 3)
     recorder.lost(1, version=1, time=0.5)
     recorder.resumed(version=1, time=0.6)
     recorder.push(0, pulled=1, version=1, batch=0, time=0.7)
@@ -21,11 +22,13 @@ def test_what_is_recorded_is_read(tmp_path: Path):
     trace = Trace.read(str(tmp_path))
     assert trace.records == [
         Record(PUSH, 2, version=0, time=1 / 3, pulled=0, batch=1, compute=0.25, waited=0.01, served=0.002),
+        Record(PUSH, 2, version=1, time=0.4, pulled=0, batch=2, compute=0.01, took=1 / 3),
         Record(LOST, 1, version=1, time=0.5),
         Record(RESUMED, -1, version=1, time=0.6),
         Record(PUSH, 0, version=1, time=0.7, pulled=1, batch=0),
     ]
-    assert trace.updates == 2
+    assert [record.computing for record in trace.records] == [0.25, 1 / 3, 0.0, 0.0, 0.0]
+    assert trace.updates == 3
     assert trace.about["continued"] == [dict.fromkeys(BITS, "x")]
 
 

@@ -145,5 +145,16 @@ def test_recording_without_all_seconds_gives_no_delays():
     with pytest.raises(InputError, match="its workers compute at barriers too"):
         fit.delays_of(Trace(still.path, {**still.about, "barriers": [0, 4]}, still.records))
     late = [*still.records[:-1], still.records[-1]._replace(compute=0.0)]
-    with pytest.raises(InputError, match="message 2 of worker 1 took no time"):
+    with pytest.raises(
+        InputError, match="message 2 of worker 1 was computed during an evaluation, for unknown seconds"
+    ):
         fit.delays_of(Trace(still.path, still.about, late))
+
+
+def test_computing_during_evaluations_counts_in_full():
+    still = trace(workers=1, rounds=4)
+    cut = [still.records[0], still.records[1]._replace(compute=0.02, took=0.1), *still.records[2:]]
+    found = fit.cycles(Trace(still.path, still.about, cut))
+    assert found.compute[0] == pytest.approx([0.1] * 4)
+    # Of the run's own seconds only those were computing that its clock saw.
+    assert found.transfer == pytest.approx([0.03 + 0.08, 0.03, 0.03])

@@ -110,6 +110,17 @@ WRONG = [
     ),
     (["dataset.limit_train=-3"], "dataset.limit_train=-3: "),
     (
+        ["dataset.validation=1.0"],
+        "dataset.validation=1.0: is not allowed; allowed: 1 to 90 of the 100 training samples",
+    ),
+    (["dataset.validation=many"], "dataset.validation=many: is not allowed; allowed: 1 to 90 of the 100"),
+    (["dataset.validation=91"], "dataset.validation=91: is not allowed; allowed: 1 to 90 of the 100 .*class keeps one"),
+    (["dataset.validation=.nan"], "dataset.validation=nan: is not allowed"),
+    (
+        ["algorithm=sgd", "dataset.validation=70"],
+        "run.batch_size=32: 1 workers would need 32 samples at a time, but the training set has 30; allowed: 1 to 30",
+    ),
+    (
         ["dataset=synthetic", "dataset.shape=[22]", "model=resnet20", "run.batch_size=8"],
         "model=resnet20: cannot take .*shape",
     ),

@@ -62,6 +62,28 @@ def test_every_method_ends_with_the_same_weights(machine: Host, tmp_path: Path, 
     assert (again.folder / "metrics.jsonl").read_text() == (run.folder / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["asgd", "ssgd", "shared_asysvrg", "ddg"])
+def test_validation_is_scored_on_processes(machine: Host, tmp_path: Path, method: str):
+    given = (f"algorithm={method}", "model=mlp", "cluster.workers=2", "dataset.validation=0.25", "dataset.train=160")
+    run = machine.start(tmp_path / "run", *RECORD, *given)
+    assert run.end() == 0
+    sizes = ("train_samples", "validation_samples", "test_samples")
+    assert [run.summary[key] for key in sizes] == [120, 40, 50]
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    errors = [row["validation_error"] for row in rows]
+    assert (run.summary["best_validation_error"], run.summary["final_validation_error"]) == (min(errors), errors[-1])
+    assert all(0 < row["validation_loss"] < 10 for row in rows)
+    if method == "asgd":
+        again = replay(machine, run, tmp_path / "again", *given)
+        assert (again.folder / "metrics.jsonl").read_text() == (run.folder / "metrics.jsonl").read_text()
+    if method == "ssgd":
+        again = machine.start(tmp_path / "simulated", *DATA, *given)
+        assert again.end() == 0
+        keys = ("weights_sha256", "best_validation_error", "best_validation_loss", "test_error_at_best_validation")
+        assert {key: again.summary[key] for key in keys} == {key: run.summary[key] for key in keys}
+
+
 def test_replay_reports_equal_weights(machine: Host, recorded: Run, tmp_path: Path):
     replay(machine, recorded, tmp_path / "again", "algorithm=asgd", "model=mlp")
     line = f"weights: bit for bit those of the recorded run in {recorded.folder}"

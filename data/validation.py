@@ -82,7 +82,9 @@ def checked(validation: object, samples: int, most: int) -> int:
     if 1 <= count <= most:
         return count
     allowed = f"1 to {most} of the {samples} training samples, as a number or as a share between 0 and 1, or null"
-    raise ValueError(f"{KEY}={validation}: is not allowed; allowed: {allowed if most else 'null'} (a class keeps one)")
+    raise ValueError(
+        f"{KEY}={validation}: is not allowed; allowed: {allowed if most else 'null'} (each class keeps one)"
+    )
 
 
 def shares(counts: list[int], total: int) -> list[int]:

@@ -64,9 +64,10 @@ class Search:
     def lines(self) -> list[str]:
         """Return the outcome in words, a line each for the best, its neighbours, and edges."""
         metric = self.metric
-        told = [f"best of {self.tried}: {self.best.name} at {_value(self.best, metric)}"]
+        by = f" by {_words(metric)}" if self.best.tested else ""
+        told = [f"best of {self.tried}{by}: {self.best.name} at {_value(self.best, metric)}"]
         if self.best.tested:
-            told.append(f"chosen by: {metrics.name(metric)}; by which nothing was chosen: {self.best.tested}")
+            told.append(f"its {self.best.tested}")
         if self.neighbours:
             beside = (f"{n.name} {_value(n, metric)} ({self._difference(n)})" for n in self.neighbours)
             told.append(f"beside it: {'; '.join(beside)}")
@@ -139,7 +140,7 @@ def tested(runs: Sequence[Run], metric: str | None) -> str:
     if not metric or not values:
         return ""
     mean, spread = mean_and_spread(values)
-    return f"{metrics.name(metric)} {_text(metric, mean, spread)}{metrics.seeds_counted(len(values), len(runs))}"
+    return f"{_words(metric)}: {_text(metric, mean, spread)}{metrics.seeds_counted(len(values), len(runs))}"
 
 
 def _search(group: Sequence[Tried], metric: str) -> Search:
@@ -189,6 +190,10 @@ def _is_axis(key: str, value: Any) -> bool:
 def _value(one: Tried, metric: str) -> str:
     counted = metrics.seeds_counted(one.having, one.having + one.lacking)
     return f"{_text(metric, one.value, one.spread)}{counted}"
+
+
+def _words(metric: str) -> str:
+    return metrics.name(metric).removesuffix(", %")
 
 
 def _text(metric: str, mean: float, spread: float | None) -> str:

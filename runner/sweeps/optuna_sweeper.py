@@ -238,5 +238,5 @@ def _told(result: Mapping[str, Any]) -> str:
         return f"{head}: none has a {result['metric']}"
     best = " ".join(f"{key}={value}" for key, value in result["best_params"].items())
     tested = result.get("test_error")
-    its = "" if tested is None else f"; its test error, by which nothing was chosen, is {tested:.4g}"
+    its = "" if tested is None else f"; its test error is {tested:.4g}"
     return f"{head}: best {result['metric']} {result['best_value']:.4g} with {best}{its}"

@@ -112,7 +112,7 @@ def test_wrong_values_are_refused(value: object):
 
 def test_nothing_to_spare_is_refused():
     with pytest.raises(
-        ValueError, match=r"^dataset\.validation=1: is not allowed; allowed: null \(a class keeps one\)"
+        ValueError, match=r"^dataset\.validation=1: is not allowed; allowed: null \(each class keeps one\)"
     ):
         numbered(torch.arange(4), 1)
 

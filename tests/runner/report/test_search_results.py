@@ -84,9 +84,8 @@ def test_search_goes_by_validation_if_there_is_one(make_run: MakeRun, tmp_path: 
     assert by_metric["best_test_error"].best.name == "schedule.lr=0.2"
     assert by_metric["best_test_error"].lines()[0] == "best of 3: schedule.lr=0.2 at 20.00"
     first, chosen, *_ = by_metric["best_validation_error"].lines()
-    assert first == "best of 3: schedule.lr=0.1 at 30.00 ± 0.00"
-    beside = "test error at the best validation error, % 30.50 ± 0.71"
-    assert chosen == f"chosen by: best validation error, %; by which nothing was chosen: {beside}"
+    assert first == "best of 3 by best validation error: schedule.lr=0.1 at 30.00 ± 0.00"
+    assert chosen == "its test error at the best validation error: 30.50 ± 0.71"
 
 
 def test_papers_grid_goes_by_validation(make_run: MakeRun, tmp_path: Path) -> None:
@@ -97,8 +96,7 @@ def test_papers_grid_goes_by_validation(make_run: MakeRun, tmp_path: Path) -> No
             own = validated(12 - lr - lam, 8 + lr + lam)
             make_run(f"{lam}-{lr}", [8 + lr + lam], algorithm="dc_asgd_a", workers=8, config=config, summary=own)
     (block,) = measure_exhibit(replace(exhibit, claims=[]), collect([tmp_path]))
-    assert block.orders()[0] == "best of 6: -a, λ0=2, lr=1 at 9.00"
-    assert block.orders()[1].endswith("nothing was chosen: test error, % 11.00")
+    assert block.orders()[:2] == ["best of 6 by validation error: -a, λ0=2, lr=1 at 9.00", "its test error: 11.00"]
     assert block.cells["-a, λ0=2, lr=1"].mean == 11.0, "the table shows the exhibit's own metric"
 
 

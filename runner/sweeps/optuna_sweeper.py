@@ -214,8 +214,9 @@ def _value(metric: str, jobs: Sequence[Job | None]) -> float | None:
 
 def _mean(key: str, jobs: Sequence[Job | None]) -> float | None:
     """Return the mean of a number over the runs of a setting, None if a run has none."""
-    values = [None if job is None else job.summary().get(key) for job in jobs]
-    return None if None in values else statistics.fmean(values)
+    found = [None if job is None else job.summary().get(key) for job in jobs]
+    values = [value for value in found if value is not None]
+    return statistics.fmean(values) if len(values) == len(jobs) else None
 
 
 def register() -> None:

@@ -9,7 +9,7 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 
-from runner.report.curves import Curve, Figure, Panel, falls_far
+from runner.report.curves import Curve, Figure, Panel
 from runner.report.run import Run
 from runner.report.settings import averaged, by_seed, differing, label, setting
 from runner.run_folder import columns
@@ -79,8 +79,9 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
         panel = Panel(title, unit, _curves(runs, parts))
         # Where workers step together nobody pushes, and there is no staleness.
         if panel.curves:
-            logarithmic = falls_far([panel])
-            made.append(Figure(f"timing-{name}", title, _WORKERS, [panel], log_y=logarithmic, log_x=True))
+            # What grows with M is then a straight line; a single worker has no staleness, and zero no logarithm.
+            positive = all(value > 0 for curve in panel.curves for value in curve.y)
+            made.append(Figure(f"timing-{name}", title, _WORKERS, [panel], log_y=positive, log_x=True))
     return made
 
 

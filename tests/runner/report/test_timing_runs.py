@@ -66,7 +66,7 @@ def test_rows_are_means_over_seeds(clocks: list[Run]):
 
 def test_figures_go_along_the_workers(clocks: list[Run]):
     throughput, staleness = timing_runs.figures(clocks)
-    assert throughput.log_x and staleness.log_x
+    assert throughput.log_x and throughput.log_y and staleness.log_x and staleness.log_y
     assert [(c.name, c.x, c.y) for c in throughput.panels[0].curves] == [
         ("asgd", [4, 100], [128.0, 3000.0]),
         ("ssgd", [4, 100], [120.0, 3000.0]),

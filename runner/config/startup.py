@@ -8,6 +8,7 @@ import time
 from typing import NamedTuple
 
 IMPORTS, CONFIGURATION, BUILD, DATA, LOGGER = "imports", "configuration", "network and method", "data", "logger"
+LAUNCH = "command and processes"
 """Phases of a start."""
 LONGEST = 600.0
 """Seconds that the imports before a command can take; a process that seems older had another clock, or other work."""
@@ -32,13 +33,13 @@ class Startup:
 
     Args:
         whole_process: whether the process was started for this command, so that its own start is the command's.
-        began: when the command began, where that was in another process.
+        began: when the command began, where that was in another process; until this one enters a phase it is launched.
     """
 
     def __init__(self, *, whole_process: bool = False, began: float | None = None) -> None:
         self._whole_process = whole_process
-        now = time.monotonic()
-        self._marks = [(IMPORTS if whole_process else CONFIGURATION, now if began is None else began)]
+        first = IMPORTS if whole_process else CONFIGURATION
+        self._marks = [(first, time.monotonic()) if began is None else (LAUNCH, began)]
         self._ended: float | None = None
 
     @property

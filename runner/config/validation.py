@@ -46,9 +46,6 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
     if plain["seeds"] is not None:
         _at_least_one("seeds", plain["seeds"])
     _check_run(plain["run"])
-    if plain["run"]["profile"] and plain["cluster"]["kind"] == "processes":
-        allowed = "false; with cluster=simulated or cluster=replay true"
-        raise InputError.of("run.profile", True, "measures the run of one process", allowed)
     _check_cluster(plain["cluster"], plain["run"]["compute_processes"])
     timing_only.check(plain["run"], plain["cluster"])
     _check_schedule(plain["schedule"], plain["run"]["epochs"])

@@ -23,7 +23,7 @@ from runner.config.startup import Startup
 from runner.run_folder.contents import PROFILE
 from runner.run_folder.jsonl import replace
 
-GRADIENTS, UPDATE, HAND_OVER, WAITING = "forward, backward", "update", "hand-over", "waiting for compute processes"
+GRADIENTS, UPDATE, HAND_OVER, WAITING = "forward, backward", "update", "hand-over", "waiting for other processes"
 CLOCK, EVALUATION, DATA, LOGGING, REST = "clock", "evaluation", "data", "logging and checkpoints", "rest"
 CATEGORIES = (GRADIENTS, UPDATE, HAND_OVER, WAITING, CLOCK, EVALUATION, DATA, LOGGING)
 """What a measured call can count for."""
@@ -43,6 +43,11 @@ class ProfiledCall(NamedTuple):
     owner: Any
     name: str
     category: str
+
+
+def profiled(owner: Any, category: str, *names: str) -> list[ProfiledCall]:
+    """Return functions of one object that count for the same."""
+    return [ProfiledCall(owner, name, category) for name in names]
 
 
 class _Call(NamedTuple):

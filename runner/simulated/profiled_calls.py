@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from runner.run_folder.profile import CLOCK, DATA, GRADIENTS, HAND_OVER, UPDATE, WAITING, ProfiledCall
+from runner.run_folder.profile import CLOCK, DATA, GRADIENTS, HAND_OVER, UPDATE, WAITING, ProfiledCall, profiled
 from runner.simulated.collective import SimulatedCollective
 from runner.simulated.pipeline import SimulatedPipeline
 from runner.simulated.server import SimulatedServer
@@ -18,17 +18,17 @@ from runner.simulated.shared_memory import SimulatedMemory
 
 def server_calls(executor: SimulatedServer) -> Iterable[ProfiledCall]:
     """Yield the functions of a parameter server and its workers."""
-    yield from _each(executor.events, CLOCK, "begin", "next", "pulled", "meet")
-    yield from _each(executor.server, UPDATE, "announce", "pull", "push", "broadcast", "collect")
-    yield from _each(executor.leases, DATA, "lease", "done")
-    yield from _each(executor, HAND_OVER, "push", "pull", "broadcast", "_send_pull", "_meet")
+    yield from profiled(executor.events, CLOCK, "begin", "next", "pulled", "meet")
+    yield from profiled(executor.server, UPDATE, "announce", "pull", "push", "broadcast", "collect")
+    yield from profiled(executor.leases, DATA, "lease", "done")
+    yield from profiled(executor, HAND_OVER, "push", "pull", "broadcast", "_send_pull", "_meet")
     yield from _workers_calls(executor.halves, "work", "answers", "receive", "adopt", "restore", "begin", "taken")
 
 
 def collective_calls(executor: SimulatedCollective) -> Iterable[ProfiledCall]:
     """Yield the functions of workers that combine."""
-    yield from _each(executor.times, CLOCK, "compute", "send", "receive")
-    yield from _each(executor, HAND_OVER, "_combine", "_send", "_receive")
+    yield from profiled(executor.times, CLOCK, "compute", "send", "receive")
+    yield from profiled(executor, HAND_OVER, "_combine", "_send", "_receive")
     for method in executor.methods:
         yield ProfiledCall(method, "apply", UPDATE)
     yield from _workers_calls(executor.steps, "local", "begin", "taken")
@@ -36,10 +36,10 @@ def collective_calls(executor: SimulatedCollective) -> Iterable[ProfiledCall]:
 
 def memory_calls(executor: SimulatedMemory) -> Iterable[ProfiledCall]:
     """Yield the functions of workers on shared memory."""
-    yield from _each(executor.times, CLOCK, "compute", "write_seconds", "written", "snapshot")
-    yield from _each(executor.leases, DATA, "lease", "done")
-    yield from _each(executor, HAND_OVER, "_read_piece")
-    yield from _each(executor.method, UPDATE, "coordinates", "write", "snapshot")
+    yield from profiled(executor.times, CLOCK, "compute", "write_seconds", "written", "snapshot")
+    yield from profiled(executor.leases, DATA, "lease", "done")
+    yield from profiled(executor, HAND_OVER, "_read_piece")
+    yield from profiled(executor.method, UPDATE, "coordinates", "write", "snapshot")
     yield from _workers_calls(executor.directions, "direction", "shard_gradients", "begin", "taken")
 
 
@@ -48,18 +48,14 @@ def pipeline_calls(executor: SimulatedPipeline) -> Iterable[ProfiledCall]:
     yield ProfiledCall(executor.times, "iterate", CLOCK)
     yield ProfiledCall(executor, "_features", DATA)
     for method in executor.methods:
-        yield from _each(method, GRADIENTS, "forward", "backward")
+        yield from profiled(method, GRADIENTS, "forward", "backward")
         yield ProfiledCall(method, "optimizer_step", UPDATE)
 
 
 def _workers_calls(workers: Any, *names: str) -> Iterable[ProfiledCall]:
     """Yield the functions of what computes for the workers, here or in compute processes."""
     pool = getattr(workers, "pool", None)
-    yield from _each(workers, UPDATE if pool is None else HAND_OVER, *names)
+    yield from profiled(workers, UPDATE if pool is None else HAND_OVER, *names)
     if pool is not None:
-        yield from _each(pool, WAITING, "result", "tell", "wait_ready")
-        yield from _each(pool, HAND_OVER, "submit", "release", "drop")
-
-
-def _each(owner: Any, category: str, *names: str) -> Iterable[ProfiledCall]:
-    return [ProfiledCall(owner, name, category) for name in names]
+        yield from profiled(pool, WAITING, "result", "tell", "wait_ready")
+        yield from profiled(pool, HAND_OVER, "submit", "release", "drop")

@@ -25,6 +25,7 @@ from runner.gradients.directions import Directions
 from runner.loop.executor import Executor
 from runner.loop.messages import check_message
 from runner.loop.train_control import TrainControl
+from runner.processes import profiled_calls as process_calls
 from runner.processes.child import FindLost
 from runner.processes.collective import ProcessCollective
 from runner.processes.links import Link
@@ -38,7 +39,7 @@ from runner.run_folder.profile import ProfiledCall
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import Trace
-from runner.simulated import profiled_calls
+from runner.simulated import profiled_calls as simulated_calls
 from runner.simulated.arena import Arena
 from runner.simulated.collective import SimulatedCollective
 from runner.simulated.compute_pool import PoolOptions
@@ -86,7 +87,8 @@ class Topology:
         meets_on_cpu: whether the ranks' group is one of CPUs, wherever they compute.
         measure_costs: measures what a step costs on this machine.
         time: makes what runs the clock of a simulation alone, see `run.timing_only`.
-        profiled_calls: lists what `run.profile` measures of a simulated executor.
+        simulated_calls: lists what `run.profile` measures of a simulated executor.
+        process_calls: lists what it measures of rank 0's executor on processes.
     """
 
     medium: str
@@ -94,7 +96,8 @@ class Topology:
     on_process: Callable[[RunComponents, Rank, TrainControl], Executor]
     measure_costs: Callable[[RunComponents], costs.Costs]
     time: Callable[[RunComponents], TimingRun]
-    profiled_calls: Callable[[Any], Iterable[ProfiledCall]]
+    simulated_calls: Callable[[Any], Iterable[ProfiledCall]]
+    process_calls: Callable[[Any], Iterable[ProfiledCall]]
     serve: Callable[[RunComponents, Rank], None] | None = None
     tasks: Callable[[RunComponents, Arena, Any], Tasks] | None = None
     meets_on_cpu: bool = False
@@ -322,7 +325,8 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         _process_server,
         costs.server_costs,
         clocks.time_server,
-        profiled_calls.server_calls,
+        simulated_calls.server_calls,
+        process_calls.server_calls,
         serve=_serve,
         tasks=compute.server_tasks,
     ),
@@ -332,7 +336,8 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         _process_collective,
         costs.collective_costs,
         clocks.time_collective,
-        profiled_calls.collective_calls,
+        simulated_calls.collective_calls,
+        process_calls.collective_calls,
         tasks=compute.step_tasks,
     ),
     SharedMemory: Topology(
@@ -341,7 +346,8 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         _memory_owner,
         costs.memory_costs,
         clocks.time_memory,
-        profiled_calls.memory_calls,
+        simulated_calls.memory_calls,
+        process_calls.server_calls,
         serve=_serve_memory,
         tasks=compute.memory_tasks,
     ),
@@ -352,7 +358,8 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         _process_pipeline,
         costs.pipeline_costs,
         clocks.time_pipeline,
-        profiled_calls.pipeline_calls,
+        simulated_calls.pipeline_calls,
+        process_calls.pipeline_calls,
         meets_on_cpu=True,
     ),
 }

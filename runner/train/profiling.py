@@ -1,4 +1,4 @@
-"""Measure a run: `run.profile=true` hands the functions of its parts to a `Profile`."""
+"""Measure a run: `run.profile=true` hands the functions of its parts to a `Profile`; on processes those of rank 0."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def profile(components: RunComponents, control: TrainControl, writer: RunWriter,
     if not components.cfg.run.profile:
         return None
     made = Profile(writer.startup, _settle if components.device.type == "cuda" else None)
-    own = topology_of(type(components.method)).profiled_calls
+    topology = topology_of(type(components.method))
+    own = topology.process_calls if components.cfg.cluster.kind == "processes" else topology.simulated_calls
     for function in (*_common(components, control, writer, executor), *own(executor)):
         made.measure(function)
     return made

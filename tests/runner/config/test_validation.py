@@ -202,10 +202,6 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
         ({"run__advise": True, "run__estimate": True}, "run.advise=true: cannot be combined with another question"),
         ({"run__profile": True, "run__estimate": True}, "run.profile=true: would do nothing: nothing is trained; all"),
         (
-            {"run__profile": True, "cluster__kind": "processes"},
-            "run.profile=true: measures the run of one process; allowed: false; with cluster=simulated or",
-        ),
-        (
             {"run__advise": True, "run__plot_schedule": "lr.png"},
             "run.plot_schedule=lr.png: cannot be combined with another question",
         ),

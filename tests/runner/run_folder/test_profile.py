@@ -87,7 +87,7 @@ def test_own_times_add_up_to_the_whole(clock: Clock, tmp_path: Path):
         parts.fail()
     seconds = made.finish(tmp_path, console())
     assert {name: took for name, took in seconds.items() if took} == {
-        "start: configuration": 7.0,
+        "start: command and processes": 7.0,
         "start: data": 3.0,
         GRADIENTS: 2.0,
         UPDATE: 4.0,
@@ -142,7 +142,7 @@ def test_file_has_calls_since_the_command(clock: Clock, tmp_path: Path):
     document: dict[str, Any] = json.loads((tmp_path / "profile.json").read_text())
     spans = [(e["name"], e["cat"], e["ts"], e["dur"]) for e in document["traceEvents"]]
     assert spans == [
-        ("start: configuration", "start", 0.0, 7e6),
+        ("start: command and processes", "start", 0.0, 7e6),
         ("start: data", "start", 7e6, 3e6),
         ("Parts.load", DATA, 12e6, 1e6),
         ("Parts.compute", GRADIENTS, 10e6, 3e6),

@@ -11,7 +11,7 @@ RUN = ("model=mlp", "dataset.limit_train=16", "dataset.limit_test=8", "run.batch
 
 
 def check(trial: Trial) -> None:
-    listed = list(topology_of(type(trial.components.method)).profiled_calls(trial.executor))
+    listed = list(topology_of(type(trial.components.method)).simulated_calls(trial.executor))
     assert listed
     assert [timed for timed in listed if not callable(getattr(timed.owner, timed.name, None))] == []
     assert len({(id(timed.owner), timed.name) for timed in listed}) == len(listed), "nothing is measured twice"

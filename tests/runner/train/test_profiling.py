@@ -11,6 +11,8 @@ from tests.trial import Trial, run_in
 RUN = ("model=mlp", "dataset.limit_train=32", "dataset.limit_test=8", "run.batch_size=4", "cluster.workers=2",
        "run.epochs=2")  # fmt: skip
 
+KINDS = {"dasgd": "Collective", "fr": "Pipeline"}
+
 
 @pytest.mark.parametrize(
     "given",
@@ -48,6 +50,22 @@ def test_profiled_run_has_the_same_bits(given: tuple[str, ...], tmp_path: Path):
     assert total >= profiled["start_seconds"] + profiled["wall_seconds"] - 0.05
     for event in document["traceEvents"]:
         assert 0 <= event["ts"] <= event["ts"] + event["dur"] <= 1e6 * total + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["asysvrg", "dasgd", "hogwild", "fr"])
+def test_profile_of_rank_0_adds_up(algorithm: str, tmp_path: Path):
+    given = (*RUN, f"algorithm={algorithm}", "cluster=processes", "cluster.workers=2", "run.profile=true")
+    code, summary = run_in(tmp_path, *given)
+    assert code == 0
+    document = json.loads((tmp_path / "profile.json").read_text())
+    seconds, total = document["otherData"]["seconds"], document["otherData"]["total"]
+    assert sum(seconds.values()) == pytest.approx(total)
+    assert total >= summary["start_seconds"] + summary["wall_seconds"] - 0.05
+    labels = {event["name"] for event in document["traceEvents"]}
+    # A server waits for its workers, who alone compute; ranks that are all alike compute each.
+    assert ("Connections.next" if algorithm in ("asysvrg", "hogwild") else f"Process{KINDS[algorithm]}._send") in labels
+    assert (seconds[GRADIENTS] > 0) == (algorithm in KINDS)
 
 
 def test_nothing_is_measured_without_a_profile(tmp_path: Path):

@@ -1,12 +1,11 @@
 """Composes a command line and checks it, before Hydra creates a folder for it.
 
-A configuration is composed more than once on the way from a command line to a job, because Hydra creates folders before
-it looks at values, and because three parties need it at different times:
+A configuration is composed before Hydra creates folders, because Hydra looks at values only afterwards:
 
 1. `Composer` composes here, in memory, every job that the command line asks for. A mistake in the last job of a sweep
-   is so reported in one line before the first job starts, and no folder is left behind.
-2. `hydra.main` composes the same command line again when it makes the run folder (`runner.cli.main._hydra`). What it
-   composes is what the run gets; the check before guarantees that it is correct.
+   is so reported in one line before the first job starts, and no folder is left behind. A single run gets what was
+   composed and checked here (`runner.cli.start.begin`).
+2. Hydra composes a sweep again when it makes the sweep's folder, sweeper and launcher (`runner.cli.main._hydra`).
 3. In a sweep, the launcher composes the configuration of each job from the sweep's (`load_sweep_config`), only to know
    its folder and whether an earlier run is the same. Then it starts a process with the job's overrides as its command
    line, which begins with step 1: a job is exactly the run that a user would type.

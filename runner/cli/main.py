@@ -16,7 +16,6 @@ import secrets
 import string
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import NoReturn
 
 import hydra.version
@@ -29,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.cli import relaunch
 from runner.cli.compose import CONF, VERSION_BASE, composer, find_data, swept_along
-from runner.cli.start import KEY, NewRun, join, only_answers, told_by_rank_0
+from runner.cli.start import KEY, NewRun, begin, join, only_answers, told_by_rank_0
 from runner.config import exit_codes, launcher, override_errors, schema, signals, startup
 from runner.config.errors import InputError
 from runner.config.output import lasting_output
@@ -128,7 +127,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     # What Hydra shows by itself needs no composition of ours, and no check: completion must answer at once.
     if args.shell_completion or (shows and not args.overrides):
         return functools.partial(_hydra, args)
-    # The first composition of all jobs, in memory; `_hydra` composes anew. Why twice is said in `runner.cli.compose`.
+    # Of all jobs, in memory. Who composes a sweep anew is said in `runner.cli.compose`.
     with composer() as compose:
         jobs = compose.jobs(args.overrides, multirun=bool(args.multirun))
         cfg = jobs[0]
@@ -144,10 +143,10 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     # A finished run only shows its result, and a picture of the learning rate needs no data.
     if not (cfg.run.resume or cfg.run.plot_schedule):
         find_data(jobs)
-    return functools.partial(_sweep, args, jobs) if sweeps else _run(args, cfg, parsed)
+    return functools.partial(_sweep, args, jobs) if sweeps else _run(cfg, parsed, compose.loader)
 
 
-def _run(args: argparse.Namespace, cfg: DictConfig, parsed: Sequence[Override]) -> Callable[[], int]:
+def _run(cfg: DictConfig, parsed: Sequence[Override], loader: ConfigLoader) -> Callable[[], int]:
     """Return what a single run's command line asks for: a new run, one that goes on, or an answer.
 
     Raises:
@@ -182,10 +181,7 @@ def _run(args: argparse.Namespace, cfg: DictConfig, parsed: Sequence[Override]) 
         stored = resume.stored_config(earlier, cfg, ())
         stored.run.resume = str(earlier) if has_checkpoints(earlier) else None
         return functools.partial(join, cfg, stored, earlier, resume.stored_choices(earlier), _who())
-    run = NewRun(planned, _who())
-    # Hydra composes the line once more, and would come to another folder where the name has the time or random letters.
-    args.overrides.append(f"{KEY}={quoted(str(run.folder))}")
-    return functools.partial(_hydra, args, run)
+    return functools.partial(begin, cfg, loader, NewRun(planned, _who()))
 
 
 def _help(cfg: DictConfig, loader: ConfigLoader) -> str:
@@ -256,16 +252,8 @@ def _who() -> str:
     return f"rank {launcher.rank()}" if launcher.world_size() > 1 else ""
 
 
-def _hydra(args: argparse.Namespace, run: NewRun | None = None) -> int:
-    """Hand the checked command line to Hydra, as `hydra.main` does.
-
-    Args:
-        args: the flags and overrides.
-        run: called when Hydra has written its files; None for a sweep, and for what Hydra does by itself.
-
-    Raises:
-        InputError: another process begins or writes a run in the same folder.
-    """
+def _hydra(args: argparse.Namespace) -> int:
+    """Hand the checked command line to Hydra, as `hydra.main` does: a sweep, or what Hydra does by itself."""
 
     def nothing(job: DictConfig) -> None:
         raise AssertionError("the jobs of a sweep run in their own processes")
@@ -274,16 +262,13 @@ def _hydra(args: argparse.Namespace, run: NewRun | None = None) -> int:
     # Hydra prints a traceback where something fails, as where a full disk does not take its files; `main` says a line.
     hydra_utils.run_and_report = operator.call
     try:
-        # Before anything is written into the folder, Hydra's own files too.
-        with nullcontext() if run is None else folders.new_run_folder(run.folder, KEY):
-            hydra_utils._run_hydra(args, get_args_parser(), run or nothing, config_path=str(CONF), config_name="config")
+        hydra_utils._run_hydra(args, get_args_parser(), nothing, config_path=str(CONF), config_name="config")
     except HydraException as exc:
         raise InputError(str(exc)) from exc
     except SystemExit as exc:
         # Hydra exits so after --hydra-help and, with code 1, after --cfg with a --package that does not exist.
-        if run is None or run.code is None:
-            return 2 if exc.code and args.cfg else int(bool(exc.code))
-    return 0 if run is None or run.code is None else run.code
+        return 2 if exc.code and args.cfg else int(bool(exc.code))
+    return 0
 
 
 SWEEP_KEY = "hydra.sweep.dir"

@@ -8,12 +8,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.callbacks import Callbacks
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import configure_log
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.core.utils import configure_log, run_job
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner.cli import relaunch
 from runner.config import exit_codes, schema, startup
+from runner.config.errors import InputError
+from runner.config.paths import quoted
 from runner.config.schema import without_hydra
 from runner.run_folder import folders
 
@@ -58,6 +64,38 @@ class NewRun:
         # Nothing of these is worth a folder; any other failure keeps its log.
         if ended.code == exit_codes.WRONG_INPUT or ended.code > exit_codes.SIGNALLED or only_answers(job):
             folders.discard(folder, self.existing)
+
+
+def begin(cfg: DictConfig, loader: ConfigLoader, run: NewRun) -> int:
+    """Make the folder of a run that begins, and run: as `hydra.main` does, which would compose the command line anew.
+
+    Args:
+        cfg: the checked configuration, with Hydra's part.
+        loader: composed it.
+        run: called when Hydra has written its files.
+
+    Raises:
+        InputError: another process begins or writes a run in the same folder.
+    """
+    # As if typed: where the name has the time or random letters, it is settled now.
+    chosen = [f"{KEY}={quoted(str(run.folder))}", *([] if cfg.hydra.mode else ["hydra.mode=RUN"])]
+    with read_write(cfg), read_write(cfg.hydra):
+        cfg.hydra.run.dir, cfg.hydra.mode = str(run.folder), RunMode.RUN
+        cfg.hydra.overrides.hydra = [*cfg.hydra.overrides.hydra, *chosen]
+    try:
+        # Before anything is written into the folder, Hydra's own files too.
+        with folders.new_run_folder(run.folder, KEY):
+            configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+            callbacks = Callbacks(cfg)
+            callbacks.on_run_start(config=cfg, config_name="config")
+            context = HydraContext(config_loader=loader, callbacks=callbacks)
+            ended = run_job(run, cfg, job_dir_key=KEY, job_subdir_key=None, hydra_context=context)
+            callbacks.on_run_end(config=cfg, config_name="config", job_return=ended)
+            # Raises what was raised in the job, as where a full disk does not take Hydra's files.
+            _ = ended.return_value
+    except HydraException as exc:
+        raise InputError(str(exc)) from exc
+    return 0 if run.code is None else run.code
 
 
 def join(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapping[str, Any], who: str) -> int:

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import optimize
-from scipy.sparse import linalg
 
 MOST_VALUES = 1000
 """Of L-BFGS."""
@@ -40,6 +38,10 @@ def minimum(
         convexity: λ > 0, by which the function is strongly convex.
         accuracy: largest error of the result, relative to it: f − f* <= ‖∇f‖²/2λ is at most so much of f.
     """
+    # Here, not above: it takes a third of a second, and few runs look for a minimum.
+    from scipy import optimize
+    from scipy.sparse import linalg
+
     start = np.zeros(features)
     options = {"maxfun": MOST_VALUES, "maxiter": MOST_VALUES, "ftol": 0.0, "gtol": 0.0, "maxcor": 20}
     w = optimize.minimize(gradient, start, jac=True, method="L-BFGS-B", options=options).x

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 
 class OperationCount(TorchDispatchMode):
@@ -19,8 +18,12 @@ class OperationCount(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
+        # Here, not above: it imports Triton, and only what cuts a network into modules counts operations.
+        from torch.utils.flop_counter import flop_registry
+
         super().__init__()
         self.total = 0
+        self._formulas: Mapping[Any, Callable[..., int]] = flop_registry
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -32,7 +35,7 @@ class OperationCount(TorchDispatchMode):
     ) -> Any:
         """Call an operator of PyTorch, and count it if there is a formula for it."""
         output = func(*args, **(kwargs or {}))
-        formula: Callable[..., int] | None = flop_registry.get(func.overloadpacket)
+        formula = self._formulas.get(func.overloadpacket)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=output)
         return output

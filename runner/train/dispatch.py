@@ -3,7 +3,7 @@
 The way of a run from its command line to the training loop, four calls of ours:
 
     cli.main.main                composes and checks the line
-      cli.main._hydra              locks the run folder; Hydra writes its files and calls back
+      cli.start.begin              locks the run folder; Hydra writes its files and calls back
         cli.start.NewRun             catches what goes wrong, as an exit code
           train.dispatch.dispatch      here
             train.train.train            opens the run folder, restores a checkpoint

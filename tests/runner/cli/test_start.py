@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import OmegaConf
 
 from runner.cli import main
@@ -36,6 +38,25 @@ def test_mistake_found_while_building_leaves_no_folder(
     for way in ("mine", "./mine", "mine/../mine", str(kept)):
         assert main.main([f"hydra.run.dir={way}"]) == 2
         assert (kept / "a").exists()
+
+
+def test_a_single_run_is_composed_once(executed: Executed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What was checked is what runs, and is what is recorded; each composition takes a tenth of a second."""
+    composed: list[list[str]] = []
+    load = ConfigLoaderImpl.load_configuration
+
+    def counted(self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *rest: Any, **more: Any) -> Any:
+        composed.append(list(overrides))
+        return load(self, config_name, overrides, *rest, **more)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    assert main.main(["seed=3", "hydra.run.dir=mine"]) == 0
+    assert composed == [["seed=3", "hydra.run.dir=mine"]]
+    recorded = OmegaConf.load(tmp_path / "mine" / ".hydra" / "hydra.yaml")
+    assert recorded.hydra.overrides.task == ["seed=3"]
+    assert recorded.hydra.overrides.hydra == ["hydra.run.dir=mine", "hydra.run.dir='mine'", "hydra.mode=RUN"]
+    assert (recorded.hydra.run.dir, recorded.hydra.mode) == ("mine", "RUN")
+    assert recorded.hydra.runtime.output_dir == str(tmp_path / "mine")
 
 
 def test_early_interrupt_leaves_nothing(executed: Executed, tmp_path: Path):

@@ -311,15 +311,20 @@ def test_whole_labels_are_classes_to_ridge_unless_said(tmp_path: Path):
         build.build_run(compose("algorithm=sgd", "model=ridge", *regression(tmp_path), "run.batch_size=5"))
 
 
-def test_plain_runs_import_no_compiler():
-    """Each of these would cost every rank a second: PyTorch's compiler, and what reads scikit-learn's digits."""
+def test_plain_runs_import_only_what_they_use():
+    """Each would cost every rank tenths of a second, or a whole one: PyTorch's compiler, what reads scikit-learn's
+    digits, what counts operations or looks for a minimum, and what draws, logs or reports."""
     program = """
 import sys
 from tests.trial import compose, train
 from runner.train.build import build_run
+import runner.train.dispatch
 build_run(compose("model=linear"))
+unused = {"triton", "torch.utils.flop_counter", "scipy.optimize"}
+unused |= {"wandb", "pandas", "torchvision", "matplotlib", "plotly"}
+print(sorted(unused & {*sys.modules}))
 build_run(compose("algorithm=ddg", "model=resnet8", "cluster.workers=3")).partition
 print(sorted({"sklearn", "scipy.stats", "torch._dynamo", "torch._inductor"} & {*sys.modules}))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert run.stdout == "[]\n", run.stdout + run.stderr
+    assert run.stdout == "[]\n[]\n", run.stdout + run.stderr

@@ -30,7 +30,7 @@ def test_four_calls_from_main_to_the_loop(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(SimulatedCollective, "run", loop)
     assert main([*TINY, "logger=none"]) == 0
-    assert found == ["main", "_hydra", "__call__", "dispatch", "train"]
+    assert found == ["main", "begin", "__call__", "dispatch", "train"]
 
 
 @pytest.mark.parametrize(

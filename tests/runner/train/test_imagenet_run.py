@@ -46,6 +46,15 @@ def test_decoding_ahead_changes_nothing(folder: Path, tmp_path: Path, options: t
     assert not ahead.components.dataset.test._ahead
 
 
+def test_validation_split_is_streamed(folder: Path, tmp_path: Path):
+    done = run(folder, tmp_path, 2, "algorithm=sgd", "dataset.validation=12")
+    assert (len(done.components.dataset.train), len(done.components.dataset.validation)) == (12, 12)
+    for row in done.notes.rows:
+        assert 0 <= row["validation_error_top5"] <= row["validation_error"] <= 100
+        assert row["validation_loss"] > 0
+    assert not done.components.dataset.validation._ahead
+
+
 def test_run_goes_on_after_a_damaged_image(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     shutil.copytree(folder, tmp_path / "images")
     image = tmp_path / "images" / "train" / "n03" / "2.JPEG"

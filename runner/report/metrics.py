@@ -32,9 +32,9 @@ _SHOWN = {
     TEST_ERROR_AT_BEST: ("test error at the best validation error, %", 2),
     "final_train_error": ("training error, %", 2),
     "final_train_loss": ("training loss", 4),
-    "final_accuracy": ("validation accuracy", 4),
-    "best_accuracy": ("best validation accuracy", 4),
-    "final_accuracy_top5": ("top-5 validation accuracy", 4),
+    "final_accuracy": ("test accuracy", 4),
+    "best_accuracy": ("best test accuracy", 4),
+    "final_accuracy_top5": ("top-5 test accuracy", 4),
     "final_test_loss": ("test loss", 4),
     "seconds": ("seconds", 1),
     "seconds_per_epoch": ("seconds per effective pass", 2),
@@ -47,8 +47,8 @@ _SHOWN = {
     columns.VALIDATION_LOSS: ("validation loss", 4),
     columns.TRAIN_LOSS: ("training loss", 4),
     columns.LR: ("learning rate", 4),
-    "accuracy": ("validation accuracy", 4),
-    "accuracy_top5": ("top-5 validation accuracy", 4),
+    "accuracy": ("test accuracy", 4),
+    "accuracy_top5": ("top-5 test accuracy", 4),
     "largest_rate": ("largest usable learning rate", 4),
 }
 

@@ -213,6 +213,7 @@ def _sweep(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
             raise InputError.of("run.resume", job.run.resume, "a sweep is not a single run", allowed)
     check_launcher.check(jobs[0])
     submitit_launcher.check(jobs[0])
+    subprocess_launcher.warm_up(jobs)
     if not search_space.uses_search(jobs[0]) and not only_answers(jobs[0]):
         # A search learns from what fails.
         check_jobs.check(jobs)

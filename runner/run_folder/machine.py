@@ -113,12 +113,24 @@ def peak_memory_bytes(device: torch.device | str = "cpu") -> int:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():
-        # VmHWM comes before ru_maxrss: a process inherits the ru_maxrss of the (larger) process that started it.
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    # VmHWM comes before ru_maxrss: a process inherits the ru_maxrss of the (larger) process that started it.
+    if (peak := _status_bytes("VmHWM")) is not None:
+        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # macOS counts bytes, Linux KiB.
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resident_memory_bytes() -> int:
+    """Return the memory that this process holds now, in bytes; the most it has held where the system does not say."""
+    resident = _status_bytes("VmRSS")
+    return peak_memory_bytes() if resident is None else resident
+
+
+def _status_bytes(name: str) -> int | None:
+    """Return a size from Linux' description of this process; None if there is none."""
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return None

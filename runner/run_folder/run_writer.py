@@ -153,7 +153,8 @@ class RunWriter:
             # Checkpoints from before this number was kept lack it.
             self._start_seconds = resumed.get("start_seconds", 0.0)
             self._wandb_id = resumed["wandb_id"]
-        # wandb comes first because it can refuse, and then nothing in the folder has changed.
+        # wandb comes first because it can refuse, and then nothing in the folder has changed. The rest of its beginning
+        # goes on beside the first epoch, where that may be.
         self._begin_wandb()
         self._started = True
         self._start_seconds += self.startup.end()

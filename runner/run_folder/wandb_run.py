@@ -4,10 +4,15 @@ Offline runs are in the run folder under `wandb/`. `wandb leet <folder>` shows t
 <folder>` uploads them.
 """
 
+import importlib.util
 import logging
 import os
+import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+import string
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +22,13 @@ from runner.config.errors import InputError
 
 log = logging.getLogger("dcrun")
 
+_ID_CHARACTERS, _ID_LENGTH = string.ascii_lowercase + string.digits, 8
+
 
 class WandbRun:
-    """A wandb run, which begins on construction; wandb is imported then, not earlier.
+    """A wandb run. An offline one begins beside the training that follows, as wandb takes a second or two to begin.
+
+    One thread makes all calls of wandb, in the order in which they were asked for; `finish` waits for the last one.
 
     Args:
         folder: the run folder; wandb's files go to `wandb/` in it.
@@ -31,7 +40,7 @@ class WandbRun:
         run_id: wandb's id of the run that is resumed; None begins a new one.
 
     Raises:
-        InputError: if wandb is not installed or cannot begin (online without a login, no network).
+        InputError: if wandb is not installed or cannot begin online (without a login, no network).
     """
 
     def __init__(
@@ -44,20 +53,33 @@ class WandbRun:
         group: str | None,
         run_id: str | None = None,
     ) -> None:
-        self._run = begin(
-            folder,
-            mode=mode,
-            project=project,
-            group=group,
-            name=folder.name,
-            id=run_id,
-            # "allow", not "must": the files of an offline run may never have reached the server that would be asked.
-            resume=None if run_id is None else "allow",
-            config=dict(config),
-        )
-        self.id: str = self._run.id
+        # As wandb makes them. Ours, since a checkpoint may ask for it before wandb has begun.
+        self.id = run_id or "".join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))
         self._failed = False
         self._folder, self._mode = folder, mode
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="wandb")
+
+        def start() -> None:
+            self._run = begin(
+                folder,
+                mode=mode,
+                project=project,
+                group=group,
+                name=folder.name,
+                id=self.id,
+                # "allow", not "must": the files of an offline run may never have reached the server that would be
+                # asked.
+                resume=None if run_id is None else "allow",
+                config=dict(config),
+            )
+
+        if mode == "offline":
+            # What can be wrong with it is known before: nothing but that it is not installed.
+            _prepare(mode)
+            self._call(start)
+        else:
+            # Whether there is a login or a network must be known before hours of training.
+            start()
         # Draw charts over effective passes, not over the number of the evaluation.
         self._call(lambda: self._run.define_metric("epoch"))
         self._call(lambda: self._run.define_metric("*", step_metric="epoch"))
@@ -72,25 +94,32 @@ class WandbRun:
             return
         for number, row in enumerate(rows, start=1):
             self.log(row, step=number)
-        if self._failed:
-            return
+        self._call(self._remove_segments)
+
+    def log(self, row: Mapping[str, Any], step: int) -> None:
+        """Log an evaluation; `step` is its number. wandb ignores numbers that it has already, as after a resume."""
+        own = dict(row)
+        self._call(lambda: self._run.log(own, step=step))
+
+    def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
+        """Write the summary and end the run; `failed` marks it as failed in wandb."""
+        own = dict(summary)
+        self._call(lambda: self._run.summary.update(own))
+        # An exit code, since wandb has no other word for a run that failed.
+        self._call(lambda: self._run.finish(exit_code=int(failed)))
+        self._worker.shutdown()
+
+    def _remove_segments(self) -> None:
         own = Path(self._run.dir).parent.resolve()
         # Of two segments that began in the same second, the second one's name ends with a number.
         for segment in self._folder.glob(f"wandb/offline-run-*-{self.id}*"):
             if segment.resolve() != own:
                 shutil.rmtree(segment, ignore_errors=True)
 
-    def log(self, row: Mapping[str, Any], step: int) -> None:
-        """Log an evaluation; `step` is its number. wandb ignores numbers that it has already, as after a resume."""
-        self._call(lambda: self._run.log(dict(row), step=step))
+    def _call(self, action: Callable[[], object]) -> None:
+        self._worker.submit(self._try, action)
 
-    def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
-        """Write the summary and end the run; `failed` marks it as failed in wandb."""
-        self._call(lambda: self._run.summary.update(dict(summary)))
-        # An exit code, since wandb has no other word for a run that failed.
-        self._call(lambda: self._run.finish(exit_code=int(failed)))
-
-    def _call(self, action: Any) -> None:
+    def _try(self, action: Callable[[], object]) -> None:
         # The run folder has the metrics anyway, and wandb must not cost hours of training: so log the error and go on.
         if self._failed:
             return
@@ -127,11 +156,7 @@ def begin(folder: Path, *, mode: str, **arguments: Any) -> Any:
     Raises:
         InputError: if wandb is not installed or cannot begin (online without a login, no network).
     """
-    if mode not in ("offline", "online"):
-        raise InputError(f"logger.mode={mode}: is not a mode of wandb; allowed: offline, online, disabled")
-    os.environ["WANDB_MODE"] = mode  # wandb's own processes read the mode here
-    # Its processes would print into our lines and into the bar.
-    os.environ["WANDB_SILENT"] = "true"
+    _prepare(mode)
     try:
         import wandb
 
@@ -144,3 +169,15 @@ def begin(folder: Path, *, mode: str, **arguments: Any) -> Any:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         allowed = "offline, online, disabled"
         raise InputError(f"logger.mode={mode}: wandb cannot begin ({reason}); allowed: {allowed}") from error
+
+
+def _prepare(mode: str) -> None:
+    """Refuse what cannot begin whatever the arguments are, and set wandb's environment."""
+    if mode not in ("offline", "online"):
+        raise InputError(f"logger.mode={mode}: is not a mode of wandb; allowed: offline, online, disabled")
+    os.environ["WANDB_MODE"] = mode  # wandb's own processes read the mode here
+    # Its processes would print into our lines and into the bar.
+    os.environ["WANDB_SILENT"] = "true"
+    # Looked for, not imported, which takes half a second.
+    if sys.modules.get("wandb") is None and importlib.util.find_spec("wandb") is None:
+        raise InputError("logger=wandb: cannot be imported (it is not installed); allowed: none, or pip install wandb")

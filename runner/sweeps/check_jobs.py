@@ -6,14 +6,12 @@ torch and loads the data, which the sweep's process is to do without. It is fork
 """
 
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from runner.config.errors import InputError
-from runner.config.schema import GROUPS, without_hydra
-from runner.sweeps.forked_job import warm
+from runner.sweeps.asked_process import ask, without_seed
 
 
 def check(jobs: Sequence[DictConfig]) -> None:
@@ -27,29 +25,9 @@ def check(jobs: Sequence[DictConfig]) -> None:
     Raises:
         InputError: naming the first such job, and how many there are.
     """
-    different: dict[str, DictConfig] = {}
-    for job in jobs:
-        # A replay takes its workers from its trace.
-        if job.cluster.kind != "replay":
-            different.setdefault(OmegaConf.to_yaml(_plain(job, seed=0)), job)
-    checked = list(different.values())
-    if len(checked) < 2:
-        return
-    context = warm()
-    ours, theirs = context.Pipe(duplex=False)
-    plain = [OmegaConf.to_container(_plain(job), resolve=True) for job in checked]
-    process = context.Process(target=_check_all, args=(plain, theirs), daemon=True)
-    process.start()
-    # Only the child's end is left, so its death ends the wait.
-    theirs.close()
-    try:
-        refused: dict[int, str] = ours.recv()
-    except EOFError:
-        # It was killed, for want of memory perhaps; the jobs will say what is wrong.
-        return
-    finally:
-        process.kill()
-        process.join()
+    # A replay takes its workers from its trace.
+    checked = without_seed([job for job in jobs if job.cluster.kind != "replay"])
+    refused = ask(_refused, checked) if len(checked) > 1 else None
     if refused:
         first = min(refused)
         overrides = [list(job.hydra.overrides.task) for job in checked]
@@ -59,24 +37,16 @@ def check(jobs: Sequence[DictConfig]) -> None:
         raise InputError(f"job {label}{many}: {refused[first]}")
 
 
-def _plain(job: DictConfig, **changed: Any) -> DictConfig:
-    """Return what a run sees of a job's configuration."""
-    names = {group: job.hydra.runtime.choices.get(group) for group in GROUPS}
-    cfg = OmegaConf.create(OmegaConf.to_container(without_hydra(job), resolve=True))
-    return OmegaConf.merge(cfg, {"names": names}, changed)  # type: ignore[return-value]
-
-
-def _check_all(plain: Sequence[Any], pipe: Connection) -> None:
-    """Send the number and the message of each job that would be refused."""
+def _refused(configs: Sequence[DictConfig]) -> dict[int, str]:
+    """Return the number and the message of each job that would be refused."""
     # Here, not above: it imports torch.
     from runner.train.build import check_run
 
     datasets: dict[str, Any] = {}
     refused = {}
-    for number, content in enumerate(plain):
-        cfg: Any = OmegaConf.create(content)
+    for number, cfg in enumerate(configs):
         try:
             check_run(cfg, datasets)
         except InputError as error:
             refused[number] = str(error)
-    pipe.send(refused)
+    return refused

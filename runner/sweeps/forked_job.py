@@ -17,11 +17,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import connection, reduction
 from multiprocessing.context import ForkServerContext
 from typing import Any
+
+from omegaconf import DictConfig
 
 from runner.config import signals
 from runner.config.forkserver import forkserver_context
@@ -40,12 +42,16 @@ def may_fork(device: str) -> bool:
     return device == "cpu" or gpus() == 0
 
 
-def warm() -> ForkServerContext:
+def warm(jobs: Iterable[DictConfig]) -> ForkServerContext:
     """Return a context whose processes are forked from the warm one, which is started if it is not there.
 
     Call this in the main thread: the warm process ends when the thread that started it does.
+
+    Args:
+        jobs: the configurations of those that are to be forked.
     """
-    return forkserver_context(*WARM)
+    logs = any(job.logger.kind == "wandb" and job.logger.mode != "disabled" for job in jobs)
+    return forkserver_context(*WARM, *(["wandb"] if logs else []))
 
 
 class ForkedJob:

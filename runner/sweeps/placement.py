@@ -5,18 +5,22 @@ left over, as there are fewer jobs than cores, go to the jobs' compute processes
 do, so nobody's are touched.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import DictConfig
+
+from runner.config import resources
+from runner.sweeps.asked_process import ask, without_seed
 
 AUTO = "auto"
 Jobs = int | Literal["auto"]
 """A value of `n_jobs`."""
 _TAKEN = 0.9
 """The share of the free memory that jobs may take together; the bound is ours."""
+_MEASURED = 3
+"""How many jobs of unlike data, networks or batches are built to see what they take; the number is ours."""
 
 
 @dataclass(frozen=True)
@@ -35,72 +39,107 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a job takes.
+
+    Attributes:
+        threads: of each of its processes that computes.
+        processes: that compute at least, as ranks do or compute processes that the user has asked for.
+        spreads: whether it may take more compute processes, of which the user has not spoken.
+        follows_machine: whether it has as many threads as there are cores only because nobody said otherwise.
+        on_gpu: whether it runs on a GPU if there is one.
+    """
+
+    threads: int
+    processes: int = 1
+    spreads: bool = False
+    follows_machine: bool = False
+    on_gpu: bool = False
+
+
+@dataclass(frozen=True)
 class Placement:
     """How many jobs run at a time, and how.
 
     Attributes:
         jobs: at a time.
-        cores: for each of them.
-        spread: whether jobs that simulate several workers are to take compute processes (`run.compute_processes=auto`).
+        spread: whether jobs that may are to take compute processes (`run.compute_processes=auto`).
         told: what is told to the user.
     """
 
     jobs: int
-    cores: int
     spread: bool
     told: str
 
 
-def place(configs: Sequence[DictConfig], machine: Machine, memory_each: int | None = None) -> Placement:
+def place_here(configs: Sequence[DictConfig]) -> Placement:
+    """Choose how many jobs run at a time on this machine; a process of its own tells what they take.
+
+    Args:
+        configs: of the jobs that are to run, with Hydra's part; at least one.
+    """
+    machine = Machine(resources.cores(), resources.gpus(), resources.free_memory())
+    different = without_seed(configs)
+    answer = ask(_answer, different)
+    needs, memory = ([], None) if answer is None else answer
+    # A job that cannot be built will say so itself.
+    return place(len(configs), needs or [Needs(machine.cores)], machine, memory)
+
+
+def place(jobs: int, needs: Sequence[Needs], machine: Machine, memory_each: int | None = None) -> Placement:
     """Choose how many jobs run at a time.
 
     Args:
-        configs: of the jobs that are to run; at least one.
+        jobs: how many there are.
+        needs: of those that are not alike.
         machine: what there is.
         memory_each: bytes that the largest job takes; None if unknown.
     """
-    threads = max(_threads(config, machine.cores) for config in configs)
-    needed = max(_threads(config, machine.cores) * _processes(config, machine.cores) for config in configs)
-    room, bound = max(1, machine.cores // needed), f"{machine.cores} cores"
-    if machine.gpus and any(config.run.device != "cpu" for config in configs) and machine.gpus <= room:
+    threads = max(own.threads for own in needs)
+    room, bound = max(1, machine.cores // max(own.threads * own.processes for own in needs)), f"{machine.cores} cores"
+    if machine.gpus and any(own.on_gpu for own in needs) and machine.gpus <= room:
         room, bound = machine.gpus, f"{machine.gpus} GPUs"
     if memory_each and machine.memory is not None and (fit := int(_TAKEN * machine.memory / memory_each)) < room:
-        room, bound = max(1, fit), f"{machine.memory / 2**30:.1f} GiB, of which a job takes {memory_each / 2**30:.1f},"
-    jobs = min(room, len(configs))
-    cores = machine.cores // jobs
-    spread = cores // threads > 1 and any(may_spread(config) for config in configs)
+        each, free = memory_each / 2**30, machine.memory / 2**30
+        room, bound = max(1, fit), f"{machine.cores} cores and {free:.1f} GiB, of which a job takes {each:.1f},"
+    at_a_time = min(room, jobs)
+    processes = machine.cores // at_a_time // threads
+    spread = processes > 1 and any(own.spreads for own in needs)
     each = f"{threads} thread" + ("s" if threads > 1 else "")
     if spread:
-        each += f" a process, and up to {cores // threads} compute processes"
-    told = f"{jobs} of {len(configs)} jobs at a time on {bound} ({each} each)"
-    if jobs == 1 and len(configs) > 1 and any(_follows_machine(config) for config in configs):
-        told += f"; run.threads=1 would let {min(len(configs), machine.cores)} run at a time, with other bits"
-    return Placement(jobs, cores, spread, f"hydra.launcher.n_jobs=auto: {told}")
+        each += f" a process, and up to {processes} compute processes"
+    told = f"hydra.launcher.n_jobs=auto: {at_a_time} of {jobs} jobs at a time on {bound} ({each} each)"
+    if at_a_time == 1 < jobs and any(own.follows_machine for own in needs):
+        told += f"; run.threads=1 would let {min(jobs, machine.cores)} run at a time, with other bits"
+    return Placement(at_a_time, spread, told)
 
 
 def may_spread(config: DictConfig) -> bool:
     """Return whether a job may take compute processes that the user has not spoken of."""
-    one = config.run.compute_processes == 1 and config.cluster.workers != 1
-    return one and config.cluster.kind in ("simulated", "replay") and config.run.device in ("cpu", "auto")
+    one = config.run.compute_processes == 1 and config.cluster.workers != 1 and not config.run.timing_only
+    return one and config.cluster.kind in ("simulated", "replay")
 
 
-def _threads(config: DictConfig, cores: int) -> int:
-    """Return how many threads a process of a job has."""
-    if config.run.threads is not None:
-        return int(config.run.threads)
-    # As OpenMP reads it: the first number of a list is that of the outermost level.
-    return int((os.environ.get("OMP_NUM_THREADS") or str(cores)).split(",")[0])
+def _answer(configs: list[Any]) -> tuple[list[Needs], int | None]:
+    """Return what jobs need, and the bytes that the largest of them takes; None where that is not known."""
+    # Here, not above: it imports torch.
+    from runner.config.errors import InputError
+    from runner.train.needs import memory_of, needs_of
 
-
-def _follows_machine(config: DictConfig) -> bool:
-    """Return whether a job has as many threads as the machine has cores only because nobody said otherwise."""
-    return config.run.threads is None and config.cluster.kind != "processes" and "OMP_NUM_THREADS" not in os.environ
-
-
-def _processes(config: DictConfig, cores: int) -> int:
-    """Return how many processes of a job compute; all that there is room for if the algorithm says how many."""
-    if config.cluster.kind == "processes":
-        return int(config.cluster.workers or cores)
-    asked = config.run.compute_processes
-    # What `auto` takes is what the job's share of the cores allows.
-    return 1 if asked == AUTO else int(asked)
+    found, sizes = [], {}
+    for cfg in configs:
+        try:
+            workers, threads = needs_of(cfg)
+        except InputError:
+            continue
+        processes = workers if cfg.cluster.kind == "processes" else cfg.run.compute_processes
+        follows = cfg.run.threads is None and threads > 1
+        spreads, on_gpu = may_spread(cfg) and workers > 1, cfg.run.device != "cpu"
+        # What `auto` takes is what the job's share of the cores allows.
+        found.append(Needs(threads, 1 if processes == AUTO else processes, spreads, follows, on_gpu))
+        # Of those that differ in less, the one with the most workers takes the most.
+        alike = (str(cfg.dataset), str(cfg.model), cfg.run.batch_size)
+        if not cfg.run.timing_only and not (on_gpu and resources.gpus()) and workers > sizes.get(alike, (0, None))[0]:
+            sizes[alike] = (workers, cfg)
+    measured = [cfg for _, cfg in list(sizes.values())[:_MEASURED]]
+    return found, memory_of(measured) if measured else None

@@ -45,7 +45,7 @@ from runner.sweeps import forked_job
 from runner.sweeps.forked_job import ForkedJob
 from runner.sweeps.job import Job, PlannedJob, announce_job, report_failure
 from runner.sweeps.lifeline import PIPE, Lifeline
-from runner.sweeps.placement import AUTO, Jobs, Machine, may_spread, place
+from runner.sweeps.placement import AUTO, Jobs, may_spread, place_here
 from runner.sweeps.sweep_display import SweepDisplay
 
 LOOK_SECONDS = 1.0
@@ -120,10 +120,11 @@ class FreshProcessLauncher(Launcher):
             # All jobs are planned before the first one runs: what an earlier sweep left is looked up once.
             planned.append(self._plan(number, tuple(overrides)))
         planned = self._placed(planned)
-        forkable = [plan for plan in planned if isinstance(plan, PlannedJob) and forked_job.may_fork(plan.device)]
+        configs = [plan.config for plan in planned if isinstance(plan, PlannedJob) and plan.config is not None]
+        forkable = [config for config in configs if forked_job.may_fork(config.run.device)]
         # A single job is as fast without. Of a search one may be all that is launched now, and others follow.
         if self.fork and forkable and total > 1:
-            self.warm = forked_job.warm()
+            self.warm = forked_job.warm(forkable)
         with self._signals_forwarded():
             finished = self._run_all(planned, total)
         FreshProcessLauncher.jobs += finished
@@ -161,7 +162,7 @@ class FreshProcessLauncher(Launcher):
         configs = [plan.config for plan in planned if isinstance(plan, PlannedJob) and plan.config is not None]
         spread = False
         if self.chooses and configs:
-            chosen = place(configs, Machine(resources.cores(), resources.gpus(), resources.free_memory()))
+            chosen = place_here(configs)
             self.n_jobs, spread = chosen.jobs, chosen.spread
             print(f"dcrun: {chosen.told}", flush=True)
         if self.n_jobs > 1 and configs:
@@ -329,6 +330,19 @@ class FreshProcessLauncher(Launcher):
         if any(o.startswith("logger.group=") for o in overrides):
             return []
         return [f"logger.group={quoted(group_of(self.config, Path(str(self.config.hydra.sweep.dir))))}"]
+
+
+def warm_up(jobs: Sequence[DictConfig]) -> None:
+    """Start what jobs are forked from, if they are: it imports PyTorch while Hydra composes the sweep.
+
+    Args:
+        jobs: the configurations of jobs, with Hydra's part.
+    """
+    own = jobs[0].hydra.launcher
+    if not str(own.get("_target_", "")).endswith(f".{FreshProcessLauncher.__name__}") or not own.get("fork"):
+        return
+    if len(jobs) > 1 and any(forked_job.may_fork(job.run.device) for job in jobs):
+        forked_job.warm(jobs)
 
 
 def register() -> None:

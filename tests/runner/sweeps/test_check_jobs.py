@@ -33,7 +33,7 @@ def test_constructors_are_asked_too(capsys: pytest.CaptureFixture[str]):
 
 def test_seeds_alone_are_one_job(monkeypatch: pytest.MonkeyPatch):
     """The first of them says as soon what is wrong with all."""
-    monkeypatch.setattr(check_jobs, "warm", lambda: pytest.fail("a process was started"))
+    monkeypatch.setattr(check_jobs, "ask", lambda question, jobs: pytest.fail("a process was started"))
 
     def job(seed: int) -> DictConfig:
         with main.composer() as compose:

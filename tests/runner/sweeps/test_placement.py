@@ -1,66 +1,76 @@
-from typing import Any
-
 import pytest
-from omegaconf import DictConfig
 
-from runner.sweeps.placement import Machine, place
+from runner.config import resources
+from runner.sweeps import placement
+from runner.sweeps.placement import Machine, Needs, may_spread, place
 from tests.trial import compose
 
 EIGHT = Machine(cores=8, gpus=0, memory=None)
 
 
-def jobs(count: int, *overrides: str) -> list[DictConfig]:
-    return [compose("algorithm=asgd", "cluster.workers=4", *overrides)] * count
-
-
-@pytest.fixture(autouse=True)
-def no_threads_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-
-
 @pytest.mark.parametrize(
-    ("count", "overrides", "machine", "at_a_time", "spread"),
+    ("jobs", "needs", "machine", "at_a_time", "spread"),
     [
-        (20, ("run.threads=1",), EIGHT, 8, False),
-        (20, ("run.threads=3",), EIGHT, 2, False),
-        (20, ("run.threads=16",), EIGHT, 1, False),
-        (2, ("run.threads=1",), EIGHT, 2, True),
-        (2, ("run.threads=4",), EIGHT, 2, False),
-        (2, ("run.threads=1", "cluster.workers=1"), EIGHT, 2, False),
-        (20, ("run.threads=1", "run.compute_processes=4"), EIGHT, 2, False),
-        (20, ("run.threads=1", "cluster.kind=processes"), EIGHT, 2, False),
-        (20, ("run.threads=1", "cluster.kind=processes", "cluster.workers=null"), EIGHT, 1, False),
-        (20, ("run.threads=1", "run.device=auto"), Machine(8, gpus=2, memory=None), 2, True),
-        (20, ("run.threads=1", "run.device=cpu"), Machine(8, gpus=2, memory=None), 8, False),
+        (20, Needs(1, spreads=True), EIGHT, 8, False),
+        (20, Needs(3, spreads=True), EIGHT, 2, False),
+        (20, Needs(16, spreads=True), EIGHT, 1, False),
+        (2, Needs(1, spreads=True), EIGHT, 2, True),
+        (2, Needs(4, spreads=True), EIGHT, 2, False),
+        (2, Needs(1), EIGHT, 2, False),
+        (20, Needs(1, processes=4), EIGHT, 2, False),
+        (20, Needs(1, on_gpu=True), Machine(8, gpus=2, memory=None), 2, False),
+        (20, Needs(1), Machine(8, gpus=2, memory=None), 8, False),
     ],
 )
-def test_jobs_come_before_processes(
-    count: int, overrides: tuple[str, ...], machine: Machine, at_a_time: int, spread: bool
-):
-    placed = place(jobs(count, *overrides), machine)
+def test_jobs_come_before_processes(jobs: int, needs: Needs, machine: Machine, at_a_time: int, spread: bool):
+    placed = place(jobs, [needs, Needs(1)], machine)
     assert (placed.jobs, placed.spread) == (at_a_time, spread)
-    assert placed.cores == machine.cores // at_a_time
 
 
 def test_memory_bounds_the_number():
     machine = Machine(cores=8, gpus=0, memory=10 * 2**30)
-    placed = place(jobs(20, "run.threads=1"), machine, memory_each=4 * 2**30)
+    placed = place(20, [Needs(1)], machine, memory_each=4 * 2**30)
     assert placed.jobs == 2
-    assert "on 10.0 GiB, of which a job takes 4.0, (1 thread a process" in placed.told
-    assert place(jobs(20, "run.threads=1"), machine, memory_each=40 * 2**30).jobs == 1
-    assert place(jobs(20, "run.threads=1"), machine, memory_each=2**20).jobs == 8
+    assert "2 of 20 jobs at a time on 8 cores and 10.0 GiB, of which a job takes 4.0, (1 thread each)" in placed.told
+    assert place(20, [Needs(1)], machine, memory_each=40 * 2**30).jobs == 1
+    assert place(20, [Needs(1)], machine, memory_each=2**20).jobs == 8
 
 
-def test_threads_are_left_alone_and_spoken_of(monkeypatch: pytest.MonkeyPatch):
-    """PyTorch takes a thread for each core, and other threads would be other bits."""
-    given: Any = jobs(3, "run.threads=null")
-    placed = place(given, EIGHT)
-    assert placed.jobs == 1
-    assert placed.told == (
+def test_threads_are_left_alone_and_spoken_of():
+    """PyTorch takes a thread for each core where there is one worker, and other threads would be other bits."""
+    assert place(3, [Needs(8, follows_machine=True), Needs(1)], EIGHT).told == (
         "hydra.launcher.n_jobs=auto: 1 of 3 jobs at a time on 8 cores (8 threads each)"
         "; run.threads=1 would let 3 run at a time, with other bits"
     )
-    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
-    placed = place(given, EIGHT)
-    assert (placed.jobs, placed.cores) == (3, 2)
-    assert "run.threads" not in placed.told
+    assert "run.threads" not in place(3, [Needs(8)], EIGHT).told
+
+
+@pytest.mark.parametrize(
+    ("overrides", "may"),
+    [
+        (("cluster.workers=4",), True),
+        (("cluster.workers=1",), False),
+        (("cluster.workers=4", "run.compute_processes=2"), False),
+        (("cluster.workers=4", "cluster.kind=processes"), False),
+        (("cluster.workers=4", "run.timing_only=true"), False),
+    ],
+)
+def test_only_simulated_workers_are_spread(overrides: tuple[str, ...], may: bool):
+    assert may_spread(compose("algorithm=asgd", *overrides)) == may
+
+
+def test_a_job_is_asked_what_it_takes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(resources, "gpus", lambda: 0)
+    small = ("model=mlp", "dataset.limit_train=200", "run.threads=null")
+    one, four = compose("algorithm=sgd", *small), compose("algorithm=asgd", *small)
+    ranks = compose("algorithm=asgd", "cluster.kind=processes", "cluster.workers=3", *small[:2])
+    needs, memory = placement._answer([one, four, ranks])
+    assert (needs[0].processes, needs[0].spreads) == (1, False)
+    assert needs[1] == Needs(1, 1, spreads=True)
+    assert needs[2] == Needs(1, 3)
+    assert memory is not None
+    assert 2**20 < memory < 2**30
+
+
+def test_a_job_that_is_refused_says_so_itself():
+    assert placement._answer([compose("algorithm=asgd", "run.batch_size=3000")])[1] is None

@@ -2,14 +2,19 @@
 
 ResNet-20 on CIFAR-shaped images, batches of 128; run alone, on two idle cores. A side is a whole run with its run
 folder; as in `summary.json`, samples/s leave evaluation, checkpoints and the start of processes out.
+
+`dc_asgd_a` is compared with two peers as well: a bare PyTorch loop in channels last, which simulates nobody
+(`training.py`), and the public simulator of SMEGA2 where a checkout of it is at hand (`peer_smega2.py`).
 """
 
 from __future__ import annotations
 
 import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
+import peer_smega2
 import torch
 from sidebyside import Row, Side, in_turn, main, ratios, sized
 from subject import build_components, run
+from training import bare
 
 BATCH, WORKERS = sized(128, 8), sized(8, 2)
 STEPS = sized(32, 4)
@@ -43,8 +48,40 @@ def side(method: str, threads: int, processes: int) -> Side:
     return speed
 
 
+def plain_loop(threads: int) -> Side:
+    """Return the bare loop with so many threads."""
+    loop = bare(build_components(["algorithm=sgd", *(key for key in CIFAR if not key.startswith("cluster"))]))
+
+    def speed() -> float:
+        torch.set_num_threads(threads)
+        return loop()
+
+    return speed
+
+
+def peers() -> list[Row]:
+    """`dc_asgd_a` with two processes, relative to the bare loop and to the peer, with one thread and with two."""
+    sides, named = (
+        [side("dc_asgd_a", 1, 2), plain_loop(1), plain_loop(2)],
+        ["a bare loop, one thread", "a bare loop, two threads"],
+    )
+    targets = [1.75, 1.1]
+    if (place := peer_smega2.checkout()) is not None:
+        given = build_components(["algorithm=asgd", *CIFAR])
+        sides += [peer_smega2.side(place, given, threads=1)]
+        named, targets = [*named, "SMEGA2's simulator, one thread"], [*targets, 1.75]
+    two, *others = in_turn(sides, rounds=ROUNDS, seconds=SECONDS)
+    rows = []
+    for name, target, other in zip(named, targets, others, strict=True):
+        note = f"{name}: {max(other):.0f} samples/s at best"
+        rows.append(Row(f"dc_asgd_a, two processes / {name}", target, ratios(two, other), note=note))
+    if place is None:
+        rows[-1].note += f"; SMEGA2's simulator is left out: {peer_smega2.PLACE} names no checkout"
+    return rows
+
+
 def measure() -> list[Row]:
-    """Each method with two processes, relative to one process with one thread, and with two."""
+    """Each method with two processes, relative to one process with one thread, and with two; then the peers."""
     rows = []
     for method in METHODS:
         sides = [side(method, 1, 2), side(method, 1, 1), side(method, 2, 1)]
@@ -54,7 +91,7 @@ def measure() -> list[Row]:
             Row(f"{method}, two processes / one thread", 1.75, ratios(two, one_thread), note=note),
             Row(f"{method}, two processes / two threads", 1.1, ratios(two, two_threads), note=note),
         ]
-    return rows
+    return rows + peers()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,11 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 ROWS = {
     "allocator": ["ResNet-20, CIFAR-shaped: memory kept"],
     "clars": ["clars step"],
-    "compute_processes": [f"{m}, two processes" for m in ("dc_asgd_a", "ssgd", "local_sgd") for _ in ("one", "two")],
+    "compute_processes": [
+        *(f"{m}, two processes" for m in ("dc_asgd_a", "ssgd", "local_sgd") for _ in ("one", "two")),
+        "dc_asgd_a, two processes / a bare loop, one",
+        "dc_asgd_a, two processes / a bare loop, two",
+    ],
     "dasgd": ["averaging step", "dasgd, d=1", "ssgd", "ssgd", "dasgd, d=1", "ssgd", "ssgd"],
     "dual": ["dfsdca, H=100:", "sdca, H=100:", "dfsdca, H=1000:", "sdca, H=1000:", "sdca: seconds"],
     "memory": ["weight vectors held by a simulation of 2 workers"],

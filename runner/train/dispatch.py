@@ -20,7 +20,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from runner.config import startup
+from runner.config import startup, timing_only
 from runner.config.old_names import rename_targets
 from runner.run_folder import kept_delays
 from runner.run_folder.console import show_result
@@ -54,6 +54,8 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
         return preview(cfg)
     # Before anything is built: of a run that has ended only the result is shown again, unless it is made longer.
     if folder is not None and cfg.run.resume:
+        # The folder's own configuration says so, which was checked when the run began.
+        timing_only.check(cfg.run, cfg.cluster)
         if extend.is_longer(cfg, folder):
             extend.extend(cfg, folder)
         elif _completed(cfg, folder):

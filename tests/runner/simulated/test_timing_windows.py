@@ -39,7 +39,7 @@ def told(kind: type[TimingServer], components: RunComponents, most: int) -> tupl
         ("cluster.compute.distribution=constant",),
         ("cluster.compute.distribution=gamma", "cluster.compute.cv_task=1.5", *SLOW),
         (*SLOW, "cluster.network.server_seconds=0.03"),
-        ("algorithm=asysvrg", "dataset.limit_train=101", *SLOW),
+        ("algorithm=asysvrg", "algorithm.inner=150", *SLOW),
         ("algorithm=asysvrg", "cluster.compute.distribution=lognormal", "cluster.network.server_seconds=0.01"),
     ],
     ids=lambda overrides: overrides[0].partition("=")[2],
@@ -71,3 +71,13 @@ def test_window_ends_before_what_follows_from_it():
     assert count(nothing, arrivals, np.array([9.0, 3.5, 9.0, 9.0])) == 3
     # At the same second the number of the worker would decide.
     assert count(nothing, arrivals, np.array([3.0, 9.0, 9.0, 9.0])) == 2
+
+
+def test_pushes_of_one_second_are_not_torn_apart():
+    run = TimingWindows.__new__(TimingWindows)
+    run.workers, run._arrivals = 5, np.array([2.0, 3.0, 1.0, 2.0, 2.0])
+    # Of those at second 2 only some would be among the next three.
+    assert run._next(2).tolist() == [2]
+    assert run._next(4).tolist() == [2, 0, 3, 4]
+    run._arrivals[:] = 1.0
+    assert run._next(2).tolist() == [0, 1, 2, 3, 4]

@@ -53,3 +53,13 @@ def test_choosing_on_the_test_set_is_told():
         line = warning(["best_validation_error", metric])
         assert line is not None
         assert line.startswith(f"hydra.sweeper.metric={metric}: settings are chosen on the test set")
+
+
+@pytest.mark.parametrize("fixed", [["run.timing_only=true"], ["model=mlp", "+run.timing_only=True"]])
+def test_clock_alone_is_searched_by_seconds(fixed: list[str]):
+    assert objective(config("seconds"), fixed) == "seconds"
+    assert objective(config(), ["run.timing_only=false"]) == "best_test_error"
+    for metric in (None, "best_test_error", "final_train_loss"):
+        message = r"^hydra\.sweeper\.metric=(null|\w+): run\.timing_only=true trains nothing .*; allowed: seconds$"
+        with pytest.raises(InputError, match=message):
+            objective(config(metric), fixed)

@@ -9,6 +9,7 @@ import pytest
 
 from runner.config.errors import InputError
 from runner.train import build
+from runner.train.dispatch import dispatch
 from runner.train.executors import topology_of
 from runner.train.timing_only import _advance
 from tests.trial import Trial, compose, interrupt, rows, run_in, when
@@ -16,6 +17,7 @@ from tests.trial import Trial, compose, interrupt, rows, run_in, when
 UNEVEN = (
     *("cluster.network.latency=0.01", "cluster.network.bandwidth=5e5", "cluster.network.server_seconds=0.02"),
     *("cluster.stragglers.probability=0.2", "cluster.compute.distribution=gamma", "seed=3"),
+    "run.eval_every=0.4",
 )
 """A cluster in which everything takes time, and no two workers are alike."""
 TINY = ("dataset.limit_train=120", "dataset.limit_test=20", "model=mlp", "run.batch_size=7", "run.epochs=2.5")
@@ -30,6 +32,9 @@ CONVEX = (
     ),
     *("run.batch_size=4", "run.epochs=2", "schedule.lr=0.0001"),
 )
+
+OFTEN = ("algorithm.inner=6", "run.epochs=7", "run.eval_every=0.01")
+"""A row after every update, also where a barrier follows it."""
 
 
 class Rows:
@@ -60,12 +65,12 @@ def clock_of(executor: Any) -> Any:
     "overrides",
     [
         ("algorithm=dc_asgd_a", *TINY),
-        pytest.param(("algorithm=asysvrg", "model=logistic", *CONVEX[1:]), marks=pytest.mark.slow),
+        pytest.param(("algorithm=asysvrg", "model=logistic", *CONVEX[1:], *OFTEN), marks=pytest.mark.slow),
         ("algorithm=dasgd", "algorithm.tau=3", "algorithm.delay=2", *TINY),
         pytest.param(("algorithm=dc_ssgd", *TINY), marks=pytest.mark.slow),
         pytest.param(("algorithm=cocoa_plus", *CONVEX), marks=pytest.mark.slow),
         pytest.param(("algorithm=dis_dfsdca", "algorithm.inner=10", *CONVEX), marks=pytest.mark.slow),
-        ("algorithm=shared_asysvrg", "model=logistic", *CONVEX[1:]),
+        ("algorithm=shared_asysvrg", "model=logistic", *CONVEX[1:], *OFTEN),
         pytest.param(("algorithm=hogwild", *TINY), marks=pytest.mark.slow),
         ("algorithm=ddg", "cluster.workers=3", *TINY, "model=fcn5"),
         pytest.param(("algorithm=dni", "cluster.workers=2", *TINY), marks=pytest.mark.slow),
@@ -73,8 +78,8 @@ def clock_of(executor: Any) -> Any:
     ids=lambda overrides: str(overrides[0]).removeprefix("algorithm="),
 )
 def test_clock_alone_is_that_of_the_run(tmp_path: Path, overrides: tuple[str, ...]):
-    trial = Trial(*overrides, *UNEVEN, "run.eval_every=0.4", folder=tmp_path).run()
-    timed, own_rows = clock_alone(*overrides, *UNEVEN, "run.eval_every=0.4")
+    trial = Trial(*UNEVEN, *overrides, folder=tmp_path).run()
+    timed, own_rows = clock_alone(*UNEVEN, *overrides)
     control, seconds = trial.control, trial.control.seconds
     assert (timed.seconds, timed.updates, timed.samples_seen) == (seconds, control.updates, control.samples_seen)
     assert timed.nbytes == clock_of(trial.executor).nbytes > 0
@@ -197,6 +202,12 @@ def test_signal_ends_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert (code, summary["status"]) == (143, "interrupted")
 
 
-def test_resume_of_a_clock_is_refused():
-    with pytest.raises(InputError, match=r"run\.resume=here: the clock alone leaves no checkpoint.*allowed: null"):
-        compose("run.timing_only=true", "run.resume=here")
+def test_ended_clock_is_not_resumed(tmp_path: Path):
+    given = ("algorithm=asgd", *LINEAR, "run.timing_only=true", "run.epochs=1")
+    run_in(tmp_path / "run", *given)
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    cfg = compose(*given)
+    cfg.run.resume = str(tmp_path / "run")
+    with pytest.raises(InputError, match=r"run\.resume=.*: the clock alone leaves no checkpoint.*allowed: null"):
+        dispatch(cfg, tmp_path / "run")
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before

@@ -55,6 +55,7 @@ class WandbRun:
     ) -> None:
         # As wandb makes them. Ours, since a checkpoint may ask for it before wandb has begun.
         self.id = run_id or "".join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))
+        self._run: Any = None
         self._failed = False
         self._folder, self._mode = folder, mode
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="wandb")

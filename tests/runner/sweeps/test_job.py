@@ -66,6 +66,17 @@ def test_failed_job_is_named(code: int, ending: str, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == f"dcrun: job 3 (seed=3) failed with {ending}\n"
 
 
+def test_failed_job_shows_the_end_of_its_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    output = tmp_path / "3.txt"
+    output.write_text("a\nb\nc\ndcrun: no luck\n")
+    report_failure(Job(3, ("seed=3",), tmp_path / "3", 0), output)
+    assert capsys.readouterr().err == ""
+    report_failure(Job(3, ("seed=3",), tmp_path / "3", 1), output)
+    first, *tail = capsys.readouterr().err.splitlines()
+    assert first == "dcrun: job 3 (seed=3) failed with exit code 1"
+    assert tail == ["    b", "    c", "    dcrun: no luck", f"    (in {output})"]
+
+
 def test_finished_job_names_its_folder(capsys: pytest.CaptureFixture[str]):
     announce_job(Job(1, ("seed=1",), Path("outputs/a"), 0), 4)
     out = capsys.readouterr().out

@@ -12,10 +12,13 @@ import pytest
 
 from runner.cli import main
 from runner.cli.compose import CONF
+from runner.config import resources
 from runner.run_folder.folders import is_locked
+from runner.sweeps import subprocess_launcher
 from runner.sweeps.job import Job, PlannedJob
+from runner.sweeps.placement import Jobs, Placement
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher
-from tests.trial import when
+from tests.trial import compose, when
 
 # Stands in for runner.train.dispatch in every process of a test: seed 1 fails, seed 2 waits to be stopped, seed 4
 # crashes and seed 5 is killed.
@@ -150,6 +153,7 @@ def test_parallel_jobs_have_different_slots(tmp_path: Path):
     claim = """
 import os, sys, time
 slot = os.environ["DCRUN_GPU_SLOT"]
+assert os.environ["DCRUN_CORES"] == "4"
 os.close(os.open(slot, os.O_CREAT | os.O_EXCL))
 time.sleep(0.3)
 os.rename(slot, sys.argv[1] + "." + slot)
@@ -163,9 +167,43 @@ os.rename(slot, sys.argv[1] + "." + slot)
         )
         for number in range(5)
     ]
-    jobs = FreshProcessLauncher(2)._run_all(planned, 5)
+    launcher = FreshProcessLauncher(2)
+    launcher.cores_each = 4
+    jobs = launcher._run_all(planned, 5)
     assert [job.code for job in jobs] == [0] * 5
     assert {path.suffix for path in tmp_path.glob("job*")} == {".0", ".1"}
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "given", "at_a_time", "each", "spread"),
+    [
+        ("auto", (), 3, 2, True),
+        ("auto", ("run.compute_processes=1",), 3, 2, False),
+        ("auto", ("cluster.workers=1",), 3, 2, False),
+        (5, (), 5, 2, False),
+        (1, (), 1, None, False),
+    ],
+)
+def test_cores_that_are_left_go_to_processes(
+    n_jobs: Jobs,
+    given: tuple[str, ...],
+    at_a_time: int,
+    each: int | None,
+    spread: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """But not of jobs whose user has said how many they have."""
+    monkeypatch.setattr(resources, "cores", lambda: 6)
+    monkeypatch.setattr(subprocess_launcher, "place_here", lambda configs: Placement(len(configs), True, "chosen"))
+    config = compose("algorithm=asgd", *given)
+    planned = [PlannedJob(number, given, Path(str(number)), ("python",), None, config) for number in range(3)]
+    launcher = FreshProcessLauncher(n_jobs)
+    placed = launcher._placed([*planned, Job(3, (), Path("3"), 0)])
+    assert (launcher.n_jobs, launcher.cores_each) == (at_a_time, each)
+    commands = {plan.command for plan in placed if isinstance(plan, PlannedJob)}
+    assert commands == {("python", "run.compute_processes=auto") if spread else ("python",)}
+    assert capsys.readouterr().out == ("dcrun: chosen\n" if n_jobs == "auto" else "")
 
 
 def sweep(monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str) -> None:

@@ -61,7 +61,7 @@ def philox(key: Words, counter: tuple[Words, Words, Words, Words]) -> tuple[Word
 
 def _fractions(words: Words) -> Floats:
     """Return words as floats in [0, 1), as NumPy's generators make them of 53 bits."""
-    return (words >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+    return (words >> np.uint64(11)).astype(np.float64) * (1.0 / 9007199254740992.0)
 
 
 class BlockDraws:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from runner.loop.executor import MetricsLogger
 from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import next_due
 from runner.run_folder import checkpoint, columns, folders, machine, summary_keys
@@ -50,24 +52,28 @@ def time_run(components: RunComponents, folder: Path) -> int:
         checkpoint.clear(folder)
         with RunWriter(folder, plain, epochs=cfg.run.epochs, virtual=True) as writer:
             writer.start({**run_facts(components), summary_keys.TIMING_ONLY: True})
-            wall = _advance(run, cfg.run.eval_every, writer, stop)
+            wall = drive(run, cfg.run.eval_every, writer, lambda: bool(stop))
             run.timeline.write(folder, run.seconds)
             status = summary_keys.COMPLETED if run.finished else summary_keys.INTERRUPTED
             writer.finish(status, **results(run), **_speed(run, wall), **_memory(components))
     return 0 if run.finished else stop.exit_code or 1
 
 
-def _advance(run: TimingRun, every: float, writer: RunWriter, stop: StopSignals) -> float:
-    """Let the clock go to the end, or until a signal comes, with a row at each evaluation; return the wall seconds."""
+def drive(run: TimingRun, every: float, logger: MetricsLogger, stopping: Callable[[], bool]) -> float:
+    """Let the clock go to the end, or until it is asked to stop, with a row every so many effective passes.
+
+    Returns:
+        The wall seconds that the clock took.
+    """
     due, wall = every, 0.0
-    while not run.finished and not stop:
+    while not run.finished and not stopping():
         begin = time.perf_counter()
         run.advance(due, AT_ONCE)
         wall += time.perf_counter() - begin
-        writer.progress(epoch=run.epoch, samples=round(run.samples_seen))
+        logger.progress(epoch=run.epoch, samples=round(run.samples_seen))
         if run.finished or run.reached(due):
             due = next_due(due, every, run.epoch) if run.reached(due) else due
-            writer.log(row_of(run))
+            logger.log(row_of(run))
     return wall
 
 

@@ -18,9 +18,9 @@ def generator(*counter: int) -> np.random.Generator:
 
 @pytest.mark.parametrize("counter", [(0, 0, 0, 0), (0, 2, 9999, 10**12), (5, 2**63, 2**64 - 1, 1)])
 def test_words_are_those_of_numpy(counter: tuple[int, ...]):
-    first = tuple(np.array([word], dtype=np.uint64) for word in (counter[0] + 1, *counter[1:]))
+    one, two, three, four = (np.array([word], dtype=np.uint64) for word in (counter[0] + 1, *counter[1:]))
     expected = generator(*counter).bit_generator.random_raw(4)
-    assert [int(word[0]) for word in philox(KEY, first)] == expected.tolist()
+    assert [int(word[0]) for word in philox(KEY, (one, two, three, four))] == expected.tolist()
 
 
 @pytest.mark.parametrize("workers", [1, 3, 600])

@@ -1,5 +1,7 @@
 """Workers that step together on the clock, by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from runner.run_folder.timeline_totals import TimelineTotals
 from runner.simulated.collective_clock import CollectiveClock
 
 
-def clock(combine: str = "mean", **network: object) -> CollectiveClock:
+def clock(combine: str = "mean", **network: Any) -> CollectiveClock:
     """Three workers, of which the second takes 2 s for a step and the others 1 s."""
     compute = ComputeConfig("constant", speeds=[1.0, 0.5, 1.0])
     times = Clock(compute, StragglersConfig(), NetworkConfig(**network), workers=3, seed=0)

@@ -11,8 +11,8 @@ from runner.config.errors import InputError
 from runner.train import build
 from runner.train.dispatch import dispatch
 from runner.train.executors import topology_of
-from runner.train.timing_only import _advance
-from tests.trial import Trial, compose, interrupt, rows, run_in, when
+from runner.train.timing_only import drive
+from tests.trial import Notes, Trial, compose, interrupt, rows, run_in, when
 
 UNEVEN = (
     *("cluster.network.latency=0.01", "cluster.network.bandwidth=5e5", "cluster.network.server_seconds=0.02"),
@@ -37,23 +37,10 @@ OFTEN = ("algorithm.inner=6", "run.epochs=7", "run.eval_every=0.01")
 """A row after every update, also where a barrier follows it."""
 
 
-class Rows:
-    """A writer that keeps the rows."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def log(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-
-    def progress(self, **live: Any) -> None:
-        pass
-
-
 def clock_alone(*overrides: str) -> tuple[Any, list[dict[str, Any]]]:
     components = build.build_run(compose(*overrides, "run.timing_only=true"))
-    run, writer = topology_of(type(components.method)).time(components), Rows()
-    _advance(run, components.cfg.run.eval_every, writer, False)
+    run, writer = topology_of(type(components.method)).time(components), Notes()
+    drive(run, components.cfg.run.eval_every, writer, lambda: False)
     return run, writer.rows
 
 

@@ -87,14 +87,18 @@ class Clock:
         # One generator, set to the draw's own position each time: building one per draw costs six times as much.
         self._bits = np.random.Philox(key=derive(seed, "clock"))
         self._generator = np.random.Generator(self._bits)
-        # A dictionary that is written to and set again for each draw: asking the generator for a new one is slow.
-        self._state = self._bits.state
-        key = self._state["state"]["key"]
+        state = cast(dict[str, Any], self._bits.state)
+        key = state["state"]["key"]
+        # A dictionary that is written to and set again for each draw: asking the generator for a new one is slow. Of
+        # tuples, since the generator takes their numbers in a third of the time that arrays' take.
+        self._state = {**state, "state": {"key": tuple(key.tolist())}, "buffer": tuple(state["buffer"].tolist())}
         self._uniform = BlockDraws(key, TASK, workers, self._uniform_seconds)
         self._late = BlockDraws(key, STRAGGLER, workers, self._late_factors)
         drawn_in_blocks = self._delays is None and self._compute["distribution"] == "uniform"
         # Looked up once: a simulation asks for every gradient.
         self._draw = self._uniform.at if drawn_in_blocks else self._task_seconds
+        # By worker, the task that `tasks_seconds` was asked for last, and its draw.
+        self._last_draws = np.full(workers, -1), np.zeros(workers)
         # Last, as a gamma draw needs the generator.
         self._means = [self._machine_mean(worker) for worker in range(workers)]
 
@@ -116,7 +120,7 @@ class Clock:
         if self._draw == self._uniform.at:
             own = self._uniform.many_at(workers, tasks)
         else:
-            own = np.array([self._draw(*pair) for pair in zip(workers.tolist(), tasks.tolist(), strict=True)])
+            own = self._drawn_at(workers, tasks)
         # The operations of `compute_seconds`, in its order.
         seconds = own * loads * gradients / self._speed_vector[workers]
         if not self._stragglers["probability"]:
@@ -237,6 +241,15 @@ class Clock:
             )
         return column[task % len(column)]
 
+    def _drawn_at(self, workers: Ints, tasks: Ints) -> Floats:
+        """Return the draws of a task of each of some workers (n,); one that was asked for last is not drawn again."""
+        drawn_tasks, drawn = self._last_draws
+        new = np.flatnonzero(drawn_tasks[workers] != tasks)
+        pairs = zip(workers[new].tolist(), tasks[new].tolist(), strict=True)
+        drawn[workers[new]] = [self._draw(worker, task) for worker, task in pairs]
+        drawn_tasks[workers[new]] = tasks[new]
+        return drawn[workers]
+
     def _machine_mean(self, worker: int) -> float:
         if self._compute["distribution"] != "gamma":
             return self._seconds
@@ -244,9 +257,8 @@ class Clock:
 
     def _at(self, stream: int, worker: int, task: int) -> np.random.Generator:
         """Return the generator, set to the start of the draw's own stretch of 2^64 blocks of Philox."""
-        counter = self._state["state"]["counter"]
-        # counter[0] counts the blocks within a draw; the other three words name it.
-        counter[0], counter[1], counter[2], counter[3] = 0, stream, worker, task
+        # The first word counts the blocks within a draw; the other three name it.
+        self._state["state"]["counter"] = (0, stream, worker, task)
         # Assigned, not only changed: NumPy copies the state in, and drops what the last draw had buffered.
         self._bits.state = self._state
         return self._generator

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from runner.config.schema import ComputeConfig as Compute
 from runner.config.schema import NetworkConfig as Network
 from runner.config.schema import StragglersConfig as Stragglers
+from runner.config.seeds import derive
 from runner.loop.clock import STRAGGLER, TASK, Clock
 
 
@@ -182,6 +183,21 @@ def test_uniform_and_lateness_are_one_generators_draws():
         assert clock.compute_seconds(worker, task, 0.5, 2.0) == expected
 
 
+def test_other_draws_are_those_of_a_new_generator():
+    for worker, task in ((0, 0), (1, 3), (2, 5000), (0, 1)):
+        bits = np.random.Philox(key=derive(9, "clock"))
+        state = bits.state
+        state["state"]["counter"][:] = (0, TASK, worker, task)
+        bits.state = state
+        normal = np.random.Generator(bits).standard_normal()
+        bits.state = state
+        gamma = np.random.Generator(bits).standard_gamma(4.0)
+        log = make(Compute("lognormal", sigma=0.5), workers=3, seed=9)
+        assert log.compute_seconds(worker, task) == math.exp(0.5 * normal - 0.125)
+        plain = make(Compute("gamma", cv_task=0.5, cv_machine=0.0), workers=3, seed=9)
+        assert plain.compute_seconds(worker, task) == 1.0 / 4.0 * gamma
+
+
 @pytest.mark.parametrize("distribution", ["constant", "uniform", "lognormal", "gamma"])
 def test_step_has_seconds_of_its_tasks(distribution):
     compute = Compute(distribution, speeds=[1.0, 0.3, 2.0, 0.7])
@@ -192,7 +208,9 @@ def test_step_has_seconds_of_its_tasks(distribution):
         assert clock.step_seconds(task, loads, 3.0).tolist() == expected
         some, gradients = np.array([3, 1]), np.array([3.0, 0.5])
         own = [clock.compute_seconds(3, task, 0.25, 3.0), clock.compute_seconds(1, task + 1, 1.0, 0.5)]
-        assert clock.tasks_seconds(some, np.array([task, task + 1]), np.array([0.25, 1.0]), gradients).tolist() == own
+        for _ in range(2):
+            found = clock.tasks_seconds(some, np.array([task, task + 1]), np.array([0.25, 1.0]), gradients)
+            assert found.tolist() == own
 
 
 def test_real_worker_sleeps_like_the_clock():

@@ -150,10 +150,10 @@ class Composer:
 
     def _check_experiment(self, parsed: Sequence[Override]) -> None:
         """Refuse files beside the experiments that are not experiments, and a sweep over experiments that sweep."""
-        known = override_errors.group_options("experiment", self.loader)
-        for override in parsed:
-            if override.key_or_group != "experiment" or override.is_delete():
-                continue
+        chosen = [o for o in parsed if o.key_or_group == "experiment" and not o.is_delete()]
+        # The list of all files takes a tenth of a second, and few commands name an experiment.
+        known = override_errors.group_options("experiment", self.loader) if chosen else []
+        for override in chosen:
             swept = override.is_discrete_sweep()
             names = list(override.sweep_string_iterator()) if swept else [str(override.value())]
             for name in names if swept else []:

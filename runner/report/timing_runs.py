@@ -14,7 +14,7 @@ from runner.report.run import Run
 from runner.report.settings import averaged, by_seed, differing, label, setting
 from runner.run_folder import columns
 from runner.run_folder.summary_keys import BYTES_SENT, EPOCH_SECONDS, SHARES, VIRTUAL_GRADIENTS, VIRTUAL_SAMPLES
-from runner.run_folder.timing_result import bytes_text
+from runner.run_folder.timing_result import bytes_text, number_text
 
 HEAD = (
     "run",
@@ -47,11 +47,11 @@ def rows(runs: Sequence[Run]) -> list[list[str]]:
     """Return a row for each setting, as text under `HEAD`; the mean over the seeds."""
     apart = differing(runs)
     forms: tuple[tuple[str, Callable[[float], str]], ...] = (
-        (VIRTUAL_SAMPLES, "{:,.4g}".format),
-        (VIRTUAL_GRADIENTS, "{:,.4g}".format),
-        (EPOCH_SECONDS, "{:,.4g}".format),
-        (columns.STALENESS_MEAN, "{:,.1f}".format),
-        (columns.STALENESS_MAX, "{:,.0f}".format),
+        (VIRTUAL_SAMPLES, number_text),
+        (VIRTUAL_GRADIENTS, number_text),
+        (EPOCH_SECONDS, number_text),
+        (columns.STALENESS_MEAN, number_text),
+        (columns.STALENESS_MAX, number_text),
         *((key, "{:.1%}".format) for key in SHARES.values()),
         (BYTES_SENT, bytes_text),
     )

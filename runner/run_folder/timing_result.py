@@ -22,12 +22,22 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 def timing_rows(summary: Mapping[str, Any]) -> dict[str, str]:
     """Return the table's rows, label and text, as far as the summary has them."""
 
-    def cell(key: str, form: str, unit: str = "") -> str:
+    def cell(key: str) -> str:
         value = summary.get(key)
-        return "" if value is None else f"{format(value, form)}{unit}"
+        return "" if value is None else number_text(value)
 
-    samples, gradients = (cell(key, ",.4g") for key in (VIRTUAL_SAMPLES, VIRTUAL_GRADIENTS))
-    mean, largest = cell(columns.STALENESS_MEAN, ".4g"), cell(columns.STALENESS_MAX, "d")
+    samples, gradients, mean, largest, epoch, events, rate = map(
+        cell,
+        (
+            VIRTUAL_SAMPLES,
+            VIRTUAL_GRADIENTS,
+            columns.STALENESS_MEAN,
+            columns.STALENESS_MAX,
+            EPOCH_SECONDS,
+            EVENTS,
+            EVENTS_PER_SECOND,
+        ),
+    )
     shares = [
         f"{key.removesuffix('_share')} {100 * summary[key]:.1f} %"
         for key in SHARES.values()
@@ -36,12 +46,17 @@ def timing_rows(summary: Mapping[str, Any]) -> dict[str, str]:
     sent = summary.get(BYTES_SENT)
     return {
         "throughput": samples and f"{samples} samples and {gradients} gradients per virtual s",
-        "an epoch": cell(EPOCH_SECONDS, ",.4g", " virtual s"),
+        "an epoch": epoch and f"{epoch} virtual s",
         "staleness": mean and f"mean {mean}, largest {largest}",
         "a worker's time": ", ".join(shares),
         "sent": "" if sent is None else bytes_text(sent),
-        "events": cell(EVENTS, ",d") + (f", {rate} a second" if (rate := cell(EVENTS_PER_SECOND, ",.0f")) else ""),
+        "events": events + (f", {rate} a second" if rate else ""),
     }
+
+
+def number_text(number: float) -> str:
+    """Return a number with four digits, or as a whole one with its thousands apart."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
 
 
 def bytes_text(count: float) -> str:

@@ -60,7 +60,7 @@ def test_rows_are_means_over_seeds(clocks: list[Run]):
         ["ssgd", "M=4"],
         ["ssgd", "M=100"],
     ]
-    assert rows[0][1:] == ["128", "4", "90", "3.0", "5", "75.0%", "25.0%", "0.0%", "2.5 MB"]
+    assert rows[0][1:] == ["128", "4", "90", "3", "5", "75.0%", "25.0%", "0.0%", "2.5 MB"]
     assert rows[3][4:6] == ["–", "–"]
 
 
@@ -105,6 +105,6 @@ def test_markdown_has_table_and_figures(clocks: list[Run], tmp_path: Path):
     write(tmp_path / "all.md", tmp_path / "figures", clocks, [], Notes(None))
     text = (tmp_path / "all.md").read_text()
     assert "## The clock alone" in text
-    assert "| 128 | 4 | 90 | 3.0 | 5 | 75.0% | 25.0% | 0.0% | 2.5 MB |" in text
+    assert "| 128 | 4 | 90 | 3 | 5 | 75.0% | 25.0% | 0.0% | 2.5 MB |" in text
     assert (tmp_path / "figures" / "timing-throughput.png").exists()
     assert "## Runs" not in text

@@ -21,9 +21,9 @@ def test_rows_say_what_there_is():
             "events_per_second": 398_381.2,
         }
     ) == {
-        "throughput": "3.063e+05 samples and 9,592 gradients per virtual s",
+        "throughput": "306,322 samples and 9,592 gradients per virtual s",
         "an epoch": "1,234 virtual s",
-        "staleness": "mean 9629, largest 15028",
+        "staleness": "mean 9,629, largest 15,028",
         "a worker's time": "computing 95.1 %, transferring 4.9 %, waiting 0.0 %",
         "sent": "291 GB",
         "events": "135,000, 398,381 a second",

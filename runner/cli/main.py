@@ -36,7 +36,7 @@ from runner.config.paths import expanded, home_quoted, quoted
 from runner.config.process_settings import check_threads, set_process
 from runner.config.schema import without_hydra
 from runner.report import wandb_table
-from runner.run_folder import folders, resume
+from runner.run_folder import folders, live_status, resume
 from runner.run_folder.contents import has_checkpoints
 from runner.sweeps import (
     check_jobs,
@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Around everything: a signal while configurations are composed or torch is imported must end with its own code.
     with lasting_output(), signals.raising():
         lifeline.hold()
+        live_status.hold()
         try:
             _check_surroundings()
             command = _command(list(sys.argv[1:] if arguments is None else arguments))

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from runner.run_folder import columns
+from runner.run_folder import columns, live_status
 from runner.run_folder.console import duration, row_line, seconds_unit
 
 Live = SupportsFloat | Callable[[], SupportsFloat]
@@ -93,9 +93,12 @@ class Progress:
         """
         now = time.perf_counter()
         # Before any value is read: a 0-d tensor on a GPU would make the host wait.
-        if now < self._next or self._bar is None:
+        if now < self._next or not (self._bar is not None or live_status.is_held()):
             return
         self._next = now + _REFRESH_SECONDS
+        live_status.write(epoch, samples)
+        if self._bar is None:
+            return
         if self._mark is not None and now > self._mark[0]:
             rate = (samples - self._mark[1]) / (now - self._mark[0])
             # Smoothed, or the number would jump at every refresh.

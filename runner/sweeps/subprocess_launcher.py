@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -39,6 +39,7 @@ from runner.config.paths import quoted
 from runner.config.resources import CORES
 from runner.config.schema import GPU_SLOT, without_hydra
 from runner.run_folder.folders import free_folder, is_locked
+from runner.run_folder.live_status import VARIABLE, LiveStatus
 from runner.run_folder.resume import EarlierRuns, may_accompany
 from runner.run_folder.wandb_run import group_of
 from runner.sweeps import forked_job
@@ -234,13 +235,16 @@ class FreshProcessLauncher(Launcher):
                 slot = next(number for number in itertools.count() if number not in self.slots)
                 self.slots.add(slot)
             stack.callback(self.slots.discard, slot)
-            process = self._start(plan, self._environment(slot), told)
-            self.processes.add(process)
+            passed = {PIPE: self.lifeline.end}
             if self.display is not None:
-                self.display.begin(plan)
+                status = stack.enter_context(closing(LiveStatus()))
+                passed[VARIABLE] = status.end
+                self.display.begin(plan, status)
+            process = self._start(plan, self._environment(slot), told, passed)
+            self.processes.add(process)
             job = Job(plan.number, plan.overrides, plan.folder, process.wait())
             self.processes.discard(process)
-        self._show_end(job)
+            self._show_end(job)
         report_failure(job, output)
         self._judge_first(job, total)
         return job
@@ -253,8 +257,17 @@ class FreshProcessLauncher(Launcher):
         own = {} if self.cores_each is None else {CORES: str(self.cores_each)}
         return {**os.environ, **own, GPU_SLOT: str(slot)}
 
-    def _start(self, plan: PlannedJob, environment: Mapping[str, str], told: BinaryIO | None) -> forked_job.Process:
-        """Start a job; `told` takes what it prints, None leaves that to the terminal."""
+    def _start(
+        self, plan: PlannedJob, environment: Mapping[str, str], told: BinaryIO | None, passed: Mapping[str, int]
+    ) -> forked_job.Process:
+        """Start a job.
+
+        Args:
+            plan: the job.
+            environment: its variables.
+            told: takes what it prints; None leaves that to the terminal.
+            passed: descriptors that it gets, by the variables that tell it their numbers.
+        """
         # The job has a session of its own, forked or not. A Ctrl-C in the terminal would reach the job directly and,
         # forwarded by us, a second time, and a second Ctrl-C ends a run without saving. So it reaches the job once,
         # through us.
@@ -265,15 +278,15 @@ class FreshProcessLauncher(Launcher):
                     plan.command[_START:],
                     environment,
                     output=None if told is None else told.fileno(),
-                    passed={PIPE: self.lifeline.end},
+                    passed=passed,
                 )
         return subprocess.Popen(
             plan.command,
             start_new_session=True,
             stdout=told,
             stderr=told,
-            env={**environment, **self.lifeline.environment()},
-            pass_fds=[self.lifeline.end],
+            env={**environment, **{name: str(number) for name, number in passed.items()}},
+            pass_fds=list(passed.values()),
         )
 
     @classmethod

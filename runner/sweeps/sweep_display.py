@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.run_folder.console import duration
+from runner.run_folder.live_status import LiveStatus
 from runner.run_folder.summary_keys import DIVERGED
 from runner.sweeps.job import Job, PlannedJob, output_console, varying
 from runner.sweeps.sweep_progress import DONE, FAILED, RUNNING, WAITING, JobProgress, clock, sweep_left
@@ -48,6 +49,7 @@ class SweepDisplay:
         self.at_a_time = at_a_time
         own = varying([job.overrides for job in jobs])
         self.jobs = {job.number: JobProgress(job.number, " ".join(own[place])) for place, job in enumerate(jobs)}
+        self._statuses: dict[int, LiveStatus] = {}
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._refresh, name="sweep display", daemon=True)
         self._table = Live(console=self.console, auto_refresh=False, transient=True) if self.live else None
@@ -68,9 +70,11 @@ class SweepDisplay:
         if self._table is not None:
             self._table.stop()
 
-    def begin(self, plan: PlannedJob) -> None:
-        """Show that a job runs."""
+    def begin(self, plan: PlannedJob, status: LiveStatus | None = None) -> None:
+        """Show that a job runs; `status` is what it says of itself between its evaluations."""
         with self._lock:
+            if status is not None:
+                self._statuses[plan.number] = status
             job = self.jobs[plan.number]
             job.epochs = None if plan.config is None else float(plan.config.run.epochs)
             job.begin(plan.folder, clock())
@@ -79,13 +83,15 @@ class SweepDisplay:
         """Show that a job has ended, or had before."""
         with self._lock:
             self.jobs[job.number].end(job.code, clock())
+            self._statuses.pop(job.number, None)
 
     def show(self) -> None:
         """Refresh the table, or print a line if something has happened since the last one."""
         with self._lock:
             for job in self.jobs.values():
                 if job.state == RUNNING:
-                    job.look()
+                    status = self._statuses.get(job.number)
+                    job.look(None if status is None else status.read())
             if self._table is not None:
                 self._table.update(self.table(), refresh=True)
             elif (line := self.line()) != self._told:

@@ -1,4 +1,4 @@
-"""How far the jobs of a sweep have come, by the files that they write: a job is not asked, and does not notice."""
+"""How far the jobs of a sweep have come, by what they write: a job is not asked, and does not notice."""
 
 import statistics
 import time
@@ -10,9 +10,11 @@ from typing import Any
 
 from runner.run_folder import columns
 from runner.run_folder.contents import METRICS, read_metrics, read_summary
+from runner.run_folder.live_status import Status
 from runner.run_folder.summary_keys import DIVERGED, STATUS
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
+_SMOOTHING = 0.7
 
 
 @dataclass
@@ -25,9 +27,9 @@ class JobProgress:
         epochs: effective passes that it will have made in all; None if unknown.
         state: `waiting`, `running`, `done`, `diverged` or `failed`.
         seconds: how long it took; None until its end, or if it did not run.
-        epoch: effective passes at its last evaluation.
-        test_error: then, in percent; None before, or if it has none.
-        samples_per_second: between its last two evaluations; None before.
+        epoch: effective passes.
+        test_error: of its last evaluation, in percent; None before, or if it has none.
+        samples_per_second: lately; None before it has moved.
     """
 
     number: int
@@ -41,30 +43,43 @@ class JobProgress:
     _folder: Path = field(default=Path())
     _begun: float = 0.0
     _first_epoch: float = 0.0
-    # When the last evaluation was written, and how many samples there were then.
+    # When it was seen last that the job had moved, and how many samples there were then.
     _mark: tuple[float, float] = (0.0, 0.0)
+    # The date of the evaluations that have been read.
+    _read: float = 0.0
 
     def begin(self, folder: Path, now: float) -> None:
         """Note that the job starts; a run that goes on has rows already, from which it is measured."""
         self._folder, self._begun, self.state = folder, now, RUNNING
         last = self._last_row()
         self._take(last)
-        self._first_epoch, self._mark = self.epoch, (now, last.get(columns.SAMPLES) or 0.0)
+        self._first_epoch, self._read = self.epoch, now
+        self._mark = (now, last.get(columns.SAMPLES) or 0.0)
 
-    def look(self) -> None:
-        """Read what the job has written since the last time."""
-        try:
+    def look(self, status: Status | None = None) -> None:
+        """Read what the job has written since the last time.
+
+        Args:
+            status: what it says of itself between two evaluations, if it does.
+        """
+        with suppress(OSError):
             written = (self._folder / METRICS).stat().st_mtime
-        except OSError:
+            if written > self._read:
+                last, self._read = self._last_row(), written
+                self._take(last)
+                self._move(last.get(columns.SAMPLES, 0.0), written, 0.0)
+        if status is not None:
+            self.epoch = max(self.epoch, status.epoch)
+            # Smoothed: between two looks there are few batches, or an evaluation.
+            self._move(status.samples, status.when, _SMOOTHING)
+
+    def _move(self, samples: float, when: float, smoothing: float) -> None:
+        then, before = self._mark
+        if samples <= before or when <= then:
             return
-        then, samples = self._mark
-        if written <= then:
-            return
-        last = self._last_row()
-        if last.get(columns.SAMPLES, 0.0) > samples:
-            self._take(last)
-            self.samples_per_second = (last[columns.SAMPLES] - samples) / (written - then)
-            self._mark = (written, last[columns.SAMPLES])
+        rate, self._mark = (samples - before) / (when - then), (when, samples)
+        known = rate if self.samples_per_second is None else self.samples_per_second
+        self.samples_per_second = smoothing * known + (1 - smoothing) * rate
 
     def end(self, code: int | None, now: float) -> None:
         """Note that the job has ended with an exit code; None if it had been finished before."""
@@ -89,7 +104,7 @@ class JobProgress:
         return now - self._begun
 
     def _take(self, row: dict[str, Any]) -> None:
-        self.epoch = row.get(columns.EPOCH) or self.epoch
+        self.epoch = max(row.get(columns.EPOCH) or 0.0, self.epoch)
         self.test_error = row.get(columns.TEST_ERROR, self.test_error)
 
     def _last_row(self) -> dict[str, Any]:

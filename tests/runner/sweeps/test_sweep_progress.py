@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.run_folder.live_status import Status
 from runner.sweeps.sweep_progress import DONE, FAILED, JobProgress, sweep_left
 
 
@@ -35,6 +36,19 @@ def test_rows_tell_speed_and_time_left(tmp_path: Path):
     one.look()
     assert one.samples_per_second == 25.0, "the last evaluations count"
     assert one.left(1014.0) == pytest.approx(42.0)
+
+
+def test_a_job_tells_of_itself_between_evaluations(tmp_path: Path):
+    one = job(0, tmp_path)
+    one.look(Status(epoch=0.5, samples=50.0, when=1010.0))
+    assert (one.epoch, one.samples_per_second, one.left(1010.0)) == (0.5, 5.0, 150.0)
+    one.look(Status(epoch=0.75, samples=75.0, when=1011.0))
+    assert one.samples_per_second == pytest.approx(0.7 * 5 + 0.3 * 25)
+    write(tmp_path, 1010.5, 0.5)
+    one.look(Status(epoch=0.75, samples=75.0, when=1011.0))
+    assert (one.epoch, one.test_error) == (0.75, 9.5), "the error is that of the evaluation"
+    one.look(None)
+    assert one.left(1012.0) == pytest.approx(11 / 0.75 * 7.25 - 1)
 
 
 def test_what_an_earlier_process_did_does_not_count(tmp_path: Path):

@@ -28,9 +28,9 @@ TARGET = 100_000
 MEMORY = 200.0
 """MiB for 10,000 workers."""
 WORKERS = sized((8, 1_000, 10_000), (8, 300))
-EVENTS = sized(400_000, 2_000)
+EVENTS = sized(200_000, 2_000)
 """Of a side, about."""
-ROUNDS, SECONDS = sized(5, 1), sized(20.0, 1.0)
+ROUNDS, SECONDS = sized(3, 1), sized(5.0, 1.0)
 NETWORK = ("cluster.network.latency=0.001", "cluster.network.bandwidth=1e9", "run.device=cpu", "run.timing_only=true")
 MODEL = ("model=resnet20", "dataset=synthetic", "dataset.shape=[3,8,8]", "dataset.test=10")
 GAMMA = "cluster.compute.distribution=gamma"

@@ -91,7 +91,7 @@ class TimingWindows(TimingServer):
 
         self._take(workers[:count], arrivals[:count], handled[:count], begin[:count], done[:count], sizes[:count])
         self.samples_seen = float(seen[count - 1])
-        # Draws for pushes that are left for the next window are made again there.
+        # Where all that was looked at could be handled, the window might have been larger.
         return min(self.workers, 2 * count if count == looked_at else count + count // 4 + 16)
 
     def _take(self, workers: Ints, arrivals: Floats, handled: Floats, begin: Floats, done: Floats, sizes: Ints) -> None:

@@ -91,7 +91,7 @@ class Clock:
         key = state["state"]["key"]
         # A dictionary that is written to and set again for each draw: asking the generator for a new one is slow. Of
         # tuples, since the generator takes their numbers in a third of the time that arrays' take.
-        self._state = {**state, "state": {"key": tuple(key.tolist())}, "buffer": tuple(state["buffer"].tolist())}
+        self._state: Any = {**state, "state": {"key": tuple(key.tolist())}, "buffer": tuple(state["buffer"].tolist())}
         self._uniform = BlockDraws(key, TASK, workers, self._uniform_seconds)
         self._late = BlockDraws(key, STRAGGLER, workers, self._late_factors)
         drawn_in_blocks = self._delays is None and self._compute["distribution"] == "uniform"

@@ -16,7 +16,7 @@ results: $(INSTALLED)
 	$(BIN)/dcreport docs/runs --results RESULTS.md --pages docs/results --figures docs/figures --notes docs/notes.md
 
 # Runs two tests at a time, each with one thread: many wait for processes that they started, and two more threads would only wait
-# for each other. Whoever has none left takes the other's tests, since some files are long: seven minutes on two idle cores.
+# for each other. Whoever has none left takes the other's tests, since some files are long: six minutes on two idle cores.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not browser"
 

@@ -17,9 +17,9 @@ from subject import build_components, run
 from training import bare
 
 BATCH, WORKERS = sized(128, 8), sized(8, 2)
-STEPS = sized(32, 4)
+STEPS = sized(16, 4)
 """Gradients that a side computes in a round."""
-ROUNDS, SECONDS = sized(9, 1), sized(150.0, 1.0)
+ROUNDS, SECONDS = sized(9, 1), sized(100.0, 1.0)
 METHODS = ("dc_asgd_a", "ssgd", "local_sgd")
 CIFAR = (
     f"model={sized('resnet20', 'resnet8')}",
@@ -59,39 +59,34 @@ def plain_loop(threads: int) -> Side:
     return speed
 
 
-def peers() -> list[Row]:
-    """`dc_asgd_a` with two processes, relative to the bare loop and to the peer, with one thread and with two."""
-    sides, named = (
-        [side("dc_asgd_a", 1, 2), plain_loop(1), plain_loop(2)],
-        ["a bare loop, one thread", "a bare loop, two threads"],
-    )
-    targets = [1.75, 1.1]
+def peers() -> list[tuple[str, float, Side]]:
+    """Return what `dc_asgd_a` is compared with besides itself: a name, a target, and the side."""
+    found = [
+        ("a bare loop, one thread", 1.75, plain_loop(1)),
+        ("a bare loop, two threads", 1.1, plain_loop(2)),
+    ]
     if (place := peer_smega2.checkout()) is not None:
         given = build_components(["algorithm=asgd", *CIFAR])
-        sides += [peer_smega2.side(place, given, threads=1)]
-        named, targets = [*named, "SMEGA2's simulator, one thread"], [*targets, 1.75]
-    two, *others = in_turn(sides, rounds=ROUNDS, seconds=SECONDS)
-    rows = []
-    for name, target, other in zip(named, targets, others, strict=True):
-        note = f"{name}: {max(other):.0f} samples/s at best"
-        rows.append(Row(f"dc_asgd_a, two processes / {name}", target, ratios(two, other), note=note))
-    if place is None:
-        rows[-1].note += f"; SMEGA2's simulator is left out: {peer_smega2.PLACE} names no checkout"
-    return rows
+        found.append(("SMEGA2's simulator, one thread", 1.75, peer_smega2.side(place, given, threads=1)))
+    return found
+
+
+def compare(method: str) -> list[Row]:
+    """Return a method with two processes, relative to one process with one thread, to one with two, and to peers."""
+    others = [("one thread", 1.75, side(method, 1, 1)), ("two threads", 1.1, side(method, 2, 1))]
+    if method == METHODS[0]:
+        others += peers()
+    two, *speeds = in_turn([side(method, 1, 2), *(other for _, _, other in others)], rounds=ROUNDS, seconds=SECONDS)
+    best = f"{method}, two processes of one thread: {max(two):.0f} samples/s at best"
+    return [
+        Row(f"{method}, two processes / {name}", target, ratios(two, speed), note=f"{best}, {name} {max(speed):.0f}")
+        for (name, target, _), speed in zip(others, speeds, strict=True)
+    ]
 
 
 def measure() -> list[Row]:
-    """Each method with two processes, relative to one process with one thread, and with two; then the peers."""
-    rows = []
-    for method in METHODS:
-        sides = [side(method, 1, 2), side(method, 1, 1), side(method, 2, 1)]
-        two, one_thread, two_threads = in_turn(sides, rounds=ROUNDS, seconds=SECONDS)
-        note = f"{method}, two processes of one thread: {max(two):.0f} samples/s at best"
-        rows += [
-            Row(f"{method}, two processes / one thread", 1.75, ratios(two, one_thread), note=note),
-            Row(f"{method}, two processes / two threads", 1.1, ratios(two, two_threads), note=note),
-        ]
-    return rows + peers()
+    """Return the rows of all methods."""
+    return [row for method in METHODS for row in compare(method)]
 
 
 if __name__ == "__main__":

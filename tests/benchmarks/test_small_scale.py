@@ -17,9 +17,8 @@ ROWS = {
     "allocator": ["ResNet-20, CIFAR-shaped: memory kept"],
     "clars": ["clars step"],
     "compute_processes": [
-        *(f"{m}, two processes" for m in ("dc_asgd_a", "ssgd", "local_sgd") for _ in ("one", "two")),
-        "dc_asgd_a, two processes / a bare loop, one",
-        "dc_asgd_a, two processes / a bare loop, two",
+        *(f"dc_asgd_a, two processes / {other}" for other in ("one", "two", "a bare loop, one", "a bare loop, two")),
+        *(f"{m}, two processes / {other}" for m in ("ssgd", "local_sgd") for other in ("one", "two")),
     ],
     "dasgd": ["averaging step", "dasgd, d=1", "ssgd", "ssgd", "dasgd, d=1", "ssgd", "ssgd"],
     "dual": ["dfsdca, H=100:", "sdca, H=100:", "dfsdca, H=1000:", "sdca, H=1000:", "sdca: seconds"],

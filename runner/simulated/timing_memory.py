@@ -17,7 +17,7 @@ from runner.simulated.memory_clock import MemoryClock
 from runner.simulated.timing_run import TimingRun
 
 
-class TimingMemory(TimingRun):
+class TimingMemory(TimingRun[MemoryClock]):
     """Updates and snapshots of a method, in the order and at the seconds of `SimulatedMemory`.
 
     Args:
@@ -31,9 +31,8 @@ class TimingMemory(TimingRun):
     def __init__(
         self, method: SharedMemory, clock: MemoryClock, *, written: int, batches: Batches, timeline: TimelineTotals
     ) -> None:
-        super().__init__(batches, timeline)
+        super().__init__(clock, batches, timeline)
         self.method = method
-        self.clock = clock
         self.written = written
         self.write_seconds = clock.write_seconds(written)
         self.workers = len(clock.tasks)
@@ -44,11 +43,6 @@ class TimingMemory(TimingRun):
         # By worker, of its task: updates when its read began, samples, evaluations, and when its write begins.
         self.tasks: list[tuple[int, int, float, float]] = [(0, 0, 0.0, 0.0)] * self.workers
         self._begun = False
-
-    @property
-    def nbytes(self) -> int:
-        """See `TimingRun.nbytes`."""
-        return self.clock.nbytes
 
     @property
     def finished(self) -> bool:

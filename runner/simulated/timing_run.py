@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Generic, Protocol, TypeVar
 
 from runner.loop.batches import Batches
 from runner.run_folder.timeline_totals import TimelineTotals
 
 
-class TimingRun(ABC):
+class CountsBytes(Protocol):
+    """What the clocks of all topologies have in common."""
+
+    nbytes: int
+
+
+C = TypeVar("C", bound=CountsBytes)
+
+
+class TimingRun(ABC, Generic[C]):
     """A method's events on the virtual clock: those of its simulated executor, at the same seconds, to the bit.
 
     Args:
+        clock: of the topology.
         batches: the run's batches; only their number and their sizes are asked for.
         timeline: sums of what each worker did.
 
@@ -22,7 +33,8 @@ class TimingRun(ABC):
         events: gradients, pushes or steps of single workers so far.
     """
 
-    def __init__(self, batches: Batches, timeline: TimelineTotals) -> None:
+    def __init__(self, clock: C, batches: Batches, timeline: TimelineTotals) -> None:
+        self.clock = clock
         self.batches = batches
         self.timeline = timeline
         self.samples_seen = 0.0
@@ -45,9 +57,9 @@ class TimingRun(ABC):
         """Whether every batch is done."""
 
     @property
-    @abstractmethod
     def nbytes(self) -> int:
         """Bytes that were sent, or read and written in a shared memory."""
+        return self.clock.nbytes
 
     @abstractmethod
     def advance(self, epoch: float, most: int) -> None:

@@ -10,7 +10,7 @@ from runner.simulated.events import ClockEvents
 from runner.simulated.timing_run import TimingRun
 
 
-class TimingServer(TimingRun):
+class TimingServer(TimingRun[ClockEvents]):
     """Pushes and barriers of a method, in the order and at the seconds of `SimulatedServer`.
 
     Nobody is lost on a clock, so leases are a count: which batch comes next, and how many are held.
@@ -32,9 +32,8 @@ class TimingServer(TimingRun):
         batches: Batches,
         timeline: TimelineTotals,
     ) -> None:
-        super().__init__(batches, timeline)
+        super().__init__(events, batches, timeline)
         self.method = method
-        self.clock = events
         self.workers = len(events.tasks)
         self.rounds = method.rounds(parameters)
         self.quota = next_barrier(method, -1)
@@ -44,11 +43,6 @@ class TimingServer(TimingRun):
         self.version = [0] * self.workers
         self.sizes = [0] * self.workers
         self._begun = False
-
-    @property
-    def nbytes(self) -> int:
-        """See `TimingRun.nbytes`."""
-        return self.clock.nbytes
 
     @property
     def finished(self) -> bool:

@@ -11,10 +11,19 @@ from runner.loop.philox import Floats
 from runner.run_folder.timeline_totals import TimelineTotals
 from runner.simulated.collective_clock import CollectiveClock
 from runner.simulated.pipeline_clock import PipelineClock
-from runner.simulated.timing_run import TimingRun
+from runner.simulated.timing_run import C, TimingRun
 
 
-class TimingCollective(TimingRun):
+class TimingSteps(TimingRun[C]):
+    """A run whose workers all take part in each update."""
+
+    @property
+    def finished(self) -> bool:
+        """See `TimingRun.finished`."""
+        return self.updates == len(self.batches)
+
+
+class TimingCollective(TimingSteps[CollectiveClock]):
     """The steps and combinations of a method, at the seconds of `SimulatedCollective`.
 
     Args:
@@ -28,24 +37,13 @@ class TimingCollective(TimingRun):
     def __init__(
         self, clock: CollectiveClock, *, period: int, delay: int, batches: Batches, timeline: TimelineTotals
     ) -> None:
-        super().__init__(batches, timeline)
-        self.clock = clock
+        super().__init__(clock, batches, timeline)
         self.workers = len(clock.now)
         self.period = period
         self.delay = delay
         # Of each combination on its way: the step after which it is applied, when it left, when it arrives.
         self.travelling: deque[tuple[int, float, float]] = deque()
         self._loads: dict[int, Floats] = {}
-
-    @property
-    def nbytes(self) -> int:
-        """See `TimingRun.nbytes`."""
-        return self.clock.nbytes
-
-    @property
-    def finished(self) -> bool:
-        """See `TimingRun.finished`."""
-        return self.updates == len(self.batches)
 
     def advance(self, epoch: float, most: int) -> None:
         """See `TimingRun.advance`."""
@@ -79,7 +77,7 @@ class TimingCollective(TimingRun):
         return self.clock.communication.columns()
 
 
-class TimingPipeline(TimingRun):
+class TimingPipeline(TimingSteps[PipelineClock]):
     """The iterations of a pipeline, at the seconds of `SimulatedPipeline`.
 
     Args:
@@ -89,18 +87,7 @@ class TimingPipeline(TimingRun):
     """
 
     def __init__(self, clock: PipelineClock, *, batches: Batches, timeline: TimelineTotals) -> None:
-        super().__init__(batches, timeline)
-        self.clock = clock
-
-    @property
-    def nbytes(self) -> int:
-        """See `TimingRun.nbytes`."""
-        return self.clock.nbytes
-
-    @property
-    def finished(self) -> bool:
-        """See `TimingRun.finished`."""
-        return self.updates == len(self.batches)
+        super().__init__(clock, batches, timeline)
 
     def advance(self, epoch: float, most: int) -> None:
         """See `TimingRun.advance`."""

@@ -90,17 +90,17 @@ def jobs(config: DictConfig, typed: Sequence[str]) -> list[list[str]]:
         typed: the overrides on the command line, without Hydra's own.
 
     Returns:
-        The jobs of each cell in turn, one for each seed.
+        The jobs of each seed in turn, one for each cell: a sweep that is stopped leaves whole seeds to compare.
 
     Raises:
         InputError: if the experiment does not have the scale.
     """
     # A seed that was typed is an override of every job already.
     seeds = [] if "seed" in {_key(override) for override in typed} else seeds_of(config)
-    listed: list[list[str]] = []
+    cells: list[list[str]] = []
     for line in lines(config, typed):
-        for job in (job for batch in BasicSweeper.split_arguments(line, None) for job in batch):
-            listed += [[*job, *common(config), seed] for seed in seeds] or [[*job, *common(config)]]
+        cells += [[*job, *common(config)] for batch in BasicSweeper.split_arguments(line, None) for job in batch]
+    listed = [[*cell, seed] for seed in seeds for cell in cells] or cells
     # Typed overrides can make cells equal, as model=resnet20 in a table of several models: such a job runs once.
     parser = OverridesParser.create()
     parsed = {override: parser.parse_override(override) for override in {text for job in listed for text in job}}

@@ -55,10 +55,10 @@ def jobs(*typed: str, scale: str = "quick", seeds: int | None = 2) -> list[str]:
 def test_a_job_per_cell_and_seed() -> None:
     assert jobs() == [
         "algorithm=sgd run.epochs=3 scale=quick seeds=null seed=0",
-        "algorithm=sgd run.epochs=3 scale=quick seeds=null seed=1",
         "algorithm=asgd cluster.workers=2 run.epochs=3 scale=quick seeds=null seed=0",
-        "algorithm=asgd cluster.workers=2 run.epochs=3 scale=quick seeds=null seed=1",
         "algorithm=ssgd cluster.workers=2 run.epochs=3 scale=quick seeds=null seed=0",
+        "algorithm=sgd run.epochs=3 scale=quick seeds=null seed=1",
+        "algorithm=asgd cluster.workers=2 run.epochs=3 scale=quick seeds=null seed=1",
         "algorithm=ssgd cluster.workers=2 run.epochs=3 scale=quick seeds=null seed=1",
     ]
 

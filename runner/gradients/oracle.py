@@ -103,7 +103,7 @@ class NetworkOracle(NetworkForward):
         self.side_stream = side_stream
         self.piece = piece
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
-        self.counts: list[tuple[Any, Any, int]] | None = None
+        self.counts: list[tuple[Any, Any, Any]] | None = None
         self.steps: CapturedSteps | None = None
         if graphs is not None:
             self.steps = CapturedSteps(self._step, graphs=graphs, preserved=self._changed_by_steps, device=self.device)
@@ -226,16 +226,36 @@ class NetworkOracle(NetworkForward):
     def _whole_step(self, batch: Sample, arriving: Tensor | None) -> None:
         """Make one step on all of a batch: from its second one on by replaying a graph, if nothing is drawn in it."""
         assert self.steps is not None
-        if self.steps.has(batch.ids.numel()):
-            # Captured, so the steps before it drew nothing, and there is nothing to seed.
-            self.steps(batch.ids, batch.epoch, arriving)
+        with self._listed():
+            if self.steps.has(batch.ids.numel()):
+                # Captured, so the steps before it drew nothing, and there is nothing to seed.
+                self.steps(batch.ids, batch.epoch, arriving)
+                return
+            with self._seeded(batch):
+                # Asked of each step until one is captured: whether a network draws shows only when it runs.
+                watch = DrawWatch(self.device)
+                self.steps(batch.ids, batch.epoch, arriving)
+                if watch.drawn():
+                    self.steps.refuse("the network draws random numbers, anew for each batch")
+
+    @contextmanager
+    def _listed(self) -> Iterator[None]:
+        """Put what the one step inside counts on the list `counts`, if there is one, once."""
+        if self.counts is None:
+            yield
             return
-        with self._seeded(batch):
-            # Asked of each step until one is captured: whether a network draws shows only when it runs.
-            watch = DrawWatch(self.device)
-            self.steps(batch.ids, batch.epoch, arriving)
-            if watch.drawn():
-                self.steps.refuse("the network draws random numbers, anew for each batch")
+        # A replayed step calls no Python that would add to the list, and one that warms up or is recorded calls it in
+        # vain. All add to `totals`, on the device: what a step adds to zeros is its own sums, to the bit.
+        before, counts = self.totals.clone(), self.counts
+        self.totals.zero_()
+        self.counts = None
+        try:
+            yield
+        finally:
+            self.counts = counts
+        losses, errors, samples = self.totals.clone().unbind()
+        self.counts.append((losses, errors, samples))
+        self.totals.add_(before)
 
     def _seeded(self, batch: Sample) -> AbstractContextManager[None]:
         """Return a context in which the network draws what belongs to a batch, whoever computes on it, or when."""

@@ -107,6 +107,16 @@ class Arena:
         # While a process is started, and only then, a descriptor can be handed to it.
         return _opened, (reduction.DupFd(self._file),)
 
+    @property
+    def address(self) -> int:
+        """Where this process sees its first byte."""
+        return self._bytes.data_ptr()
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+        return self._bytes.numel()
+
     def tensor(self, place: Place) -> Tensor:
         """Return the tensor at a place; a view."""
         raw = self._bytes[place.offset : place.offset + place.nbytes]

@@ -39,6 +39,7 @@ from runner.simulated.compute_process import (
     result_fields,
     unpack_counts,
 )
+from runner.simulated.transfers import InPlace, Transfers
 
 log = logging.getLogger("dcrun")
 
@@ -54,11 +55,13 @@ class PoolOptions:
         count: number of processes.
         make_tasks: see `MakeTasks`.
         plain: the composed configuration.
+        transfers: of the run's own process.
     """
 
     count: int
     make_tasks: MakeTasks
     plain: dict[str, Any]
+    transfers: Transfers = field(default_factory=InPlace)
 
 
 class Result(NamedTuple):
@@ -77,7 +80,9 @@ class Result(NamedTuple):
     def count(self, totals: Tensor) -> None:
         """Add what was counted to a run's totals (3,), sum by sum, as one process would have."""
         for sums in self.counts:
-            totals.add_(totals.new_tensor(sums))
+            # As arguments of kernels: a tensor of them would be copied to a GPU, for which the host would wait.
+            for total, more in zip(totals.unbind(), sums, strict=True):
+                total += more
 
 
 @dataclass
@@ -154,6 +159,8 @@ class ComputePool:
         statistics: int,
     ) -> None:
         self.arena = arena
+        self.transfers = options.transfers
+        self.transfers.attach(arena)
         self.statistics = statistics
         self.order: Callable[[], Iterable[int]] = lambda: ()
         self._free = list(results)
@@ -166,7 +173,7 @@ class ComputePool:
             ours, theirs = context.Pipe()
             process = context.Process(
                 target=compute_main,
-                args=(theirs, options.make_tasks, options.plain, arena, places),
+                args=(theirs, options.make_tasks, options.plain, number, arena, places),
                 name=f"compute process {number}",
                 # Ended with this process, in case nobody closes the pool.
                 daemon=True,
@@ -208,14 +215,17 @@ class ComputePool:
             self._take(None)
         assert pending.place is not None
         tensors = self.arena.tensors(lay_out(result_fields(fields, self.statistics), pending.place))
-        statistics = tensors.pop(STATISTICS)
         there = pending.answer[:1] == DONE
-        return Result(tensors if there else None, statistics, unpack_counts(pending.answer[1:]))
+        brought = self.transfers.fetch(tensors if there else {STATISTICS: tensors[STATISTICS]})
+        statistics = brought.pop(STATISTICS)
+        return Result(brought if there else None, statistics, unpack_counts(pending.answer[1:]))
 
     def release(self, key: int) -> None:
         """Give the place of a result, which was taken in, to others."""
         place, self._wanted = self._pending.pop(key).place, None
         assert place is not None
+        # What was taken in may still be on its way from the place.
+        self.transfers.finish()
         self._free.append(place)
         self._take(0.0)
 
@@ -247,6 +257,7 @@ class ComputePool:
         for process in self._processes:
             process.process.join()
         self._processes.clear()
+        self.transfers.close()
 
     def _take(self, seconds: float | None) -> None:
         """Take the answers that are there, after up to so many seconds of waiting for one, and begin what can be."""

@@ -3,7 +3,8 @@
 A task comes as some numbers, never pickled: which call of the method it is, on which batch, and where in the shared
 memory the result is to be put. What the call reads, as weights that a worker pulled, lies in the shared memory already.
 The answer is a few bytes too: what was counted meanwhile, sum by sum, so that whoever adds the sums up in the order of
-events gets the bits of a run in one process.
+events gets the bits of a run in one process. It leaves when the result is complete: a GPU may still be copying it when
+the call has returned.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ import signal
 import struct
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
-
-from torch import Tensor
 
 from algorithms.base import Fields, Message
 from runner.config import signals
@@ -26,6 +25,7 @@ from runner.config.errors import InputError
 from runner.config.process_settings import set_process
 from runner.gradients.oracle import NetworkOracle
 from runner.simulated.arena import ALIGNMENT, Arena, lay_out
+from runner.simulated.transfers import Transfers
 
 STATISTICS = "batch-norm statistics"
 """Name under which the statistics of the batch are beside a result's own tensors."""
@@ -70,9 +70,11 @@ class Tasks(Protocol):
 
     Attributes:
         oracle: gradients, of this process' own replica.
+        transfers: of this process, to and from the shared memory.
     """
 
     oracle: NetworkOracle
+    transfers: Transfers
 
     def perform(self, task: Task) -> Message | None:
         """Do a task and return its result, which may be borrowed until the next one; None if it has none."""
@@ -83,8 +85,8 @@ class Tasks(Protocol):
         ...
 
 
-MakeTasks = Callable[[dict[str, Any], Arena, Any], Tasks]
-"""Build what a compute process needs, from the run's configuration, the shared memory, and what is where in it.
+MakeTasks = Callable[[dict[str, Any], int, Arena, Any], Tasks]
+"""Build what a compute process needs: from the run's configuration, its number, the shared memory, and what is where.
 
 A process gets it by name: it must be a function of a module, not a closure.
 """
@@ -106,13 +108,16 @@ def unpack_counts(raw: bytes) -> list[tuple[float, float, float]]:
     return list(_COUNT.iter_unpack(raw))
 
 
-def compute_main(pipe: Connection, make_tasks: MakeTasks, plain: dict[str, Any], arena: Arena, places: Any) -> None:
+def compute_main(
+    pipe: Connection, make_tasks: MakeTasks, plain: dict[str, Any], number: int, arena: Arena, places: Any
+) -> None:
     """Do tasks until the pipe ends; the target of a spawned process.
 
     Args:
         pipe: brings tasks, takes answers.
         make_tasks: see `MakeTasks`.
         plain: the composed configuration.
+        number: of this process, from 0: says which GPU is its own.
         arena: the shared memory.
         places: what is where in it, handed to `make_tasks`.
     """
@@ -122,15 +127,18 @@ def compute_main(pipe: Connection, make_tasks: MakeTasks, plain: dict[str, Any],
     signals.send_at_parents_end(signal.SIGKILL)
     # What is to be said about the run its own process has said.
     logging.disable(logging.WARNING)
-    do_tasks(pipe, make_tasks, plain, arena, places)
+    do_tasks(pipe, make_tasks, plain, number, arena, places)
 
 
-def do_tasks(pipe: Connection, make_tasks: MakeTasks, plain: dict[str, Any], arena: Arena, places: Any) -> None:
+def do_tasks(
+    pipe: Connection, make_tasks: MakeTasks, plain: dict[str, Any], number: int, arena: Arena, places: Any
+) -> None:
     """Do tasks until the pipe ends; the arguments are those of `compute_main`."""
     try:
-        tasks = make_tasks(plain, arena, places)
-        while True:
-            pipe.send_bytes(_done(tasks, Task.unpack(pipe.recv_bytes()), arena))
+        tasks = make_tasks(plain, number, arena, places)
+        with closing(tasks.transfers):
+            while True:
+                pipe.send_bytes(_done(tasks, Task.unpack(pipe.recv_bytes()), arena))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         # The run is over, or its process is gone.
         return
@@ -143,17 +151,17 @@ def do_tasks(pipe: Connection, make_tasks: MakeTasks, plain: dict[str, Any], are
 def _done(tasks: Tasks, task: Task, arena: Arena) -> bytes:
     """Do a task, put its result in its place, and return the answer."""
     oracle = tasks.oracle
-    oracle.counts = counts = list[tuple[Tensor, Tensor, int]]()
+    oracle.counts = counts = list[tuple[Any, Any, Any]]()
     message = tasks.perform(task)
     if task.place != NOWHERE:
         statistics = oracle.replica.statistics
         fields = result_fields(tasks.fields(task.call, task.numbers), statistics.numel())
         result = arena.tensors(lay_out(fields, task.place, oracle.replica.weights.dtype))
-        for name, tensor in (message or {}).items():
-            result[name].copy_(tensor)
         # Also without a message: a local step that sends nothing has seen a batch.
-        result[STATISTICS].copy_(statistics)
-    packed = b"".join(_COUNT.pack(float(losses), float(errors), samples) for losses, errors, samples in counts)
+        tasks.transfers.share({STATISTICS: statistics, **(message or {})}, result)
+    # Also without a result: what was told may have been read by a copy, and is overwritten once this is answered.
+    tasks.transfers.finish()
+    packed = b"".join(_COUNT.pack(float(losses), float(errors), float(samples)) for losses, errors, samples in counts)
     return (EMPTY if message is None else DONE) + packed
 
 

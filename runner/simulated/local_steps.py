@@ -1,7 +1,9 @@
 """The local steps of a collective method's simulated workers: one by one, or side by side in compute processes.
 
 Side by side, all processes have every worker's method, whose state lies in the shared memory: any of them can take any
-worker's step, and the run's own process combines, applies, evaluates and saves with the same tensors.
+worker's step, and the run's own process combines, applies, evaluates and saves with the same tensors. On GPUs the state
+of each process is on its own device, and travels through the shared memory: to the process that takes a worker's step,
+and back from it unless all workers have one state, which no local step changes.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from runner.loop.messages import check_message
 from runner.simulated.arena import Arena, Places, check_moved, end_of, lay_out_state, move_state
 from runner.simulated.compute_pool import READY, ComputePool, PoolOptions, place_results
 from runner.simulated.compute_process import Task
+from runner.simulated.transfers import Transfers
 
 LOCAL = READY + 1
 """What a process is asked to do, besides to be there: a worker's local step."""
@@ -118,14 +121,16 @@ class PooledStepper:
         self.methods = methods
         self.totals = totals
         self.layout = layout
+        self.transfers = options.transfers
         self.places, offset = list[Places](), 0
         for method in methods:
             self.places.append(lay_out_state(method.state(), offset))
             offset = end_of(self.places[-1], offset)
         *results, end = place_results(options, [layout], statistics, offset)
         self.arena = Arena(end)
-        for method, places in zip(methods, self.places, strict=True):
-            move_state(method, self.arena, places, keep=True)
+        if self.transfers.in_place:
+            for method, places in zip(methods, self.places, strict=True):
+                move_state(method, self.arena, places, keep=True)
         self.pool = ComputePool(options, arena=self.arena, places=self.places, results=results, statistics=statistics)
 
     def start(self) -> None:
@@ -139,7 +144,12 @@ class PooledStepper:
     def begin(self, number: int, steps: Sequence[Step]) -> None:
         """See `LocalSteps.begin`."""
         for method, places in zip(self.methods, self.places, strict=True):
-            check_moved(method, self.arena, places)
+            if self.transfers.in_place:
+                check_moved(method, self.arena, places)
+            else:
+                # In each step: what was applied since the last one is known here alone.
+                self.transfers.share(method.state(), self.arena.tensors(places))
+        self.transfers.finish()
         for rank, step in enumerate(steps):
             self.pool.submit(rank, Task(LOCAL, (rank, number), (step.lr, step.decay, step.relative_size)))
 
@@ -147,6 +157,8 @@ class PooledStepper:
         """See `LocalSteps.local`; it waits for what is being computed."""
         result = self.pool.result(rank, self.layout)
         result.count(self.totals)
+        if len(self.methods) > 1:
+            self.transfers.fetch_into(self.arena.tensors(self.places[rank]), self.methods[rank].state())
         return result.message, result.statistics
 
     def taken(self, rank: int) -> None:
@@ -163,6 +175,7 @@ class StepTasks:
         batches: the run's batches.
         workers: number of workers M.
         compiled: fuse the update rule.
+        transfers: of this process.
         arena: the shared memory.
         places: by instance, where its state lies there.
     """
@@ -175,9 +188,11 @@ class StepTasks:
         batches: Batches,
         workers: int,
         compiled: bool,
+        transfers: Transfers,
         arena: Arena,
         places: Sequence[Places],
     ) -> None:
+        self.transfers = transfers
         self.methods = methods
         self.oracle = oracle
         self.batches = batches
@@ -188,7 +203,10 @@ class StepTasks:
         self.layout = methods[0].layout(weights.numel())
         for rank, method in enumerate(methods):
             method.start(weights.clone(), rank, workers, compiled)
-            move_state(method, arena, places[rank], keep=False)
+            if transfers.in_place:
+                move_state(method, arena, places[rank], keep=False)
+        # By instance, the number of the step at whose beginning its state was fetched.
+        self._fetched = dict[int, int]()
 
     def fields(self, call: int, numbers: Sequence[int]) -> Fields:
         """See `Tasks.fields`."""
@@ -200,11 +218,26 @@ class StepTasks:
             return None
         rank, number = task.numbers
         lr, decay, relative_size = task.reals
-        method = method_of(self.methods, rank)
+        instance = rank if len(self.methods) > 1 else 0
+        method = self.methods[instance]
         batch = self.batches.shares(number, self.workers)[rank]
+        self._fetch_state(instance, number)
         seed_generators(self.oracle.device, self.batches.seed, "local", number, rank)
         message = method.local(self.oracle, batch, Step(lr=lr, decay=decay, relative_size=relative_size))
-        check_moved(method, self.arena, self.places[rank if len(self.methods) > 1 else 0])
+        self._share_state(instance)
         if message is not None:
             check_message(method, "contribution", message, self.layout, method.w.dtype)
         return message
+
+    def _fetch_state(self, instance: int, number: int) -> None:
+        """Have the state that a method has at the beginning of a step; one that serves several workers has it once."""
+        if self._fetched.get(instance) != number:
+            self.transfers.fetch_into(self.arena.tensors(self.places[instance]), self.methods[instance].state())
+            self._fetched[instance] = number
+
+    def _share_state(self, instance: int) -> None:
+        """Let the run have the state that a local step has left."""
+        if self.transfers.in_place:
+            check_moved(self.methods[instance], self.arena, self.places[instance])
+        elif len(self.methods) > 1:
+            self.transfers.share(self.methods[instance].state(), self.arena.tensors(self.places[instance]))

@@ -2,6 +2,9 @@
 
 A half that keeps nothing of its own does for every worker, in any process. Others stay in one process, where their
 state is, as on real processes; a checkpoint needs nothing of it, for the server can restore every half.
+
+On CPUs what workers pull lies in the shared memory from the first: there the server keeps its backups. On GPUs it is
+copied there after each pull.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from runner.loop.messages import check_message
 from runner.simulated.arena import Arena, Places, end_of, lay_out, lay_out_state, move_state
 from runner.simulated.compute_pool import READY, ComputePool, PoolOptions, place_results
 from runner.simulated.compute_process import Task
+from runner.simulated.transfers import Transfers
 
 WORK, ANSWER, RECEIVE, RESTORE, ADOPT, RENEW = range(READY + 1, READY + 7)
 """What a process is asked to do, besides to be there."""
@@ -73,31 +77,38 @@ class PooledHalves:
         n, self.dtype = server.w.numel(), server.w.dtype
         self.server = server
         self.workers = len(copies)
+        self.copies = copies
         self.totals = totals
+        self.transfers = options.transfers
         self.layout = server.layout(n)
         self.rounds = server.rounds(n)
         self.restoring = server.restoring(n)
         self.interchangeable = serves_all(server.worker(0))
-        state = lay_out_state(_backups(server, copies), 0)
+        state = lay_out_state(_backups(server, copies), 0) if self.transfers.in_place else {}
         offset, pulled = end_of(state, 0), list[Places]()
-        for copy in copies:
-            pulled.append(lay_out_state(copy, offset))
+        for worker, copy in enumerate(copies):
+            pulled.append(lay_out_state(copy if self.transfers.in_place else self._pulled(worker), offset))
             offset = end_of(pulled[-1], offset)
         mail, mailed = offset, [*(part.broadcast for part in self.rounds), self.restoring, self.layout.shard_state]
         offset = max(end_of(lay_out(fields, mail, self.dtype), mail) for fields in mailed)
         fields = [self.layout.pushed, *(part.answer for part in self.rounds)]
         *results, end = place_results(options, fields, statistics.numel(), offset)
         self.arena = Arena(end)
-        move_state(server, self.arena, state, keep=True)
-        for worker, copy in enumerate(copies):
-            copy.update(self.arena.tensors(pulled[worker]))
-            if not copy:
-                pulled[worker] = self._sent(worker)
+        if self.transfers.in_place:
+            move_state(server, self.arena, state, keep=True)
+            for worker, copy in enumerate(copies):
+                copy.update(self.arena.tensors(pulled[worker]))
+                if not copy:
+                    pulled[worker] = self._sent(worker)
         self.places = ServerPlaces(pulled, mail)
         self.pool = ComputePool(
             options, arena=self.arena, places=self.places, results=results, statistics=statistics.numel()
         )
         self.pool.order = order
+
+    def _pulled(self, worker: int) -> Message:
+        """Return what a worker pulled last."""
+        return self.server.sent(worker) or self.copies[worker]
 
     def _sent(self, worker: int) -> Places:
         """Return where the server keeps what it sent a worker."""
@@ -118,7 +129,10 @@ class PooledHalves:
 
     def begin(self, worker: int, batch: Batch, shards: Sequence[int]) -> None:
         """See `Halves.begin`: it is computed from now on."""
-        if self.server.sent(worker) and self._sent(worker) != self.places.pulled[worker]:
+        if not self.transfers.in_place:
+            self.transfers.share(self._pulled(worker), self.arena.tensors(self.places.pulled[worker]))
+            self.transfers.finish()
+        elif self.server.sent(worker) and self._sent(worker) != self.places.pulled[worker]:
             what = f"{type(self.server).__name__} keeps what it sent elsewhere from push to push"
             raise InputError(f"run.compute_processes: {what}; allowed: 1")
         self.pool.submit(worker, Task(WORK, (worker, batch.number, *shards)), self._process(worker))
@@ -182,8 +196,8 @@ class PooledHalves:
 
     def _mail(self, fields: Fields, message: Message) -> None:
         """Put what is told to halves where they read it; whoever was told before has read it."""
-        for name, tensor in self.arena.tensors(lay_out(fields, self.places.mail, self.dtype)).items():
-            tensor.copy_(message[name])
+        self.transfers.share(message, self.arena.tensors(lay_out(fields, self.places.mail, self.dtype)))
+        self.transfers.finish()
 
 
 def _backups(server: ParameterServer, copies: list[Message]) -> Message:
@@ -205,6 +219,7 @@ class ServerTasks:
         oracle: gradients, of this process' own replica.
         batches: the run's batches.
         workers: number of workers M.
+        transfers: of this process.
         arena: the shared memory.
         places: what is where in it.
     """
@@ -216,10 +231,12 @@ class ServerTasks:
         oracle: NetworkOracle,
         batches: Batches,
         workers: int,
+        transfers: Transfers,
         arena: Arena,
         places: ServerPlaces,
     ) -> None:
         self.server = server
+        self.transfers = transfers
         self.oracle = oracle
         self.batches = batches
         self.workers = workers
@@ -267,14 +284,14 @@ class ServerTasks:
         return self.halves[key]
 
     def _mailed(self, fields: Fields) -> Message:
-        return self.arena.tensors(lay_out(fields, self.mail, self.dtype))
+        return self.transfers.fetch(self.arena.tensors(lay_out(fields, self.mail, self.dtype)))
 
     def _work(self, worker: int, number: int, *shards: int) -> Message:
         # Only a number comes from the run's process: this one has the data, and knows which samples it means.
         batch = self.batches.draw(number, shards) if shards else self.batches.batch(number)
         seed_generators(self.oracle.device, self.batches.seed, "work", number)
         half = self._half(worker)
-        message = half.work(self.oracle, self.pulled[worker], batch)
+        message = half.work(self.oracle, self.transfers.fetch(self.pulled[worker]), batch)
         return check_message(half, "push", message, self.layout.pushed, self.dtype)
 
     def _answer(self, worker: int, number: int, shard: int, next_batch: int) -> Message:

@@ -2,6 +2,9 @@
 
 What a worker read is known when its read is over, and nobody changes a snapshot while somebody computes: so a direction
 may be computed from then on until its write begins.
+
+On CPUs workers read into the shared memory. On GPUs what they read is copied there when a read is over, and the
+method's state before a snapshot and after it; a direction looks at nothing that a write changes.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from runner.loop.batches import Batches
 from runner.simulated.arena import Arena, Place, Places, end_of, lay_out_state, move_state, stacked
 from runner.simulated.compute_pool import READY, ComputePool, PoolOptions, place_results
 from runner.simulated.compute_process import Task
+from runner.simulated.transfers import Transfers
 
 DIRECTION, SHARD = READY + 1, READY + 2
 """What a process is asked for, besides to be there: what a worker writes, or the gradient of a shard."""
@@ -113,6 +117,7 @@ class PooledDirections:
 
     Attributes:
         reads: by worker, where it is to read to (n,).
+        state_version: counts how often the state was copied to the shared memory, so that processes know of it.
     """
 
     def __init__(
@@ -127,15 +132,23 @@ class PooledDirections:
     ) -> None:
         self.workers = workers
         self.totals = totals
+        self.method = method
         self.layout = _layout(method)
+        self.transfers = options.transfers
         state = lay_out_state(method.state(), 0)
         reads = stacked(Place(end_of(state, 0), tuple(method.w.shape), method.w.dtype), workers)
         *results, end = place_results(options, [self.layout], statistics, reads[-1].end)
         self.arena = Arena(end)
-        move_state(method, self.arena, state, keep=True)
-        self.reads = [self.arena.tensor(place) for place in reads]
-        places = MemoryPlaces(state, reads)
-        self.pool = ComputePool(options, arena=self.arena, places=places, results=results, statistics=statistics)
+        self._shared_reads = [self.arena.tensor(place) for place in reads]
+        if self.transfers.in_place:
+            move_state(method, self.arena, state, keep=True)
+            self.reads = self._shared_reads
+        else:
+            self.reads = [method.w.clone() for _ in range(workers)]
+        self.places = MemoryPlaces(state, reads)
+        self.state_version = 0
+        self._stale = not self.transfers.in_place
+        self.pool = ComputePool(options, arena=self.arena, places=self.places, results=results, statistics=statistics)
         self.pool.order = order
 
     def start(self) -> None:
@@ -148,7 +161,19 @@ class PooledDirections:
 
     def begin(self, worker: int, batch: Batch) -> None:
         """See `WriteDirections.begin`."""
-        self.pool.submit(worker, Task(DIRECTION, (worker, batch.number)))
+        if not self.transfers.in_place:
+            if self._stale:
+                self._share_state()
+            self.transfers.share({"read": self.reads[worker]}, {"read": self._shared_reads[worker]})
+            self.transfers.finish()
+        self.pool.submit(worker, Task(DIRECTION, (worker, batch.number, self.state_version)))
+
+    def _share_state(self) -> None:
+        """Copy the method's state to the shared memory; nobody computes now."""
+        self.transfers.share(self.method.state(), self.arena.tensors(self.places.state))
+        self.transfers.finish()
+        self.state_version += 1
+        self._stale = False
 
     def direction(self, worker: int, read: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `WriteDirections.direction`; it waits for what is being computed."""
@@ -163,9 +188,14 @@ class PooledDirections:
 
     def shard_gradients(self, shards: Sequence[Batch]) -> Iterator[Tensor]:
         """See `WriteDirections.shard_gradients`; all are computed side by side."""
+        if not self.transfers.in_place:
+            # Writes have changed the weights; and what comes of this will change the snapshot.
+            self._share_state()
+            self._stale = True
         # Nobody computes anything else at a barrier, so the numbers of the shards are free to be keys.
         for shard, batch in enumerate(shards):
-            self.pool.submit(shard, Task(SHARD, (shard, (-1 - batch.number) // self.workers)))
+            numbers = (shard, (-1 - batch.number) // self.workers, self.state_version)
+            self.pool.submit(shard, Task(SHARD, numbers))
         for shard in range(len(shards)):
             result = self.pool.result(shard, self.layout)
             result.count(self.totals)
@@ -186,6 +216,7 @@ class MemoryTasks:
         oracle: gradients, of this process' own replica.
         batches: the run's batches.
         workers: number of workers M.
+        transfers: of this process.
         arena: the memory of the processes.
         places: what is where in it.
     """
@@ -197,6 +228,7 @@ class MemoryTasks:
         oracle: NetworkOracle,
         batches: Batches,
         workers: int,
+        transfers: Transfers,
         arena: Arena,
         places: MemoryPlaces,
     ) -> None:
@@ -204,8 +236,12 @@ class MemoryTasks:
         self.oracle = oracle
         self.batches = batches
         self.workers = workers
+        self.transfers = transfers
         method.start(oracle.replica.weights.clone(), workers)
-        move_state(method, arena, places.state, keep=False)
+        if transfers.in_place:
+            move_state(method, arena, places.state, keep=False)
+        self.state = arena.tensors(places.state)
+        self.state_version = 0
         self.reads = [arena.tensor(place) for place in places.reads]
         self.layout = _layout(method)
 
@@ -217,9 +253,13 @@ class MemoryTasks:
         """See `Tasks.perform`."""
         if task.call == READY:
             return None
-        worker, number = task.numbers
+        worker, number, version = task.numbers
+        if version != self.state_version:
+            self.transfers.fetch_into(self.state, self.method.state())
+            self.state_version = version
         if task.call == SHARD:
             shard = self.batches.shard(worker, self.workers, number)
             return {"v": self.oracle.gradient_sum(self.method.w, shard)}
         seed_generators(self.oracle.device, self.batches.seed, "work", number)
-        return {"v": self.method.direction(self.oracle, self.reads[worker], self.batches.batch(number))}
+        read = self.transfers.fetch({"read": self.reads[worker]})["read"]
+        return {"v": self.method.direction(self.oracle, read, self.batches.batch(number))}

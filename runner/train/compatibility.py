@@ -181,7 +181,8 @@ def compute_obstacle(cfg: DictConfig, method: Stateful, oracle: NetworkOracle) -
     """Return why one process has to compute all of a simulation, None if it need not."""
     if method.cuts_network:
         return f"the workers of algorithm={cfg.names.algorithm} need each other's results within a step"
-    if oracle.device.type != "cpu":
+    # As mps, whose memory no other process sees; of a user's own build of PyTorch.
+    if oracle.device.type not in ("cpu", "cuda"):
         return f"on {oracle.device} one process computes"
     if oracle.streams:
         return f"dataset={cfg.names.dataset} decodes samples as they are used, in processes of its own"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import torch
 
 from algorithms.base import Batch, Collective
 from runner.config.resources import own_cores
+from runner.config.schema import GPU_SLOT
 from runner.simulated.arena import Arena, Places
 from runner.simulated.local_steps import StepTasks
 from runner.simulated.pooled_halves import ServerPlaces, ServerTasks
+from runner.simulated.transfers import Transfers, transfers_on
 from runner.simulated.write_directions import MemoryPlaces, MemoryTasks
 from runner.train.compatibility import compute_obstacle
 from runner.train.components import RunComponents
@@ -38,14 +41,28 @@ def process_count(components: RunComponents) -> int:
 
 def paying_count(components: RunComponents) -> int:
     """Return the number of processes that `run.compute_processes=auto` takes for a run."""
-    count = min(own_cores() // torch.get_num_threads(), components.workers)
+    on_gpu = components.device.type == "cuda"
+    room = own_gpus(components) if on_gpu else own_cores() // torch.get_num_threads()
+    count = min(room, components.workers)
     if count < 2 or compute_obstacle(components.cfg, components.method, components.oracle) is not None:
         return 1
+    # A GPU each, without a bound: nothing has been measured that one could go by. For the same reason one GPU has one
+    # process, though two may fill it better: they also share its memory and take turns on it.
+    if on_gpu:
+        return count
     # Only whether it pays is measured. The bits do not depend on what comes out.
     seconds = _gradient_seconds(components)
     gradients = components.cfg.run.epochs * components.samples / components.cfg.run.batch_size
     saved = gradients * seconds * (1 - 1 / count)
     return count if seconds >= LEAST_GRADIENT and saved >= LEAST_SAVED else 1
+
+
+def own_gpus(components: RunComponents) -> int:
+    """Return how many GPUs a run on a GPU has for its compute processes."""
+    # One that is named is all that the run may use, and so is the one that a sweep gives a job beside others.
+    if ":" in components.cfg.run.device or GPU_SLOT in os.environ:
+        return 1
+    return torch.cuda.device_count()
 
 
 def _gradient_seconds(components: RunComponents) -> float:
@@ -58,6 +75,17 @@ def _gradient_seconds(components: RunComponents) -> float:
     return median_seconds(lambda: oracle.reference_gradient(oracle.replica.weights, batch))
 
 
+def transfers_of(components: RunComponents, arena: Arena) -> Transfers:
+    """Return the transfers of a compute process.
+
+    Raises:
+        InputError: the memory cannot be page-locked.
+    """
+    transfers = transfers_on(components.device)
+    transfers.attach(arena)
+    return transfers
+
+
 def server_tasks(components: RunComponents, arena: Arena, places: ServerPlaces) -> ServerTasks:
     """Return what a compute process does for a method on a parameter server."""
     return ServerTasks(
@@ -65,6 +93,7 @@ def server_tasks(components: RunComponents, arena: Arena, places: ServerPlaces) 
         oracle=components.oracle,
         batches=components.batches,
         workers=components.workers,
+        transfers=transfers_of(components, arena),
         arena=arena,
         places=places,
     )
@@ -78,6 +107,7 @@ def step_tasks(components: RunComponents, arena: Arena, places: list[Places]) ->
         batches=components.batches,
         workers=components.workers,
         compiled=components.cfg.run.compile,
+        transfers=transfers_of(components, arena),
         arena=arena,
         places=places,
     )
@@ -90,6 +120,7 @@ def memory_tasks(components: RunComponents, arena: Arena, places: MemoryPlaces) 
         oracle=components.oracle,
         batches=components.batches,
         workers=components.workers,
+        transfers=transfers_of(components, arena),
         arena=arena,
         places=places,
     )

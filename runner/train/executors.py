@@ -49,6 +49,7 @@ from runner.simulated.pipeline import SimulatedPipeline
 from runner.simulated.server import SimulatedServer
 from runner.simulated.shared_memory import SimulatedMemory
 from runner.simulated.timing_run import TimingRun
+from runner.simulated.transfers import transfers_on
 from runner.train import clocks, compute, costs
 from runner.train.build import build_run
 from runner.train.components import RunComponents
@@ -124,9 +125,11 @@ def simulated(
     return topology_of(type(components.method)).simulate(components, control, folder, trace)
 
 
-def build_tasks(plain: dict[str, Any], arena: Arena, places: Any) -> Tasks:
+def build_tasks(plain: dict[str, Any], number: int, arena: Arena, places: Any) -> Tasks:
     """Build what a compute process does for a run; see `MakeTasks`."""
-    components = build_run(OmegaConf.create(plain))
+    # Spread over the GPUs as ranks are. CUDA begins here, in the process itself: one that was forked from a process
+    # where it has begun could not use it.
+    components = build_run(OmegaConf.create(plain), rank=number)
     make = topology_of(type(components.method)).tasks
     assert make is not None
     return make(components, arena, places)
@@ -136,7 +139,7 @@ def _pool(components: RunComponents) -> PoolOptions | None:
     """Return how a simulation's compute processes are made; None if its own process computes."""
     count = compute.process_count(components)
     plain: Any = OmegaConf.to_container(components.cfg, resolve=True)
-    return None if count == 1 else PoolOptions(count, build_tasks, plain)
+    return None if count == 1 else PoolOptions(count, build_tasks, plain, transfers_on(components.device))
 
 
 def _common(components: RunComponents, control: TrainControl, *, writes: bool = True) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from algorithms.shared_memory import SharedMemory
 from runner.cli.compose import CONF
 from runner.run_folder import checkpoint
 from tests.compute import use_threads
+from tests.transfers import compute_late
 from tests.trial import Trial, compose, equal, run_in, train
 
 NAMES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
@@ -224,6 +225,32 @@ def test_compute_processes_change_no_bit(name: str, network: str, tmp_path: Path
     state = Trial(*overrides, folder=made(tmp_path / "b"), stop_after=3).stopped()
     again = Trial(*overrides, f"run.compute_processes={counts[-1]}", folder=tmp_path / "b").resume(state).run()
     assert_same(again, expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("dc_asgd_a", "local_sgd") else pytest.param(name, marks=pytest.mark.slow)
+        for name in SIDE_BY_SIDE
+    ],
+)
+def test_late_copies_change_no_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As on GPUs, where each process has tensors of its own, steps are captured, and copies are waited for."""
+    size = (*problem(name, "mlp", 104, 20), "run.batch_size=8", "run.epochs=2", "run.checkpoint_every=100")
+    slow = (f"schedule.lr={LINEAR_RATES[-1]}",) if linear(name) else ()
+    overrides = (f"algorithm={name}", *size, *slow, "cluster.network.latency=0.2", "cluster.workers=4")
+    expected = train(*overrides, folder=tmp_path)
+    stopped = Trial(*overrides, folder=tmp_path, stop_after=3)
+    state = stopped.stopped()
+    use_threads(monkeypatch)
+    used = compute_late(monkeypatch)
+    whole = train(*overrides, "run.compute_processes=2", folder=tmp_path)
+    assert_same(whole, expected)
+    assert whole.notes.rows == expected.notes.rows
+    continued = Trial(*overrides, "run.compute_processes=3", folder=tmp_path).resume(state).run()
+    assert_same(continued, expected)
+    assert len(used) == 3 + 4
+    assert all(each.closed for each in used)
 
 
 def made(folder: Path) -> Path:

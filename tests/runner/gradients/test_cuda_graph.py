@@ -77,6 +77,23 @@ def test_replayed_steps_equal_eager_bits():
     assert all(torch.equal(a, b) for a, b in zip(buffers(captured), buffers(eager), strict=True))
 
 
+def numbers(asked: NetworkOracle) -> list[list[float]]:
+    """What an oracle has listed of its counts."""
+    return [[float(each) for each in sums] for sums in asked.counts or []]
+
+
+def test_captured_steps_are_listed_once_each():
+    """For who adds up the sums elsewhere: neither warm-ups nor recordings count, and replays do."""
+    listed, eager = oracle(CpuGraphs()), oracle(None)
+    for asked in (listed, eager):
+        asked.counts = []
+        for batch in batches():
+            asked.gradient(asked.replica.weights, batch)
+    assert numbers(listed) == numbers(eager)
+    assert len(numbers(listed)) == len(STEPS)
+    assert torch.equal(listed.totals, eager.totals)
+
+
 def test_capturing_changes_and_draws_nothing():
     asked = oracle(CpuGraphs())
     first, second, *_ = batches()

@@ -12,6 +12,7 @@ from runner.config.errors import InputError
 from runner.simulated.arena import Arena
 from runner.simulated.compute_pool import READY, ComputePool, PoolOptions, place_results
 from runner.simulated.compute_process import Task
+from runner.simulated.transfers import InPlace
 from tests.compute import use_threads
 
 SQUARE, WRONG, BROKEN, NOTHING = range(READY + 1, READY + 5)
@@ -21,9 +22,10 @@ FIELDS: Fields = {"square": 1, "name": 2}
 class Squares:
     """Squares numbers, and counts one sum for each of them; `places` says how long a task takes."""
 
-    def __init__(self, plain: dict[str, Any], arena: Arena, places: Any) -> None:
+    def __init__(self, plain: dict[str, Any], number: int, arena: Arena, places: Any) -> None:
         replica = SimpleNamespace(statistics=torch.zeros(1), weights=torch.zeros(1))
         self.oracle: Any = SimpleNamespace(replica=replica, counts=None)
+        self.transfers = InPlace()
         self.seconds = places or (lambda number: 0.0)
 
     def fields(self, call: int, numbers: Any) -> Fields:

@@ -255,7 +255,10 @@ class FreshProcessLauncher(Launcher):
 
     def _environment(self, slot: int) -> dict[str, str]:
         own = {} if self.cores_each is None else {CORES: str(self.cores_each)}
-        return {**os.environ, **own, GPU_SLOT: str(slot)}
+        # A job that runs alone has all GPUs.
+        if self.n_jobs > 1:
+            own[GPU_SLOT] = str(slot)
+        return {**os.environ, **own}
 
     def _start(
         self, plan: PlannedJob, environment: Mapping[str, str], told: BinaryIO | None, passed: Mapping[str, int]

@@ -13,6 +13,7 @@ import pytest
 from runner.cli import main
 from runner.cli.compose import CONF
 from runner.config import resources
+from runner.config.schema import GPU_SLOT
 from runner.run_folder.folders import is_locked
 from runner.sweeps import subprocess_launcher
 from runner.sweeps.job import Job, PlannedJob
@@ -172,6 +173,12 @@ os.rename(slot, sys.argv[1] + "." + slot)
     jobs = launcher._run_all(planned, 5)
     assert [job.code for job in jobs] == [0] * 5
     assert {path.suffix for path in tmp_path.glob("job*")} == {".0", ".1"}
+
+
+def test_a_job_alone_has_all_gpus(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(GPU_SLOT, raising=False)
+    assert GPU_SLOT not in FreshProcessLauncher(1)._environment(0)
+    assert FreshProcessLauncher(2)._environment(0)[GPU_SLOT] == "0"
 
 
 @pytest.mark.parametrize(

@@ -236,9 +236,8 @@ def test_nothing_begins_cuda_where_processes_are_forked_from():
     ("device", "obstacle"), [("cpu", None), ("cuda", None), ("mps", "on mps one process computes")]
 )
 def test_other_devices_have_one_process(device: str, obstacle: str | None):
-    components = build.build_run(compose("algorithm=asgd", *SMALL))
     oracle: Any = SimpleNamespace(device=torch.device(device), streams=False)
-    assert compatibility.compute_obstacle(components.cfg, components.method, oracle) == obstacle
+    assert compatibility.compute_obstacle(compose("algorithm=asgd", *SMALL), ASGD(), oracle) == obstacle
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "true", "many"])

@@ -8,4 +8,5 @@ if __name__ == "__main__":
     # `-m` puts the current folder first on the path, and a `data/` or `models/` there would be imported in place of
     # ours.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    sys.exit(importlib.import_module("runner.cli.main").main())
+    code = importlib.import_module("runner.cli.main").main()
+    importlib.import_module("runner.config.process_end").end_process(code)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner.cli import relaunch
 from runner.config import exit_codes, schema, startup
+from runner.config.collector import uncollected
 from runner.config.errors import InputError
 from runner.config.paths import quoted
 from runner.config.schema import without_hydra
@@ -144,7 +145,8 @@ def _name_options(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
 def _import_dispatch() -> Callable[[DictConfig, Path | None], int]:
     """Return the function that runs the training. It is imported late because it imports torch, for some seconds."""
     startup.current().enter(startup.IMPORTS)
-    from runner.train.dispatch import dispatch
+    with uncollected():
+        from runner.train.dispatch import dispatch
 
     return dispatch
 

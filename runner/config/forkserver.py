@@ -11,7 +11,7 @@ import time
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
-from runner.config import signals
+from runner.config import collector, signals
 from runner.config.signals import STOPPING
 
 GRACE_SECONDS = 2.0
@@ -83,5 +83,6 @@ def _end_with_launcher() -> None:
 
 
 if os.environ.pop(_SHIELDED, None):
+    collector.leave_to_forks()
     _leave_signals_to_ranks()
     _end_with_launcher()

@@ -10,7 +10,6 @@ look at the GPUs at odd times: jobs that may run on one are fresh processes (`ma
 """
 
 import atexit
-import gc
 import os
 import runpy
 import signal
@@ -151,8 +150,6 @@ def _job_main(
         stream.reconfigure(line_buffering=stream.isatty() or stream is sys.stderr)  # type: ignore[union-attr]
     os.environ.clear()
     os.environ.update(environment | {name: str(stream.detach()) for name, stream in passed.items()})
-    # What is imported stays to the end: the collector need not go through it again and again, and copy it thereby.
-    gc.freeze()
     sys.argv = [PROGRAM, *arguments]
     try:
         runpy.run_module(PROGRAM, run_name="__main__", alter_sys=True)

@@ -25,7 +25,7 @@ ROWS = {
     "memory": ["weight vectors held by a simulation of 2 workers"],
     "messages": ["processes, empty gradients, 1 worker", "processes, empty gradients, 2 workers"],
     "process_pipeline": ["bp on two processes", "ddg / bp", "fr / bp"],
-    "startup": ["dcrun --help"],
+    "startup": ["dcrun --help", "processor time of a run to its first bar / import torch", "a run's end"],
     "sweep": ["sweep of 2 jobs on digits"],
     "timing_only": [
         *(f"{name}, M={m}" for name in ("parameter server", "parameter server, gamma", "collective") for m in (8, 300)),

@@ -21,25 +21,25 @@ ROOT = _HERE if (_HERE / "runner").is_dir() else _HERE.parents[3]
 
 
 def main() -> int:
-    """Run the command `dcrun`; return its exit code."""
+    """Run the command `dcrun` and end the process; return an exit code if it cannot begin."""
     return _start("dcrun", "runner.cli.main")
 
 
 def report() -> int:
-    """Run the command `dcreport`; return its exit code."""
+    """Run the command `dcreport`, as `main` does."""
     return _start("dcreport", "runner.cli.dcreport")
 
 
 def fit() -> int:
-    """Run the command `dcrun-fit`; return its exit code."""
+    """Run the command `dcrun-fit`, as `main` does."""
     return _start("dcrun-fit", "runner.cli.dcrun_fit")
 
 
 def _start(command: str, module: str) -> int:
-    """Make the project's folders importable and call `main` of one of its modules.
+    """Make the project's folders importable, call `main` of one of its modules, and end the process.
 
     Returns:
-        Its exit code; 2, after one line, if a module of the user's is loaded already under a name of ours.
+        2, after one line, if a module of the user's is loaded already under a name of ours; else nothing returns.
     """
     for name in NAMES:
         places = _places(name)
@@ -50,7 +50,8 @@ def _start(command: str, module: str) -> int:
             return 2
     # First, not last: the current folder may have a `data` or `models`.
     sys.path.insert(0, str(ROOT))
-    return importlib.import_module(module).main()
+    code = importlib.import_module(module).main()
+    return importlib.import_module("runner.config.process_end").end_process(code)
 
 
 def _places(name: str) -> list[Path]:

@@ -54,9 +54,12 @@ def test_clones_packages_come_before_the_current_folders(module: str, user: Path
     if module == "runner.cli":
         (user / "runner" / "__init__.py").unlink()  # theirs would be the one that `-m runner.cli` starts
         (user / "runner").rmdir()
-    code = f"import runpy, sys; sys.argv[1:] = ['--help']; runpy.run_module({module!r}, run_name='__main__')"
+    start = f"runpy.run_module({module!r}, run_name='__main__')"
+    code = f"import runpy, sys; sys.argv[1:] = ['--help']\ntry:\n    {start}\nfinally:\n    print('taken down')"
     done = run([sys.executable, "-c", code], user, *([ENTRY] if module == "dcrun" else [CLONE]))
     assert "algorithm=asgd" in done.stdout
+    # Whoever waits for the command does not wait for Python to take down what it has imported.
+    assert "taken down" not in done.stdout
 
 
 @pytest.mark.parametrize(("command", "function"), [("dcrun", "main"), ("dcreport", "report"), ("dcrun-fit", "fit")])

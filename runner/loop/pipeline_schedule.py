@@ -1,4 +1,4 @@
-"""What both executors of a pipeline share: its passes, how their time is divided, and what a checkpoint restores."""
+"""What all who execute a pipeline share: its passes, what goes into them, their time, what a checkpoint restores."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.base import Step
+from algorithms.base import Batch, Step
 from algorithms.pipeline import Features, Pipeline, Stage
+from runner.gradients.oracle import NetworkOracle
 from runner.run_folder import columns
 
 FORWARD_SHARE = 1 / 3
@@ -36,6 +37,18 @@ def memory_columns(peaks: Sequence[int]) -> dict[str, float]:
     """Return the columns of each module's peak of memory, in bytes, and of their sum."""
     each = {f"{columns.ACTIVATION_BYTES}_module{k}": float(peak) for k, peak in enumerate(peaks, start=1)}
     return {columns.ACTIVATION_BYTES: float(sum(peaks))} | each
+
+
+def first_features(oracle: NetworkOracle, batch: Batch, number: int) -> Features:
+    """Return what goes into the first module in iteration `number`, whose batch this is."""
+    inputs, targets = oracle.split.batch(batch.ids, seed=oracle.seed, epoch=batch.epoch)
+    return Features(number, oracle.arranged(inputs), targets)
+
+
+def later_features(oracle: NetworkOracle, batch: Batch, number: int, inputs: Tensor) -> Features:
+    """Return what goes into a module after the first, which alone needs the samples; `inputs` are from before it."""
+    targets = oracle.split.targets
+    return Features(number, inputs, targets.index_select(0, batch.ids.to(targets.device)))
 
 
 Before = Callable[[str, int], object]

@@ -29,7 +29,15 @@ from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.messages import check_module
-from runner.loop.pipeline_schedule import FORWARD_SHARE, counts_memory, extra_share, memory_columns, restore_module
+from runner.loop.pipeline_schedule import (
+    FORWARD_SHARE,
+    counts_memory,
+    extra_share,
+    first_features,
+    later_features,
+    memory_columns,
+    restore_module,
+)
 from runner.loop.stop import Stop
 from runner.loop.train_control import CHECK_EVERY, TrainControl, synchronize
 from runner.processes.p2p_channel import P2PChannel, Received, gather_bytes
@@ -132,16 +140,14 @@ class ProcessPipeline(SynchronousProcess):
 
     def _features(self, batch: Batch) -> Features:
         """Return what goes into the module, and learn whether this iteration is the last before a stop."""
-        split = self.oracle.split
         if self.below is None:
-            inputs, targets = split.batch(batch.ids, seed=self.oracle.seed, epoch=batch.epoch)
+            features = first_features(self.oracle, batch, self.step)
             self.stop = self.asked or self.control.stopping()
-            return Features(self.step, self.oracle.arranged(inputs), targets)
-        targets = split.targets.index_select(0, batch.ids.to(split.targets.device))
+            return features
         received = self._receive(self.below)
         self.stop = received.flag
         assert received.values is not None
-        return Features(self.step, received.values, targets)
+        return later_features(self.oracle, batch, self.step, received.values)
 
     def _delta(self) -> Tensor | None:
         """Return the error gradient to go backward with."""

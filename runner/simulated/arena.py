@@ -86,12 +86,7 @@ class Arena:
     """A piece of memory of `nbytes`, which processes that get it as an argument share."""
 
     def __init__(self, nbytes: int) -> None:
-        if hasattr(os, "memfd_create"):
-            # Not in /dev/shm, which containers make small: a write beyond its end would kill the process.
-            file = os.memfd_create("dcrun")
-        else:
-            with tempfile.TemporaryFile() as opened:
-                file = os.dup(opened.fileno())
+        file = _nameless_file()
         os.ftruncate(file, max(nbytes, ALIGNMENT))
         self._map(file)
 
@@ -138,6 +133,50 @@ def _opened(descriptor: Any) -> Arena:
     arena = Arena.__new__(Arena)
     arena._map(descriptor.detach())
     return arena
+
+
+class SharedFile:
+    """A file in memory in which a process leaves another one tensors of any number and shapes, one content at a time.
+
+    Args:
+        descriptor: of a file that is there already; None to make one.
+    """
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        self._file = _nameless_file() if descriptor is None else descriptor
+
+    def __del__(self) -> None:
+        os.close(self._file)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As an arena: only while a process is started.
+        return _opened_file, (reduction.DupFd(self._file),)
+
+    def put(self, content: Any) -> None:
+        """Leave tensors and plain values in place of what is there; views are saved with all that they are views of."""
+        with open(self._file, "wb", closefd=False) as file:
+            # All processes have one position in the file.
+            file.seek(0)
+            file.truncate()
+            torch.save(content, file)
+
+    def take(self) -> Any:
+        """Return copies of what was left."""
+        with open(self._file, "rb", closefd=False) as file:
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _opened_file(descriptor: Any) -> SharedFile:
+    return SharedFile(descriptor.detach())
+
+
+def _nameless_file() -> int:
+    if hasattr(os, "memfd_create"):
+        # Not in /dev/shm, which containers make small: a write beyond its end would kill the process.
+        return os.memfd_create("dcrun")
+    with tempfile.TemporaryFile() as opened:
+        return os.dup(opened.fileno())
 
 
 def move_state(method: Stateful, arena: Arena, places: Places, *, keep: bool) -> None:

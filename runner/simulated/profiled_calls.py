@@ -12,6 +12,7 @@ from typing import Any
 from runner.run_folder.profile import CLOCK, DATA, GRADIENTS, HAND_OVER, UPDATE, WAITING, ProfiledCall, profiled
 from runner.simulated.collective import SimulatedCollective
 from runner.simulated.pipeline import SimulatedPipeline
+from runner.simulated.pooled_modules import PooledModules
 from runner.simulated.server import SimulatedServer
 from runner.simulated.shared_memory import SimulatedMemory
 
@@ -46,7 +47,10 @@ def memory_calls(executor: SimulatedMemory) -> Iterable[ProfiledCall]:
 def pipeline_calls(executor: SimulatedPipeline) -> Iterable[ProfiledCall]:
     """Yield the functions of a pipeline's modules."""
     yield ProfiledCall(executor.times, "iterate", CLOCK)
-    yield ProfiledCall(executor, "_features", DATA)
+    if isinstance(executor.modules, PooledModules):
+        yield from _workers_calls(executor.modules, "iterate", "finish", "state_dict")
+        return
+    yield ProfiledCall(executor.modules, "features", DATA)
     for method in executor.methods:
         yield from profiled(method, GRADIENTS, "forward", "backward")
         yield ProfiledCall(method, "optimizer_step", UPDATE)

@@ -179,10 +179,11 @@ def check_compute(cfg: DictConfig, method: Stateful, workers: int, oracle: Netwo
 
 def compute_obstacle(cfg: DictConfig, method: Stateful, oracle: NetworkOracle) -> str | None:
     """Return why one process has to compute all of a simulation, None if it need not."""
-    if method.cuts_network:
-        return f"the workers of algorithm={cfg.names.algorithm} need each other's results within a step"
-    # As mps, whose memory no other process sees; of a user's own build of PyTorch.
-    if oracle.device.type not in ("cpu", "cuda"):
+    if SUFFICIENT_DIRECTION in cfg.run.diagnostics:
+        return f"run.diagnostics={SUFFICIENT_DIRECTION} needs the weights of all modules in every iteration"
+    # As mps, whose memory no other process sees; of a user's own build of PyTorch. Modules compute on weights that lie
+    # in the memory that processes share, which is the host's.
+    if oracle.device.type not in (("cpu",) if method.cuts_network else ("cpu", "cuda")):
         return f"on {oracle.device} one process computes"
     if oracle.streams:
         return f"dataset={cfg.names.dataset} decodes samples as they are used, in processes of its own"

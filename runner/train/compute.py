@@ -10,8 +10,10 @@ import torch
 from algorithms.base import Batch, Collective
 from runner.config.resources import own_cores
 from runner.config.schema import GPU_SLOT
+from runner.loop.pipeline_schedule import FORWARD_SHARE
 from runner.simulated.arena import Arena, Places
 from runner.simulated.local_steps import StepTasks
+from runner.simulated.module_tasks import ModulePlaces, ModuleTasks
 from runner.simulated.pooled_halves import ServerPlaces, ServerTasks
 from runner.simulated.transfers import Transfers, transfers_on
 from runner.simulated.write_directions import MemoryPlaces, MemoryTasks
@@ -22,8 +24,8 @@ from runner.train.timing import median_seconds
 log = logging.getLogger("dcrun")
 
 LEAST_GRADIENT = 0.005
-"""Seconds of a gradient from which on `auto` hands gradients to other processes; the bound is ours. A hand-over is two
-messages through a pipe and one copy of the result."""
+"""Seconds of a call, as a gradient, from which on `auto` hands calls to other processes; the bound is ours. A hand-over
+is two messages through a pipe and one copy of the result, two between modules of a pipeline."""
 LEAST_SAVED = 10.0
 """Seconds that the processes have to save for `auto` to start them; the bound is ours. They import what they need once,
 but each builds the data and the network anew."""
@@ -43,8 +45,12 @@ def paying_count(components: RunComponents) -> int:
     """Return the number of processes that `run.compute_processes=auto` takes for a run."""
     on_gpu = components.device.type == "cuda"
     room = own_gpus(components) if on_gpu else own_cores() // torch.get_num_threads()
-    count = min(room, components.workers)
-    if count < 2 or compute_obstacle(components.cfg, components.method, components.oracle) is not None:
+    limit = min(room, components.workers)
+    if limit < 2 or compute_obstacle(components.cfg, components.method, components.oracle) is not None:
+        return 1
+    # The fewest of those that are as fast as any.
+    count = max(range(1, limit + 1), key=lambda count: speedup(components, count))
+    if count == 1:
         return 1
     # A GPU each, without a bound: nothing has been measured that one could go by. For the same reason one GPU has one
     # process, though two may fill it better: they also share its memory and take turns on it.
@@ -53,8 +59,25 @@ def paying_count(components: RunComponents) -> int:
     # Only whether it pays is measured. The bits do not depend on what comes out.
     seconds = _gradient_seconds(components)
     gradients = components.cfg.run.epochs * components.samples / components.cfg.run.batch_size
-    saved = gradients * seconds * (1 - 1 / count)
-    return count if seconds >= LEAST_GRADIENT and saved >= LEAST_SAVED else 1
+    saved = gradients * seconds * (1 - 1 / speedup(components, count))
+    # A module goes forward and backward in two calls, each handed over.
+    calls = 2 * components.workers if components.method.cuts_network else 1
+    return count if seconds >= calls * LEAST_GRADIENT and saved >= LEAST_SAVED else 1
+
+
+def speedup(components: RunComponents, count: int) -> float:
+    """Return how many times as fast as one process a simulation's `count` compute processes are, at best.
+
+    Modules of a pipeline whose backward passes are locked take turns. Of the others the process whose modules have most
+    to compute sets the pace, or the way of a batch through all of them, which no other batch begins before it is over.
+    """
+    method = components.method
+    if not method.cuts_network:
+        return float(count)
+    if method.locked:
+        return 1.0
+    shares = components.partition.work_shares
+    return 1 / max(FORWARD_SHARE, *(sum(shares[first::count]) for first in range(count)))
 
 
 def own_gpus(components: RunComponents) -> int:
@@ -120,6 +143,19 @@ def memory_tasks(components: RunComponents, arena: Arena, places: MemoryPlaces) 
         oracle=components.oracle,
         batches=components.batches,
         workers=components.workers,
+        transfers=transfers_of(components, arena),
+        arena=arena,
+        places=places,
+    )
+
+
+def module_tasks(components: RunComponents, arena: Arena, places: ModulePlaces) -> ModuleTasks:
+    """Return what a compute process does for a pipeline method."""
+    return ModuleTasks(
+        components.new_method,
+        components.partition,
+        oracle=components.oracle,
+        batches=components.batches,
         transfers=transfers_of(components, arena),
         arena=arena,
         places=places,

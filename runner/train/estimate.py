@@ -12,7 +12,7 @@ from rich.table import Table
 from runner.config.units import FLOAT_BYTES
 from runner.loop.barrier import count_barriers
 from runner.train.components import RunComponents
-from runner.train.compute import paying_count, process_count
+from runner.train.compute import paying_count, process_count, speedup
 from runner.train.costs import Costs
 from runner.train.executors import topology_of
 from runner.train.timing import median_seconds
@@ -96,7 +96,7 @@ def side_by_side(components: RunComponents) -> float:
     """
     method = components.method
     if components.cfg.cluster.kind != "processes":
-        return float(process_count(components))
+        return speedup(components, process_count(components))
     # Workers of all other topologies have a whole network each.
     if not method.cuts_network:
         return float(components.workers)

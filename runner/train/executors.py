@@ -84,7 +84,7 @@ class Topology:
             folder is given and the configuration asks for it.
         on_process: makes a rank's executor: rank 0's if there is a server, else every rank's.
         serve: does what a worker's rank does, if there is a server; None if all ranks are alike.
-        tasks: makes what a compute process of a simulation does; None if one process has to compute all.
+        tasks: makes what a compute process of a simulation does.
         meets_on_cpu: whether the ranks' group is one of CPUs, wherever they compute.
         measure_costs: measures what a step costs on this machine.
         time: makes what runs the clock of a simulation alone, see `run.timing_only`.
@@ -99,8 +99,8 @@ class Topology:
     time: Callable[[RunComponents], TimingRun]
     simulated_calls: Callable[[Any], Iterable[ProfiledCall]]
     process_calls: Callable[[Any], Iterable[ProfiledCall]]
+    tasks: Callable[[RunComponents, Arena, Any], Tasks]
     serve: Callable[[RunComponents, Rank], None] | None = None
-    tasks: Callable[[RunComponents, Arena, Any], Tasks] | None = None
     meets_on_cpu: bool = False
 
     @property
@@ -130,9 +130,7 @@ def build_tasks(plain: dict[str, Any], number: int, arena: Arena, places: Any) -
     # Spread over the GPUs as ranks are. CUDA begins here, in the process itself: one that was forked from a process
     # where it has begun could not use it.
     components = build_run(OmegaConf.create(plain), rank=number)
-    make = topology_of(type(components.method)).tasks
-    assert make is not None
-    return make(components, arena, places)
+    return topology_of(type(components.method)).tasks(components, arena, places)
 
 
 def _pool(components: RunComponents) -> PoolOptions | None:
@@ -220,6 +218,7 @@ def _simulated_pipeline(
         workers=components.workers,
         clock=components.clock(),
         directions=Directions(components.workers, components.device) if watched else None,
+        compute=_pool(components),
         **_common(components, control),
     )
 
@@ -363,6 +362,7 @@ TOPOLOGIES: Mapping[type[Stateful], Topology] = {
         clocks.time_pipeline,
         simulated_calls.pipeline_calls,
         process_calls.pipeline_calls,
+        tasks=compute.module_tasks,
         meets_on_cpu=True,
     ),
 }

@@ -186,8 +186,8 @@ def test_continued_run_gives_the_same_bits(name: str, stop_after: int, tmp_path:
     assert torch.equal(continued.executor.running_statistics(), expected.executor.running_statistics())
 
 
-SIDE_BY_SIDE = [name for name in NAMES if kind(name).max_workers is None and not kind(name).cuts_network]
-QUICK = (("dc_asgd_a", "mlp"), ("dis_dfsdca", "mlp"), ("dasgd", "deep"), ("shared_asysvrg", "mlp"))
+SIDE_BY_SIDE = [name for name in NAMES if kind(name).max_workers is None]
+QUICK = (("dc_asgd_a", "mlp"), ("dis_dfsdca", "mlp"), ("dasgd", "deep"), ("shared_asysvrg", "mlp"), ("ddg", "mlp"))
 """Of them, one of each kind for the short suite: halves that any process does for, halves with a state, and so on."""
 
 
@@ -203,8 +203,11 @@ def test_compute_processes_change_no_bit(name: str, network: str, tmp_path: Path
     """Stopped with two or more compute processes, a run goes on with one as if it had had one all the time."""
     use_threads(monkeypatch)
     size = (*problem(name, network, 104, 20), "run.batch_size=8", "run.epochs=2", "run.checkpoint_every=100")
-    slow = (f"schedule.lr={LINEAR_RATES[-1]}",) if linear(name) else ()
-    overrides = (f"algorithm={name}", *size, *slow, "cluster.network.latency=0.2", "cluster.workers=4")
+    special = (f"schedule.lr={LINEAR_RATES[-1]}",) if linear(name) else ()
+    if kind(name).cuts_network:
+        # A block for every module, whose optimizer has a state.
+        special = ("algorithm.momentum=0.9", *(("model.widths=[32,32,32]",) if network == "mlp" else ()))
+    overrides = (f"algorithm={name}", *size, *special, "cluster.network.latency=0.2", "cluster.workers=4")
     counts = (2, 3, 4) if network == "deep" and (name, network) not in QUICK else (2,)
     expected = train(*overrides, folder=made(tmp_path / "1"))
     told = (tmp_path / "1" / "timeline.jsonl").read_text()

@@ -23,7 +23,9 @@ def test_every_listed_function_is_there(algorithm: str, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "part"), [("asgd", "halves"), ("ssgd", "steps"), ("hogwild", "directions")])
+@pytest.mark.parametrize(
+    ("algorithm", "part"), [("asgd", "halves"), ("ssgd", "steps"), ("hogwild", "directions"), ("fr", "modules")]
+)
 def test_every_function_around_a_pool_is_there(algorithm: str, part: str, tmp_path: Path):
     trial = Trial(*RUN, f"algorithm={algorithm}", "run.compute_processes=2", folder=tmp_path)
     try:

@@ -23,6 +23,7 @@ from tests.compute import use_threads
 from tests.trial import compose, equal, rows, run_in, train, when
 
 SMALL = ("model=mlp", "dataset.limit_train=64", "dataset.limit_test=20", "run.batch_size=8", "cluster.workers=3")
+THREE_BLOCKS = ("model.widths=[32,32]",)
 
 
 def processes() -> dict[str, int]:
@@ -31,9 +32,10 @@ def processes() -> dict[str, int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are killed by their number (Linux)")
-def test_killed_with_two_continued_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize("algorithm", ["dc_asgd_a", pytest.param("fr", marks=pytest.mark.slow)])
+def test_killed_with_two_continued_with_one(algorithm: str, tmp_path: Path):
     """Real processes: one dies, which the run names; it goes on with one process to the bits of a run with one."""
-    given = ("algorithm=dc_asgd_a", *SMALL, "run.epochs=60", "run.checkpoint_every=1")
+    given = (f"algorithm={algorithm}", *SMALL, *THREE_BLOCKS, "run.epochs=60", "run.checkpoint_every=1")
     _, expected = run_in(tmp_path / "whole", *given)
     seen: dict[str, int] = {}
 
@@ -62,7 +64,7 @@ def metrics(folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["asgd", "local_sgd", "hogwild"])
+@pytest.mark.parametrize("algorithm", ["asgd", "local_sgd", "hogwild", "ddg", "fr", "dni"])
 def test_processes_have_the_bits_of_one(algorithm: str, tmp_path: Path):
     given = (f"algorithm={algorithm}", "model=resnet8", *SMALL[1:], "run.epochs=2", "dataset.augment=true")
     _, expected = run_in(tmp_path / "1", *given)
@@ -135,7 +137,10 @@ def test_lost_and_renewed_workers_compute_alike(algorithm: str, tmp_path: Path, 
     ("overrides", "says"),
     [
         (("algorithm=asgd", "run.compute_processes=4"), r"=4: .* cluster.workers=3; allowed: auto, 1 to 3$"),
-        (("algorithm=ddg", "cluster.workers=2", "run.compute_processes=2"), r"=2: the workers .*; allowed: 1, auto$"),
+        (
+            ("algorithm=ddg", "cluster.workers=2", "run.compute_processes=2", "run.diagnostics=[sufficient_direction]"),
+            r"=2: run.diagnostics=sufficient_direction needs the weights of all modules .*; allowed: 1, auto$",
+        ),
         (("algorithm=sgd", "cluster.workers=1", "run.compute_processes=2"), r"=2: .* allowed: auto, 1 to 1$"),
     ],
 )
@@ -163,11 +168,27 @@ def test_auto_takes_what_pays(monkeypatch: pytest.MonkeyPatch):
     assert compute.process_count(components) == 1
 
 
-def test_auto_goes_on_where_one_must_compute(monkeypatch: pytest.MonkeyPatch):
-    components = build.build_run(compose("algorithm=ddg", *SMALL, "cluster.workers=2", "run.compute_processes=auto"))
-    monkeypatch.setattr(compute, "own_cores", lambda: 8)
-    monkeypatch.setattr(compute, "_gradient_seconds", lambda components: 100.0)
-    assert compute.process_count(components) == 1
+@pytest.mark.parametrize(
+    ("given", "cores", "count"),
+    [
+        (("algorithm=bp",), 4, 1),
+        (("algorithm=ddg", "run.diagnostics=[sufficient_direction]"), 4, 1),
+        (("algorithm=ddg",), 4, 4),
+        # One of three would still have two of the four modules.
+        (("algorithm=ddg",), 3, 2),
+    ],
+)
+def test_auto_knows_what_modules_wait_for(
+    given: tuple[str, ...], cores: int, count: int, monkeypatch: pytest.MonkeyPatch
+):
+    own = ("model.widths=[32,32,32]", "cluster.workers=4", "run.compute_processes=auto", "run.epochs=1000")
+    components = build.build_run(compose(*SMALL, *given, *own))
+    components.partition.work_shares = [0.25] * 4
+    monkeypatch.setattr(compute, "own_cores", lambda: cores)
+    monkeypatch.setattr(compute, "_gradient_seconds", lambda components: 0.1)
+    assert compute.process_count(components) == count
+    monkeypatch.setattr(compute, "_gradient_seconds", lambda components: 0.03)
+    assert compute.process_count(components) == 1, "it is handed over in eight calls"
 
 
 def on_gpus(monkeypatch: pytest.MonkeyPatch, count: int, *overrides: str) -> build.RunComponents:

@@ -23,10 +23,12 @@ def test_begun_evaluation_counts(capsys: pytest.CaptureFixture):
     [
         (("algorithm=ddg",), 1.0),
         (("algorithm=asgd", "run.compute_processes=2"), 2.0),
+        (("algorithm=bp", "run.compute_processes=2"), 1.0),
         (("algorithm=asgd", "cluster=processes", "cluster.workers=3"), 3.0),
         (("algorithm=bp", "cluster=processes"), 1.0),
         # The first module has 64 x 32 multiply-adds, the second 32 x 10.
         (("algorithm=ddg", "cluster=processes"), (64 * 32 + 32 * 10) / (64 * 32)),
+        (("algorithm=ddg", "run.compute_processes=2"), (64 * 32 + 32 * 10) / (64 * 32)),
     ],
 )
 def test_workers_side_by_side(overrides: tuple[str, ...], times: float):

@@ -1,0 +1,163 @@
+"""What a compute process does for a simulated pipeline: the calls of the modules that are its own.
+
+Weights, running statistics, peaks of memory and what modules send each other lie in the shared memory; the rest of a
+module's state, as its tapes, is in its process alone and is handed over where it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from algorithms.base import Fields, Message, Step
+from algorithms.pipeline import Pipeline
+from runner.gradients.oracle import NetworkOracle
+from runner.gradients.partition import Partition
+from runner.gradients.randomness import seed_generators
+from runner.loop.batches import Batches
+from runner.loop.messages import check_module
+from runner.loop.pipeline_schedule import counts_memory, first_features, later_features, restore_module
+from runner.simulated.arena import Arena, Place, SharedFile
+from runner.simulated.compute_pool import READY
+from runner.simulated.compute_process import Task
+from runner.simulated.tensor_slot import TensorSlot
+from runner.simulated.transfers import Transfers
+
+SETUP, FORWARD, BACKWARD, SAVE, RESTORE = range(READY + 1, READY + 6)
+"""What a process is asked to do, besides to be there."""
+
+
+class ModulePlaces(NamedTuple):
+    """What is where in the shared memory.
+
+    Attributes:
+        weights: of all modules (n,).
+        running: running batch-norm statistics of all modules (k,).
+        peaks: see `PipelineStage.peak` (modules,).
+        features: by module but the last, what it sends the next one.
+        deltas: by module, what it sends the one before in even and in odd iterations: one is written while the other
+            may still be read.
+        file: for a module's state, when it is asked for.
+    """
+
+    weights: Place
+    running: Place
+    peaks: Place
+    features: Sequence[TensorSlot]
+    deltas: Sequence[tuple[TensorSlot, TensorSlot]]
+    file: SharedFile
+
+
+class ModuleTasks:
+    """The modules of a compute process.
+
+    Args:
+        make_method: returns an unstarted instance of the method.
+        partition: the network in modules.
+        oracle: of this process' own replica.
+        batches: the run's batches.
+        transfers: of this process, which computes on the shared memory itself.
+        arena: the shared memory.
+        places: what is where in it.
+    """
+
+    def __init__(
+        self,
+        make_method: Callable[[], Pipeline],
+        partition: Partition,
+        *,
+        oracle: NetworkOracle,
+        batches: Batches,
+        transfers: Transfers,
+        arena: Arena,
+        places: ModulePlaces,
+    ) -> None:
+        self.make_method = make_method
+        self.partition = partition
+        self.oracle = oracle
+        self.batches = batches
+        self.transfers = transfers
+        self.arena = arena
+        self.places = places
+        self.weights, self.running = arena.tensor(places.weights), arena.tensor(places.running)
+        self.peaks = arena.tensor(places.peaks)
+        self.methods: dict[int, Pipeline] = {}
+
+    def fields(self, call: int, numbers: Sequence[int]) -> Fields:
+        """See `Tasks.fields`: what a module makes has its own place."""
+        return {}
+
+    def perform(self, task: Task) -> Message | None:
+        """See `Tasks.perform`."""
+        if task.call == READY:
+            return None
+        rank, *numbers = task.numbers
+        if rank not in self.methods:
+            self.methods[rank] = self._set_up(rank)
+        if task.call == FORWARD:
+            self._forward(rank, *numbers)
+        elif task.call == BACKWARD:
+            self._backward(rank, *numbers, Step(*task.reals))
+        elif task.call == SAVE:
+            self.places.file.put(self._state(rank))
+        elif task.call == RESTORE:
+            self._restore(rank, self.places.file.take())
+        return None
+
+    def _set_up(self, rank: int) -> Pipeline:
+        stage = self.partition.stages[rank]
+        low, high, first, end = self.partition.pieces[rank]
+        stage.weights, stage.running = self.weights[low:high], self.running[first:end]
+        method = self.make_method()
+        method.setup(stage.weights, self.partition.stage_info(rank))
+        return method
+
+    def _forward(self, rank: int, number: int) -> None:
+        method, stage = self.methods[rank], self.partition.stages[rank]
+        stage.method = method if counts_memory(number, len(self.partition.stages)) else None
+        batch = self.batches.batch(number)
+        if rank:
+            inputs = self.places.features[rank - 1].take(self.arena)
+            assert inputs is not None
+            features = later_features(self.oracle, batch, number, inputs)
+        else:
+            features = first_features(self.oracle, batch, number)
+        self._seed("forward", number, rank)
+        outputs = method.forward(stage, features)
+        check_module(method, self.partition.outputs, "forward", rank, outputs)
+        if not method.last:
+            self.places.features[rank].put(self.arena, outputs)
+        self.peaks[rank] = stage.peak
+
+    def _backward(self, rank: int, number: int, step: Step) -> None:
+        method, stage = self.methods[rank], self.partition.stages[rank]
+        # Of this iteration, or of the one before.
+        sent = number if method.locked else number - 1
+        delta = None if method.last else self.places.deltas[rank + 1][sent % 2].take(self.arena)
+        self._seed("backward", number, rank)
+        down = method.backward(stage, delta, step)
+        check_module(method, self.partition.outputs, "backward", rank, down)
+        if rank:
+            self.places.deltas[rank][number % 2].put(self.arena, down)
+        self.peaks[rank] = stage.peak
+
+    def _seed(self, call: str, number: int, rank: int) -> None:
+        seed_generators(self.oracle.device, self.batches.seed, call, number, rank)
+
+    def _state(self, rank: int) -> dict[str, Any]:
+        """Return copies of a module's state, because a view would be saved together with its whole memory."""
+        method = self.methods[rank]
+        return {
+            "method": {name: tensor.clone() for name, tensor in method.state().items()},
+            "kept": [{name: tensor.clone() for name, tensor in item.items()} for item in method.pending()],
+        }
+
+    def _restore(self, rank: int, saved: dict[str, Any]) -> None:
+        method, stage = self.methods[rank], self.partition.stages[rank]
+        # Activations that restoring records again are not a new peak of memory.
+        stage.method = None
+        state = {"methods": {rank: saved["method"]}, "kept": {rank: saved["kept"]}}
+        restore_module(method, stage, state, rank, torch.device("cpu"))
+        stage.peak = int(self.peaks[rank])

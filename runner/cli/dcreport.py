@@ -82,12 +82,14 @@ def _report(args: argparse.Namespace) -> None:
     first: Path = args.paths[0]
     out: Path = args.out or (first if first.is_dir() else first.parent)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(page.render(runs, found, args.title or "Runs"), encoding="utf-8")
+    from runner.report.notes import Notes
+
+    target, title = out / "report.html", args.title or "Runs"
+    page.write(target, runs, found, title, notes=Notes(args.notes), beside=args.library == "beside")
     print(f"{len(runs)} runs -> {out / 'report.html'}")
     if args.out is not None:
         # Matplotlib again, for the figures beside the Markdown.
         from runner.report import markdown
-        from runner.report.notes import Notes
 
         markdown.write(out / "report.md", out / "figures", runs, found, Notes(args.notes))
         # Padded, so that both arrows stand below each other.
@@ -128,7 +130,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, metavar="FILE", help="write only a Markdown index, pages and figures")
     parser.add_argument("--pages", type=Path, metavar="DIR", help="pages of --results (default: results beside it)")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="figures of --results (default: figures beside it)")
-    parser.add_argument("--notes", type=Path, metavar="FILE", help="Markdown remarks to put into the Markdown")
+    parser.add_argument(
+        "--notes", type=Path, metavar="FILE", help="remarks in Markdown, to be put into page and Markdown"
+    )
+    parser.add_argument(
+        "--library",
+        choices=("inline", "beside"),
+        help="the plot library: a part of the page (default), or a file beside it, 4.7 MB that pages can share",
+    )
     parser.add_argument("--title", help="the page's title (default: Runs)")
     return parser.parse_args(arguments)
 
@@ -145,7 +154,8 @@ def _check(args: argparse.Namespace) -> None:
         ("overwrite", args.overwrite or None, archived, "with --archive"),
         ("committed", args.committed or None, archived, "with --archive; --results always refuses the others"),
         ("pages", args.pages, results, "with --results"),
-        ("notes", args.notes, results or args.out is not None, "with --out or --results"),
+        ("notes", args.notes, not archived, "without --archive, which writes only the runs"),
+        ("library", args.library, not results and not archived, "without --results and --archive, which write no page"),
         ("figures", args.figures, results, "with --results; --out has its own"),
         ("out", args.out, not results and not archived, "without --results and --archive, which write no page"),
         ("title", args.title, not results and not archived, "without --results and --archive, which write no page"),

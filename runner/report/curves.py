@@ -2,10 +2,10 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from runner.report import metrics
+from runner.report import method_colors, metrics
 from runner.report.evaluations import numbered
 from runner.report.evidence import Block
 from runner.report.run import Run, finite
@@ -25,11 +25,12 @@ class Curve:
 
     Attributes:
         name: the method.
-        index: its number in the exhibit: the same colour in every panel.
+        index: its colour and dash, the same in every panel (see `runner.report.method_colors`).
         x: places along the horizontal axis.
         y: means, at evaluations that all runs have.
         spread: standard deviations over the seeds; empty of one seed.
         published: the paper's end point, if it gives one.
+        least: the smallest value over the seeds: on a logarithmic axis the band goes no lower, as to below zero.
     """
 
     name: str
@@ -38,15 +39,32 @@ class Curve:
     y: list[float]
     spread: list[float]
     published: float | None
+    least: list[float] = field(default_factory=list)
+
+    def band(self, log: bool) -> tuple[list[float], list[float]]:
+        """Return where the band of one standard deviation begins and ends; empty of one seed."""
+        pairs = list(zip(self.y, self.spread, strict=True)) if self.spread else []
+        low = [value - s for value, s in pairs]
+        if log and self.least:
+            low = [max(value, least) for value, least in zip(low, self.least, strict=True)]
+        return low, [value + s for value, s in pairs]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes."""
+    """One pair of axes.
+
+    Attributes:
+        title: above them.
+        y: the vertical axis.
+        curves: what is drawn.
+        x: the horizontal axis, if it is not the figure's.
+    """
 
     title: str
     y: str
     curves: list[Curve]
+    x: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,7 @@ def figures(block: Block) -> list[Figure]:
         return []
     # Of runs without a summary the clock is unknown, and "None seconds" would name no unit.
     clocks = {str(run.summary.get("clock")) for run in block.runs} & {"virtual", "measured"}
+    indices = _indices(block)
     made = []
     for quantity in exhibit.y:
         # The published star belongs to the figure of its own quantity: `final_test_error`
@@ -78,9 +97,10 @@ def figures(block: Block) -> list[Figure]:
         panels = []
         for row in exhibit.rows:
             curves = [
-                mean_curve(measured.runs, exhibit.x, quantity, name, index, measured.cell.published if ends else None)
-                # Numbered before empty ones go, so that a method keeps its colour in a panel where another has no runs.
-                for index, name in enumerate(exhibit.columns)
+                mean_curve(
+                    measured.runs, exhibit.x, quantity, name, indices[name], measured.cell.published if ends else None
+                )
+                for name in exhibit.columns
                 if (measured := block.cells.get(f"{name}, {row}")) is not None
             ]
             curves = [curve for curve in curves if curve.x]
@@ -93,6 +113,18 @@ def figures(block: Block) -> list[Figure]:
             name = f"{exhibit.folder}-{exhibit.name}-{block.scale or 'own'}-{quantity}"
             made.append(Figure(name, exhibit.title, along, panels, log_y=falls_far(panels)))
     return made
+
+
+def _indices(block: Block) -> dict[str, int]:
+    """Return the colours of an exhibit's columns: those of their methods, or of their places if all are of one."""
+    methods: dict[str, str] = {}
+    for measured in block.cells.values():
+        methods.setdefault(measured.cell.column, str(measured.runs[0].value("algorithm")))
+    # In the exhibit's order, whatever was measured first.
+    known = [name for name in block.exhibit.columns if name in methods]
+    if len(set(methods.values())) < 2:
+        return {name: place for place, name in enumerate(block.exhibit.columns)}
+    return dict(zip(known, method_colors.numbers([methods[name] for name in known]), strict=True))
 
 
 def falls_far(panels: Sequence[Panel]) -> bool:
@@ -135,11 +167,13 @@ def _mean(series: Sequence[Rows], columns: Sequence[Column], name: str, index: i
         # A row without a number, as after divergence, leaves its evaluation out of the mean, not the whole run.
         known = zip(numbers, places, values, strict=True)
         lines.append({number: (x, y) for number, x, y in known if x is not None and y is not None})
-    x, y, spread = [], [], []
+    x, y, spread, least = [], [], [], []
     # Only evaluations that every run has: a mean over changing runs jumps where one of them joins or ends.
     for number in sorted(set[int].intersection(*map(set, lines))) if lines else ():
         places, values = zip(*(line[number] for line in lines), strict=True)
         x.append(statistics.fmean(places))
         y.append(statistics.fmean(values))
         spread.append(statistics.stdev(values) if len(values) > 1 else 0.0)
-    return Curve(name, index, x, y, spread if len(columns) > 1 else [], published)
+        least.append(min(values))
+    many = len(columns) > 1
+    return Curve(name, index, x, y, spread if many else [], published, least if many else [])

@@ -52,6 +52,8 @@ _SHOWN = {
     "largest_rate": ("largest usable learning rate", 4),
 }
 
+_LARGE = 1000
+
 
 def measured(run: Run, metric: str) -> float | None:
     """Return a metric of a run.
@@ -146,7 +148,24 @@ def text(metric: str, value: float | None) -> str:
     """Return a value with the digits that its metric deserves; a dash if there is no value."""
     if value is None:
         return "–"
-    return f"{value:.{_SHOWN[metric][1]}f}" if metric in _SHOWN else f"{value:.4g}"
+    if metric in _SHOWN:
+        return f"{value:.{_SHOWN[metric][1]}f}"
+    # Four digits of a large number would be written with an exponent, which nobody reads at a glance.
+    return f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:.4g}"
+
+
+def with_spread(metric: str, mean: float | None, spread: float | None) -> str:
+    """Return `mean ± spread`, both with as many decimals; the mean alone if there is no spread."""
+    if mean is None or spread is None:
+        return text(metric, mean)
+    if metric not in _SHOWN and abs(mean) >= _LARGE:
+        return f"{mean:,.0f} ± {spread:,.0f}"
+    return f"{text(metric, mean)} ± {text(metric, spread)}"
+
+
+def decimals(metric: str) -> int | None:
+    """Return how many decimals a column of this metric has; None if its values have digits of their own."""
+    return _SHOWN[metric][1] if metric in _SHOWN else None
 
 
 def seeds_counted(having: int, seeds: int) -> str:

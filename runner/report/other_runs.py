@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from runner.report import metrics
+from runner.report import method_colors, metrics
 from runner.report.curves import Figure, Panel, mean_curve
 from runner.report.run import Run
 from runner.report.settings import GROUPS, averaged, by_seed, differing, label, one_per_seed, setting, shown
@@ -86,8 +86,9 @@ def _mean(runs: Sequence[Run], metric: str) -> str:
     # A length is no quantity to average: the group shares `run.epochs`, and the largest says how far it came.
     if metric == "epochs":
         return f"{max(values):g}"
-    spread = f" ± {metrics.text(metric, statistics.stdev(values))}" if len(values) > 1 else ""
-    return f"{metrics.text(metric, statistics.fmean(values))}{spread}{metrics.seeds_counted(len(values), len(runs))}"
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    mean = metrics.with_spread(metric, statistics.fmean(values), spread)
+    return f"{mean}{metrics.seeds_counted(len(values), len(runs))}"
 
 
 def figures(runs: Sequence[Run]) -> list[Figure]:
@@ -95,11 +96,12 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
     panels: dict[str, Panel] = {}
     known = [run for run in runs if run.rows]
     apart = [key for key in differing(known) if key not in ("model", "dataset")]
-    for group in by_seed(known):
+    groups = by_seed(known)
+    colors = method_colors.numbers([str(group[0].value("algorithm")) for group in groups])
+    for group, index in zip(groups, colors, strict=True):
         title = f"{group[0].value('model')} on {group[0].value('dataset')}"
         panel = panels.setdefault(title, Panel(title, metrics.name(columns.TEST_ERROR), []))
-        curve = mean_curve(group, columns.EPOCH, columns.TEST_ERROR, label(group[0], apart), len(panel.curves))
-        # Numbered by the curves so far, so colours are consecutive although some groups have nothing to draw.
+        curve = mean_curve(group, columns.EPOCH, columns.TEST_ERROR, label(group[0], apart), index)
         if curve.x and len(panel.curves) < _CURVES:
             panel.curves.append(curve)
     filled = [panel for panel in panels.values() if panel.curves]

@@ -10,9 +10,8 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure as Canvas
 
 from runner.report.curves import Figure
+from runner.report.method_colors import LIGHT as COLORS
 
-# Colours that the colour-blind can tell apart (Okabe and Ito), as on the page.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7b4fd0", "#6b6b6b")
 DASHES = ("-", "--", ":", "-.")
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -53,17 +52,19 @@ def save(figure: Figure, folder: Path) -> Path:
                 # A line through one point is invisible.
                 marker = "o" if len(curve.y) == 1 else None
                 (line,) = axis.plot(curve.x, curve.y, color=color, linestyle=dash, marker=marker, linewidth=1.6)
-                if curve.spread:
-                    low = [value - s for value, s in zip(curve.y, curve.spread, strict=True)]
-                    high = [value + s for value, s in zip(curve.y, curve.spread, strict=True)]
+                low, high = curve.band(figure.log_y)
+                if low:
                     axis.fill_between(curve.x, low, high, color=color, alpha=0.15, linewidth=0)
                 if curve.published is not None:
-                    axis.plot(curve.x[-1:], [curve.published], "*", color=color, markersize=11, markeredgecolor="black")
+                    # On the right edge: the paper's runs end at its own length, not at our last evaluation.
+                    edge = axis.get_yaxis_transform()
+                    star = {"color": color, "markersize": 11, "markeredgecolor": "black", "clip_on": False}
+                    axis.plot([1.0], [curve.published], "*", transform=edge, zorder=3, **star)
                     # An empty plot with a white star: the legend explains the mark once, in no method's colour.
                     names["published end point"] = axis.plot([], [], "*", color="white", markeredgecolor="black")[0]
                 names.setdefault(_literal(curve.name), line)
             axis.set_title(_literal(panel.title), fontsize=10)
-            axis.set_xlabel(_literal(figure.x))
+            axis.set_xlabel(_literal(panel.x or figure.x))
             if figure.log_x:
                 axis.set_xscale("log")
             if figure.log_y:

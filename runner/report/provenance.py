@@ -130,7 +130,8 @@ def _some(values: Iterable[str], most: int = 4, between: str = "; ") -> str:
 
 
 def _range(values: Iterable[Any]) -> str:
-    known = sorted({value for value in values if value is not None})
+    # Epochs end at whole batches: 100.002 passes are the 100 that were asked for.
+    known = sorted({round(value, 1) for value in values if value is not None})
     if not known:
         return "unknown"
     return f"{known[0]:g}" if len(known) == 1 else f"{known[0]:g} to {known[-1]:g}"

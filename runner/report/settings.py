@@ -98,6 +98,12 @@ def shown(value: Any) -> str:
     return str(value)
 
 
+def short(key: str) -> str:
+    """Return a key as names have it: its last part, of a group's `kind` the group."""
+    section, _, last = key.rpartition(".")
+    return section if last == "kind" else last
+
+
 _IN_A_NAME = 4
 
 
@@ -112,8 +118,8 @@ def label(run: Run, apart: Sequence[str]) -> str:
     if (workers := run.value("workers")) is not None:
         parts.append(f"M={workers}")
     own = setting(run)
-    told = [key for key in apart if key in own and key not in ("algorithm", "cluster.workers")]
+    told = [key for key in apart if key in own and key not in ("algorithm", "cluster.workers", "cluster.kind")]
     # Methods' own keys first: they are what is usually compared.
     for key in sorted(told, key=lambda key: not key.startswith("algorithm."))[:_IN_A_NAME]:
-        parts.append(str(own[key]) if key in GROUPS else f"{key.rpartition('.')[2]}={shown(own[key])}")
+        parts.append(str(own[key]) if key in GROUPS else f"{short(key)}={shown(own[key])}")
     return " ".join(parts)

@@ -1,77 +1,213 @@
-// What all figures share: colours of the page, text that stays text, one way to draw.
+// What all plots share: a method's colour, bands, direct labels at the ends, ticks without prefixes, one way to draw.
 "use strict";
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7b4fd0", "#6b6b6b"];
-const DARK = ["#5ab4f0", "#ff9a57", "#35cfa0", "#f0a6cf", "#e0c04a", "#a8dcff", "#b79bff", "#b8b8b8"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const darkMode = window.matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map();
+const FONT = "12px system-ui, sans-serif";
+const LABELLED = 12;  // more labels do not fit beside a plot
+const STAR = "★";
 
-const color = (index) => (darkMode.matches ? DARK : LIGHT)[index % LIGHT.length];
-const dash = (index) => DASHES[Math.floor(index / LIGHT.length) % DASHES.length];
+const byId = (id) => document.getElementById(id);
+const COLORS = DATA.palette.light.length;
+const color = (index) => (darkMode.matches ? DATA.palette.dark : DATA.palette.light)[index % COLORS];
+const dash = (index) => DASHES[Math.floor(index / COLORS) % DASHES.length];
 // Plotly reads a little HTML in names; a run's name is text.
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-const word = (key) => DATA.words[key] || key.replaceAll("_", " ");
+// Keys of the configuration are typed as they are; columns of metrics are words.
+const word = (key) => DATA.words[key] || (key.includes(".") ? key : key.replaceAll("_", " "));
+const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function style(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+function element(tag, text, attributes) {
+  const made = document.createElement(tag);
+  if (text !== undefined && text !== null) made.textContent = text;
+  for (const [key, value] of Object.entries(attributes || {})) made.setAttribute(key, value);
+  return made;
 }
 
-function axis(title, log) {
-  return { title: { text: title }, type: log ? "log" : undefined, gridcolor: style("--grid"), zerolinecolor: style("--grid"), automargin: true };
+const ruler = document.createElement("canvas").getContext("2d");
+function widthOf(text) { ruler.font = FONT; return ruler.measureText(text).width; }
+function fitted(text, room) {
+  if (widthOf(text) <= room) return text;
+  let kept = text.length;
+  while (kept > 1 && widthOf(text.slice(0, kept) + "…") > room) kept -= 1;
+  return text.slice(0, kept) + "…";
 }
 
-// Draws, and draws again when the page turns dark or light. `make` returns {traces, layout}.
-function draw(id, make) {
-  const element = typeof id === "string" ? document.getElementById(id) : id;
-  drawn.set(element, make);
-  const made = make();
-  element.hidden = made === null;
-  if (made === null) { Plotly.purge(element); return; }
-  const narrow = element.clientWidth < 600;
+// `range` is of the axis: of logarithms on a logarithmic one. 10⁻⁶ rather than 1µ, 30,000 rather than 30k.
+function axis(title, log, range) {
+  const largest = range && !log ? Math.max(...range.map(Math.abs)) : 1;
+  const powers = log || largest >= 1e7 || (largest > 0 && largest < 1e-3);
+  const decades = log && range ? range[1] - range[0] : 0;
+  return { title: { text: title }, type: log ? "log" : "linear", range, gridcolor: style("--grid"), zerolinecolor: style("--grid"), automargin: true,
+    exponentformat: powers ? "power" : "none", separatethousands: !powers, dtick: decades > 8 ? 2 : decades >= 2 ? 1 : undefined };
+}
+
+function paint(target) {
+  const make = drawn.get(target);
+  const made = window.Plotly ? make() : null;
+  target.hidden = made === null;
+  target.dataset.painted = "true";
+  if (made === null) { if (window.Plotly) Plotly.purge(target); return; }
   const layout = {
-    height: 420, margin: { t: 30, r: 10, b: 50, l: 55 }, hovermode: "closest", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    font: { color: style("--ink"), family: "system-ui, sans-serif" },
-    legend: { orientation: "h", y: narrow ? -0.25 : -0.18 },
-    hoverlabel: { namelength: -1, bgcolor: style("--panel"), font: { color: style("--ink") } },
-    showlegend: made.traces.length <= 24, ...made.layout,
+    height: 360, margin: { t: 8, r: 10, b: 44, l: 52 }, hovermode: "closest", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { color: style("--ink"), family: "system-ui, sans-serif", size: 12 }, showlegend: false,
+    hoverlabel: { namelength: -1, bgcolor: style("--panel"), font: { color: style("--ink") } }, ...made.layout,
   };
-  Plotly.react(element, made.traces, layout, { responsive: true, displaylogo: false });
+  Plotly.react(target, made.traces, layout, { responsive: true, displayModeBar: false });
 }
 
-darkMode.addEventListener("change", () => { for (const [element, make] of [...drawn]) draw(element, make); });
+// Draws now, and again when the page turns dark or light. `make` returns {traces, layout}, or null for nothing.
+function draw(id, make) {
+  const target = typeof id === "string" ? byId(id) : id;
+  drawn.set(target, make);
+  paint(target);
+}
 
-// Figures of papers: panels side by side, mean over the seeds, the published end point as a star.
-function figurePanels(figure) {
-  return () => {
-    const traces = [];
-    const panels = figure.panels;
-    const narrow = window.innerWidth < 700;
-    const layout = { height: narrow ? 330 * panels.length : 430, annotations: [],
-      grid: { rows: narrow ? panels.length : 1, columns: narrow ? 1 : panels.length, pattern: "independent", xgap: 0.12, ygap: 0.3 } };
-    // At the figure's lower edge: Plotly makes room for as many lines as the legend needs, below the axis' title.
-    layout.legend = { orientation: "h", yref: "container", y: 0, yanchor: "bottom" };
-    panels.forEach((panel, at) => {
-      const end = at === 0 ? "" : String(at + 1);
-      layout["xaxis" + end] = axis(plain(figure.x), figure.log_x);
-      layout["yaxis" + end] = axis(plain(panel.y), figure.log_y);
-      // Above the axes by pixels: the margin that has to hold the title is in pixels too, whatever the axes' height.
-      layout.annotations.push({ text: plain(panel.title), showarrow: false, xref: `x${end} domain`, yref: `y${end} domain`, x: 0.5, y: 1, yanchor: "bottom", yshift: 2 });
-      panel.curves.forEach((curve) => {
-        const shared = { name: plain(curve.name), legendgroup: curve.name, xaxis: "x" + end, yaxis: "y" + end };
-        const line = { color: color(curve.index), dash: dash(curve.index), width: 2 };
-        traces.push({ ...shared, x: curve.x, y: curve.y, mode: curve.x.length > 1 ? "lines" : "markers", line, marker: { color: line.color },
-          showlegend: at === 0 || !traces.some((trace) => trace.legendgroup === curve.name),
-          error_y: curve.spread ? { type: "data", array: curve.spread, thickness: 0.6, width: 0, color: line.color } : undefined });
-        if (curve.published !== null && curve.published !== undefined) {
-          traces.push({ ...shared, x: [curve.x[curve.x.length - 1]], y: [curve.published], mode: "markers", showlegend: false,
-            marker: { symbol: "star", size: 11, color: line.color, line: { color: style("--ink"), width: 1 } },
-            hovertemplate: plain(`${curve.name}: ${curve.published} in the paper`) + "<extra></extra>" });
-        }
-      });
+// Draws when the reader comes near: a page of a hundred plots opens at once.
+const watcher = new IntersectionObserver((entries) => {
+  for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); paint(entry.target); }
+}, { rootMargin: "500px" });
+function drawLater(target, make) { drawn.set(target, make); watcher.observe(target); }
+function drawAll() { for (const target of drawn.keys()) { watcher.unobserve(target); paint(target); } }
+
+darkMode.addEventListener("change", () => {
+  for (const target of drawn.keys()) if (target.dataset.painted) paint(target);
+  marks();
+});
+window.addEventListener("beforeprint", drawAll);
+let turned = window.innerWidth;
+window.addEventListener("resize", () => {
+  // Labels have places in pixels.
+  if (Math.abs(window.innerWidth - turned) < 40) return;
+  turned = window.innerWidth;
+  for (const target of drawn.keys()) if (target.dataset.painted) paint(target);
+});
+
+function spanOf(values, log) {
+  const known = values.filter((value) => Number.isFinite(value) && (!log || value > 0)).map((value) => (log ? Math.log10(value) : value));
+  if (known.length === 0) return undefined;
+  let low = Infinity, high = -Infinity;
+  for (const value of known) { low = Math.min(low, value); high = Math.max(high, value); }
+  const room = (high - low) * 0.04 || Math.abs(high) * 0.05 || 1;
+  return [low - room, high + room];
+}
+
+const lastOf = (curve) => { for (let k = curve.y.length - 1; k >= 0; k -= 1) if (Number.isFinite(curve.y[k])) return k; return -1; };
+
+// Moves labels apart that would lie over each other; `places` are pixels from the top, in any order.
+function spread(places, height, least = 14) {
+  const order = places.map((place, at) => [place, at]).sort((a, b) => a[0] - b[0]);
+  const moved = [];
+  let before = -Infinity;
+  for (const [place, at] of order) { before = Math.max(place, before + least); moved[at] = before; }
+  let below = height + least;
+  for (const [, at] of order.reverse()) { below = Math.min(moved[at], below - least); moved[at] = below; }
+  return moved;
+}
+
+// Curves {name, index, x, y, low, high, published} in one pair of axes; `spec.x` and `spec.y` are the axes' titles.
+function chart(target, spec) {
+  const height = spec.height || 360, top = 8, bottom = 44;
+  const labelled = spec.curves.length <= LABELLED && target.clientWidth >= 420;
+  const stars = spec.curves.filter((curve) => curve.published !== null && curve.published !== undefined);
+  const shift = stars.length ? 14 : 6;
+  const room = Math.min(Math.max(...spec.curves.map((curve) => widthOf(curve.name))) + shift + 6, target.clientWidth * 0.36);
+  const all = spec.curves.flatMap((curve) => [...curve.y, ...(curve.low || []), ...(curve.high || [])]).concat(stars.map((curve) => curve.published));
+  const yRange = spanOf(all, spec.logY);
+  const along = spec.curves.flatMap((curve) => curve.x).filter((value) => !spec.logX || value > 0);
+  const reach = spanOf(along, spec.logX);
+  // The curves' ends touch the labels.
+  const xRange = reach && along.length > 1 ? [reach[0], spec.logX ? Math.log10(Math.max(...along)) : Math.max(...along)] : reach;
+  if (xRange && xRange[0] === xRange[1]) xRange[1] += 1;
+  if (xRange && spec.curves.every((curve) => curve.x.length < 2)) xRange[1] = reach[1];
+  const edge = xRange && (spec.logX ? 10 ** xRange[1] : xRange[1]);
+  const traces = [];
+  for (const curve of spec.curves) {
+    const line = { color: color(curve.index), dash: dash(curve.index), width: 2 };
+    if (curve.low && curve.low.length > 1) {
+      traces.push({ x: [...curve.x, ...[...curve.x].reverse()], y: [...curve.high, ...[...curve.low].reverse()], fill: "toself", mode: "lines",
+        fillcolor: line.color + "26", line: { width: 0 }, hoverinfo: "skip", name: `band of ${plain(curve.name)}`, meta: "band" });
+    }
+  }
+  for (const curve of spec.curves) {
+    const line = { color: color(curve.index), dash: dash(curve.index), width: 2 };
+    const few = curve.x.length <= 8;
+    traces.push({ name: plain(curve.name), x: curve.x, y: curve.y, mode: curve.x.length > 1 ? (few ? "lines+markers" : "lines") : "markers", line,
+      marker: { color: line.color, size: curve.x.length > 1 ? 5 : 8 }, meta: "curve",
+      error_y: curve.low && curve.low.length === 1 ? { type: "data", symmetric: false, array: [curve.high[0] - curve.y[0]], arrayminus: [curve.y[0] - curve.low[0]] } : undefined,
+      hovertemplate: `${plain(spec.x)} %{x}<br>${plain(spec.y)} %{y}<extra>${plain(curve.name)}</extra>` });
+    const end = lastOf(curve);
+    if (labelled && end >= 0 && curve.x.length > 1 && curve.x[end] < edge) {
+      traces.push({ x: [curve.x[end], edge], y: [curve.y[end], curve.y[end]], mode: "lines", opacity: 0.5, hoverinfo: "skip", meta: "leader",
+        line: { color: line.color, width: 1, dash: "dot" } });
+    }
+  }
+  const annotations = stars.map((curve) => ({ text: STAR, x: 1, xref: "paper", xanchor: "center", y: spec.logY ? Math.log10(curve.published) : curve.published, yref: "y",
+    showarrow: false, font: { color: color(curve.index), size: 15 }, hovertext: plain(`${curve.name}: ${curve.published} in the paper, at its own length`) }));
+  if (labelled && yRange) {
+    const inner = height - top - bottom;
+    const ended = spec.curves.filter((curve) => lastOf(curve) >= 0 && (!spec.logY || curve.y[lastOf(curve)] > 0));
+    const at = ended.map((curve) => (spec.logY ? Math.log10(curve.y[lastOf(curve)]) : curve.y[lastOf(curve)]));
+    const places = at.map((value) => inner * (1 - (value - yRange[0]) / (yRange[1] - yRange[0])));
+    spread(places, inner).forEach((place, k) => {
+      annotations.push({ text: plain(fitted(ended[k].name, room - shift)), x: 1, xref: "paper", xanchor: "left", xshift: shift - 2, y: at[k], yref: "y",
+        yshift: places[k] - place, showarrow: false, font: { color: color(ended[k].index), size: 12 }, hovertext: plain(ended[k].name) });
     });
-    return { traces, layout: { ...layout, showlegend: true } };
-  };
+  }
+  return { labelled, stars: stars.length > 0, traces, layout: { height, annotations, margin: { t: top, r: labelled ? room : stars.length ? 12 : 8, b: bottom, l: 52 },
+    xaxis: axis(plain(spec.x), spec.logX, xRange), yaxis: axis(plain(spec.y), spec.logY, yRange) } };
 }
 
-for (const element of document.querySelectorAll("[data-figure]")) draw(element, figurePanels(DATA.figures[Number(element.dataset.figure)]));
+function swatch(index) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "swatch"); svg.setAttribute("viewBox", "0 0 22 8"); svg.setAttribute("aria-hidden", "true");
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  const dashes = { solid: "", dash: "6 3", dot: "2 2", dashdot: "6 2 2 2" }[dash(index)];
+  for (const [key, value] of Object.entries({ x1: 0, x2: 22, y1: 4, y2: 4, stroke: color(index), "stroke-width": 3, "stroke-dasharray": dashes })) line.setAttribute(key, value);
+  svg.append(line);
+  return svg;
+}
+
+// The colour of a method wherever its name stands.
+function marks() {
+  for (const mark of document.querySelectorAll(".mark")) mark.replaceChildren(swatch(Number(mark.dataset.color)));
+}
+
+function legend(curves, stars) {
+  const list = element("ul", undefined, { class: "legend" });
+  const named = new Map(curves.map((curve) => [curve.name, curve.index]));
+  for (const [name, index] of named) {
+    const item = element("li");
+    const mark = element("span", undefined, { class: "mark", "data-color": index });
+    item.append(mark, " ", name);
+    list.append(item);
+  }
+  if (stars) list.append(element("li", `${STAR} published end point, at the paper's own length`));
+  return list;
+}
+
+// A figure's panels, each with its title as text above it; a legend below where labels have no room.
+function panels(holder, figure) {
+  const single = figure.panels.length === 1;
+  holder.classList.toggle("single", single);
+  const specs = figure.panels.map((panel) => ({ curves: panel.curves, x: panel.x, y: panel.y, logX: figure.log_x, logY: figure.log_y, height: 340 }));
+  const stars = specs.some((spec) => spec.curves.some((curve) => curve.published !== null && curve.published !== undefined));
+  figure.panels.forEach((panel, at) => {
+    const frame = element("figure", undefined, { class: "panel" });
+    const caption = element("figcaption");
+    caption.append(element("span", panel.title, { class: "title" }));
+    const plot = element("div", undefined, { class: "plot", role: "img", "aria-label": `${figure.title}, ${panel.title}` });
+    frame.append(caption, plot);
+    holder.append(frame);
+    takeAlong(caption, `${figure.name}-${at + 1}`, plot);
+    drawLater(plot, () => {
+      const made = chart(plot, specs[at]);
+      if (!made.labelled) holder.classList.add("needs-legend");
+      return made;
+    });
+  });
+  const below = legend(specs.flatMap((spec) => spec.curves), stars);
+  holder.append(below);
+  if (stars) holder.classList.add("has-stars");
+}

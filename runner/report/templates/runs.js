@@ -1,29 +1,38 @@
-// The table of runs, their curves, and one run in detail.
+// The table of runs and their curves.
 "use strict";
 const RUNS = DATA.runs;
 const FIRST = 12;
-const byId = (id) => document.getElementById(id);
-const state = { sort: null, falling: false, filter: "", status: "", shown: new Set(), one: 0 };
+const state = { sort: null, falling: false, shown: new Set() };
 let visible = RUNS.map((run, at) => at);
 
-function element(tag, text, attributes) {
-  const made = document.createElement(tag);
-  if (text !== undefined && text !== null) made.textContent = text;
-  for (const [key, value] of Object.entries(attributes || {})) made.setAttribute(key, value);
-  return made;
+// A group's colour is its method's; groups of one method differ in their dash. Neither sorting nor filtering changes it.
+const GROUPS = new Map();
+{
+  const used = new Map();
+  for (const run of RUNS) {
+    if (GROUPS.has(run.group)) continue;
+    const before = used.get(run.color) || 0;
+    GROUPS.set(run.group, run.color + COLORS * before);
+    used.set(run.color, before + 1);
+  }
 }
+const indexOf = (at) => GROUPS.get(RUNS[at].group);
 
 function options(select, values, name) {
   for (const value of values) select.append(element("option", name(value), { value }));
 }
 
-function digits(value) {
+// As many decimals as the column has, so that numbers below each other can be compared.
+function digits(value, column) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
-  return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(5)));
+  const places = DATA.decimals[column];
+  if (places === undefined) return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)));
+  if (value !== 0 && Math.abs(value) < 10 ** -places) return value.toExponential(1);
+  return value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
 }
 
-// Epochs (or seconds, as the curves' axis says) until the chosen metric is at the target.
+// Passes (or seconds, as the curves' axis says) until the chosen metric is at the target.
 function timeTo(run) {
   const target = parseFloat(byId("target").value);
   const values = run.curve[byId("target-metric").value];
@@ -72,11 +81,12 @@ function body() {
     const box = element("input", undefined, { type: "checkbox", "aria-label": `show the curve of ${run.label}` });
     box.checked = state.shown.has(at);
     box.addEventListener("change", () => { box.checked ? state.shown.add(at) : state.shown.delete(at); swatches(); curves(); });
-    show.append(box, " ", element("span", undefined, { class: "swatch" }));
+    show.append(box, " ", element("span", undefined, { class: "dot" }));
     row.append(show);
     for (const column of [...DATA.columns, "time_to"]) {
       const value = cell(run, column);
-      const entry = element("td", digits(value), { class: typeof value === "number" ? "number" : column });
+      const entry = element("td", digits(value, column), { class: typeof value === "number" ? "number" : column.replaceAll(".", "-") });
+      if (typeof value === "number") entry.dataset.value = value;
       if (column === "name") entry.title = run.fields.name;
       row.append(entry);
     }
@@ -89,16 +99,20 @@ function body() {
 function swatches() {
   for (const row of byId("table").tBodies[0].rows) {
     const at = Number(row.dataset.run);
-    row.querySelector(".swatch").style.background = state.shown.has(at) ? color(at) : "transparent";
+    row.querySelector(".dot").style.background = state.shown.has(at) ? color(indexOf(at)) : "transparent";
   }
 }
 
-function update() {
-  const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
-  visible = RUNS.map((run, at) => at).filter((at) => {
+function filtered() {
+  const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean), status = byId("status").value;
+  return RUNS.map((run, at) => at).filter((at) => {
     const run = RUNS[at];
-    return (!state.status || run.fields.status === state.status) && words.every((wanted) => run.search.includes(wanted));
+    return (!status || run.fields.status === status) && words.every((wanted) => run.search.includes(wanted));
   });
+}
+
+function update() {
+  visible = filtered();
   if (state.sort !== null) visible.sort((a, b) => compared(a, b, state.sort));
   byId("count").textContent = `${visible.length} of ${RUNS.length} runs`;
   header();
@@ -117,95 +131,45 @@ function averaged(members) {
   return [...best.values()];
 }
 
-// Mean over the runs that differ in the seed alone, at the evaluations that all of them have.
-function overSeeds(shown, metric, along) {
+// Mean over the runs that differ in the seed alone, at the evaluations that all of them have; a band where there are several.
+function overSeeds(shown, metric, along, log) {
   const groups = new Map();
-  for (const at of shown) {
-    const members = groups.get(RUNS[at].group) || [];
-    groups.set(RUNS[at].group, [...members, at]);
-  }
+  for (const at of shown) groups.set(RUNS[at].group, [...(groups.get(RUNS[at].group) || []), at]);
   return [...groups.values()].map(averaged).map((members) => {
     const rows = members.map((at) => new Map(RUNS[at].evaluations.map((number, place) => [number, place])));
     const column = (key, number) => members.map((at, which) => RUNS[at].curve[key][rows[which].get(number)]);
     const places = RUNS[members[0]].evaluations.filter((number) => rows.every((own) => own.has(number))
       && ![...column(along, number), ...column(metric, number)].includes(null));
-    const mean = (key, number) => column(key, number).reduce((sum, value) => sum + value, 0) / members.length;
-    return { at: members[0], name: `${RUNS[members[0]].short} (${members.length} ${members.length === 1 ? "seed" : "seeds"})`,
-      x: places.map((place) => mean(along, place)), y: places.map((place) => mean(metric, place)) };
+    const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+    const deviation = (values) => Math.sqrt(values.reduce((sum, value) => sum + (value - mean(values)) ** 2, 0) / (values.length - 1));
+    const values = places.map((place) => column(metric, place));
+    const several = members.length > 1;
+    return { index: indexOf(members[0]), name: `${RUNS[members[0]].short} (${members.length} ${members.length === 1 ? "seed" : "seeds"})`,
+      x: places.map((place) => mean(column(along, place))), y: values.map(mean),
+      low: several ? values.map((own) => (log ? Math.max(mean(own) - deviation(own), Math.min(...own)) : mean(own) - deviation(own))) : [],
+      high: several ? values.map((own) => mean(own) + deviation(own)) : [] };
   });
 }
 
 function curves() {
+  remember();
+  const metric = byId("metric").value, along = byId("axis").value;
+  const ticked = visible.filter((at) => state.shown.has(at));
+  const shown = ticked.filter((at) => RUNS[at].curve[metric] && RUNS[at].curve[along]);
+  const lacking = visible.length - ticked.length, without = ticked.length - shown.length;
+  byId("curves-note").textContent = shown.length === 0 ? "No curve is shown: tick runs in the table." : [lacking > 0 && `${shown.length} shown; ${lacking} more in the table.`,
+    without > 0 && `${without} of those ticked have no ${word(metric)} against ${word(along)}.`].filter(Boolean).join(" ");
+  const log = byId("log-y").checked;
+  const lines = byId("seeds").checked ? overSeeds(shown, metric, along, log)
+    : shown.map((at) => ({ index: indexOf(at), name: RUNS[at].label, x: RUNS[at].curve[along], y: RUNS[at].curve[metric] }));
+  const below = legend(lines, false);
   draw("plot", () => {
-    const metric = byId("metric").value, along = byId("axis").value;
-    const shown = visible.filter((at) => state.shown.has(at) && RUNS[at].curve[metric] && RUNS[at].curve[along]);
-    const lacking = visible.length - visible.filter((at) => state.shown.has(at)).length;
-    byId("curves-note").textContent = shown.length === 0 ? "No curve is shown: tick runs in the table." : lacking > 0 ? `${shown.length} shown; ${lacking} more in the table.` : "";
     if (shown.length === 0) return null;
-    const lines = byId("seeds").checked ? overSeeds(shown, metric, along)
-      : shown.map((at) => ({ at, name: RUNS[at].label, x: RUNS[at].curve[along], y: RUNS[at].curve[metric] }));
-    const traces = lines.map((line) => ({ name: plain(line.name), x: line.x, y: line.y, mode: line.x.length > 1 ? "lines" : "markers",
-      line: { color: color(line.at), dash: dash(line.at) }, marker: { color: color(line.at) },
-      hovertemplate: `${plain(word(along))} %{x}<br>${plain(word(metric))} %{y}<extra>${plain(line.name)}</extra>` }));
-    return { traces, layout: { xaxis: axis(word(along), byId("log-x").checked), yaxis: axis(word(metric), byId("log-y").checked) } };
+    const made = chart(byId("plot"), { curves: lines, x: word(along), y: word(metric), logX: byId("log-x").checked, logY: log, height: 420 });
+    below.hidden = made.labelled || lines.length > 40;
+    return made;
   });
+  byId("plot").parentNode.querySelector(".legend")?.remove();
+  byId("plot").after(below);
+  marks();
 }
-
-const WHAT = { compute: 0, transfer: 1, wait: 7 };
-
-function timeline(run) {
-  if (!run.timeline) return null;
-  const traces = Object.keys(WHAT).map((what) => {
-    const spans = run.timeline.filter((span) => span[1] === what);
-    return { type: "bar", orientation: "h", name: what, base: spans.map((span) => span[2]), x: spans.map((span) => span[3] - span[2]),
-      y: spans.map((span) => `worker ${span[0]}`), marker: { color: color(WHAT[what]), line: { color: style("--page"), width: 1 } },
-      hovertemplate: `%{y}: ${what} from %{base} for %{x} s<extra></extra>` };
-  });
-  const workers = new Set(run.timeline.map((span) => span[0])).size;
-  return { traces, layout: { barmode: "overlay", height: 140 + 28 * workers, title: { text: "What each worker did at the beginning", font: { size: 15 } }, margin: { t: 50, r: 10, b: 50, l: 80 },
-    xaxis: axis(run.fields.clock === "virtual" ? "virtual seconds" : "seconds"), yaxis: { ...axis(""), autorange: "reversed" } } };
-}
-
-function histogram(run) {
-  if (!run.staleness || !run.staleness.length) return null;
-  const total = run.staleness.reduce((sum, [, count]) => sum + count, 0);
-  const traces = [{ type: "bar", x: run.staleness.map(([value]) => value), y: run.staleness.map(([, count]) => (100 * count) / total), marker: { color: color(0) },
-    hovertemplate: "staleness %{x}: %{y:.2f} %<extra></extra>" }];
-  return { traces, layout: { height: 300, showlegend: false, title: { text: "Staleness: updates between a pull and its push", font: { size: 15 } }, margin: { t: 50, r: 10, b: 50, l: 55 },
-    xaxis: axis("staleness"), yaxis: axis("gradients, %") } };
-}
-
-function one() {
-  const run = RUNS[state.one];
-  if (!run) return;
-  draw("timeline", () => timeline(run));
-  draw("staleness", () => histogram(run));
-  byId("problems").replaceChildren(...run.problems.map((problem) => element("p", problem, { class: "notice" })));
-  byId("facts").replaceChildren(...run.facts.map(([key, value]) => {
-    const row = element("tr");
-    row.append(element("th", key, { scope: "row" }), element("td", typeof value === "number" ? digits(value) : value));
-    return row;
-  }));
-}
-
-function begin() {
-  options(byId("status"), [...new Set(RUNS.map((run) => run.fields.status))].sort(), (value) => value);
-  options(byId("metric"), DATA.metrics, word);
-  options(byId("axis"), DATA.axes, word);
-  options(byId("target-metric"), DATA.metrics.filter((metric) => /error|loss|accuracy|gap|suboptimality/.test(metric)), word);
-  for (const id of ["metric", "target-metric"]) if (DATA.metrics.includes("test_error")) byId(id).value = "test_error";
-  options(byId("run"), RUNS.map((run, at) => at), (at) => `${RUNS[at].label} (${RUNS[at].fields.name})`);
-  byId("target").value = DATA.target ?? "";
-  RUNS.forEach((run, at) => { if (state.shown.size < FIRST && run.curve[byId("metric").value]) state.shown.add(at); });
-  byId("filter").addEventListener("input", (event) => { state.filter = event.target.value; update(); });
-  byId("status").addEventListener("change", (event) => { state.status = event.target.value; update(); });
-  for (const id of ["target", "target-metric", "axis"]) byId(id).addEventListener("change", update);
-  for (const id of ["metric", "log-x", "log-y", "seeds"]) byId(id).addEventListener("change", curves);
-  byId("all").addEventListener("click", () => { for (const at of visible) state.shown.add(at); update(); });
-  byId("none").addEventListener("click", () => { state.shown.clear(); update(); });
-  byId("run").addEventListener("change", (event) => { state.one = Number(event.target.value); one(); });
-  update();
-  one();
-}
-
-begin();

@@ -10,7 +10,8 @@ from typing import Any
 
 from runner.report.collect import collect
 from runner.report.evidence import Block, measure_exhibit
-from runner.report.page import render, searched, table
+from runner.report.notes import Notes
+from runner.report.page import render, searched, table, write
 from runner.report.published import Cell, Exhibit
 from runner.report.run import Run
 
@@ -64,7 +65,7 @@ def test_data_are_those_of_the_runs(make_run: MakeRun, tmp_path: Path) -> None:
     # A quarter above the lowest error, 30.
     assert data["target"] == 38
     assert "test_error" in data["metrics"]
-    assert data["axes"][0] == "epoch"
+    assert data["axes"] == ["epoch", "virtual_seconds", "updates", "samples"], "seconds are named by their clock"
 
 
 def test_validation_has_columns_if_a_run_has_it(make_run: MakeRun, tmp_path: Path) -> None:
@@ -104,3 +105,64 @@ def test_searches_leave_out_an_exhibits_runs(make_run: MakeRun, tmp_path: Path) 
     (left,) = searched(runs, [(exhibit, [block])])
     assert "0.2" in left["lines"][0]
     assert not any("0.1" in line for line in left["lines"])
+
+
+def test_quick_scale_compares_no_numbers(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("asgd", [60.0, 30.0], config={"scale": "quick"})
+    make_run("ssgd", [60.0, 40.0], algorithm="ssgd", config={"scale": "quick"})
+    (block,) = measure_exhibit(TABLE, collect([tmp_path / "runs"]))
+    cells = table(block)["rows"][0]["cells"]
+    assert [(cell["published"], cell["difference"]) for cell in cells] == [("31.50", ""), ("31.50", "")]
+
+
+def test_library_is_beside_if_asked(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [50.0])
+    runs = collect([tmp_path / "runs"])
+    write(tmp_path / "one.html", runs, [], "x")
+    write(tmp_path / "two.html", runs, [], "x", beside=True)
+    one, two = ((tmp_path / name).read_text() for name in ("one.html", "two.html"))
+    assert len(two) < 100_000 < 3_000_000 < len(one)
+    assert '<script src="plotly.min.js">' in two
+    assert (tmp_path / "plotly.min.js").read_text() in one
+
+
+def test_remarks_stand_by_their_exhibits(make_run: MakeRun, tmp_path: Path) -> None:
+    runs, block = measured(make_run, tmp_path)
+    notes = tmp_path / "notes.md"
+    notes.write_text("On **top**.\n\n## paper/table1\nOf [it](a.md), <b>x</b>\n\n## gone\nLeft over\n")
+    write(tmp_path / "page.html", runs, [(TABLE, [block])], "x", notes=Notes(notes))
+    page = (tmp_path / "page.html").read_text()
+    assert "<p>On <strong>top</strong>.</p>" in page
+    assert '<p>Of <a href="a.md">it</a>, &lt;b&gt;x&lt;/b&gt;</p>' in page[page.index('id="paper-table1"') :]
+    assert "<p>Left over</p>" in page[page.index('id="remarks"') :]
+
+
+def test_what_a_sweep_varied_stands_beside_the_names(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [50.0], config={"algorithm.lambda0": 0.5})
+    make_run(
+        "b", [50.0], config={"algorithm.lambda0": 2.0, "cluster.kind": "processes"}, summary={"cluster": "processes"}
+    )
+    columns = data_of(render(collect([tmp_path / "runs"]), [], "x"))["columns"]
+    assert columns.index("algorithm.lambda0") < columns.index("final_test_error")
+    assert "cluster.kind" not in columns, "the cluster's name says it"
+
+
+def test_seconds_have_a_column_for_each_clock(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [50.0])
+    make_run("b", [50.0], seed=1, summary={"clock": "measured"})
+    data = data_of(render(collect([tmp_path / "runs"]), [], "x"))
+    assert {"virtual_seconds", "measured_seconds"} < set(data["columns"])
+    seconds = [(run["fields"]["virtual_seconds"], run["fields"]["measured_seconds"]) for run in data["runs"]]
+    assert seconds == [(10.0, None), (None, 10.0)]
+    assert [sorted(key for key in run["curve"] if "seconds" in key) for run in data["runs"]] == [
+        ["virtual_seconds"],
+        ["measured_seconds"],
+    ]
+
+
+def test_runs_part_where_a_last_bit_differs(make_run: MakeRun, tmp_path: Path) -> None:
+    """The digits that the page shows are the same."""
+    for name, third in (("a", 40.0), ("b", 40.0 + 1e-9)):
+        make_run(name, [60.0, 50.0, third, 30.0])
+    first, second = (run["prints"] for run in data_of(render(collect([tmp_path / "runs"]), [], "x"))["runs"])
+    assert [one == other for one, other in zip(first, second, strict=True)] == [True, True, False, False]

@@ -48,35 +48,38 @@ CONTRAST = """() => {
   }
   return least;
 }"""
-# Titles of panels and legends of figures that are not wholly seen: cut off by the figure's box, wider than their panel,
-# or over another text. Each panel's axes are the rectangle that Plotly drags in.
+# Titles, labels and legends of figures that are not wholly seen: cut off by their figure, or over another text.
 HIDDEN_TEXTS = """() => {
-  const inside = (a, b) => a.left >= b.left && a.right <= b.right && a.top >= b.top && a.bottom <= b.bottom;
+  const inside = (a, b) => a.left >= b.left - 1 && a.right <= b.right + 1 && a.top >= b.top - 1 && a.bottom <= b.bottom + 1;
   const covers = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
-    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2;
   const hidden = [];
   for (const figure of document.querySelectorAll("[data-figure]")) {
-    const box = figure.getBoundingClientRect();
-    const axes = [...figure.querySelectorAll(".nsewdrag")].map((node) => node.getBoundingClientRect());
-    const titles = [...figure.querySelectorAll(".annotation text")];
-    if (titles.length !== axes.length) hidden.push(`${titles.length} titles of ${axes.length} panels`);
-    titles.forEach((title, at) => {
-      const place = title.getBoundingClientRect();
-      const above = { left: axes[at].left, right: axes[at].right, top: box.top, bottom: axes[at].top };
-      if (!inside(place, above)) hidden.push(`${title.textContent} is cut off`);
-    });
-    const texts = [...figure.querySelectorAll("svg text")].filter((text) => text.getBoundingClientRect().width > 0);
-    for (const text of [...titles, ...figure.querySelectorAll(".legendtext")]) {
-      const place = text.getBoundingClientRect();
-      if (!inside(place, box)) hidden.push(`${text.textContent} leaves its figure`);
-      for (const other of texts) {
-        if (other === text || !covers(place, other.getBoundingClientRect())) continue;
-        hidden.push(`${text.textContent} lies over ${other.textContent}`);
+    const frame = figure.getBoundingClientRect();
+    if (frame.width === 0) continue;
+    for (const panel of figure.querySelectorAll(".panel")) {
+      const box = panel.getBoundingClientRect();
+      const title = panel.querySelector(".title");
+      if (!title.textContent || title.scrollWidth > title.clientWidth + 1 || !inside(title.getBoundingClientRect(), box))
+        hidden.push(`title ${title.textContent} is cut off`);
+      const texts = [...panel.querySelectorAll("svg text")].filter((text) => text.getBoundingClientRect().width > 0);
+      for (const text of texts) {
+        const place = text.getBoundingClientRect();
+        if (!inside(place, box)) hidden.push(`${text.textContent} leaves its panel`);
+        for (const other of texts) {
+          // A star may lie on the end of a curve, not a text on a text.
+          if (other === text || text.textContent === "★" || other.textContent === "★") continue;
+          if (covers(place, other.getBoundingClientRect())) hidden.push(`${text.textContent} lies over ${other.textContent}`);
+        }
       }
     }
+    for (const item of figure.querySelectorAll(".legend li"))
+      if (item.checkVisibility() && !inside(item.getBoundingClientRect(), frame)) hidden.push(`${item.textContent} is cut off`);
   }
   return hidden;
 }"""
+OPEN_ALL = "for (const part of document.querySelectorAll('details')) part.open = true; drawAll();"
+CURVES = "(id) => document.getElementById(id).data.filter((trace) => trace.meta === 'curve')"
 
 
 @pytest.fixture(scope="module")
@@ -120,20 +123,20 @@ def report(make_run: MakeRun, tmp_path: Path) -> Path:
 def visit(browser, report: Path) -> Iterator[Callable[..., object]]:
     opened, said = [], []
 
-    def go(width: int = 1280, scheme: str = "light") -> object:
+    def go(width: int = 1280, scheme: str = "light", address: str | None = None) -> object:
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: request.url.startswith("file:") or said.append(f"asked for {request.url}"))
         page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
-        page.goto(report.as_uri())
+        page.goto(address or report.as_uri())
         opened.append(page)
         return page
 
     yield go
     for page in opened:
         page.close()
-    assert [text for text in said if not text.startswith("asked for data:")] == []
+    assert [text for text in said if not text.startswith(("asked for data:", "asked for blob:"))] == []
 
 
 def column(page, name: str) -> list[str]:
@@ -141,15 +144,48 @@ def column(page, name: str) -> list[str]:
     return page.eval_on_selector_all("#table tbody tr", "(rows, n) => rows.map((r) => r.cells[n].textContent)", place)
 
 
+def test_the_result_stands_first(visit) -> None:
+    """What is seen of the page without scrolling: the answer, the ranks, and the curves in the methods' colours."""
+    page = visit()
+    assert page.inner_text("#setting-1 .answer").startswith("sgd M=1 is best with 8.40 ± 0.30 % test error (3 seeds)")
+    assert page.locator("#setting-1 .answer").bounding_box()["y"] < 450
+    rows = page.locator("#setting-1 .ranked tbody tr").all_inner_texts()
+    assert [row.split()[1] for row in rows] == ["sgd", "dc_asgd_a", "dc_asgd_c", "ssgd", "asgd"]
+    assert "clear" in rows[0]
+    plot = page.locator("#setting-1 .plot").first
+    plot.scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('#setting-1 .plot').data")
+    drawn = page.evaluate("document.querySelector('#setting-1 .plot').data.map((trace) => [trace.meta, trace.name])")
+    assert sorted(name for kind, name in drawn if kind == "curve") == [
+        "asgd M=4", "dc_asgd_a M=4", "dc_asgd_c M=4", "sgd M=1", "ssgd M=4",
+    ]  # fmt: skip
+    assert sum(kind == "band" for kind, _ in drawn) == 5
+    labels = plot.locator(".annotation text").all_inner_texts()
+    assert {"sgd M=1", "asgd M=4", "dc_asgd_a M=4"} <= set(labels), "each curve has its name at its end"
+    strokes = [page.evaluate("([row]) => row.querySelector('line').getAttribute('stroke')", [row.element_handle()])
+               for row in page.locator("#setting-1 .ranked tbody tr").all()]  # fmt: skip
+    colors = page.evaluate(
+        "Object.fromEntries(document.querySelector('#setting-1 .plot').data.filter((t) => t.meta === 'curve').map((t) => [t.name.split(' ')[0], t.line.color]))"
+    )  # noqa: E501
+    assert strokes == [colors[row.split()[1]] for row in rows], "a method's colour in the table is its curve's"
+
+
 def test_figures_are_drawn(visit) -> None:
     page = visit()
+    page.evaluate(OPEN_ALL)
     assert page.locator("#papers .js-plotly-plot .scatterlayer .trace").count() > 30
-    assert page.locator("#plot .scatterlayer .trace").count() == 12
+    assert len(page.evaluate(CURVES, "plot")) == 12
     assert page.locator("#table tbody tr").count() == 29
     page.select_option("#run", str(page.evaluate("DATA.runs.findIndex((run) => run.timeline.length > 0)")))
     assert page.locator("#timeline .bars .point").count() == 96
     assert page.locator("#staleness .bars .point").count() == 3
-    assert "holds" in page.inner_text("#papers .claims")
+    assert "holds" in page.inner_text("#papers .claims >> nth=0")
+    stars = page.locator("#papers .annotation text", has_text="★")
+    assert stars.count() > 3
+    assert page.get_by_text("published end point, at the paper's own length").first.is_visible()
+    # A run without spans has no plot of them.
+    page.select_option("#run", "0")
+    assert page.is_hidden("#timeline")
 
 
 def test_table_sorts_and_filters(visit) -> None:
@@ -180,19 +216,84 @@ def test_curves_follow_the_controls(visit) -> None:
     title = "document.getElementById('plot').layout.{}axis.title.text"
     page.select_option("#metric", "train_loss")
     assert page.evaluate(title.format("y")) == "training loss"
-    page.select_option("#axis", "seconds")
-    assert page.evaluate(title.format("x")) == "seconds"
+    page.select_option("#axis", "virtual_seconds")
+    assert page.evaluate(title.format("x")) == "virtual seconds"
     page.check("#log-y")
     assert page.evaluate("document.getElementById('plot').layout.yaxis.type") == "log"
-    before = page.locator("#plot .scatterlayer .trace").count()
+    before = len(page.evaluate(CURVES, "plot"))
     page.locator("#table tbody input").first.press("Space")
-    assert page.locator("#plot .scatterlayer .trace").count() == before - 1
+    assert len(page.evaluate(CURVES, "plot")) == before - 1
     page.click("#all")
-    assert page.locator("#plot .scatterlayer .trace").count() == 29
+    assert len(page.evaluate(CURVES, "plot")) == 29
     page.check("#seeds")
-    assert page.locator("#plot .scatterlayer .trace").count() == 11
+    assert len(page.evaluate(CURVES, "plot")) == 11
+    assert page.evaluate("document.getElementById('plot').data.filter((t) => t.meta === 'band').length") == 9
     page.click("#none")
     assert page.is_hidden("#plot")
+
+
+def test_colors_stay_when_the_table_is_sorted(visit) -> None:
+    page = visit()
+    colors = "() => Object.fromEntries(document.getElementById('plot').data.filter((t) => t.meta === 'curve').map((t) => [t.name, t.line.color]))"  # noqa: E501
+    before = page.evaluate(colors)
+    page.locator('th[data-column="final_test_error"] button').click()
+    page.locator('th[data-column="final_test_error"] button').click()
+    after = page.evaluate(colors)
+    assert before == after
+    assert len({value for name, value in before.items() if name.startswith("sgd ")}) == 1
+
+
+def test_the_address_keeps_what_was_chosen(visit, browser) -> None:
+    page = visit()
+    page.fill("#filter", "asgd")
+    page.select_option("#metric", "train_loss")
+    page.check("#seeds")
+    page.locator('th[data-column="workers"] button').click()
+    page.select_option("#second", "5")
+    again = visit(address=page.url)
+    assert again.input_value("#filter") == "asgd"
+    assert again.input_value("#metric") == "train_loss"
+    assert again.is_checked("#seeds")
+    assert again.input_value("#second") == "5"
+    assert again.get_attribute('th[data-column="workers"]', "aria-sort") == "ascending"
+    assert again.inner_text("#count") == page.inner_text("#count")
+
+
+def test_two_runs_are_compared(visit) -> None:
+    page = visit()
+    first, second = (
+        page.evaluate("(words) => String(DATA.runs.findIndex((run) => run.search.includes(words)))", words)
+        for words in ("dc_asgd_a m=4", "dc_asgd_c m=4")
+    )
+    page.select_option("#first", first)
+    page.select_option("#second", second)
+    told = page.inner_text("#differences")
+    assert "algorithm.lambda0" in told
+    assert "schedule.lr" not in told, "what both share is no difference"
+    assert "They part at row 1, after 1.0 effective passes: test error, % 81.40 and 82.40" in page.inner_text("#part")
+    assert len(page.evaluate(CURVES, "both")) == 2
+    page.select_option("#second", first)
+    assert "Choose two runs." in page.inner_text("#part")
+
+
+def test_tables_and_plots_can_be_taken_along(visit) -> None:
+    page = visit()
+
+    def taken(button) -> bytes:
+        with page.expect_download() as waiting:
+            button.click()
+        return waiting.value.path().read_bytes()
+
+    table = taken(page.locator("#setting-1 .below button").first).decode().splitlines()
+    assert table[0].startswith("rank,method,")
+    assert len(table) == 6
+    caption = page.locator("#setting-1 figcaption").first
+    points = taken(caption.get_by_text("CSV")).decode().splitlines()
+    assert points[0] == 'curve,effective passes,"test error, %",mean - deviation,mean + deviation'
+    assert len(points) == 1 + 5 * 10
+    assert taken(caption.get_by_text("PNG")).startswith(b"\x89PNG")
+    assert b"sgd M=1" in taken(caption.get_by_text("SVG"))
+    assert len(taken(page.locator("#runs .below button")).decode().splitlines()) == 30
 
 
 def mean_of(browser, tmp_path: Path) -> tuple[str, list[float], list[float]]:
@@ -202,7 +303,7 @@ def mean_of(browser, tmp_path: Path) -> tuple[str, list[float], list[float]]:
     page.goto((tmp_path / "runs" / "report.html").as_uri())
     page.click("#all")
     page.check("#seeds")
-    [line] = page.evaluate("document.getElementById('plot').data.map((line) => [line.name, line.x, line.y])")
+    [line] = [[curve["name"], curve["x"], curve["y"]] for curve in page.evaluate(CURVES, "plot")]
     page.close()
     return tuple(line)
 
@@ -238,6 +339,8 @@ def test_html_in_names_is_escaped(visit) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_and_can_be_read(visit, width: int, scheme: str) -> None:
     page = visit(width, scheme)
+    assert page.evaluate("document.documentElement.scrollHeight") < (9_000 if width == 1280 else 14_000)
+    page.evaluate(OPEN_ALL)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     least, where = page.evaluate(CONTRAST)
     assert least >= 4.5, where
@@ -247,10 +350,37 @@ def test_it_fits_and_can_be_read(visit, width: int, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_titles_of_panels_are_whole(visit, width: int) -> None:
+def test_titles_and_labels_are_whole(visit, width: int) -> None:
     page = visit(width)
-    assert page.locator("[data-figure] .annotation").count() > 10
+    page.evaluate(OPEN_ALL)
+    assert page.locator("[data-figure] figcaption").count() > 10
     assert page.evaluate(HIDDEN_TEXTS) == []
+    # Headings break between words: no line is one word's end.
+    assert page.evaluate("getComputedStyle(document.querySelector('h3')).overflowWrap") == "break-word"
+
+
+def test_numbers_are_aligned_and_ticks_have_no_prefixes(browser, make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for method, scale in (("svrg", 1.0), ("asysvrg", 3.0)):
+            folder = make_run(f"{method}{seed}", [0.0] * 6, algorithm=method, seed=seed, workers=2)
+            lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+            for place, line in enumerate(lines):
+                # On the second evaluation the deviation is more than the mean.
+                line["suboptimality"] = scale * 10.0 ** -(place + 2) * (1 + (1 + 20 * (place == 1)) * seed)
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main([str(tmp_path / "runs")]) == 0
+    page = browser.new_page()
+    page.goto((tmp_path / "runs" / "report.html").as_uri())
+    page.evaluate("drawAll()")
+    plot = "document.querySelector('#setting-1 .plot')"
+    assert page.evaluate(f"{plot}.layout.yaxis.type") == "log"
+    ticks = page.locator("#setting-1 .plot >> nth=0").locator(".ytick text").all_text_contents()
+    assert len(ticks) > 3
+    assert not [text for text in ticks if any(prefix in text for prefix in "nµmkp")], ticks
+    lowest = page.evaluate(f"Math.min(...{plot}.data.filter((t) => t.meta === 'band').flatMap((t) => t.y))")
+    assert lowest > 0, "a band goes to the lowest seed, not to the floor"
+    assert set(column(page, "virtual_seconds")) == {"60.0"}
+    page.close()
 
 
 def test_keyboard_reaches_everything(visit) -> None:
@@ -263,7 +393,7 @@ def test_keyboard_reaches_everything(visit) -> None:
     page.fill("#filter", "evil")
     page.focus("nav a")
     reached = set()
-    for _ in range(160):
+    for _ in range(260):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
     wanted = {"filter", "status", "target", "metric", "axis", "log-x", "log-y", "all", "none", "run", "SUMMARY"}

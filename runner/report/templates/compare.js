@@ -1,0 +1,41 @@
+// Two runs side by side: where their configurations differ, their curves, and the first row at which they part.
+"use strict";
+
+// Checksums of all rows up to each: equal as long as the runs are, to the last bit.
+function parting(a, b) {
+  const places = new Map(b.curve.epoch ? b.curve.epoch.map((passes, at) => [passes, at]) : []);
+  const shared = (a.curve.epoch || []).map((passes, at) => [at, places.get(passes)]).filter(([, other]) => other !== undefined);
+  if (shared.length === 0) return "They have no evaluation at the same effective passes.";
+  const found = shared.find(([own, other]) => a.prints[own] !== b.prints[other]);
+  if (!found) return `Their rows are the same to the bit, ${shared.length === 1 ? "at the one evaluation" : `at all ${shared.length} evaluations`} that both have.`;
+  const [own, other] = found;
+  const keys = Object.keys(a.curve).filter((key) => key in b.curve && a.curve[key][own] !== b.curve[key][other]);
+  const told = keys.map((key) => `${word(key)} ${digits(a.curve[key][own], key)} and ${digits(b.curve[key][other], key)}`);
+  const row = (at) => (a.rows ? a.rows[at] : at) + 1;
+  const thinned = own > 0 && row(own) - row(own - 1) > 1 ? " (or at one of the rows before it that the page leaves out)" : "";
+  return `They part at row ${row(own)}, after ${digits(a.curve.epoch[own], "epochs")} effective passes${thinned}: ${told.join("; ") || "in digits beyond those shown"}.`;
+}
+
+function compareTwo() {
+  remember();
+  const [a, b] = ["first", "second"].map((id) => RUNS[Number(byId(id).value)]);
+  if (!a || !b) return;
+  const [left, right] = [a, b].map((run) => new Map(run.facts.slice(run.configured).concat([["status", run.fields.status], ["workers", run.fields.workers]])));
+  const keys = [...new Set([...left.keys(), ...right.keys()])].filter((key) => left.get(key) !== right.get(key));
+  const head = element("tr");
+  head.append(...["key", a.label, b.label].map((text) => element("th", text, { scope: "col" })));
+  byId("differences").tHead.replaceChildren(head);
+  byId("differences").tBodies[0].replaceChildren(...keys.map((key) => {
+    const row = element("tr");
+    row.append(element("th", key, { scope: "row" }), ...[left, right].map((own) => element("td", own.has(key) ? own.get(key) : "–")));
+    return row;
+  }));
+  const configured = keys.length === 0 ? "Their configurations are the same." : `${keys.length} ${keys.length === 1 ? "key differs" : "keys differ"}.`;
+  byId("part").textContent = a === b ? "Choose two runs." : `${configured} ${parting(a, b)}`;
+  const metric = byId("metric").value, along = byId("axis").value;
+  draw("both", () => {
+    const lines = [a, b].filter((run) => run.curve[metric] && run.curve[along])
+      .map((run, at) => ({ index: run.color + (at && a.color === b.color ? COLORS : 0), name: run.label, x: run.curve[along], y: run.curve[metric] }));
+    return lines.length === 0 ? null : chart(byId("both"), { curves: lines, x: word(along), y: word(metric), logX: byId("log-x").checked, logY: byId("log-y").checked });
+  });
+}

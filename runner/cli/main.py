@@ -13,9 +13,11 @@ import logging
 import operator
 import os
 import secrets
+import shlex
 import string
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import hydra.version
@@ -35,7 +37,7 @@ from runner.config.output import lasting_output
 from runner.config.paths import expanded, home_quoted, quoted
 from runner.config.process_settings import check_threads, set_process
 from runner.config.schema import without_hydra
-from runner.report import wandb_table
+from runner.report import sweep_end, wandb_table
 from runner.run_folder import folders, live_status, resume
 from runner.run_folder.contents import has_checkpoints
 from runner.sweeps import (
@@ -48,8 +50,7 @@ from runner.sweeps import (
     submitit_launcher,
     subprocess_launcher,
 )
-from runner.sweeps.job import print_table
-from runner.sweeps.seeds_table import print_seeds_table
+from runner.sweeps.job import Job, output_console, print_table
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ def _sweep_in(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     code = _hydra(args)
     if launched.jobs and launched.sweep and not all(only_answers(job) for job in jobs):
         print_table(launched.jobs, launched.sweep)
-        print_seeds_table(launched.jobs)
+        _print_end(jobs[0], launched.jobs, launched.sweep)
         if launched.stopped_by is None and not launched.refused:
             logged = wandb_table.write(jobs[0], launched.sweep, [job.folder for job in launched.jobs])
             if logged is not None:
@@ -247,6 +248,20 @@ def _sweep_in(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     if launched.refused:
         return 2
     return 1 if code != 0 or any(job.code != 0 for job in launched.jobs) else 0
+
+
+def _print_end(config: DictConfig, jobs: Sequence[Job], sweep: Path) -> None:
+    """Print which method is best, of an experiment what its paper reports beside, and how to see more."""
+    console, folders = output_console(), [job.folder for job in jobs]
+    sweep_end.print_result(console, folders)
+    experiment = config.hydra.runtime.choices.get("experiment")
+    try:
+        if experiment is not None:
+            sweep_end.print_evidence(console, str(experiment), config.get("scale"), sweep, folders)
+    except InputError as error:
+        # The jobs are done: a broken archive that lies among their outputs must not make the sweep fail.
+        log.warning("not compared with the paper: %s", error)
+    print(f"curves and all runs: dcreport {shlex.quote(str(sweep))}", flush=True)
 
 
 def _who() -> str:

@@ -109,6 +109,9 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
         # In the place of the best test error, which would be chosen on the test set.
         chosen = {BEST_VALIDATION_ERROR: "best validation error %", TEST_ERROR_AT_BEST: "test error % then"}
         numbers = {FINAL_TEST_ERROR: "test error %", **chosen, "seconds": "seconds"}
+    clocks = {str(summary["clock"]) for summary in summaries if summary.get("clock")}
+    # Virtual and measured seconds are not comparable: of both, each is labelled.
+    numbers["seconds"] = f"{next(iter(clocks))} s" if len(clocks) == 1 else "seconds"
     for column in ("job", "overrides", "status", *numbers.values()):
         table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
     for job, summary, own in zip(jobs, summaries, varying([job.overrides for job in jobs]), strict=True):
@@ -118,7 +121,8 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
             str(job.number),
             Text(" ".join(own)),
             status if job.code == 0 else f"{status}, {job.ending}",
-            *(_number(summary.get(key)) for key in numbers),
+            *(_number(summary.get(key)) for key in numbers if key != "seconds"),
+            _number(summary.get("seconds")) + (f" {summary.get('clock', '')}".rstrip() if len(clocks) > 1 else ""),
         )
     output_console().print(table)
 

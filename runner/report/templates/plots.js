@@ -101,7 +101,8 @@ function spread(places, height, least = 14) {
   const moved = [];
   let before = -Infinity;
   for (const [place, at] of order) { before = Math.max(place, before + least); moved[at] = before; }
-  let below = height + least;
+  // Half a line above the axis, whose ticks are below it.
+  let below = height - least / 2 + least;
   for (const [, at] of order.reverse()) { below = Math.min(moved[at], below - least); moved[at] = below; }
   return moved;
 }

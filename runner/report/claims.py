@@ -16,17 +16,14 @@ or says how far the bounds of a table's rows are apart, its columns being number
 
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
-from runner.report import metrics
+from runner.report import metrics, power
 from runner.report.bounds import Bounds, is_positive
-from runner.report.published import Claim
+from runner.report.published import Claim, Numbers
 from runner.report.run import Run
 
-CONFIDENCE = 0.95
 ROUNDING = 1e-12
 """Differences that are this small beside what is compared are shown as none."""
 UNMEASURED = "not measured"
@@ -50,11 +47,33 @@ class Verdict:
         claim: the claim.
         word: one of `WORDS`.
         because: the mean difference (left minus right), its interval, and the seeds; or what is missing.
+        could: whether these runs could have shown the opposite, in words; empty where nothing was compared.
+        needed: how many seeds would decide what is undecided, in words; empty where that cannot be told.
     """
 
     claim: Claim
     word: str
     because: str
+    could: str = ""
+    needed: str = ""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a claim says of the difference of its sides: that it is below or above a bound, or closer to 0 than it."""
+
+    sign: str
+    bound: float = 0.0
+
+    def word(self, low: float, high: float) -> str:
+        """Return the verdict on an interval of the difference."""
+        if self.sign == "close":
+            return _inside(low, high, self.bound)
+        return _one_sided(low - self.bound, high - self.bound, self.sign.startswith("<"))
+
+    def distance(self, mean: float) -> float:
+        """Return how far a difference is from the bound."""
+        return abs(abs(mean) - self.bound) if self.sign == "close" else abs(mean - self.bound)
 
 
 @dataclass(frozen=True)
@@ -82,13 +101,22 @@ class _Term:
         having = self.by_seed(cells)
         return sorted(run.seed for run in cells.get(self.cell, ()) if run.seed not in (None, *having))
 
+    def published(self, paper: Numbers) -> float | None:
+        """Return what the paper's numbers make of it, None if it has none."""
+        value = paper.of(self.metric, self.cell)
+        below = 1.0 if self.divisor is None else paper.of(self.divisor.metric, self.divisor.cell)
+        return self.factor * value / below if value is not None and below else None
+
     @property
     def place(self) -> str:
         """Its cell, or both cells of a ratio."""
         return self.cell if self.divisor is None else f"{self.cell} over {self.divisor.cell}"
 
 
-def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
+_NOTHING = Numbers("", {})
+
+
+def judge(claim: Claim, cells: Mapping[str, Sequence[Run]], paper: Numbers = _NOTHING) -> Verdict:
     """Judge a claim.
 
     The difference of the two sides is taken per seed that both have; its two-sided 95 % interval is Student's t. A
@@ -99,6 +127,7 @@ def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
     Args:
         claim: the claim.
         cells: the runs of each cell that ended, by the cell's name.
+        paper: the paper's numbers, beside which the width of the interval is seen.
 
     Raises:
         ValueError: for a claim that cannot be read.
@@ -106,24 +135,20 @@ def judge(claim: Claim, cells: Mapping[str, Sequence[Run]]) -> Verdict:
     # `fullmatch`, since a claim that was read only up to a typing error would be judged as another claim.
     if close := _CLOSE.fullmatch(claim.text):
         left, right = _term(close.groups()[:_GROUPS]), _term(close.groups()[_GROUPS:-1])
-        bound = float(close[2 * _GROUPS + 1])
-        return _compare(claim, left, right, cells, lambda low, high: _inside(low, high, bound))
+        return _compare(claim, left, right, cells, _Rule("close", float(close[2 * _GROUPS + 1])), paper)
     if apart := _APART.fullmatch(claim.text):
         left, right = _term(apart.groups()[:_GROUPS]), _term(apart.groups()[_GROUPS : 2 * _GROUPS])
-        bound, below = float(apart.groups()[-1]), apart.groups()[-2].startswith("<")
-        return _compare(claim, left, right, cells, lambda low, high: _one_sided(low - bound, high - bound, below))
+        return _compare(claim, left, right, cells, _Rule(apart.groups()[-2], float(apart.groups()[-1])), paper)
     if bounds := _BETWEEN_BOUNDS.fullmatch(claim.text):
         if wrong := [column for name in cells if not is_positive(column := name.partition(", ")[0])]:
             raise ValueError(f"claim={claim.text}: {wrong[0]} is not a number; allowed: columns that are, as 1e-2")
-        return _compare(
-            claim, Bounds(bounds[1]), float(bounds[2]), cells, lambda low, high: _one_sided(low, high, below=False)
-        )
+        return _compare(claim, Bounds(bounds[1]), float(bounds[2]), cells, _Rule(">"), paper)
     if not (found := _COMPARED.fullmatch(claim.text)):
         raise ValueError(f"claim={claim.text}: cannot be read; allowed: metric[cell] < metric[cell]")
     # The groups: the left side's, the sign, the right side's, the number that may stand in its place.
     left, sign, number = _term(found.groups()[:_GROUPS]), found[_GROUPS + 1], found.groups()[-1]
     right = float(number) if number else _term(found.groups()[_GROUPS + 1 : -1])
-    return _compare(claim, left, right, cells, lambda low, high: _one_sided(low, high, sign.startswith("<")))
+    return _compare(claim, left, right, cells, _Rule(sign), paper)
 
 
 def counted(verdicts: Sequence[Verdict]) -> list[int]:
@@ -138,12 +163,10 @@ def seeds_named(seeds: Sequence[int]) -> str:
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
     """Return Student's 95 % confidence interval of the mean of at least two differences."""
-    # Student's t divides by the deviation.
-    if statistics.stdev(differences) == 0:
-        return differences[0], differences[0]
-    # A one-sample test of the differences is the paired t-test, and it gives the interval of their mean.
-    bounds = stats.ttest_1samp(differences, 0.0).confidence_interval(CONFIDENCE)
-    return float(bounds.low), float(bounds.high)
+    # The paired t-test is the one-sample test of the differences, and this the interval of their mean.
+    mean = statistics.fmean(differences)
+    half = power.half_width(statistics.stdev(differences), len(differences))
+    return mean - half, mean + half
 
 
 def _compare(
@@ -151,7 +174,8 @@ def _compare(
     left: _Term | Bounds,
     right: _Term | float,
     cells: Mapping[str, Sequence[Run]],
-    word: Callable[[float, float], str],
+    rule: _Rule,
+    paper: Numbers,
 ) -> Verdict:
     # Paired by seed: both sides then have the same initial weights and order of samples, so only the method differs.
     ours = left.by_seed(cells)
@@ -174,13 +198,37 @@ def _compare(
     mean = statistics.fmean(differences)
     # One difference has no spread, and so no interval.
     if len(seeds) == 1:
-        return Verdict(claim, "undecided", f"difference {_signed(mean)}, seed {seeds[0]} alone")
+        return Verdict(claim, "undecided", f"difference {_signed(mean)}, seed {seeds[0]} alone", "no: one seed")
     low, high = interval(differences)
     # What is far smaller than both sides is rounding; how small that is depends on what is compared.
     scale = max(abs(value) for side in (ours, theirs) for value in side.values())
     mean, low, high = (0.0 if abs(value) < ROUNDING * scale else value for value in (mean, low, high))
     because = f"difference {_signed(mean)}, 95 % interval {_signed(low)} to {_signed(high)}, {len(seeds)} seeds"
-    return Verdict(claim, word(low, high), because)
+    word = rule.word(low, high)
+    could = _could_show(left, right, [theirs[seed] for seed in seeds], (high - low) / 2, rule, paper)
+    needed = _needed(statistics.stdev(differences), rule.distance(mean)) if word == "undecided" else ""
+    return Verdict(claim, word, because, could, needed)
+
+
+def _could_show(
+    left: _Term | Bounds, right: _Term | float, theirs: Sequence[float], half: float, rule: _Rule, paper: Numbers
+) -> str:
+    """Say whether an interval that wide could have shown the opposite, if the paper's difference were here."""
+    if rule.sign == "close":
+        return power.could_show(half, rule.bound, "the bound")
+    margin = None
+    if isinstance(left, _Term):
+        ours = left.published(paper)
+        other = right.published(paper) if isinstance(right, _Term) else right
+        if ours is not None and other is not None:
+            expected = power.expected_difference(ours, other, theirs, left.metric)
+            margin = None if expected is None else expected - rule.bound
+    return power.could_show(half, margin, "the paper's difference" + (" beyond the bound" if rule.bound else ""))
+
+
+def _needed(deviation: float, distance: float) -> str:
+    found = power.seeds_needed(deviation, distance)
+    return f"more than {power.MOST_SEEDS} seeds would" if found is None else f"{found} seeds would"
 
 
 # An interval that touches the bound leaves it open, so every comparison below is strict. Of a continuous difference `<`
@@ -210,4 +258,4 @@ def _term(parts: Sequence[str | None]) -> _Term:
 def _signed(value: float) -> str:
     if value == 0:
         return "0"
-    return f"{value:+.2f}" if abs(value) >= 0.1 else f"{value:+.2g}"
+    return f"{'+' if value > 0 else ''}{power.number(value)}"

@@ -17,6 +17,9 @@ from runner.report.search_results import Search, Tried, searches, tested
 from runner.report.settings import averaged, by_seed, differing, one_per_seed, setting, shown
 from runner.run_folder.summary_keys import COMPLETED
 
+QUICK = "quick"
+"""The scale of experiments that lasts minutes."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -60,7 +63,7 @@ class Block:
     Attributes:
         exhibit: the table or figure.
         cells: the measured cells by their name; those without runs are absent.
-        scale: `paper`, `quick`, or None for runs that no experiment started.
+        scale: `paper`, `short`, `quick`, or None for runs that no experiment started.
         deviations: where the runs' setting differs from the paper's, in words.
         verdicts: of the exhibit's claims.
         tuned: which value of the tuned settings each cell shows, and which runs of it are left out, in words.
@@ -72,6 +75,11 @@ class Block:
     deviations: list[str]
     verdicts: list[Verdict]
     tuned: list[str]
+
+    @property
+    def judged(self) -> bool:
+        """Whether its verdicts say something of the paper: quick scale shows that an experiment runs, and no more."""
+        return self.scale != QUICK
 
     @property
     def runs(self) -> list[Run]:
@@ -220,7 +228,7 @@ def _block(exhibit: Exhibit, runs: list[Run], everywhere: set[str]) -> Block:
                 chosen_values.append(f"{cell.id}: {best}, the best of {len(groups)}{by}")
             cells[cell.id] = Measured(cell, chosen, _by_seed(chosen, exhibit.metric))
     by_cell = {name: [r for r in measured.runs if r.ended] for name, measured in cells.items()}
-    verdicts = [judge(claim, by_cell) for claim in exhibit.claims]
+    verdicts = [judge(claim, by_cell, exhibit.numbers) for claim in exhibit.claims]
     deviations = _deviations(exhibit, cells) + _gaps(exhibit.metric, cells)
     return Block(exhibit, cells, runs[0].config.get("scale"), deviations, verdicts, chosen_values)
 

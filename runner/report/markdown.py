@@ -38,8 +38,17 @@ def write(path: Path, figures_folder: Path, runs: Sequence[Run], evidence: Evide
     render("whole.md.j2", path, top=top, exhibits=shown, **others(runs, evidence, notes, path, figures_folder))
 
 
+def _nothing_told(exhibit: Exhibit, block: Block, number: int, page: Path) -> str:
+    """Say nothing beside a verdict."""
+    return ""
+
+
 def exhibits(
-    evidence: Evidence, notes: Notes, page_of: Callable[[Exhibit], Path], figures_folder: Path
+    evidence: Evidence,
+    notes: Notes,
+    page_of: Callable[[Exhibit], Path],
+    figures_folder: Path,
+    beside: Callable[[Exhibit, Block, int, Path], str] = _nothing_told,
 ) -> list[dict[str, Any]]:
     """Draw the figures of what was measured, and return what the templates say about each exhibit.
 
@@ -48,6 +57,7 @@ def exhibits(
         notes: remarks on them.
         page_of: the page on which an exhibit is shown.
         figures_folder: where the figures go.
+        beside: what is said, in Markdown, beside the verdict on an exhibit's claim of that number.
     """
     shown = []
     earlier: list[tuple[set[int], Exhibit]] = []
@@ -62,7 +72,11 @@ def exhibits(
             same = next((other for runs, other in earlier if mine <= runs), None)
             earlier.append((mine, exhibit))
             drawn = [_drawn(figure, figures_folder, page) for figure in figures(block)]
-            told.append({**_block(block, drawn), "same_as": "" if same is None else _place(same, page_of(same), page)})
+            # Before the remark on the exhibit is taken: what is said of one of its claims has a heading of its own.
+            extra = [beside(exhibit, block, number, page) for number in range(len(block.verdicts))]
+            told.append(
+                {**_block(block, drawn, extra), "same_as": "" if same is None else _place(same, page_of(same), page)}
+            )
         if blocks:
             remark = notes.take(exhibit.id, page)
             shown.append({**asdict(exhibit), "id": exhibit.id, "remark": remark, "blocks": told})
@@ -131,18 +145,20 @@ def _place(exhibit: Exhibit, its_page: Path, page: Path) -> str:
     return f"{name} above" if its_page == page else f"[{name}]({link(its_page, page)})"
 
 
-def _block(block: Block, drawn: list[dict[str, str]]) -> dict[str, Any]:
+def _block(block: Block, drawn: list[dict[str, str]], beside: Sequence[str]) -> dict[str, Any]:
+    # Quick scale shows that an experiment runs; its verdicts would be read as verdicts on the paper.
+    judged = block.verdicts if block.judged else []
     # A block of one setting rarely measures every claim; those without runs are counted, not listed.
-    told = [v for v in block.verdicts if v.word != claims.UNMEASURED]
+    told = [(v, more) for v, more in zip(judged, beside, strict=False) if v.word != claims.UNMEASURED]
     return {
         "orders": [] if drawn else block.orders(),
-        "untold": len(block.verdicts) - len(told),
-        "counts": claims.counted(block.verdicts),
+        "untold": len(judged) - len(told),
+        "counts": claims.counted(judged),
         "heading": provenance.heading(block),
         "scale": block.scale,
         "table": table(block),
         "figures": drawn,
-        "verdicts": [(v.claim.words, v.claim.text, v.claim.source, v.word, v.because) for v in told],
+        "verdicts": [{**asdict(v.claim), **asdict(v), "beside": more} for v, more in told],
         "facts": provenance.facts(block.runs),
         "deviations": block.deviations,
         "tuned": block.tuned,

@@ -225,10 +225,7 @@ def _exhibit(exhibit: Exhibit, blocks: list[Block], drawn: list[Figure], remarks
                 "heading": provenance.heading(block),
                 "table": None if made else table(block),
                 "figures": _added(drawn, made),
-                "claims": [
-                    {**asdict(verdict.claim), "word": verdict.word, "because": verdict.because}
-                    for verdict in block.verdicts
-                ],
+                "claims": [{**asdict(verdict.claim), **asdict(verdict)} for verdict in block.verdicts],
                 "counts": claims.counted(block.verdicts),
                 "orders": [] if made else block.orders(),
                 "ran": provenance.facts(block.runs),

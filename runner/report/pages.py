@@ -1,12 +1,15 @@
 """The report as an index of half a page and a Markdown page for each paper."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from runner.report import claims
+from runner.report import claims, provenance
 from runner.report.evidence import Block
+from runner.report.failures import Failures
+from runner.report.glance import Central, central_claims
 from runner.report.markdown import Evidence, exhibits, others, render
 from runner.report.notes import Notes, link
 from runner.report.published import Exhibit
@@ -40,7 +43,8 @@ def write(
     pages = {paper: folder / f"{paper}.md" for paper in papers}
     # Before the index and the rest: it takes the remarks that belong to exhibits, and
     # what is left goes to `other_runs`.
-    shown = exhibits(evidence, notes, lambda exhibit: folder / f"{exhibit.folder}.md", figures_folder)
+    failures = Failures(folder, notes)
+    shown = exhibits(evidence, notes, lambda exhibit: folder / f"{exhibit.folder}.md", figures_folder, failures.told)
     lines = []
     for paper, page in pages.items():
         lines.append(_line([found for found in evidence if found[0].folder == paper], link(page, index)))
@@ -52,8 +56,20 @@ def write(
     if has_rest := bool(rest["others"] or rest["timed"] or rest["remarks"] or rest["broken"]):
         render("other_runs.md.j2", other_page, index=link(index, other_page), **rest)
     other = link(other_page, index) if has_rest else ""
-    render("index.md.j2", index, top=top, papers=lines, other=other, runs=len(runs))
-    return [*pages.values(), *([other_page] if has_rest else [])]
+    glance = [_at_a_glance(central, folder, index) for central in central_claims(evidence)]
+    render("index.md.j2", index, top=top, papers=lines, other=other, runs=len(runs), glance=glance)
+    return [*pages.values(), *failures.pages, *([other_page] if has_rest else [])]
+
+
+def _at_a_glance(central: Central, folder: Path, index: Path) -> dict[str, Any]:
+    """Return what the index says of a central claim."""
+    judged = [
+        {**asdict(one.verdict), "text": one.verdict.claim.text, "heading": provenance.heading(one.block)}
+        for one in central.judged
+    ]
+    page = link(folder / f"{central.folder}.md", index)
+    return {"folder": central.folder, "page": page, "words": central.words, "judged": judged,
+            "unmeasured": central.unmeasured, "commands": central.commands}  # fmt: skip
 
 
 def _line(mine: Evidence, page: str) -> dict[str, Any]:
@@ -75,12 +91,12 @@ def _title(names: Sequence[str]) -> str:
 
 
 def _counts(mine: Sequence[tuple[Exhibit, list[Block]]]) -> list[int]:
-    """Count verdicts; a claim that was judged under two settings has two, one that never was counts as not measured."""
+    """Count verdicts, those of quick scale left out; a claim that was judged under two settings has two."""
     verdicts = []
     for exhibit, blocks in mine:
         # Blocks hold their verdicts in the order of the claims, so the number finds one claim's in each.
         for number, _ in enumerate(exhibit.claims):
-            words = [block.verdicts[number].word for block in blocks]
+            words = [block.verdicts[number].word for block in blocks if block.judged]
             told = [word for word in words if word != claims.UNMEASURED]
             verdicts += told or [claims.UNMEASURED]
     return [verdicts.count(word) for word in claims.WORDS]

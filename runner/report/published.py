@@ -17,15 +17,18 @@
         claims:
           - {claim: "final_test_error[asgd, M=4] > 9", source: section 6}
           - {claim: "final_test_error[asgd, {row}] > 9", rows: all, source: section 6}    # a claim for each row
+          - {claim: ..., source: ..., central: ASGD is worse}    # one that the paper stands for, in a few words
 
 A setting is picked by a value, by `{any: [values]}`, or by `{of: other setting, times: 2}`. In place of `values` there
 may be `cells`, which says for each what picks its runs. Curves have besides `x` (a column of the metrics) and `y` (a
 list of them; a figure for each, a panel for each row); layers are curves of a quantity of `layers.jsonl`.
 `same_as: table1` takes over what is not said, of an exhibit above; `experiment` names the file where the exhibit is a
 part of one. `length: ours` says that the paper does not tell how long its runs are. A claim's `rows`, a list or `all`,
-makes a claim of each row, whose name stands for `{row}`.
+makes a claim of each row, whose name stands for `{row}`. A claim about seconds needs a title or note that names the
+clock: it judges the clock's formula too.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +42,7 @@ from runner.run_folder.summary_keys import FINAL_TEST_ERROR
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "conf" / "experiment"
 KINDS = ("table", "grid", "curves", "layers")
+_OF_THE_CLOCK = re.compile(r"\bclock\b|\b[Vv]irtual\b")
 _KEYS = frozenset(
     {"title", "source", "kind", "metric", "match", "setting", "rows", "columns", "values", "claims", "x", "y"}
     | {"same_as", "note", "tuned", "differ", "cells", "experiment", "length"}
@@ -74,6 +78,24 @@ class Claim:
     text: str
     source: str
     words: str = ""
+    central: str = ""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A paper's numbers.
+
+    Attributes:
+        metric: what they are.
+        values: a number for each cell that has one.
+    """
+
+    metric: str
+    values: Mapping[str, float]
+
+    def of(self, metric: str, cell: str) -> float | None:
+        """Return the paper's number of a cell, None if it has none of this metric."""
+        return self.values.get(cell) if metric == self.metric else None
 
 
 @dataclass(frozen=True)
@@ -110,6 +132,11 @@ class Exhibit:
     def command(self) -> str:
         """What measures it."""
         return f"dcrun experiment={self.folder}/{self.experiment or self.name}"
+
+    @property
+    def numbers(self) -> Numbers:
+        """The paper's numbers."""
+        return Numbers(self.metric, {c.id: c.published for c in self.cells if c.published is not None})
 
     @property
     def picked(self) -> frozenset[str]:
@@ -170,6 +197,11 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
                 raise ValueError(f"{where}: values: {column}, {row} is not a cell; allowed: the rows and columns above")
             cells.append(Cell(row, column, match(row, column), value))
     claims = [claim for one in given.get("claims") or () for claim in _claims(where, one, list(rows))]
+    said = f"{given['title']} {given.get('note', '')}"
+    if not _OF_THE_CLOCK.search(said) and (timed := [claim.text for claim in claims if "seconds" in claim.text]):
+        raise ValueError(
+            f"{where}: claims: {timed[0]}: is about seconds; allowed: with a title or note that names the clock"
+        )
     return Exhibit(
         paper,
         path.parent.name,
@@ -205,4 +237,5 @@ def _claims(where: str, given: Mapping[str, Any], rows: Sequence[str]) -> list[C
         )
     # Not `format`: a cell's name may hold braces of its own.
     texts = [text.replace("{row}", row) for row in chosen] or [text]
-    return [Claim(own, str(given.get("source", "")), given.get("words", "")) for own in texts]
+    common = str(given.get("source", "")), given.get("words", ""), given.get("central", "")
+    return [Claim(own, *common) for own in texts]

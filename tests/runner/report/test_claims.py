@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from runner.report import power
 from runner.report.claims import counted, interval, judge
 from runner.report.collect import collect
-from runner.report.published import Claim
+from runner.report.published import Claim, Numbers
 from runner.report.run import Run
 
 MakeRun = Callable[..., Path]
@@ -113,6 +114,7 @@ def test_noise_decides_nothing(cells: Callable[..., dict[str, list[Run]]]) -> No
 def test_one_seed_decides_nothing(cells: Callable[..., dict[str, list[Run]]]) -> None:
     verdict = judge(claim("final_test_error[a] < final_test_error[b]"), cells(a=[20.0], b=[40.0]))
     assert (verdict.word, verdict.because) == ("undecided", "difference -20.00, seed 0 alone")
+    assert (verdict.could, verdict.needed) == ("no: one seed", "")
 
 
 def test_only_seeds_of_both_sides_count(cells: Callable[..., dict[str, list[Run]]]) -> None:
@@ -127,6 +129,55 @@ def test_equal_differences_are_certain(cells: Callable[..., dict[str, list[Run]]
     runs = cells(a=[20.0, 21.0], b=[21.0, 22.0])
     assert judge(claim("final_test_error[a] < final_test_error[b]"), runs).word == "holds"
     assert judge(claim("final_test_error[a] < final_test_error[a]"), runs).word == "undecided"
+
+
+PAPER = Numbers("final_test_error", {"a": 8.0, "b": 10.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "could"),
+    [
+        # The differences are -3, -2 and -1, their deviation is 1, and t(2) = 4.303 over the root of 3 is 2.48. The
+        # paper's a is a fifth below its b, which of our 32 is 6.4.
+        ("final_test_error[a] < final_test_error[b]", "yes: ±2.48 against the paper's difference of 6.40"),
+        (
+            "final_test_error[a] - final_test_error[b] < 5",
+            "yes: ±2.48 against the paper's difference beyond the bound of 11.40",
+        ),
+        ("final_test_error[b] < final_test_error[a]", "yes: ±2.48 against the paper's difference of 7.50"),
+        ("abs(final_test_error[a] - final_test_error[b]) < 2", "no: ±2.48 against the bound of 2.00"),
+        ("abs(final_test_error[a] - final_test_error[b]) < 3", "yes: ±2.48 against the bound of 3.00"),
+        ("best_test_error[a] < best_test_error[b]", "±2.48; the paper gives no number"),
+        # The paper's 8 is 22 below 30, and ours is 28, 30 and 32.
+        ("final_test_error[a] < 30", "yes: ±4.97 against the paper's difference of 22.00"),
+        ("final_test_error[a] / final_test_error[b] < 0.85", "no: ±0.083 against the paper's difference of 0.05"),
+        ("final_test_error[a] < final_test_error[c]", "not compared"),
+    ],
+)
+def test_width_stands_beside_the_papers_difference(
+    cells: Callable[..., dict[str, list[Run]]], text: str, could: str
+) -> None:
+    runs = cells(a=[28.0, 30.0, 32.0], b=[31.0, 32.0, 33.0])
+    assert (judge(claim(text), runs, PAPER).could or "not compared") == could
+
+
+def test_accuracies_are_compared_by_their_errors() -> None:
+    # 0.95 against 0.94: a sixth of the error, which of our 0.4 is 0.067.
+    assert power.expected_difference(0.95, 0.94, [0.5, 0.7], "final_accuracy") == pytest.approx(0.4 / 6)
+    assert power.expected_difference(8.0, 10.0, [20.0, 40.0], "final_test_error") == pytest.approx(-6.0)
+    assert power.expected_difference(1.0, 0.0, [20.0], "final_test_error") is None
+
+
+def test_undecided_says_how_many_seeds_decide(cells: Callable[..., dict[str, list[Run]]]) -> None:
+    # 1.0 on average with deviation 1: 5 seeds leave 2.776 / sqrt(5) = 1.24, 6 leave 2.571 / sqrt(6) = 1.05, 7 leave
+    # 2.447 / sqrt(7) = 0.92.
+    runs = cells(a=[30.0, 30.0, 30.0], b=[30.0, 31.0, 32.0], c=[29.0, 30.0, 31.0])
+    verdict = judge(claim("final_test_error[a] < final_test_error[b]"), runs)
+    assert (verdict.word, verdict.needed) == ("undecided", "7 seeds would")
+    assert judge(claim("abs(final_test_error[a] - final_test_error[b]) < 2"), runs).needed == "7 seeds would"
+    equal = judge(claim("final_test_error[a] < final_test_error[c]"), runs)
+    assert (equal.word, equal.needed) == ("undecided", "more than 1000 seeds would")
+    assert judge(claim("final_test_error[a] < 40"), runs).needed == ""
 
 
 @pytest.mark.parametrize("text", ["a < b", "final_test_error[a]", "final_test_error[a] != final_test_error[b]", ""])

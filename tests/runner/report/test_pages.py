@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.config.errors import InputError
 from runner.report.collect import collect
 from runner.report.evidence import measure_exhibit
 from runner.report.notes import Notes
@@ -72,6 +73,54 @@ def test_runs_of_no_paper_have_a_page(make_run: MakeRun, tmp_path: Path) -> None
     index = (tmp_path / "RESULTS.md").read_text()
     assert "At the top." in index
     assert "[a page of their own](pages/other_runs.md)" in index
+
+
+def scaled(make_run: MakeRun, top: Path, scale: str, notes: Path | None = None) -> list[Path]:
+    for seed in () if (top / "runs").exists() else (0, 1, 2):
+        make_run(f"asgd/{seed}", [60.0, 21.0 + seed], seed=seed, config={"scale": scale})
+        make_run(f"ssgd/{seed}", [60.0, 31.0 + seed], algorithm="ssgd", seed=seed, config={"scale": scale})
+    runs = collect([top / "runs"])
+    central = replace(TABLE, claims=[replace(CLAIMS[0], central="SSGD is better"), *CLAIMS[1:]])
+    evidence = [(exhibit, measure_exhibit(exhibit, runs)) for exhibit in (central,)]
+    return write(top / "RESULTS.md", top / "pages", top / "figures", runs, evidence, Notes(notes))
+
+
+def test_quick_scale_judges_no_claim(make_run: MakeRun, tmp_path: Path) -> None:
+    (page,) = scaled(make_run, tmp_path, "quick")
+    text = page.read_text()
+    assert "22.00 ± 1.00" in text
+    assert "judges no claim" in text
+    assert not re.search(r"\*\*(holds|fails|undecided)\*\*", text)
+    index = (tmp_path / "RESULTS.md").read_text()
+    assert "| [Someone, Some Thesis, chapter 1](pages/thesis.md) | 1 of 1 | 0 | 0 | 0 | 3 |" in index
+    assert "| thesis | SSGD is better | not measured | 1 claim: `dcrun experiment=thesis/table1` | | |" in index
+
+
+def test_the_index_has_the_central_claims(make_run: MakeRun, tmp_path: Path) -> None:
+    (page,) = scaled(make_run, tmp_path, "short")
+    index = (tmp_path / "RESULTS.md").read_text()
+    assert "## Claims at a glance" in index
+    line = next(line for line in index.splitlines() if "SSGD is better" in line)
+    assert "| **fails** | Short scale: 2 effective passes, seeds 0, 1, 2 |" in line
+    assert line.startswith("| [thesis](pages/thesis.md) | SSGD is better |")
+    assert "difference +10.00, 95 % interval +10.00 to +10.00, 3 seeds | no: ±0 against the paper's" in line
+    assert "**fails**: why is not found out yet |" in page.read_text()
+
+
+def test_what_was_found_out_has_a_page(make_run: MakeRun, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.md"
+    heading = f"## thesis/table1: {CLAIMS[0].text}\n\n"
+    notes.write_text(f"{heading}Rates from .1 to 1: nothing helps ([data](data.csv)).\n")
+    page, failure = scaled(make_run, tmp_path, "short", notes)
+    assert failure == tmp_path / "pages" / "thesis-table1-claim1.md"
+    assert "**fails**: [what was found out](thesis-table1-claim1.md) |" in page.read_text()
+    text = failure.read_text()
+    assert text.startswith("# Errors: a claim that did not come out\n\n`final_test_error[ssgd, M=4] <")
+    assert "Rates from .1 to 1: nothing helps ([data](../data.csv))." in text
+    assert "[the paper's page](thesis.md)" in text
+    notes.write_text(heading + "line\n" * 21)
+    with pytest.raises(InputError, match="has 21 lines; allowed: at most 20"):
+        scaled(make_run, tmp_path, "short", notes)
 
 
 def test_the_projects_own_archives_are_whole() -> None:

@@ -50,7 +50,8 @@ def test_claim_of_rows_is_one_of_each(tmp_path: Path) -> None:
     values = {"M=1": {"SGD": 8.65}, "M=4": {"SGD": 8.65}}
     of_all = {"claim": "seconds[SGD, {row}] < 9", "rows": "all", "source": "section 6", "words": "fast"}
     of_one = {"claim": "seconds[SGD, {row}] > 1", "rows": ["M=4"], "source": "section 6"}
-    (exhibit,) = load(write(tmp_path, {"table1": EXHIBIT | {"values": values, "claims": [of_all, of_one]}}))
+    more = {"values": values, "claims": [of_all, of_one], "note": "By the virtual clock."}
+    (exhibit,) = load(write(tmp_path, {"table1": EXHIBIT | more}))
     assert [claim.text for claim in exhibit.claims] == [
         "seconds[SGD, M=1] < 9",
         "seconds[SGD, M=4] < 9",
@@ -78,12 +79,22 @@ def test_figure_inherits_from_one_that_inherits(tmp_path: Path) -> None:
         ({"claims": [{"claim": "seconds[SGD, {row}] < 9"}]}, r"rows=\[\]: do not fit"),
         ({"claims": [{"claim": "seconds[SGD, M=4] < 9", "rows": "all"}]}, "rows=all: do not fit"),
         ({"claims": [{"claim": "seconds[SGD, {row}] < 9", "rows": ["M=9"]}]}, "allowed: .* a list of M=1, M=4"),
+        ({"claims": [{"claim": "seconds[SGD, M=4] < 9"}]}, "is about seconds; allowed: .* that names the clock"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
     wrong = {key: value for key, value in {**EXHIBIT, **change}.items() if value is not None}
     with pytest.raises(ValueError, match=message):
         load(write(tmp_path, {"table1": wrong}))
+
+
+def test_published_numbers_go_by_cells(tmp_path: Path) -> None:
+    values = {"M=1": {"SGD": 8.65}, "M=4": {"SGD": None, "ASGD": 9.27}}
+    (exhibit,) = load(write(tmp_path, {"table1": EXHIBIT | {"values": values}}))
+    assert exhibit.numbers.values == {"SGD, M=1": 8.65, "ASGD, M=4": 9.27}
+    assert exhibit.numbers.of("final_test_error", "ASGD, M=4") == 9.27
+    assert exhibit.numbers.of("final_test_error", "SGD, M=4") is None
+    assert exhibit.numbers.of("seconds", "ASGD, M=4") is None
 
 
 @pytest.mark.parametrize("exhibit", load(), ids=lambda exhibit: exhibit.id)

@@ -12,15 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runner.run_folder import columns
 from runner.run_folder.contents import read_summary
-from runner.run_folder.summary_keys import (
-    BEST_TEST_ERROR,
-    BEST_VALIDATION_ERROR,
-    FAILED,
-    FINAL_TEST_ERROR,
-    STATUS,
-    TEST_ERROR_AT_BEST,
-)
+from runner.run_folder.summary_keys import FAILED, STATUS
+from runner.sweeps.measures import columns_of, measure_text
 
 _TAIL_LINES = 3
 
@@ -104,14 +99,9 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
     """Print a row for each job, with values of its `summary.json`."""
     table = Table(title=f"sweep in {folder}", title_justify="left")
     summaries = [job.summary() for job in jobs]
-    numbers = {FINAL_TEST_ERROR: "test error %", BEST_TEST_ERROR: "best %", "seconds": "seconds"}
-    if any(summary.get(BEST_VALIDATION_ERROR) is not None for summary in summaries):
-        # In the place of the best test error, which would be chosen on the test set.
-        chosen = {BEST_VALIDATION_ERROR: "best validation error %", TEST_ERROR_AT_BEST: "test error % then"}
-        numbers = {FINAL_TEST_ERROR: "test error %", **chosen, "seconds": "seconds"}
     clocks = {str(summary["clock"]) for summary in summaries if summary.get("clock")}
     # Virtual and measured seconds are not comparable: of both, each is labelled.
-    numbers["seconds"] = f"{next(iter(clocks))} s" if len(clocks) == 1 else "seconds"
+    numbers = columns_of(summaries) | {columns.SECONDS: f"{next(iter(clocks))} s" if len(clocks) == 1 else "seconds"}
     for column in ("job", "overrides", "status", *numbers.values()):
         table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
     for job, summary, own in zip(jobs, summaries, varying([job.overrides for job in jobs]), strict=True):
@@ -121,14 +111,11 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
             str(job.number),
             Text(" ".join(own)),
             status if job.code == 0 else f"{status}, {job.ending}",
-            *(_number(summary.get(key)) for key in numbers if key != "seconds"),
-            _number(summary.get("seconds")) + (f" {summary.get('clock', '')}".rstrip() if len(clocks) > 1 else ""),
+            *(measure_text(key, summary.get(key)) for key in numbers if key != columns.SECONDS),
+            measure_text(columns.SECONDS, summary.get(columns.SECONDS))
+            + (f" {summary.get('clock', '')}".rstrip() if len(clocks) > 1 else ""),
         )
     output_console().print(table)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def output_console() -> Console:

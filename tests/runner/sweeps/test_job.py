@@ -46,6 +46,46 @@ def test_table_has_the_validation_error(tmp_path: Path, capsys: pytest.CaptureFi
     assert [row[3:] for row in cells] == [["14.00", "12.50", "13.75", "-"], ["14.00", "-", "13.75", "-"]]
 
 
+def table_rows(out: str) -> list[list[str]]:
+    """The cells of a table's lines, its head first."""
+    lines = [line for line in out.splitlines() if line.startswith(("│", "┃"))]
+    return [[cell.strip() for cell in line.replace("┃", "│").split("│")[1:-1]] for line in lines]
+
+
+TIMED = {
+    "timing_only": True,
+    "virtual_samples_per_second": 12345.6,
+    "epoch_seconds": 0.14561,
+    "staleness_mean": 6.985,
+    "staleness_max": 13,
+    "seconds": 1.5,
+}
+
+
+def test_table_of_the_clock_alone_has_throughput(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    jobs = []
+    for number, summary in enumerate((TIMED, {"status": "failed"}, {"final_test_error": 14.0})):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "summary.json").write_text(json.dumps(summary))
+        jobs.append(Job(number, (f"cluster.workers={number}",), tmp_path / str(number), 0))
+    print_table(jobs[:2], tmp_path)
+    head, timed, failed = table_rows(capsys.readouterr().out)
+    assert head[3:] == ["virtual s an epoch", "samples / virtual s", "staleness", "max", "seconds"]
+    assert (timed[3:], failed[3:]) == (["0.1456", "12,346", "6.985", "13", "1.50"], ["-"] * 5)
+    print_table(jobs, tmp_path)
+    # A sweep over run.timing_only has both.
+    out = capsys.readouterr().out
+    assert "12,346" in out
+    assert "14.00" in out
+
+
+def test_table_without_errors_has_the_suboptimality(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "summary.json").write_text(json.dumps({"suboptimality": 3.25e-9, "final_train_loss": 1.0}))
+    print_table([Job(0, (), tmp_path, 0)], tmp_path)
+    head, row = table_rows(capsys.readouterr().out)
+    assert (head[3:], row[3:]) == (["suboptimality", "seconds"], ["3.25e-09", "-"])
+
+
 def test_brackets_are_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "summary.json").write_text("{}")

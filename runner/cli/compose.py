@@ -6,9 +6,10 @@ A configuration is composed before Hydra creates folders, because Hydra looks at
    is so reported in one line before the first job starts, and no folder is left behind. A single run gets what was
    composed and checked here (`runner.cli.start.begin`).
 2. Hydra composes a sweep again when it makes the sweep's folder, sweeper and launcher (`runner.cli.main._hydra`).
-3. In a sweep, the launcher composes the configuration of each job from the sweep's (`load_sweep_config`), only to know
-   its folder and whether an earlier run is the same. Then it starts a process with the job's overrides as its command
-   line, which begins with step 1: a job is exactly the run that a user would type.
+3. In a sweep, the launcher needs the configuration of each job to know its folder and whether an earlier run is the
+   same. It takes that of step 1; of an experiment or a search, which composes a part of its jobs there, it composes the
+   others from the sweep's (`load_sweep_config`). Then it starts a process with the job's overrides as its command line,
+   which begins with step 1: a job is exactly the run that a user would type.
 """
 
 import os

@@ -234,6 +234,7 @@ def _sweep_in(args: argparse.Namespace, jobs: Sequence[DictConfig]) -> int:
     # What an earlier sweep of this process left, as in tests.
     launched.jobs.clear()
     launched.stopped_by, launched.sweep, launched.refused = None, None, False
+    launched.composed = {tuple(job.hydra.overrides.task): job for job in jobs}
     code = _hydra(args)
     if launched.jobs and launched.sweep and not all(only_answers(job) for job in jobs):
         print_table(launched.jobs, launched.sweep)

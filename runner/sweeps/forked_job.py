@@ -3,7 +3,8 @@
 A fresh Python takes seconds to import that, and close to one to take it down again. A forked job has it at once, and
 ends without taking anything down. In everything else it is the process that `python -m <PROGRAM> <overrides>` would be:
 a session of its own, the sweep's environment and current folder, its own output, signals as Python sets them. The warm
-process itself computes nothing, so no job inherits threads, random numbers or anything else of a run.
+process itself computes nothing, so no job inherits threads, random numbers or anything else of a run. If all jobs name
+the same data, it has loaded them (`sweeps.warm_data`), and the jobs share their memory.
 
 A GPU cannot be used by two processes of which one was forked from the other after it had begun to use it, and libraries
 look at the GPUs at odd times: jobs that may run on one are fresh processes (`may_fork`).
@@ -22,15 +23,17 @@ from multiprocessing import connection, reduction
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from runner.config import signals
-from runner.config.forkserver import forkserver_context
+from runner.config.forkserver import fork_server, forkserver_context
 from runner.config.installation import COMMAND, PROGRAM
 from runner.config.resources import gpus
 
 WARM = ("runner.train.dispatch", COMMAND)
 """What the warm process imports."""
+DATA = "DCRUN_WARM_DATA"
+"""Environment variable with the configuration, as YAML, of the data set that the warm process loads."""
 # `multiprocessing` keeps one list of processes, and asks all of them how they are whenever one starts. Two threads that
 # ask at the same time would take each other's answer.
 _LOCK = threading.Lock()
@@ -49,8 +52,22 @@ def warm(jobs: Iterable[DictConfig]) -> ForkServerContext:
     Args:
         jobs: the configurations of those that are to be forked.
     """
+    jobs = list(jobs)
     logs = any(job.logger.kind == "wandb" and job.logger.mode != "disabled" for job in jobs)
-    return forkserver_context(*WARM, *(["wandb"] if logs else []))
+    data = shared_data(jobs)
+    modules = [*WARM, *(["wandb"] if logs else []), *(["runner.sweeps.warm_data"] if data else [])]
+    return forkserver_context(*modules, told={DATA: data} if data else None)
+
+
+def shared_data(jobs: Sequence[DictConfig]) -> str | None:
+    """Return the configuration, as YAML, of the data set that all jobs name, if the warm process may load it.
+
+    A data set of the user's own may start threads, which no fork survives, or draw random numbers.
+    """
+    named = {OmegaConf.to_yaml(job.dataset, resolve=True) for job in jobs if may_fork(job.run.device)}
+    if len(jobs) < 2 or len(named) != 1 or not str(jobs[0].dataset.get("_target_")).startswith("data."):
+        return None
+    return named.pop()
 
 
 class ForkedJob:
@@ -62,6 +79,7 @@ class ForkedJob:
         environment: all of its variables.
         output: descriptor that takes what it prints; None for this process's own standard output and error.
         passed: descriptors that the job gets besides, by the variable that tells it their number.
+        serves: whether the job forks a server of its own, for the processes that it will start.
 
     Raises:
         OSError: the warm process is gone.
@@ -75,10 +93,13 @@ class ForkedJob:
         *,
         output: int | None,
         passed: Mapping[str, int],
+        serves: bool = False,
     ) -> None:
         streams = [_Descriptor(1 if output is None else output), _Descriptor(2 if output is None else output)]
         given = {name: _Descriptor(number) for name, number in passed.items()}
-        self._process = context.Process(target=_job_main, args=(list(arguments), dict(environment), streams, given))
+        self._process = context.Process(
+            target=_job_main, args=(list(arguments), dict(environment), streams, given, serves)
+        )
         with _LOCK:
             try:
                 self._process.start()
@@ -137,6 +158,7 @@ def _job_main(
     environment: dict[str, str],
     streams: list[_Descriptor],
     passed: dict[str, _Descriptor],
+    serves: bool,
 ) -> None:
     """Be the job: what this does in a forked process, the system and Python do in a fresh one."""
     os.setsid()
@@ -150,6 +172,9 @@ def _job_main(
         stream.reconfigure(line_buffering=stream.isatty() or stream is sys.stderr)  # type: ignore[union-attr]
     os.environ.clear()
     os.environ.update(environment | {name: str(stream.detach()) for name, stream in passed.items()})
+    if serves:
+        # Now, when there is no other thread: once the job has computed or logged, it cannot be forked any more.
+        fork_server()
     sys.argv = [PROGRAM, *arguments]
     try:
         runpy.run_module(PROGRAM, run_name="__main__", alter_sys=True)

@@ -63,6 +63,15 @@ class PlannedJob:
         """`run.device` of the job."""
         return "auto" if self.config is None else str(self.config.run.device)
 
+    @property
+    def starts_processes(self) -> bool:
+        """Whether the job starts processes of its own, ranks or compute processes."""
+        if self.config is None:
+            return False
+        # The launcher asks for compute processes on the command line alone.
+        spread = "run.compute_processes=auto" in self.command
+        return spread or self.config.cluster.kind == "processes" or self.config.run.compute_processes != 1
+
 
 def announce_job(plan: PlannedJob | Job, total: int) -> None:
     """Print which job is next, and its folder if an earlier run finished it."""

@@ -22,14 +22,14 @@ from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner.config import resources, signals
 from runner.config.exit_codes import WRONG_INPUT
@@ -78,6 +78,8 @@ class FreshProcessLauncher(Launcher):
     stopped_by: ClassVar[int | None] = None
     sweep: ClassVar[Path | None] = None
     refused: ClassVar[bool] = False
+    # What the command has composed and checked already, by the overrides of the job.
+    composed: ClassVar[dict[tuple[str, ...], DictConfig]] = {}
 
     def __init__(self, n_jobs: Jobs = 1, fork: bool = False) -> None:
         self.fork = fork
@@ -147,8 +149,10 @@ class FreshProcessLauncher(Launcher):
                 return Job(number, overrides, folder, 0)
             arguments = [f"run.resume={quoted(str(folder))}", *(o for o in own if may_accompany(o.partition("=")[0]))]
         else:
-            # What the user typed of Hydra's keys, as a search path, holds for every job.
-            common = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
+            # What the user typed of Hydra's keys, as a search path, holds for every job. As typed: an interpolation is
+            # the job's to resolve.
+            typed: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
+            common = [o for o in typed if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
             if config.run.resume:
                 behind = self._earlier(outputs).running(without_hydra(config))
                 folder = free_folder(folder)  # the folder of a failed job stays as it is
@@ -282,6 +286,7 @@ class FreshProcessLauncher(Launcher):
                     environment,
                     output=None if told is None else told.fileno(),
                     passed=passed,
+                    serves=plan.starts_processes,
                 )
         return subprocess.Popen(
             plan.command,
@@ -332,10 +337,14 @@ class FreshProcessLauncher(Launcher):
     def _job_config(self, number: int, overrides: Sequence[str]) -> DictConfig:
         assert self.config is not None
         assert self.hydra_context is not None
-        job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(job):
+        job = self.composed.get(tuple(overrides))
+        if job is None:
+            # Of an experiment and of a search the command composes some jobs only.
+            job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with read_write(job), read_write(job.hydra), open_dict(job):
             job.hydra.job.id = str(number)
             job.hydra.job.num = number
+            job.hydra.sweep.dir = self.config.hydra.sweep.dir
         # The folder's name is an interpolation of Hydra's part, which is resolved through this singleton.
         HydraConfig.instance().set_config(job)
         return job

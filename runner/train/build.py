@@ -27,6 +27,7 @@ from runner.loop.batches import Batches
 from runner.loop.schedule import Schedule
 from runner.train import compatibility
 from runner.train.components import RunComponents, prepare_method
+from runner.train.datasets import dataset_of
 from runner.train.workers import update_samples, workers_of
 
 log = logging.getLogger("dcrun")
@@ -112,7 +113,7 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
     with building():
         method = instantiate(cfg.algorithm)
         startup.current().enter(startup.DATA)
-        dataset = instantiate(cfg.dataset)
+        dataset = dataset_of(cfg.dataset)
         startup.current().enter(startup.BUILD)
     compatibility.check_targets(cfg, dataset)
     samples = len(dataset.train)
@@ -158,8 +159,7 @@ def check_run(cfg: DictConfig, datasets: dict[str, Any]) -> None:
     key = OmegaConf.to_yaml(cfg.dataset)
     if key not in datasets:
         try:
-            with building():
-                datasets[key] = instantiate(cfg.dataset)
+            datasets[key] = dataset_of(cfg.dataset)
         except InputError:
             # A sweep that goes on may have no job left that needs the data.
             if not cfg.run.resume:

@@ -26,7 +26,7 @@ ROWS = {
     "messages": ["processes, empty gradients, 1 worker", "processes, empty gradients, 2 workers"],
     "process_pipeline": ["bp on two processes", "ddg / bp", "fr / bp"],
     "startup": ["dcrun --help", "processor time of a run to its first bar / import torch", "a run's end"],
-    "sweep": ["sweep of 2 jobs on digits"],
+    "sweep": ["sweep of 2 jobs on digits", "the same on 4 MiB of data: peak memory"],
     "timing_only": [
         *(f"{name}, M={m}" for name in ("parameter server", "parameter server, gamma", "collective") for m in (8, 300)),
         *("shared memory, M=8", "pipeline, M=8", "parameter server, M=300, peak", "collective, M=300, peak"),

@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from runner.config.installation import ROOT
 
 PROGRAM = """
@@ -74,3 +76,36 @@ def test_signals_to_every_process_leave_the_server(tmp_path: Path):
         [sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert (done.stdout, done.stderr) == ("True True\n", "")
+
+
+FORKED = """
+import os, signal, sys
+from multiprocessing import forkserver
+from runner.config.forkserver import fork_server, forkserver_context
+
+def tell(pipe):
+    pipe.send((hasattr(sys, "imported_before"), os.getppid(), signal.getsignal(signal.SIGTERM) == signal.SIG_DFL))
+
+if __name__ == "__main__":
+    sys.imported_before = True
+    fork_server()
+    context = forkserver_context("runner.config.signals")
+    server = forkserver._forkserver._forkserver_pid
+    for _ in range(2):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=tell, args=(theirs,))
+        process.start()
+        imported, parent, default = ours.recv()
+        process.join()
+        print(imported, parent == server, default, process.exitcode)
+"""
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="there the server is started anew")
+def test_server_of_a_fork_has_imported_all(tmp_path: Path):
+    (tmp_path / "program.py").write_text(FORKED)
+    command = [sys.executable, str(tmp_path / "program.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    # The server holds the output too: that it is at its end says that the server ended with the program.
+    assert (done.stdout.splitlines(), done.stderr) == (["True True True 0"] * 2, "")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from runner.sweeps.job import Job, PlannedJob, announce_job, print_table, report_failure
+from tests.trial import compose
 
 
 def test_table_shows_what_varies(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -115,6 +116,20 @@ def test_failed_job_shows_the_end_of_its_output(tmp_path: Path, capsys: pytest.C
     first, *tail = capsys.readouterr().err.splitlines()
     assert first == "dcrun: job 3 (seed=3) failed with exit code 1"
     assert tail == ["    b", "    c", "    dcrun: no luck", f"    (in {output})"]
+
+
+@pytest.mark.parametrize(
+    ("given", "command", "starts"),
+    [
+        ((), (), False),
+        ((), ("run.compute_processes=auto",), True),
+        (("run.compute_processes=2",), (), True),
+        (("cluster=processes",), (), True),
+    ],
+)
+def test_job_knows_whether_it_starts_processes(given: tuple[str, ...], command: tuple[str, ...], starts: bool):
+    config = compose("algorithm=asgd", "run.compute_processes=1", *given)
+    assert PlannedJob(0, (), Path("0"), command, None, config).starts_processes == starts
 
 
 def test_finished_job_names_its_folder(capsys: pytest.CaptureFixture[str]):

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from runner.cli import main
 from runner.cli.compose import CONF
 from runner.config import resources
-from runner.config.schema import GPU_SLOT
+from runner.config.schema import GPU_SLOT, without_hydra
 from runner.run_folder.folders import is_locked
 from runner.sweeps import subprocess_launcher
 from runner.sweeps.job import Job, PlannedJob
@@ -217,6 +218,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str) -> Non
     """Runs a sweep whose jobs were finished elsewhere, in `folder`."""
 
     def run_all(self: FreshProcessLauncher, plans: Sequence[PlannedJob], total: int) -> list[Job]:
+        assert all(plan.config is self.composed[plan.overrides] for plan in plans), "a job is composed once"
         return [Job(plan.number, plan.overrides, folder / "elsewhere" / str(plan.number), 0) for plan in plans]
 
     monkeypatch.setattr(FreshProcessLauncher, "_run_all", run_all)
@@ -231,6 +233,30 @@ def test_the_table_names_its_own_sweep(
     out = capsys.readouterr().out
     assert "sweep in here" in out
     assert "elsewhere" not in out
+
+
+@pytest.mark.slow
+def test_jobs_are_composed_as_by_hydra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """What the command has composed to check it is what the launcher would compose."""
+    found = []
+
+    def run_all(self: FreshProcessLauncher, plans: Sequence[PlannedJob], total: int) -> list[Job]:
+        for plan in plans:
+            assert plan.config is self.composed[plan.overrides]
+            # As it was planned; the composition below changes Hydra's one configuration.
+            mine, subdir = OmegaConf.to_container(without_hydra(plan.config)), str(plan.config.hydra.sweep.subdir)
+            assert plan.folder == Path("here") / subdir
+            again = self.hydra_context.config_loader.load_sweep_config(self.config, list(plan.overrides))  # type: ignore[union-attr,arg-type]
+            assert mine == OmegaConf.to_container(without_hydra(again))
+            assert plan.config.hydra.job.override_dirname == again.hydra.job.override_dirname
+            found.append(plan.overrides)
+        return []
+
+    monkeypatch.setattr(FreshProcessLauncher, "_run_all", run_all)
+    monkeypatch.chdir(tmp_path)
+    own = ["hydra.sweep.dir=here", "hydra.sweep.subdir=${hydra.job.num}-${seed}"]
+    assert main.main(["-m", "seed=0,1", "algorithm=asgd", "model=mlp", "logger=none", *own]) == 0
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize("answer", ["run.estimate=true", "run.advise=true", "run.plot_schedule=a.png"])

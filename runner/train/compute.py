@@ -73,7 +73,8 @@ def speedup(components: RunComponents, count: int) -> float:
     """
     method = components.method
     if not method.cuts_network:
-        return float(count)
+        # What a second process on a GPU gains is measured nowhere.
+        return float(min(count, own_gpus(components)) if components.device.type == "cuda" else count)
     if method.locked:
         return 1.0
     shares = components.partition.work_shares

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from rich.table import Table
 from runner.config.units import FLOAT_BYTES
 from runner.loop.barrier import count_barriers
 from runner.train.components import RunComponents
-from runner.train.compute import paying_count, process_count, speedup
+from runner.train.compute import own_gpus, paying_count, process_count, speedup
 from runner.train.costs import Costs
 from runner.train.executors import topology_of
 from runner.train.timing import median_seconds
@@ -62,6 +63,8 @@ def show(components: RunComponents) -> int:
     table.add_row("weight vectors and method state", f"{FLOAT_BYTES * vectors / 2**20:.1f} MiB")
     held = dataset.train.nbytes + sum(split.nbytes for split in _scored(components))
     table.add_row("data", f"{held / 2**20:.1f} MiB")
+    for row in _process_rows(components, costs, held):
+        table.add_row(*row)
     table.add_row("a worker's messages, both ways", f"{FLOAT_BYTES * costs.traffic / 2**20:.2f} MiB")
     table.add_row("one gradient", f"{1e3 * costs.gradient:.2f} ms")
     table.add_row("one update", f"{1e3 * costs.update:.3f} ms")
@@ -72,6 +75,27 @@ def show(components: RunComponents) -> int:
     table.add_row("expected wall time", f"{_duration(seconds)} ({_where(components)}, {components.device})")
     Console().print(table)
     return 0
+
+
+def _process_rows(components: RunComponents, costs: Costs, data: int) -> Iterator[tuple[str, str]]:
+    """Yield what compute processes on GPUs take besides the run's own; on CPUs they share all but the replica.
+
+    Args:
+        components: of the run.
+        costs: of a step.
+        data: bytes of the data, which every process has on its GPU.
+    """
+    count, method = process_count(components), components.method
+    if count == 1 or components.device.type != "cuda":
+        return
+    # A server's state is on the run's GPU alone; that of workers which step together or share memory is everywhere.
+    instances = 0 if method.has_server else components.workers if method.steps_together and not method.replicated else 1
+    states = instances * sum(tensor.numel() for tensor in method.state().values())
+    own = data + FLOAT_BYTES * (2 * components.parameters + costs.traffic + states)
+    # A message of each worker, and a result for each process and one more.
+    shared = FLOAT_BYTES * (costs.traffic * (components.workers + count + 1) + states)
+    yield "each compute process, on its GPU", f"{own / 2**20:.1f} MiB, and a CUDA context"
+    yield "page-locked CPU memory", f"up to {shared / 2**20:.1f} MiB"
 
 
 def work_of(components: RunComponents) -> Work:
@@ -90,7 +114,7 @@ def work_of(components: RunComponents) -> Work:
 
 
 def side_by_side(components: RunComponents) -> float:
-    """Return how many times as fast as one process the workers compute together, with a core for each process.
+    """Return how many times as fast as one process the workers compute together, with a core or GPU for each process.
 
     Modules whose backward passes are locked take turns; the others wait for the one that has most to compute.
     """
@@ -109,7 +133,8 @@ def _where(components: RunComponents) -> str:
         return f"{components.workers} processes, each with {torch.get_num_threads()} thread(s) of its own"
     count = process_count(components)
     if count > 1:
-        return f"{count} processes"
+        gpus = own_gpus(components) if components.device.type == "cuda" else 0
+        return f"{count} processes" + (f" on {min(count, gpus)} GPU(s)" if gpus else "")
     more = paying_count(components)
     return "one process" if more == 1 else f"one process; run.compute_processes={more} has the same bits in less"
 

@@ -7,6 +7,7 @@ operators that it is made of. In a run training amplifies rounding: losses of a 
 """
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,10 @@ from algorithms.dc_asgd import DCASGDAdaptive, DCASGDConstant
 from algorithms.dc_ssgd import DCSSGD
 from data.augment import PadCrop
 from runner.gradients.cuda_graph import CapturedSteps
+from runner.simulated.arena import Arena, lay_out
+from runner.simulated.transfers import PinnedTransfers
 from runner.train import build
-from tests.trial import Trial, compose, run_in
+from tests.trial import Trial, compose, interrupt, run_in, when
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -144,6 +147,47 @@ def test_simulation_repeats_captured_or_not(algorithm: str, tmp_path: Path):
     for other in (again, eager):
         assert other["weights_sha256"] == first["weights_sha256"]
         assert other["buffers_sha256"] == first["buffers_sha256"]
+
+
+@pytest.mark.parametrize("algorithm", ["asgd", "dc_asgd_a", "asysvrg", "local_sgd", "dc_ssgd", "shared_asysvrg"])
+def test_compute_processes_have_the_bits_of_one(algorithm: str, tmp_path: Path):
+    """Two processes, on two GPUs of a kind or on one; captured steps, and weights through page-locked memory."""
+    # SVRG's methods take no batch norm.
+    model = ("model=resnet8_nobn",) if algorithm.endswith("svrg") else RUN[:1]
+    common = (f"algorithm={algorithm}", *model, *RUN[1:], *GPU, "cluster.workers=3", "run.deterministic=true")
+    one, two = (run_in(tmp_path / str(n), *common, f"run.compute_processes={n}")[1] for n in (1, 2))
+    assert two["status"] == "completed"
+    for key in ("weights_sha256", "buffers_sha256", "updates", "seconds"):
+        assert two[key] == one[key]
+    assert (tmp_path / "2" / "metrics.jsonl").read_text() == (tmp_path / "1" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_the_second_process_is_on_the_second_gpu(tmp_path: Path):
+    """Nobody else takes memory there meanwhile."""
+    free = torch.cuda.mem_get_info(1)[0]
+    given = ("algorithm=asgd", *RUN, *GPU, "cluster.workers=2", "run.epochs=1000", "run.compute_processes=auto")
+    taken = when(lambda: free - torch.cuda.mem_get_info(1)[0] > 2**26, lambda: interrupt(signal.SIGINT), 60.0)
+    _, summary = run_in(tmp_path / "run", *given)
+    taken.join()
+    assert summary["status"] == "interrupted"
+
+
+def test_memory_of_processes_is_pinned_and_unpinned():
+    arena, device = Arena(2**20), torch.device("cuda", torch.cuda.current_device())
+    shared = arena.tensors(lay_out({"w": 1000}, 0))
+    pinned = PinnedTransfers(device)
+    assert not shared["w"].is_pinned()
+    pinned.attach(arena)
+    assert shared["w"].is_pinned()
+    own = {"w": torch.arange(1000.0, device=device)}
+    pinned.share(own, shared)
+    own["w"].zero_()
+    pinned.finish()
+    assert torch.equal(shared["w"], torch.arange(1000.0)), "as it was when the copy was begun"
+    assert torch.equal(pinned.fetch(shared)["w"].cpu(), shared["w"])
+    pinned.close()
+    assert not shared["w"].is_pinned()
 
 
 def test_a_short_run_has_the_cpus_losses(tmp_path: Path):

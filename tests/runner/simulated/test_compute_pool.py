@@ -14,6 +14,7 @@ from runner.simulated.compute_pool import READY, ComputePool, PoolOptions, place
 from runner.simulated.compute_process import Task
 from runner.simulated.transfers import InPlace
 from tests.compute import use_threads
+from tests.transfers import LateTransfers
 
 SQUARE, WRONG, BROKEN, NOTHING = range(READY + 1, READY + 5)
 FIELDS: Fields = {"square": 1, "name": 2}
@@ -154,6 +155,35 @@ def test_a_dropped_task_keeps_its_place_to_the_end(monkeypatch: pytest.MonkeyPat
         pool.drop(5)
     finally:
         pool.close()
+
+
+class LateSquares(Squares):
+    """As on a GPU: results are there once they are waited for."""
+
+    def __init__(self, plain: dict[str, Any], number: int, arena: Arena, places: Any) -> None:
+        super().__init__(plain, number, arena, places)
+        self.transfers: Any = LateTransfers()
+        self.transfers.attach(arena)
+
+
+def test_a_place_is_free_when_its_result_is_fetched(monkeypatch: pytest.MonkeyPatch):
+    """On a GPU the run may still be copying from it when it has taken the result in."""
+    use_threads(monkeypatch)
+    options = PoolOptions(1, LateSquares, {}, late := LateTransfers())
+    *results, end = place_results(options, [FIELDS], 1, 0)
+    pool = ComputePool(options, arena=Arena(end), places=None, results=results, statistics=1)
+    try:
+        for number in range(4):
+            pool.submit(0, Task(SQUARE, (0, number), (0.0,)))
+            result = pool.result(0, FIELDS)
+            assert result.message is not None
+            assert (result.message["square"].tolist(), result.statistics.tolist()) == ([number * 2.0], [number])
+            assert late.pending
+            pool.release(0)
+            assert not late.pending
+    finally:
+        pool.close()
+    assert late.closed
 
 
 def test_an_empty_result_has_statistics(monkeypatch: pytest.MonkeyPatch):

@@ -9,11 +9,13 @@ dcrun's sides are whole runs with run folder and display, once with its defaults
 `run.compile=true` (the captured step is compiled as well). The targets are for the latter, as (b) is compiled too. As
 in `summary.json`, samples/s leave evaluation and checkpoints out; the clock stops when the GPU is done.
 
-It also measures server updates on 25.6 million weights beside a plain copy; how far a step is from its lower bounds,
-launches and bytes that must move (`floors.py`); and the peak memory of simulations of up to 32 workers. The tables go
-to the terminal. After each part they also go, with the values of every round and the facts of the machine, to
-`outputs/benchmarks/<date>_<time>_gpu/results.json`. A part that fails (its compiler is missing), or for which the nine
-minutes leave no time, is named as not measured, and the others go on. The exit code is 0, whatever they show.
+It also measures what several gradients at a time gain (`gpu_workers.py`): two compute processes on one GPU, one on each
+GPU if there are several, and all workers' gradients in one batched call; server updates on 25.6 million weights beside
+a plain copy; how far a step is from its lower bounds, launches and bytes that must move (`floors.py`); and the peak
+memory of simulations of up to 32 workers. The tables go to the terminal. After each part they also go, with the values
+of every round and the facts of the machine, to `outputs/benchmarks/<date>_<time>_gpu/results.json`. A part that fails
+(its compiler is missing), or for which the nine minutes leave no time, is named as not measured, and the others go on.
+The exit code is 0, whatever they show.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ sys.path.insert(0, str(ROOT))
 
 import as_in_dcrun  # noqa: E402, F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import floors  # noqa: E402
+import gpu_workers  # noqa: E402
 import torch  # noqa: E402
 from hydra.utils import instantiate  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -213,6 +216,19 @@ def training(plan: Plan, attempts: Attempts) -> tuple[list[Row], dict[str, list[
     return rows, found
 
 
+def several(plan: Plan, attempts: Attempts) -> list[Row]:
+    """Several gradients at a time, relative to one after the other."""
+    seconds = min(plan.seconds, max(0.0, attempts.left) / 2) / 2
+    rows = gpu_workers.compared_processes(
+        plan.subject, through, attempts, device=plan.device, rounds=plan.rounds, seconds=seconds
+    )
+    options = {"batch": plan.batch, "repeats": plan.repeats, "rounds": plan.rounds, "seconds": seconds / 2}
+    given = plan.subject("algorithm=sgd")
+    what = "one batched call"
+    batched = attempts(what, lambda: gpu_workers.compared_batched(given, workers=8, **options))
+    return rows + [batched] * (batched is not None)
+
+
 def updates(plan: Plan) -> list[Row]:
     """Pushes of both forms of DC-ASGD, by bytes that must move per second, beside a plain copy's."""
     device = torch.device(plan.device)
@@ -336,6 +352,8 @@ def measure(plan: Plan, console: Console, folder: Path) -> None:
 
     rows, speeds = training(plan, attempts)
     keep(rows=[asdict(row) for row in rows], samples_per_second=speeds)
+    rows += attempts("several gradients at a time", lambda: several(plan, attempts)) or []
+    keep(rows=[asdict(row) for row in rows])
     rows += attempts("updates", lambda: updates(plan)) or []
     keep(rows=[asdict(row) for row in rows])
     bounds = attempts("floors", lambda: bounds_of(plan, speeds, plan.subject("algorithm=sgd"))) or {}

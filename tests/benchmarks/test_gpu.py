@@ -96,8 +96,10 @@ def test_whole_measurement_on_a_cpu(tmp_path: Path):
     gpu.measure(SMALL, Console(file=told, width=160), tmp_path / "out")
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(found["peak_memory_bytes"]) == {"1", "2"}
-    assert all(len(row["values"]) == 2 and row["value"] > 0 for row in found["rows"])
-    assert len(found["rows"]) == 7
+    alone = next(row for row in found["rows"] if "1 processes on 1 GPUs" in row["what"])
+    assert (alone["values"], alone["note"]) == ([], "not measured: there is one GPU")
+    assert all(len(row["values"]) == 2 and row["value"] > 0 for row in found["rows"] if row is not alone)
+    assert len(found["rows"]) == 10
     assert set(found["floors"]["shares"]) == set(found["samples_per_second"])
     assert found["floors"]["bounds_seconds"]["bytes"] > 0
     assert found["not_measured"] == {}

@@ -126,14 +126,16 @@ def _batched(given: RunComponents, ids: Tensor) -> Callable[[], object]:
 
     gradients = vmap(grad(loss))
 
-    def work() -> None:
+    def work() -> dict[str, Tensor]:
         inputs, targets = given.dataset.train.batch(ids.flatten(), seed=0, epoch=0)
-        gradients(parameters, buffers, inputs.unflatten(0, ids.shape), targets.unflatten(0, ids.shape))
+        return gradients(parameters, buffers, inputs.unflatten(0, ids.shape), targets.unflatten(0, ids.shape))
 
     if device.type != "cuda":
         return work
+    # What comes of a capture lives in the graphs' memory, as the oracle's gradient does.
+    kept: dict[str, Tensor] = {}
     graphs = CudaGraphs(device)
     with graphs.warming_up():
         for _ in range(WARM_UP_STEPS):
             work()
-    return graphs.capture(work)
+    return graphs.capture(lambda: kept.update(work()))

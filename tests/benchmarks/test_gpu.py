@@ -9,10 +9,13 @@ from typing import Any
 
 import floors
 import gpu
+import gpu_workers
 import pytest
 import torch
 from rich.console import Console
 from torch import nn
+
+from algorithms.base import Batch
 
 SCRIPT = Path(gpu.__file__)
 
@@ -49,6 +52,19 @@ SMALL = gpu.Plan(
     repeats=2,
     workers=(1, 2),
 )
+
+
+def test_a_batched_call_has_the_gradients_of_all():
+    given = SMALL.subject("algorithm=sgd", "model=resnet8", "dataset.shape=[3,8,8]")
+    given.dataset.train.augment = None
+    ids = torch.arange(12).view(3, 4)
+    found = gpu_workers._batched(given, ids)()
+    assert isinstance(found, dict)
+    replica = given.oracle.replica
+    for worker, own in enumerate(ids):
+        flat = given.oracle.gradient(replica.weights, Batch(worker, 0, own))
+        for name, gradient in replica.named_weights(flat):
+            torch.testing.assert_close(found[name][worker], gradient, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -85,8 +85,8 @@ def _process_rows(components: RunComponents, costs: Costs, data: int) -> Iterato
         costs: of a step.
         data: bytes of the data, which every process has on its GPU.
     """
-    count, method = process_count(components), components.method
-    if count == 1 or components.device.type != "cuda":
+    method = components.method
+    if components.device.type != "cuda" or (count := process_count(components)) == 1:
         return
     # A server's state is on the run's GPU alone; that of workers which step together or share memory is everywhere.
     instances = 0 if method.has_server else components.workers if method.steps_together and not method.replicated else 1

@@ -233,8 +233,9 @@ def test_compute_processes_change_no_bit(name: str, network: str, tmp_path: Path
 @pytest.mark.parametrize(
     "name",
     [
-        name if name in ("dc_asgd_a", "local_sgd") else pytest.param(name, marks=pytest.mark.slow)
+        name if name in IN_A_HURRY else pytest.param(name, marks=pytest.mark.slow)
         for name in SIDE_BY_SIDE
+        if not kind(name).cuts_network
     ],
 )
 def test_late_copies_change_no_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

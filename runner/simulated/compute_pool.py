@@ -197,9 +197,16 @@ class ComputePool:
         self.tell(Task(READY))
 
     def submit(self, key: int, task: Task, only: int | None = None) -> None:
-        """Have a task done, by process `only` if one is given; `key` names it until it is released."""
+        """Have a task done, by process `only` if one is given; `key` names it until it is released.
+
+        It begins when a result is waited for or released, or with `begin`: if many are submitted at once, the first of
+        them may be the one that is needed last, and its result would keep a place, and its process idle, until then.
+        """
         assert key not in self._pending
         self._pending[key] = _Pending(task, only)
+
+    def begin(self) -> None:
+        """Have the processes go on while the run does something else: all that it knows of is submitted."""
         self._take(0.0)
 
     def result(self, key: int, fields: Fields) -> Result:
@@ -211,6 +218,8 @@ class ComputePool:
             RuntimeError: the method failed in its process.
         """
         pending, self._wanted = self._pending[key], key
+        # Also if it is there: what was submitted since begins before the run takes this one in.
+        self._take(0.0)
         while pending.answer is None:
             self._take(None)
         assert pending.place is not None

@@ -29,6 +29,10 @@ class Halves(Protocol):
         """Learn that a worker has pulled, and its batch, which is drawn from `shards` where they are fixed."""
         ...
 
+    def proceed(self) -> None:
+        """Learn that nothing more begins for a while: other processes are to be at what they can do meanwhile."""
+        ...
+
     def drop(self, worker: int) -> None:
         """Forget what a worker is at: nobody will ask for it."""
         ...
@@ -96,6 +100,9 @@ class LocalHalves:
         # Decoding begins while others compute.
         if self.oracle.streams:
             self.oracle.expect(batch)
+
+    def proceed(self) -> None:
+        """See `Halves.proceed`: nobody else computes."""
 
     def drop(self, worker: int) -> None:
         """See `Halves.drop`."""

@@ -128,7 +128,7 @@ class PooledHalves:
         self.pool.close()
 
     def begin(self, worker: int, batch: Batch, shards: Sequence[int]) -> None:
-        """See `Halves.begin`: it is computed from now on."""
+        """See `Halves.begin`: it can be computed from now on."""
         if not self.transfers.in_place:
             self.transfers.share(self._pulled(worker), self.arena.tensors(self.places.pulled[worker]))
             self.transfers.finish()
@@ -136,6 +136,10 @@ class PooledHalves:
             what = f"{type(self.server).__name__} keeps what it sent elsewhere from push to push"
             raise InputError(f"run.compute_processes: {what}; allowed: 1")
         self.pool.submit(worker, Task(WORK, (worker, batch.number, *shards)), self._process(worker))
+
+    def proceed(self) -> None:
+        """See `Halves.proceed`."""
+        self.pool.begin()
 
     def drop(self, worker: int) -> None:
         """See `Halves.drop`."""

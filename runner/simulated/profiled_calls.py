@@ -62,4 +62,4 @@ def _workers_calls(workers: Any, *names: str) -> Iterable[ProfiledCall]:
     yield from profiled(workers, UPDATE if pool is None else HAND_OVER, *names)
     if pool is not None:
         yield from profiled(pool, WAITING, "result", "tell", "wait_ready")
-        yield from profiled(pool, HAND_OVER, "submit", "release", "drop")
+        yield from profiled(pool, HAND_OVER, "submit", "begin", "release", "drop")

@@ -129,6 +129,7 @@ class SimulatedServer(ServerBase):
                     self._handle(self.events.next())
                 finished = self._finished
                 if control.due(finished):
+                    self.halves.proceed()
                     control.evaluate(self.weights(), self.statistics, self.totals, self, finished)
         finally:
             control.pause()

@@ -106,6 +106,7 @@ class SimulatedMemory(VirtualExecutor):
             if self._advance(worker, time):
                 finished = self.leases.finished
                 if control.due(finished):
+                    self.directions.proceed()
                     control.evaluate(self.weights(), self.statistics, self.oracle.totals, self, finished)
         control.pause()
 

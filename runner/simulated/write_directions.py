@@ -55,6 +55,10 @@ class WriteDirections(Protocol):
         """Learn that a worker has read all that it computes on."""
         ...
 
+    def proceed(self) -> None:
+        """Learn that nothing more begins for a while: other processes are to be at what they can do meanwhile."""
+        ...
+
     def direction(self, worker: int, read: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return v (n,) and the batch's statistics (k,), valid until `taken`; its sums count now."""
         ...
@@ -90,6 +94,9 @@ class LocalDirections:
 
     def begin(self, worker: int, batch: Batch) -> None:
         """See `WriteDirections.begin`."""
+
+    def proceed(self) -> None:
+        """See `WriteDirections.proceed`: nobody else computes."""
 
     def direction(self, worker: int, read: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `WriteDirections.direction`."""
@@ -174,6 +181,10 @@ class PooledDirections:
         self.transfers.finish()
         self.state_version += 1
         self._stale = False
+
+    def proceed(self) -> None:
+        """See `WriteDirections.proceed`."""
+        self.pool.begin()
 
     def direction(self, worker: int, read: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `WriteDirections.direction`; it waits for what is being computed."""

@@ -111,13 +111,13 @@ def test_results_are_begun_in_the_order_of_need(monkeypatch: pytest.MonkeyPatch)
     pool = started(monkeypatch, 1, note)
     try:
         pool.order = lambda: (2, 0, 1)
-        # The first is begun when it comes, for nothing else is there; then what is needed first.
+        # All are known before one begins: the first to come may be the last that is needed.
         for worker in range(3):
             pool.submit(worker, Task(SQUARE, (worker, worker), (0.0,)))
         for worker in (2, 0, 1):
             pool.result(worker, FIELDS)
             pool.release(worker)
-        assert begun == [0, 2, 1]
+        assert begun == [2, 0, 1]
     finally:
         pool.close()
 
@@ -129,8 +129,10 @@ def test_no_more_than_one_result_waits(monkeypatch: pytest.MonkeyPatch):
     try:
         for worker in range(6):
             pool.submit(worker, Task(SQUARE, (worker, worker), (0.0,)))
+        pool.begin()
         time.sleep(0.2)
         pool.submit(6, Task(SQUARE, (6, 6), (0.0,)))
+        pool.begin()
         time.sleep(0.2)
         assert sorted(begun) == [0, 1]
         pool.order = lambda: (6, 0, 1, 2, 3, 4, 5)
@@ -146,8 +148,10 @@ def test_a_dropped_task_keeps_its_place_to_the_end(monkeypatch: pytest.MonkeyPat
     pool = started(monkeypatch, 2, lambda number: 0.3 if number == 7 else 0.0)
     try:
         pool.submit(0, Task(SQUARE, (0, 7), (0.0,)))
+        pool.begin()
         pool.drop(0)
         pool.submit(1, Task(SQUARE, (1, 2), (0.0,)))
+        pool.begin()
         time.sleep(0.5)
         result = pool.result(1, FIELDS).message
         assert result is not None

@@ -36,8 +36,8 @@ from runner.train import build
 from runner.train.dispatch import dispatch
 from runner.train.executors import simulated
 
-SMALL = ("logger=none", "run.threads=1", "run.device=cpu")
-"""What every run in a test wants: no wandb, results that do not depend on the machine's cores."""
+SMALL = ("logger=none", "run.threads=1", "run.device=cpu", "run.compute_processes=1")
+"""What every run in a test wants: no wandb, nothing that depends on the machine's cores or its speed."""
 
 
 def compose(*overrides: str) -> DictConfig:

@@ -47,7 +47,7 @@ class RunConfig:
     precision: str = "fp32"
     threads: int | None = None
     # Any: a number or "auto".
-    compute_processes: Any = 1
+    compute_processes: Any = "auto"
     compile: bool = False
     # Any: "auto" or false, for which OmegaConf has no type; `validation` refuses other values.
     capture: Any = "auto"

@@ -15,7 +15,6 @@ _WITHOUT_SENSE = {
     "checkpoint_every": (None, "the clock alone has no weights to save"),
     "target_loss": (None, "the clock alone has no loss"),
     "diagnostics": ([], "the clock alone has no weights to look at"),
-    "compute_processes": (1, "the clock alone computes no gradient"),
     "profile": (False, "the clock alone has no parts to tell apart"),
     "compile": (False, "the clock alone computes no update"),
 }
@@ -40,6 +39,9 @@ def check(run: Mapping[str, Any], cluster: Mapping[str, Any]) -> None:
     if cluster["record"]:
         what = "the clock alone handles no messages to record"
         raise InputError.of("cluster.record", True, what, "false, null, or run.timing_only=false")
+    if run["compute_processes"] not in (1, "auto"):
+        asked, what = run["compute_processes"], "the clock alone computes no gradient"
+        raise InputError.of("run.compute_processes", asked, what, "1, auto, or run.timing_only=false")
     for key, (allowed, why) in _WITHOUT_SENSE.items():
         if run[key] != allowed:
             text = {None: "null", False: "false"}.get(allowed) if not isinstance(allowed, list) else "[]"

@@ -153,8 +153,8 @@ def _check_cluster(cluster: Mapping[str, Any], processes: Any) -> None:
         raise InputError.of("cluster.trace", None, "a replay needs a trace", "a run folder with a trace.jsonl")
     if cluster["trace"] is not None and kind != "replay":
         raise InputError.of("cluster.trace", cluster["trace"], "would do nothing", "with cluster=replay only")
-    if processes != 1 and kind == "processes":
-        allowed = "1; with cluster=simulated or cluster=replay more"
+    if processes not in (1, "auto") and kind == "processes":
+        allowed = "auto, 1; with cluster=simulated or cluster=replay more"
         raise InputError.of("run.compute_processes", processes, "would do nothing: every worker is a process", allowed)
     if cluster["interface"] is not None and kind != "processes":
         raise InputError.of(

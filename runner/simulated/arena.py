@@ -25,6 +25,15 @@ ALIGNMENT = 64
 address then take the same path, and round alike."""
 
 
+class NotShareable(InputError):
+    """A method keeps something where no other process sees it, so one process has to compute."""
+
+    @classmethod
+    def because(cls, what: str) -> NotShareable:
+        """Return the error with its reason."""
+        return cls(f"run.compute_processes: {what}; allowed: 1")
+
+
 class Place(NamedTuple):
     """Where a tensor lies.
 
@@ -189,7 +198,7 @@ def move_state(method: Stateful, arena: Arena, places: Places, *, keep: bool) ->
         keep: copy what the tensors hold to the memory; else they take on what is there.
 
     Raises:
-        InputError: a tensor cannot be moved, since the method holds another view of it, or `state` returns a copy.
+        NotShareable: a tensor cannot be moved, since the method holds another view of it, or `state` returns a copy.
     """
     state = method.state()
     for name, place in places.items():
@@ -210,7 +219,7 @@ def check_moved(method: Stateful, arena: Arena, places: Places) -> None:
     """Check that a method's state still lies where it was put.
 
     Raises:
-        InputError: a tensor is another one by now.
+        NotShareable: a tensor is another one by now.
     """
     state = method.state()
     for name, place in places.items():
@@ -218,9 +227,8 @@ def check_moved(method: Stateful, arena: Arena, places: Places) -> None:
             raise _unmoved(method, name, "is made anew, not written to in place")
 
 
-def _unmoved(method: Stateful, name: str, what: str) -> InputError:
-    text = f"{type(method).__name__}'s state {name} {what}, so processes cannot share it"
-    return InputError(f"run.compute_processes: {text}; allowed: 1")
+def _unmoved(method: Stateful, name: str, what: str) -> NotShareable:
+    return NotShareable.because(f"{type(method).__name__}'s state {name} {what}, so processes cannot share it")
 
 
 def stacked(place: Place, count: int) -> Sequence[Place]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
@@ -23,6 +22,7 @@ from runner.gradients.replica import running_average
 from runner.loop.batches import relative_size
 from runner.loop.communication import disagreement, distances
 from runner.loop.messages import check_averaged, check_states
+from runner.simulated.arena import NotShareable
 from runner.simulated.collective_clock import CollectiveClock
 from runner.simulated.compute_pool import PoolOptions
 from runner.simulated.local_steps import LocalStepper, LocalSteps, PooledStepper
@@ -81,17 +81,21 @@ class SimulatedCollective(VirtualExecutor):
         self.step = 0
         self.travelling: deque[TimedCombination] = deque()
         self._stacks: Message = {}
-        self.steps: LocalSteps
-        if compute is None:
-            self.steps = LocalStepper(methods, oracle=self.oracle, batches=self.batches, layout=self.layout)
-        else:
-            self.steps = PooledStepper(
-                methods,
-                compute,
-                totals=self.oracle.totals,
-                statistics=replica.statistics.numel(),
-                layout=self.layout,
-            )
+        self.compute = compute
+        self.steps: LocalSteps = self._steps()
+
+    def _steps(self) -> LocalSteps:
+        """Return who takes local steps: compute processes, or this one if there are none or the method allows none."""
+        if self.compute is not None:
+            shared = {"totals": self.oracle.totals, "statistics": self.oracle.replica.statistics.numel()}
+            try:
+                return PooledStepper(self.methods, self.compute, layout=self.layout, **shared)
+            except NotShareable as error:
+                self.compute.give_up(error)
+        return self._local_steps()
+
+    def _local_steps(self) -> LocalSteps:
+        return LocalStepper(self.methods, oracle=self.oracle, batches=self.batches, layout=self.layout)
 
     def run(self) -> None:
         """Run to the end of the batches.
@@ -99,9 +103,11 @@ class SimulatedCollective(VirtualExecutor):
         Raises:
             Stop: the run diverged or was asked to stop.
         """
-        with closing(self.steps):
+        try:
             self.steps.start()
             self._run()
+        finally:
+            self.steps.close()
 
     def _run(self) -> None:
         control = self.control
@@ -128,7 +134,7 @@ class SimulatedCollective(VirtualExecutor):
         # An epoch's last batch may not divide evenly: a contribution weighs as many samples as it is of.
         relative = [relative_size(len(batch.ids), samples, self.workers) for batch in shares]
         steps = [step._replace(relative_size=size) for size in relative]
-        self.steps.begin(self.step, steps)
+        self._begin(steps)
         # In the order of the ranks, which is the order of the sum: the same bits whoever is fastest on the clock.
         for rank, batch in enumerate(shares):
             message, statistics = self.steps.local(rank, batch, steps[rank])
@@ -148,6 +154,18 @@ class SimulatedCollective(VirtualExecutor):
         while self.travelling and self.travelling[0].due == self.step:
             self._receive(self.travelling.popleft(), step)
         self.control.advance(samples * self.methods[0].cost.gradients, self.times.seconds, self.oracle.totals)
+
+    def _begin(self, steps: list[Step]) -> None:
+        try:
+            self.steps.begin(self.step, steps)
+        except NotShareable as error:
+            # Nothing of this step is computed yet, and this process has the state that the last one left.
+            if self.compute is None:
+                raise
+            self.compute.give_up(error)
+            self.steps.close()
+            self.steps = self._local_steps()
+            self.steps.begin(self.step, steps)
 
     def _combine(self, combined: Message | None, rank: int, message: Message) -> Message:
         """Take one worker's contribution, in the order of the ranks; it may be borrowed, so it is copied."""

@@ -27,7 +27,7 @@ from algorithms.base import Fields, Message
 from runner.config.errors import InputError
 from runner.config.forkserver import forkserver_context
 from runner.loop.stop import PeerLost
-from runner.simulated.arena import Arena, lay_out
+from runner.simulated.arena import Arena, NotShareable, lay_out
 from runner.simulated.compute_process import (
     DONE,
     FAILED,
@@ -56,12 +56,24 @@ class PoolOptions:
         make_tasks: see `MakeTasks`.
         plain: the composed configuration.
         transfers: of the run's own process.
+        chosen: whether the run chose the number, and may go on without them.
     """
 
     count: int
     make_tasks: MakeTasks
     plain: dict[str, Any]
     transfers: Transfers = field(default_factory=InPlace)
+    chosen: bool = False
+
+    def give_up(self, error: NotShareable) -> None:
+        """Learn that the method's state is not to be shared, so the run's own process has to compute.
+
+        Raises:
+            NotShareable: the user asked for compute processes.
+        """
+        if not self.chosen:
+            raise error
+        log.info("run.compute_processes=auto: 1 (%s)", error)
 
 
 class Result(NamedTuple):

@@ -15,12 +15,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from algorithms.base import Batch, Fields, Message, ParameterServer, Worker
-from runner.config.errors import InputError
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.messages import check_message
-from runner.simulated.arena import Arena, Places, end_of, lay_out, lay_out_state, move_state
+from runner.simulated.arena import Arena, NotShareable, Places, end_of, lay_out, lay_out_state, move_state
 from runner.simulated.compute_pool import READY, ComputePool, PoolOptions, place_results
 from runner.simulated.compute_process import Task
 from runner.simulated.transfers import Transfers
@@ -116,7 +115,7 @@ class PooledHalves:
         places = {name: place for name, place in found.items() if place is not None}
         if len(places) < len(found):
             what = f"{type(self.server).__name__} keeps what it sent outside its state, where no other process sees it"
-            raise InputError(f"run.compute_processes: {what}; allowed: 1")
+            raise NotShareable.because(what)
         return places
 
     def start(self) -> None:
@@ -134,7 +133,7 @@ class PooledHalves:
             self.transfers.finish()
         elif self.server.sent(worker) and self._sent(worker) != self.places.pulled[worker]:
             what = f"{type(self.server).__name__} keeps what it sent elsewhere from push to push"
-            raise InputError(f"run.compute_processes: {what}; allowed: 1")
+            raise NotShareable.because(what)
         self.pool.submit(worker, Task(WORK, (worker, batch.number, *shards)), self._process(worker))
 
     def proceed(self) -> None:

@@ -15,7 +15,6 @@ pull right after they push too.
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Any
 
 from torch import Tensor
@@ -30,10 +29,11 @@ from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import BARRIER, LOST, RESUMED, Record
+from runner.simulated.arena import NotShareable
 from runner.simulated.compute_pool import PoolOptions
 from runner.simulated.events import Event, Events
 from runner.simulated.halves import Halves, LocalHalves
-from runner.simulated.pooled_halves import PooledHalves
+from runner.simulated.pooled_halves import PooledHalves, serves_all
 
 
 class SimulatedServer(ServerBase):
@@ -87,13 +87,21 @@ class SimulatedServer(ServerBase):
             {} if server.sent(m) else {name: self._zeros(declared) for name, declared in self.layout.pull.items()}
             for m in range(workers)
         ]
-        self.halves: Halves
-        if compute is None:
-            self.halves = LocalHalves(server, workers=workers, oracle=oracle, batches=batches)
-        else:
-            self.halves = PooledHalves(
-                server, compute, copies=self.copies, totals=self.totals, statistics=self.statistics, order=events.order
-            )
+        self.compute = compute
+        self.halves: Halves = self._halves()
+
+    def _halves(self) -> Halves:
+        """Return the workers' halves: in compute processes, or here if there are none or the method allows none."""
+        if self.compute is not None:
+            shared = {"copies": self.copies, "totals": self.totals, "statistics": self.statistics}
+            try:
+                return PooledHalves(self.server, self.compute, order=self.events.order, **shared)
+            except NotShareable as error:
+                self.compute.give_up(error)
+        return self._local_halves()
+
+    def _local_halves(self) -> Halves:
+        return LocalHalves(self.server, workers=self.workers, oracle=self.oracle, batches=self.batches)
 
     def _zeros(self, declared: int | Field) -> Tensor:
         size, dtype = field_of(declared, self.dtype)
@@ -106,9 +114,11 @@ class SimulatedServer(ServerBase):
             Stop: the run diverged or was asked to stop.
             InputError: the trace that is replayed is not what this run makes of it.
         """
-        with closing(self.halves):
+        try:
             self.halves.start()
             self._run()
+        finally:
+            self.halves.close()
 
     def _run(self) -> None:
         control = self.control
@@ -223,7 +233,16 @@ class SimulatedServer(ServerBase):
         self._begin(worker, batch)
 
     def _begin(self, worker: int, batch: Batch) -> None:
-        self.halves.begin(worker, batch, self.leases.drawn_from(worker))
+        try:
+            self.halves.begin(worker, batch, self.leases.drawn_from(worker))
+        except NotShareable as error:
+            # Only now can it be seen. All that halves work on is here as well, and a half that keeps nothing is
+            # replaced by another; what one has kept since its first batch is nowhere else.
+            if self.compute is None or not serves_all(self.server.worker(worker)):
+                raise
+            self.compute.give_up(error)
+            self.halves.close()
+            self.halves = self._local_halves()
 
     def _drop(self, event: Event) -> None:
         """Go on without a worker: its batch goes to an idle one, or to whoever pulls next."""

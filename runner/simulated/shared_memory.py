@@ -12,7 +12,7 @@ it writes one more.
 from __future__ import annotations
 
 import heapq
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Unpack
 
 from torch import Tensor
@@ -23,6 +23,7 @@ from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
 from runner.loop.batches import coordinate_generator
 from runner.loop.leases import Leases
+from runner.simulated.arena import NotShareable
 from runner.simulated.compute_pool import PoolOptions
 from runner.simulated.memory_clock import MemoryClock
 from runner.simulated.memory_worker import SimulatedMemoryWorker, coordinates_within, piece_bounds, piece_count
@@ -57,26 +58,33 @@ class SimulatedMemory(VirtualExecutor):
         method.start(replica.weights.clone(), workers)
         self.statistics = replica.initial_statistics()
         self.leases = Leases(self.batches)
-        self.directions: WriteDirections
-        if compute is None:
-            self.directions = LocalDirections(method, oracle=self.oracle, batches=self.batches)
-            reads = [method.w.clone() for _ in range(workers)]
-        else:
-            pooled = self.directions = PooledDirections(
-                method,
-                compute,
-                workers=workers,
-                totals=self.oracle.totals,
-                statistics=self.statistics.numel(),
-                order=lambda: (worker for _, worker in sorted(self.heap)),
-            )
-            reads = [read.copy_(method.w) for read in pooled.reads]
-        self.workers = [SimulatedMemoryWorker(read) for read in reads]
         # Pairs, so that equal times are ordered by the worker's number: the same order on every run.
         self.heap: list[tuple[float, int]] = []
+        self.compute = compute
+        self.directions: WriteDirections = self._directions(workers)
+        reads = [method.w.new_empty(method.w.shape) for _ in range(workers)]
+        if isinstance(self.directions, PooledDirections):
+            reads = self.directions.reads
+        self.workers = [SimulatedMemoryWorker(read.copy_(method.w)) for read in reads]
         self.waiting: dict[int, float] = {}
         self.times = MemoryClock(self.clock, self.timeline, elements=method.w.numel())
         self._resumed = False
+
+    def _directions(self, workers: int) -> WriteDirections:
+        """Return who computes what is written: compute processes, or this one if there are none or none are allowed."""
+        if self.compute is not None:
+            shared = {"totals": self.oracle.totals, "statistics": self.statistics.numel(), "workers": workers}
+            try:
+                return PooledDirections(self.method, self.compute, order=self._in_order, **shared)
+            except NotShareable as error:
+                self.compute.give_up(error)
+        return self._local_directions()
+
+    def _local_directions(self) -> WriteDirections:
+        return LocalDirections(self.method, oracle=self.oracle, batches=self.batches)
+
+    def _in_order(self) -> Iterable[int]:
+        return (worker for _, worker in sorted(self.heap))
 
     def run(self) -> None:
         """Run to the end of the batches.
@@ -84,9 +92,11 @@ class SimulatedMemory(VirtualExecutor):
         Raises:
             Stop: the run diverged or was asked to stop.
         """
-        with closing(self.directions):
+        try:
             self.directions.start()
             self._run()
+        finally:
+            self.directions.close()
 
     def _run(self) -> None:
         control = self.control
@@ -95,7 +105,7 @@ class SimulatedMemory(VirtualExecutor):
             for worker, own in enumerate(self.workers):
                 # Between the end of its read and the beginning of its write.
                 if own.writing and own.piece == 0:
-                    self.directions.begin(worker, self._leased_batch(worker))
+                    self._begin(worker, self._leased_batch(worker))
         else:
             self.leases.quota = next_barrier(self.method, -1)
             for worker in range(len(self.workers)):
@@ -131,7 +141,7 @@ class SimulatedMemory(VirtualExecutor):
         workers = len(self.workers)
         shards = [self.batches.shard(worker, workers, self.leases.next) for worker in range(workers)]
         total: Tensor | None = None
-        for gradient in self.directions.shard_gradients(shards):
+        for gradient in self._shard_gradients(shards):
             # In the order of the workers: the sum has the same bits whoever comes first. It begins with a shard, not
             # with zeros, as a parameter server's does: one worker has the bits of sequential SVRG.
             total = gradient.clone() if total is None else total.add_(gradient)
@@ -167,7 +177,28 @@ class SimulatedMemory(VirtualExecutor):
         own.coordinates = None if chosen is None else chosen.to(self.method.w.device)
         seconds = self.times.write_seconds(self._written(own))
         heapq.heappush(self.heap, (own.end + seconds / piece_count(seconds), worker))
-        self.directions.begin(worker, batch)
+        self._begin(worker, batch)
+
+    def _begin(self, worker: int, batch: Batch) -> None:
+        try:
+            self.directions.begin(worker, batch)
+        except NotShareable as error:
+            self._compute_here(error)
+
+    def _shard_gradients(self, shards: Sequence[Batch]) -> Iterator[Tensor]:
+        try:
+            return self.directions.shard_gradients(shards)
+        except NotShareable as error:
+            self._compute_here(error)
+            return self.directions.shard_gradients(shards)
+
+    def _compute_here(self, error: NotShareable) -> None:
+        """Go on in this process, which has all that was read and the method's state, whoever was to compute."""
+        if self.compute is None:
+            raise error
+        self.compute.give_up(error)
+        self.directions.close()
+        self.directions = self._local_directions()
 
     def _written(self, own: SimulatedMemoryWorker) -> int:
         return self.method.w.numel() if own.coordinates is None else len(own.coordinates)

@@ -19,7 +19,7 @@ from algorithms.shared_memory import SharedMemory
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
-from runner.simulated.arena import Arena, Place, Places, end_of, lay_out_state, move_state, stacked
+from runner.simulated.arena import Arena, Place, Places, check_moved, end_of, lay_out_state, move_state, stacked
 from runner.simulated.compute_pool import READY, ComputePool, PoolOptions, place_results
 from runner.simulated.compute_process import Task
 from runner.simulated.transfers import Transfers
@@ -137,9 +137,9 @@ class PooledDirections:
         statistics: int,
         order: Callable[[], Iterable[int]],
     ) -> None:
+        self.method = method
         self.workers = workers
         self.totals = totals
-        self.method = method
         self.layout = _layout(method)
         self.transfers = options.transfers
         state = lay_out_state(method.state(), 0)
@@ -168,7 +168,9 @@ class PooledDirections:
 
     def begin(self, worker: int, batch: Batch) -> None:
         """See `WriteDirections.begin`."""
-        if not self.transfers.in_place:
+        if self.transfers.in_place:
+            check_moved(self.method, self.arena, self.places.state)
+        else:
             if self._stale:
                 self._share_state()
             self.transfers.share({"read": self.reads[worker]}, {"read": self._shared_reads[worker]})
@@ -199,10 +201,15 @@ class PooledDirections:
 
     def shard_gradients(self, shards: Sequence[Batch]) -> Iterator[Tensor]:
         """See `WriteDirections.shard_gradients`; all are computed side by side."""
-        if not self.transfers.in_place:
+        if self.transfers.in_place:
+            check_moved(self.method, self.arena, self.places.state)
+        else:
             # Writes have changed the weights; and what comes of this will change the snapshot.
             self._share_state()
             self._stale = True
+        return self._shard_gradients(shards)
+
+    def _shard_gradients(self, shards: Sequence[Batch]) -> Iterator[Tensor]:
         # Nobody computes anything else at a barrier, so the numbers of the shards are free to be keys.
         for shard, batch in enumerate(shards):
             numbers = (shard, (-1 - batch.number) // self.workers, self.state_version)
@@ -251,6 +258,7 @@ class MemoryTasks:
         method.start(oracle.replica.weights.clone(), workers)
         if transfers.in_place:
             move_state(method, arena, places.state, keep=False)
+        self.arena, self.places = arena, places
         self.state = arena.tensors(places.state)
         self.state_version = 0
         self.reads = [arena.tensor(place) for place in places.reads]
@@ -273,4 +281,7 @@ class MemoryTasks:
             return {"v": self.oracle.gradient_sum(self.method.w, shard)}
         seed_generators(self.oracle.device, self.batches.seed, "work", number)
         read = self.transfers.fetch({"read": self.reads[worker]})["read"]
-        return {"v": self.method.direction(self.oracle, read, self.batches.batch(number))}
+        v = self.method.direction(self.oracle, read, self.batches.batch(number))
+        if self.transfers.in_place:
+            check_moved(self.method, self.arena, self.places.state)
+        return {"v": v}

@@ -45,7 +45,7 @@ class Needs:
     Attributes:
         threads: of each of its processes that computes.
         processes: that compute at least, as ranks do or compute processes that the user has asked for.
-        spreads: whether it may take more compute processes, of which the user has not spoken.
+        spreads: whether it takes as many compute processes as pay (`run.compute_processes=auto`).
         follows_machine: whether it has as many threads as there are cores only because nobody said otherwise.
         on_gpu: whether it runs on a GPU if there is one.
     """
@@ -63,12 +63,10 @@ class Placement:
 
     Attributes:
         jobs: at a time.
-        spread: whether jobs that may are to take compute processes (`run.compute_processes=auto`).
         told: what is told to the user.
     """
 
     jobs: int
-    spread: bool
     told: str
 
 
@@ -104,20 +102,19 @@ def place(jobs: int, needs: Sequence[Needs], machine: Machine, memory_each: int 
         room, bound = max(1, fit), f"{machine.cores} cores and {free:.1f} GiB, of which a job takes {each:.1f},"
     at_a_time = min(room, jobs)
     processes = machine.cores // at_a_time // threads
-    spread = processes > 1 and any(own.spreads for own in needs)
     each = f"{threads} thread" + ("s" if threads > 1 else "")
-    if spread:
+    if processes > 1 and any(own.spreads for own in needs):
         each += f" a process, and up to {processes} compute processes"
     told = f"hydra.launcher.n_jobs=auto: {at_a_time} of {jobs} jobs at a time on {bound} ({each} each)"
     if at_a_time == 1 < jobs and any(own.follows_machine for own in needs):
         told += f"; run.threads=1 would let {min(jobs, machine.cores)} run at a time, with other bits"
-    return Placement(at_a_time, spread, told)
+    return Placement(at_a_time, told)
 
 
 def may_spread(config: DictConfig) -> bool:
-    """Return whether a job may take compute processes that the user has not spoken of."""
-    one = config.run.compute_processes == 1 and config.cluster.workers != 1 and not config.run.timing_only
-    return one and config.cluster.kind in ("simulated", "replay")
+    """Return whether a job takes as many compute processes as pay."""
+    chooses = config.run.compute_processes == AUTO and config.cluster.workers != 1 and not config.run.timing_only
+    return chooses and config.cluster.kind in ("simulated", "replay")
 
 
 def _answer(configs: list[Any]) -> tuple[list[Needs], int | None]:

@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import FrameType
@@ -46,7 +45,7 @@ from runner.sweeps import forked_job
 from runner.sweeps.forked_job import ForkedJob
 from runner.sweeps.job import Job, PlannedJob, announce_job, report_failure
 from runner.sweeps.lifeline import PIPE, Lifeline
-from runner.sweeps.placement import AUTO, Jobs, may_spread, place_here
+from runner.sweeps.placement import AUTO, Jobs, place_here
 from runner.sweeps.sweep_display import SweepDisplay
 
 LOOK_SECONDS = 1.0
@@ -57,7 +56,6 @@ PLUGINS = (
     "runner.sweeps.optuna_sweeper.OptunaSweeper",
     "runner.sweeps.submitit_launcher.SubmititLauncher",
 )
-_SPREAD = "run.compute_processes="
 _START = 3  # arguments of a job's command before its overrides: python -m <program>
 # Overrides of Hydra that concern the sweep, not a job of it.
 _OF_THE_SWEEP = ("hydra.mode", "hydra.run.", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
@@ -122,7 +120,7 @@ class FreshProcessLauncher(Launcher):
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             # All jobs are planned before the first one runs: what an earlier sweep left is looked up once.
             planned.append(self._plan(number, tuple(overrides)))
-        planned = self._placed(planned)
+        self._place(planned)
         configs = [plan.config for plan in planned if isinstance(plan, PlannedJob) and plan.config is not None]
         forkable = [config for config in configs if forked_job.may_fork(config.run.device)]
         # A single job is as fast without. Of a search one may be all that is launched now, and others follow.
@@ -162,24 +160,16 @@ class FreshProcessLauncher(Launcher):
         command = (sys.executable, "-m", PROGRAM, *arguments)
         return PlannedJob(number, overrides, folder, command, behind, config)
 
-    def _placed(self, planned: Sequence["PlannedJob | Job"]) -> list["PlannedJob | Job"]:
-        """Choose how many jobs run at a time if that is asked for; return how each runs then."""
+    def _place(self, planned: Sequence["PlannedJob | Job"]) -> None:
+        """Choose how many jobs run at a time if that is asked for, and share the cores out among them."""
         configs = [plan.config for plan in planned if isinstance(plan, PlannedJob) and plan.config is not None]
-        spread = False
         if self.chooses and configs:
             chosen = place_here(configs)
-            self.n_jobs, spread = chosen.jobs, chosen.spread
+            self.n_jobs = chosen.jobs
             print(f"dcrun: {chosen.told}", flush=True)
         if self.n_jobs > 1 and configs:
             # Whatever a job takes for itself is taken from those beside it.
             self.cores_each = max(1, resources.cores() // min(self.n_jobs, len(configs)))
-        return [self._spread(plan) if spread and isinstance(plan, PlannedJob) else plan for plan in planned]
-
-    def _spread(self, plan: PlannedJob) -> PlannedJob:
-        """Return a job with compute processes, as many as pay, if it may have them and nobody has said how many."""
-        if plan.config is None or not may_spread(plan.config) or any(o.startswith(_SPREAD) for o in plan.overrides):
-            return plan
-        return replace(plan, command=(*plan.command, f"{_SPREAD}{AUTO}"))
 
     def _awaited(self, plan: "PlannedJob | Job") -> "PlannedJob | Job":
         """Wait for an equal run of another process, and return how to run the job then."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from collections.abc import Callable
 
 import torch
 
-from algorithms.base import Batch, Collective
+from algorithms.base import Batch, Collective, Step
 from runner.config.resources import own_cores
 from runner.config.schema import GPU_SLOT
 from runner.loop.pipeline_schedule import FORWARD_SHARE
@@ -19,7 +21,6 @@ from runner.simulated.transfers import Transfers, transfers_on
 from runner.simulated.write_directions import MemoryPlaces, MemoryTasks
 from runner.train.compatibility import compute_obstacle
 from runner.train.components import RunComponents
-from runner.train.timing import median_seconds
 
 log = logging.getLogger("dcrun")
 
@@ -29,6 +30,8 @@ is two messages through a pipe and one copy of the result, two between modules o
 LEAST_SAVED = 10.0
 """Seconds that the processes have to save for `auto` to start them; the bound is ours. They import what they need once,
 but each builds the data and the network anew."""
+TIMED, MOST_TIMED = 3, 0.3
+"""Gradients that `auto` times at most, and seconds after which it begins no further one."""
 
 
 def process_count(components: RunComponents) -> int:
@@ -45,8 +48,8 @@ def paying_count(components: RunComponents) -> int:
     """Return the number of processes that `run.compute_processes=auto` takes for a run."""
     on_gpu = components.device.type == "cuda"
     room = own_gpus(components) if on_gpu else own_cores() // torch.get_num_threads()
-    limit = min(room, components.workers)
-    if limit < 2 or compute_obstacle(components.cfg, components.method, components.oracle) is not None:
+    limit, method = min(room, components.workers), components.method
+    if limit < 2 or compute_obstacle(components.cfg, method, components.oracle) is not None:
         return 1
     # The fewest of those that are as fast as any.
     count = max(range(1, limit + 1), key=lambda count: speedup(components, count))
@@ -56,13 +59,18 @@ def paying_count(components: RunComponents) -> int:
     # process, though two may fill it better: they also share its memory and take turns on it.
     if on_gpu:
         return count
-    # Only whether it pays is measured. The bits do not depend on what comes out.
-    seconds = _gradient_seconds(components)
+    # The objective is no network: a gradient takes less than any that pays.
+    if method.needs != "gradients":
+        return 1
     gradients = components.cfg.run.epochs * components.samples / components.cfg.run.batch_size
+    # Only whether it pays is measured. The bits do not depend on what comes out.
+    seconds = _shortest_seconds(_gradient(components))
     saved = gradients * seconds * (1 - 1 / speedup(components, count))
     # A module goes forward and backward in two calls, each handed over.
-    calls = 2 * components.workers if components.method.cuts_network else 1
-    return count if seconds >= calls * LEAST_GRADIENT and saved >= LEAST_SAVED else 1
+    calls = 2 * components.workers if method.cuts_network else 1
+    if seconds < calls * LEAST_GRADIENT or saved < LEAST_SAVED:
+        return 1
+    return count if _keeps_its_state(components) else 1
 
 
 def speedup(components: RunComponents, count: int) -> float:
@@ -89,14 +97,46 @@ def own_gpus(components: RunComponents) -> int:
     return torch.cuda.device_count()
 
 
-def _gradient_seconds(components: RunComponents) -> float:
-    """Return the seconds of a gradient on a full batch here; less than any that pays if the objective is no network."""
-    if components.method.needs != "gradients":
-        return 0.0
-    oracle, ids = components.oracle, torch.arange(components.cfg.run.batch_size)
-    batch = Batch(number=0, epoch=0, ids=ids, size=len(ids))
-    # Of what follows a run begins with the weights alone, and these stay.
-    return median_seconds(lambda: oracle.reference_gradient(oracle.replica.weights, batch))
+def _gradient(components: RunComponents) -> Callable[[], object]:
+    """Return what computes a gradient on a full batch. Of what it changes a run uses nothing."""
+    oracle, batch = components.oracle, _full_batch(components)
+    return lambda: oracle.reference_gradient(oracle.replica.weights, batch)
+
+
+def _full_batch(components: RunComponents) -> Batch:
+    ids = torch.arange(components.cfg.run.batch_size)
+    return Batch(number=0, epoch=0, ids=ids, size=len(ids))
+
+
+def _shortest_seconds(call: Callable[[], object]) -> float:
+    """Return the seconds of the shortest of some calls.
+
+    The first call of a process has more to do than others, but where it takes long it does not matter how much: it is
+    one of hundreds, and a run should not wait for others.
+    """
+    times = list[float]()
+    while len(times) < TIMED and sum(times) < MOST_TIMED:
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def _keeps_its_state(components: RunComponents) -> bool:
+    """Return whether a collective method's local step writes its state in place, so that processes can share it.
+
+    A method that makes a tensor anew is found in the middle of a step otherwise, when it is too late to compute it
+    here. An instance of its own takes the step: a run begins without one.
+    """
+    if not isinstance(components.method, Collective):
+        return True
+    method, oracle = components.new_method(), components.oracle
+    method.start(oracle.replica.weights.clone(), 0, components.workers, False)
+    before = {name: tensor.data_ptr() for name, tensor in method.state().items()}
+    step = Step(lr=components.schedule.at(0.0).lr, decay=1.0)
+    with oracle.uncounted():
+        method.local(oracle, _full_batch(components), step)
+    return before == {name: tensor.data_ptr() for name, tensor in method.state().items()}
 
 
 def transfers_of(components: RunComponents, arena: Arena) -> Transfers:

@@ -137,7 +137,10 @@ def _pool(components: RunComponents) -> PoolOptions | None:
     """Return how a simulation's compute processes are made; None if its own process computes."""
     count = compute.process_count(components)
     plain: Any = OmegaConf.to_container(components.cfg, resolve=True)
-    return None if count == 1 else PoolOptions(count, build_tasks, plain, transfers_on(components.device))
+    if count == 1:
+        return None
+    chosen = components.cfg.run.compute_processes == "auto"
+    return PoolOptions(count, build_tasks, plain, transfers_on(components.device), chosen)
 
 
 def _common(components: RunComponents, control: TrainControl, *, writes: bool = True) -> dict[str, Any]:

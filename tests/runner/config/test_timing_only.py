@@ -18,7 +18,7 @@ from tests.trial import compose
         ("run.checkpoint_every=2", "run.checkpoint_every=2: the clock alone has no weights to save; allowed: null"),
         ("run.target_loss=0.1", "run.target_loss=0.1: the clock alone has no loss; allowed: null"),
         ("run.diagnostics=[disagreement]", "run.diagnostics=[disagreement]: the clock alone has no weights to look"),
-        ("run.compute_processes=auto", "run.compute_processes=auto: the clock alone computes no gradient; allowed: 1"),
+        ("run.compute_processes=2", "run.compute_processes=2: the clock alone computes no gradient; allowed: 1, auto"),
         ("run.compile=true", "run.compile=true: the clock alone computes no update; allowed: false"),
         ("run.profile=true", "run.profile=true: the clock alone has no parts to tell apart; allowed: false"),
         ("run.estimate=true", "run.estimate=true: is answered in place of a run; allowed: false"),

@@ -9,22 +9,24 @@ EIGHT = Machine(cores=8, gpus=0, memory=None)
 
 
 @pytest.mark.parametrize(
-    ("jobs", "needs", "machine", "at_a_time", "spread"),
+    ("jobs", "needs", "machine", "at_a_time", "processes"),
     [
-        (20, Needs(1, spreads=True), EIGHT, 8, False),
-        (20, Needs(3, spreads=True), EIGHT, 2, False),
-        (20, Needs(16, spreads=True), EIGHT, 1, False),
-        (2, Needs(1, spreads=True), EIGHT, 2, True),
-        (2, Needs(4, spreads=True), EIGHT, 2, False),
-        (2, Needs(1), EIGHT, 2, False),
-        (20, Needs(1, processes=4), EIGHT, 2, False),
-        (20, Needs(1, on_gpu=True), Machine(8, gpus=2, memory=None), 2, False),
-        (20, Needs(1), Machine(8, gpus=2, memory=None), 8, False),
+        (20, Needs(1, spreads=True), EIGHT, 8, None),
+        (20, Needs(3, spreads=True), EIGHT, 2, None),
+        (20, Needs(16, spreads=True), EIGHT, 1, None),
+        (2, Needs(1, spreads=True), EIGHT, 2, 4),
+        (2, Needs(4, spreads=True), EIGHT, 2, None),
+        (2, Needs(1), EIGHT, 2, None),
+        (20, Needs(1, processes=4), EIGHT, 2, None),
+        (20, Needs(1, on_gpu=True), Machine(8, gpus=2, memory=None), 2, None),
+        (20, Needs(1), Machine(8, gpus=2, memory=None), 8, None),
     ],
 )
-def test_jobs_come_before_processes(jobs: int, needs: Needs, machine: Machine, at_a_time: int, spread: bool):
+def test_jobs_come_before_processes(jobs: int, needs: Needs, machine: Machine, at_a_time: int, processes: int | None):
     placed = place(jobs, [needs, Needs(1)], machine)
-    assert (placed.jobs, placed.spread) == (at_a_time, spread)
+    assert placed.jobs == at_a_time
+    assert (f"up to {processes} compute processes" in placed.told) == (processes is not None)
+    assert ("compute processes" in placed.told) == (processes is not None)
 
 
 def test_memory_bounds_the_number():
@@ -48,11 +50,11 @@ def test_threads_are_left_alone_and_spoken_of():
 @pytest.mark.parametrize(
     ("overrides", "may"),
     [
-        (("cluster.workers=4",), True),
-        (("cluster.workers=1",), False),
+        (("cluster.workers=4", "run.compute_processes=auto"), True),
+        (("cluster.workers=1", "run.compute_processes=auto"), False),
         (("cluster.workers=4", "run.compute_processes=2"), False),
-        (("cluster.workers=4", "cluster.kind=processes"), False),
-        (("cluster.workers=4", "run.timing_only=true"), False),
+        (("cluster.workers=4", "run.compute_processes=auto", "cluster.kind=processes"), False),
+        (("cluster.workers=4", "run.compute_processes=auto", "run.timing_only=true"), False),
     ],
 )
 def test_only_simulated_workers_are_spread(overrides: tuple[str, ...], may: bool):
@@ -61,7 +63,7 @@ def test_only_simulated_workers_are_spread(overrides: tuple[str, ...], may: bool
 
 def test_a_job_is_asked_what_it_takes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(resources, "gpus", lambda: 0)
-    small = ("model=mlp", "dataset.limit_train=200", "run.threads=null")
+    small = ("model=mlp", "dataset.limit_train=200", "run.threads=null", "run.compute_processes=auto")
     one, four = compose("algorithm=sgd", *small), compose("algorithm=asgd", *small)
     ranks = compose("algorithm=asgd", "cluster.kind=processes", "cluster.workers=3", *small[:2])
     needs, memory = placement._answer([one, four, ranks])

@@ -182,35 +182,22 @@ def test_a_job_alone_has_all_gpus(monkeypatch: pytest.MonkeyPatch):
     assert FreshProcessLauncher(2)._environment(0)[GPU_SLOT] == "0"
 
 
-@pytest.mark.parametrize(
-    ("n_jobs", "given", "at_a_time", "each", "spread"),
-    [
-        ("auto", (), 3, 2, True),
-        ("auto", ("run.compute_processes=1",), 3, 2, False),
-        ("auto", ("cluster.workers=1",), 3, 2, False),
-        (5, (), 5, 2, False),
-        (1, (), 1, None, False),
-    ],
-)
-def test_cores_that_are_left_go_to_processes(
+@pytest.mark.parametrize(("n_jobs", "at_a_time", "each"), [("auto", 3, 2), (5, 5, 2), (1, 1, None)])
+def test_cores_are_shared_out_among_jobs(
     n_jobs: Jobs,
-    given: tuple[str, ...],
     at_a_time: int,
     each: int | None,
-    spread: bool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    """But not of jobs whose user has said how many they have."""
+    """Those that a job's compute processes may take, as many as pay."""
     monkeypatch.setattr(resources, "cores", lambda: 6)
-    monkeypatch.setattr(subprocess_launcher, "place_here", lambda configs: Placement(len(configs), True, "chosen"))
-    config = compose("algorithm=asgd", *given)
-    planned = [PlannedJob(number, given, Path(str(number)), ("python",), None, config) for number in range(3)]
+    monkeypatch.setattr(subprocess_launcher, "place_here", lambda configs: Placement(len(configs), "chosen"))
+    config = compose("algorithm=asgd")
+    planned = [PlannedJob(number, (), Path(str(number)), ("python",), None, config) for number in range(3)]
     launcher = FreshProcessLauncher(n_jobs)
-    placed = launcher._placed([*planned, Job(3, (), Path("3"), 0)])
+    launcher._place([*planned, Job(3, (), Path("3"), 0)])
     assert (launcher.n_jobs, launcher.cores_each) == (at_a_time, each)
-    commands = {plan.command for plan in placed if isinstance(plan, PlannedJob)}
-    assert commands == {("python", "run.compute_processes=auto") if spread else ("python",)}
     assert capsys.readouterr().out == ("dcrun: chosen\n" if n_jobs == "auto" else "")
 
 

@@ -13,10 +13,14 @@ import torch
 from omegaconf import OmegaConf
 
 from algorithms.asgd import ASGD
+from algorithms.dc_asgd import DCASGDAdaptive
+from algorithms.local_sgd import LocalSGD
+from algorithms.shared_asysvrg import SharedAsySVRG
 from runner.config.errors import InputError
 from runner.config.schema import GPU_SLOT
 from runner.run_folder.trace import LOST, RESUMED
-from runner.simulated.arena import Arena
+from runner.simulated.arena import Arena, NotShareable
+from runner.simulated.compute_pool import ComputePool
 from runner.simulated.events import ClockEvents, Event
 from runner.train import build, compatibility, compute, executors
 from tests.compute import use_threads
@@ -157,7 +161,7 @@ def test_auto_takes_what_pays(monkeypatch: pytest.MonkeyPatch):
     assert compute.process_count(components) == 1, "a gradient of a small network is not worth a message"
     assert torch.equal(components.oracle.replica.weights, before)
     assert not components.oracle.totals.any()
-    monkeypatch.setattr(compute, "_gradient_seconds", lambda components: 0.1)
+    monkeypatch.setattr(compute, "_shortest_seconds", lambda call: 0.1)
     assert compute.process_count(components) == 3, "no more than there are workers"
     monkeypatch.setattr(compute, "own_cores", lambda: 2)
     assert compute.process_count(components) == 2, "no more than there are cores"
@@ -185,9 +189,9 @@ def test_auto_knows_what_modules_wait_for(
     components = build.build_run(compose(*SMALL, *given, *own))
     components.partition.work_shares = [0.25] * 4
     monkeypatch.setattr(compute, "own_cores", lambda: cores)
-    monkeypatch.setattr(compute, "_gradient_seconds", lambda components: 0.1)
+    monkeypatch.setattr(compute, "_shortest_seconds", lambda call: 0.1)
     assert compute.process_count(components) == count
-    monkeypatch.setattr(compute, "_gradient_seconds", lambda components: 0.03)
+    monkeypatch.setattr(compute, "_shortest_seconds", lambda call: 0.03)
     assert compute.process_count(components) == 1, "it is handed over in eight calls"
 
 
@@ -197,7 +201,7 @@ def on_gpus(monkeypatch: pytest.MonkeyPatch, count: int, *overrides: str) -> bui
     components.device = torch.device("cuda", 0)
     components.cfg.run.device = "cuda"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    monkeypatch.setattr(compute, "_gradient_seconds", lambda components: pytest.fail("nothing is measured"))
+    monkeypatch.setattr(compute, "_shortest_seconds", lambda call: pytest.fail("nothing is measured"))
     monkeypatch.delenv(GPU_SLOT, raising=False)
     return components
 
@@ -268,5 +272,76 @@ def test_what_is_no_number_is_refused(value: str):
 
 
 def test_real_processes_have_no_use_for_it():
-    with pytest.raises(InputError, match=r"^run.compute_processes=2: would do nothing: .*; allowed: 1; with"):
+    with pytest.raises(InputError, match=r"^run.compute_processes=2: would do nothing: .*; allowed: auto, 1; with"):
         compose("algorithm=asgd", "cluster=processes", "run.compute_processes=2")
+
+
+ANEW = pytest.mark.parametrize(
+    ("algorithm", "kind", "call", "name"),
+    [
+        ("local_sgd", LocalSGD, "apply", "w"),
+        ("dc_asgd_a", DCASGDAdaptive, "push", "bak"),
+        ("shared_asysvrg", SharedAsySVRG, "snapshot", "w_tilde"),
+    ],
+)
+"""A method of each topology, and a call of it after which a tensor is to be another one than before."""
+
+
+def make_anew(monkeypatch: pytest.MonkeyPatch, kind: Any, call: str, name: str) -> None:
+    """Let a method make a tensor anew where it wrote to it in place."""
+    original = getattr(kind, call)
+
+    def anew(self: Any, *given: Any, **named: Any) -> Any:
+        result = original(self, *given, **named)
+        setattr(self, name, getattr(self, name).clone())
+        return result
+
+    monkeypatch.setattr(kind, call, anew)
+
+
+@ANEW
+def test_auto_computes_here_what_cannot_be_shared(
+    algorithm: str, kind: Any, call: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It is found in mid-run, and the run goes on to the bits of one process."""
+    use_threads(monkeypatch)
+    given = (f"algorithm={algorithm}", *SMALL, "run.epochs=3")
+    given += ("algorithm.inner=8",) if algorithm == "shared_asysvrg" else ()
+    expected = train(*given, folder=tmp_path)
+    make_anew(monkeypatch, kind, call, name)
+    asked: list[ComputePool] = []
+    monkeypatch.setattr(ComputePool, "close", lambda pool, close=ComputePool.close: (asked.append(pool), close(pool)))
+    monkeypatch.setattr(compute, "process_count", lambda components: 2)
+    run = train(*given, "run.compute_processes=auto", folder=tmp_path)
+    assert len(asked) == 1, "compute processes began it, and were ended"
+    assert run.sha256 == expected.sha256
+    assert equal(run.state, expected.state)
+    assert run.notes.rows == expected.notes.rows
+
+
+@ANEW
+def test_asked_processes_that_cannot_share_are_refused(
+    algorithm: str, kind: Any, call: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    use_threads(monkeypatch)
+    make_anew(monkeypatch, kind, call, name)
+    given = (f"algorithm={algorithm}", *SMALL, "run.epochs=3", "run.compute_processes=2")
+    given += ("algorithm.inner=8",) if algorithm == "shared_asysvrg" else ()
+    with pytest.raises(
+        NotShareable, match=r"^run.compute_processes: \w+ keeps|^run.compute_processes: \w+'s state .*anew"
+    ):
+        train(*given, folder=tmp_path)
+
+
+def test_auto_tries_a_local_step_first(monkeypatch: pytest.MonkeyPatch):
+    """What a step makes anew is lost between processes, and could only be found when it is too late."""
+    given = ("algorithm=local_sgd", "algorithm.momentum=0.9", *SMALL, "run.epochs=1000", "run.compute_processes=auto")
+    components = build.build_run(compose(*given))
+    monkeypatch.setattr(compute, "own_cores", lambda: 8)
+    monkeypatch.setattr(compute, "_shortest_seconds", lambda call: 0.1)
+    before = components.oracle.replica.weights.clone()
+    assert compute.process_count(components) == 3
+    make_anew(monkeypatch, LocalSGD, "local", "v")
+    assert compute.process_count(components) == 1
+    assert torch.equal(components.oracle.replica.weights, before)
+    assert not components.oracle.totals.any()

@@ -4,12 +4,17 @@ ResNet-20 on CIFAR-shaped images, batches of 128; run alone, on two idle cores. 
 folder; as in `summary.json`, samples/s leave evaluation, checkpoints and the start of processes out.
 
 `dc_asgd_a` is compared with two peers as well: a bare PyTorch loop in channels last, which simulates nobody
-(`training.py`), and the public simulator of SMEGA2 where a checkout of it is at hand (`peer_smega2.py`).
+(`training.py`), and the public simulator of SMEGA2 where a checkout of it is at hand (`peer_smega2.py`). A run in one
+process is compared with one of the code from before there could be several where that is at hand (`other_checkout.py`).
+
+What a run takes besides training it takes once: the first gradient of a process is twice as long as others. So a side
+has some dozens of gradients, as short runs have.
 """
 
 from __future__ import annotations
 
 import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
+import other_checkout
 import peer_smega2
 import torch
 from sidebyside import Row, Side, in_turn, main, ratios, sized
@@ -17,9 +22,9 @@ from subject import build_components, run
 from training import bare
 
 BATCH, WORKERS = sized(128, 8), sized(8, 2)
-STEPS = sized(16, 4)
+STEPS = sized(48, 4)
 """Gradients that a side computes in a round."""
-ROUNDS, SECONDS = sized(9, 1), sized(100.0, 1.0)
+ROUNDS, SECONDS = sized(5, 1), sized(400.0, 1.0)
 METHODS = ("dc_asgd_a", "ssgd", "local_sgd")
 CIFAR = (
     f"model={sized('resnet20', 'resnet8')}",
@@ -84,9 +89,21 @@ def compare(method: str) -> list[Row]:
     ]
 
 
+def overhead() -> list[Row]:
+    """Return what one process costs since there can be several; nothing without the code from before."""
+    place = other_checkout.checkout()
+    if place is None:
+        return []
+    given = (f"algorithm={METHODS[0]}", *CIFAR, "run.threads=1")
+    sides = [other_checkout.side(where, given) for where in (other_checkout.HERE, place)]
+    now, before = in_turn(sides, rounds=2 * ROUNDS, seconds=SECONDS)
+    what = f"{METHODS[0]}, one process / before there could be several"
+    return [Row(what, 0.98, ratios(now, before), note=f"{max(now):.0f} samples/s at best, {max(before):.0f} before")]
+
+
 def measure() -> list[Row]:
     """Return the rows of all methods."""
-    return [row for method in METHODS for row in compare(method)]
+    return [*(row for method in METHODS for row in compare(method)), *overhead()]
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from algorithms.asgd import ASGD
@@ -95,6 +98,47 @@ def test_traces_are_equal_and_replayed_alike(tmp_path: Path, monkeypatch: pytest
     assert code == 0
     assert summary["weights_sha256"] == first["weights_sha256"]
     assert metrics(tmp_path / "again") == metrics(tmp_path / "1")
+
+
+METHODS = st.sampled_from(["asgd", "dc_asgd_a", "dc_ssgd", "ssgd", "local_sgd", "dasgd", "hogwild", "asysvrg", "ddg"])
+CLOCKS = st.fixed_dictionaries(
+    {
+        "cluster.compute.distribution": st.sampled_from(["constant", "uniform", "lognormal", "gamma"]),
+        "cluster.stragglers.probability": st.sampled_from([0.0, 0.3]),
+        "cluster.network.latency": st.sampled_from([0.0, 0.2, 3.0]),
+        "cluster.network.bandwidth": st.sampled_from(["null", "1000", "100000"]),
+        "cluster.network.server_seconds": st.sampled_from([0.0, 0.1]),
+        "seed": st.integers(0, 1000),
+    }
+)
+"""What decides when a worker is done: with a slow network or stragglers in quite another order than their numbers."""
+
+
+def check_clock(algorithm: str, workers: int, count: int, clock: dict[str, object]) -> None:
+    """Check that a run has the bits, the times and the metrics of one process."""
+    overrides = [f"{key}={value}" for key, value in clock.items()]
+    overrides += [f"algorithm={algorithm}", *SMALL[:-1], "model.widths=[16,16,16]", f"cluster.workers={workers}"]
+    overrides += ["run.epochs=2", *(["algorithm.inner=6"] if algorithm == "asysvrg" else [])]
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
+        use_threads(patch)
+        expected = train(*overrides, folder=Path(name))
+        run = train(*overrides, f"run.compute_processes={min(count, workers)}", folder=Path(name))
+    assert run.sha256 == expected.sha256
+    assert equal(run.state, expected.state)
+    assert run.notes.rows == expected.notes.rows
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(METHODS, st.integers(2, 4), st.integers(2, 4), CLOCKS)
+def test_any_clock_has_the_bits_of_one(algorithm: str, workers: int, count: int, clock: dict[str, object]):
+    check_clock(algorithm, workers, count, clock)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None)
+@given(METHODS, st.integers(2, 4), st.integers(2, 4), CLOCKS)
+def test_many_clocks_have_the_bits_of_one(algorithm: str, workers: int, count: int, clock: dict[str, object]):
+    check_clock(algorithm, workers, count, clock)
 
 
 class Faults(ClockEvents):

@@ -1,5 +1,7 @@
 """The command `dcreport`: it reads runs and writes a page, on request also Markdown and figures, or an archive.
 
+`--watch` serves the page while runs go on, and writes nothing.
+
 `dcreport outputs` writes `outputs/report.html`; `dcreport outputs --out report` writes `report/report.html`,
 `report/report.md`, and figures as PNG and SVG; `dcreport docs/runs --results RESULTS.md --pages docs/results
 --notes docs/notes.md --figures docs/figures` writes the project's own results; `dcreport outputs/table1 --archive
@@ -10,6 +12,7 @@ refuses runs that no commit can repeat; `--archive FILE --committed` leaves them
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from runner.config.errors import InputError
@@ -27,7 +30,8 @@ examples:
   dcreport outputs --out report                              and Markdown and figures, in report/
   dcreport outputs/table1 --archive runs/table1.jsonl        keep the runs of a table as one file
   dcreport outputs --archive a.jsonl --committed             leave out runs that --results refuses
-  dcreport runs/table1.jsonl outputs                         report on archived runs and on folders"""
+  dcreport runs/table1.jsonl outputs                         report on archived runs and on folders
+  dcreport outputs --watch                                   show runs in a browser while they go on"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with lasting_output():
         try:
             _check(args)
-            _report(args)
+            _watch(args) if args.watch else _report(args)
         except InputError as exc:
             print(f"dcreport: {exc}", file=sys.stderr)
             return 2
@@ -48,6 +52,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"dcreport: {exc.filename or args.paths[0]}: cannot be used: {exc.strerror}", file=sys.stderr)
             return 2
     return 0
+
+
+def _watch(args: argparse.Namespace) -> None:
+    """Serve the report of runs that may still go on, until somebody ends it."""
+    # Plotly and the templates, as below.
+    from runner.report import live_jobs, page, watch
+    from runner.report.notes import Notes
+
+    title = args.title or "Runs"
+
+    def render() -> str:
+        runs = collect(args.paths)
+        found = [(exhibit, evidence.measure_exhibit(exhibit, runs)) for exhibit in published.load()]
+        # Anew each time: remarks are given away once.
+        remarks = page.Remarks(Notes(args.notes), Path("report.html"))
+        return page.render(runs, found, title, remarks=remarks, beside=True, served=True)
+
+    with watch.ReportServer(live_jobs.LiveJobs(args.paths), render, args.port or 0, title) as server:
+        print(f"{server.address} shows the runs below {', '.join(map(str, args.paths))}; Ctrl-C ends it", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -138,6 +163,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=("inline", "beside"),
         help="the plot library: a part of the page (default), or a file beside it, 4.7 MB that pages can share",
     )
+    parser.add_argument(
+        "--watch", action="store_true", help="serve the page at this machine's loopback while runs go on, write nothing"
+    )
+    parser.add_argument("--port", type=int, metavar="N", help="port of --watch (default: a free one)")
     parser.add_argument("--title", help="the page's title (default: Runs)")
     return parser.parse_args(arguments)
 
@@ -149,10 +178,16 @@ def _check(args: argparse.Namespace) -> None:
         InputError: naming the option or the path.
     """
     results, archived = args.results is not None, args.archive is not None
+    served = "without --watch, which writes nothing"
     for option, given, used, allowed in (
         ("results", args.results, not archived, "without --archive, which writes only the runs"),
         ("overwrite", args.overwrite or None, archived, "with --archive"),
         ("committed", args.committed or None, archived, "with --archive; --results always refuses the others"),
+        ("port", args.port, args.watch, "with --watch"),
+        ("out", args.out, not args.watch, served),
+        ("archive", args.archive, not args.watch, served),
+        ("results", args.results, not args.watch, served),
+        ("library", args.library, not args.watch, served),
         ("pages", args.pages, results, "with --results"),
         ("notes", args.notes, not archived, "without --archive, which writes only the runs"),
         ("library", args.library, not results and not archived, "without --results and --archive, which write no page"),

@@ -45,6 +45,17 @@ def collect(paths: Iterable[Path]) -> list[Run]:
     return _each_once(runs) if any(isinstance(run, ArchivedRun) for run in runs) else runs
 
 
+def run_folders(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return the run folders below some paths and their names, without reading them; archives are left out."""
+    found: dict[Path, str] = {}
+    for path in paths:
+        for place in _places(path):
+            if place.is_dir():
+                own = place.relative_to(path)
+                found.setdefault(place.resolve(), str(own) if own.parts else place.name)
+    return found
+
+
 def _places(path: Path) -> Iterator[Path]:
     """Yield the run folders and the archives at or below a path."""
     if path.is_file():

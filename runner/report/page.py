@@ -59,13 +59,13 @@ def write(
     Raises:
         OSError: if a file cannot be written.
     """
-    remarks = _Remarks(notes, path)
-    path.write_text(render(runs, evidence, title, remarks=remarks, beside=beside), encoding="utf-8")
+    page = render(runs, evidence, title, remarks=Remarks(notes, path), beside=beside)
+    path.write_text(page, encoding="utf-8")
     if beside:
         (path.parent / LIBRARY).write_text(get_plotlyjs(), encoding="utf-8")
 
 
-class _Remarks:
+class Remarks:
     """Remarks in Markdown as HTML; what is HTML in them already is shown as text."""
 
     def __init__(self, notes: Notes | None = None, page: Path = Path("report.html")) -> None:
@@ -94,8 +94,9 @@ def render(
     evidence: Sequence[tuple[Exhibit, list[Block]]],
     title: str,
     *,
-    remarks: _Remarks | None = None,
+    remarks: Remarks | None = None,
     beside: bool = False,
+    served: bool = False,
 ) -> str:
     """Build the page.
 
@@ -105,10 +106,11 @@ def render(
         title: the page's.
         remarks: on exhibits.
         beside: see `write`.
+        served: whether `runner.report.watch` serves it, and can be asked whether runs have written more.
     """
     # Names of runs and overrides come from whoever wrote the folder: escaped, they cannot bring scripts into the page.
     environment = Environment(loader=PackageLoader("runner.report"), autoescape=True, trim_blocks=True)
-    remarks = remarks or _Remarks()
+    remarks = remarks or Remarks()
     trained, clocks = timing_runs.trained(runs), timing_runs.timed(runs)
     drawn: list[Figure] = []
     settings = []
@@ -125,12 +127,13 @@ def render(
         "figures": [_drawn(figure) for figure in drawn],
         "palette": {"light": method_colors.LIGHT, "dark": method_colors.DARK},
     }
-    names = _SCRIPTS + (_OF_RUNS if trained else ())
+    names = _SCRIPTS + (_OF_RUNS if trained else ()) + (("served.js",) if served else ())
     return part("report.html.j2").render(
         title=title,
         runs=runs,
         statuses=Counter(run.status for run in runs).most_common(),
         trained=bool(trained),
+        served=served,
         settings=[setting for setting in settings if len(setting["rows"]) > 1],
         single=[setting for setting in settings if len(setting["rows"]) == 1],
         timed=timed,
@@ -215,7 +218,7 @@ def _cell(block: Block, name: str, published: float | None) -> dict[str, str]:
     return text
 
 
-def _exhibit(exhibit: Exhibit, blocks: list[Block], drawn: list[Figure], remarks: _Remarks) -> dict[str, Any]:
+def _exhibit(exhibit: Exhibit, blocks: list[Block], drawn: list[Figure], remarks: Remarks) -> dict[str, Any]:
     shown_blocks = []
     for block in blocks:
         made = figures(block)

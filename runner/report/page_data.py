@@ -34,6 +34,7 @@ _FROM_ROWS = {"epochs": "final_epoch", FINAL_TEST_ERROR: FINAL_TEST_ERROR, BEST_
 # More columns do not fit beside the others; the rest is under each run's facts.
 _OWN_KEYS = 14
 _OWN_FIRST = 4
+_VARIED = ("algorithm", "schedule", "run")
 # More points cannot be told apart on the page, and would make the file of hundreds of runs slow to load.
 POINTS = 400
 CLOCKS = {"virtual": "virtual_seconds", "measured": "measured_seconds"}
@@ -66,7 +67,7 @@ def payload(runs: Sequence[Run]) -> dict[str, Any]:
     """Return what the table of runs, their curves, a comparison of two and one run in detail need."""
     apart = [key for key in differing(runs) if key not in ("algorithm", "model", "dataset", "cluster.workers")]
     # `cluster=simulated` says its kind.
-    own = [key for key in apart if key not in ("cluster", "cluster.kind")][:_OWN_KEYS]
+    own = sorted((key for key in apart if key not in ("cluster", "cluster.kind")), key=_weight)[:_OWN_KEYS]
     curves = {id(run): curve for number, group in enumerate(by_seed(runs)) for run, curve in _curves(number, group)}
     # Some columns are only in the first or only in the last row; so not every row has to be read.
     quantities = dict.fromkeys(key for run in runs for row in run.rows[:1] + run.rows[-1:] for key in row)
@@ -113,6 +114,12 @@ def script_json(data: Any) -> str:
     """Return JSON that cannot end the script element it stands in."""
     # "<" could end the script; U+2028 ends a line in JavaScript, but not in JSON.
     return json.dumps(data, separators=(",", ":"), default=str).replace("<", "\\u003c").replace("\u2028", "\\u2028")
+
+
+def _weight(key: str) -> int:
+    """Return a key that sorts what is usually varied before what is usually a part of the problem."""
+    section = key.partition(".")[0]
+    return _VARIED.index(section) if section in _VARIED else len(_VARIED)
 
 
 def _clock(run: Run) -> str:

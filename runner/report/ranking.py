@@ -163,7 +163,7 @@ def rankings(runs: Iterable[Run]) -> list[Ranking]:
     """Rank the methods under each setting of the runs that trained.
 
     Returns:
-        the settings, those with most methods first, then in the order of their first runs.
+        the settings, those with most methods and seeds first, then in the order of their first runs.
     """
     trained = [run for run in runs if not run.timing_only and run.status != "broken"]
     alike: dict[tuple[Any, ...], list[Run]] = {}
@@ -175,7 +175,12 @@ def rankings(runs: Iterable[Run]) -> list[Ranking]:
         apart = [key for key in differing(members) if _of_problem(key) and key not in GROUPS]
         made += [ranking(part, apart) for problem in _problems(members) for part in _by_workers(problem)]
     # `sorted` is stable.
-    return sorted(made, key=lambda found: (-len({row.method for row in found.rows}), len(found.rows) < 2))
+    return sorted(made, key=_least_to_tell)
+
+
+def _least_to_tell(found: Ranking) -> tuple[int, int]:
+    """Return a key that sorts: most methods first, then most seeds, of which one decides nothing."""
+    return -len({row.method for row in found.rows}), -max(len(row.values) for row in found.rows)
 
 
 def ranking(runs: Sequence[Run], apart: Sequence[str] = ()) -> Ranking:
@@ -255,13 +260,16 @@ def _told_apart(groups: Sequence[Sequence[Run]]) -> list[str]:
     """Return what distinguishes the rows beside their method: keys of a method only among the rows of that method."""
     firsts = [group[0] for group in groups]
     shared = [key for key in differing(firsts) if not key.startswith("algorithm") and key not in _OF_A_RUN | {*GROUPS}]
+    counts = {run.value("workers") for run in firsts}
+    # Beside the baseline of one worker the others' number is that of the title.
+    named = set() if len(counts) < 2 else {1} if len(counts) == 2 and 1 in counts else counts
     told = []
     for run in firsts:
         same = [other for other in firsts if other.value("algorithm") == run.value("algorithm")]
         own = setting(run)
         keys = [key for key in differing(same) if key.startswith("algorithm.") and key in own]
         keys += [key for key in shared if key in own]
-        workers = [f"M={run.value('workers')}"] if len({other.value("workers") for other in firsts}) > 1 else []
+        workers = [f"M={run.value('workers')}"] if run.value("workers") in named else []
         told.append(" ".join([*workers, *(f"{short(key)}={shown(own[key])}" for key in keys[:_IN_A_NAME])]))
     names = [(str(run.value("algorithm")), words) for run, words in zip(firsts, told, strict=True)]
     # Runs of two versions of the program may differ in a key that only one of them has.

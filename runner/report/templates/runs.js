@@ -58,7 +58,8 @@ function header() {
   row.replaceChildren(element("th", "Show", { scope: "col" }));
   for (const column of [...DATA.columns, "time_to"]) {
     const title = column === "time_to" ? `${word(byId("axis").value)} to target` : word(column);
-    const head = element("th", undefined, { scope: "col", "data-column": column });
+    const numeric = column === "time_to" || RUNS.some((run) => typeof run.fields[column] === "number");
+    const head = element("th", undefined, { scope: "col", "data-column": column, class: numeric ? "number" : "" });
     const button = element("button", title + (state.sort === column ? (state.falling ? " ▼" : " ▲") : ""), { type: "button" });
     head.setAttribute("aria-sort", state.sort === column ? (state.falling ? "descending" : "ascending") : "none");
     button.addEventListener("click", () => {

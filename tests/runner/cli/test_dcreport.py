@@ -348,7 +348,10 @@ def test_wrong_input_is_one_line(
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ("--notes n.md", "--notes=n.md: would do nothing; allowed: with --out or --results"),
+        ("--archive a.jsonl --notes n.md", "--notes=n.md: would do nothing; allowed: without --archive"),
+        ("--results r.md --library beside", "--library=beside: would do nothing; allowed: without --results"),
+        ("--port 8000", "--port=8000: would do nothing; allowed: with --watch"),
+        ("--watch --out o", "--out=o: would do nothing; allowed: without --watch"),
         ("--out o --figures f", "--figures=f: would do nothing; allowed: with --results"),
         ("--results r.md --out o", "--out=o: would do nothing; allowed: without --results"),
         ("--pages p", "--pages=p: would do nothing; allowed: with --results"),

@@ -12,13 +12,16 @@ while a compute process may be killed at any time. Here all that processes share
 
 from __future__ import annotations
 
-from typing import Protocol
+import logging
+from typing import Any, Protocol
 
 import torch
 
 from algorithms.base import Message
 from runner.config.errors import InputError
 from runner.simulated.arena import Arena
+
+log = logging.getLogger("dcrun")
 
 PORTABLE = 1
 """The flag `cudaHostRegisterPortable`, as PyTorch itself registers memory: page-locked for every GPU of a process."""
@@ -110,8 +113,7 @@ class PinnedTransfers:
         """
         # In every process: a lock is one process' own. It is taken in place, since a tensor that PyTorch allocates
         # page-locked could not be shared.
-        error = int(torch.cuda.cudart().cudaHostRegister(arena.address, arena.nbytes, PORTABLE))
-        if error:
+        if error := int(_cudart().cudaHostRegister(arena.address, arena.nbytes, PORTABLE)):
             # Not without a lock either: copies would then make the host wait, and CUDA would go on reporting the error.
             what = f"{arena.nbytes / 2**20:.0f} MiB of shared memory cannot be page-locked (CUDA error {error})"
             raise InputError(f"run.compute_processes: {what}; allowed: 1")
@@ -143,8 +145,14 @@ class PinnedTransfers:
         # Of what was begun before an error nobody has waited for the end yet.
         self.finish()
         arena, self._arena = self._arena, None
-        if error := int(torch.cuda.cudart().cudaHostUnregister(arena.address)):
-            raise RuntimeError(f"the shared memory cannot be unlocked (CUDA error {error})")
+        if error := int(_cudart().cudaHostUnregister(arena.address)):
+            # No reason to lose a run that has come to its end; the lock goes with the process.
+            log.warning("the memory of the compute processes could not be unlocked (CUDA error %d)", error)
+
+
+def _cudart() -> Any:
+    """Return the functions of CUDA's runtime, of which PyTorch's types say that there may be none."""
+    return torch.cuda.cudart()
 
 
 def transfers_on(device: torch.device) -> Transfers:

@@ -26,7 +26,7 @@ class Squares:
     def __init__(self, plain: dict[str, Any], number: int, arena: Arena, places: Any) -> None:
         replica = SimpleNamespace(statistics=torch.zeros(1), weights=torch.zeros(1))
         self.oracle: Any = SimpleNamespace(replica=replica, counts=None)
-        self.transfers = InPlace()
+        self.transfers: Any = InPlace()
         self.seconds = places or (lambda number: 0.0)
 
     def fields(self, call: int, numbers: Any) -> Fields:
@@ -166,7 +166,7 @@ class LateSquares(Squares):
 
     def __init__(self, plain: dict[str, Any], number: int, arena: Arena, places: Any) -> None:
         super().__init__(plain, number, arena, places)
-        self.transfers: Any = LateTransfers()
+        self.transfers = LateTransfers()
         self.transfers.attach(arena)
 
 

@@ -26,7 +26,7 @@ class Driver:
     """What of CUDA the transfers call, as a list of what was called.
 
     Args:
-        error: what registering memory answers.
+        error: what registering memory answers, and unregistering it.
     """
 
     def __init__(self, error: int = 0) -> None:
@@ -39,7 +39,7 @@ class Driver:
 
     def cudaHostUnregister(self, address: int) -> int:  # noqa: N802 (CUDA's name)
         self.calls.append(("unregister", address))
-        return 0
+        return self.error
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -88,6 +88,16 @@ def test_memory_that_cannot_be_locked_is_refused(driver: Driver):
         pinned.attach(Arena(3 * 2**20))
     pinned.close()
     assert [call[0] for call in driver.calls] == ["register"], "what is not locked is not unlocked"
+
+
+def test_memory_that_stays_locked_is_said(driver: Driver, caplog: pytest.LogCaptureFixture):
+    """And does not make a run fail that has come to its end."""
+    pinned = PinnedTransfers(CPU)
+    pinned.attach(Arena(64))
+    driver.error = 1
+    pinned.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "could not be unlocked (CUDA error 1)" in caplog.text
 
 
 def test_copies_are_queued_and_waited_for_once(driver: Driver):

@@ -1,7 +1,6 @@
-"""Which functions of rank 0 `run.profile` measures in a run on processes, and what their time counts for.
+"""Which functions of a rank `run.profile` measures in a run on processes, and what their time counts for.
 
-A collective's rank 0 is its first worker, a pipeline's its first module; a parameter server computes no gradients, and
-waits while the workers do.
+A parameter server computes no gradients, and waits while the workers do.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Iterable
 from runner.processes.collective import ProcessCollective
 from runner.processes.pipeline import ProcessPipeline
 from runner.processes.server import ProcessServer
+from runner.processes.worker import WorkerProcess
 from runner.run_folder.profile import (
     CLOCK,
     DATA,
@@ -34,6 +34,15 @@ def server_calls(executor: ProcessServer) -> Iterable[ProfiledCall]:
     yield from profiled(executor.connections, WAITING, "next")
 
 
+def worker_calls(worker: WorkerProcess) -> Iterable[ProfiledCall]:
+    """Yield the functions of a server's worker."""
+    yield from profiled(worker.half, UPDATE, "work", "answer", "receive", "adopt_shard", "restore")
+    yield from profiled(worker, HAND_OVER, "_fill", "_send")
+    # What a configuration has a message travel.
+    yield from profiled(worker, CLOCK, "_travel")
+    yield from profiled(worker.link, WAITING, "receive")
+
+
 def collective_calls(executor: ProcessCollective) -> Iterable[ProfiledCall]:
     """Yield the functions of a worker that combines; to receive is to wait for the slowest too."""
     yield from profiled(executor.method, UPDATE, "local", "apply")
@@ -42,7 +51,7 @@ def collective_calls(executor: ProcessCollective) -> Iterable[ProfiledCall]:
 
 
 def pipeline_calls(executor: ProcessPipeline) -> Iterable[ProfiledCall]:
-    """Yield the functions of a pipeline's first module."""
+    """Yield the functions of a pipeline's module."""
     yield from profiled(executor.method, GRADIENTS, "forward", "backward")
     yield from profiled(executor.method, UPDATE, "optimizer_step")
     yield from profiled(executor, DATA, "_features")

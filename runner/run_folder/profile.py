@@ -1,34 +1,30 @@
-"""Where the time of a run goes: `run.profile=true` measures the calls of some objects, and writes `profile.json`.
+"""Where the time of a run goes: `run.profile=true` measures the calls of some objects.
 
-The file is in Chrome's trace event format (https://ui.perfetto.dev and chrome://tracing show it). Each call's time less
-that of the measured calls inside it is its own, and counts for one category; so the categories, the start and what is
-left add up to the time from the command to the end. Calls are measured in place of the originals, which a run without a
-profile calls as they are: it pays nothing.
+Each call's time less that of the measured calls inside it is its own, and counts for one category; so the categories,
+the start and what is left add up to the time from the command to the end. Calls are measured in place of the originals,
+which a run without a profile calls as they are: it pays nothing.
+
+What is measured is a row of `profile.json` (`run_folder.profile_file`). Compute processes have rows of their own, of
+what they report; so has each rank of a run on processes, which measures itself.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import get_ident
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
 from runner.config.startup import Startup
-from runner.run_folder.contents import PROFILE
-from runner.run_folder.jsonl import replace
+from runner.run_folder.profile_file import ProfileRow, Span
 
 GRADIENTS, UPDATE, HAND_OVER, WAITING = "forward, backward", "update", "hand-over", "waiting for other processes"
 CLOCK, EVALUATION, DATA, LOGGING, REST = "clock", "evaluation", "data", "logging and checkpoints", "rest"
 CATEGORIES = (GRADIENTS, UPDATE, HAND_OVER, WAITING, CLOCK, EVALUATION, DATA, LOGGING)
 """What a measured call can count for."""
 MOST_SPANS = 200_000
-"""Calls that the file shows, about 25 MB; all others count in the sums alone."""
+"""Calls of a row that the file shows, about 25 MB; all others count in the sums alone."""
 
 
 class ProfiledCall(NamedTuple):
@@ -45,6 +41,25 @@ class ProfiledCall(NamedTuple):
     category: str
 
 
+class ReportedCall(NamedTuple):
+    """A function that is called when another process has done something, with its number and with when it did it.
+
+    Attributes:
+        owner: whose attribute it is.
+        name: the attribute: a function of the number, and of the begin and the end by `time.monotonic`.
+        processes: what the other processes are called.
+        category: what their time counts for.
+    """
+
+    owner: Any
+    name: str
+    processes: str
+    category: str
+
+
+Measured = ProfiledCall | ReportedCall
+
+
 def profiled(owner: Any, category: str, *names: str) -> list[ProfiledCall]:
     """Return functions of one object that count for the same."""
     return [ProfiledCall(owner, name, category) for name in names]
@@ -59,26 +74,32 @@ class _Call(NamedTuple):
 
 
 class Profile:
-    """Measures calls of the thread that made it, from now to `finish`.
+    """Measures calls of the thread that made it, from now to `rows`.
 
     Args:
         start: of the command, over.
         settle: waits until the device has done what it was given, so that its work counts where it was asked for.
+        most: calls that a row shows.
     """
 
-    def __init__(self, start: Startup, settle: Callable[[], None] | None = None) -> None:
+    def __init__(self, start: Startup, settle: Callable[[], None] | None = None, most: int = MOST_SPANS) -> None:
         self._start = start
         self._settle = settle
+        self._most = most
         self._thread = get_ident()
         self._calls: list[_Call] = []
         self._own: dict[str, float] = dict.fromkeys(CATEGORIES, 0.0)
-        self._spans: list[tuple[str, str, float, float]] = []
+        self._spans: list[Span] = []
         self._left_out = 0
+        self._others: dict[str, ProfileRow] = {}
 
-    def measure(self, function: ProfiledCall) -> None:
+    def measure(self, function: Measured) -> None:
         """Measure a function from now on."""
         call = getattr(function.owner, function.name, None)
         if call is None:
+            return
+        if isinstance(function, ReportedCall):
+            setattr(function.owner, function.name, lambda *given: self._note(function, *given))
             return
         label = f"{type(function.owner).__name__}.{function.name}"
 
@@ -120,10 +141,20 @@ class Profile:
         self._own[call.category] += took - call.inside[0]
         if self._calls:
             self._calls[-1].inside[0] += took
-        if len(self._spans) < MOST_SPANS:
-            self._spans.append((call.label, call.category, call.begin, took))
+        if len(self._spans) < self._most:
+            self._spans.append(Span(call.label, call.category, call.begin, took))
         else:
             self._left_out += 1
+
+    def _note(self, function: ReportedCall, number: int, begin: float, end: float) -> None:
+        """Add to the row of another process what it did."""
+        name = f"{function.processes} {number}"
+        row = self._others.setdefault(name, ProfileRow(name, seconds={function.category: 0.0}))
+        row.seconds[function.category] += end - begin
+        if len(row.spans) < self._most:
+            row.spans.append(Span(function.category, function.category, begin, end - begin))
+        else:
+            row.left_out += 1
 
     def _each(self, values: Iterator[Any], label: str, category: str) -> Iterator[Any]:
         end = object()
@@ -134,44 +165,20 @@ class Profile:
                 return
             yield value
 
-    def finish(self, folder: Path, console: Console) -> dict[str, float]:
-        """Write `profile.json` and print the shares.
+    def rows(self, name: str) -> list[ProfileRow]:
+        """Return what was measured, from the command to now: the row of this process, and those of its processes.
 
-        Returns:
-            Seconds by what they went into, from the command to now.
+        Args:
+            name: of this process.
         """
         end = time.monotonic()
         seconds: dict[str, float] = {}
-        for phase in self._start.phases():
-            name = f"start: {phase.name}"
-            seconds[name] = seconds.get(name, 0.0) + phase.end - phase.begin
-        seconds |= {name: own for name, own in self._own.items() if own or name != WAITING}
-        total = end - self._start.began
-        seconds[REST] = total - sum(seconds.values())
-        replace(folder / PROFILE, self._document(seconds, total))
-        table = Table(title=f"where {total:,.1f} s went", show_header=False)
-        for name, own in seconds.items():
-            table.add_row(name, f"{own:,.2f} s", f"{100 * own / total:.1f} %")
-        console.print(table)
-        if self._left_out:
-            console.print(f"{PROFILE} shows the first {MOST_SPANS:,} calls; the table counts {self._left_out:,} more")
-        return seconds
-
-    def _document(self, seconds: dict[str, float], total: float) -> bytes:
-        began = self._start.began
-        phases = [(f"start: {p.name}", "start", p.begin, p.end - p.begin) for p in self._start.phases()]
-        events = [
-            {
-                "name": label,
-                "cat": category,
-                # A complete event: a begin and a length, in microseconds.
-                "ph": "X",
-                "ts": round(1e6 * (begin - began), 1),
-                "dur": round(1e6 * took, 1),
-                "pid": 0,
-                "tid": 0,
-            }
-            for label, category, begin, took in (*phases, *self._spans)
-        ]
-        about = {"seconds": seconds, "total": total, "left_out": self._left_out}
-        return json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": about}).encode()
+        phases = self._start.phases()
+        for phase in phases:
+            start = f"start: {phase.name}"
+            seconds[start] = seconds.get(start, 0.0) + phase.end - phase.begin
+        seconds |= {category: own for category, own in self._own.items() if own or category != WAITING}
+        seconds[REST] = end - self._start.began - sum(seconds.values())
+        spans = [Span(f"start: {p.name}", "start", p.begin, p.end - p.begin) for p in phases]
+        own = ProfileRow(name, seconds, [*spans, *self._spans], self._left_out)
+        return [own, *(self._others[other] for other in sorted(self._others))]

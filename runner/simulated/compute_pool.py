@@ -38,6 +38,7 @@ from runner.simulated.compute_process import (
     largest_result,
     result_fields,
     unpack_counts,
+    unpack_span,
 )
 from runner.simulated.transfers import InPlace, Transfers
 
@@ -239,7 +240,7 @@ class ComputePool:
         there = pending.answer[:1] == DONE
         brought = self.transfers.fetch(tensors if there else {STATISTICS: tensors[STATISTICS]})
         statistics = brought.pop(STATISTICS)
-        return Result(brought if there else None, statistics, unpack_counts(pending.answer[1:]))
+        return Result(brought if there else None, statistics, unpack_counts(pending.answer))
 
     def release(self, key: int) -> None:
         """Give the place of a result, which was taken in, to others."""
@@ -269,6 +270,9 @@ class ComputePool:
             process.owed += 1
         while any(process.owed for process in told):
             self._take(None)
+
+    def worked(self, process: int, begin: float, end: float) -> None:
+        """Learn when a process was at a task, by `time.monotonic`; `run.profile` listens here."""
 
     def close(self) -> None:
         """End the processes, whatever they are at: what they have is in this process too, or of no use."""
@@ -304,6 +308,7 @@ class ComputePool:
             return
         done, process.doing = process.doing, None
         done.answer = answer
+        self.worked(self._processes.index(process), *unpack_span(answer))
         if done.dropped:
             assert done.place is not None
             self._free.append(done.place)

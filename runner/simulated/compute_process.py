@@ -13,6 +13,7 @@ import logging
 import pickle
 import signal
 import struct
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -35,6 +36,9 @@ DONE, EMPTY, FAILED = b"D", b"E", b"F"
 """First byte of an answer: the result is in its place; there is none; an exception, pickled, follows."""
 _HEAD = struct.Struct("<4q")
 _COUNT = struct.Struct("<3d")
+_SPAN = struct.Struct("<2d")
+# Where the counts of an answer begin: after its first byte and its span.
+_COUNTS = 1 + _SPAN.size
 
 
 class Task(NamedTuple):
@@ -103,9 +107,15 @@ def largest_result(fields: Sequence[Fields], statistics: int) -> int:
     return max([ALIGNMENT, *ends])
 
 
-def unpack_counts(raw: bytes) -> list[tuple[float, float, float]]:
+def unpack_counts(answer: bytes) -> list[tuple[float, float, float]]:
     """Return the sums of losses, errors and samples that an answer brings, in the order in which they were counted."""
-    return list(_COUNT.iter_unpack(raw))
+    return list(_COUNT.iter_unpack(answer[_COUNTS:]))
+
+
+def unpack_span(answer: bytes) -> tuple[float, float]:
+    """Return when a process was at the task that it answers: begin and end by `time.monotonic`, the same for all."""
+    begin, end = _SPAN.unpack_from(answer, 1)
+    return begin, end
 
 
 def compute_main(
@@ -150,7 +160,7 @@ def do_tasks(
 
 def _done(tasks: Tasks, task: Task, arena: Arena) -> bytes:
     """Do a task, put its result in its place, and return the answer."""
-    oracle = tasks.oracle
+    begin, oracle = time.monotonic(), tasks.oracle
     oracle.counts = counts = list[tuple[Any, Any, Any]]()
     message = tasks.perform(task)
     if task.place != NOWHERE:
@@ -162,7 +172,7 @@ def _done(tasks: Tasks, task: Task, arena: Arena) -> bytes:
     # Also without a result: what was told may have been read by a copy, and is overwritten once this is answered.
     tasks.transfers.finish()
     packed = b"".join(_COUNT.pack(float(losses), float(errors), float(samples)) for losses, errors, samples in counts)
-    return (EMPTY if message is None else DONE) + packed
+    return (EMPTY if message is None else DONE) + _SPAN.pack(begin, time.monotonic()) + packed
 
 
 def _told(error: Exception) -> tuple[bool, str]:

@@ -35,7 +35,7 @@ from runner.processes.rendezvous import Rendezvous
 from runner.processes.server import ProcessServer
 from runner.processes.shared_memory import MemoryServer, MemoryWorker
 from runner.processes.worker import WorkerProcess
-from runner.run_folder.profile import ProfiledCall
+from runner.run_folder.profile import Measured
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
 from runner.run_folder.trace import Trace
@@ -65,6 +65,7 @@ class Rank:
         find_lost: see `FindLost`; asked by a server from when all workers have joined.
         report_step: told, step by step, how far this rank has come.
         at_end: closes, when the rank ends, what its executor opened.
+        measure: told the functions of a server's worker, for `run.profile`.
     """
 
     rendezvous: Rendezvous
@@ -72,6 +73,7 @@ class Rank:
     find_lost: FindLost
     report_step: Callable[[int], None]
     at_end: ExitStack
+    measure: Callable[[Iterable[Measured]], None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Topology:
         measure_costs: measures what a step costs on this machine.
         time: makes what runs the clock of a simulation alone, see `run.timing_only`.
         simulated_calls: lists what `run.profile` measures of a simulated executor.
-        process_calls: lists what it measures of rank 0's executor on processes.
+        process_calls: lists what it measures of an executor on processes.
     """
 
     medium: str
@@ -97,8 +99,8 @@ class Topology:
     on_process: Callable[[RunComponents, Rank, TrainControl], Executor]
     measure_costs: Callable[[RunComponents], costs.Costs]
     time: Callable[[RunComponents], TimingRun]
-    simulated_calls: Callable[[Any], Iterable[ProfiledCall]]
-    process_calls: Callable[[Any], Iterable[ProfiledCall]]
+    simulated_calls: Callable[[Any], Iterable[Measured]]
+    process_calls: Callable[[Any], Iterable[Measured]]
     tasks: Callable[[RunComponents, Arena, Any], Tasks]
     serve: Callable[[RunComponents, Rank], None] | None = None
     meets_on_cpu: bool = False
@@ -306,7 +308,7 @@ def _serve_half(
     """
     worker, n = rank.rendezvous.rank - 1, components.parameters
     link = Link(rank.rendezvous, worker)
-    WorkerProcess(
+    process = WorkerProcess(
         make_half(),
         link,
         worker=worker,
@@ -320,7 +322,9 @@ def _serve_half(
         restoring=server.restoring(n),
         shard_gradients=server.barrier_cost.gradients,
         report_step=rank.report_step,
-    ).run()
+    )
+    rank.measure(process_calls.worker_calls(process))
+    process.run()
 
 
 TOPOLOGIES: Mapping[type[Stateful], Topology] = {

@@ -42,6 +42,7 @@ from runner.processes.spawn import spawn
 from runner.train.build import build_run
 from runner.train.components import RunComponents
 from runner.train.executors import Rank, Topology, topology_of
+from runner.train.profiling import RankProfile, gather, run_calls
 from runner.train.train import restore, train
 from runner.train.workers import set_workers, workers_of
 
@@ -140,38 +141,47 @@ def run_rank(
         # A server only evaluates, so it may share the first worker's GPU.
         components = build_run(cfg, rank=max(0, rendezvous.rank - topology.servers))
     # Around `train` as a whole: it still reads the result from a shared memory after the executor's run.
+    own = RankProfile(components, rendezvous)
     with ExitStack() as at_end:
-        rank = Rank(rendezvous, folder, find_lost, report_step, at_end)
+        rank = Rank(rendezvous, folder, find_lost, report_step, at_end, own.measure_worker)
         make = functools.partial(topology.on_process, components, rank)
         # All ranks alike: one group, whose collectives also carry the checkpoint.
         if topology.serve is None:
-            return _run_in_group(components, topology, rank, make)
+            return _run_in_group(components, topology, rank, make, own)
         if rendezvous.rank:
             # torchrun sends SIGTERM to all: the server saves, and its end then ends its workers.
             signals.ignore()
-            return _serve(components, topology.serve, rank)
+            return _serve(components, topology.serve, rank, own)
         assert folder is not None
-        return train(components, folder, make, virtual=False, report_step=report_step)
+        profiles = functools.partial(gather, components, rendezvous)
+        return train(components, folder, make, virtual=False, report_step=report_step, other_profiles=profiles)
 
 
-def _serve(components: RunComponents, serve: Callable[[RunComponents, Rank], None], rank: Rank) -> int:
+def _serve(
+    components: RunComponents, serve: Callable[[RunComponents, Rank], None], rank: Rank, own: RankProfile
+) -> int:
     """Be a worker of a server to the end of the run, and return the exit code."""
     try:
         with told_by_rank_zero(rank.rendezvous):
             serve(components, rank)
     except Stop as reason:
         return reason.code
+    own.send()
     return 0
 
 
 def _run_in_group(
-    components: RunComponents, topology: Topology, rank: Rank, make: Callable[[TrainControl], Executor]
+    components: RunComponents,
+    topology: Topology,
+    rank: Rank,
+    make: Callable[[TrainControl], Executor],
+    own: RankProfile,
 ) -> int:
     """Run one of several ranks that are all alike, but that rank 0 owns the run folder."""
     join_group(rank.rendezvous, torch.device("cpu") if topology.meets_on_cpu else components.device)
     try:
         if rank.rendezvous.rank:
-            return _follow(components, rank, make)
+            return _follow(components, rank, make, own)
         assert rank.folder is not None
         return train(
             components,
@@ -181,13 +191,14 @@ def _run_in_group(
             share_checkpoint=functools.partial(broadcast_state, device=comm_device(components.device)),
             report_step=rank.report_step,
             watched=True,
+            other_profiles=functools.partial(gather, components, rank.rendezvous),
         )
     finally:
         # Also after a failure: PyTorch complains about a group that is still there when the process ends.
         dist.destroy_process_group()
 
 
-def _follow(components: RunComponents, rank: Rank, make: Callable[[TrainControl], Executor]) -> int:
+def _follow(components: RunComponents, rank: Rank, make: Callable[[TrainControl], Executor], own: RankProfile) -> int:
     """Run a rank other than 0, which writes nothing; one that is asked to stop has all of them stop."""
     with StopSignals(follows=True) as stop:
         control = components.train_control(stopping=lambda: bool(stop), report_step=rank.report_step)
@@ -197,9 +208,11 @@ def _follow(components: RunComponents, rank: Rank, make: Callable[[TrainControl]
         if saved:
             # Every rank restores the same state, rank 0's, so all continue at the same update.
             restore(saved, control, executor)
+        own.measure(run_calls(components, control, executor))
         try:
             with told_by_rank_zero(rank.rendezvous):
                 executor.run()
         except Stop as reason:
             return reason.code
+    own.send()
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from runner.loop.stop import PeerLost, Stop
 from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import TrainControl
 from runner.processes.spawn import resume_hint
-from runner.run_folder import checkpoint, folders, machine, weights
+from runner.run_folder import checkpoint, folders, machine, profile_file, weights
 from runner.run_folder.console import sizes_line
 from runner.run_folder.contents import has_checkpoints
 from runner.run_folder.fingerprint import weights_sha256
+from runner.run_folder.profile_file import ProfileRow
 from runner.run_folder.run_writer import RunWriter
 from runner.run_folder.summary_keys import (
     COMPLETED,
@@ -46,6 +47,7 @@ def train(
     share_checkpoint: Callable[[dict[str, Any] | None], object] = lambda state: None,
     report_step: Callable[[int], None] = lambda updates: None,
     watched: bool = False,
+    other_profiles: Callable[[], Sequence[ProfileRow]] = tuple,
 ) -> int:
     """Train with the executor that `make_executor` returns, and write the run folder.
 
@@ -57,6 +59,7 @@ def train(
         share_checkpoint: gives the checkpoint that the run goes on from (None for a fresh run) to the other ranks.
         report_step: told the number of updates after each of them.
         watched: whether a launcher says which peer was lost, and why; it knows better than a broken connection.
+        other_profiles: returns what the other ranks measured; asked at the end, if this one measures.
 
     Returns:
         The exit code.
@@ -95,7 +98,7 @@ def train(
                 status, code, error = INTERRUPTED, UNEXPECTED, {"error": unwritten}
             writer.finish(status, **_results(components, control, executor), **error)
             if measured is not None:
-                measured.finish(folder, writer.display.console)
+                profile_file.write([*measured.rows("the run"), *other_profiles()], folder, writer.display.console)
     # Another rank may have been asked to stop in place of this one; by which signal is not known here.
     return code or (stop.exit_code or 128 + signal.SIGTERM if status == INTERRUPTED else 0)
 

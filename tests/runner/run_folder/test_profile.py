@@ -1,17 +1,24 @@
-"""Own times, categories and the file of a profile, on a clock that the test moves."""
+"""Own times and categories of a profile, on a clock that the test moves."""
 
-import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from runner.config import startup
 from runner.run_folder import profile as profiling
-from runner.run_folder.profile import CLOCK, DATA, EVALUATION, GRADIENTS, LOGGING, REST, UPDATE, Profile, ProfiledCall
-from tests.terminal import console, written
+from runner.run_folder.profile import (
+    CLOCK,
+    DATA,
+    EVALUATION,
+    GRADIENTS,
+    LOGGING,
+    REST,
+    UPDATE,
+    Profile,
+    ProfiledCall,
+    ReportedCall,
+)
 
 
 class Clock:
@@ -56,6 +63,9 @@ class Parts:
         self.clock.now += 0.5
         self.load()
 
+    def worked(self, number: int, begin: float, end: float) -> None:
+        """What another process reports."""
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -78,14 +88,14 @@ def measured(clock: Clock, *timed: tuple[str, str]) -> tuple[Profile, Parts]:
     return made, parts
 
 
-def test_own_times_add_up_to_the_whole(clock: Clock, tmp_path: Path):
+def test_own_times_add_up_to_the_whole(clock: Clock):
     made, parts = measured(clock, ("compute", GRADIENTS), ("load", DATA), ("fail", UPDATE))
     clock.now += 0.5
     assert parts.compute() == "gradient"
     parts.load()
     with pytest.raises(ValueError, match="no"):
         parts.fail()
-    seconds = made.finish(tmp_path, console())
+    seconds = made.rows("the run")[0].seconds
     assert {name: took for name, took in seconds.items() if took} == {
         "start: command and processes": 7.0,
         "start: data": 3.0,
@@ -97,31 +107,31 @@ def test_own_times_add_up_to_the_whole(clock: Clock, tmp_path: Path):
     assert sum(seconds.values()) == 18.5
 
 
-def test_evaluation_keeps_what_it_computes(clock: Clock, tmp_path: Path):
+def test_evaluation_keeps_what_it_computes(clock: Clock):
     made, parts = measured(clock, ("evaluate", EVALUATION), ("compute", GRADIENTS), ("load", DATA), ("log", LOGGING))
     parts.evaluate()
-    seconds = made.finish(tmp_path, console())
+    seconds = made.rows("the run")[0].seconds
     assert (seconds[EVALUATION], seconds[GRADIENTS], seconds[LOGGING], seconds[DATA]) == (4.0, 0.0, 0.5, 1.0)
 
 
-def test_what_is_yielded_is_measured(clock: Clock, tmp_path: Path):
+def test_what_is_yielded_is_measured(clock: Clock):
     made, parts = measured(clock, ("answers", UPDATE))
     for _ in parts.answers():
         clock.now += 10
-    assert made.finish(tmp_path, console())[UPDATE] == 2.0
+    assert made.rows("the run")[0].seconds[UPDATE] == 2.0
 
 
-def test_other_threads_and_missing_functions_are_left_out(clock: Clock, tmp_path: Path):
+def test_other_threads_and_missing_functions_are_left_out(clock: Clock):
     made, parts = measured(clock, ("load", DATA), ("rows", DATA))
     assert not hasattr(parts, "rows")
     thread = threading.Thread(target=parts.load)
     thread.start()
     thread.join()
-    assert made.finish(tmp_path, console())[DATA] == 0.0
+    assert made.rows("the run")[0].seconds[DATA] == 0.0
     assert Parts.load is type(parts).load, "others of the class are as they were"
 
 
-def test_device_is_waited_for_inside_the_call(clock: Clock, tmp_path: Path):
+def test_device_is_waited_for_inside_the_call(clock: Clock):
     def settle() -> None:
         clock.now += 8
 
@@ -131,35 +141,46 @@ def test_device_is_waited_for_inside_the_call(clock: Clock, tmp_path: Path):
     made.measure(ProfiledCall(parts, "compute", GRADIENTS))
     made.measure(ProfiledCall(parts, "load", CLOCK))
     parts.compute()
-    seconds = made.finish(tmp_path, console())
+    seconds = made.rows("the run")[0].seconds
     assert (seconds[GRADIENTS], seconds[CLOCK]) == (10.0, 1.0)
 
 
-def test_file_has_calls_since_the_command(clock: Clock, tmp_path: Path):
+def test_calls_since_the_command_are_shown(clock: Clock):
     made, parts = measured(clock, ("compute", GRADIENTS), ("load", DATA))
     parts.compute()
-    made.finish(tmp_path, console())
-    document: dict[str, Any] = json.loads((tmp_path / "profile.json").read_text())
-    spans = [(e["name"], e["cat"], e["ts"], e["dur"]) for e in document["traceEvents"]]
-    assert spans == [
-        ("start: command and processes", "start", 0.0, 7e6),
-        ("start: data", "start", 7e6, 3e6),
-        ("Parts.load", DATA, 12e6, 1e6),
-        ("Parts.compute", GRADIENTS, 10e6, 3e6),
+    [row] = made.rows("the run")
+    assert (row.name, row.left_out) == ("the run", 0)
+    assert row.spans == [
+        ("start: command and processes", "start", 90.0, 7.0),
+        ("start: data", "start", 97.0, 3.0),
+        ("Parts.load", DATA, 102.0, 1.0),
+        ("Parts.compute", GRADIENTS, 100.0, 3.0),
     ]
-    assert {e["ph"] for e in document["traceEvents"]} == {"X"}
-    assert document["otherData"]["total"] == 13.0
 
 
-def test_table_says_what_the_file_leaves_out(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(profiling, "MOST_SPANS", 2)
-    made, parts = measured(clock, ("load", DATA))
+def test_other_processes_have_rows_of_what_they_report(clock: Clock):
+    made, parts = measured(clock)
+    made.measure(ReportedCall(parts, "worked", "compute process", GRADIENTS))
+    for number, begin, end in ((1, 101.0, 103.0), (0, 101.0, 101.5), (1, 104.0, 105.0)):
+        parts.worked(number, begin, end)
+    own, *others = made.rows("the run")
+    assert own.seconds[GRADIENTS] == 0.0, "what others do takes none of this process's time"
+    assert [(row.name, row.seconds) for row in others] == [
+        ("compute process 0", {GRADIENTS: 0.5}),
+        ("compute process 1", {GRADIENTS: 3.0}),
+    ]
+    assert others[1].spans == [(GRADIENTS, GRADIENTS, 101.0, 2.0), (GRADIENTS, GRADIENTS, 104.0, 1.0)]
+
+
+def test_calls_beyond_the_most_count_alone(clock: Clock):
+    begun = startup.Startup(began=clock.now)
+    begun.end()
+    made, parts = Profile(begun, most=2), Parts(clock)
+    made.measure(ProfiledCall(parts, "load", DATA))
+    made.measure(ReportedCall(parts, "worked", "compute process", GRADIENTS))
     for _ in range(5):
         parts.load()
-    target = console(width=80)
-    made.finish(tmp_path, target)
-    text = written(target)
-    assert "where 15.0 s went" in text
-    assert any("data " in line and "5.00 s" in line and "33.3 %" in line for line in text.splitlines())
-    assert "profile.json shows the first 2 calls; the table counts 3 more" in text
-    assert len(json.loads((tmp_path / "profile.json").read_text())["traceEvents"]) == 2 + 2
+        parts.worked(0, 1.0, 2.0)
+    own, other = made.rows("the run")
+    assert [(len(row.spans), row.left_out) for row in (own, other)] == [(1 + 2, 3), (2, 3)]
+    assert (own.seconds[DATA], other.seconds[GRADIENTS]) == (5.0, 5.0)

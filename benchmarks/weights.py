@@ -116,6 +116,11 @@ class Runs:
     def _make(self, name: str, overrides: Sequence[str]) -> None:
         """Do what `python -m runner.cli <overrides>` does, its output and exit code in files."""
         folder, code = self._folder(name), 1
+        # A process of its own: a command ends its process as soon as it is done.
+        if pid := os.fork():
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            folder.with_suffix(".code").write_text(str(code))
+            return
         output = os.open(folder.with_suffix(".txt"), os.O_CREAT | os.O_WRONLY)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -124,11 +129,12 @@ class Runs:
         try:
             runpy.run_module("runner.cli", run_name="__main__", alter_sys=True)
         except SystemExit as ended:
-            code = ended.code
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         except BaseException:  # noqa: BLE001 (shown to whoever made the table)
             traceback.print_exc()
-        sys.stdout.flush()
-        folder.with_suffix(".code").write_text(str(code))
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
 
     def _ended(self, name: str) -> dict[str, Any]:
         folder = self._folder(name)

@@ -26,7 +26,7 @@ address then take the same path, and round alike."""
 
 
 class NotShareable(InputError):
-    """A method keeps something where no other process sees it, so one process has to compute."""
+    """What a method keeps cannot be shared with other processes, or the memory for it, so one process has to compute."""
 
     @classmethod
     def because(cls, what: str) -> NotShareable:

@@ -13,13 +13,13 @@ while a compute process may be killed at any time. Here all that processes share
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any, Protocol
 
 import torch
 
 from algorithms.base import Message
-from runner.config.errors import InputError
-from runner.simulated.arena import Arena
+from runner.simulated.arena import Arena, NotShareable
 
 log = logging.getLogger("dcrun")
 
@@ -109,15 +109,21 @@ class PinnedTransfers:
         """See `Transfers.attach`: page-locks the memory for this process.
 
         Raises:
-            InputError: the system does not lock so much.
+            NotShareable: the system does not lock so much.
         """
         # In every process: a lock is one process' own. It is taken in place, since a tensor that PyTorch allocates
         # page-locked could not be shared.
         if error := int(_cudart().cudaHostRegister(arena.address, arena.nbytes, PORTABLE)):
-            # Not without a lock either: copies would then make the host wait, and CUDA would go on reporting the error.
+            # Not without a lock either: each copy would make the host wait.
+            self._take_error()
             what = f"{arena.nbytes / 2**20:.0f} MiB of shared memory cannot be page-locked (CUDA error {error})"
-            raise InputError(f"run.compute_processes: {what}; allowed: 1")
+            raise NotShareable.because(what)
         self._arena = arena
+
+    def _take_error(self) -> None:
+        """Let CUDA forget an error that was handled: it tells it whoever asks next, and every launch of a kernel asks."""
+        with suppress(RuntimeError):
+            torch.ones(1, device=self.device)
 
     def share(self, own: Message, shared: Message) -> None:
         """See `Transfers.share`."""
@@ -148,6 +154,7 @@ class PinnedTransfers:
         if error := int(_cudart().cudaHostUnregister(arena.address)):
             # No reason to lose a run that has come to its end; the lock goes with the process.
             log.warning("the memory of the compute processes could not be unlocked (CUDA error %d)", error)
+            self._take_error()
 
 
 def _cudart() -> Any:

@@ -143,7 +143,7 @@ def transfers_of(components: RunComponents, arena: Arena) -> Transfers:
     """Return the transfers of a compute process.
 
     Raises:
-        InputError: the memory cannot be page-locked.
+        NotShareable: the memory cannot be page-locked.
     """
     transfers = transfers_on(components.device)
     transfers.attach(arena)

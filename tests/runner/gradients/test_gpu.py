@@ -21,7 +21,7 @@ from algorithms.dc_asgd import DCASGDAdaptive, DCASGDConstant
 from algorithms.dc_ssgd import DCSSGD
 from data.augment import PadCrop
 from runner.gradients.cuda_graph import CapturedSteps
-from runner.simulated.arena import Arena, lay_out
+from runner.simulated.arena import Arena, NotShareable, lay_out
 from runner.simulated.transfers import PinnedTransfers
 from runner.train import build
 from tests.trial import Trial, compose, interrupt, run_in, when
@@ -188,6 +188,17 @@ def test_memory_of_processes_is_pinned_and_unpinned():
     assert torch.equal(pinned.fetch(shared)["w"].cpu(), shared["w"])
     pinned.close()
     assert not shared["w"].is_pinned()
+
+
+def test_a_failed_lock_is_forgotten():
+    """CUDA tells an error once more: to the next kernel, which has nothing to do with it."""
+    arena, device = Arena(2**20), torch.device("cuda", torch.cuda.current_device())
+    pinned = PinnedTransfers(device)
+    pinned.attach(arena)
+    with pytest.raises(NotShareable, match="cannot be page-locked"):
+        PinnedTransfers(device).attach(arena)
+    assert float(torch.ones(3, device=device).sum()) == 3
+    pinned.close()
 
 
 def test_a_short_run_has_the_cpus_losses(tmp_path: Path):

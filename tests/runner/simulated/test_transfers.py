@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from algorithms.base import Fields, Message
-from runner.config.errors import InputError
 from runner.simulated import transfers
-from runner.simulated.arena import Arena, lay_out
+from runner.simulated.arena import Arena, NotShareable, lay_out
 from runner.simulated.compute_pool import READY
 from runner.simulated.compute_process import STATISTICS, Task, do_tasks, result_fields
 from runner.simulated.transfers import InPlace, PinnedTransfers, transfers_on
@@ -84,7 +83,7 @@ def test_memory_is_locked_once_and_unlocked(driver: Driver):
 def test_memory_that_cannot_be_locked_is_refused(driver: Driver):
     driver.error = 801
     pinned = PinnedTransfers(CPU)
-    with pytest.raises(InputError, match=r"^run.compute_processes: 3 MiB .* \(CUDA error 801\); allowed: 1$"):
+    with pytest.raises(NotShareable, match=r"^run.compute_processes: 3 MiB .* \(CUDA error 801\); allowed: 1$"):
         pinned.attach(Arena(3 * 2**20))
     pinned.close()
     assert [call[0] for call in driver.calls] == ["register"], "what is not locked is not unlocked"

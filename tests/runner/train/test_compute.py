@@ -27,6 +27,7 @@ from runner.simulated.compute_pool import ComputePool
 from runner.simulated.events import ClockEvents, Event
 from runner.train import build, compatibility, compute, executors
 from tests.compute import use_threads
+from tests.transfers import LateTransfers
 from tests.trial import compose, equal, rows, run_in, train, when
 
 SMALL = ("model=mlp", "dataset.limit_train=64", "dataset.limit_test=20", "run.batch_size=8", "cluster.workers=3")
@@ -265,6 +266,23 @@ def test_auto_takes_no_gpu_of_others(monkeypatch: pytest.MonkeyPatch):
     components.cfg.run.device = "cuda"
     monkeypatch.setenv(GPU_SLOT, "1")
     assert compute.process_count(components) == 1, "other jobs of the sweep run beside this one"
+
+
+def test_a_run_that_chose_goes_on_without_locked_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One that was asked for processes says why it has none."""
+
+    class Unlocked(LateTransfers):
+        def attach(self, arena: Arena) -> None:
+            raise NotShareable.because("cannot be page-locked")
+
+    monkeypatch.setattr(executors, "transfers_on", lambda device: Unlocked())
+    monkeypatch.setattr(compute, "paying_count", lambda components: 2)
+    for algorithm in ("asgd", "ssgd", "hogwild"):
+        given = (f"algorithm={algorithm}", *SMALL, "run.epochs=1")
+        expected = train(*given, "run.compute_processes=1", folder=tmp_path)
+        assert train(*given, "run.compute_processes=auto", folder=tmp_path).sha256 == expected.sha256
+        with pytest.raises(NotShareable, match=r"^run.compute_processes: cannot be page-locked; allowed: 1$"):
+            train(*given, "run.compute_processes=2", folder=tmp_path)
 
 
 @pytest.mark.parametrize(("device", "number", "expected"), [("cuda", 0, 0), ("cuda", 3, 1), ("cuda:1", 2, 1)])

@@ -26,7 +26,7 @@ address then take the same path, and round alike."""
 
 
 class NotShareable(InputError):
-    """What a method keeps cannot be shared with other processes, or the memory for it, so one process has to compute."""
+    """What a method keeps, or the memory for it, cannot be shared with processes, so one has to compute."""
 
     @classmethod
     def because(cls, what: str) -> NotShareable:

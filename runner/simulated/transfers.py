@@ -121,7 +121,7 @@ class PinnedTransfers:
         self._arena = arena
 
     def _take_error(self) -> None:
-        """Let CUDA forget an error that was handled: it tells it whoever asks next, and every launch of a kernel asks."""
+        """Let CUDA forget an error that was handled; it would tell it to the next kernel that is launched."""
         with suppress(RuntimeError):
             torch.ones(1, device=self.device)
 

@@ -26,6 +26,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,16 @@ def _together(names: Iterable[str]) -> list[list[str]]:
     simulated = [[name] for name in names if not name.startswith("processes:")]
     processes = [name for name in names if name.startswith("processes:")]
     return simulated + [processes[low : low + SHARING] for low in range(0, len(processes), SHARING)]
+
+
+@contextmanager
+def folder_of_this_process() -> Iterator[Path]:
+    """Make a temporary folder, which goes with the block; `TemporaryDirectory` has every forked run remove it."""
+    place = Path(tempfile.mkdtemp(prefix="dcrun-weights-"))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
 
 
 class Runs:
@@ -183,8 +194,8 @@ def main() -> int:
         print(f"--compare={arguments.compare}: {other}; bits are comparable on one machine only", file=sys.stderr)
         return 2
     begin, found = time.perf_counter(), dict[str, dict[str, Any]]()
-    with tempfile.TemporaryDirectory(prefix="dcrun-weights-") as place:
-        runs = Runs(arguments.checkout.resolve(), Path(place))
+    with folder_of_this_process() as place:
+        runs = Runs(arguments.checkout.resolve(), place)
         for name, row in runs.all(wanted, arguments.jobs):
             found[name] = row
             print(f"{time.perf_counter() - begin:6.1f} s  {name}", file=sys.stderr, flush=True)

@@ -196,8 +196,20 @@ def _curves(number: int, group: Sequence[Run]) -> Iterator[tuple[Run, dict[str, 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
     """Return the metrics as columns, with the digits that one can see."""
     keys = dict.fromkeys(key for row in (*rows[:1], *rows[-1:]) for key in row)
-    made = {key: [short(row.get(key)) for row in rows] for key in keys}
+    made = {key: _column(key, rows) for key in keys}
     return {key: column for key, column in made.items() if any(value is not None for value in column)}
+
+
+def _column(key: str, rows: Sequence[dict[str, Any]]) -> list[float | None]:
+    # As `short`, without its calls: of a thousand runs there are millions of values.
+    made: list[float | None] = []
+    for row in rows:
+        value = row.get(key)
+        if type(value) is float:
+            made.append(float(f"{value:.5g}") if math.isfinite(value) else None)
+        else:
+            made.append(value if type(value) is int else None)
+    return made
 
 
 def _fingerprints(run: Run) -> list[int]:
@@ -206,8 +218,9 @@ def _fingerprints(run: Run) -> list[int]:
     made, so_far = [], 0
     for row in run.rows:
         # Measured seconds are never the same twice, and part no runs.
-        kept = {key: value for key, value in row.items() if not (measured and key.endswith(columns.SECONDS))}
-        so_far = zlib.crc32(json.dumps(kept, sort_keys=True).encode(), so_far)
+        kept = [(key, row[key]) for key in sorted(row) if not (measured and key.endswith(columns.SECONDS))]
+        # `repr` has all digits of a number.
+        so_far = zlib.crc32(repr(kept).encode(), so_far)
         made.append(so_far)
     return made
 

@@ -24,6 +24,7 @@ ROWS = {
     "dual": ["dfsdca, H=100:", "sdca, H=100:", "dfsdca, H=1000:", "sdca, H=1000:", "sdca: seconds"],
     "memory": ["weight vectors held by a simulation of 2 workers", "weight vectors held by 2 compute processes"],
     "messages": ["processes, empty gradients, 1 worker", "processes, empty gradients, 2 workers"],
+    "page": ["dcreport on 20 runs", "opening their page"],
     "process_pipeline": ["bp on two processes", "ddg / bp", "fr / bp"],
     "startup": ["dcrun --help", "processor time of a run to its first bar / import torch", "a run's end"],
     "sweep": ["sweep of 2 jobs on digits", "the same on 4 MiB of data: peak memory"],

@@ -3,6 +3,9 @@
 ResNet-20 on CIFAR-shaped images, batches of 128; run alone, on two idle cores. A side is a whole run with its run
 folder; as in `summary.json`, samples/s leave evaluation, checkpoints and the start of processes out.
 
+Modules of a pipeline share processes too: `ddg` in two modules, each in a process of its own. They have 45 and 55 % of
+the multiply-adds, so two processes are 1.8 times one at best.
+
 `dc_asgd_a` is compared with two peers as well: a bare PyTorch loop in channels last, which simulates nobody
 (`training.py`), and the public simulator of SMEGA2 where a checkout of it is at hand (`peer_smega2.py`). A run in one
 process is compared with one of the code from before there could be several where that is at hand (`other_checkout.py`).
@@ -40,9 +43,9 @@ CIFAR = (
 )
 
 
-def side(method: str, threads: int, processes: int) -> Side:
-    """Return a side: so many processes of so many threads."""
-    options = (f"run.threads={threads}", f"run.compute_processes={processes}")
+def side(method: str, threads: int, processes: int, *more: str) -> Side:
+    """Return a side: so many processes of so many threads; `more` are further overrides."""
+    options = (f"run.threads={threads}", f"run.compute_processes={processes}", *more)
     given = build_components([f"algorithm={method}", *CIFAR, *options])
 
     def speed() -> float:
@@ -101,9 +104,17 @@ def overhead() -> list[Row]:
     return [Row(what, 0.98, ratios(now, before), note=f"{max(now):.0f} samples/s at best, {max(before):.0f} before")]
 
 
+def compare_modules() -> Row:
+    """Return a pipeline of two modules in two processes, relative to one process; all have one thread."""
+    cut = "cluster.workers=2"
+    two, one = in_turn([side("ddg", 1, 2, cut), side("ddg", 1, 1, cut)], rounds=ROUNDS, seconds=SECONDS)
+    note = f"two processes {max(two):.0f} samples/s at best, one {max(one):.0f}"
+    return Row("ddg in two modules, two processes / one", 1.5, ratios(two, one), note=note)
+
+
 def measure() -> list[Row]:
     """Return the rows of all methods."""
-    return [*(row for method in METHODS for row in compare(method)), *overhead()]
+    return [*(row for method in METHODS for row in compare(method)), compare_modules(), *overhead()]
 
 
 if __name__ == "__main__":

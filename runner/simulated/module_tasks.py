@@ -6,6 +6,7 @@ module's state, as its tapes, is in its process alone and is handed over where i
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -84,6 +85,8 @@ class ModuleTasks:
         self.weights, self.running = arena.tensor(places.weights), arena.tensor(places.running)
         self.peaks = arena.tensor(places.peaks)
         self.methods: dict[int, Pipeline] = {}
+        # The first backward pass from an error gradient imports it, which takes a second of training.
+        importlib.import_module("torch.fx.experimental.symbolic_shapes")
 
     def fields(self, call: int, numbers: Sequence[int]) -> Fields:
         """See `Tasks.fields`: what a module makes has its own place."""
@@ -99,7 +102,8 @@ class ModuleTasks:
         if task.call == FORWARD:
             self._forward(rank, *numbers)
         elif task.call == BACKWARD:
-            self._backward(rank, *numbers, Step(*task.reals))
+            lr, decay = task.reals
+            self._backward(rank, *numbers, Step(lr=lr, decay=decay))
         elif task.call == SAVE:
             self.places.file.put(self._state(rank))
         elif task.call == RESTORE:

@@ -119,9 +119,12 @@ class RunComponents:
 
     def measure(self, weights: Tensor, executor: Executor) -> dict[str, float]:
         """Return what is known of the objective at flat weights (n,); nothing if the model does not tell its φ_i."""
+        # Asked first: states may have to be fetched from other processes.
+        if self._objective is None:
+            return {}
         states = executor.method_states()
         # None before a first evaluation: a run that lost a rank so early knows the others' states of no moment.
-        return {} if self._objective is None or not states else self._objective(weights, states)
+        return self._objective(weights, states) if states else {}
 
     @functools.cached_property
     def _objective(self) -> Objective | None:

@@ -19,6 +19,7 @@ ROWS = {
     "compute_processes": [
         *(f"dc_asgd_a, two processes / {other}" for other in ("one", "two", "a bare loop, one", "a bare loop, two")),
         *(f"{m}, two processes / {other}" for m in ("ssgd", "local_sgd") for other in ("one", "two")),
+        "ddg in two modules, two processes / one",
     ],
     "dasgd": ["averaging step", "dasgd, d=1", "ssgd", "ssgd", "dasgd, d=1", "ssgd", "ssgd"],
     "dual": ["dfsdca, H=100:", "sdca, H=100:", "dfsdca, H=1000:", "sdca, H=1000:", "sdca: seconds"],

@@ -39,7 +39,7 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize(
     "given",
     [
-        ("algorithm=ddg", "algorithm.optimizer=adam"),
+        pytest.param(("algorithm=ddg", "algorithm.optimizer=adam"), marks=pytest.mark.slow),
         pytest.param(("algorithm=fr", "algorithm.start=skip", "model=resnet8"), marks=pytest.mark.slow),
         pytest.param(("algorithm=dni", "model=resnet8"), marks=pytest.mark.slow),
         pytest.param(("algorithm=bp", "algorithm.momentum=0.9"), marks=pytest.mark.slow),
@@ -103,6 +103,7 @@ def test_next_batch_goes_forward_during_backward_passes(tmp_path: Path, monkeypa
     assert meeting.met == 2 * steps
 
 
+@pytest.mark.slow
 def test_diverged_run_ends_at_the_same_weights(tmp_path: Path):
     """The loss is found to be infinite in the middle, when backward passes are under way."""
     given = (*RUN, "algorithm=fr", "run.epochs=20", "run.eval_every=20", "schedule.lr=1e8")

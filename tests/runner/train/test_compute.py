@@ -238,6 +238,8 @@ def test_auto_knows_what_modules_wait_for(
     assert compute.process_count(components) == count
     monkeypatch.setattr(compute, "_shortest_seconds", lambda call: 0.03)
     assert compute.process_count(components) == 1, "it is handed over in eight calls"
+    expected = 1 if given == ("algorithm=bp",) else 3
+    assert compute.speedup(components, 4) == pytest.approx(expected), "one batch goes forward at a time"
 
 
 def on_gpus(monkeypatch: pytest.MonkeyPatch, count: int, *overrides: str) -> build.RunComponents:

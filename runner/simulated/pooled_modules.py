@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Message, Step
-from runner.config.errors import InputError
 from runner.gradients.partition import Partition
-from runner.simulated.arena import Arena, SharedFile, end_of, lay_out_state
+from runner.simulated.arena import Arena, NotShareable, SharedFile, end_of, lay_out_state
 from runner.simulated.compute_pool import ComputePool, PoolOptions
 from runner.simulated.compute_process import Task, largest_result
 from runner.simulated.module_tasks import BACKWARD, FORWARD, RESTORE, SAVE, SETUP, ModulePlaces
@@ -70,6 +69,9 @@ class PooledModules:
         self._number = -1
         # Modules whose backward pass is under way.
         self._backward: set[int] = set()
+        # Whether the last module counts losses when it goes backward: they must be there before the loss is looked at.
+        # What it does in the first iteration shows.
+        self._counts_backward = True
         self._state: dict[str, Any] | None = None
         self.pool = ComputePool(options, arena=self.arena, places=self.places, results=results, statistics=k)
         # The others wait for a forward pass, and nobody for a backward pass before the next iteration.
@@ -100,8 +102,9 @@ class PooledModules:
         # It needs no message, and comes after the forward pass, which its process has got first.
         self._begin(BACKWARD, last, step)
         self._take(FORWARD, last)
-        if self.locked:
+        if self.locked or self._counts_backward:
             self._take(BACKWARD, last)
+        if self.locked:
             for rank in reversed(self.ranks[:-1]):
                 self._begin(BACKWARD, rank, step)
                 self._take(BACKWARD, rank)
@@ -117,14 +120,13 @@ class PooledModules:
         if call == BACKWARD and rank not in self._backward:
             return
         result = self.pool.result(_key(call, rank), {})
-        if call == FORWARD:
-            result.count(self.totals)
-        else:
+        result.count(self.totals)
+        if call == BACKWARD:
             self._backward.discard(rank)
-            if result.counts:
-                # One process would count them before it looks at the loss; here the next iteration may have begun.
-                what = "a module counts losses in its backward pass, when the next batch may be on its way"
-                raise InputError(f"run.compute_processes: {what}; allowed: 1")
+            if result.counts and not self._counts_backward:
+                raise NotShareable.because("a module begins to count losses in its backward pass in mid-run")
+            if rank == self.ranks[-1]:
+                self._counts_backward = bool(result.counts)
         self.pool.release(_key(call, rank))
 
     def _process(self, rank: int) -> int:

@@ -11,8 +11,8 @@ from torch import Tensor
 from algorithms.base import Step
 from algorithms.ddg import DDG
 from algorithms.pipeline import Features, Stage
-from runner.config.errors import InputError
 from runner.loop.stop import Stop
+from runner.simulated.arena import NotShareable
 from tests.compute import use_threads
 from tests.trial import Trial, train
 
@@ -81,26 +81,27 @@ def test_backward_passes_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_next_batch_goes_forward_during_backward_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The first module plays batch t + 1 while the last one is at its backward pass of batch t."""
-    meeting, forward, backward, steps = Meeting(), DDG.forward, DDG.backward, 9
+    """The first module plays batch t + 1 while the last one is at its backward pass of batch t; not in iteration 0."""
+    meeting, forward, backward, steps = Meeting(), DDG.forward, DDG.backward, 10
     made: list[int] = []
 
     def meet_forward(self: DDG, stage: Stage, features: Features) -> Tensor:
-        if self.rank == 0 and features.number:
+        if self.rank == 0 and features.number > 1:
             meeting.wait()
         return forward(self, stage, features)
 
     def meet_backward(self: DDG, stage: Stage, delta: Tensor | None, step: Step) -> Tensor | None:
-        if self.last and len(made) < steps:
+        if self.last:
             made.append(len(made))
-            meeting.wait()
+            if 0 < made[-1] < steps - 1:
+                meeting.wait()
         return backward(self, stage, delta, step)
 
     monkeypatch.setattr(DDG, "forward", meet_forward)
     monkeypatch.setattr(DDG, "backward", meet_backward)
     # An evaluation waits for all that is under way: there is one, at the end.
     train(*RUN, "algorithm=ddg", "cluster.workers=2", "run.eval_every=2", TWO, folder=tmp_path)
-    assert meeting.met == 2 * steps
+    assert meeting.met == 2 * (steps - 2)
 
 
 @pytest.mark.slow
@@ -115,15 +116,39 @@ def test_diverged_run_ends_at_the_same_weights(tmp_path: Path):
     assert one.control.updates == two.control.updates == 32
     assert one.sha256 == two.sha256
     assert one.executor.columns() == two.executor.columns()
+    modules: Any = two.executor
+    assert not modules.modules._backward, "nothing was under way when the processes were ended"
 
 
-def test_losses_of_a_backward_pass_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def play(self: DDG, stage: Any, delta: Tensor | None, step: Step) -> Tensor | None:
-        features = Features(0, torch.zeros(1, 32), torch.zeros(1, dtype=torch.int64))
-        if self.last:
+def counting(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    """Let the last module count losses in its backward passes from iteration `first` on."""
+    backward, made = DDG.backward, dict[int, int]()
+
+    def count(self: DDG, stage: Any, delta: Tensor | None, step: Step) -> Tensor | None:
+        made[id(self)] = made.get(id(self), -1) + 1
+        if self.last and made[id(self)] >= first:
+            features = Features(0, torch.ones(1, 32), torch.zeros(1, dtype=torch.int64))
             stage.record(self.w, features, track=False)
-        return None
+        return backward(self, stage, delta, step)
 
-    monkeypatch.setattr(DDG, "backward", play)
-    with pytest.raises(InputError, match=r"^run.compute_processes: a module counts losses in its backward .*: 1$"):
+    monkeypatch.setattr(DDG, "backward", count)
+
+
+LOOKED_AT = (*RUN, "algorithm=ddg", "run.epochs=7", "run.eval_every=7", "schedule.lr=0.1")
+"""So long that the loss is looked at once, within the run."""
+
+
+@pytest.mark.slow
+def test_losses_of_backward_passes_count_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    counting(monkeypatch, first=0)
+    one, two = (train(*LOOKED_AT, *more, folder=tmp_path) for more in ((), (TWO,)))
+    shown = [[update["train_loss"] for update in run.notes.updates] for run in (one, two)]
+    assert shown[0] == shown[1]
+    assert shown[0][-1] is not None
+    assert one.notes.rows == two.notes.rows
+
+
+def test_losses_that_begin_late_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    counting(monkeypatch, first=2)
+    with pytest.raises(NotShareable, match=r"^run.compute_processes: a module begins to count .* mid-run; allowed: 1$"):
         train(*RUN, "algorithm=ddg", TWO, folder=tmp_path)

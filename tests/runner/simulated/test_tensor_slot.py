@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.config.errors import InputError
-from runner.simulated.arena import Arena
+from runner.simulated.arena import Arena, NotShareable
 from runner.simulated.tensor_slot import TensorSlot
 
 IMAGES = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
@@ -21,10 +20,11 @@ def slot(capacity: int) -> tuple[TensorSlot, Arena]:
         IMAGES.to(memory_format=torch.channels_last),
         IMAGES[1:],
         IMAGES[:, :, ::2],
+        torch.arange(480.0).view(2, 6, 4, 10)[:, 1:4, :, ::2],
         torch.tensor(3.0),
         torch.tensor([[2.0]]).expand(4, 5),
     ],
-    ids=["whole", "channels last", "from the middle", "with gaps", "number", "expanded"],
+    ids=["whole", "channels last", "from the middle", "with gaps", "with more gaps than room", "number", "expanded"],
 )
 def test_numbers_and_strides_are_taken(tensor: Tensor):
     place, arena = slot(120)
@@ -33,6 +33,8 @@ def test_numbers_and_strides_are_taken(tensor: Tensor):
     assert found is not None
     assert torch.equal(found, tensor)
     assert found.stride() == tensor.stride()
+    assert found.storage_offset() == tensor.storage_offset()
+    assert found.untyped_storage().nbytes() == tensor.untyped_storage().nbytes(), "by which memory is counted"
     place.put(arena, torch.zeros(120))
     assert torch.equal(found, tensor), "a copy"
 
@@ -56,5 +58,5 @@ def test_a_smaller_tensor_replaces_a_larger():
 def test_what_does_not_fit_is_refused():
     place, arena = slot(100)
     says = r"^run.compute_processes: a module sends a tensor \[2, 3, 4, 5\] with strides .*; allowed: 1$"
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(NotShareable, match=says):
         place.put(arena, IMAGES)

@@ -17,9 +17,10 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner.cli import relaunch
-from runner.config import exit_codes, schema, startup
+from runner.config import exit_codes, launcher, schema, startup
 from runner.config.collector import uncollected
 from runner.config.errors import InputError
+from runner.config.forkserver import forkserver_context
 from runner.config.paths import quoted
 from runner.config.schema import without_hydra
 from runner.run_folder import folders
@@ -58,6 +59,7 @@ class NewRun:
         relaunch.remember(folder)
         with exit_codes.guard(folder, self.who) as ended:
             # Inside the guard: an import may fail too, as of a module of the user's with the name of one of ours.
+            _begin_fork_server(job)
             dispatch = _import_dispatch()
             ended.code = dispatch(job, folder)
         # Kept here, since Hydra returns nothing.
@@ -127,6 +129,7 @@ def _joined(cfg: DictConfig, job: DictConfig, folder: Path | None, choices: Mapp
     configure_log(OmegaConf.create(logging_config), cfg.hydra.verbose)
     _name_options(job, choices)
     with exit_codes.guard(folder, who) as ended:
+        _begin_fork_server(job)
         dispatch = _import_dispatch()
         ended.code = dispatch(job, folder)
     if folder is not None and ended.code > exit_codes.SIGNALLED:
@@ -140,6 +143,19 @@ def _name_options(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     with open_dict(cfg):
         # A plain section of the run's own: spawned ranks get no Hydra's part.
         cfg["names"] = {group: choices.get(group) for group in (*schema.GROUPS, "experiment")}
+
+
+def _begin_fork_server(job: DictConfig) -> None:
+    """Start what a run's processes are forked from, if it is sure to have some.
+
+    It imports PyTorch, which this process does at the same time: else the run would wait for one after the other.
+    """
+    if only_answers(job) or job.run.timing_only or launcher.world_size() > 1:
+        return
+    # What `auto` comes to is known when the network is built; in most runs it is one.
+    asked = job.run.compute_processes
+    if job.cluster.kind == "processes" or (isinstance(asked, int) and asked > 1):
+        forkserver_context("runner.train.dispatch")
 
 
 def _import_dispatch() -> Callable[[DictConfig, Path | None], int]:

@@ -10,6 +10,8 @@ from types import ModuleType
 import pytest
 from omegaconf import DictConfig
 
+from runner.cli import start
+
 Execute = Callable[[DictConfig, Path | None], int]
 
 
@@ -17,6 +19,11 @@ class Executed(list[tuple[DictConfig, Path | None]]):
     """The runs that `dcrun` would have started; `behave` may be replaced by what a run is to do."""
 
     behave: Execute = staticmethod(lambda cfg, folder: 0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        # What fork servers would have imported.
+        self.servers: list[tuple[str, ...]] = []
 
     def dispatch(self, cfg: DictConfig, folder: Path | None) -> int:
         self.append((cfg, folder))
@@ -32,6 +39,8 @@ def executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Execut
     module = ModuleType("runner.train.dispatch")
     module.dispatch = record.dispatch  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "runner.train.dispatch", module)
+    # Nothing that is run here starts processes.
+    monkeypatch.setattr(start, "forkserver_context", lambda *modules: record.servers.append(modules))
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "HYDRA_FULL_ERROR"):
         monkeypatch.delenv(name, raising=False)

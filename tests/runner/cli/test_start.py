@@ -40,6 +40,22 @@ def test_mistake_found_while_building_leaves_no_folder(
         assert (kept / "a").exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "begun"),
+    [
+        ("algorithm=asgd cluster=processes", True),
+        ("algorithm=asgd run.compute_processes=2", True),
+        ("algorithm=asgd", False),
+        ("algorithm=asgd cluster=processes run.estimate=true", False),
+        ("algorithm=asgd run.timing_only=true", False),
+    ],
+)
+def test_fork_server_begins_with_the_imports(line: str, begun: bool, executed: Executed):
+    """Of a run that is sure to start processes; else they would wait until the run's own process has imported all."""
+    assert main.main([*line.split(), "logger=none"]) == 0
+    assert executed.servers == ([("runner.train.dispatch",)] if begun else [])
+
+
 def test_a_single_run_is_composed_once(executed: Executed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What was checked is what runs, and is what is recorded; each composition takes a tenth of a second."""
     composed: list[list[str]] = []

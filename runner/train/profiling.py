@@ -9,6 +9,7 @@ import datetime
 import logging
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -91,7 +92,9 @@ class RankProfile:
         """Leave what was measured where rank 0 finds it."""
         if self._profile is not None:
             rank = self._rendezvous.rank
-            self._rendezvous.store.set(_key(rank), profile_file.pack(self._profile.rows(f"rank {rank}")))
+            # Any, since a store takes bytes too, which its stub does not know.
+            packed: Any = profile_file.pack(self._profile.rows(f"rank {rank}"))
+            self._rendezvous.store.set(_key(rank), packed)
 
 
 def gather(components: RunComponents, rendezvous: Rendezvous) -> list[ProfileRow]:

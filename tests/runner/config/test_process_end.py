@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import Any
 
 from runner.config.installation import ROOT
 
@@ -25,7 +26,7 @@ end_process(3)
 """
 
 
-def run(program: str, **streams: int) -> subprocess.CompletedProcess[str]:
+def run(program: str, **streams: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, timeout=60, check=False, **streams)
 
 

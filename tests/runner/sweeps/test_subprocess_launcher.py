@@ -229,13 +229,14 @@ def test_jobs_are_composed_as_by_hydra(monkeypatch: pytest.MonkeyPatch, tmp_path
 
     def run_all(self: FreshProcessLauncher, plans: Sequence[PlannedJob], total: int) -> list[Job]:
         for plan in plans:
-            assert plan.config is self.composed[plan.overrides]
+            config = self.composed[plan.overrides]
+            assert plan.config is config
             # As it was planned; the composition below changes Hydra's one configuration.
-            mine, subdir = OmegaConf.to_container(without_hydra(plan.config)), str(plan.config.hydra.sweep.subdir)
+            mine, subdir = OmegaConf.to_container(without_hydra(config)), str(config.hydra.sweep.subdir)
             assert plan.folder == Path("here") / subdir
             again = self.hydra_context.config_loader.load_sweep_config(self.config, list(plan.overrides))  # type: ignore[union-attr,arg-type]
             assert mine == OmegaConf.to_container(without_hydra(again))
-            assert plan.config.hydra.job.override_dirname == again.hydra.job.override_dirname
+            assert config.hydra.job.override_dirname == again.hydra.job.override_dirname
             found.append(plan.overrides)
         return []
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from torch.distributed import HashStore
+import torch.distributed as dist
 
 from runner.processes.rendezvous import Rendezvous
 from runner.run_folder.profile import EVALUATION, GRADIENTS, LOGGING, REST, UPDATE, ProfiledCall
@@ -95,7 +95,7 @@ def test_nothing_is_measured_without_a_profile(tmp_path: Path):
 
 
 def test_rank_above_0_sends_what_it_measured(monkeypatch: pytest.MonkeyPatch):
-    store = HashStore()
+    store: Any = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
     ranks = [Rendezvous(number, 3, store, True, 5.0) for number in range(3)]
     components: Any = build_run(compose(*RUN, "algorithm=asgd", "run.profile=true"))
     worked = SimpleNamespace(work=lambda: time.sleep(0.01))
@@ -111,7 +111,7 @@ def test_rank_above_0_sends_what_it_measured(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_ranks_of_a_run_without_profile_send_nothing():
-    store = HashStore()
+    store: Any = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
     components: Any = build_run(compose(*RUN, "algorithm=asgd"))
     own = RankProfile(components, Rendezvous(1, 2, store, True, 5.0))
     own.measure([])

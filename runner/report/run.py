@@ -12,6 +12,8 @@ from runner.run_folder.summary_keys import ENDED, STATUS, TIMING_ONLY
 SPANS = 240
 """How many spans of a run's timeline are shown: the whole timeline of a long run is far too long for a page."""
 
+_NUMBERS = (float, int)
+
 
 @dataclass
 class Run:
@@ -88,7 +90,14 @@ class Run:
 
     def curve(self, key: str) -> list[float | None]:
         """Return a column of the metrics; None in the place of a row that has no finite number."""
-        return [finite(row.get(key)) for row in self.rows]
+        # Kept: tables, claims and figures ask for the same few columns again and again.
+        if (known := self._curves.get(key)) is None:
+            known = self._curves[key] = [finite(row.get(key)) for row in self.rows]
+        return known
+
+    @cached_property
+    def _curves(self) -> dict[str, list[float | None]]:
+        return {}
 
     def layers(self, quantity: str) -> list[dict[str, Any]]:
         """Return the rows of `layers.jsonl` that have a quantity, as `variance_factor`, per layer."""
@@ -114,10 +123,8 @@ class Run:
 
 def finite(value: Any) -> float | None:
     """Return the value if it is a finite number, else None."""
-    # True is an int in Python, and would be drawn as 1.
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return value
-    return None
+    # By type: True is an int in Python, and would be drawn as 1. What is read from JSON has no other types.
+    return value if type(value) in _NUMBERS and math.isfinite(value) else None
 
 
 def _flattened(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """What runs have in common and what distinguishes them: their settings, except those that cannot change a result."""
 
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -31,6 +32,7 @@ def setting(run: Run) -> dict[str, Any]:
     return {**chosen, **keys, **{key: value for key, value in workers.items() if value is not None}}
 
 
+@functools.cache
 def _matters(key: str) -> bool:
     return key not in _NO_SETTINGS and not key.startswith(_NO_SETTING) and not key.endswith("_target_")
 
@@ -80,7 +82,8 @@ def differing(runs: Sequence[Run]) -> list[str]:
     values: dict[str, set[str]] = {}
     for run in runs:
         for key, value in setting(run).items():
-            values.setdefault(key, set()).add(json.dumps(value, default=str))
+            # As text, which a list has too: 1, 1.0 and True are three values.
+            values.setdefault(key, set()).add(repr(value))
     return [key for key, seen in values.items() if len(seen) > 1]
 
 

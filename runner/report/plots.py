@@ -56,10 +56,10 @@ def save(figure: Figure, folder: Path) -> Path:
                 if low:
                     axis.fill_between(curve.x, low, high, color=color, alpha=0.15, linewidth=0)
                 if curve.published is not None:
-                    # On the right edge: the paper's runs end at its own length, not at our last evaluation.
+                    # Right of the axes: the paper's runs end at its own length, not at our last evaluation.
                     edge = axis.get_yaxis_transform()
                     star = {"color": color, "markersize": 11, "markeredgecolor": "black", "clip_on": False}
-                    axis.plot([1.0], [curve.published], "*", transform=edge, zorder=3, **star)
+                    axis.plot([1.02], [curve.published], "*", transform=edge, zorder=3, **star)
                     # An empty plot with a white star: the legend explains the mark once, in no method's colour.
                     names["published end point"] = axis.plot([], [], "*", color="white", markeredgecolor="black")[0]
                 names.setdefault(_literal(curve.name), line)

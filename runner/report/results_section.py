@@ -48,19 +48,26 @@ def section(ranking: Ranking, number: int) -> dict[str, Any]:
 
 
 def answer(ranking: Ranking) -> str:
-    """Return the result in a sentence."""
+    """Return the result in a sentence; in two if the best is the baseline of one worker, which is no method's rival."""
     best = ranking.best
     if best is None:
         row = ranking.rows[0]
         return "No run has ended with a result yet." if row.mean is None else f"{row.name}: {_reached(ranking, row)}."
-    told = f"{best.name} is best with {_reached(ranking, best)}"
     leading = ranking.leading()
-    gap = leading[0].gap
+    told = f"{best.name} is best with {_best(ranking, leading)}."
+    rivals = [row for row in leading if row.whole and row.runs[0].value("workers") != 1]
+    if leading[0] not in rivals and len(rivals) > 1:
+        told += f" Of several workers, {rivals[0].name} is best with {_best(ranking, rivals)}."
+    return told
+
+
+def _best(ranking: Ranking, rows: Sequence[Ranked]) -> str:
+    told, gap = _reached(ranking, rows[0]), rows[0].gap
     if gap is None:
-        return told + "."
+        return told
     if gap.word == EQUAL:
-        return f"{told}, as is {leading[1].name}."
-    return f"{told}, ahead of {leading[1].name} by {gap_text(ranking.metric, gap)}: {_MEANING[gap.word]}."
+        return f"{told}, as is {rows[1].name}"
+    return f"{told}, ahead of {rows[1].name} by {gap_text(ranking.metric, gap)}: {_MEANING[gap.word]}"
 
 
 def gap_text(metric: str, gap: Gap) -> str:

@@ -16,14 +16,25 @@ function parting(a, b) {
   return `They part at row ${row(own)}, after ${digits(a.curve.epoch[own], "epochs")} effective passes${thinned}: ${told.join("; ") || "in digits beyond those shown"}.`;
 }
 
+// What one label has and the other has not; the folder where they are the same.
+function namesApart(a, b) {
+  return [[a, b], [b, a]].map(([own, other]) => {
+    const shared = new Set(other.label.split(" "));
+    return own.label.split(" ").filter((part) => !shared.has(part)).join(" ") || (a.label === b.label ? own.fields.name : own.label);
+  });
+}
+
 function compareTwo() {
   remember();
   const [a, b] = ["first", "second"].map((id) => RUNS[Number(byId(id).value)]);
   if (!a || !b) return;
-  const [left, right] = [a, b].map((run) => new Map(run.facts.slice(run.configured).concat([["status", run.fields.status], ["workers", run.fields.workers]])));
+  const told = (run) => [["algorithm", run.fields.algorithm], ["workers", run.fields.workers], ["status", run.fields.status],
+    ...run.facts.slice(run.configured).filter(([key]) => !key.endsWith("_target_"))];
+  const [left, right] = [a, b].map((run) => new Map(told(run)));
   const keys = [...new Set([...left.keys(), ...right.keys()])].filter((key) => left.get(key) !== right.get(key));
   const head = element("tr");
-  head.append(...["key", a.label, b.label].map((text) => element("th", text, { scope: "col" })));
+  const names = namesApart(a, b);
+  head.append(...["key", ...names].map((text) => element("th", text, { scope: "col" })));
   byId("differences").tHead.replaceChildren(head);
   byId("differences").tBodies[0].replaceChildren(...keys.map((key) => {
     const row = element("tr");
@@ -33,9 +44,16 @@ function compareTwo() {
   const configured = keys.length === 0 ? "Their configurations are the same." : `${keys.length} ${keys.length === 1 ? "key differs" : "keys differ"}.`;
   byId("part").textContent = a === b ? "Choose two runs." : `${configured} ${parting(a, b)}`;
   const metric = byId("metric").value, along = byId("axis").value;
+  const lines = [a, b].map((run, at) => ({ index: run.color + (at && a.color === b.color ? COLORS : 0), name: names[at], x: run.curve[along], y: run.curve[metric] }))
+    .filter((line) => line.x && line.y);
+  const below = legend(lines, false);
   draw("both", () => {
-    const lines = [a, b].filter((run) => run.curve[metric] && run.curve[along])
-      .map((run, at) => ({ index: run.color + (at && a.color === b.color ? COLORS : 0), name: run.label, x: run.curve[along], y: run.curve[metric] }));
-    return lines.length === 0 ? null : chart(byId("both"), { curves: lines, x: word(along), y: word(metric), logX: byId("log-x").checked, logY: byId("log-y").checked });
+    if (lines.length === 0) return null;
+    const made = chart(byId("both"), { curves: lines, x: word(along), y: word(metric), logX: byId("log-x").checked, logY: byId("log-y").checked });
+    below.hidden = made.labelled;
+    return made;
   });
+  byId("both").parentNode.querySelector(".legend")?.remove();
+  byId("both").after(below);
+  marks();
 }

@@ -27,13 +27,6 @@ function element(tag, text, attributes) {
 
 const ruler = document.createElement("canvas").getContext("2d");
 function widthOf(text) { ruler.font = FONT; return ruler.measureText(text).width; }
-function fitted(text, room) {
-  if (widthOf(text) <= room) return text;
-  let kept = text.length;
-  while (kept > 1 && widthOf(text.slice(0, kept) + "…") > room) kept -= 1;
-  return text.slice(0, kept) + "…";
-}
-
 // `range` is of the axis: of logarithms on a logarithmic one. 10⁻⁶ rather than 1µ, 30,000 rather than 30k.
 function axis(title, log, range) {
   const largest = range && !log ? Math.max(...range.map(Math.abs)) : 1;
@@ -110,10 +103,11 @@ function spread(places, height, least = 14) {
 // Curves {name, index, x, y, low, high, published} in one pair of axes; `spec.x` and `spec.y` are the axes' titles.
 function chart(target, spec) {
   const height = spec.height || 360, top = 8, bottom = 44;
-  const labelled = spec.curves.length <= LABELLED && target.clientWidth >= 420;
   const stars = spec.curves.filter((curve) => curve.published !== null && curve.published !== undefined);
-  const shift = stars.length ? 14 : 6;
-  const room = Math.min(Math.max(...spec.curves.map((curve) => widthOf(curve.name))) + shift + 6, target.clientWidth * 0.36);
+  const shift = stars.length ? 20 : 6;
+  const room = Math.max(...spec.curves.map((curve) => widthOf(curve.name))) + shift + 6;
+  // A name that is cut off names nothing: the legend has whole ones.
+  const labelled = spec.curves.length <= LABELLED && target.clientWidth >= 420 && room <= target.clientWidth * 0.4;
   const all = spec.curves.flatMap((curve) => [...curve.y, ...(curve.low || []), ...(curve.high || [])]).concat(stars.map((curve) => curve.published));
   const yRange = spanOf(all, spec.logY);
   const along = spec.curves.flatMap((curve) => curve.x).filter((value) => !spec.logX || value > 0);
@@ -134,7 +128,7 @@ function chart(target, spec) {
   for (const curve of spec.curves) {
     const line = { color: color(curve.index), dash: dash(curve.index), width: 2 };
     const few = curve.x.length <= 8;
-    traces.push({ name: plain(curve.name), x: curve.x, y: curve.y, mode: curve.x.length > 1 ? (few ? "lines+markers" : "lines") : "markers", line,
+    traces.push({ name: plain(curve.name), x: curve.x, y: curve.y, mode: curve.x.length > 1 ? (few ? "lines+markers" : "lines") : "markers", line, cliponaxis: false,
       marker: { color: line.color, size: curve.x.length > 1 ? 5 : 8 }, meta: "curve",
       error_y: curve.low && curve.low.length === 1 ? { type: "data", symmetric: false, array: [curve.high[0] - curve.y[0]], arrayminus: [curve.y[0] - curve.low[0]] } : undefined,
       hovertemplate: `${plain(spec.x)} %{x}<br>${plain(spec.y)} %{y}<extra>${plain(curve.name)}</extra>` });
@@ -144,7 +138,7 @@ function chart(target, spec) {
         line: { color: line.color, width: 1, dash: "dot" } });
     }
   }
-  const annotations = stars.map((curve) => ({ text: STAR, x: 1, xref: "paper", xanchor: "center", y: spec.logY ? Math.log10(curve.published) : curve.published, yref: "y",
+  const annotations = stars.map((curve) => ({ text: STAR, x: 1, xref: "paper", xanchor: "left", xshift: 3, y: spec.logY ? Math.log10(curve.published) : curve.published, yref: "y",
     showarrow: false, font: { color: color(curve.index), size: 15 }, hovertext: plain(`${curve.name}: ${curve.published} in the paper, at its own length`) }));
   if (labelled && yRange) {
     const inner = height - top - bottom;
@@ -152,11 +146,11 @@ function chart(target, spec) {
     const at = ended.map((curve) => (spec.logY ? Math.log10(curve.y[lastOf(curve)]) : curve.y[lastOf(curve)]));
     const places = at.map((value) => inner * (1 - (value - yRange[0]) / (yRange[1] - yRange[0])));
     spread(places, inner).forEach((place, k) => {
-      annotations.push({ text: plain(fitted(ended[k].name, room - shift)), x: 1, xref: "paper", xanchor: "left", xshift: shift - 2, y: at[k], yref: "y",
-        yshift: places[k] - place, showarrow: false, font: { color: color(ended[k].index), size: 12 }, hovertext: plain(ended[k].name) });
+      annotations.push({ text: plain(ended[k].name), x: 1, xref: "paper", xanchor: "left", xshift: shift - 2, y: at[k], yref: "y",
+        yshift: places[k] - place, showarrow: false, font: { color: color(ended[k].index), size: 12 } });
     });
   }
-  return { labelled, stars: stars.length > 0, traces, layout: { height, annotations, margin: { t: top, r: labelled ? room : stars.length ? 12 : 8, b: bottom, l: 52 },
+  return { labelled, stars: stars.length > 0, traces, layout: { height, annotations, margin: { t: top, r: labelled ? room : stars.length ? 22 : 10, b: bottom, l: 52 },
     xaxis: axis(plain(spec.x), spec.logX, xRange), yaxis: axis(plain(spec.y), spec.logY, yRange) } };
 }
 

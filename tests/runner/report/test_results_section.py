@@ -70,3 +70,10 @@ def test_long_curves_keep_their_ends() -> None:
     curve = thin(Curve("a", 0, many, many, many, None, many))
     assert len(curve.x) == len(curve.spread) == len(curve.least) == POINTS
     assert (curve.x[0], curve.x[-1]) == (0.0, 2999.0)
+
+
+def test_the_baseline_of_one_worker_has_no_rivals(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("sgd", [60.0, 10.0], algorithm="sgd", workers=1)
+    told = answer(ranking(make_run, tmp_path, asgd=[30.0], ssgd=[31.0]))
+    assert told.startswith("sgd M=1 is best with 10.00 % test error (one seed), ahead of asgd by 20.00: ")
+    assert "Of several workers, asgd is best with 30.00 % test error (one seed), ahead of ssgd by 1.00: " in told

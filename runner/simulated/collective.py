@@ -207,6 +207,7 @@ class SimulatedCollective(VirtualExecutor):
             seed_generators(self.oracle.device, self.batches.seed, "apply", self.step, 0 if method.replicated else rank)
             # With this step's rate, not that of the step that sent it: the update is made now.
             method.apply(travelling.combined, step)
+        self.steps.applied()
 
     def columns(self) -> dict[str, float]:
         """Return, for workers with weights of their own, how far they are apart and what their communication took."""

@@ -50,6 +50,10 @@ class LocalSteps(Protocol):
         """Learn that a worker's contribution was taken in."""
         ...
 
+    def applied(self) -> None:
+        """Learn that the methods have applied a combination, which changes their state."""
+        ...
+
 
 def method_of(methods: Sequence[Collective], rank: int) -> Collective:
     """Return a worker's instance, or the one that serves all."""
@@ -97,6 +101,9 @@ class LocalStepper:
     def taken(self, rank: int) -> None:
         """See `LocalSteps.taken`."""
 
+    def applied(self) -> None:
+        """See `LocalSteps.applied`: the steps are taken by the same methods."""
+
 
 class PooledStepper:
     """Take all workers' steps side by side in compute processes.
@@ -122,6 +129,8 @@ class PooledStepper:
         self.totals = totals
         self.layout = layout
         self.transfers = options.transfers
+        # What was applied here, or loaded before the first step, the processes do not know; of other steps they do.
+        self._changed = True
         self.places, offset = list[Places](), 0
         for method in methods:
             self.places.append(lay_out_state(method.state(), offset))
@@ -146,10 +155,10 @@ class PooledStepper:
         for method, places in zip(self.methods, self.places, strict=True):
             if self.transfers.in_place:
                 check_moved(method, self.arena, places)
-            else:
-                # In each step: what was applied since the last one is known here alone.
+            elif self._changed:
                 self.transfers.share(method.state(), self.arena.tensors(places))
         self.transfers.finish()
+        self._changed = False
         for rank, step in enumerate(steps):
             self.pool.submit(rank, Task(LOCAL, (rank, number), (step.lr, step.decay, step.relative_size)))
 
@@ -164,6 +173,10 @@ class PooledStepper:
     def taken(self, rank: int) -> None:
         """See `LocalSteps.taken`."""
         self.pool.release(rank)
+
+    def applied(self) -> None:
+        """See `LocalSteps.applied`."""
+        self._changed = True
 
 
 class StepTasks:

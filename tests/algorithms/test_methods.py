@@ -242,7 +242,9 @@ def test_late_copies_change_no_bit(name: str, tmp_path: Path, monkeypatch: pytes
     """As on GPUs, where each process has tensors of its own, steps are captured, and copies are waited for."""
     size = (*problem(name, "mlp", 56, 20), "run.batch_size=8", "run.epochs=2", "run.checkpoint_every=100")
     slow = (f"schedule.lr={LINEAR_RATES[-1]}",) if linear(name) else ()
-    overrides = (f"algorithm={name}", *size, *slow, "cluster.network.latency=0.2", "cluster.workers=4")
+    # Local steps after a combination, in the few that there are.
+    often = ("algorithm.tau=2",) if "tau" in configured(name) else ()
+    overrides = (f"algorithm={name}", *size, *slow, *often, "cluster.network.latency=0.2", "cluster.workers=4")
     expected = train(*overrides, folder=tmp_path)
     stopped = Trial(*overrides, folder=tmp_path, stop_after=2)
     state = stopped.stopped()

@@ -1,18 +1,14 @@
-import heapq
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from algorithms.asgd import ASGD
@@ -21,10 +17,8 @@ from algorithms.local_sgd import LocalSGD
 from algorithms.shared_asysvrg import SharedAsySVRG
 from runner.config.errors import InputError
 from runner.config.schema import GPU_SLOT
-from runner.run_folder.trace import LOST, RESUMED
 from runner.simulated.arena import Arena, NotShareable
 from runner.simulated.compute_pool import ComputePool
-from runner.simulated.events import ClockEvents, Event
 from runner.train import build, compatibility, compute, executors
 from tests.compute import use_threads
 from tests.transfers import LateTransfers
@@ -99,87 +93,6 @@ def test_traces_are_equal_and_replayed_alike(tmp_path: Path, monkeypatch: pytest
     assert code == 0
     assert summary["weights_sha256"] == first["weights_sha256"]
     assert metrics(tmp_path / "again") == metrics(tmp_path / "1")
-
-
-METHODS = st.sampled_from(["asgd", "dc_asgd_a", "dc_ssgd", "ssgd", "local_sgd", "dasgd", "hogwild", "asysvrg", "ddg"])
-CLOCKS = st.fixed_dictionaries(
-    {
-        "cluster.compute.distribution": st.sampled_from(["constant", "uniform", "lognormal", "gamma"]),
-        "cluster.stragglers.probability": st.sampled_from([0.0, 0.3]),
-        "cluster.network.latency": st.sampled_from([0.0, 0.2, 3.0]),
-        "cluster.network.bandwidth": st.sampled_from(["null", "1000", "100000"]),
-        "cluster.network.server_seconds": st.sampled_from([0.0, 0.1]),
-        "seed": st.integers(0, 1000),
-    }
-)
-"""What decides when a worker is done: with a slow network or stragglers in quite another order than their numbers."""
-
-
-def check_clock(algorithm: str, workers: int, count: int, clock: dict[str, object]) -> None:
-    """Check that a run has the bits, the times and the metrics of one process."""
-    overrides = [f"{key}={value}" for key, value in clock.items()]
-    overrides += [f"algorithm={algorithm}", *SMALL[:-1], "model.widths=[16,16,16]", f"cluster.workers={workers}"]
-    overrides += ["run.epochs=2", *(["algorithm.inner=6"] if algorithm == "asysvrg" else [])]
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
-        use_threads(patch)
-        expected = train(*overrides, folder=Path(name))
-        run = train(*overrides, f"run.compute_processes={min(count, workers)}", folder=Path(name))
-    assert run.sha256 == expected.sha256
-    assert equal(run.state, expected.state)
-    assert run.notes.rows == expected.notes.rows
-
-
-@settings(max_examples=5, deadline=None, derandomize=True)
-@given(METHODS, st.integers(2, 4), st.integers(2, 4), CLOCKS)
-def test_any_clock_has_the_bits_of_one(algorithm: str, workers: int, count: int, clock: dict[str, object]):
-    check_clock(algorithm, workers, count, clock)
-
-
-@pytest.mark.slow
-@settings(max_examples=150, deadline=None)
-@given(METHODS, st.integers(2, 4), st.integers(2, 4), CLOCKS)
-def test_many_clocks_have_the_bits_of_one(algorithm: str, workers: int, count: int, clock: dict[str, object]):
-    check_clock(algorithm, workers, count, clock)
-
-
-class Faults(ClockEvents):
-    """Loses worker 1 after five events, and lets all begin anew after ten, as the trace of a resumed run may say."""
-
-    count = 0
-
-    def next(self) -> Event:
-        self.count += 1
-        now = max(0.0, self.free)
-        if self.count == 6:
-            self.heap = [item for item in self.heap if item[1] != 1]
-            heapq.heapify(self.heap)
-            return Event(LOST, 1, now)
-        if self.count == 11:
-            self.heap.clear()
-            return Event(RESUMED, -1, now)
-        return super().next()
-
-
-@pytest.mark.parametrize("algorithm", ["dc_asgd_a", "asysvrg", "dis_dfsdca"])
-def test_lost_and_renewed_workers_compute_alike(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """What is in flight is dropped, halves with a state get new ones, and the shards of a lost worker go to another."""
-    use_threads(monkeypatch)
-    monkeypatch.setattr(executors, "ClockEvents", Faults)
-    given = (f"algorithm={algorithm}", "run.batch_size=4", "run.epochs=3", "cluster.workers=3")
-    if algorithm == "dis_dfsdca":
-        given += ("model=ridge", "dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]", "dataset.noise=0.5")
-        given += ("dataset.train=64", "dataset.test=20", "schedule.lr=0.001")
-    else:
-        given += ("model=mlp", "dataset.limit_train=64", "dataset.limit_test=20")
-    if algorithm == "asysvrg":
-        given += ("algorithm.inner=20",)
-    expected = train(*given, folder=tmp_path)
-    assert expected.executor.workers_lost == 1
-    for count in (2, 3):
-        run = train(*given, f"run.compute_processes={count}", folder=tmp_path)
-        assert run.sha256 == expected.sha256
-        assert equal(run.state, expected.state)
-        assert run.notes.rows == expected.notes.rows
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ def test_lost_and_renewed_workers_compute_alike(algorithm: str, tmp_path: Path, 
     monkeypatch.setattr(executors, "ClockEvents", Faults)
     overrides = (f"algorithm={algorithm}", "run.batch_size=4", "run.epochs=3", "cluster.workers=3")
     if algorithm == "dis_dfsdca":
-        overrides += ("model=ridge", "dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]", "dataset.noise=0.5")
-        overrides += ("dataset.train=64", "dataset.test=20", "schedule.lr=0.001")
+        overrides += ("model=ridge", "dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]")
+        overrides += ("dataset.noise=0.5", "dataset.train=64", "dataset.test=20", "schedule.lr=0.001")
     else:
         overrides += ("model=mlp", "dataset.limit_train=64", "dataset.limit_test=20")
     if algorithm == "asysvrg":

@@ -100,10 +100,10 @@ class ModuleTasks:
         if rank not in self.methods:
             self.methods[rank] = self._set_up(rank)
         if task.call == FORWARD:
-            self._forward(rank, *numbers)
+            self._forward(rank, numbers[0])
         elif task.call == BACKWARD:
             lr, decay = task.reals
-            self._backward(rank, *numbers, Step(lr=lr, decay=decay))
+            self._backward(rank, numbers[0], Step(lr=lr, decay=decay))
         elif task.call == SAVE:
             self.places.file.put(self._state(rank))
         elif task.call == RESTORE:

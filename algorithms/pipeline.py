@@ -6,6 +6,8 @@ gradient that the next module sent: in the same iteration if the method is `lock
 method never sees a network or a clock: it asks its `Stage` to play features, or to record them on a `Tape` that can be
 played backwards.
 
+Modules may be in different processes, in a simulation too: a module knows of another only what it was sent.
+
 Modules are counted from 0 in code (`rank`), from 1 in equations and messages.
 """
 

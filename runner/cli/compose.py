@@ -122,6 +122,7 @@ class Composer:
         parsed = override_errors.parse(overrides, self.loader)
         _check_files(parsed)
         _check_scale(parsed)
+        _check_lists(parsed)
         self._check_experiment(parsed)
         # An experiment or another sweeper may turn the line into a sweep, so it is composed once to see.
         if any(o.key_or_group in ("experiment", "hydra/sweeper") and isinstance(o.value(), str) for o in parsed):
@@ -257,6 +258,19 @@ def _check_scale(parsed: Sequence[Override]) -> None:
                 raise InputError(f"{override.input_line}: would do nothing; allowed: {instead}")
             if override.is_sweep_override():
                 raise InputError(f"{override.input_line}: gives several values; allowed: {single}")
+
+
+def _check_lists(parsed: Sequence[Override]) -> None:
+    """Refuse several options of a group at once, which Hydra would merge key by key; only loggers add to each other."""
+    for override in parsed:
+        key, value = override.key_or_group, override.value()
+        if key not in (*schema.GROUPS, "experiment") or not isinstance(value, list):
+            continue
+        if key != "logger":
+            allowed = f"one option, or a sweep: dcrun -m {key}={','.join(map(str, value))}"
+            raise InputError(f"{override.input_line}: gives several options at once; allowed: {allowed}")
+        if "none" in value and len(value) > 1:
+            raise InputError(f"{override.input_line}: none stands alone; allowed: logger=none, or a list without it")
 
 
 def find_data(jobs: Sequence[DictConfig]) -> None:

@@ -139,12 +139,21 @@ class ScheduleConfig:
 
 @dataclass
 class LoggerConfig:
-    """Where metrics go besides the run folder."""
+    """Where metrics go besides the run folder.
 
-    kind: str = "wandb"
+    The options of the group add to each other, as `logger=[csv,wandb]`: each has keys of its own, which the others
+    leave alone.
+    """
+
+    # none, or wandb: run folders say so from before there were other loggers.
+    kind: str = "none"
     mode: str = "offline"
     project: str = "dcrun"
     group: str | None = None
+    csv: bool = False
+    tensorboard: bool = False
+    mlflow: bool = False
+    tracking_uri: str | None = None
 
 
 @dataclass

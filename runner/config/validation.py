@@ -49,8 +49,7 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
     _check_cluster(plain["cluster"], plain["run"]["compute_processes"])
     timing_only.check(plain["run"], plain["cluster"])
     _check_schedule(plain["schedule"], plain["run"]["epochs"])
-    _one_of("logger.kind", plain["logger"]["kind"], ("none", "wandb"))
-    _one_of("logger.mode", plain["logger"]["mode"], ("offline", "online", "disabled"))
+    _check_logger(plain["logger"])
 
 
 def check_target(group: str, section: Any) -> None:
@@ -329,6 +328,14 @@ def _check_schedule(schedule: Mapping[str, Any], epochs: float) -> None:
             f"leaves nothing of run.epochs={epochs:g} for the {kind} schedule",
             f"numbers from 0 to below {epochs:g}",
         )
+
+
+def _check_logger(logger: Mapping[str, Any]) -> None:
+    _one_of("logger.kind", logger["kind"], ("none", "wandb"))
+    _one_of("logger.mode", logger["mode"], ("offline", "online", "disabled"))
+    if logger["tracking_uri"] is not None and not logger["mlflow"]:
+        what = "is MLflow's, and nothing is logged there"
+        raise InputError.of("logger.tracking_uri", logger["tracking_uri"], what, "null, or logger=mlflow")
 
 
 def _one_of(key: str, value: object, allowed: Iterable[str]) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path, PurePath
 from runner.report import archive, folder
 from runner.report.archive import ArchivedRun
 from runner.report.run import Run
-from runner.run_folder.contents import CHECKPOINTS, METRICS, SUMMARY
+from runner.run_folder.contents import CHECKPOINTS, METRICS, SUMMARY, TENSORBOARD
 
 _LEFT_BY_RUNS = frozenset({SUMMARY, METRICS})
 # Checkpoints are gigabytes, none of the others can hold a run, and some of them have thousands of files.
-_NOT_ENTERED = frozenset({CHECKPOINTS, "wandb", ".hydra", ".git", ".venv", "__pycache__"})
+_NOT_ENTERED = frozenset({CHECKPOINTS, TENSORBOARD, "wandb", ".hydra", ".git", ".venv", "__pycache__"})
 
 
 def collect(paths: Iterable[Path]) -> list[Run]:

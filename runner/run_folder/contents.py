@@ -12,12 +12,14 @@ from runner.run_folder.jsonl import read_document, read_lines
 CONFIG = ".hydra/config.yaml"
 SUMMARY = "summary.json"
 METRICS = "metrics.jsonl"
+METRICS_CSV = "metrics.csv"
 LAYERS = "layers.jsonl"
 TIMELINE = "timeline.jsonl"
 WORKERS = "workers.json"
 DELAYS = "delays.csv"
 PROFILE = "profile.json"
 CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
 
 _CHECKPOINT = re.compile(r"step-(\d+)\.pt")
 

@@ -1,7 +1,7 @@
-"""Writes a run folder: metrics as they come, the summary at the start and the end. It feeds display and wandb too.
+"""Writes a run folder: metrics as they come, the summary at the start and the end. It feeds display and loggers too.
 
-Only the process that owns the run folder has a writer (the simulation, or rank 0). It does not import torch, and wandb
-only if the configuration asks for it.
+Only the process that owns the run folder has a writer (the simulation, or rank 0). It does not import torch, and the
+library of a logger only if the configuration asks for it.
 """
 
 import logging
@@ -26,6 +26,7 @@ from runner.run_folder.jsonl import (
     truncate_lines,
     write_document,
 )
+from runner.run_folder.loggers import Loggers, asked
 from runner.run_folder.progress import Live, Progress
 from runner.run_folder.summary_keys import (
     BEST_TEST_ERROR,
@@ -42,7 +43,6 @@ from runner.run_folder.summary_keys import (
     TEST_ERROR_AT_BEST,
     TIMING_ONLY,
 )
-from runner.run_folder.wandb_run import WandbRun
 
 log = logging.getLogger("dcrun")
 
@@ -91,8 +91,7 @@ class RunWriter:
 
     Args:
         folder: the run folder; it exists.
-        cfg: the composed configuration as plain values; its section `logger` (`kind`, `mode`, `project`, `group`)
-            decides about wandb.
+        cfg: the composed configuration as plain values; its section `logger` decides where rows go besides the folder.
         epochs: effective passes that the run will make.
         virtual: whether `seconds` are those of a simulated clock.
         console: where to print; standard output by default.
@@ -116,8 +115,7 @@ class RunWriter:
         self._start_seconds = 0.0
         self._logging = False
         self._unwritten = ""
-        self._wandb: WandbRun | None = None
-        self._wandb_id: str | None = None
+        self._loggers = Loggers()
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +142,7 @@ class RunWriter:
             resumed: the `state_dict` in the checkpoint from which the run continues.
 
         Raises:
-            ValueError: if wandb is asked for and cannot begin.
+            ValueError: if a logger is asked for and cannot begin.
             OSError: if the run folder cannot be written.
         """
         if resumed is not None:
@@ -152,10 +150,11 @@ class RunWriter:
             self._wall_before = resumed["wall_seconds"]
             # Checkpoints from before this number was kept lack it.
             self._start_seconds = resumed.get("start_seconds", 0.0)
-            self._wandb_id = resumed["wandb_id"]
-        # wandb comes first because it can refuse, and then nothing in the folder has changed. The rest of its beginning
-        # goes on beside the first epoch, where that may be.
-        self._begin_wandb()
+        # The loggers come first because they can refuse, and then nothing in the folder has changed. The rest of their
+        # beginning goes on beside the first epoch, where that may be.
+        if asked(self.cfg):
+            self.startup.enter(startup.LOGGER)
+        self._loggers.begin(self.folder, self.cfg, resumed or {})
         self._started = True
         self._start_seconds += self.startup.end()
         self._begun = time.perf_counter()
@@ -163,9 +162,8 @@ class RunWriter:
         truncate_lines(path, 0 if resumed is None else resumed["rows"])
         # After the cut, so that curve, best error and the display begin with the rows that count.
         self.rows = read_lines(path)
-        if self._wandb is not None and resumed is not None:
-            # With the rows up to the checkpoint: what came after it is made again.
-            self._wandb.take_over(self.rows)
+        # With the rows up to the checkpoint: what came after it is made again.
+        self._loggers.take_over(self.rows)
         self.summary |= to_jsonable({**summary, STATUS: RUNNING})
         write_document(self.folder / SUMMARY, self.summary)
         # So that a run without an evaluation has an empty file, and not none, for whoever reads it.
@@ -180,7 +178,7 @@ class RunWriter:
         self.display.update(epoch=epoch, samples=samples, train_loss=train_loss, staleness=staleness)
 
     def log(self, row: Mapping[str, Any], samples_per_second: float | None = None) -> None:
-        """Record an evaluation: a line in `metrics.jsonl` that is on the disk on return, wandb, the display.
+        """Record an evaluation: a line in `metrics.jsonl` that is on the disk on return, loggers, the display.
 
         Args:
             row: the standard columns and those that the algorithm adds; NaN and infinities are written as null.
@@ -189,12 +187,11 @@ class RunWriter:
         if not self._logging:
             raise RuntimeError("a run that has not started, or has finished, cannot log")
         plain_row: dict[str, Any] = to_jsonable(row)
-        # The row first: wandb and the display may fail or be slow, and are not what a resume relies on.
+        # The row first: loggers and the display may fail or be slow, and are not what a resume relies on.
         self._unwritten += to_line(plain_row)
         self.write_rows()
         self.rows.append(plain_row)
-        if self._wandb is not None:
-            self._wandb.log(plain_row, step=len(self.rows))
+        self._loggers.log(plain_row, number=len(self.rows))
         if self.summary.get(TIMING_ONLY):
             # Of a run without losses and errors a line has what there is.
             plain_row = {key: value for key, value in plain_row.items() if value is not None}
@@ -225,11 +222,11 @@ class RunWriter:
             "rows": len(self.rows),
             "wall_seconds": self.wall_seconds(),
             "start_seconds": self._start_seconds,
-            "wandb_id": self._wandb_id,
+            **self._loggers.ids(),
         }
 
     def finish(self, status: str, **summary: Any) -> None:
-        """End the run: write `summary.json`, end wandb, and print the result. A second call does nothing.
+        """End the run: write `summary.json`, end the loggers, and print the result. A second call does nothing.
 
         Args:
             status: 'completed', 'diverged', 'interrupted' or 'failed'.
@@ -263,8 +260,7 @@ class RunWriter:
         try:
             self._write_summary()
         finally:
-            if self._wandb is not None:
-                self._wandb.finish(self.summary, failed=status in (DIVERGED, FAILED))
+            self._loggers.finish(self.summary, failed=status in (DIVERGED, FAILED))
         lr = (self.cfg.get("schedule") or {}).get("lr")
         # From the rows, so those before a resume are part of the curve.
         curve = [row.get(columns.TEST_ERROR) for row in self.rows]
@@ -278,21 +274,6 @@ class RunWriter:
         except OSError:
             # On one line, which is shorter than the indented form that it replaces.
             overwrite(path, to_line(self.summary).encode())
-
-    def _begin_wandb(self) -> None:
-        logger = self.cfg.get("logger") or {}
-        if logger.get("kind") != "wandb" or logger["mode"] == "disabled":
-            return
-        self.startup.enter(startup.LOGGER)
-        self._wandb = WandbRun(
-            self.folder,
-            self.cfg,
-            mode=logger["mode"],
-            project=logger["project"],
-            group=logger["group"],
-            run_id=self._wandb_id,
-        )
-        self._wandb_id = self._wandb.id
 
     def _from_rows(self) -> dict[str, Any]:
         if not self.rows:

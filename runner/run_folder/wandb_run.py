@@ -5,22 +5,19 @@ Offline runs are in the run folder under `wandb/`. `wandb leet <folder>` shows t
 """
 
 import importlib.util
-import logging
 import os
 import secrets
 import shutil
 import string
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from runner.config.errors import InputError
-
-log = logging.getLogger("dcrun")
+from runner.run_folder.logger_thread import LoggerThread
 
 _ID_CHARACTERS, _ID_LENGTH = string.ascii_lowercase + string.digits, 8
 
@@ -56,9 +53,8 @@ class WandbRun:
         # As wandb makes them. Ours, since a checkpoint may ask for it before wandb has begun.
         self.id = run_id or "".join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))
         self._run: Any = None
-        self._failed = False
-        self._folder, self._mode = folder, mode
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="wandb")
+        self._folder, self._mode, self._resumed = folder, mode, run_id is not None
+        self._thread = LoggerThread("wandb")
 
         def start() -> None:
             self._run = begin(
@@ -77,13 +73,13 @@ class WandbRun:
         if mode == "offline":
             # What can be wrong with it is known before: nothing but that it is not installed.
             _prepare(mode)
-            self._call(start)
+            self._thread.call(start)
         else:
             # Whether there is a login or a network must be known before hours of training.
             start()
         # Draw charts over effective passes, not over the number of the evaluation.
-        self._call(lambda: self._run.define_metric("epoch"))
-        self._call(lambda: self._run.define_metric("*", step_metric="epoch"))
+        self._thread.call(lambda: self._run.define_metric("epoch"))
+        self._thread.call(lambda: self._run.define_metric("*", step_metric="epoch"))
 
     def take_over(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log what a run that goes on has logged, and remove the offline runs that it was logged to.
@@ -91,24 +87,24 @@ class WandbRun:
         So the run is one in the end, with each row once: a segment that a kill ended has rows that the run makes
         again, and what is uploaded last would replace what was uploaded before. wandb keeps an online run as one.
         """
-        if self._mode != "offline":
+        if self._mode != "offline" or not self._resumed:
             return
         for number, row in enumerate(rows, start=1):
             self.log(row, step=number)
-        self._call(self._remove_segments)
+        self._thread.call(self._remove_segments)
 
     def log(self, row: Mapping[str, Any], step: int) -> None:
         """Log an evaluation; `step` is its number. wandb ignores numbers that it has already, as after a resume."""
         own = dict(row)
-        self._call(lambda: self._run.log(own, step=step))
+        self._thread.call(lambda: self._run.log(own, step=step))
 
     def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
         """Write the summary and end the run; `failed` marks it as failed in wandb."""
         own = dict(summary)
-        self._call(lambda: self._run.summary.update(own))
+        self._thread.call(lambda: self._run.summary.update(own))
         # An exit code, since wandb has no other word for a run that failed.
-        self._call(lambda: self._run.finish(exit_code=int(failed)))
-        self._worker.shutdown()
+        self._thread.call(lambda: self._run.finish(exit_code=int(failed)))
+        self._thread.finish()
 
     def _remove_segments(self) -> None:
         own = Path(self._run.dir).parent.resolve()
@@ -116,19 +112,6 @@ class WandbRun:
         for segment in self._folder.glob(f"wandb/offline-run-*-{self.id}*"):
             if segment.resolve() != own:
                 shutil.rmtree(segment, ignore_errors=True)
-
-    def _call(self, action: Callable[[], object]) -> None:
-        self._worker.submit(self._try, action)
-
-    def _try(self, action: Callable[[], object]) -> None:
-        # The run folder has the metrics anyway, and wandb must not cost hours of training: so log the error and go on.
-        if self._failed:
-            return
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001 (wandb's errors have no common base)
-            self._failed = True
-            log.warning("wandb failed (%s: %s); the run goes on without it", type(error).__name__, error)
 
 
 def group_of(config: DictConfig, sweep: Path) -> str:

@@ -106,6 +106,11 @@ EXPERIMENTS = [
         ["-m", "experiment=dasgd_iclr2022/table1,dasgd_iclr2022/figure3", "dataset.root=a"],
         "experiment=dasgd_iclr2022/table1,dasgd_iclr2022/figure3: dasgd_iclr2022/table1 is itself a sweep; allow",
     ),
+    (
+        ["algorithm=[sgd,asgd]"],
+        "algorithm=[sgd,asgd]: gives several options at once; allowed: one option, or a sweep: ",
+    ),
+    (["logger=[none,csv]"], "logger=[none,csv]: none stands alone; allowed: logger=none, or a list without it"),
     (["seeds=3"], "seeds=3: would do nothing; allowed: with experiment=..., or -m seed=0,1,2"),
     (["-m", "scale=quick,paper"], "scale=quick,paper: would do nothing; allowed: with experiment=..."),
     (["experiment=null", "scale=paper"], "scale=paper: would do nothing; allowed: with experiment=..."),

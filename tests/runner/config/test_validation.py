@@ -93,6 +93,7 @@ def test_defaults_are_valid():
         ("run.plot_schedule", "lr.jpeg", "lr.pdf"),
         ("logger.kind", "tensorboard", "none"),
         ("logger.mode", "on", "online"),
+        ("logger.tracking_uri", "sqlite:///a.db", None),
     ],
 )
 def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):

@@ -337,6 +337,6 @@ def test_wandb_is_told_of_failures_only(status: str, failed: int, tmp_path: Path
     ended = []
     run = writer(tmp_path)
     run.start({})
-    run._wandb = SimpleNamespace(finish=lambda summary, failed: ended.append(failed))  # type: ignore[assignment]
+    run._loggers._wandb = SimpleNamespace(finish=lambda summary, failed: ended.append(failed))  # type: ignore[assignment]
     run.finish(status)
     assert ended == [bool(failed)]

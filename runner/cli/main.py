@@ -12,11 +12,13 @@ import functools
 import logging
 import operator
 import os
+import platform
 import secrets
 import shlex
 import string
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,6 +42,7 @@ from runner.config.schema import without_hydra
 from runner.report import sweep_end, wandb_table
 from runner.run_folder import folders, live_status, resume
 from runner.run_folder.contents import has_checkpoints
+from runner.run_folder.git_commit import git_commit
 from runner.sweeps import (
     check_jobs,
     check_launcher,
@@ -110,6 +113,8 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         InputError: something on the line is wrong.
     """
     args = _parse(arguments)
+    if args.version:
+        return functools.partial(_show, _version())
     # Before anything is composed: the recorded run's overrides are part of a replay's command line.
     args.overrides += resume.recorded_overrides(args.overrides)
     # config.yaml says the same, and Hydra does not take null for a group on the command line.
@@ -197,6 +202,13 @@ def _help(cfg: DictConfig, loader: ConfigLoader) -> str:
             chosen = cfg.hydra.runtime.choices.get(group)
             lines.append(f"{group}: {', '.join(options)}" + (f"  (here: {chosen})" if chosen else ""))
     return string.Template(cfg.hydra.help.template).substitute(APP_CONFIG_GROUPS="\n".join(lines))
+
+
+def _version() -> str:
+    """Return the versions of this package, of PyTorch and of Python, and the commit in a checkout."""
+    commit = git_commit()
+    parts = [f"dcrun {version('dcrun')}", f"torch {version('torch')}", f"Python {platform.python_version()}"]
+    return ", ".join([*parts, *([] if commit is None else [f"commit {commit}"])])
 
 
 def _show(text: str) -> int:
@@ -297,7 +309,9 @@ class _Parser(argparse.ArgumentParser):
     """Parses Hydra's flags, and reports a wrong one in one line."""
 
     def __init__(self) -> None:
-        super().__init__(prog="dcrun", parents=[get_args_parser()], add_help=False)
+        # Hydra's parser has a --version, which tells Hydra's.
+        super().__init__(prog="dcrun", parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
+        self.add_argument("--version", action="store_true", help="show the version and exit")
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; dcrun --help lists the flags")

@@ -1,4 +1,4 @@
-"""New names of classes that older run folders, and a user's older yaml files, know by an old name.
+"""New names of classes and keys that older run folders, and a user's older yaml files, know by an old name.
 
 A `_target_` of the table's left side means the class of the right side. A recorded configuration has every key of its
 sections, so a class that was merged into a more general one gets its numbers from there.
@@ -19,6 +19,10 @@ OLD_NAMES = {
     "runner.submitting.SubmititLauncher": "runner.sweeps.submitit_launcher.SubmititLauncher",
 }
 """The present name of each class, by its old name."""
+OLD_KEYS = {
+    "algorithm.sgd_beta": "algorithm.sgd_decay",
+}
+"""The present name of each key, by its old name. A message about an unknown key tells it; an old key has no effect."""
 SECTIONS = ("algorithm", "model", "dataset", "hydra.launcher", "hydra.sweeper")
 """Sections of a configuration that name classes."""
 

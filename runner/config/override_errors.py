@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from runner.config.errors import MOST_SHOWN, InputError, one_line, shown
+from runner.config.old_names import OLD_KEYS
 from runner.config.paths import as_typed
 
 Compose = Callable[[list[str]], DictConfig]
@@ -116,7 +117,11 @@ def suggestions(key: str, keys: Iterable[str]) -> list[str]:
 
 
 def unknown_key(key: str, value: object, keys: Iterable[str]) -> InputError:
-    """Build the line about an unknown key, which names the nearest ones."""
+    """Build the line about an unknown key, which names what it is called now, or else the nearest ones."""
+    keys = list(keys)
+    # Of another option of the group the new name is no key either.
+    if (new := OLD_KEYS.get(key)) in keys:
+        return InputError(f"{key}={shown(value)}: unknown key; it is called {new} now")
     like = suggestions(key, keys)
     hint = f"nearest: {', '.join(like)}" if like else "dcrun --help names the keys, dcrun --cfg job lists them all"
     return InputError(f"{key}={shown(value)}: unknown key; {hint}")

@@ -20,6 +20,10 @@ WRONG = [
     (["workers=4"], "workers=4: unknown key; nearest: cluster.workers"),
     (["algorithm.lamda0=1"], "algorithm.lamda0=1: unknown key; nearest: algorithm.lambda0"),
     (["algoritm=asgd"], "algoritm=asgd: unknown key; nearest: algorithm"),
+    (
+        ["algorithm=shared_asysvrg", "algorithm.sgd_beta=1"],
+        "algorithm.sgd_beta=1: unknown key; it is called algorithm.sgd_decay now",
+    ),
     (["+run.epoch=3"], "run.epoch=3: unknown key; nearest: run.epochs"),
     (["++zzz=3"], "zzz=3: unknown key; dcrun --help"),
     (["hydra.runn.dir=x"], "hydra.runn.dir=x: unknown key; nearest: hydra.run.dir"),
@@ -134,14 +138,25 @@ def test_shell_completion_offers_options(
     assert "algorithm=dc_asgd_a" in capsys.readouterr().out.split()
 
 
+def test_version_tells_what_computes_the_bits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(main, "git_commit", lambda: "0123abc-dirty")
+    assert main.main(["--version"]) == 0
+    number = r"\d[\w.+]*"
+    line = rf"dcrun {number}, torch {number}, Python {number}, commit 0123abc-dirty\n"
+    assert re.fullmatch(line, capsys.readouterr().out)
+    monkeypatch.setattr(main, "git_commit", lambda: None)
+    assert main.main(["--version"]) == 0
+    assert "commit" not in capsys.readouterr().out
+
+
 def test_help_config_and_mistakes_do_without_torch():
     code = (
         "import sys; from runner.cli import main as cli; "
-        "codes = [cli.main(a) for a in (['--help'], ['--cfg', 'job'], ['run.epoch=3'], ['run.epochs=0'])]; "
+        "codes = [cli.main(a) for a in (['--help'], ['--version'], ['--cfg', 'job'], ['run.epoch=3'], ['run.epochs=0'])]; "
         "print(codes, 'torch' in sys.modules, 'wandb' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("[0, 0, 2, 2] False False\n")
+    assert done.stdout.endswith("[0, 0, 0, 2, 2] False False\n")
 
 
 @pytest.mark.parametrize("code", [0, 3, 130, 143])

@@ -152,7 +152,8 @@ def test_version_tells_what_computes_the_bits(capsys: pytest.CaptureFixture[str]
 def test_help_config_and_mistakes_do_without_torch():
     code = (
         "import sys; from runner.cli import main as cli; "
-        "codes = [cli.main(a) for a in (['--help'], ['--version'], ['--cfg', 'job'], ['run.epoch=3'], ['run.epochs=0'])]; "
+        "lines = (['--help'], ['--version'], ['--cfg', 'job'], ['run.epoch=3'], ['run.epochs=0']); "
+        "codes = [cli.main(line) for line in lines]; "
         "print(codes, 'torch' in sys.modules, 'wandb' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

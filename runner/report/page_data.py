@@ -35,8 +35,10 @@ _FROM_ROWS = {"epochs": "final_epoch", FINAL_TEST_ERROR: FINAL_TEST_ERROR, BEST_
 _OWN_KEYS = 14
 _OWN_FIRST = 4
 _VARIED = ("algorithm", "schedule", "run")
-# More points cannot be told apart on the page, and would make the file of hundreds of runs slow to load.
 POINTS = 400
+"""More points of a curve cannot be told apart on the page."""
+# All curves together: a file of a thousand runs with that many each would be slow to write and to load.
+_ALL_POINTS, _FEWEST = 100_000, 100
 CLOCKS = {"virtual": "virtual_seconds", "measured": "measured_seconds"}
 """Columns of seconds by the clock that measured them: those of two clocks are not comparable."""
 _UNLABELLED = columns.SECONDS
@@ -68,7 +70,9 @@ def payload(runs: Sequence[Run]) -> dict[str, Any]:
     apart = [key for key in differing(runs) if key not in ("algorithm", "model", "dataset", "cluster.workers")]
     # `cluster=simulated` says its kind.
     own = sorted((key for key in apart if key not in ("cluster", "cluster.kind")), key=_weight)[:_OWN_KEYS]
-    curves = {id(run): curve for number, group in enumerate(by_seed(runs)) for run, curve in _curves(number, group)}
+    most = max(_FEWEST, min(POINTS, _ALL_POINTS // max(len(runs), 1)))
+    groups = enumerate(by_seed(runs))
+    curves = {id(run): curve for number, group in groups for run, curve in _curves(number, group, most)}
     # Some columns are only in the first or only in the last row; so not every row has to be read.
     quantities = dict.fromkeys(key for run in runs for row in run.rows[:1] + run.rows[-1:] for key in row)
     numbers = [key for key in quantities if key not in _AXES]
@@ -171,11 +175,11 @@ def _seconds(run: Run) -> float | None:
     return metrics.measured(run, "final_seconds") if seconds is None else seconds
 
 
-def _curves(number: int, group: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
+def _curves(number: int, group: Sequence[Run], most: int) -> Iterator[tuple[Run, dict[str, Any]]]:
     """Yield the curves of a group of runs that differ in the seed alone, thinned to what a screen can show."""
     # Numbered before thinning: the numbers say which points of different seeds are one evaluation.
     evaluations = numbered([run.rows for run in group])
-    for run, own, places in zip(group, evaluations, thinned(evaluations, POINTS), strict=True):
+    for run, own, places in zip(group, evaluations, thinned(evaluations, most), strict=True):
         curve = _columns([run.rows[place] for place in places])
         if columns.SECONDS in curve:
             curve[_clock(run)] = curve.pop(columns.SECONDS)

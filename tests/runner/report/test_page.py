@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from runner.report import page_data
 from runner.report.collect import collect
 from runner.report.evidence import Block, measure_exhibit
 from runner.report.notes import Notes
@@ -166,3 +169,13 @@ def test_runs_part_where_a_last_bit_differs(make_run: MakeRun, tmp_path: Path) -
         make_run(name, [60.0, 50.0, third, 30.0])
     first, second = (run["prints"] for run in data_of(render(collect([tmp_path / "runs"]), [], "x"))["runs"])
     assert [one == other for one, other in zip(first, second, strict=True)] == [True, True, False, False]
+
+
+def test_many_runs_have_fewer_points_each(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_data, "_ALL_POINTS", 240)
+    for seed in (0, 1):
+        make_run(f"a{seed}", [60.0 - 0.1 * k for k in range(500)], seed=seed)
+    for run in data_of(render(collect([tmp_path / "runs"]), [], "x"))["runs"]:
+        # 240 of both together; the ends are there besides.
+        assert 120 <= len(run["curve"]["test_error"]) == len(run["prints"]) == len(run["rows"]) <= 122
+        assert (run["rows"][0], run["rows"][-1]) == (0, 499)

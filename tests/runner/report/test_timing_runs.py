@@ -92,7 +92,9 @@ def test_clock_alone_measures_and_ranks_nothing(clocks: list[Run], make_run: Mak
     assert found is not None
     data = json.loads(found[1])
     assert [run["fields"]["name"] for run in data["runs"]] == ["asgd"]
-    assert [figure["name"] for figure in data["figures"]] == ["timing-throughput", "timing-staleness"]
+    assert [figure["name"] for figure in data["figures"]] == ["setting-1", "timing-throughput", "timing-staleness"]
+    ranked = [[curve["name"] for curve in panel["curves"]] for panel in data["figures"][0]["panels"]]
+    assert ranked == [["asgd"], ["asgd"]], "the one that trained, against passes and against seconds"
 
 
 def test_page_of_clocks_alone_has_no_runs(clocks: list[Run]):

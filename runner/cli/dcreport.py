@@ -1,6 +1,6 @@
 """The command `dcreport`: it reads runs and writes a page, on request also Markdown and figures, or an archive.
 
-`--watch` serves the page while runs go on, and writes nothing.
+`--watch` serves the page while runs go on, and writes nothing. `--clean` removes checkpoints of finished runs.
 
 `dcreport outputs` writes `outputs/report.html`; `dcreport outputs --out report` writes `report/report.html`,
 `report/report.md`, and figures as PNG and SVG; `dcreport docs/runs --results RESULTS.md --pages docs/results
@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from runner.config.errors import InputError
 from runner.config.output import lasting_output
-from runner.report import archive, evidence, provenance, published
+from runner.report import archive, clean, evidence, provenance, published
 from runner.report.collect import collect
 from runner.report.run import Run
 
@@ -31,7 +33,8 @@ examples:
   dcreport outputs/table1 --archive runs/table1.jsonl        keep the runs of a table as one file
   dcreport outputs --archive a.jsonl --committed             leave out runs that --results refuses
   dcreport runs/table1.jsonl outputs                         report on archived runs and on folders
-  dcreport outputs --watch                                   show runs in a browser while they go on"""
+  dcreport outputs --watch                                   show runs in a browser while they go on
+  dcreport outputs --clean                                   remove checkpoints of finished runs, after a question"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with lasting_output():
         try:
             _check(args)
-            _watch(args) if args.watch else _report(args)
+            (_watch if args.watch else _clean if args.clean else _report)(args)
         except InputError as exc:
             print(f"dcreport: {exc}", file=sys.stderr)
             return 2
@@ -73,6 +76,22 @@ def _watch(args: argparse.Namespace) -> None:
         print(f"{server.address} shows the runs below {', '.join(map(str, args.paths))}; Ctrl-C ends it", flush=True)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
+
+
+def _clean(args: argparse.Namespace) -> None:
+    """Say what checkpoints of finished runs take; remove them if the user says yes."""
+    found = clean.find(args.paths)
+    print(clean.described(found), flush=True)
+    if not any(own.finished for own in found):
+        return
+    if not args.yes:
+        if not sys.stdin.isatty():
+            print("nothing removed; --yes removes them without a question")
+            return
+        if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing removed")
+            return
+    print(f"{decimal(clean.remove(found))} removed")
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -167,6 +186,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--watch", action="store_true", help="serve the page at this machine's loopback while runs go on, write nothing"
     )
     parser.add_argument("--port", type=int, metavar="N", help="port of --watch (default: a free one)")
+    parser.add_argument(
+        "--clean", action="store_true", help="say what checkpoints of finished runs take, ask, and remove them"
+    )
+    parser.add_argument("--yes", action="store_true", help="let --clean remove without a question")
     parser.add_argument("--title", help="the page's title (default: Runs)")
     return parser.parse_args(arguments)
 
@@ -179,7 +202,13 @@ def _check(args: argparse.Namespace) -> None:
     """
     results, archived = args.results is not None, args.archive is not None
     served = "without --watch, which writes nothing"
+    if args.clean:
+        for option in ("out", "archive", "results", "pages", "figures", "notes", "library", "title", "watch"):
+            if given := getattr(args, option):
+                typed = f"--{option}" if given is True else f"--{option}={given}"
+                raise InputError(f"{typed}: would do nothing; allowed: without --clean, which writes nothing")
     for option, given, used, allowed in (
+        ("yes", args.yes or None, args.clean, "with --clean"),
         ("results", args.results, not archived, "without --archive, which writes only the runs"),
         ("overwrite", args.overwrite or None, archived, "with --archive"),
         ("committed", args.committed or None, archived, "with --archive; --results always refuses the others"),

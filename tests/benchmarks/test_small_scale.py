@@ -72,7 +72,9 @@ def table_rows(text: str, beginning: str) -> list[list[float]]:
 
 
 def test_every_benchmark_has_a_test() -> None:
-    scripts = {path.stem for path in FOLDER.glob("*.py") if "sidebyside" in path.read_text()} - {"sidebyside"}
+    texts = {path.stem: path.read_text() for path in FOLDER.glob("*.py")}
+    # One without a main is a part of another.
+    scripts = {name for name, text in texts.items() if "sidebyside" in text and "__main__" in text} - {"sidebyside"}
     assert scripts == set(ROWS) | PRINTED | ELSEWHERE
 
 

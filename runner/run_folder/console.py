@@ -186,11 +186,12 @@ def slowest_line(summary: Mapping[str, Any]) -> str:
 
 
 def staleness_line(values: Sequence[float | None]) -> str:
-    """Return the mean staleness of each worker, only the two extremes if there are many; empty if none pushed."""
+    """Return the mean staleness of each worker, only the lowest and highest if there are many; empty if none pushed."""
     known = [(value, worker) for worker, value in enumerate(values) if value is not None]
     # A line of a terminal has no room for more.
     if len(known) > 8:
-        known = [min(known), max(known)]
+        ends = (("lowest", min(known)), ("highest", max(known)))
+        return ", ".join(f"{name} worker {worker}: {value:.1f}" for name, (value, worker) in ends)
     return ", ".join(f"worker {worker}: {value:.1f}" for value, worker in known)
 
 
@@ -239,8 +240,20 @@ def _percent(summary: Mapping[str, Any], key: str) -> str:
 
 
 def _cell(value: Any, form: str, width: int) -> str:
-    """Return a number padded to its width; '-' if it is missing or not finite."""
+    """Return a number padded to its width; '-' if it is missing or not finite.
+
+    A number that would break the columns has fewer decimals, or is written as 6.4e9.
+    """
     if isinstance(value, str):
         return value.rjust(width)
     number = None if value is None else float(value)
-    return ("-" if number is None or not math.isfinite(number) else format(number, form)).rjust(width)
+    if number is None or not math.isfinite(number):
+        return "-".rjust(width)
+    text = format(number, form)
+    if width and len(text) > width and form in (".4f", ".2f", ".1f"):
+        whole = len(f"{number:.0f}")
+        # A last digit and the point need two places.
+        text = f"{number:.{max(width - whole - 1, 0)}f}"
+        if len(text) > width:
+            text = min(text, f"{number:.1e}".replace("e+0", "e").replace("e+", "e"), key=len)
+    return text.rjust(width)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from runner.run_folder.console import duration, row_line, show_result, sparkline, wall_line
+from runner.run_folder.console import duration, row_line, show_result, sparkline, staleness_line, wall_line
 from tests.terminal import ROW, console, written
 
 
@@ -115,3 +115,30 @@ def test_wall_time_counts_the_start():
     # A summary from before the start was counted, and one of a run that has not ended.
     assert wall_line({"wall_seconds": 2.0}) == "2.0 s"
     assert wall_line({"wall_seconds": None, "start_seconds": None}) == "- s"
+
+
+@pytest.mark.parametrize(
+    ("loss", "shown"),
+    [
+        (2.30258, "2.3026"),
+        (12.34567, "12.346"),
+        (12345.678, " 12346"),
+        (6404329289.9556, " 6.4e9"),
+        (-6404329289.9556, "-6.4e9"),
+        (3e38, "3.0e38"),
+    ],
+)
+def test_large_losses_keep_to_their_column(loss: float, shown: str):
+    text = row_line({**ROW, "train_loss": loss}, 3, "s")
+    assert f"train loss {shown}  " in text
+    assert len(text) == len(row_line({**ROW, "train_loss": 1.0}, 3, "s"))
+
+
+def test_counts_are_whole_however_large():
+    assert "max 1234567" in row_line({**ROW, "staleness_max": 1234567}, 3, "s")
+
+
+def test_staleness_of_many_says_which_end():
+    assert staleness_line([4.0, None, 2.5]) == "worker 0: 4.0, worker 2: 2.5"
+    many = [10.0, 41.04, 4.2, *[9.0] * 7]
+    assert staleness_line(many) == "lowest worker 2: 4.2, highest worker 1: 41.0"

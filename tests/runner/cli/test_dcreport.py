@@ -345,28 +345,12 @@ def test_wrong_input_is_one_line(
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("given", "left"), [(["--clean"], True), (["--clean", "--yes"], False)])
-def test_clean_removes_only_what_was_agreed_to(
-    make_run: MakeRun, capsys: pytest.CaptureFixture[str], given: list[str], left: bool
-) -> None:
-    folder = make_run("a", [50.0])
-    (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "step-000000000001.pt").write_bytes(b"x" * 3000)
-    assert main([str(folder.parent), *given]) == 0
-    assert (folder / "checkpoints").exists() == left
-    out = capsys.readouterr().out
-    assert "3.0 kB are checkpoints of finished runs (1)\n" in out
-    assert out.endswith("nothing removed; --yes removes them without a question\n" if left else "3.0 kB removed\n")
-
-
 @pytest.mark.parametrize(
     ("given", "line"),
     [
         ("--archive a.jsonl --notes n.md", "--notes=n.md: would do nothing; allowed: without --archive"),
         ("--results r.md --library beside", "--library=beside: would do nothing; allowed: without --results"),
         ("--yes", "--yes: would do nothing; allowed: with --clean"),
-        ("--clean --out o", "--out=o: would do nothing; allowed: without --clean"),
-        ("--clean --watch", "--watch: would do nothing; allowed: without --clean"),
         ("--port 8000", "--port=8000: would do nothing; allowed: with --watch"),
         ("--watch --out o", "--out=o: would do nothing; allowed: without --watch"),
         ("--out o --figures f", "--figures=f: would do nothing; allowed: with --results"),

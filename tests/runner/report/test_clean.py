@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.cli.dcreport import main
 from runner.report import clean
 from runner.run_folder import folders
 
@@ -63,3 +64,26 @@ def test_many_runs_are_told_in_few_lines(tmp_path: Path):
     assert text.count("\n") == 12
     assert "15.0 kB  in 15 more" in text
     assert clean.described([]) == "0 bytes are checkpoints of finished runs (0)"
+
+
+@pytest.mark.parametrize(("given", "left"), [(["--clean"], True), (["--clean", "--yes"], False)])
+def test_clean_removes_only_what_was_agreed_to(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], given: list[str], left: bool
+) -> None:
+    folder = make_run("a", [50.0])
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "step-000000000001.pt").write_bytes(b"x" * 3000)
+    assert main([str(folder.parent), *given]) == 0
+    assert (folder / "checkpoints").exists() == left
+    out = capsys.readouterr().out
+    assert "3.0 kB are checkpoints of finished runs (1)\n" in out
+    assert out.endswith("nothing removed; --yes removes them without a question\n" if left else "3.0 kB removed\n")
+
+
+@pytest.mark.parametrize("option", ["--out=o", "--watch", "--archive=a.jsonl"])
+def test_option_that_clean_does_not_need_is_refused(
+    option: str, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(make_run("a", [50.0])), "--clean", option]) == 2
+    expected = f"dcreport: {option}: would do nothing; allowed: without --clean, which writes nothing\n"
+    assert capsys.readouterr().err == expected

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.config.errors import InputError
 from runner.run_folder import checkpoint, columns, trace
-from runner.run_folder.contents import CONFIG, SUMMARY, read_metrics, read_summary
+from runner.run_folder.contents import CONFIG, SUMMARY, has_checkpoints, read_metrics, read_summary
 from runner.run_folder.jsonl import replace, write_document
 from runner.run_folder.summary_keys import COMPLETED, DIVERGED, INTERRUPTED, STATUS
 
@@ -39,6 +39,9 @@ def extend(cfg: DictConfig, folder: Path) -> None:
     """
     summary = read_summary(folder)
     _refuse(cfg, summary)
+    if not has_checkpoints(folder):
+        what = "the run has no checkpoints (dcreport --clean removes those of finished runs)"
+        raise InputError.of(KEY, cfg.run.epochs, what, f"a new run of {cfg.run.epochs:g}")
     rows = read_metrics(folder)
     # Of a run that is still to make its end, every checkpoint is of a time before it.
     ended = summary.get(STATUS) == COMPLETED

@@ -8,8 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from runner.cli import main
+from runner.config.errors import InputError
 from runner.run_folder.contents import checkpoint_files, read_metrics, read_summary
-from tests.trial import SMALL
+from runner.train.extend import extend
+from tests.trial import SMALL, compose
 
 RUN = (*SMALL, "model=mlp", "dataset.limit_train=60", "dataset.limit_test=20", "run.batch_size=4")
 DELAYED = ("cluster.network.latency=0.3", "cluster.stragglers.probability=0.3")
@@ -138,3 +140,10 @@ def test_stopped_run_may_become_longer(tmp_path: Path):
     checkpoint_files(folder)[0][1].unlink()
     assert longer(folder, 3) == 0
     assert results(folder) == results(tmp_path / "whole")
+
+
+def test_run_without_checkpoints_cannot_be_made_longer(tmp_path: Path):
+    (tmp_path / "summary.json").write_text('{"status": "completed", "epochs": 2.0}')
+    cfg = compose("algorithm=sgd", "model=linear", "run.epochs=3")
+    with pytest.raises(InputError, match=r"^run\.epochs=3.*the run has no checkpoints \(dcreport --clean removes"):
+        extend(cfg, tmp_path)

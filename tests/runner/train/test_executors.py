@@ -90,7 +90,7 @@ def test_shared_memory_is_removed_when_the_rank_ends(tmp_path: Path):
     run = components("algorithm=hogwild", "cluster=processes", "cluster.workers=1")
     with contextlib.ExitStack() as at_end:
         rendezvous = file_rendezvous(str(tmp_path / "store"), 0, 2, 5.0)
-        rank = executors.Rank(rendezvous, tmp_path, list, lambda step: None, at_end)
+        rank = executors.Rank(rendezvous, tmp_path, list, lambda step: None, at_end, lambda calls: None)
         # What the links to workers would need is not there; the memory is made before them.
         owner_made: list[Path] = []
 

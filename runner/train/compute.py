@@ -68,9 +68,7 @@ def paying_count(components: RunComponents) -> int:
     saved = gradients * seconds * (1 - 1 / speedup(components, count))
     # A module goes forward and backward in two calls, each handed over.
     calls = 2 * components.workers if method.cuts_network else 1
-    if seconds < calls * LEAST_GRADIENT or saved < LEAST_SAVED:
-        return 1
-    return count if _keeps_its_state(components) else 1
+    return count if seconds >= calls * LEAST_GRADIENT and saved >= LEAST_SAVED else 1
 
 
 def speedup(components: RunComponents, count: int) -> float:
@@ -122,15 +120,14 @@ def _shortest_seconds(call: Callable[[], object]) -> float:
     return min(times)
 
 
-def _keeps_its_state(components: RunComponents) -> bool:
+def steps_in_place(components: RunComponents) -> bool:
     """Return whether a collective method's local step writes its state in place, so that processes can share it.
 
     A method that makes a tensor anew is found in the middle of a step otherwise, when it is too late to compute it
     here. An instance of its own takes the step: a run begins without one.
     """
-    if not isinstance(components.method, Collective):
-        return True
-    method, oracle = components.new_method(), components.oracle
+    method: Collective = components.new_method()
+    oracle = components.oracle
     method.start(oracle.replica.weights.clone(), 0, components.workers, False)
     before = {name: tensor.data_ptr() for name, tensor in method.state().items()}
     step = Step(lr=components.schedule.at(0.0).lr, decay=1.0)

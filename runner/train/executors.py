@@ -135,13 +135,19 @@ def build_tasks(plain: dict[str, Any], number: int, arena: Arena, places: Any) -
     return topology_of(type(components.method)).tasks(components, arena, places)
 
 
-def _pool(components: RunComponents) -> PoolOptions | None:
-    """Return how a simulation's compute processes are made; None if its own process computes."""
-    count = compute.process_count(components)
-    plain: Any = OmegaConf.to_container(components.cfg, resolve=True)
-    if count == 1:
+def _pool(
+    components: RunComponents, shareable: Callable[[RunComponents], bool] = lambda components: True
+) -> PoolOptions | None:
+    """Return how a simulation's compute processes are made; None if its own process computes.
+
+    Args:
+        components: of the run.
+        shareable: whether processes can share the method's state, as far as it can be seen before the run.
+    """
+    count, chosen = compute.process_count(components), components.cfg.run.compute_processes == "auto"
+    if count == 1 or (chosen and not shareable(components)):
         return None
-    chosen = components.cfg.run.compute_processes == "auto"
+    plain: Any = OmegaConf.to_container(components.cfg, resolve=True)
     return PoolOptions(count, build_tasks, plain, transfers_on(components.device), chosen)
 
 
@@ -189,7 +195,7 @@ def _simulated_collective(
         workers=components.workers,
         clock=components.clock(),
         compiled=components.cfg.run.compile,
-        compute=_pool(components),
+        compute=_pool(components, compute.steps_in_place),
         **_common(components, control),
     )
 

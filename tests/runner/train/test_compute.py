@@ -216,15 +216,17 @@ def test_asked_processes_that_cannot_share_are_refused(
         train(*given, folder=tmp_path)
 
 
-def test_auto_tries_a_local_step_first(monkeypatch: pytest.MonkeyPatch):
+def test_auto_tries_a_local_step_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What a step makes anew is lost between processes, and could only be found when it is too late."""
-    given = ("algorithm=local_sgd", "algorithm.momentum=0.9", *SMALL, "run.epochs=1000", "run.compute_processes=auto")
+    given = ("algorithm=local_sgd", "algorithm.momentum=0.9", *SMALL, "run.epochs=3")
     components = build.build_run(compose(*given))
-    monkeypatch.setattr(compute, "own_cores", lambda: 8)
-    monkeypatch.setattr(compute, "_shortest_seconds", lambda call: 0.1)
     before = components.oracle.replica.weights.clone()
-    assert compute.process_count(components) == 3
+    assert compute.steps_in_place(components)
+    expected = train(*given, folder=tmp_path)
     make_anew(monkeypatch, LocalSGD, "local", "v")
-    assert compute.process_count(components) == 1
+    assert not compute.steps_in_place(components)
     assert torch.equal(components.oracle.replica.weights, before)
     assert not components.oracle.totals.any()
+    monkeypatch.setattr(compute, "process_count", lambda components: 2)
+    monkeypatch.setattr(ComputePool, "__init__", lambda *given, **named: pytest.fail("no processes are made"))
+    assert train(*given, "run.compute_processes=auto", folder=tmp_path).sha256 == expected.sha256

@@ -98,7 +98,7 @@ def overhead() -> list[Row]:
     if place is None:
         return []
     # Short ones, many times: the difference is smaller than what the machine's speed changes by in a minute.
-    given = (f"algorithm={METHODS[0]}", *CIFAR, f"dataset.train={STEPS // 3 * BATCH}", "run.threads=1")
+    given = (f"algorithm={METHODS[0]}", *CIFAR, f"dataset.train={max(STEPS // 3, WORKERS) * BATCH}", "run.threads=1")
     sides = [other_checkout.side(where, given) for where in (other_checkout.HERE, place)]
     now, before = in_turn(sides, rounds=3 * ROUNDS, seconds=SECONDS, least=sized(9, 1))
     what = f"{METHODS[0]}, one process / before there could be several"

@@ -11,6 +11,7 @@ from typing import Any
 
 from runner.report import metrics
 from runner.report.claims import Verdict, judge, seeds_named
+from runner.report.over_seeds import OverSeeds
 from runner.report.published import Cell, Exhibit
 from runner.report.run import Run, finite
 from runner.report.search_results import Search, Tried, searches, tested
@@ -22,7 +23,7 @@ QUICK = "quick"
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(OverSeeds):
     """A cell as it was measured.
 
     Attributes:
@@ -34,16 +35,6 @@ class Measured:
     cell: Cell
     runs: list[Run]
     values: Mapping[int, float]
-
-    @property
-    def mean(self) -> float | None:
-        """Mean over the seeds."""
-        return statistics.fmean(self.values.values()) if self.values else None
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation over the seeds, None of fewer than two."""
-        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
 
     @property
     def lacking(self) -> list[int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.report import claims, metrics
+from runner.report.over_seeds import OverSeeds
 from runner.report.run import Run
 from runner.report.settings import GROUPS, by_seed, differing, one_per_seed, setting, short, shown
 from runner.run_folder.summary_keys import (
@@ -53,7 +54,7 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class Ranked(OverSeeds):
     """Runs that differ in their seed alone.
 
     Attributes:
@@ -79,16 +80,6 @@ class Ranked:
     def whole(self) -> bool:
         """Whether every seed ended with a value: a mean over the others would flatter the method."""
         return len(self.values) == len(self.runs) > 0
-
-    @property
-    def mean(self) -> float | None:
-        """Mean of the values."""
-        return statistics.fmean(self.values.values()) if self.values else None
-
-    @property
-    def spread(self) -> float | None:
-        """Their sample standard deviation; None of fewer than two."""
-        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
 
     @property
     def statuses(self) -> str:

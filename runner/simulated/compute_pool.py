@@ -219,7 +219,7 @@ class ComputePool:
         self._pending[key] = _Pending(task, only)
 
     def begin(self) -> None:
-        """Have the processes go on while the run does something else: all that it knows of is submitted."""
+        """Have idle processes begin what was submitted, while the run does something else."""
         self._take(0.0)
 
     def result(self, key: int, fields: Fields) -> Result:

@@ -30,7 +30,7 @@ class Halves(Protocol):
         ...
 
     def proceed(self) -> None:
-        """Learn that nothing more begins for a while: other processes are to be at what they can do meanwhile."""
+        """Learn that the run does something else for a while: compute processes go on with what they can do."""
         ...
 
     def drop(self, worker: int) -> None:

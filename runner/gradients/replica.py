@@ -45,8 +45,9 @@ class Replica:
         device = parameters[0].device
         n = sum(p.numel() for p in parameters)
         self.layers = _layers(module)
-        # Two buffers that never move from here on: graphs and tapes know them by their addresses.
+        # Two buffers that never move from here on, but for `collect_in`: graphs and tapes know them by their addresses.
         self.weights = torch.empty(n, device=device)
+        # Of the system's own zeros, which take no memory until something is written.
         self.gradient = torch.zeros(n, device=device)
         for p, low in zip(parameters, _offsets(parameters), strict=True):
             with torch.no_grad():
@@ -60,6 +61,8 @@ class Replica:
         # Layers that do not track statistics normalise by the batch in evaluations too, and have nothing to store.
         buffers = [(m, name) for m in norms for name in ("running_mean", "running_var") if m.track_running_stats]
         self._trained = [p for p in parameters if p.requires_grad]
+        # By address of a flat vector, the views of it that are the parameters' gradients.
+        self._views = dict[int, list[Tensor]]()
         self.statistics = torch.empty(sum(getattr(m, name).numel() for m, name in buffers), device=device)
         low = 0
         for m, name in buffers:
@@ -79,6 +82,21 @@ class Replica:
             # In memory the channels come last, in shape they stay second, which is what the layers expect.
             return piece.view(out, height, width, channels).permute(0, 3, 1, 2)
         return piece.view(p.shape)
+
+    def collect_in(self, flat: Tensor) -> None:
+        """Have all gradients from here on in the flat vector (n,) instead: one of a few that outlive the replica.
+
+        So a gradient that is to end up there needs no memory elsewhere, and no copy. Not while steps are captured.
+        """
+        if flat.data_ptr() == self.gradient.data_ptr():
+            return
+        parameters = list(self.module.parameters())
+        if flat.data_ptr() not in self._views:
+            lows = _offsets(parameters)
+            self._views[flat.data_ptr()] = [self._view(flat, low, p) for p, low in zip(parameters, lows, strict=True)]
+        self.gradient = flat
+        for p, view in zip(parameters, self._views[flat.data_ptr()], strict=True):
+            p.grad = view
 
     def check_aliasing(self) -> None:
         """Raise RuntimeError if a parameter or gradient no longer lives in the flat buffers."""

@@ -162,17 +162,34 @@ def _done(tasks: Tasks, task: Task, arena: Arena) -> bytes:
     """Do a task, put its result in its place, and return the answer."""
     begin, oracle = time.monotonic(), tasks.oracle
     oracle.counts = counts = list[tuple[Any, Any, Any]]()
-    message = tasks.perform(task)
+    statistics, result = oracle.replica.statistics, Message()
     if task.place != NOWHERE:
-        statistics = oracle.replica.statistics
         fields = result_fields(tasks.fields(task.call, task.numbers), statistics.numel())
         result = arena.tensors(lay_out(fields, task.place, oracle.replica.weights.dtype))
+        _collect_in(result, tasks)
+    message = tasks.perform(task)
+    if result:
         # Also without a message: a local step that sends nothing has seen a batch.
         tasks.transfers.share({STATISTICS: statistics, **(message or {})}, result)
     # Also without a result: what was told may have been read by a copy, and is overwritten once this is answered.
     tasks.transfers.finish()
     packed = b"".join(_COUNT.pack(float(losses), float(errors), float(samples)) for losses, errors, samples in counts)
     return (EMPTY if message is None else DONE) + _SPAN.pack(begin, time.monotonic()) + packed
+
+
+def _collect_in(result: Message, tasks: Tasks) -> None:
+    """Have the gradient collected where the result is to be, if that is one such vector: most often it is the result.
+
+    A replica's own vector is then never touched, so it takes no memory. If there were several tensors, putting one in
+    its place could overwrite the gradient that another is still to be made of.
+    """
+    names = [name for name in result if name != STATISTICS]
+    replica = tasks.oracle.replica
+    if not tasks.transfers.in_place or len(names) != 1:
+        return
+    place = result[names[0]]
+    if place.shape == replica.gradient.shape and place.dtype == replica.gradient.dtype:
+        replica.collect_in(place)
 
 
 def _told(error: Exception) -> tuple[bool, str]:

@@ -72,7 +72,9 @@ class InPlace:
     def share(self, own: Message, shared: Message) -> None:
         """See `Transfers.share`; it is done at once."""
         for name, tensor in own.items():
-            shared[name].copy_(tensor)
+            # A gradient may have been collected where it is to be.
+            if tensor.data_ptr() != shared[name].data_ptr():
+                shared[name].copy_(tensor)
 
     def fetch(self, shared: Message) -> Message:
         """See `Transfers.fetch`."""

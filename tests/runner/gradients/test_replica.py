@@ -156,3 +156,17 @@ def test_unused_weights_have_no_gradient():
     replica.gradient.fill_(1.0)
     replica.backpropagate(used(torch.ones(1, 2)).sum())
     assert replica.gradient.tolist() == [1.0] * 6 + [0.0] * 6
+
+
+@both
+def test_gradients_are_collected_elsewhere(channels_last: bool):
+    replica = Replica(resnet(), channels_last=channels_last)
+    replica.backpropagate(replica.module(IMAGES).sum())
+    first, vectors = replica.gradient, [torch.full_like(replica.gradient, 7.0) for _ in range(2)]
+    expected = first.clone()
+    for flat in (*vectors, first, vectors[0]):
+        replica.collect_in(flat.fill_(7.0))
+        replica.check_aliasing()
+        replica.backpropagate(replica.module(IMAGES).sum())
+        assert replica.gradient is flat
+        assert torch.equal(flat, expected)

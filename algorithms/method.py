@@ -55,7 +55,8 @@ class Step(NamedTuple):
         lr: learning rate η of this update, warm-up included.
         decay: η without warm-up, relative to the value it falls from (1, then 0.1, 0.01 … under the papers'
             multi-step; 1 while a one-cycle rises); always above 0.
-        staleness: number τ of server updates between the worker's pull and this push (parameter server only).
+        staleness: number τ of updates of the server's weights between the worker's pull and this push (parameter server
+            only); pushes that it ignored made none.
         relative_size: this worker's samples relative to an equal cut of the step's samples (collective only).
     """
 

@@ -136,8 +136,13 @@ class ParameterServer(Stateful):
         return None
 
     @abstractmethod
-    def push(self, worker: int, message: Message, step: Step) -> None:
-        """Update the weights with what `worker` pushed."""
+    def push(self, worker: int, message: Message, step: Step) -> bool | None:
+        """Update the weights with what `worker` pushed.
+
+        Returns:
+            False if the weights stay as they are, because the push is ignored or only collected; True or None if they
+            were updated. The staleness of later pushes counts updates, not pushes.
+        """
 
     def lost(self, worker: int) -> None:
         """Learn that `worker` is gone, and pushes no more: take its share out of what is kept over all workers.

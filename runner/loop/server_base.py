@@ -19,6 +19,7 @@ from runner.loop.executor import Executor
 from runner.loop.leases import Leases
 from runner.loop.messages import check_message
 from runner.loop.train_control import TrainControl
+from runner.run_folder import columns
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
 
@@ -29,7 +30,7 @@ class Push(NamedTuple):
     Attributes:
         worker: whose it is.
         samples: gradients that it cost, in samples.
-        staleness: updates between its pull and the push.
+        staleness: updates of the weights between its pull and the push.
     """
 
     worker: int
@@ -53,7 +54,9 @@ class ServerBase(Executor):
         compiled: fuse the server's update rule.
 
     Attributes:
-        version: by worker, the number of updates when it pulled last.
+        version: by worker, the number of pushes when it pulled last.
+        applied: pushes that updated the weights, so far.
+        applied_at_pull: by worker, how many these were when it pulled last.
         workers_lost: number of workers that died or got stuck.
     """
 
@@ -79,6 +82,8 @@ class ServerBase(Executor):
         self.timeline = timeline
         self.recorder = recorder
         self.version = [0] * workers
+        self.applied = 0
+        self.applied_at_pull = [0] * workers
         self.workers_lost = 0
         self._device, self.dtype = weights.device, weights.dtype
         self.resumed = False
@@ -108,10 +113,12 @@ class ServerBase(Executor):
             statistics: batch-norm statistics of the batch (k,), None if the network has none.
             samples: of the batch.
         """
-        staleness = self.control.updates - self.version[worker]
+        # Not in pushes: a method that ignores stale ones would find every worker stale for ever once it ignores some.
+        staleness = self.applied - self.applied_at_pull[worker]
         self._seed("push")
         # The method first, then batch norm and the count: the rate and the staleness are those before this update.
-        self.server.push(worker, message, self.step(staleness=staleness))
+        if self.server.push(worker, message, self.step(staleness=staleness)) is not False:
+            self.applied += 1
         # In the order of arrival, like the updates: the average depends on the order.
         if statistics is not None:
             running_average(self.statistics, statistics)
@@ -132,8 +139,10 @@ class ServerBase(Executor):
         # What a method sends may depend on the rate, so it is told the rate first.
         self.server.announce(self.step())
         self._seed("pull", worker)
-        # Before the next update: the staleness of the coming push is counted from here.
+        # Before the next update: the staleness of the coming push is counted from here. A trace counts pushes, so that
+        # it can be replayed with a method that ignores others of them.
         self.version[worker] = self.control.updates
+        self.applied_at_pull[worker] = self.applied
         return check_message(self.server, "pull", self.server.pull(worker), self.layout.pull, self.dtype)
 
     def broadcast(self, number: int) -> Message:
@@ -181,6 +190,10 @@ class ServerBase(Executor):
         """Return the flat running batch-norm statistics that belong to the solution."""
         return self.statistics
 
+    def columns(self) -> dict[str, float]:
+        """Return the number of updates: pushes that were ignored or only collected made none."""
+        return {columns.UPDATES: self.applied}
+
     def method_states(self) -> list[Message]:
         """Return the method's state of the server."""
         return [self.server.state()]
@@ -193,6 +206,7 @@ class ServerBase(Executor):
             "totals": self.totals,
             "leases": self.leases.state_dict(),
             "workers_lost": self.workers_lost,
+            "applied": self.applied,
             "trace": None if self.recorder is None else self.recorder.state_dict(),
             "activity": self.timeline.state_dict(),
         }
@@ -206,6 +220,8 @@ class ServerBase(Executor):
         self.totals.copy_(state["totals"])
         self.leases.load_state_dict(state["leases"])
         self.workers_lost = state["workers_lost"]
+        # Older checkpoints do not tell: then every push was an update.
+        self.applied = state.get("applied", self.control.updates)
         # A run may go on with a recorder where it had none before, and the other way round.
         if self.recorder is not None and state["trace"] is not None:
             self.recorder.load_state_dict(state["trace"])

@@ -65,7 +65,7 @@ class TrainControl:
 
     Attributes:
         samples_seen: gradient evaluations so far.
-        updates: updates of the weights so far.
+        updates: updates so far; on a parameter server pushes, also those that it ignored.
         seconds: virtual or measured seconds so far, evaluation excluded.
         epochs_to_target: effective passes when `target_loss` was reached, None until then.
         train_wall: wall seconds spent on training, evaluation and checkpoints excluded, over all resumes.

@@ -287,6 +287,7 @@ class SimulatedServer(ServerBase):
             **super().state_dict(),
             "copies": self.copies,
             "version": self.version,
+            "applied_at_pull": self.applied_at_pull,
             "events": self.events.state_dict(),
         }
 
@@ -298,6 +299,7 @@ class SimulatedServer(ServerBase):
                 copy.copy_(saved[name])
         # Only in simulation: on processes all workers pull anew after a resume.
         self.version = list(state["version"])
+        self.applied_at_pull = list(state.get("applied_at_pull", state["version"]))
         self.events.load_state_dict(state["events"])
         # After the server: what the halves take over is part of its state.
         self._begin_anew()

@@ -107,6 +107,28 @@ def test_server_half_is_told_of_a_loss(tmp_path: Path):
     assert method.shares.flatten().tolist() == [0.0, 2.0]
 
 
+def test_ignored_pushes_make_no_push_staler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    server = built(tmp_path, "algorithm=asgd")
+    method, answers = server.server, iter([False, None, True, None])
+    monkeypatch.setattr(method, "push", lambda *push: next(answers))
+    for worker in (0, 1):
+        server.pull(worker)
+    assert [push(server, 0, 8.0, now=1.0), push(server, 0, 8.0, now=2.0)] == [0, 0]
+    assert push(server, 1, 8.0, now=3.0) == 1
+    server.pull(0)
+    state = server.state_dict()
+    assert push(server, 0, 8.0, now=4.0) == 0
+    # A trace counts pushes, a row updates.
+    assert (server.version, server.control.updates, server.columns()) == ([3, 0], 4, {"updates": 3})
+    resumed = built(tmp_path, "algorithm=asgd")
+    resumed.load_state_dict(state)
+    assert resumed.columns() == {"updates": 2}
+    # Checkpoints of before: every push was an update.
+    resumed.control.updates = 3
+    resumed.load_state_dict({key: value for key, value in state.items() if key != "applied"})
+    assert resumed.columns() == {"updates": 3}
+
+
 @pytest.mark.parametrize("recorded", [False, True])
 def test_restored_server_goes_on_alike(recorded: bool, tmp_path: Path):
     """Also without a recorder, where the stopped run had one."""

@@ -40,12 +40,20 @@ class Executor(ABC):
     Attributes:
         timeline: what each worker did when.
         workers_lost: number of workers that the run went on without.
+        bytes_sent: of all messages so far, as the method's layout declares them; of a shared memory, what was read and
+            written. None if the run goes on from a checkpoint that does not say what was sent before it.
     """
 
     # Every executor has one: the control reads the staleness from it, and flushes it before a checkpoint.
     timeline: Timeline
     # Only a parameter server goes on without a worker.
     workers_lost: int = 0
+    bytes_sent: int | None = 0
+
+    def count_bytes(self, count: int) -> None:
+        """Count what was sent, by whoever sent it: rank 0 counts for all."""
+        if self.bytes_sent is not None:
+            self.bytes_sent += count
 
     @abstractmethod
     def run(self) -> None:

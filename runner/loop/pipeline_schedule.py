@@ -11,10 +11,17 @@ from torch import Tensor
 from algorithms.base import Batch, Step
 from algorithms.pipeline import Features, Pipeline, Stage
 from runner.gradients.oracle import NetworkOracle
+from runner.gradients.partition import Partition
 from runner.run_folder import columns
 
 FORWARD_SHARE = 1 / 3
 """Share of the forward pass in a gradient's seconds: a backward pass multiplies twice where it multiplies once."""
+
+
+def iteration_bytes(partition: Partition, size: int) -> int:
+    """Return the bytes that the modules send each other for a batch of `size` samples."""
+    # Features go down the chain, error gradients up, of the same bytes.
+    return 2 * sum(partition.nbytes(rank, size) for rank in range(len(partition.stages) - 1))
 
 
 def extra_share(method: Pipeline, operations: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from algorithms.base import Message, ParameterServer, Step, shard_range
+from algorithms.base import Message, ParameterServer, Step, message_bytes, shard_range
 from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
@@ -57,6 +57,7 @@ class ServerBase(Executor):
         version: by worker, the number of pushes when it pulled last.
         applied: pushes that updated the weights, so far.
         applied_at_pull: by worker, how many these were when it pulled last.
+        pull_bytes: of what a worker pulls; `push_bytes` of what it pushes, `barrier_bytes` of its part of a barrier.
         workers_lost: number of workers that died or got stuck.
     """
 
@@ -91,6 +92,10 @@ class ServerBase(Executor):
         self.layout = server.layout(weights.numel())
         self.rounds = server.rounds(weights.numel())
         self.restoring = server.restoring(weights.numel())
+        # Of the layout alone: headers, batch-norm statistics and what `mirror` keeps up to date are not the method's.
+        self.pull_bytes, self.push_bytes = message_bytes(self.layout.pull), message_bytes(self.layout.push)
+        # Of a barrier, for each worker and shard: whoever answers for a lost worker's shard sends one answer more.
+        self.barrier_bytes = sum(message_bytes(part.broadcast) + message_bytes(part.answer) for part in self.rounds)
         self.leases = Leases(batches)
         # A method may begin with a barrier, before its first update.
         self.leases.quota = next_barrier(server, -1)
@@ -116,6 +121,7 @@ class ServerBase(Executor):
         # Not in pushes: a method that ignores stale ones would find every worker stale for ever once it ignores some.
         staleness = self.applied - self.applied_at_pull[worker]
         self._seed("push")
+        self.count_bytes(self.push_bytes)
         # The method first, then batch norm and the count: the rate and the staleness are those before this update.
         if self.server.push(worker, message, self.step(staleness=staleness)) is not False:
             self.applied += 1
@@ -139,6 +145,7 @@ class ServerBase(Executor):
         # What a method sends may depend on the rate, so it is told the rate first.
         self.server.announce(self.step())
         self._seed("pull", worker)
+        self.count_bytes(self.pull_bytes)
         # Before the next update: the staleness of the coming push is counted from here. A trace counts pushes, so that
         # it can be replayed with a method that ignores others of them.
         self.version[worker] = self.control.updates
@@ -166,6 +173,7 @@ class ServerBase(Executor):
     def end_barrier(self, now: float) -> None:
         """Count a barrier that is over at second `now`, and let batches be handed out up to the next one."""
         updates = self.control.updates
+        self.count_bytes(len(self.version) * self.barrier_bytes)
         if self.recorder is not None:
             self.recorder.barrier(version=updates, time=now)
         # Counted before batches are handed out again: the rate of the next pulls follows from it.

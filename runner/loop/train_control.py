@@ -265,6 +265,7 @@ class TrainControl:
             columns.LR: self.schedule.at(self.epoch).lr,
             columns.STALENESS_MEAN: mean,
             columns.STALENESS_MAX: largest,
+            columns.BYTES_SENT: executor.bytes_sent,
             **executor.columns(),
             **objective,
         }
@@ -285,7 +286,8 @@ class TrainControl:
         # cuts the file to that number, so no span is lost or told twice.
         executor.timeline.flush(self.folder)
         # "course" is what checkpoints call it since their first version.
-        self.save(self.updates, {"course": self.state_dict(), "executor": executor.state_dict()})
+        state = {"course": self.state_dict(), "executor": executor.state_dict(), "bytes_sent": executor.bytes_sent}
+        self.save(self.updates, state)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts as plain values."""

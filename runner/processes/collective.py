@@ -83,6 +83,8 @@ class ProcessCollective(SynchronousProcess):
         check_averaged(method, self.layout)
         self.packing = Packing(self.layout, FLAGS)
         extra_seconds = clock.combining_seconds(method.combine, message_bytes(self.layout), rendezvous.world)
+        # Counted by this rank for all: every rank takes part in every combination.
+        self.combination_bytes = clock.combining_bytes(method.combine, message_bytes(self.layout), rendezvous.world)
         self.combiner = AsyncCollective(
             method.combine, rendezvous.world, background=bool(method.delay), extra_seconds=extra_seconds
         )
@@ -135,6 +137,7 @@ class ProcessCollective(SynchronousProcess):
         # A comparison on the device: the host does not wait for the loss.
         flags[1] = (~torch.isfinite(self.oracle.totals[0])).float()
         vector = self.packing.pack(message, flags)
+        self.count_bytes(self.combination_bytes)
         # Numbered by steps: all ranks apply a combination after the same step, however late it arrives.
         self.travelling.append(DueCollective(self.step + self.method.delay, self.combiner.start(vector)))
 

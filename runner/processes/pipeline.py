@@ -34,6 +34,7 @@ from runner.loop.pipeline_schedule import (
     counts_memory,
     extra_share,
     first_features,
+    iteration_bytes,
     later_features,
     memory_columns,
     restore_module,
@@ -113,6 +114,7 @@ class ProcessPipeline(SynchronousProcess):
         seed_generators(self.oracle.device, self.batches.seed, "forward", self.step, self.rank)
         outputs = self.method.forward(self.stage, features)
         self._computed(begin, load * FORWARD_SHARE)
+        self.count_bytes(iteration_bytes(self.partition, len(batch.ids)))
         # Before this module waits for its error gradient: the module above needs the features to make one, if the
         # method is locked, and else computes meanwhile.
         if self.above is not None:

@@ -39,6 +39,7 @@ _SHOWN = {
     "seconds": ("seconds", 1),
     "seconds_per_epoch": ("seconds per effective pass", 2),
     "samples_per_virtual_second": ("samples per second of the run's clock", 1),
+    columns.BYTES_SENT: ("bytes sent", 0),
     columns.EPOCH: ("effective passes", 1),
     columns.TEST_ERROR: ("test error, %", 2),
     columns.TRAIN_ERROR: ("training error, %", 2),

@@ -13,10 +13,12 @@ from runner.run_folder import columns
 from runner.run_folder.summary_keys import (
     BEST_TEST_ERROR,
     BEST_VALIDATION_ERROR,
+    BYTES_SENT,
     FINAL_TEST_ERROR,
     STATUS,
     TEST_ERROR_AT_BEST,
 )
+from runner.run_folder.timing_result import bytes_text
 
 # More curves cannot be told apart; more panels nobody scrolls through.
 _CURVES = 12
@@ -50,6 +52,7 @@ def tables(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "shared": ", ".join(f"{key}={shown(every[key])}" for key in shared),
                 "differ": bool(inside),
                 "validated": any(run.number(BEST_VALIDATION_ERROR) is not None for run in family),
+                "sent": any(run.number(BYTES_SENT) is not None for run in family),
                 "rows": [_row(group, inside) for group in by_seed(family)],
             }
         )
@@ -68,6 +71,7 @@ def _row(group: Sequence[Run], inside: Sequence[str]) -> dict[str, str]:
     seeds = {run.seed for run in runs}
     # Named in the row: without the seeds that did not end, the mean may look better than the method is.
     stopped = [run for run in one_per_seed(group) if run.seed not in seeds]
+    sent = [value for run in runs if (value := run.number(BYTES_SENT)) is not None]
     left_out = [f"left out: seed {run.seed} {run.status}" for run in stopped]
     return {
         "name": label(group[0], ()),
@@ -76,6 +80,7 @@ def _row(group: Sequence[Run], inside: Sequence[str]) -> dict[str, str]:
         STATUS: ", ".join([*told, *left_out]),
         **{key: _mean(runs, key) for key in _NUMBERS},
         "clock": str(runs[0].summary.get("clock") or ""),
+        BYTES_SENT: bytes_text(statistics.fmean(sent)) if sent else "–",
     }
 
 

@@ -42,8 +42,9 @@ _ALL_POINTS, _FEWEST = 100_000, 100
 CLOCKS = {"virtual": "virtual_seconds", "measured": "measured_seconds"}
 """Columns of seconds by the clock that measured them: those of two clocks are not comparable."""
 _UNLABELLED = columns.SECONDS
-_AXES = (columns.EPOCH, *CLOCKS.values(), _UNLABELLED, columns.UPDATES, columns.SAMPLES)
-_DECIMALS = {"epochs": 1, **dict.fromkeys((*CLOCKS.values(), _UNLABELLED), 1), "samples_per_second": 0, "time_to": 1}
+_AXES = (columns.EPOCH, *CLOCKS.values(), _UNLABELLED, columns.UPDATES, columns.SAMPLES, columns.BYTES_SENT)
+_DECIMALS = {"epochs": 1, **dict.fromkeys((*CLOCKS.values(), _UNLABELLED), 1), "samples_per_second": 0,
+             columns.BYTES_SENT: 0, "time_to": 1}  # fmt: skip
 _WORDS = {
     FINAL_TEST_ERROR: "test error, %",
     BEST_TEST_ERROR: "best test error, %",
@@ -56,6 +57,7 @@ _WORDS = {
     "virtual_seconds": "virtual seconds",
     "measured_seconds": "measured seconds",
     columns.SECONDS: "seconds, clock unknown",
+    columns.BYTES_SENT: "bytes sent",
     columns.EPOCH: "effective passes",
     columns.TEST_ERROR: "test error, %",
     columns.VALIDATION_ERROR: "validation error, %",
@@ -79,7 +81,9 @@ def payload(runs: Sequence[Run]) -> dict[str, Any]:
     beside = _OF_VALIDATION if any(_field(run, BEST_VALIDATION_ERROR) is not None for run in runs) else ()
     place = _NUMBERS.index(BEST_TEST_ERROR) + 1
     clocks = [name for name in (*CLOCKS.values(), _UNLABELLED) if any(_clock(run) == name for run in runs)]
-    middle = (*_NUMBERS[:place], *beside, *_NUMBERS[place:], *clocks)
+    # Runs of earlier versions did not count them.
+    sent = [columns.BYTES_SENT] if any(run.number(columns.BYTES_SENT) is not None for run in runs) else []
+    middle = (*_NUMBERS[:place], *beside, *_NUMBERS[place:], *clocks, *sent)
     shown_columns = [*_FIRST, *own[:_OWN_FIRST], *middle, *own[_OWN_FIRST:], *_LAST]
     errors = [error for run in runs if (error := metrics.measured(run, "lowest_test_error")) is not None]
     found = {axis for run in runs for axis in curves[id(run)]["curve"] if axis in _AXES}

@@ -25,6 +25,9 @@ VALIDATION_SCORE = (VALIDATION_LOSS, VALIDATION_ERROR, VALIDATION_ERROR_TOP5)
 LR = "lr"
 STALENESS_MEAN = "staleness_mean"
 STALENESS_MAX = "staleness_max"
+BYTES_SENT = "bytes_sent"
+"""What all workers and the server have sent so far, by the layout of their messages; of a shared memory, what was read
+and written. Rows of earlier versions do not have it."""
 STANDARD = (
     EPOCH,
     SAMPLES,
@@ -37,6 +40,7 @@ STANDARD = (
     LR,
     STALENESS_MEAN,
     STALENESS_MAX,
+    BYTES_SENT,
 )
 """Columns of every row of every run; null if the run has no such value."""
 

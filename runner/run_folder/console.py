@@ -15,6 +15,7 @@ from runner.run_folder.contents import has_checkpoints
 from runner.run_folder.summary_keys import (
     BEST_TEST_ERROR,
     BEST_VALIDATION_ERROR,
+    BYTES_SENT,
     COMPLETED,
     DIVERGED,
     FAILED,
@@ -29,7 +30,7 @@ from runner.run_folder.summary_keys import (
     TRAIN_SAMPLES,
     VALIDATION_SAMPLES,
 )
-from runner.run_folder.timing_result import timing_rows
+from runner.run_folder.timing_result import bytes_text, timing_rows
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _COLORS = {COMPLETED: "green", DIVERGED: "red", FAILED: "red", INTERRUPTED: "yellow", RUNNING: "yellow"}
@@ -168,6 +169,8 @@ def _worker_rows(summary: Mapping[str, Any]) -> dict[str, str]:
         "lost workers": str(summary.get("workers_lost") or ""),
         "slowest": slowest_line(summary),
         "staleness": staleness_line(summary.get("staleness_by_worker") or ()),
+        # A run of one worker may send nothing.
+        "sent": bytes_text(summary[BYTES_SENT]) if summary.get(BYTES_SENT) else "",
     }
 
 

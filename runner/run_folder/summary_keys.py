@@ -36,7 +36,8 @@ VIRTUAL_GRADIENTS = "virtual_gradients_per_second"
 EPOCH_SECONDS = "epoch_seconds"
 """Virtual seconds of an effective pass: the mean over the run."""
 BYTES_SENT = "bytes_sent"
-"""What all workers and the server sent; of a shared memory, what was read and written."""
+"""What all workers and the server sent, by the layout of their messages; of a shared memory, what was read and written.
+Null in summaries of runs that went on from a checkpoint of an earlier version; absent in those of earlier versions."""
 SHARES = {"compute": "computing_share", "transfer": "transferring_share", "wait": "waiting_share"}
 """Shares of the run that a worker spends on each kind of span: the mean over the workers."""
 EVENTS = "events"

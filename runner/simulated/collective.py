@@ -197,6 +197,7 @@ class SimulatedCollective(VirtualExecutor):
         if self.workers > 1 and self.methods[0].combine == "mean":
             for tensor in combined.values():
                 tensor.div_(self.workers)
+        self.count_bytes(self.times.combination_bytes)
         begin, arrival = self.times.send(self.travelling[-1].arrival if self.travelling else 0.0)
         self.travelling.append(TimedCombination(self.step + self.methods[0].delay, begin, arrival, combined))
 

@@ -20,7 +20,7 @@ from algorithms.base import Message, Step
 from algorithms.pipeline import Features, Pipeline
 from runner.gradients.directions import Directions
 from runner.gradients.partition import Partition
-from runner.loop.pipeline_schedule import first_features, memory_columns
+from runner.loop.pipeline_schedule import first_features, iteration_bytes, memory_columns
 from runner.loop.stop import Stop
 from runner.simulated.compute_pool import PoolOptions
 from runner.simulated.pipeline_clock import PipelineClock
@@ -106,6 +106,7 @@ class SimulatedPipeline(VirtualExecutor):
         # The clock is moved beside what is computed, or being computed.
         self.modules.iterate(self.step, Step(lr=rate.lr, decay=rate.decay))
         self.times.iterate(self.step, size)
+        self.count_bytes(iteration_bytes(self.partition, size))
         if self.directions is not None and exact is not None:
             self.directions.add(exact, [method.direction for method in self.methods], self.partition.pieces)
         try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from algorithms.pipeline import Pipeline
 from runner.gradients.partition import Partition
 from runner.loop.clock import Clock
-from runner.loop.pipeline_schedule import FORWARD_SHARE, extra_share
+from runner.loop.pipeline_schedule import FORWARD_SHARE, extra_share, iteration_bytes
 from runner.run_folder.timeline import Timeline
 
 
@@ -57,8 +57,7 @@ class PipelineClock:
         seconds = [drawn * share for drawn, share in zip(whole, self.partition.work_shares, strict=True)]
         extra = [drawn * share for drawn, share in zip(whole, self.extras, strict=True)]
         travel = [self.clock.transfer_seconds(nbytes * size) for nbytes in self.sample_bytes]
-        # Features go down the chain, error gradients up, of the same bytes.
-        self.nbytes += 2 * size * sum(self.sample_bytes)
+        self.nbytes += iteration_bytes(self.partition, size)
         self._forward(seconds, travel)
         self._backward(seconds, extra, travel)
 

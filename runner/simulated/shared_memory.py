@@ -19,6 +19,7 @@ from torch import Tensor
 
 from algorithms.base import Batch, Message, Step
 from algorithms.shared_memory import SharedMemory
+from runner.config.units import FLOAT_BYTES
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
 from runner.loop.batches import coordinate_generator
@@ -170,6 +171,7 @@ class SimulatedMemory(VirtualExecutor):
         batch = self._leased_batch(worker)
         load = len(batch.ids) / self.batches.size
         own.end = self.times.compute(worker, own.begin, load, self.method.evaluations(batch.number))
+        self.count_bytes(self.times.read_bytes)
         own.writing, own.piece = True, 0
         # By the batch alone, as on processes: both write the same coordinates.
         generator = coordinate_generator(self.seed, batch.number)
@@ -222,6 +224,7 @@ class SimulatedMemory(VirtualExecutor):
             heapq.heappush(self.heap, (own.end + seconds * (own.piece + 1) / pieces, worker))
             return False
         self.times.written(worker, own.end, now, self._written(own))
+        self.count_bytes(FLOAT_BYTES * self._written(own))
         self._finish_update(worker, now)
         if pieces == 1:
             self.directions.taken(worker)

@@ -47,15 +47,21 @@ def time_memory(components: RunComponents) -> TimingMemory:
     """Return the updates of a shared memory."""
     method: SharedMemory = components.method
     timeline, n = TimelineTotals(components.workers), components.parameters
-    # Those of the first batch: how many are written counts here, and a method draws as many for each.
-    drawn = method.coordinates(n, coordinate_generator(components.cfg.seed, 0))
     return TimingMemory(
         method,
         MemoryClock(components.clock(), timeline, elements=n),
-        written=n if drawn is None else len(drawn),
+        written=written_elements(components),
         batches=components.batches,
         timeline=timeline,
     )
+
+
+def written_elements(components: RunComponents) -> int:
+    """Return how many elements of a shared memory an update writes."""
+    # Those of the first batch: only their number counts, and a method draws as many for each.
+    n = components.parameters
+    drawn = components.method.coordinates(n, coordinate_generator(components.cfg.seed, 0))
+    return n if drawn is None else len(drawn)
 
 
 def time_pipeline(components: RunComponents) -> TimingPipeline:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from algorithms.base import Collective, ParameterServer, Stateful, Worker
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
+from runner.config.units import FLOAT_BYTES
 from runner.gradients.diagnostics import SUFFICIENT_DIRECTION
 from runner.gradients.directions import Directions
 from runner.loop.executor import Executor
@@ -263,7 +264,12 @@ def _memory_owner(components: RunComponents, rank: Rank, control: TrainControl) 
     owner.rate = control.rate
     # Only here: results are read from the memory after the executor's run.
     rank.at_end.callback(owner.close)
-    return _process_server(components, rank, control, owner)
+    server = _process_server(components, rank, control, owner)
+    # Its messages are empty: what counts is what a worker reads and writes for a batch.
+    server.pull_bytes = FLOAT_BYTES * components.parameters
+    server.push_bytes = FLOAT_BYTES * clocks.written_elements(components)
+    server.barrier_bytes = 0
+    return server
 
 
 def _process_collective(components: RunComponents, rank: Rank, control: TrainControl) -> ProcessCollective:

@@ -25,6 +25,7 @@ from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.profile_file import ProfileRow
 from runner.run_folder.run_writer import RunWriter
 from runner.run_folder.summary_keys import (
+    BYTES_SENT,
     COMPLETED,
     DELAYS_SHA256,
     INTERRUPTED,
@@ -108,6 +109,8 @@ def restore(saved: dict[str, Any], control: TrainControl, executor: Executor) ->
     # The control before the executor, whose state is told in the control's counts.
     control.load_state_dict(saved["course"])
     executor.load_state_dict(saved["executor"])
+    # Checkpoints of earlier versions do not say what was sent before them.
+    executor.bytes_sent = saved.get("bytes_sent")
 
 
 def _writer(components: RunComponents, folder: Path, virtual: bool) -> RunWriter:
@@ -223,6 +226,7 @@ def _results(components: RunComponents, control: TrainControl, executor: Executo
         # By the wall clock of training alone; evaluations and checkpoints do not count.
         "samples_per_second": control.samples_seen / control.train_wall if control.train_wall else None,
         "train_wall_seconds": control.train_wall,
+        BYTES_SENT: executor.bytes_sent,
         "peak_memory_bytes": machine.peak_memory_bytes(components.device),
         "weights_sha256": weights_sha256(replica.named_weights(vector)),
         "buffers_sha256": weights_sha256(replica.named_statistics(statistics)),

@@ -18,6 +18,7 @@ class Executor:
 
     def __init__(self) -> None:
         self.timeline = Timeline(1)
+        self.bytes_sent = 0
 
     def columns(self) -> dict[str, float]:
         return {}

@@ -73,8 +73,9 @@ def test_other_methods_have_the_simulations_bits(overrides: tuple[str, ...], tmp
     simulated = run_in(tmp_path / "simulated", *overrides, "model=mlp", *RUN)[1]
     code, real = run_in(tmp_path / "processes", *overrides, "model=mlp", *RUN, "cluster=processes")
     assert code == 0
-    for key in ("weights_sha256", "updates", "samples", "final_test_error"):
+    for key in ("weights_sha256", "updates", "samples", "final_test_error", "bytes_sent"):
         assert real[key] == simulated[key], key
+    assert real["bytes_sent"] > 0
     if "run.diagnostics=[disagreement]" in overrides:
         here, there = (read_lines(tmp_path / name / "layers.jsonl") for name in ("simulated", "processes"))
         assert len(here) == len(there) == 2

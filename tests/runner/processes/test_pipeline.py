@@ -35,7 +35,10 @@ DEEP = (
 )
 """Four iterations an epoch, the last one of five samples; evaluations fall in the middle of the pipeline's filling."""
 FLAT = ("model=mlp", "model.widths=[32,16]", *DEEP[1:])
-SAME = ("weights_sha256", "buffers_sha256", "updates", "samples", "epochs", "final_test_error", "activation_bytes")
+SAME = (
+    *("weights_sha256", "buffers_sha256", "updates", "samples", "epochs", "final_test_error", "activation_bytes"),
+    "bytes_sent",
+)
 
 
 def both(tmp_path: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -54,3 +54,10 @@ def test_mean_names_its_seeds(make_run: MakeRun, tmp_path: Path) -> None:
         make_run(str(seed), [60.0, error], seed=seed, summary={"best_test_error": 20.0})
     [[*_, error, best, _]] = rows(tmp_path)
     assert (error, best) == ("20.00 (1 of 3 seeds)", "20.00 ± 0.00")
+
+
+def test_bytes_have_a_column_where_known(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [60.0, 20.0])
+    assert rows(tmp_path)[0][-1] == "20.0 virtual", "a run of an earlier version did not count them"
+    make_run("b", [60.0, 20.0], algorithm="ssgd", summary={"bytes_sent": 2_500_000})
+    assert [row[-1] for row in rows(tmp_path)] == ["–", "2.5 MB"]

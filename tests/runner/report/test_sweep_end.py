@@ -36,6 +36,12 @@ def test_methods_are_ranked_as_on_the_page(make_run: MakeRun, tmp_path: Path) ->
     assert "ssgd is best with 21.05 ± 1.48 % test error (2 seeds), ahead of asgd by 9.95 ± 0.07: clear" in text
 
 
+def test_bytes_stand_beside_the_seconds(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("asgd", [30.0])
+    make_run("ssgd", [20.0], algorithm="ssgd", summary={"bytes_sent": 3_000_000})
+    assert [row[-1] for row in rows(told(tmp_path))] == ["3 MB", "–"]
+
+
 def test_a_single_run_is_ranked_with_nothing(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [30.0])
     make_run("b", [30.0], model="mlp", status="failed", summary={"final_test_error": None})

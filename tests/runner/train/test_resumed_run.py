@@ -25,7 +25,10 @@ RUN = (
     "cluster.compute.distribution=gamma",
     "schedule.warmup_epochs=1",
 )
-CONTRACT = ("weights_sha256", "buffers_sha256", "epochs", "samples", "updates", "seconds", "final_test_error")
+CONTRACT = (
+    *("weights_sha256", "buffers_sha256", "epochs", "samples", "updates", "seconds", "final_test_error"),
+    "bytes_sent",
+)
 
 
 def summary(folder: Path) -> dict[str, Any]:

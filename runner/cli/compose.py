@@ -29,7 +29,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.config import delays, override_errors, schema, validation, yaml_text
+from runner.cli import own_folders
+from runner.config import delays, override_errors, own_code, schema, validation, yaml_text
 from runner.config.errors import InputError
 from runner.config.old_names import rename_targets
 from runner.config.schema import without_hydra
@@ -226,11 +227,10 @@ def composer() -> Iterator[Composer]:
 def _check_files(parsed: Sequence[Override]) -> None:
     """Refuse files of `--config-dir` that cannot be read: Hydra's errors about them are tracebacks, or do not come."""
     folders = [
-        Path(str(place).removeprefix("file://"))
+        folder
         for override in parsed
-        if override.key_or_group == "hydra.searchpath" and isinstance(override.value(), list)
-        for place in override.value()  # pyright: ignore[reportOptionalIterable, reportGeneralTypeIssues]
-        if not str(place).startswith("pkg://")
+        if override.key_or_group == own_folders.KEY and isinstance(override.value(), list)
+        for folder in own_folders.option_folders(map(str, override.value()))  # pyright: ignore[reportArgumentType]
     ]
     for folder in folders:
         # Hydra warns in two lines of one that is missing, and goes on without the options that were meant.
@@ -244,6 +244,7 @@ def _check_files(parsed: Sequence[Override]) -> None:
         for option in (override.sweep_string_iterator() if override.is_discrete_sweep() else [str(override.value())])
     ]
     yaml_text.check_options(folders, chosen)
+    own_folders.check_shadowed(folders, chosen)
 
 
 def _check_scale(parsed: Sequence[Override]) -> None:
@@ -284,7 +285,7 @@ def find_data(jobs: Sequence[DictConfig]) -> None:
         delays.read(cluster.compute.delays, cluster.workers)
     for dataset in (job.dataset for job in jobs):
         # What `root` means to a dataset of the user's own, only that dataset knows.
-        ours = str(dataset.get("_target_")).startswith("data.")
+        ours = own_code.is_projects(str(dataset.get("_target_")))
         if not ours or "root" not in dataset or dataset.get("download") or dataset.get("url"):
             continue
         root = Path(str(dataset.root or os.environ.get("DCRUN_DATA") or "data-sets"))

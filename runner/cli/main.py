@@ -30,7 +30,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from runner.cli import relaunch
+from runner.cli import own_folders, relaunch
 from runner.cli.compose import CONF, VERSION_BASE, composer, find_data, swept_along
 from runner.cli.start import KEY, NewRun, begin, join, only_answers, told_by_rank_0
 from runner.config import exit_codes, launcher, override_errors, schema, signals, startup
@@ -117,6 +117,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         return functools.partial(_show, _version())
     # Before anything is composed: the recorded run's overrides are part of a replay's command line.
     args.overrides += resume.recorded_overrides(args.overrides)
+    args.overrides = own_folders.add(args.overrides)
     # config.yaml says the same, and Hydra does not take null for a group on the command line.
     args.overrides = [override for override in args.overrides if override != "experiment=null"]
     # Before the composition too: a search is a sweep without `-m`, and Hydra must compose it as one.
@@ -198,7 +199,8 @@ def _help(cfg: DictConfig, loader: ConfigLoader) -> str:
     """
     lines = []
     for group in (*schema.GROUPS, "experiment"):
-        if options := override_errors.group_options(group, loader):
+        options = override_errors.group_options(group, loader)
+        if options := [*options, *own_folders.options(map(str, cfg.hydra.searchpath), group)]:
             chosen = cfg.hydra.runtime.choices.get(group)
             lines.append(f"{group}: {', '.join(options)}" + (f"  (here: {chosen})" if chosen else ""))
     return string.Template(cfg.hydra.help.template).substitute(APP_CONFIG_GROUPS="\n".join(lines))

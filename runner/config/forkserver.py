@@ -14,7 +14,7 @@ from multiprocessing import connection, forkserver, util
 from multiprocessing.context import ForkServerContext
 from typing import Any, NoReturn
 
-from runner.config import collector, signals
+from runner.config import collector, own_code, signals
 from runner.config.signals import STOPPING
 
 GRACE_SECONDS = 2.0
@@ -129,6 +129,8 @@ def _end_with_launcher() -> None:
 
 
 if os.environ.pop(_SHIELDED, None):
+    # What the server imports may be the user's, and so may what a forked process imports.
+    own_code.install()
     collector.leave_to_forks()
     _leave_signals_to_ranks()
     _end_with_launcher()

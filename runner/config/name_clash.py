@@ -1,7 +1,8 @@
-"""Finds a user's module that has the name of one of the project's packages, as `models`, once it is asked for.
+"""Finds a user's module that has the name of one of the project's, as `models.resnet`, once it is asked for.
 
-The project's packages come first on `sys.path`, so `models` is dcrun's, and a user's `models/mine.py` cannot be
-imported beside it. The mere existence of such a folder is not a mistake: many users have a `data/` with data sets.
+The project's packages come first on `sys.path`, so `models` is dcrun's. Modules that it lacks are found in the user's
+`models/` (`runner.config.own_code`); what the user's `models/__init__.py` or a module of the same name defines is not.
+The mere existence of such a folder is not a mistake: many users have a `data/` with data sets.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from runner.config import own_code
 from runner.config.errors import InputError
 from runner.config.installation import NAMES, ROOT
 
@@ -31,6 +35,23 @@ def check_targets(config: Mapping[Any, Any]) -> None:
         # Only if ours lacks it: a user's `data/` folder beside a correct `_target_: data.digits.Digits` is no mistake.
         if target.partition(".")[0] in NAMES and _find(target, ROOT) is None and (clash := _clash(target)):
             raise clash
+
+
+def check_both(config: Any, folder: Path) -> None:
+    """Refuse a `_target_` of a user's option that the project and a module in the user's folder both define.
+
+    Args:
+        config: the option.
+        folder: the user's, which holds the folder of options.
+
+    Raises:
+        InputError: naming both files.
+    """
+    # Unresolved: an interpolation that cannot be resolved is refused where the line is composed.
+    plain = OmegaConf.to_container(config) if OmegaConf.is_config(config) else config
+    target = str(plain.get("_target_", "")) if isinstance(plain, Mapping) else ""
+    if own_code.is_projects(target) and folder != ROOT and (theirs := _find(target, folder)) and _find(target, ROOT):
+        raise _same_name(target, theirs)
 
 
 def explain(error: BaseException) -> InputError | None:
@@ -82,11 +103,24 @@ def _clash(asked: str) -> InputError | None:
         # The current folder counts even if it is not on the path: the user means it.
         folders = [Path.cwd(), *(Path(entry).resolve() for entry in sys.path)]
         theirs = next((file for folder in folders if folder != ROOT and (file := _find(asked, folder))), None)
+        if _joins(asked):
+            return None
     if theirs is None:
         return None
+    return _same_name(asked, theirs)
+
+
+def _same_name(asked: str, theirs: Path) -> InputError:
+    name = asked.partition(".")[0]
     ours = ROOT / name / "__init__.py"
     same = f"{name} is dcrun's ({ours if ours.exists() else ours.parent})"
     return InputError(f"{asked}: {same}, and yours ({theirs}) has the same name; rename yours")
+
+
+def _joins(asked: str) -> bool:
+    """Return whether a name is of a module that the project's package lacks, so that the user's is imported."""
+    module = ".".join(asked.split(".")[:2])
+    return not own_code.is_projects(module) and own_code.OwnParts.find_spec(module) is not None
 
 
 def _loaded_from_elsewhere(name: str) -> Path | None:

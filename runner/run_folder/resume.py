@@ -29,7 +29,7 @@ NOT_REPEATED = ("run.name", "run.resume", "run.estimate", "run.profile")
 
 def may_accompany(key: str) -> bool:
     """Return whether a key may stand beside `run.resume=<folder>`."""
-    return key in ALLOWED or key.startswith("logger.")
+    return key in ALLOWED or key.startswith("logger.") or key == "hydra.searchpath"
 
 
 def run_folder(resume: str) -> Path:
@@ -89,7 +89,8 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
             wrong = "cannot change when a run is continued (run.resume)"
             allowed = "run.resume, run.threads, run.compute_processes, run.profile, run.epochs, logger, logger.<key>"
             raise InputError(f"{override.input_line}: {wrong}; allowed: {allowed}")
-        if key != "run.resume":
+        # Where the user's code lies is no part of the run: it may have moved.
+        if key not in ("run.resume", "hydra.searchpath"):
             # Replaced, not merged: of another logger than the stored one no key stays.
             OmegaConf.update(cfg, key, OmegaConf.select(typed, key), merge=False)
     if cfg.cluster.compute.delays is not None:
@@ -139,7 +140,7 @@ def recorded_overrides(given: Sequence[str]) -> list[str]:
     """
     # The bare keys: `+` and `~` say how Hydra applies an override, not what it concerns.
     own = {(parts := text.lstrip("+~").partition("="))[0]: parts[2] for text in given}
-    place = _typed_trace(given)
+    place = _typed(given, "cluster.trace")
     folder = place if place.is_dir() else place.parent
     path = folder / ".hydra" / "overrides.yaml"
     if own.get("cluster") != "replay" or not own.get("cluster.trace") or not path.is_file():
@@ -161,15 +162,43 @@ def recorded_overrides(given: Sequence[str]) -> list[str]:
     return [*taken, "hydra.mode=RUN", *([] if "run.resume" in own else ["run.resume=null"])]
 
 
-def _typed_trace(given: Sequence[str]) -> Path:
-    """Return the place that `cluster.trace=` names on a command line; an empty path if nothing can be read of it."""
+def recorded_places(given: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Return where the run that a command line goes on with, or replays, had its options and modules from.
+
+    Args:
+        given: the command line.
+
+    Returns:
+        The entries of its search path, and the folders of its modules; of both those that are still there.
+    """
+    named = [place for key in ("run.resume", "cluster.trace") if (place := _typed(given, key)) != Path()]
+    found = [folder / ".hydra" / "hydra.yaml" for place in named for folder in (place, place.parent)]
+    path = next((file for file in found if file.is_file()), None)
+    if path is None:
+        return [], []
     try:
-        last = [o for o in OverridesParser.create().parse_overrides(list(given)) if o.key_or_group == "cluster.trace"]
+        own = yaml_text.load(path).hydra
+        places, folders = [str(place) for place in own.searchpath], [Path(str(own.runtime.cwd))]
+    except Exception as exc:  # noqa: BLE001 (a damaged file is refused where the run is continued)
+        log.info("%s cannot be read: %s", path, exc)
+        return [], []
+    there = [place for place in places if "://" in place.removeprefix("file://") or _folder(place).is_dir()]
+    return there, [folder for folder in folders if folder.is_dir()]
+
+
+def _folder(place: str) -> Path:
+    return Path(place.removeprefix("file://"))
+
+
+def _typed(given: Sequence[str], key: str) -> Path:
+    """Return the path that a command line gives as the value of a key; an empty one if nothing can be read of it."""
+    try:
+        last = [o for o in OverridesParser.create().parse_overrides(list(given)) if o.key_or_group == key]
         value = last[-1].value() if last else ""
     except (HydraException, ValueError, RecursionError):
         # What cannot be read is refused later, in a line that names it.
         return Path()
-    return expanded(value, "cluster.trace") if isinstance(value, str) else Path()
+    return expanded(value, key) if isinstance(value, str) else Path()
 
 
 class EarlierRuns:

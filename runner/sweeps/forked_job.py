@@ -25,7 +25,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config import signals
+from runner.config import own_code, signals
 from runner.config.forkserver import fork_server, forkserver_context
 from runner.config.installation import COMMAND, PROGRAM
 from runner.config.resources import gpus
@@ -65,7 +65,7 @@ def shared_data(jobs: Sequence[DictConfig]) -> str | None:
     A data set of the user's own may start threads, which no fork survives, or draw random numbers.
     """
     named = {OmegaConf.to_yaml(job.dataset, resolve=True) for job in jobs if may_fork(job.run.device)}
-    if len(jobs) < 2 or len(named) != 1 or not str(jobs[0].dataset.get("_target_")).startswith("data."):
+    if len(jobs) < 2 or len(named) != 1 or not own_code.is_projects(str(jobs[0].dataset.get("_target_"))):
         return None
     return named.pop()
 

@@ -25,7 +25,7 @@ from runner.gradients.side_stream import CudaSideStream
 from runner.loop.barrier import count_pushes
 from runner.loop.batches import Batches
 from runner.loop.schedule import Schedule
-from runner.train import compatibility
+from runner.train import compatibility, targets
 from runner.train.components import RunComponents, prepare_method
 from runner.train.datasets import dataset_of
 from runner.train.workers import update_samples, workers_of
@@ -164,6 +164,7 @@ def check_run(cfg: DictConfig, datasets: dict[str, Any]) -> None:
     Raises:
         InputError: naming the key, the value and what is allowed.
     """
+    targets.check_found(cfg)
     algorithm = get_class(cfg.algorithm._target_)
     workers = workers_of(cfg, algorithm)
     compatibility.check_algorithm(cfg, algorithm, workers)

@@ -26,7 +26,7 @@ from runner.run_folder import kept_delays
 from runner.run_folder.console import show_result
 from runner.run_folder.contents import read_metrics, read_summary
 from runner.run_folder.summary_keys import COMPLETED, ENDED, STATUS
-from runner.train import executors, extend, ranks, replay
+from runner.train import executors, extend, ranks, replay, targets
 from runner.train.build import build_run
 from runner.train.preview import preview
 from runner.train.timing_only import time_run
@@ -49,6 +49,7 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
     startup.current().enter(startup.BUILD)
     # The configuration of a run that goes on may be as old as the run.
     rename_targets(cfg)
+    targets.check_found(cfg)
     # Before anything is looked up in a run folder or spawned: these train nothing.
     if cfg.run.plot_schedule or cfg.run.advise or cfg.run.estimate:
         return preview(cfg)

@@ -39,6 +39,7 @@ from runner.processes.rendezvous import (
     rank_zero_first,
 )
 from runner.processes.spawn import spawn
+from runner.train import targets
 from runner.train.build import build_run
 from runner.train.components import RunComponents
 from runner.train.executors import Rank, Topology, topology_of
@@ -130,6 +131,8 @@ def run_rank(
     Returns:
         The exit code.
     """
+    # A rank of another machine, which has the configuration from rank 0, may lack the user's code.
+    targets.check_found(cfg)
     # From the configuration: the components, which know the method, are built only below.
     topology = topology_of(cfg)
     if rendezvous.rank:

@@ -11,7 +11,7 @@ from runner.cli import main
 from runner.config.errors import InputError
 from runner.config.exit_codes import run_guarded
 from runner.config.installation import ROOT
-from runner.config.name_clash import check_targets, explain
+from runner.config.name_clash import check_both, check_targets, explain
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "models" / "resnet.py").write_text("class MyResNet:\n    pass\n")
     (folder / "algorithms.py").write_text("class Mine:\n    pass\n")
     (folder / "data" / "sets").mkdir(parents=True)
-    (folder / "mine.py").write_text("from models.mine import Net\n")
+    (folder / "mine.py").write_text("import models.resnet\nmodels.resnet.MyResNet\n")
     (folder / "attribute.py").write_text("import algorithms\nalgorithms.Mine\n")
     (folder / "taken.py").write_text("from algorithms import Mine\n")
     monkeypatch.syspath_prepend(str(folder))
@@ -44,7 +44,6 @@ def line(asked: str, file: Path) -> str:
 @pytest.mark.parametrize(
     ("target", "file"),
     [
-        ("models.mine.Net", "models/mine.py"),
         ("models.resnet.MyResNet", "models/resnet.py"),
         ("algorithms.Mine", "algorithms.py"),
     ],
@@ -59,6 +58,7 @@ def test_target_that_only_theirs_has_is_refused(theirs: Path, target: str, file:
     "target",
     [
         "models.resnet.ResNet",
+        "models.mine.Net",
         "models.mine.Nothing",
         "models.nothing.Net",
         "mine.Net",
@@ -70,6 +70,16 @@ def test_other_targets_pass(theirs: Path, target: str) -> None:
     check_targets({"model": {"_target_": target}})
 
 
+@pytest.mark.parametrize("target", ["models.resnet.ResNet", "models.resnet.MyResNet"])
+def test_option_of_a_class_that_both_have_is_refused(theirs: Path, target: str) -> None:
+    (theirs / "models" / "resnet.py").write_text("class ResNet:\n    pass\n")
+    if target == "models.resnet.MyResNet":
+        return check_both({"_target_": target}, theirs)
+    with pytest.raises(InputError) as refused:
+        check_both({"_target_": target}, theirs)
+    assert str(refused.value) == line(target, theirs / "models" / "resnet.py")
+
+
 def test_current_folder_counts_as_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data.py").write_text("class Mine:\n    pass\n")
     monkeypatch.chdir(tmp_path)
@@ -79,15 +89,15 @@ def test_current_folder_counts_as_theirs(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_command_refuses_such_a_target(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["model=linear", "model._target_=models.mine.Net"]) == 2
-    assert capsys.readouterr().err == f"dcrun: {line('models.mine.Net', theirs / 'models' / 'mine.py')}\n"
+    assert main.main(["model=linear", "model._target_=models.resnet.MyResNet"]) == 2
+    assert capsys.readouterr().err == f"dcrun: {line('models.resnet.MyResNet', theirs / 'models' / 'resnet.py')}\n"
     assert list(tmp_path.iterdir()) == [theirs]
 
 
 @pytest.mark.parametrize(
     ("module", "asked", "file"),
     [
-        ("mine", "models.mine", "models/mine.py"),
+        ("mine", "models.resnet.MyResNet", "models/resnet.py"),
         ("attribute", "algorithms.Mine", "algorithms.py"),
         ("taken", "algorithms.Mine", "algorithms.py"),
     ],
@@ -117,6 +127,7 @@ def test_module_loaded_from_elsewhere_is_named(theirs: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     "error",
     [
+        ModuleNotFoundError("No module named 'models.mine'", name="models.mine"),
         ModuleNotFoundError("No module named 'models.nothing'", name="models.nothing"),
         ModuleNotFoundError("No module named 'nothing'", name="nothing"),
         AttributeError("module 'models.resnet' has no attribute 'Nothing'", name="Nothing", obj=importlib),
@@ -131,6 +142,7 @@ def test_class_lookup_says_it_once(theirs: Path, capsys: pytest.CaptureFixture[s
     """Hydra's own lookup logs what it raises; a person reads one line."""
     code = main.main(["model=linear", "logger=none", "algorithm._target_=mine.Mine", "hydra.run.dir=a"])
     assert code == 2
-    assert capsys.readouterr().err == f"dcrun: {line('models.mine', theirs / 'models' / 'mine.py')}\n"
+    said = line("models.resnet.MyResNet", theirs / "models" / "resnet.py")
+    assert capsys.readouterr().err == f"dcrun: {said}\n"
     assert not os.path.exists("a")
     assert logging.getLogger("hydra.utils").level == logging.CRITICAL

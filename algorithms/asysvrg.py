@@ -93,7 +93,9 @@ class AsySVRG(OuterLoop, ParameterServer):
     Args:
         inner: m, pushes from one snapshot to the next.
         weight_decay: C ≥ 0, coefficient of the l2 term of every f_i.
-        sgd_epochs, sgd_lr, sgd_decay: of SGD_SVRG, see `OuterLoop`.
+        sgd_epochs: effective passes of plain SGD at the start, see `OuterLoop`.
+        sgd_lr: the learning rate of these passes.
+        sgd_decay: how fast it falls from pass to pass.
         own_shard: whether a worker's batches are drawn from its own shard of the training set, as in algorithm 3.
         replacement: whether the samples of a batch are drawn independently, so that one may come twice.
 

@@ -36,7 +36,9 @@ class SharedAsySVRG(OuterLoop, SharedMemory):
         inner: m, updates from one snapshot to the next.
         coordinates: how many random coordinates each update writes; null for all.
         weight_decay: coefficient C of the l2 term of f.
-        sgd_epochs, sgd_lr, sgd_decay: of SGD_SVRG, see `OuterLoop`.
+        sgd_epochs: effective passes of plain SGD at the start, see `OuterLoop`.
+        sgd_lr: the learning rate of these passes.
+        sgd_decay: how fast it falls from pass to pass.
         replacement: whether the samples of a batch are drawn independently, so that one may come twice.
 
     Raises:

@@ -46,10 +46,10 @@ class RunConfig:
     device: str = "auto"
     precision: str = "fp32"
     threads: int | None = None
-    # Any: a number or "auto".
+    # Any: integer or "auto".
     compute_processes: Any = "auto"
     compile: bool = False
-    # Any: "auto" or false, for which OmegaConf has no type; `validation` refuses other values.
+    # Any: "auto" or false. OmegaConf has no type for that; `validation` refuses other values.
     capture: Any = "auto"
     deterministic: bool = False
     channels_last: bool = True
@@ -57,7 +57,7 @@ class RunConfig:
     eval_batch_size: int = 256
     checkpoint_every: float | None = None
     keep_checkpoints: int = 2
-    # Any: a folder, true or null.
+    # Any: text (a folder), true or null.
     resume: Any = None
     estimate: bool = False
     advise: bool = False

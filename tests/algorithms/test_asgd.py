@@ -43,13 +43,16 @@ def test_pushed_gradient_stays_unchanged():
     assert torch.equal(g, torch.full((5,), 2.0))
 
 
-@pytest.mark.parametrize("model", ["mlp", "resnet8"])
+PLAIN, HEAVY_BALL = (), ("algorithm.momentum=0.9", "algorithm.weight_decay=0.05")
+NESTEROV = ("algorithm.momentum=0.9", "algorithm.nesterov=true")
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("model", "options"),
     [
-        (),
-        ("algorithm.momentum=0.9", "algorithm.weight_decay=0.05"),
-        ("algorithm.momentum=0.9", "algorithm.nesterov=true"),
+        *(("mlp", options) for options in (PLAIN, HEAVY_BALL, NESTEROV)),
+        *(pytest.param("resnet8", options, marks=pytest.mark.slow) for options in (PLAIN, NESTEROV)),
+        ("resnet8", HEAVY_BALL),
     ],
 )
 def test_one_worker_is_sgd_to_the_bit(model: str, options: tuple[str, ...], tmp_path: Path):

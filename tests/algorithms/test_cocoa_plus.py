@@ -214,7 +214,7 @@ def test_one_worker_is_sdca_to_the_bit(tmp_path: Path):
     assert torch.equal(plus.state["alpha"], alone.state["alpha"])
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_gap_goes_to_zero(workers: int, tmp_path: Path):
     overrides = ("algorithm=cocoa_plus", *SMALL, "run.epochs=80", f"cluster.workers={workers}")
     run = train(*overrides, folder=tmp_path)

@@ -40,8 +40,7 @@ def test_experiment_composes_at_each_scale(compose: Composer, tmp_path: Path, ex
     assert base.scale == scale
     assert base.run.resume is True
     assert base.run.name == experiment.partition("/")[0]
-    # One job; the slow tests below compose the others.
-    assert compose.one(listed[-1]).scale == scale
+    # The slow tests below compose the jobs.
 
 
 THREE = (*(f"chapter {n}" for n in range(2, 7)), "ICML 2017", "preprint 2016", "ICLR 2022 submission")

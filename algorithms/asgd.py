@@ -65,10 +65,13 @@ class ASGD(SGDOptions, ParameterServer):
         """Send w_t."""
         return {"w": self.w}
 
-    def push(self, worker: int, message: Message, step: Step) -> None:
+    def push(self, worker: int, message: Message, step: Step) -> bool | None:
         """Take one step along the pushed gradient."""
-        lr = step.lr / max(1, step.staleness) if self.staleness == "aware" else step.lr
-        self.update_blockwise(self.w, message["g"], self.v, lr=lr)
+        self.update_blockwise(self.w, message["g"], self.v, lr=self.rate(step))
+
+    def rate(self, step: Step) -> float:
+        """Return η of a push."""
+        return step.lr / max(1, step.staleness) if self.staleness == "aware" else step.lr
 
     def update(self, w: Tensor, g: Tensor, v: Tensor | None, s: Tensor, q: Tensor, *, lr: float) -> None:
         """Apply one pushed gradient to a block; `s` and `q` are scratch, `g` is left as it is."""

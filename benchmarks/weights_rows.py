@@ -44,6 +44,7 @@ CLOCK = (
 SERVER = (*CLOCK, "cluster.workers=3", "cluster.network.server_seconds=0.02")
 WORKERS = (*CLOCK, "cluster.workers=3")
 MOMENTUM = ("algorithm.momentum=0.9", "algorithm.weight_decay=0.01")
+KOLOSKOVA = ("algorithm.rule=koloskova", "algorithm.smoothness=3", "algorithm.tau_c=1")
 SVRG = ("algorithm.inner=20", "algorithm.weight_decay=0.01", "run.epochs=6", "run.eval_every=1")
 SVRG = (*SVRG, "algorithm.sgd_epochs=1", "algorithm.sgd_lr=0.2", "algorithm.sgd_decay=0.5")
 DUAL = ("run.batch_size=5", "algorithm.weight_decay=0.2")
@@ -77,6 +78,18 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "dc_asgd_a, batch norm, micro_batch": (*BATCH_NORM, *SERVER, "run.micro_batch=3", "run.channels_last=false"),
     "dc_asgd_abs": (*MLP, *SERVER, *MOMENTUM),
     "dc_asgd_abs, constant lambda": (*MLP, *SERVER, "algorithm.lambda_schedule=constant"),
+    "delay_adaptive": (*MLP, *SERVER, *MOMENTUM),
+    "delay_adaptive, koloskova": (*MLP, *SERVER, *KOLOSKOVA),
+    "ringmaster": (*MLP, *SERVER, *MOMENTUM, "algorithm.threshold=2"),
+    "rennala": (*MLP, *SERVER, *MOMENTUM, "algorithm.gradients=2"),
+    "rennala, batch norm": (*BATCH_NORM, *SERVER),
+    "dana_zero": (*MLP, *SERVER, *MOMENTUM),
+    "dana_zero, batch norm": (*BATCH_NORM, *SERVER),
+    "dana_dc": (*MLP, *SERVER, *MOMENTUM),
+    "gap_aware": (*MLP, *SERVER, *MOMENTUM),
+    "gap_aware, model": (*MLP, *SERVER, *MOMENTUM, "algorithm.nesterov=true", "algorithm.gap=model"),
+    "smega2": (*MLP, *SERVER, *MOMENTUM),
+    "ormo": (*MLP, *SERVER, *MOMENTUM),
     "asysvrg": (*MLP, *SERVER, *SVRG),
     "asysvrg, dropout": (*DROPOUT, *DIGITS, *SERVER, *SVRG, "algorithm.sgd_epochs=0"),
     "asysvrg, own shards": (*MLP, *SERVER, *SVRG, "algorithm.own_shard=true"),
@@ -154,6 +167,14 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "dc_asgd_c": (*MLP, *ONE, "algorithm.lambda_schedule=inverse_lr"),
     "dc_asgd_a": (*BATCH_NORM, *ONE, "algorithm.backup=worker"),
     "dc_asgd_abs": (*DROPOUT, *DIGITS, *ONE, *MOMENTUM),
+    "delay_adaptive": (*MLP, *ONE, *MOMENTUM),
+    "ringmaster": (*MLP, *ONE, *MOMENTUM),
+    "rennala": (*BATCH_NORM, *ONE, "algorithm.gradients=3"),
+    "dana_zero": (*MLP, *ONE, *MOMENTUM),
+    "dana_dc": (*BATCH_NORM, *ONE, *MOMENTUM),
+    "gap_aware": (*MLP, *ONE, *MOMENTUM),
+    "smega2": (*MLP, *ONE, *MOMENTUM),
+    "ormo": (*MLP, *ONE, *MOMENTUM),
     "asysvrg": (*MLP, *ONE, *SVRG),
     "svrg": (*DROPOUT, *DIGITS, *ONE, *SVRG),
     "dfsdca": (*RIDGE, *DUAL, *ONE, *ADAPTIVE),
@@ -177,6 +198,14 @@ REPLAYED: dict[str, tuple[str, ...]] = {
     "dc_asgd_c": (*SCHEDULED, *MOMENTUM, "algorithm.lambda_schedule=inverse_lr"),
     "dc_asgd_a": (*SCHEDULED, "algorithm.mean_square=worker", "algorithm.lambda_schedule=inverse_lr"),
     "dc_asgd_abs": (*SCHEDULED, "algorithm.backup=worker"),
+    "delay_adaptive": (*SCHEDULED, *MOMENTUM),
+    "ringmaster": (*SCHEDULED, "algorithm.threshold=2"),
+    "rennala": (*SCHEDULED, "algorithm.gradients=2"),
+    "dana_zero": (*SCHEDULED, *MOMENTUM),
+    "dana_dc": (*SCHEDULED, *MOMENTUM),
+    "gap_aware": (*SCHEDULED, *MOMENTUM),
+    "smega2": (*SCHEDULED, *MOMENTUM),
+    "ormo": (*SCHEDULED, *MOMENTUM),
     "asysvrg": (*TRACED["asysvrg"], "algorithm.inner=15", "algorithm.sgd_epochs=1", "schedule.lr=0.1"),
     "dis_dfsdca": (*TRACED["dis_dfsdca"], "algorithm.inner=7", "run.epochs=2", "schedule.lr=0.05"),
 }

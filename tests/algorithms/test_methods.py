@@ -69,10 +69,20 @@ def chance(name: str) -> float:
     return 50.0 if linear(name) else CHANCE
 
 
-def short(name: str) -> tuple[str, ...]:
+def short(name: str, network: str) -> tuple[str, ...]:
     """Return thirteen batches of eight an epoch, so that four workers end it with unequal shares."""
     slow = (f"schedule.lr={LINEAR_RATES[-1]}",) if linear(name) else ()
-    return (*problem(name, "deep", 104, 20), "run.batch_size=8", "run.epochs=2", *slow)
+    return (*problem(name, network, 104, 20), "run.batch_size=8", "run.epochs=2", *slow)
+
+
+def shortly(name: str) -> list[Any]:
+    """Return a method and the networks that it shortly trains: a deep one, with batch norm, takes its time."""
+    if linear(name) or issubclass(kind(name), Pipeline) or name in IN_A_HURRY:
+        return [(name, "deep")]
+    return [(name, "mlp"), pytest.param(name, "deep", marks=pytest.mark.slow)]
+
+
+every_short = pytest.mark.parametrize(("name", "network"), [case for name in NAMES for case in shortly(name)])
 
 
 def workers(name: str, most: int) -> str:
@@ -153,23 +163,23 @@ def test_method_learns(name: str, network: str, tmp_path: Path):
     assert min(errors) < chance(name) / 2, f"test errors {errors} at learning rates {rates(name)}"
 
 
-@every
-def test_same_seed_gives_same_bits(name: str, tmp_path: Path):
-    first = train(f"algorithm={name}", *short(name), folder=tmp_path)
-    second = train(f"algorithm={name}", *short(name), folder=tmp_path)
+@every_short
+def test_same_seed_gives_same_bits(name: str, network: str, tmp_path: Path):
+    first = train(f"algorithm={name}", *short(name, network), folder=tmp_path)
+    second = train(f"algorithm={name}", *short(name, network), folder=tmp_path)
     assert first.sha256 == second.sha256
     assert equal(first.state, second.state)
     assert first.notes.rows == second.notes.rows
-    other = train(f"algorithm={name}", *short(name), "seed=1", "run.epochs=0.5", folder=tmp_path)
+    other = train(f"algorithm={name}", *short(name, network), "seed=1", "run.epochs=0.5", folder=tmp_path)
     assert other.sha256 != first.sha256
     # A push is not cut short: where it costs more than a pass over its samples, it may end a little later.
     assert 2 <= first.control.epoch <= 2 + (kind(name).cost.gradients - 1) * 8 / 104
 
 
 @pytest.mark.parametrize("stop_after", [pytest.param(1, marks=pytest.mark.slow), 5])
-@every
-def test_continued_run_gives_the_same_bits(name: str, stop_after: int, tmp_path: Path):
-    overrides = (f"algorithm={name}", *short(name), "run.checkpoint_every=100")
+@every_short
+def test_continued_run_gives_the_same_bits(name: str, network: str, stop_after: int, tmp_path: Path):
+    overrides = (f"algorithm={name}", *short(name, network), "run.checkpoint_every=100")
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     expected = train(*overrides, folder=tmp_path / "a")

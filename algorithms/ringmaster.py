@@ -1,0 +1,55 @@
+"""Ringmaster ASGD: asynchronous SGD that ignores gradients whose delay reaches a threshold.
+
+    push of g with delay δ:    if δ < R:  x ← x − γ g          (a new iterate, k ← k + 1)
+                               else:      ignored              (k stays as it is)
+
+Source: Maranjyan, Tyurin, Richtárik, "Ringmaster ASGD: The First Asynchronous SGD with Optimal Time Complexity", ICML
+2025 (arXiv 2501.16168). This is the paper's variant without calculation stops: a worker whose gradient is ignored has
+computed it to the end, and begins anew at the current iterate. The other variant tells workers to stop as soon as their
+delay reaches R; it is not here. The update is second hand: written down from accounts of the paper, whose numbers of
+algorithms and equations are therefore not given.
+
+The delay δ counts iterates, so gradients that were ignored make no other one older. R=∞ (null) is ASGD, and with one
+worker the method is sequential SGD, both to the bit.
+
+The paper's γ is the schedule's learning rate. Beyond the paper: momentum and weight decay on the server, as in
+`algorithms.asgd`; a gradient that is ignored changes neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from algorithms.asgd import ASGD
+from algorithms.base import Message, Step, in_range, integer
+
+
+@dataclass(kw_only=True, eq=False)
+class Ringmaster(ASGD):
+    """Ringmaster ASGD; `momentum`, `nesterov` and `weight_decay` are those of `SGDOptions`, on the server.
+
+    Args:
+        threshold: R ≥ 1, the delay from which on gradients are ignored; None for never.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    # No option here: a gradient counts in full, or not at all.
+    staleness: ClassVar[str] = "plain"
+
+    threshold: int | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold is not None:
+            in_range("threshold", integer("threshold", self.threshold), 1)
+
+    def push(self, worker: int, message: Message, step: Step) -> bool | None:
+        """Take one step along the pushed gradient, unless it is too old."""
+        # δ ≥ R: ignored, and no new iterate
+        if self.threshold is not None and step.staleness >= self.threshold:
+            return False
+        # δ < R: x ← x − γ g
+        return super().push(worker, message, step)

@@ -59,12 +59,14 @@ class Panel:
         y: the vertical axis.
         curves: what is drawn.
         x: the horizontal axis, if it is not the figure's.
+        log_x: whether that axis is logarithmic.
     """
 
     title: str
     y: str
     curves: list[Curve]
     x: str = ""
+    log_x: bool = False
 
 
 @dataclass(frozen=True)

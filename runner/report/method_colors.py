@@ -21,6 +21,10 @@ LIGHT = (
 DARK = (
     "#6cb6ff", "#ff9d5c", "#3fd6a5", "#f28cc4", "#e3c24a", "#5fd0e6", "#bda2ff", "#b4bcc6", "#ff8a8a", "#a9d85a",
 )  # fmt: skip
+DASHES: tuple[tuple[int, ...], ...] = (
+    (), (8, 4), (2, 3), (8, 3, 2, 3), (16, 4), (16, 3, 2, 3), (2, 3, 2, 8), (12, 3, 5, 3),
+)  # fmt: skip
+"""Pixels of line and gap in turn, none of a whole line: as many as a search of one method shows rows."""
 
 
 @functools.cache

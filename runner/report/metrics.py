@@ -1,8 +1,9 @@
 """Numbers of a run that tables show and claims compare."""
 
 import itertools
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from runner.report.run import Run, finite
 from runner.run_folder import columns
@@ -54,6 +55,7 @@ _SHOWN = {
 }
 
 _LARGE = 1000
+_SMALLEST = -4  # powers of ten below it are written as such
 
 
 def measured(run: Run, metric: str) -> float | None:
@@ -159,9 +161,30 @@ def with_spread(metric: str, mean: float | None, spread: float | None) -> str:
     """Return `mean ± spread`, both with as many decimals; the mean alone if there is no spread."""
     if mean is None or spread is None:
         return text(metric, mean)
-    if metric not in _SHOWN and abs(mean) >= _LARGE:
-        return f"{mean:,.0f} ± {spread:,.0f}"
-    return f"{text(metric, mean)} ± {text(metric, spread)}"
+    if metric in _SHOWN or mean == 0:
+        return f"{text(metric, mean)} ± {text(metric, spread)}"
+    magnitude = math.floor(math.log10(abs(mean)))
+    if magnitude < _SMALLEST:
+        # One power of ten for both: nobody compares 1.2e-05 with 7.5e-06 at a glance.
+        unit = 10.0**magnitude
+        return f"({mean / unit:.3f} ± {spread / unit:.3f})e{magnitude:03d}"
+    places = _places([mean, spread])
+    return f"{mean:,.{places}f} ± {spread:,.{places}f}"
+
+
+def aligned(values: Sequence[float | None]) -> list[str]:
+    """Return a column of numbers with as many decimals each, four digits of the largest; a dash for None."""
+    places = _places([value for value in values if value is not None])
+    return ["–" if value is None else f"{value:,.{places}f}" for value in values]
+
+
+def _places(values: Sequence[float]) -> int:
+    """Return how many decimals give the largest four digits, less those that are zeros in all of them."""
+    largest = max(map(abs, values), default=0.0)
+    places = 0 if largest == 0 else max(0, 3 - math.floor(math.log10(largest)))
+    while places and all(round(value, places) == round(value, places - 1) for value in values):
+        places -= 1
+    return places
 
 
 def decimals(metric: str) -> int | None:

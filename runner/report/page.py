@@ -1,5 +1,6 @@
 """The page: one HTML file with the result first, then the papers' tables beside it, all runs, and their curves."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -111,10 +112,12 @@ def render(
     # Names of runs and overrides come from whoever wrote the folder: escaped, they cannot bring scripts into the page.
     environment = Environment(loader=PackageLoader("runner.report"), autoescape=True, trim_blocks=True)
     remarks = remarks or Remarks()
+    runs = sorted(runs, key=lambda run: _natural(run.name))
     trained, clocks = timing_runs.trained(runs), timing_runs.timed(runs)
     drawn: list[Figure] = []
     settings = []
-    for number, found in enumerate(ranking.rankings(runs), start=1):
+    rankings = ranking.rankings(runs)
+    for number, found in enumerate(rankings, start=1):
         made = results_section.figure(found, number)
         settings.append({**results_section.section(found, number), "figures": _added(drawn, [made] if made else [])})
     exhibits = [_exhibit(exhibit, blocks, drawn, remarks) for exhibit, blocks in evidence if blocks]
@@ -124,8 +127,9 @@ def render(
     part = environment.get_template
     data = {
         **page_data.payload(trained),
+        **_shown_first(rankings, trained, drawn),
         "figures": [_drawn(figure) for figure in drawn],
-        "palette": {"light": method_colors.LIGHT, "dark": method_colors.DARK},
+        "palette": {"light": method_colors.LIGHT, "dark": method_colors.DARK, "dashes": method_colors.DASHES},
     }
     names = _SCRIPTS + (_OF_RUNS if trained else ()) + (("served.js",) if served else ())
     return part("report.html.j2").render(
@@ -157,6 +161,20 @@ def render(
     )
 
 
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Return a key that sorts job 9 before job 10."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _shown_first(found: Sequence[ranking.Ranking], runs: Sequence[Run], drawn: Sequence[Figure]) -> dict[str, Any]:
+    """Return what the curves of runs begin with: those of the first setting alone, as unlike problems share no axes."""
+    if not found:
+        return {"first": []}
+    places = {id(run): place for place, run in enumerate(runs)}
+    first = [places[id(run)] for row in found[0].leading() for run in row.runs]
+    return {"first": first, "metric": found[0].column, "log_y": bool(drawn) and drawn[0].log_y}
+
+
 def _added(drawn: list[Figure], made: Sequence[Figure]) -> range:
     first = len(drawn)
     drawn.extend(made)
@@ -167,7 +185,7 @@ def _drawn(figure: Figure) -> dict[str, Any]:
     """Return a figure for the scripts: bands in the place of deviations."""
     told = page_data.rounded(asdict(figure))
     for panel, own in zip(told["panels"], figure.panels, strict=True):
-        panel["x"] = own.x or figure.x
+        panel.update(x=own.x or figure.x, log_x=own.log_x or figure.log_x)
         for curve, thinner in zip(panel["curves"], own.curves, strict=True):
             low, high = thinner.band(figure.log_y)
             curve.update(low=page_data.rounded(low), high=page_data.rounded(high))

@@ -10,9 +10,11 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure as Canvas
 
 from runner.report.curves import Figure
+from runner.report.method_colors import DASHES
 from runner.report.method_colors import LIGHT as COLORS
 
-DASHES = ("-", "--", ":", "-.")
+# Those of the page from the fifth on; Matplotlib's own names are the first four's, in which figures are committed.
+_LINES: tuple[Any, ...] = ("-", "--", ":", "-.", *((0, [pixels / 1.6 for pixels in dash]) for dash in DASHES[4:]))
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.grid": True,
@@ -48,7 +50,7 @@ def save(figure: Figure, folder: Path) -> Path:
             for curve in panel.curves:
                 color = COLORS[curve.index % len(COLORS)]
                 # When the colours are used up, the dashes tell the next round apart.
-                dash = DASHES[curve.index // len(COLORS) % len(DASHES)]
+                dash = _LINES[curve.index // len(COLORS) % len(_LINES)]
                 # A line through one point is invisible.
                 marker = "o" if len(curve.y) == 1 else None
                 (line,) = axis.plot(curve.x, curve.y, color=color, linestyle=dash, marker=marker, linewidth=1.6)
@@ -65,7 +67,7 @@ def save(figure: Figure, folder: Path) -> Path:
                 names.setdefault(_literal(curve.name), line)
             axis.set_title(_literal(panel.title), fontsize=10)
             axis.set_xlabel(_literal(panel.x or figure.x))
-            if figure.log_x:
+            if figure.log_x or panel.log_x:
                 axis.set_xscale("log")
             if figure.log_y:
                 axis.set_yscale("log")

@@ -33,6 +33,8 @@ _PARTS = ("model", "dataset", "cluster")
 _OF_A_RUN = frozenset({"cluster.workers", "cluster.kind", "cluster.trace", "cluster.record", "cluster.interface"})
 _IN_A_NAME = 4
 _FEW = 10
+# Of a value: what is left of a sum of differences that add up to nothing.
+_NOTHING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,13 @@ def ranking(runs: Sequence[Run], apart: Sequence[str] = ()) -> Ranking:
         found = ((run.seed, metrics.measured(run, metric)) for run in group if run.ended)
         values = {seed: value for seed, value in found if value is not None}
         rows.append(Ranked(str(group[0].value("algorithm") or group[0].name), words, group, values))
-    rows.sort(key=lambda row: (not row.whole, not row.values, math.inf if row.mean is None else row.mean))
+    rows.sort(key=lambda row: (not row.whole, not row.values, math.inf if row.mean is None else level(row.mean)))
     return Ranking(_title(runs), _detail(runs[0], apart), metric, _with_gaps(rows))
+
+
+def level(mean: float) -> float:
+    """Return a mean without the digits that only the order of a sum decides: equal means rank as equal."""
+    return float(f"{mean:.9g}")
 
 
 def _problems(runs: Sequence[Run]) -> list[list[Run]]:
@@ -284,6 +291,8 @@ def _gap(row: Ranked, other: Ranked) -> Gap | None:
     if not differences:
         return None
     mean = statistics.fmean(differences)
+    if abs(mean) < _NOTHING * max(map(abs, row.values.values())):
+        mean = 0.0
     if not any(differences):
         return Gap(0.0, None, len(differences), EQUAL)
     if len(differences) == 1:

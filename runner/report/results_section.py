@@ -7,16 +7,18 @@ from typing import Any
 from runner.report import method_colors, metrics
 from runner.report.curves import Curve, Figure, Panel, falls_far, mean_curve
 from runner.report.page_data import POINTS
-from runner.report.ranking import ALONE, CLEAR, EQUAL, UNDECIDED, Gap, Ranked, Ranking
+from runner.report.ranking import ALONE, CLEAR, EQUAL, UNDECIDED, Gap, Ranked, Ranking, level
 from runner.run_folder import columns
 from runner.run_folder.summary_keys import BYTES_SENT
-from runner.run_folder.timing_result import bytes_text, number_text
+from runner.run_folder.timing_result import bytes_text
 
 _MEANING = {
     CLEAR: "clear, more than seeds vary",
     UNDECIDED: "undecided, seeds vary as much",
     ALONE: "one seed decides nothing",
 }
+
+_APART = 3.0
 
 
 def colors(ranking: Ranking) -> dict[int, int]:
@@ -29,8 +31,8 @@ def colors(ranking: Ranking) -> dict[int, int]:
 def section(ranking: Ranking, number: int) -> dict[str, Any]:
     """Return what the template says about a setting."""
     leading = ranking.leading()
-    given = colors(ranking)
     clocks = sorted({clock for row in ranking.rows for clock in row.seconds()})
+    told = answer(ranking)
     return {
         "anchor": f"setting-{number}",
         "title": ranking.title,
@@ -39,11 +41,11 @@ def section(ranking: Ranking, number: int) -> dict[str, Any]:
         "beside": None if ranking.beside is None else metrics.name(ranking.beside),
         "clocks": clocks,
         "has_bytes": ranking.has_bytes,
-        "answer": answer(ranking),
-        "rows": [_row(ranking, row, place, given, clocks) for place, row in enumerate(leading, start=1)],
-        "all": [_row(ranking, row, place, given, clocks) for place, row in enumerate(ranking.rows, start=1)]
-        if len(leading) < len(ranking.rows)
-        else [],
+        "answer": told,
+        # What a reader looks for stands out in the sentence.
+        "leader": leading[0].name if told.startswith(f"{leading[0].name} is best") else "",
+        "rows": _rows(ranking, leading, clocks),
+        "all": _rows(ranking, ranking.rows, clocks) if len(leading) < len(ranking.rows) else [],
     }
 
 
@@ -67,12 +69,15 @@ def _best(ranking: Ranking, rows: Sequence[Ranked]) -> str:
         return told
     if gap.word == EQUAL:
         return f"{told}, as is {rows[1].name}"
+    if gap.mean == 0:
+        return f"{told}, level with {rows[1].name}: seed by seed they differ by {gap_text(ranking.metric, gap)}"
     return f"{told}, ahead of {rows[1].name} by {gap_text(ranking.metric, gap)}: {_MEANING[gap.word]}"
 
 
 def gap_text(metric: str, gap: Gap) -> str:
     """Return the mean of the differences and their deviation."""
-    return metrics.with_spread(metric, gap.mean, gap.spread)
+    told = metrics.with_spread(metric, abs(gap.mean), gap.spread)
+    return f"−{told}" if gap.mean < 0 else told
 
 
 def figure(ranking: Ranking, number: int) -> Figure | None:
@@ -90,10 +95,16 @@ def figure(ranking: Ranking, number: int) -> Figure | None:
                 curves.append(thin(curve))
         words = metrics.name(columns.EPOCH) if clock is None else f"{clock} seconds"
         if curves:
-            panels.append(Panel(f"against {words}", quantity, curves, words))
+            panels.append(Panel(f"against {words}", quantity, curves, words, log_x=_end_apart(curves)))
     if not panels:
         return None
     return Figure(f"setting-{number}", ranking.title, panels[0].x, panels, log_y=falls_far(panels))
+
+
+def _end_apart(curves: Sequence[Curve]) -> bool:
+    """Return whether some curves end so early that a linear axis squeezes them, as beside a run of one worker."""
+    ends = [max(curve.x) for curve in curves]
+    return min(min(curve.x) for curve in curves) > 0 and max(ends) > _APART * min(ends)
 
 
 def thin(curve: Curve) -> Curve:
@@ -106,12 +117,27 @@ def thin(curve: Curve) -> Curve:
     return Curve(curve.name, curve.index, x, y, spread, curve.published, least)
 
 
-def _row(ranking: Ranking, row: Ranked, place: int, given: dict[int, int], clocks: Sequence[str]) -> dict[str, Any]:
-    seconds = row.seconds()
+def _rows(ranking: Ranking, rows: Sequence[Ranked], clocks: Sequence[str]) -> list[dict[str, Any]]:
+    given = colors(ranking)
+    # A column each, whose numbers have as many decimals.
+    seconds = [metrics.aligned([row.seconds().get(clock) for row in rows]) for clock in clocks]
+    means = [level(row.mean) if row.whole and row.mean is not None else None for row in rows]
+    return [
+        {
+            **_row(ranking, row, given),
+            # Equal means share a rank, and the next one is left out.
+            "place": "–" if mean is None else means.index(mean) + 1,
+            "best": ranking.best is not None and mean is not None and means.index(mean) == 0,
+            "seconds": [column[place] for column in seconds],
+        }
+        for place, (row, mean) in enumerate(zip(rows, means, strict=True))
+    ]
+
+
+def _row(ranking: Ranking, row: Ranked, given: dict[int, int]) -> dict[str, Any]:
     sent = [value for run in row.runs if run.ended and (value := run.number(BYTES_SENT)) is not None]
+    shared = "" if row.gap is None or row.gap.seeds == len(row.values) else f" ({row.gap.seeds} seeds)"
     return {
-        "place": place if row.whole else "–",
-        "best": ranking.best is not None and row.runs is ranking.best.runs,
         "color": given[id(row.runs)],
         "method": row.method,
         "apart": row.apart,
@@ -119,9 +145,8 @@ def _row(ranking: Ranking, row: Ranked, place: int, given: dict[int, int], clock
         "beside": "" if ranking.beside is None else metrics.text(ranking.beside, row.average(ranking.beside)),
         "seeds": len(row.values),
         "statuses": row.statuses,
-        "gap": "" if row.gap is None or row.gap.word == EQUAL else gap_text(ranking.metric, row.gap),
+        "gap": "" if row.gap is None or row.gap.word == EQUAL else gap_text(ranking.metric, row.gap) + shared,
         "word": "" if row.gap is None else row.gap.word,
-        "seconds": [number_text(seconds[clock]) if clock in seconds else "–" for clock in clocks],
         "sent": bytes_text(statistics.fmean(sent)) if sent else "–",
     }
 

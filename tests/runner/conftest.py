@@ -23,6 +23,11 @@ def rows(errors: list[float | None], *, seconds: float = 10.0, every: float = 1.
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
     """Writes `<tmp>/runs/<name>`: an algorithm's run with the test errors given, one every so many effective passes."""
+    return runs_below(tmp_path)
+
+
+def runs_below(place: Path) -> MakeRun:
+    """Return what writes runs below `<place>/runs`."""
 
     def make(
         name: str,
@@ -39,7 +44,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         model: str = "resnet20",
         dataset: str = "cifar10",
     ) -> Path:
-        folder = tmp_path / "runs" / name
+        folder = place / "runs" / name
         (folder / ".hydra").mkdir(parents=True)
         lines = rows(errors, seconds=seconds, every=every)
         composed: dict[str, Any] = {
@@ -58,10 +63,10 @@ def make_run(tmp_path: Path) -> MakeRun:
         }
         for key, value in (config or {}).items():
             *sections, last = key.split(".")
-            place = composed
+            inner = composed
             for section in sections:
-                place = place.setdefault(section, {})
-            place[last] = value
+                inner = inner.setdefault(section, {})
+            inner[last] = value
         (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(composed), encoding="utf-8")
         overrides = [f"algorithm={algorithm}", f"seed={seed}", "hydra.run.dir=x"]
         (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides), encoding="utf-8")

@@ -10,17 +10,24 @@ function parting(a, b) {
   if (!found) return `Their rows are the same to the bit, ${shared.length === 1 ? "at the one evaluation" : `at all ${shared.length} evaluations`} that both have.`;
   const [own, other] = found;
   const keys = Object.keys(a.curve).filter((key) => key in b.curve && a.curve[key][own] !== b.curve[key][other]);
-  const told = keys.map((key) => `${word(key)} ${digits(a.curve[key][own], key)} and ${digits(b.curve[key][other], key)}`);
+  const told = keys.map((key) => {
+    const pair = [a.curve[key][own], b.curve[key][other]], short = pair.map((value) => digits(value, key));
+    // All digits that the page has, if those of a column leave no difference to see.
+    return `${word(key)} ${(short[0] === short[1] ? pair.map(String) : short).join(" and ")}`;
+  });
   const row = (at) => (a.rows ? a.rows[at] : at) + 1;
   const thinned = own > 0 && row(own) - row(own - 1) > 1 ? " (or at one of the rows before it that the page leaves out)" : "";
   return `They part at row ${row(own)}, after ${digits(a.curve.epoch[own], "epochs")} effective passes${thinned}: ${told.join("; ") || "in digits beyond those shown"}.`;
 }
 
-// What one label has and the other has not; the folder where they are the same.
-function namesApart(a, b) {
+// What one label has and the other has not; the folder where they are the same. A label has a few of its run's keys, so
+// that one of the two may lack a key in which they do not differ.
+function namesApart(a, b, keys) {
+  const differing = new Set([...keys.map((key) => key.replace(/\.kind$/, "").split(".").pop()), "M", "seed"]);
   return [[a, b], [b, a]].map(([own, other]) => {
     const shared = new Set(other.label.split(" "));
-    return own.label.split(" ").filter((part) => !shared.has(part)).join(" ") || (a.label === b.label ? own.fields.name : own.label);
+    const apart = own.label.split(" ").filter((part) => !shared.has(part) && (!part.includes("=") || differing.has(part.split("=")[0])));
+    return apart.join(" ") || (a.label === b.label ? own.fields.name : own.label);
   });
 }
 
@@ -33,7 +40,7 @@ function compareTwo() {
   const [left, right] = [a, b].map((run) => new Map(told(run)));
   const keys = [...new Set([...left.keys(), ...right.keys()])].filter((key) => left.get(key) !== right.get(key));
   const head = element("tr");
-  const names = namesApart(a, b);
+  const names = namesApart(a, b, keys);
   head.append(...["key", ...names].map((text) => element("th", text, { scope: "col" })));
   byId("differences").tHead.replaceChildren(head);
   byId("differences").tBodies[0].replaceChildren(...keys.map((key) => {
@@ -47,6 +54,7 @@ function compareTwo() {
   const lines = [a, b].map((run, at) => ({ index: run.color + (at && a.color === b.color ? COLORS : 0), name: names[at], x: run.curve[along], y: run.curve[metric] }))
     .filter((line) => line.x && line.y);
   const below = legend(lines, false);
+  titled("both", lines, `${word(metric)} against ${word(along)}`);
   draw("both", () => {
     if (lines.length === 0) return null;
     const made = chart(byId("both"), { curves: lines, x: word(along), y: word(metric), logX: byId("log-x").checked, logY: byId("log-y").checked });

@@ -1,18 +1,19 @@
 // One run in detail.
 "use strict";
-const WHAT = { compute: 0, transfer: 1, wait: 7 };
+// None of them a method's colour.
+const WHAT = { compute: "--accent", transfer: "--open", wait: "--line" };
 
 function timeline(run) {
   if (!run.timeline || run.timeline.length === 0) return null;
   const traces = Object.keys(WHAT).map((what) => {
     const spans = run.timeline.filter((span) => span[1] === what);
     return { type: "bar", orientation: "h", name: what, base: spans.map((span) => span[2]), x: spans.map((span) => span[3] - span[2]),
-      y: spans.map((span) => `worker ${span[0]}`), marker: { color: color(WHAT[what]), line: { color: style("--page"), width: 1 } },
+      y: spans.map((span) => `worker ${span[0]}`), marker: { color: style(WHAT[what]), line: { color: style("--page"), width: 1 } },
       hovertemplate: `%{y}: ${what} from %{base} for %{x} s<extra></extra>` };
   });
   const workers = new Set(run.timeline.map((span) => span[0])).size;
   const clock = ["virtual_seconds", "measured_seconds"].find((key) => run.curve[key]);
-  return { traces, layout: { barmode: "overlay", height: 140 + 28 * workers, title: { text: "What each worker did at the beginning", font: { size: 14 } }, margin: { t: 60, r: 10, b: 50, l: 80 },
+  return { traces, layout: { barmode: "overlay", height: 114 + 28 * workers, margin: { t: 34, r: 10, b: 50, l: 80 },
     showlegend: true, legend: { orientation: "h", y: 1, yanchor: "bottom", x: 0 }, xaxis: axis(clock ? word(clock) : "seconds"), yaxis: { ...axis(""), type: "category", dtick: 1, autorange: "reversed" } } };
 }
 
@@ -21,7 +22,7 @@ function histogram(run) {
   const total = run.staleness.reduce((sum, [, count]) => sum + count, 0);
   const traces = [{ type: "bar", x: run.staleness.map(([value]) => value), y: run.staleness.map(([, count]) => (100 * count) / total), marker: { color: color(run.color) },
     hovertemplate: "staleness %{x}: %{y:.2f} %<extra></extra>" }];
-  return { traces, layout: { height: 300, title: { text: "Staleness: updates between a pull and its push", font: { size: 14 } }, margin: { t: 50, r: 10, b: 50, l: 55 },
+  return { traces, layout: { height: 260, margin: { t: 8, r: 10, b: 50, l: 55 },
     xaxis: axis("staleness"), yaxis: axis("gradients, %") } };
 }
 
@@ -31,7 +32,7 @@ function one() {
   remember();
   draw("timeline", () => timeline(run));
   draw("staleness", () => histogram(run));
-  for (const id of ["timeline", "staleness"]) byId(id).nextElementSibling.hidden = byId(id).hidden;
+  for (const id of ["timeline", "staleness"]) byId(id).closest("figure").hidden = byId(id).hidden;
   byId("problems").replaceChildren(...run.problems.map((problem) => element("p", problem, { class: "notice" })));
   byId("facts").replaceChildren(...run.facts.map(([key, value]) => {
     const row = element("tr");

@@ -1,7 +1,8 @@
 // What all plots share: a method's colour, bands, direct labels at the ends, ticks without prefixes, one way to draw.
 "use strict";
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const DASHES = ["solid", "dash", "dot", "dashdot"];
+// Pixels of line and gap in turn; none of a whole line. As many as a search of one method has rows.
+const DASHES = DATA.palette.dashes;
 const darkMode = window.matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map();
 const FONT = "12px system-ui, sans-serif";
@@ -11,7 +12,8 @@ const STAR = "★";
 const byId = (id) => document.getElementById(id);
 const COLORS = DATA.palette.light.length;
 const color = (index) => (darkMode.matches ? DATA.palette.dark : DATA.palette.light)[index % COLORS];
-const dash = (index) => DASHES[Math.floor(index / COLORS) % DASHES.length];
+const pattern = (index) => DASHES[Math.floor(index / COLORS) % DASHES.length];
+const dash = (index) => pattern(index).map((pixels) => `${pixels}px`).join(",") || "solid";
 // Plotly reads a little HTML in names; a run's name is text.
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 // Keys of the configuration are typed as they are; columns of metrics are words.
@@ -27,13 +29,28 @@ function element(tag, text, attributes) {
 
 const ruler = document.createElement("canvas").getContext("2d");
 function widthOf(text) { ruler.font = FONT; return ruler.measureText(text).width; }
+// Whole numbers at 1, 2 and 5 of each decade: Plotly would write 2 and 5 between 100 and 1000, and mean 200 and 500.
+function wholeTicks([low, high]) {
+  const values = [];
+  for (let power = Math.floor(low); power <= high; power += 1) {
+    for (const digit of high - low < 2 ? [1, 2, 5] : [1]) {
+      const place = Math.log10(digit) + power;
+      if (place >= low && place <= high) values.push(Number(`${digit}e${power}`));
+    }
+  }
+  return { tickmode: "array", tickvals: values, ticktext: values.map((value) => value.toLocaleString("en", { maximumFractionDigits: 6 })) };
+}
+
 // `range` is of the axis: of logarithms on a logarithmic one. 10⁻⁶ rather than 1µ, 30,000 rather than 30k.
 function axis(title, log, range) {
   const largest = range && !log ? Math.max(...range.map(Math.abs)) : 1;
   const powers = log || largest >= 1e7 || (largest > 0 && largest < 1e-3);
   const decades = log && range ? range[1] - range[0] : 0;
+  const told = log && range && range[0] > -3 && range[1] < 6 ? wholeTicks(range) : {};
+  // Fewer ticks than two measure nothing: Plotly's own choice then.
+  const ticks = told.tickvals && told.tickvals.length > 1 ? told : { dtick: decades > 8 ? 2 : decades >= 2 ? 1 : undefined };
   return { title: { text: title }, type: log ? "log" : "linear", range, gridcolor: style("--grid"), zerolinecolor: style("--grid"), automargin: true,
-    exponentformat: powers ? "power" : "none", separatethousands: !powers, dtick: decades > 8 ? 2 : decades >= 2 ? 1 : undefined };
+    exponentformat: powers ? "power" : "none", separatethousands: !powers, ...ticks };
 }
 
 function paint(target) {
@@ -62,7 +79,10 @@ const watcher = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); paint(entry.target); }
 }, { rootMargin: "500px" });
 function drawLater(target, make) { drawn.set(target, make); watcher.observe(target); }
-function drawAll() { for (const target of drawn.keys()) { watcher.unobserve(target); paint(target); } }
+// What is folded away has no width to be drawn in.
+function drawAll() {
+  for (const target of drawn.keys()) if (!target.closest("details:not([open])")) { watcher.unobserve(target); paint(target); }
+}
 
 darkMode.addEventListener("change", () => {
   for (const target of drawn.keys()) if (target.dataset.painted) paint(target);
@@ -104,7 +124,7 @@ function spread(places, height, least = 14) {
 function chart(target, spec) {
   const height = spec.height || 360, top = 8, bottom = 44;
   const stars = spec.curves.filter((curve) => curve.published !== null && curve.published !== undefined);
-  const shift = stars.length ? 20 : 6;
+  const shift = stars.length ? 34 : 20;  // room for a star, and for a line from the curve's end to a label that was moved
   const room = Math.max(...spec.curves.map((curve) => widthOf(curve.name))) + shift + 6;
   // A name that is cut off names nothing: the legend has whole ones.
   const labelled = spec.curves.length <= LABELLED && target.clientWidth >= 420 && room <= target.clientWidth * 0.4;
@@ -140,6 +160,7 @@ function chart(target, spec) {
   }
   const annotations = stars.map((curve) => ({ text: STAR, x: 1, xref: "paper", xanchor: "left", xshift: 3, y: spec.logY ? Math.log10(curve.published) : curve.published, yref: "y",
     showarrow: false, font: { color: color(curve.index), size: 15 }, hovertext: plain(`${curve.name}: ${curve.published} in the paper, at its own length`) }));
+  const shapes = [];
   if (labelled && yRange) {
     const inner = height - top - bottom;
     const ended = spec.curves.filter((curve) => lastOf(curve) >= 0 && (!spec.logY || curve.y[lastOf(curve)] > 0));
@@ -148,9 +169,13 @@ function chart(target, spec) {
     spread(places, inner).forEach((place, k) => {
       annotations.push({ text: plain(ended[k].name), x: 1, xref: "paper", xanchor: "left", xshift: shift - 2, y: at[k], yref: "y",
         yshift: places[k] - place, showarrow: false, font: { color: color(ended[k].index), size: 12 } });
+      // In the drawing's own pixels, so that nothing is measured twice: from the end of the axes to the label.
+      const low = shift - 16, right = shift - 3;
+      shapes.push({ type: "line", xref: "paper", xsizemode: "pixel", xanchor: 1, x0: low, x1: right, yref: "y", ysizemode: "pixel", yanchor: at[k],
+        y0: 0, y1: places[k] - place, line: { color: color(ended[k].index), width: 1 }, opacity: 0.6, layer: "above" });
     });
   }
-  return { labelled, stars: stars.length > 0, traces, layout: { height, annotations, margin: { t: top, r: labelled ? room : stars.length ? 22 : 10, b: bottom, l: 52 },
+  return { labelled, stars: stars.length > 0, traces, layout: { height, annotations, shapes, margin: { t: top, r: labelled ? room : stars.length ? 22 : 10, b: bottom, l: 52 },
     xaxis: axis(plain(spec.x), spec.logX, xRange), yaxis: axis(plain(spec.y), spec.logY, yRange) } };
 }
 
@@ -158,8 +183,7 @@ function swatch(index) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "swatch"); svg.setAttribute("viewBox", "0 0 22 8"); svg.setAttribute("aria-hidden", "true");
   const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  const dashes = { solid: "", dash: "6 3", dot: "2 2", dashdot: "6 2 2 2" }[dash(index)];
-  for (const [key, value] of Object.entries({ x1: 0, x2: 22, y1: 4, y2: 4, stroke: color(index), "stroke-width": 3, "stroke-dasharray": dashes })) line.setAttribute(key, value);
+  for (const [key, value] of Object.entries({ x1: 0, x2: 22, y1: 4, y2: 4, stroke: color(index), "stroke-width": 3, "stroke-dasharray": pattern(index).join(" ") })) line.setAttribute(key, value);
   svg.append(line);
   return svg;
 }
@@ -186,7 +210,7 @@ function legend(curves, stars) {
 function panels(holder, figure) {
   const single = figure.panels.length === 1;
   holder.classList.toggle("single", single);
-  const specs = figure.panels.map((panel) => ({ curves: panel.curves, x: panel.x, y: panel.y, logX: figure.log_x, logY: figure.log_y, height: 340 }));
+  const specs = figure.panels.map((panel) => ({ curves: panel.curves, x: panel.x, y: panel.y, logX: panel.log_x, logY: figure.log_y, height: 340 }));
   const stars = specs.some((spec) => spec.curves.some((curve) => curve.published !== null && curve.published !== undefined));
   figure.panels.forEach((panel, at) => {
     const frame = element("figure", undefined, { class: "panel" });
@@ -198,7 +222,9 @@ function panels(holder, figure) {
     takeAlong(caption, `${figure.name}-${at + 1}`, plot);
     drawLater(plot, () => {
       const made = chart(plot, specs[at]);
-      if (!made.labelled) holder.classList.add("needs-legend");
+      // Anew each time: a window that was narrow for a moment would leave a legend beside the labels.
+      plot.dataset.labelled = made.labelled;
+      holder.classList.toggle("needs-legend", holder.querySelector('[data-labelled="false"]') !== null);
       return made;
     });
   });

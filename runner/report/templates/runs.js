@@ -9,13 +9,22 @@ let visible = RUNS.map((run, at) => at);
 const GROUPS = new Map();
 {
   const used = new Map();
-  for (const run of RUNS) {
+  // Those that are shown first have whole lines.
+  for (const run of [...DATA.first.map((at) => RUNS[at]), ...RUNS]) {
     if (GROUPS.has(run.group)) continue;
     const before = used.get(run.color) || 0;
     GROUPS.set(run.group, run.color + COLORS * before);
     used.set(run.color, before + 1);
   }
 }
+// What all names begin with says nothing in a table of them; the place itself stays in the title and in the CSV.
+const SHARED = (() => {
+  const parts = RUNS.map((run) => run.fields.name.split("/").slice(0, -1));
+  const count = parts.length ? parts[0].findIndex((part, at) => parts.some((other) => other[at] !== part)) : 0;
+  return parts.length ? parts[0].slice(0, count < 0 ? undefined : count).join("/") : "";
+})();
+// Of a folder that is named by its date the end is enough, which no other one has.
+const nameOf = (run) => (SHARED ? run.fields.name.slice(SHARED.length + 1) : run.fields.name).replaceAll(/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_(?=[0-9a-f]{4})/g, "…");
 const indexOf = (at) => GROUPS.get(RUNS[at].group);
 
 function options(select, values, name) {
@@ -53,14 +62,28 @@ function compared(a, b, column) {
   return (state.falling ? -order : order) || a - b;
 }
 
+const kinds = new Map([["time_to", true]]);
+function isNumeric(column) {
+  if (!kinds.has(column)) kinds.set(column, RUNS.some((run) => typeof run.fields[column] === "number"));
+  return kinds.get(column);
+}
+
+// A key of the configuration may break after its dots, so that results need not leave the screen for long ones.
+function titleOf(title) {
+  const parts = title.split(/(?<=[._](?=\w))/);
+  return parts.flatMap((part, at) => (at ? [element("wbr"), part] : [part]));
+}
+
 function header() {
   const row = byId("table").tHead.rows[0];
   row.replaceChildren(element("th", "Show", { scope: "col" }));
   for (const column of [...DATA.columns, "time_to"]) {
     const title = column === "time_to" ? `${word(byId("axis").value)} to target` : word(column);
-    const numeric = column === "time_to" || RUNS.some((run) => typeof run.fields[column] === "number");
+    const numeric = isNumeric(column);
     const head = element("th", undefined, { scope: "col", "data-column": column, class: numeric ? "number" : "" });
-    const button = element("button", title + (state.sort === column ? (state.falling ? " ▼" : " ▲") : ""), { type: "button" });
+    if (column === "name" && SHARED) head.title = `below ${SHARED}`;
+    const button = element("button", undefined, { type: "button" });
+    button.append(...titleOf(title), state.sort === column ? (state.falling ? " ▼" : " ▲") : "");
     head.setAttribute("aria-sort", state.sort === column ? (state.falling ? "descending" : "ascending") : "none");
     button.addEventListener("click", () => {
       state.falling = state.sort === column && !state.falling;
@@ -86,9 +109,9 @@ function body() {
     row.append(show);
     for (const column of [...DATA.columns, "time_to"]) {
       const value = cell(run, column);
-      const entry = element("td", digits(value, column), { class: typeof value === "number" ? "number" : column.replaceAll(".", "-") });
+      const entry = element("td", column === "name" ? null : digits(value, column), { class: isNumeric(column) ? "number" : column.replaceAll(".", "-") });
       if (typeof value === "number") entry.dataset.value = value;
-      if (column === "name") entry.title = run.fields.name;
+      if (column === "name") { entry.append(element("span", nameOf(run))); entry.title = entry.dataset.value = run.fields.name; }
       row.append(entry);
     }
     lines.append(row);
@@ -152,17 +175,36 @@ function overSeeds(shown, metric, along, log) {
   });
 }
 
+// Names without the words that all of them have, which are said once above the curves.
+function shortened(lines) {
+  if (lines.length < 2) return "";
+  const words = lines.map((line) => line.name.split(" "));
+  const shared = words[0].filter((part, at) => at > 0 && words.every((own) => own.includes(part)));
+  for (const line of lines) line.name = line.name.split(" ").filter((part) => !shared.includes(part)).join(" ");
+  return shared.length ? `All with ${shared.join(", ")}.` : "";
+}
+
+function titled(id, lines, title) {
+  const frame = byId(id).closest("figure");
+  frame.hidden = lines.length === 0;
+  frame.querySelector(".title").textContent = title;
+}
+
 function curves() {
   remember();
   const metric = byId("metric").value, along = byId("axis").value;
   const ticked = visible.filter((at) => state.shown.has(at));
   const shown = ticked.filter((at) => RUNS[at].curve[metric] && RUNS[at].curve[along]);
   const lacking = visible.length - ticked.length, without = ticked.length - shown.length;
-  byId("curves-note").textContent = shown.length === 0 ? "No curve is shown: tick runs in the table." : [lacking > 0 && `${shown.length} shown; ${lacking} more in the table.`,
-    without > 0 && `${without} of those ticked have no ${word(metric)} against ${word(along)}.`].filter(Boolean).join(" ");
+  const problems = new Set(shown.map((at) => `${RUNS[at].fields.model} on ${RUNS[at].fields.dataset}`));
   const log = byId("log-y").checked;
   const lines = byId("seeds").checked ? overSeeds(shown, metric, along, log)
     : shown.map((at) => ({ index: indexOf(at), name: RUNS[at].label, x: RUNS[at].curve[along], y: RUNS[at].curve[metric] }));
+  const shared = shortened(lines);
+  byId("curves-note").textContent = shown.length === 0 ? "No curve is shown: tick runs in the table." : [lacking > 0 && `${shown.length} shown; ${lacking} more in the table.`,
+    without > 0 && `${without} of those ticked have no ${word(metric)} against ${word(along)}.`, shared,
+    problems.size > 1 && `They are of unlike problems (${[...problems].join(", ")}), whose values are not comparable.`].filter(Boolean).join(" ");
+  titled("plot", lines, `${word(metric)} against ${word(along)}`);
   const below = legend(lines, false);
   draw("plot", () => {
     if (shown.length === 0) return null;

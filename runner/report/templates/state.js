@@ -36,12 +36,13 @@ function begin() {
   options(byId("axis"), DATA.axes, word);
   options(byId("target-metric"), DATA.metrics.filter((metric) => /error|loss|accuracy|gap|suboptimality/.test(metric)), word);
   for (const id of ["metric", "target-metric"]) if (DATA.metrics.includes("test_error")) byId(id).value = "test_error";
+  if (DATA.metrics.includes(DATA.metric)) { byId("metric").value = DATA.metric; byId("log-y").checked = DATA.log_y; }
   for (const id of ["run", "first", "second"]) options(byId(id), RUNS.map((run, at) => at), (at) => `${RUNS[at].label} (${RUNS[at].fields.name})`);
   if (RUNS.length > 1) byId("second").value = "1";
   byId("target").value = DATA.target ?? "";
-  RUNS.forEach((run, at) => { if (state.shown.size < FIRST && run.curve[byId("metric").value]) state.shown.add(at); });
+  for (const at of DATA.first) if (state.shown.size < FIRST && RUNS[at].curve[byId("metric").value]) state.shown.add(at);
   for (const id of CHOSEN) initial.set(id, valueOf(id));
-  initial.set("shown", [...state.shown].join("_"));
+  initial.set("shown", [...state.shown].sort((a, b) => a - b).join("_"));
   recall();
   begun = true;
   byId("filter").addEventListener("input", update);

@@ -59,10 +59,25 @@ for (const table of document.querySelectorAll("table[data-csv]")) {
   takeAlong(below, name, table);
 }
 for (const plot of document.querySelectorAll(".figure")) {
-  const below = element("div", undefined, { class: "below" });
-  plot.after(below);
-  takeAlong(below, plot.id, plot);
+  takeAlong(plot.closest("figure").querySelector("figcaption"), plot.id, plot);
 }
 for (const holder of document.querySelectorAll("[data-figure]")) panels(holder, DATA.figures[Number(holder.dataset.figure)]);
 marks();
+
+// The contents say where the reader is.
+const places = [...document.querySelectorAll("nav a")].map((link) => [link, byId(link.hash.slice(1))]);
+let here = null;
+function locate() {
+  const above = places.filter(([link, place]) => link.offsetParent && place.getBoundingClientRect().top < window.innerHeight / 3);
+  const found = above.length ? above[above.length - 1][0] : null;
+  if (found === here) return;
+  here?.removeAttribute("aria-current");
+  here = found;
+  here?.setAttribute("aria-current", "true");
+  const list = here?.parentNode;
+  if (list && list.scrollWidth > list.clientWidth) list.scrollTo({ left: here.offsetLeft - 16 });
+}
+let waiting = false;
+window.addEventListener("scroll", () => { if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; locate(); }); } }, { passive: true });
+locate();
 if (!window.Plotly) byId("no-plots").hidden = false;

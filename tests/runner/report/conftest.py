@@ -8,11 +8,10 @@ import pytest
 
 from runner.cli.dcreport import main
 from tests.page_visit import CHROMIUM, EVIL
+from tests.runner.conftest import runs_below
 
-MakeRun = Callable[..., Path]
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator:
     playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install -e .[browser]")
     with playwright.sync_playwright() as tool:
@@ -21,8 +20,11 @@ def browser() -> Iterator:
         started.close()
 
 
-@pytest.fixture
-def report(make_run: MakeRun, tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page that every test may look at: none of them changes it."""
+    tmp_path = tmp_path_factory.mktemp("report")
+    make_run = runs_below(tmp_path)
     number, folder = 0, tmp_path
     for algorithm, worse in (("sgd", 0.0), ("asgd", 4.0), ("ssgd", 3.0), ("dc_asgd_c", 2.0), ("dc_asgd_a", 1.0)):
         for workers in (1,) if algorithm == "sgd" else (4, 8):

@@ -104,7 +104,7 @@ def test_watch_serves_the_report_and_writes_nothing(
     assert main([str(runs), "--watch"]) == 0
     out = capsys.readouterr().out
     assert re.fullmatch(rf"http://127.0.0.1:\d+/ shows the runs below {runs}; Ctrl-C ends it\n", out)
-    assert "asgd is best" in served["/report.html"]
+    assert "asgd</strong> is best" in served["/report.html"]
     assert 'id="newer"' in served["/report.html"]
     assert len(json.loads(served["/jobs.json"])["jobs"]) == 2
     assert sorted(runs.rglob("*")) == before

@@ -34,7 +34,7 @@ from runner.config import delays, override_errors, own_code, schema, validation,
 from runner.config.errors import InputError
 from runner.config.old_names import rename_targets
 from runner.config.schema import without_hydra
-from runner.sweeps import experiment_sweeper, search_space
+from runner.sweeps import experiment_sweeper, search_pruning, search_space
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 VERSION_BASE = "1.3"
@@ -134,7 +134,9 @@ class Composer:
             if multirun or str(base.hydra.mode).endswith("MULTIRUN"):
                 listed: list[list[str]] = []
                 if search_space.uses_search(base):
-                    listed = [job for searched in search_space.spaces(base, typed) for job in searched.corners()]
+                    searched = search_space.spaces(base, typed)
+                    search_pruning.check(base, searched)
+                    listed = [job for space in searched for job in space.corners()]
                 elif experiment_sweeper.is_experiment(base):
                     listed = experiment_sweeper.one_per_cell(experiment_sweeper.jobs(base, typed))
                 if listed:

@@ -9,7 +9,7 @@ class Stop(Exception):
     """Raised to end a run early.
 
     Args:
-        status: "diverged", "interrupted", or "completed" before the last batch.
+        status: "diverged", "interrupted", "pruned", or "completed" before the last batch.
 
     Attributes:
         code: the exit code, 0 unless a peer is at fault; a signal's code is the signal's.

@@ -22,7 +22,7 @@ from runner.loop.executor import Executor, MetricsLogger, NullLogger, Observer
 from runner.loop.schedule import Rate, Schedule
 from runner.loop.stop import Stop
 from runner.run_folder import columns
-from runner.run_folder.summary_keys import COMPLETED, DIVERGED, INTERRUPTED
+from runner.run_folder.summary_keys import COMPLETED, DIVERGED, INTERRUPTED, PRUNED
 
 CHECK_EVERY = 32
 """Updates between two looks at the loss, which a GPU may have computed some updates before."""
@@ -60,6 +60,7 @@ class TrainControl:
         observers: called at every evaluation.
         target_loss: training loss at which the run is complete; neither validation nor test data stop a run.
         report_step: told the number of updates after each of them.
+        prunes: told each row but the last, returns whether a search stops the run after it.
         measure: columns about the objective at the weights, and the state of the executor.
         classifies: whether the model guesses classes, so that training has errors.
 
@@ -88,6 +89,7 @@ class TrainControl:
         observers: Sequence[Observer] = (),
         target_loss: float | None = None,
         report_step: Callable[[int], None] = lambda updates: None,
+        prunes: Callable[[dict[str, Any]], bool] = lambda row: False,
         measure: Callable[[Tensor, Executor], dict[str, float]] = lambda weights, executor: {},
         classifies: bool = True,
     ) -> None:
@@ -105,6 +107,7 @@ class TrainControl:
         self.observers = observers
         self.target_loss = target_loss
         self.report_step = report_step
+        self.prunes = prunes
         self.measure = measure
         self.classifies = classifies
         self.epochs_to_target: float | None = None
@@ -223,28 +226,32 @@ class TrainControl:
             stop: another process was asked to stop.
 
         Raises:
-            Stop: the loss is NaN or infinite, or a signal asked to stop.
+            Stop: the loss is NaN or infinite, a search prunes the run, or a signal asked to stop.
         """
         # First the device, then the clock: work that is still queued is training's time, not the evaluation's.
         synchronize(totals)
         self.pause()
-        save = finished
+        save, pruned = finished, False
         if finished or self.evaluation_due():
             self.skip_evaluation()
-            self._row(weights, statistics, totals, executor)
+            row = self._row(weights, statistics, totals, executor)
+            pruned = not finished and self.prunes(row)
             if self.epoch >= self._next_save - 1e-9:
                 self._next_save = next_due(self._next_save, self.checkpoint_every, self.epoch)
                 save = True
         # Asked once: a signal that comes after this stops the run at its next update, and is saved there.
         stop = (stop or self.stopping()) and not finished
-        if save or stop:
+        if save or stop or pruned:
             self._checkpoint(executor)
-        # After the checkpoint: whoever catches this may end the process.
+        # After the checkpoint: whoever catches this may end the process. A signal makes no difference to a run that is
+        # over anyway, and a run that goes on is not asked about this row again.
+        if pruned:
+            raise Stop(PRUNED)
         if stop:
             raise Stop(INTERRUPTED)
         self.start()
 
-    def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, executor: Executor) -> None:
+    def _row(self, weights: Tensor, statistics: Tensor, totals: Tensor, executor: Executor) -> dict[str, Any]:
         tested: dict[str, float] = {}
         for evaluate, names in ((self.evaluator, columns.TEST_SCORE), (self.validator, columns.VALIDATION_SCORE)):
             tested |= score_columns(None if evaluate is None else evaluate(weights, statistics), names)
@@ -279,6 +286,7 @@ class TrainControl:
         if self.target_loss is not None and count and loss / count <= self.target_loss:
             self.epochs_to_target = self.epoch
             raise Stop(COMPLETED)
+        return row
 
     def _checkpoint(self, executor: Executor) -> None:
         assert self.folder is not None

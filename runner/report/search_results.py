@@ -10,11 +10,12 @@ from typing import Any
 from runner.report import metrics
 from runner.report.run import Run, finite
 from runner.report.settings import by_seed, label, one_per_seed, setting, shown
-from runner.run_folder.summary_keys import BEST_TEST_ERROR, TEST_ERROR_AT_BEST
+from runner.run_folder.summary_keys import BEST_TEST_ERROR, PRUNED, TEST_ERROR_AT_BEST
 
 _SEARCHED = ("algorithm.", "schedule.")
 _LEAST = 3  # settings that make a search
 _NEAREST = 4
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Search:
             all, as between random settings, the nearest few.
         edges: axes whose smallest or largest value tried is the best, in words.
         metric: what the best is the best of.
+        pruned: names of the settings that the search's pruner stopped.
     """
 
     best: Tried
@@ -60,12 +62,13 @@ class Search:
     neighbours: list[Tried]
     edges: list[str]
     metric: str
+    pruned: Sequence[str] = ()
 
     def lines(self) -> list[str]:
         """Return the outcome in words, a line each for the best, its neighbours, and edges."""
         metric = self.metric
         by = f" by {_words(metric)}" if self.best.tested else ""
-        told = [f"best of {self.tried}{by}: {self.best.name} at {_value(self.best, metric)}"]
+        told = [f"best of {self.tried + len(self.pruned)}{by}: {self.best.name} at {_value(self.best, metric)}"]
         if self.best.tested:
             told.append(f"its {self.best.tested}")
         if self.neighbours:
@@ -73,6 +76,9 @@ class Search:
             told.append(f"beside it: {'; '.join(beside)}")
         if self.edges:
             told.append(f"at the edge of what was tried: {', '.join(self.edges)}")
+        if self.pruned:
+            more = f" and {len(self.pruned) - _NAMED} more" if len(self.pruned) > _NAMED else ""
+            told.append(f"pruned, {len(self.pruned)} settings: {'; '.join(self.pruned[:_NAMED])}{more}")
         return told
 
     def _difference(self, other: Tried) -> str:
@@ -80,17 +86,25 @@ class Search:
         return f"{'−' if difference < 0 else '+'}{metrics.text(self.metric, abs(difference))}"
 
 
-def searches(tried: Sequence[Tried], metric: str) -> list[Search]:
+def searches(
+    tried: Sequence[Tried], metric: str, pruned: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
+) -> list[Search]:
     """Find the best of each search.
 
     Args:
         tried: the settings; those that are `apart` are searches of their own.
         metric: what the values are; of accuracies and speeds the largest is best, of all else the smallest.
+        pruned: by `apart`, names and axes of settings that were stopped: they have no value, but were tried.
     """
     groups: dict[str, list[Tried]] = {}
     for one in tried:
         groups.setdefault(one.apart, []).append(one)
-    return [_search(group, metric) for group in groups.values() if len(group) > 1]
+    stopped = {apart: (pruned or {}).get(apart, {}) for apart in groups}
+    return [
+        _search(group, metric, stopped[apart])
+        for apart, group in groups.items()
+        if len(group) + len(stopped[apart]) > 1
+    ]
 
 
 def among(runs: Sequence[Run]) -> list[tuple[str, Search]]:
@@ -102,19 +116,30 @@ def among(runs: Sequence[Run]) -> list[tuple[str, Search]]:
     """
     tried: dict[str, list[Tried]] = {}
     names: dict[str, str] = {}
+    pruned: dict[str, dict[str, dict[str, float]]] = {}
     groups: dict[str, list[list[Run]]] = {}
     # Two passes: what runs share outside the searched sections makes the searches, then inside each the axes are found.
-    for group in by_seed(run for run in runs if run.ended):
+    cut: dict[str, list[Run]] = {}
+    for group in by_seed(run for run in runs if run.ended or run.status == PRUNED):
         own = setting(group[0])
         rest = {key: value for key, value in own.items() if not _is_axis(key, value)}
-        groups.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(group)
+        apart = json.dumps(rest, sort_keys=True, default=str)
+        # A setting's first run alone is judged, so none that was pruned has ended with another seed.
+        if any(run.status == PRUNED for run in group):
+            cut.setdefault(apart, []).append(group[0])
+        else:
+            groups.setdefault(apart, []).append(group)
     for apart, same in groups.items():
-        settings = [setting(group[0]) for group in same]
+        stopped = cut.get(apart, [])
+        settings = [setting(run) for run in (*(group[0] for group in same), *stopped)]
         metric = metrics.chosen_by(BEST_TEST_ERROR, [group[0] for group in same])
         shown_beside = TEST_ERROR_AT_BEST if metric != BEST_TEST_ERROR else None
         # The first setting's keys do for all: runs of one method, which these are, have the same keys.
         axes = [key for key in settings[0] if len({json.dumps(own.get(key)) for own in settings}) > 1]
-        for group, own in zip(same, settings, strict=True):
+        for own in settings[len(same) :]:
+            name = " ".join(f"{key}={shown(own.get(key))}" for key in axes)
+            pruned.setdefault(apart, {})[name] = {key: float(own[key]) for key in axes if key in own}
+        for group, own in zip(same, settings[: len(same)], strict=True):
             counting = one_per_seed(group)
             values = [value for run in counting if (value := metrics.measured(run, metric)) is not None]
             if values:
@@ -124,9 +149,9 @@ def among(runs: Sequence[Run]) -> list[tuple[str, Search]]:
                 seeds = len(values), len(counting) - len(values)
                 one = Tried(name, point, apart, *mean_and_spread(values), *seeds, tested(counting, shown_beside))
                 tried.setdefault(metric, []).append(one)
-    found = [s for metric, own in tried.items() for s in searches([one for one in own if one.axes], metric)]
+    found = [s for metric, own in tried.items() for s in searches([one for one in own if one.axes], metric, pruned)]
     # Two settings are a comparison, not a search.
-    return [(names[search.best.apart], search) for search in found if search.tried >= _LEAST]
+    return [(names[search.best.apart], search) for search in found if search.tried + len(search.pruned) >= _LEAST]
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
@@ -143,11 +168,12 @@ def tested(runs: Sequence[Run], metric: str | None) -> str:
     return f"{_words(metric)}: {_text(metric, mean, spread)}{metrics.seeds_counted(len(values), len(runs))}"
 
 
-def _search(group: Sequence[Tried], metric: str) -> Search:
+def _search(group: Sequence[Tried], metric: str, pruned: Mapping[str, Mapping[str, float]]) -> Search:
     sign = -1.0 if metrics.largest_is_best(metric) else 1.0
     best = min(group, key=lambda one: (one.lacking, sign * one.value))
     # An axis with one value has no neighbours, and its value would be at both edges.
-    keys = [key for key in best.axes if len({one.axes.get(key) for one in group}) > 1]
+    points = [*(one.axes for one in group), *pruned.values()]
+    keys = [key for key in best.axes if len({point.get(key) for point in points}) > 1]
     beside: list[Tried] = []
     for key in keys:
         line = [
@@ -164,12 +190,12 @@ def _search(group: Sequence[Tried], metric: str) -> Search:
         beside = sorted(others, key=lambda one: _distance(one, best, keys, group))[:_NEAREST]
     edges = []
     for key in keys:
-        values = [one.axes[key] for one in group if key in one.axes]
+        values = [point[key] for point in points if key in point]
         for word, end in (("smallest", min(values)), ("largest", max(values))):
             # A best value at an edge may have a better one beyond it, which was not tried.
             if best.axes[key] == end:
                 edges.append(f"{key}={shown(end)} is the {word}")
-    return Search(best, len(group), beside, edges, metric)
+    return Search(best, len(group), beside, edges, metric, list(pruned))
 
 
 def _distance(one: Tried, other: Tried, keys: Sequence[str], group: Sequence[Tried]) -> float:

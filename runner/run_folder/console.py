@@ -22,6 +22,7 @@ from runner.run_folder.summary_keys import (
     FINAL_TEST_ERROR,
     FINAL_VALIDATION_ERROR,
     INTERRUPTED,
+    PRUNED,
     RUNNING,
     STATUS,
     TEST_ERROR_AT_BEST,
@@ -33,7 +34,12 @@ from runner.run_folder.summary_keys import (
 from runner.run_folder.timing_result import bytes_text, timing_rows
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_COLORS = {COMPLETED: "green", DIVERGED: "red", FAILED: "red", INTERRUPTED: "yellow", RUNNING: "yellow"}
+_COLORS = {
+    COMPLETED: "green",
+    DIVERGED: "red",
+    FAILED: "red",
+    **dict.fromkeys((INTERRUPTED, PRUNED, RUNNING), "yellow"),
+}
 
 
 def seconds_unit(virtual: bool) -> str:
@@ -223,7 +229,7 @@ def _hint(status: str, summary: Mapping[str, Any], folder: Path, lr: float | Non
     if status == DIVERGED:
         now = "" if lr is None else f" (it is {lr:g})"
         return f"The loss is infinite or NaN: try a smaller schedule.lr{now}, or a warm-up: schedule.warmup_epochs=5"
-    if status == INTERRUPTED:
+    if status in (INTERRUPTED, PRUNED):
         return f"Continue with: dcrun {as_typed('run.resume', folder)}" if has_checkpoints(folder) else ""
     return str(summary.get("error") or "") if status == FAILED else ""
 

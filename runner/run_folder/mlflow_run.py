@@ -8,12 +8,12 @@ from typing import Any
 from runner.config.errors import InputError
 from runner.run_folder import columns
 from runner.run_folder.extras import imported
-from runner.run_folder.summary_keys import COMPLETED, INTERRUPTED, STATUS
+from runner.run_folder.summary_keys import COMPLETED, INTERRUPTED, PRUNED, STATUS
 from runner.run_folder.tensorboard_log import numbers
 
 _AT_A_TIME = 100  # parameters in one call; MLflow takes no more
 _LONGEST = 500  # characters of a parameter's value
-_STATES = {COMPLETED: "FINISHED", INTERRUPTED: "KILLED"}
+_STATES = {COMPLETED: "FINISHED", INTERRUPTED: "KILLED", PRUNED: "KILLED"}
 
 
 class MlflowRun:

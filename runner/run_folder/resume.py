@@ -17,7 +17,7 @@ from runner.config.paths import expanded
 from runner.config.schema import DATA_PLACE, END_WITH_RUN, Config
 from runner.run_folder import folders, kept_delays
 from runner.run_folder.contents import CONFIG, has_checkpoints, read_metrics, read_summary
-from runner.run_folder.summary_keys import ENDED, INTERRUPTED, RUNNING, STATUS
+from runner.run_folder.summary_keys import ENDED, INTERRUPTED, PRUNED, RUNNING, STATUS
 
 log = logging.getLogger("dcrun")
 
@@ -231,7 +231,8 @@ class EarlierRuns:
             if _status(folder) in ENDED:
                 return folder, True
         # RUNNING too: a killed run could not say that it ended, and the lock tells whether it still runs.
-        stopped = (folder for folder in same if _status(folder) in (INTERRUPTED, RUNNING))
+        # PRUNED too: a search that would not prune it, or a sweep that prunes nothing, has it go on.
+        stopped = (folder for folder in same if _status(folder) in (INTERRUPTED, PRUNED, RUNNING))
         return next(((folder, False) for folder in stopped if _can_continue(folder)), None)
 
     def running(self, job: DictConfig) -> Path | None:

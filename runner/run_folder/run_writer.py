@@ -39,6 +39,7 @@ from runner.run_folder.summary_keys import (
     FINAL_TEST_ERROR,
     FINAL_VALIDATION_ERROR,
     INTERRUPTED,
+    PRUNED,
     RUNNING,
     STATUS,
     TEST_ERROR_AT_BEST,
@@ -47,7 +48,7 @@ from runner.run_folder.summary_keys import (
 
 log = logging.getLogger("dcrun")
 
-STATUSES = (RUNNING, COMPLETED, DIVERGED, INTERRUPTED, FAILED)
+STATUSES = (RUNNING, COMPLETED, DIVERGED, INTERRUPTED, PRUNED, FAILED)
 # Every summary has all of these keys, with null if a run has no such value, so reports need not ask for a key. `clock`
 # is 'virtual' or 'measured', and says what `seconds` are.
 SUMMARY_KEYS = (
@@ -231,7 +232,7 @@ class RunWriter:
         """End the run: write `summary.json`, end the loggers, and print the result. A second call does nothing.
 
         Args:
-            status: 'completed', 'diverged', 'interrupted' or 'failed'.
+            status: 'completed', 'diverged', 'interrupted', 'pruned' or 'failed'.
             summary: further values of `summary.json`. By default `epochs`, `samples`, `updates`, `seconds`, the test
                 errors and `final_train_loss` come from the rows, `wall_seconds` and `start_seconds` from this object.
 

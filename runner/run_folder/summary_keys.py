@@ -22,6 +22,8 @@ DIVERGED = "diverged"
 """The loss was infinite or NaN."""
 INTERRUPTED = "interrupted"
 """A signal or a lost process ended the run; with a checkpoint it can be continued."""
+PRUNED = "pruned"
+"""A search stopped the run, whose validation scores fell behind; with a checkpoint it can be continued."""
 FAILED = "failed"
 """An exception ended the run."""
 ENDED = (COMPLETED, DIVERGED)

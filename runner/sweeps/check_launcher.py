@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from runner.config.errors import InputError
 from runner.config.old_names import OLD_NAMES
-from runner.sweeps import search_space
+from runner.sweeps import search_pruning, search_space
 from runner.sweeps.placement import AUTO
 from runner.sweeps.subprocess_launcher import PLUGINS, FreshProcessLauncher
 
@@ -38,6 +38,8 @@ def check(config: DictConfig) -> None:
             chosen = config.hydra.runtime.choices.get(f"hydra/{group}")
             wrong = f"needs the package {package}, which is not installed"
             raise InputError.of(f"hydra/{group}", chosen, wrong, f"pip install {package} first, or another {group}")
+    if search_space.uses_search(config):
+        search_pruning.check_options(config)
     fork = config.hydra.launcher.get("fork", True)
     if not isinstance(fork, bool):
         raise InputError.of("hydra.launcher.fork", fork, "is not a choice", "true, false")

@@ -52,7 +52,7 @@ def objective(config: DictConfig, fixed: Sequence[str]) -> str:
             clock alone, and have no such number.
     """
     asked, split = config.hydra.sweeper.metric, _has_validation(config, fixed)
-    if asked not in TIMED and _given(config, fixed, TIMING) in (True, "true"):
+    if asked not in TIMED and given(config, fixed, TIMING) in (True, "true"):
         raise InputError.of(KEY, asked, f"{TIMING}=true trains nothing to choose by", ", ".join(TIMED))
     if asked is None:
         return BEST_VALIDATION_ERROR if split else BEST_TEST_ERROR
@@ -74,10 +74,10 @@ def warning(metrics: Iterable[str]) -> str | None:
 
 
 def _has_validation(config: DictConfig, fixed: Sequence[str]) -> bool:
-    return _given(config, fixed, SPLIT) not in (None, "null")
+    return given(config, fixed, SPLIT) not in (None, "null")
 
 
-def _given(config: DictConfig, fixed: Sequence[str], name: str) -> Any:
+def given(config: DictConfig, fixed: Sequence[str], name: str) -> Any:
     """Return what a key is in all runs: in lower case as it is typed, else as it is composed; None if it is deleted."""
     # A line of an experiment or its scale may say otherwise than the configuration without it.
     given = [text.partition("=") for text in fixed if text.lstrip("+~").partition("=")[0] == name]

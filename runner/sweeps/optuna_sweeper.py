@@ -10,7 +10,8 @@ of what it chose is then measured on samples that had no part in the choice. Wit
 Values with commas, `range(...)` and `interval(...)` span the space. Several seeds are one trial, judged by their mean.
 Each line of an experiment's cells is a search of its own. Sampling is seeded and waits for whole batches: what Optuna
 proposes next depends on the results so far, and their order would otherwise depend on which job ends first. So the same
-command with `run.resume=true` proposes the same settings again, and goes on where it was stopped.
+command with `run.resume=true` proposes the same settings again, and goes on where it was stopped. A pruner decides by
+what is settled in the same way (`sweeps.search_pruning`).
 
 Optuna's records are in `<sweep folder>/optuna.log` (a journal that optuna-dashboard reads), the best settings in
 `<sweep folder>/optimization_results.yaml`. Optuna is imported when a search starts, not earlier.
@@ -30,9 +31,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from runner.run_folder import folders
-from runner.run_folder.summary_keys import DIVERGED, STATUS
+from runner.run_folder.summary_keys import DIVERGED, PRUNED, STATUS
 from runner.sweeps.job import Job
 from runner.sweeps.objective import OBJECTIVES, warning
+from runner.sweeps.search_pruning import NONE, SearchPruning, first_overrides, was_pruned
 from runner.sweeps.search_space import Point, Space, spaces
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
@@ -54,6 +56,8 @@ class OptunaSweeper(Sweeper):
         metric: the number to minimise or maximise, one of `OBJECTIVES`; None: the best validation error of runs that
             have a validation split, else the best test error. Each search has its own (`Space.metric`).
         seed: seed of the sampler.
+        pruner: `none`, or which of Optuna's pruners stops runs early, one of `runner.train.pruning.PRUNERS`.
+        pruner_options: keyword arguments of Optuna's class.
         cells: the cells of an experiment, as in `runner.sweeps.experiment_sweeper.ExperimentSweeper`.
         scales: its scales.
     """
@@ -64,10 +68,12 @@ class OptunaSweeper(Sweeper):
         n_trials: int | None,
         metric: str | None,
         seed: int,
+        pruner: str = NONE,
+        pruner_options: Mapping[str, Any] | None = None,
         cells: Sequence[str] = (),
         scales: Mapping[str, str] | None = None,
     ) -> None:
-        self.sampler, self.n_trials, self.seed = sampler, n_trials, seed
+        self.sampler, self.n_trials, self.seed, self.pruner = sampler, n_trials, seed, pruner
         self.config: DictConfig | None = None
         self.launcher: FreshProcessLauncher | None = None
         # Jobs are numbered through all searches of the sweep: each has a folder of its own.
@@ -108,13 +114,17 @@ class OptunaSweeper(Sweeper):
         for number, space in enumerate(searched):
             # A search that has not begun leaves no result, but those before it are written all the same.
             if not FreshProcessLauncher.over():
-                results.append(self._search(space, f"{number}: {space.name}", storage))
+                name = f"{number}: {space.name}"
+                pruning = None
+                if self.pruner != NONE:
+                    pruning = SearchPruning(self.config, space, name, folder / "pruning" / f"{number}-")
+                results.append(self._search(space, name, storage, pruning))
         OmegaConf.save(OmegaConf.create(results), folder / "optimization_results.yaml")
         for result in results:
             print(_told(result), flush=True)
         return []
 
-    def _search(self, space: Space, name: str, storage: "BaseStorage") -> dict[str, Any]:
+    def _search(self, space: Space, name: str, storage: "BaseStorage", pruning: SearchPruning | None) -> dict[str, Any]:
         import optuna  # an optional package
 
         sampler = self._sampler()
@@ -131,10 +141,16 @@ class OptunaSweeper(Sweeper):
             batch = self._proposed(study, space, tried, limit - len(tried))
             if not batch:
                 break
-            jobs = self._run(space, list(batch), limit - len(tried))
+            if pruning is None:
+                jobs = self._run(space, list(batch), space.seeds, limit - len(tried))
+            else:
+                jobs = self._run_pruned(space, study, batch, pruning, limit - len(tried))
             for (point, trial), ran[point] in zip(batch.items(), jobs, strict=True):
                 tried[point] = _value(space.metric, ran[point])
-                _tell(study, trial, tried[point])
+                if pruning is None:
+                    _tell(study, trial, tried[point])
+                else:
+                    pruning.tell(study, trial, first_overrides(space, point), ran[point][0], tried[point])
         # Without failed and diverged ones: the best of nothing but infinities is none.
         measured = {point: value for point, value in tried.items() if value is not None and math.isfinite(value)}
         pick = min if space.direction == "minimize" else max
@@ -142,6 +158,7 @@ class OptunaSweeper(Sweeper):
         return {
             "name": name,
             "trials": len(tried),
+            **({} if pruning is None else {"pruned": sum(_is_pruned(jobs) for jobs in ran.values())}),
             "metric": space.metric,
             "best_value": None if best is None else measured[best],
             "best_params": {} if best is None else dict(override.split("=", 1) for override in best),
@@ -160,7 +177,9 @@ class OptunaSweeper(Sweeper):
         """Ask Optuna for settings that have not been tried, as many as run at a time."""
         assert self.launcher is not None
         # All seeds of a setting run at the same time, so fewer settings do.
-        width = min(most, max(1, self.launcher.n_jobs // len(space.seeds)))
+        # With a pruner the first seeds run alone.
+        seeds = 1 if self.pruner != NONE else len(space.seeds)
+        width = min(most, max(1, self.launcher.n_jobs // seeds))
         batch: dict[Point, Any] = {}
         for _ in range(_ASKED * width):
             if len(batch) == width:
@@ -177,11 +196,37 @@ class OptunaSweeper(Sweeper):
                 batch[point] = trial
         return batch
 
-    def _run(self, space: Space, points: Sequence[Point], limit: int) -> list[Sequence[Job | None]]:
+    def _run_pruned(
+        self, space: Space, study: "Study", batch: Mapping[Point, Any], pruning: SearchPruning, limit: int
+    ) -> list[Sequence[Job | None]]:
+        """Run the first seed of each setting, then the other seeds of those that were not pruned.
+
+        Returns:
+            The jobs of each setting; of one whose first run was pruned or failed, that alone.
+        """
+        assert self.launcher is not None
+        trials = {first_overrides(space, point): trial for point, trial in batch.items()}
+        self.launcher.variables, self.launcher.is_over = pruning.begin(study, trials), pruning.is_over
+        scouts = [jobs[0] for jobs in self._run(space, list(batch), space.seeds[:1], limit)]
+        self.launcher.variables = {}
+        going = [
+            point
+            for point, job in zip(batch, scouts, strict=True)
+            if job is not None and job.code == 0 and not was_pruned(job.folder)
+        ]
+        others = space.seeds[1:]
+        rest: dict[Point, Sequence[Job | None]] = {point: [None] * len(others) for point in going}
+        if others and going and not FreshProcessLauncher.over():
+            rest = dict(zip(going, self._run(space, going, others, limit), strict=True))
+        return [[job, *rest.get(point, ())] for point, job in zip(batch, scouts, strict=True)]
+
+    def _run(
+        self, space: Space, points: Sequence[Point], seeds: Sequence[list[str]], limit: int
+    ) -> list[Sequence[Job | None]]:
         """Run settings, one job per seed, and return the jobs of each; None for one that was not run."""
         assert self.launcher is not None
-        of = [[*space.fixed, *point, *seed] for point in points for seed in space.seeds]
-        first, each, before = self.launched, len(space.seeds), len(FreshProcessLauncher.jobs)
+        of = [[*space.fixed, *point, *seed] for point in points for seed in seeds]
+        first, each, before = self.launched, len(seeds), len(FreshProcessLauncher.jobs)
         self.launched += len(of)
         # For "job 3 of 40": the sweeper launches in parts, and the launcher knows only the one that it is given.
         self.launcher.expected = max(self.launcher.expected, self.launched, first + limit * each)
@@ -196,7 +241,7 @@ def _value(metric: str, jobs: Sequence[Job | None]) -> float | None:
     """Return the mean over the runs of a setting, one for each seed.
 
     A run without the number, because it diverged or did not get so far, counts as the worst value there is. None if a
-    job failed or was not run.
+    job failed, was pruned or was not run.
     """
     # Infinite, so that no finite value ties with it; Optuna's samplers take it.
     worst = math.inf if OBJECTIVES[metric] == "minimize" else -math.inf
@@ -206,10 +251,17 @@ def _value(metric: str, jobs: Sequence[Job | None]) -> float | None:
         if job is None or job.code != 0:
             return None
         summary = job.summary()
+        # Its best score so far is not that of a whole run.
+        if summary.get(STATUS) == PRUNED:
+            return None
         value = summary.get(metric)
         # A diverged run may have had a good error before, or have ended soon: that must not make it look good.
         values.append(worst if value is None or summary.get(STATUS) == DIVERGED else value)
     return statistics.fmean(values)
+
+
+def _is_pruned(jobs: Sequence[Job | None]) -> bool:
+    return any(job is not None and was_pruned(job.folder) for job in jobs)
 
 
 def _mean(key: str, jobs: Sequence[Job | None]) -> float | None:
@@ -234,7 +286,8 @@ def _tell(study: "Study", trial: Any, value: float | None) -> None:
 
 
 def _told(result: Mapping[str, Any]) -> str:
-    head = f"search {result['name']}, {result['trials']} trials"
+    pruned = f" ({result['pruned']} pruned)" if result.get("pruned") else ""
+    head = f"search {result['name']}, {result['trials']} trials{pruned}"
     if result["best_value"] is None:
         return f"{head}: none has a {result['metric']}"
     best = " ".join(f"{key}={value}" for key, value in result["best_params"].items())

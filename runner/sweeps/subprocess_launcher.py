@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from multiprocessing.context import ForkServerContext
@@ -94,6 +94,9 @@ class FreshProcessLauncher(Launcher):
         # What jobs are forked from; None if each is a fresh process.
         self.warm: ForkServerContext | None = None
         self.slots: set[int] = set()
+        # A search's: variables of each job by its overrides, and whether a run that is not at its end is over for it.
+        self.variables: dict[tuple[str, ...], dict[str, str]] = {}
+        self.is_over: Callable[[tuple[str, ...], Path], bool] = lambda overrides, folder: False
         self.choosing = threading.Lock()
         self.earlier: EarlierRuns | None = None
         # One for all jobs; it ends with this process, and must not end before.
@@ -143,7 +146,7 @@ class FreshProcessLauncher(Launcher):
         outputs, behind = folder.parent.parent, None
         if config.run.resume and (found := self._earlier(outputs).of(without_hydra(config))):
             folder, finished = found
-            if finished:
+            if finished or self.is_over(overrides, folder):
                 return Job(number, overrides, folder, 0)
             arguments = [f"run.resume={quoted(str(folder))}", *(o for o in own if may_accompany(o.partition("=")[0]))]
         else:
@@ -234,7 +237,7 @@ class FreshProcessLauncher(Launcher):
                 status = stack.enter_context(closing(LiveStatus()))
                 passed[VARIABLE] = status.end
                 self.display.begin(plan, status)
-            process = self._start(plan, self._environment(slot), told, passed)
+            process = self._start(plan, self._environment(slot) | self.variables.get(plan.overrides, {}), told, passed)
             self.processes.add(process)
             job = Job(plan.number, plan.overrides, plan.folder, process.wait())
             self.processes.discard(process)

@@ -14,15 +14,15 @@ from rich.text import Text
 
 from runner.run_folder.console import duration
 from runner.run_folder.live_status import LiveStatus
-from runner.run_folder.summary_keys import DIVERGED
+from runner.run_folder.summary_keys import DIVERGED, PRUNED
 from runner.sweeps.job import Job, PlannedJob, output_console, varying
 from runner.sweeps.sweep_progress import DONE, FAILED, RUNNING, WAITING, JobProgress, clock, sweep_left
 
 _REFRESH_SECONDS = 1.0
 _LINE_SECONDS = 5.0
-_STYLES = {RUNNING: "yellow", DONE: "green", DIVERGED: "red", FAILED: "red"}
+_STYLES = {RUNNING: "yellow", DONE: "green", DIVERGED: "red", FAILED: "red", PRUNED: "dim"}
 # Which rows a small terminal shows first.
-_IMPORTANCE = (RUNNING, FAILED, DIVERGED, WAITING, DONE)
+_IMPORTANCE = (RUNNING, FAILED, DIVERGED, WAITING, DONE, PRUNED)
 _FRAME_LINES = 6
 
 
@@ -141,7 +141,7 @@ class SweepDisplay:
     def _counts(self) -> str:
         counts = Counter(job.state for job in self.jobs.values())
         return ", ".join(
-            f"{counts[state]} {state}" for state in (RUNNING, WAITING, DONE, DIVERGED, FAILED) if counts[state]
+            f"{counts[state]} {state}" for state in (RUNNING, WAITING, DONE, PRUNED, DIVERGED, FAILED) if counts[state]
         )
 
     def _caption(self, now: float) -> Text:

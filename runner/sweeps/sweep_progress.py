@@ -11,7 +11,7 @@ from typing import Any
 from runner.run_folder import columns
 from runner.run_folder.contents import METRICS, read_metrics, read_summary
 from runner.run_folder.live_status import Status
-from runner.run_folder.summary_keys import DIVERGED, STATUS
+from runner.run_folder.summary_keys import DIVERGED, PRUNED, STATUS
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 _SMOOTHING = 0.7
@@ -25,7 +25,7 @@ class JobProgress:
         number: of the job in its sweep.
         label: what tells it from the others.
         epochs: effective passes that it will have made in all; None if unknown.
-        state: `waiting`, `running`, `done`, `diverged` or `failed`.
+        state: `waiting`, `running`, `done`, `diverged`, `pruned` or `failed`.
         seconds: how long it took; None until its end, or if it did not run.
         epoch: effective passes.
         test_error: of its last evaluation, in percent; None before, or if it has none.
@@ -89,7 +89,8 @@ class JobProgress:
         self.state = FAILED if code else DONE
         if not code:
             with suppress(OSError, ValueError):
-                self.state = DIVERGED if read_summary(self._folder).get(STATUS) == DIVERGED else DONE
+                status = read_summary(self._folder).get(STATUS)
+                self.state = status if status in (DIVERGED, PRUNED) else DONE
 
     def left(self, now: float) -> float | None:
         """Return the seconds that a running job has yet to go; None if that is unknown."""

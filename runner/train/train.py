@@ -29,12 +29,14 @@ from runner.run_folder.summary_keys import (
     COMPLETED,
     DELAYS_SHA256,
     INTERRUPTED,
+    PRUNED,
     TEST_SAMPLES,
     TRAIN_SAMPLES,
     VALIDATION_SAMPLES,
 )
 from runner.train.components import RunComponents
 from runner.train.profiling import profile
+from runner.train.pruning import Judge, judge_of_this_run
 
 log = logging.getLogger("dcrun")
 
@@ -69,7 +71,8 @@ def train(
     with folders.run_lock(folder), StopSignals() as stop:
         saved = _checkpoint(components, folder)
         with _writer(components, folder, virtual) as writer:
-            control = _control(components, folder, writer, stop, saved, report_step)
+            judge = judge_of_this_run()
+            control = _control(components, folder, writer, stop, saved, report_step, judge)
             # Built before it is restored: on processes the ranks connect while it is built, and the checkpoint is then
             # sent through these connections.
             executor = make_executor(control)
@@ -87,6 +90,10 @@ def train(
             # From here on: what was before is the start, of which the writer knows.
             measured = profile(components, control, writer, executor)
             try:
+                # A run that was killed when it had been judged, and had not yet said so. On processes the other ranks
+                # wait for their work already: there the next evaluation ends it.
+                if virtual and judge is not None and judge.prunes(writer.rows):
+                    raise Stop(PRUNED)
                 executor.run()
             except Stop as reason:
                 # Stop comes out of the middle of a step, with the clock of training running.
@@ -125,6 +132,7 @@ def _control(
     stop: StopSignals,
     saved: dict[str, Any] | None,
     report_step: Callable[[int], None],
+    judge: Judge | None,
 ) -> TrainControl:
     """Return the control of the rank that owns the run folder."""
     run = components.cfg.run
@@ -147,6 +155,8 @@ def _control(
         observers=components.observers(folder, 0 if saved is None else saved["tracker"]["rows"]),
         target_loss=run.target_loss,
         report_step=report_step,
+        # All rows, as the writer has them: those before a resume are part of what is judged.
+        prunes=lambda row: judge is not None and judge.prunes(writer.rows),
         measure=components.measure,
         classifies=components.classifies,
     )

@@ -148,6 +148,28 @@ def test_signal_at_evaluation_saves(tmp_path: Path):
     assert [updates for updates, _ in run.saved] == [2]
 
 
+def test_pruned_run_is_saved_before_it_ends(tmp_path: Path):
+    run = Fixture(tmp_path, checkpoint_every=100.0)
+    told: list[dict[str, Any]] = []
+    run.control.prunes = lambda row: told.append(row) or len(told) == 2
+    for _ in range(3):
+        run.update()
+    # A signal that comes at the same time changes nothing: the run is over in any case.
+    run.stop = True
+    with pytest.raises(Stop, match="pruned"):
+        run.update()
+    assert told == run.notes.rows
+    assert [updates for updates, _ in run.saved] == [4]
+
+
+def test_the_last_evaluation_prunes_nothing(tmp_path: Path):
+    run = Fixture(tmp_path)
+    run.control.prunes = lambda row: True
+    run.update()
+    run.update(finished=True)
+    assert len(run.notes.rows) == 1
+
+
 def test_late_signal_stops_at_next_update(tmp_path: Path):
     run = Fixture(tmp_path, checkpoint_every=100.0)
     answers = iter([False, False, True, True])  # one for `due` of each update, one for `evaluate` of each

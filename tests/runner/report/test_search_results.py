@@ -8,6 +8,7 @@ from runner.report import published
 from runner.report.collect import collect
 from runner.report.evidence import measure_exhibit
 from runner.report.page import table
+from runner.report.ranking import rankings
 from runner.report.search_results import Tried, among, searches
 
 MakeRun = Callable[..., Path]
@@ -139,3 +140,20 @@ def test_setting_with_missing_seeds_is_not_best(make_run: MakeRun, tmp_path: Pat
     ((_, search),) = among(collect([tmp_path]))
     assert search.lines()[0] == "best of 3: schedule.lr=0.4 at 25.50 ± 0.71"
     assert "schedule.lr=0.2 20.00 (1 of 2 seeds) (−5.50)" in search.lines()[1]
+
+
+def test_pruned_settings_are_named(make_run: MakeRun, tmp_path: Path) -> None:
+    for lr, error, status in ((0.1, 30.0, "completed"), (0.2, 20.0, "completed"), (0.4, 5.0, "pruned")):
+        make_run(f"{lr}", [error], config={"schedule.lr": lr}, status=status)
+    ((_, search),) = among(collect([tmp_path / "runs"]))
+    assert (search.best.name, search.tried, search.edges) == ("schedule.lr=0.2", 2, [])
+    assert search.lines()[0].startswith("best of 3: schedule.lr=0.2")
+    assert search.lines()[-1] == "pruned, 1 settings: schedule.lr=0.4"
+    assert [len(row.values) for ranking in rankings(collect([tmp_path / "runs"])) for row in ranking.rows] == [1, 1, 0]
+
+
+def test_a_search_of_one_survivor_is_told(make_run: MakeRun, tmp_path: Path) -> None:
+    for lr, status in ((0.1, "pruned"), (0.2, "completed"), (0.4, "pruned")):
+        make_run(f"{lr}", [9.0], config={"schedule.lr": lr}, status=status)
+    ((_, search),) = among(collect([tmp_path / "runs"]))
+    assert (search.best.name, search.pruned) == ("schedule.lr=0.2", ["schedule.lr=0.1", "schedule.lr=0.4"])

@@ -107,6 +107,13 @@ def test_sweep_resumes_finished_and_stopped_jobs(tmp_path: Path):
     assert EarlierRuns(tmp_path).of(job(2)) == (stopped, False)
 
 
+def test_a_pruned_run_can_go_on(tmp_path: Path):
+    pruned = past(tmp_path / "a" / "0", job(0), "pruned")
+    assert EarlierRuns(tmp_path).of(job(0)) == (pruned, False)
+    whole = past(tmp_path / "b" / "0", job(0), "completed")
+    assert EarlierRuns(tmp_path).of(job(0)) == (whole, True)
+
+
 def test_the_newest_of_equal_runs_counts(tmp_path: Path):
     folders_by_age = [past(tmp_path / name / "0", job(0), "interrupted") for name in ("b", "c", "a")]
     for age, folder in enumerate(folders_by_age):

@@ -128,6 +128,7 @@ class Trial:
         """Take over a saved state."""
         self.control.load_state_dict(state["course"])
         self.executor.load_state_dict(state["executor"])
+        self.executor.bytes_sent = state.get("bytes_sent")
         return self
 
     @property

@@ -66,6 +66,7 @@ class RunConfig:
     timing_only: bool = False
     micro_batch: int | None = None
     target_loss: float | None = None
+    divergence_factor: float | None = 1000.0
     diagnostics: list[str] = field(default_factory=list)
     diagnostic_samples: int = 1024
 

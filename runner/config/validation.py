@@ -109,6 +109,9 @@ def _check_run(run: Mapping[str, Any]) -> None:
         _at_least_one("run.micro_batch", run["micro_batch"])
     if run["target_loss"] is not None:
         _positive("run.target_loss", run["target_loss"], also="null")
+    factor = run["divergence_factor"]
+    if factor is not None and not (math.isfinite(factor) and factor > 1):
+        raise InputError.of("run.divergence_factor", factor, "is out of range", "numbers above 1, null")
     for name in run["diagnostics"]:
         _one_of("run.diagnostics", name, DIAGNOSTICS)
     if len(set(run["diagnostics"])) < len(run["diagnostics"]):

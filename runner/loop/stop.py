@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.run_folder.summary_keys import INTERRUPTED
+from runner.run_folder.summary_keys import DIVERGED, INTERRUPTED
 
 
 class Stop(Exception):
@@ -20,6 +20,18 @@ class Stop(Exception):
     def __init__(self, status: str) -> None:
         super().__init__(status)
         self.status = status
+
+
+class Exploded(Stop):
+    """The training loss is finite, and yet far above the one that the run began with.
+
+    Args:
+        message: both losses, and the key that says how far is too far.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(DIVERGED)
+        self.message = message
 
 
 class PeerLost(Stop):

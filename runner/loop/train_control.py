@@ -20,7 +20,7 @@ from runner.gradients.evaluate import Evaluator
 from runner.loop.evaluation_row import score_columns, training_columns
 from runner.loop.executor import Executor, MetricsLogger, NullLogger, Observer
 from runner.loop.schedule import Rate, Schedule
-from runner.loop.stop import Stop
+from runner.loop.stop import Exploded, Stop
 from runner.run_folder import columns
 from runner.run_folder.summary_keys import COMPLETED, DIVERGED, INTERRUPTED, PRUNED
 
@@ -32,6 +32,11 @@ def synchronize(tensor: Tensor) -> None:
     """Wait until the device of a tensor has done all work that it was given: until then training is not over."""
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
+
+
+def _mean_loss(totals: Sequence[float]) -> float | None:
+    loss, _, count = totals
+    return loss / count if count else None
 
 
 def next_due(due: float, every: float, epoch: float) -> float:
@@ -59,6 +64,8 @@ class TrainControl:
         stopping: returns whether a signal asks the run to stop.
         observers: called at every evaluation.
         target_loss: training loss at which the run is complete; neither validation nor test data stop a run.
+        divergence_factor: how many times the loss of the first update the mean training loss between two evaluations
+            may be; above it the run has diverged. None: only a loss that is not finite is divergence.
         report_step: told the number of updates after each of them.
         prunes: told each row but the last, returns whether a search stops the run after it.
         measure: columns about the objective at the weights, and the state of the executor.
@@ -88,6 +95,7 @@ class TrainControl:
         stopping: Callable[[], bool] = lambda: False,
         observers: Sequence[Observer] = (),
         target_loss: float | None = None,
+        divergence_factor: float | None = None,
         report_step: Callable[[int], None] = lambda updates: None,
         prunes: Callable[[dict[str, Any]], bool] = lambda row: False,
         measure: Callable[[Tensor, Executor], dict[str, float]] = lambda weights, executor: {},
@@ -106,6 +114,7 @@ class TrainControl:
         self.stopping = stopping
         self.observers = observers
         self.target_loss = target_loss
+        self.divergence_factor = divergence_factor
         self.report_step = report_step
         self.prunes = prunes
         self.measure = measure
@@ -120,6 +129,8 @@ class TrainControl:
         self._next_eval = eval_every
         self._next_save = checkpoint_every
         self._train_loss: float | None = None
+        # Of the first update, whose gradients are at the initial weights.
+        self._first_loss: float | None = None
         self._wall_mark: float | None = None
         # Only for the display: what it shows may be some updates old.
         self._scalars = AsyncScalars()
@@ -165,6 +176,8 @@ class TrainControl:
         self.updates += 1
         self.seconds = seconds
         self.report_step(self.updates)
+        if self._first_loss is None and totals is not None and self.updates == 1:
+            self._first_loss = _mean_loss(totals.tolist())
         # Reading the sums takes as long as a small update: not each time.
         if totals is not None and self.updates % CHECK_EVERY == 0:
             self._look(totals)
@@ -226,7 +239,8 @@ class TrainControl:
             stop: another process was asked to stop.
 
         Raises:
-            Stop: the loss is NaN or infinite, a search prunes the run, or a signal asked to stop.
+            Stop: the loss is NaN, infinite or far above that of the start, a search prunes the run, or a signal asked
+                to stop.
         """
         # First the device, then the clock: work that is still queued is training's time, not the evaluation's.
         synchronize(totals)
@@ -280,6 +294,7 @@ class TrainControl:
         self.logger.log(row, samples_per_second=self.samples_seen / self.train_wall if self.train_wall else None)
         if not math.isfinite(loss) or not all(map(math.isfinite, (*tested.values(), *objective.values()))):
             raise Stop(DIVERGED)
+        self._refuse_explosion(_mean_loss(sums))
         for observer in self.observers:
             observer(row, weights, statistics, executor)
         # Judged by the loss in the row just written, so the row that reached the target is on the disk.
@@ -287,6 +302,20 @@ class TrainControl:
             self.epochs_to_target = self.epoch
             raise Stop(COMPLETED)
         return row
+
+    def _refuse_explosion(self, loss: float | None) -> None:
+        """End a run whose training loss, the mean since the row before, is far above that of its first update.
+
+        Only here, not after each update: a mean over few samples jumps, and on a GPU it is known at evaluations only.
+        """
+        if loss is None or self.divergence_factor is None:
+            return
+        if self._first_loss is None:
+            # An executor that has no loss at hand when it makes the first update.
+            self._first_loss = loss
+        if loss > self.divergence_factor * self._first_loss:
+            said = f"the training loss is {loss:.3g}, over {self.divergence_factor:g} times that of the first update"
+            raise Exploded(f"{said}, {self._first_loss:.3g} (run.divergence_factor)")
 
     def _checkpoint(self, executor: Executor) -> None:
         assert self.folder is not None
@@ -306,6 +335,7 @@ class TrainControl:
             "train_wall": self.train_wall,
             "next_eval": self._next_eval,
             "next_save": self._next_save,
+            "first_loss": self._first_loss,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -318,3 +348,6 @@ class TrainControl:
         # As it was saved, not counted anew from here: else a resumed run would evaluate
         # at other passes than a whole one.
         self._next_save = state["next_save"]
+        # With a checkpoint from before this was kept nobody knows any more what the run began with: NaN is above and
+        # below nothing.
+        self._first_loss = state.get("first_loss", math.nan)

@@ -126,8 +126,10 @@ class ProcessCollective(SynchronousProcess):
             stop = self._receive(self.travelling.popleft(), step)
         now = self.control.wall()
         self.timeline.span(self.rank, "transfer", computed, now)
-        # No sums are handed over: this rank's loss is not to stop it alone. The flags stop all ranks in the same step.
-        self.control.advance(samples * self.method.cost.gradients, now, None)
+        # After the first step no sums are handed over: this rank's loss is not to stop it alone. The flags stop all
+        # ranks in the same step.
+        first = self.oracle.totals if self.control.updates == 0 else None
+        self.control.advance(samples * self.method.cost.gradients, now, first)
         return stop
 
     def _send(self, message: Message) -> None:

@@ -186,10 +186,14 @@ class ProcessPipeline(SynchronousProcess):
         self.timeline.span(self.rank, "compute", begin, self.control.wall())
 
     def _loss(self) -> Tensor | None:
-        """Return the last module's sums on all ranks if it is time to check that the loss is finite, else None."""
+        """Return the last module's sums on all ranks if it is time to look at the loss, else None.
+
+        The first update's is kept, and every so many updates it must be finite.
+        """
         # All ranks have counted as many updates, so all of them enter the broadcast or none. `advance` counts this one
         # before it looks, hence + 1.
-        if self.oracle.device.type != "cpu" or (self.control.updates + 1) % CHECK_EVERY:
+        updates = self.control.updates
+        if self.oracle.device.type != "cpu" or (updates and (updates + 1) % CHECK_EVERY):
             return None
         totals = self.oracle.totals.clone()
         dist.broadcast(totals, self.world - 1)

@@ -19,6 +19,7 @@ from runner.run_folder.summary_keys import (
     BEST_VALIDATION_ERROR,
     BYTES_SENT,
     COMPLETED,
+    DIVERGED,
     FINAL_TEST_ERROR,
     TEST_ERROR_AT_BEST,
 )
@@ -187,7 +188,8 @@ def ranking(runs: Sequence[Run], apart: Sequence[str] = ()) -> Ranking:
     metric = _metric(groups)
     rows = []
     for group, words in zip(groups, _told_apart(groups), strict=True):
-        found = ((run.seed, metrics.measured(run, metric)) for run in group if run.ended)
+        # The numbers that a diverged run has are of a moment before, or of weights that are no result.
+        found = ((run.seed, metrics.measured(run, metric)) for run in group if run.ended and run.status != DIVERGED)
         values = {seed: value for seed, value in found if value is not None}
         rows.append(Ranked(str(group[0].value("algorithm") or group[0].name), words, group, values))
     rows.sort(key=lambda row: (not row.whole, not row.values, math.inf if row.mean is None else level(row.mean)))

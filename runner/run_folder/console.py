@@ -228,7 +228,8 @@ def duration(seconds: float) -> str:
 def _hint(status: str, summary: Mapping[str, Any], folder: Path, lr: float | None) -> str:
     if status == DIVERGED:
         now = "" if lr is None else f" (it is {lr:g})"
-        return f"The loss is infinite or NaN: try a smaller schedule.lr{now}, or a warm-up: schedule.warmup_epochs=5"
+        said = str(summary.get("error") or "the loss is infinite or NaN")
+        return f"{said[0].upper()}{said[1:]}: try a smaller schedule.lr{now}, or a warm-up: schedule.warmup_epochs=5"
     if status in (INTERRUPTED, PRUNED):
         return f"Continue with: dcrun {as_typed('run.resume', folder)}" if has_checkpoints(folder) else ""
     return str(summary.get("error") or "") if status == FAILED else ""

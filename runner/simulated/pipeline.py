@@ -109,6 +109,9 @@ class SimulatedPipeline(VirtualExecutor):
         self.count_bytes(iteration_bytes(self.partition, size))
         if self.directions is not None and exact is not None:
             self.directions.add(exact, [method.direction for method in self.methods], self.partition.pieces)
+        if self.step == 0:
+            # The control keeps the loss of the first update, which is that of one process whoever computes it.
+            self.modules.finish()
         try:
             self.control.advance(size, self.times.seconds, self.oracle.totals)
         except Stop:

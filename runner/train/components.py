@@ -93,6 +93,7 @@ class RunComponents:
             samples=self.samples,
             epochs=run.epochs,
             eval_every=run.eval_every,
+            divergence_factor=run.divergence_factor,
             checkpoint_every=run.checkpoint_every or run.eval_every,
             schedule=self.schedule,
             **options,

@@ -14,7 +14,7 @@ from runner.config import delays
 from runner.config.errors import InputError
 from runner.config.exit_codes import UNEXPECTED
 from runner.loop.executor import Executor
-from runner.loop.stop import PeerLost, Stop
+from runner.loop.stop import Exploded, PeerLost, Stop
 from runner.loop.stop_signals import StopSignals
 from runner.loop.train_control import TrainControl
 from runner.processes.spawn import resume_hint
@@ -163,7 +163,9 @@ def _control(
 
 
 def _said(reason: Stop, folder: Path, watched: bool) -> dict[str, str]:
-    """Log why a run stopped if a peer is at fault; return what the summary says of it."""
+    """Log why a run stopped if a peer is at fault; return what the summary says of that, or of a loss that exploded."""
+    if isinstance(reason, Exploded):
+        return {"error": reason.message}
     if not isinstance(reason, PeerLost):
         return {}
     # The launcher prints its own line on the terminal; this one then goes to dcrun.log alone.

@@ -51,6 +51,8 @@ def test_defaults_are_valid():
         ("run.threads", 0, None),
         ("run.micro_batch", 0, None),
         ("run.target_loss", 0.0, None),
+        ("run.divergence_factor", 1.0, 1.5),
+        ("run.divergence_factor", math.inf, None),
         ("run.diagnostics", ["weights"], ["largest_rate"]),
         ("run.diagnostics", ["largest_rate", "largest_rate"], []),
         ("run.diagnostic_samples", 0, 1),

@@ -232,6 +232,46 @@ def test_infinite_test_loss_is_divergence(tmp_path: Path):
         run.update()
 
 
+def test_exploded_loss_is_divergence(tmp_path: Path):
+    run = Fixture(tmp_path, divergence_factor=100.0, epochs=9)
+    run.update(loss=2.0)
+    # At the factor it has not diverged, and may come back.
+    run.update(loss=398.0)
+    run.update(loss=1.0)
+    run.update(loss=399.0)
+    run.update(loss=200.0)
+    with pytest.raises(Stop, match="diverged") as ended:
+        run.update(loss=201.0)
+    assert run.notes.rows[-1]["train_loss"] == 200.5, "the row says where"
+    assert "the training loss is 200, over 100 times that of the first update, 2 (run" in getattr(
+        ended.value, "message", ""
+    )
+
+
+def test_without_a_factor_no_finite_loss_is_divergence(tmp_path: Path):
+    run = Fixture(tmp_path)
+    for loss in (2.0, 2.0, 1e30, 1e30):
+        run.update(loss=loss)
+    assert len(run.notes.rows) == 2
+
+
+def test_first_loss_survives_a_checkpoint(tmp_path: Path):
+    run = Fixture(tmp_path, divergence_factor=100.0)
+    run.update(loss=2.0)
+    run.update(loss=2.0)
+    state = run.control.state_dict()
+    for saved, status in ((state, "diverged"), ({k: v for k, v in state.items() if k != "first_loss"}, None)):
+        # A checkpoint of an earlier version does not say what the run began with: its run is not judged.
+        resumed = Fixture(tmp_path, divergence_factor=100.0)
+        resumed.control.load_state_dict(saved)
+        resumed.update(loss=500.0)
+        if status is None:
+            resumed.update(loss=500.0)
+            continue
+        with pytest.raises(Stop, match=status):
+            resumed.update(loss=500.0)
+
+
 def test_next_checkpoint_survives_one(tmp_path: Path):
     """Resumed from the checkpoint at 2 passes, a run writes its next one at 4, not at the next evaluation."""
     run, other = Fixture(tmp_path, checkpoint_every=2.0), Fixture(tmp_path, checkpoint_every=2.0)

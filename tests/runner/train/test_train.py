@@ -139,6 +139,17 @@ def test_diverged_run_writes_its_summary(algorithm: str, tmp_path: Path, capsys:
     assert "warm" in shown
 
 
+def test_exploded_run_has_diverged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    exploding = ("algorithm=asgd", *RUN, "model=mlp", "schedule.lr=1000", "run.epochs=3")
+    code, summary = run_in(tmp_path / "a", *exploding)
+    assert (code, summary["status"], summary["epochs"]) == (0, "diverged", 1.0)
+    assert summary["final_train_loss"] > 2300
+    assert "over 1000 times that of the first update" in summary["error"]
+    assert "The training loss is" in capsys.readouterr().out
+    code, summary = run_in(tmp_path / "b", *exploding, "run.divergence_factor=null")
+    assert (code, summary["status"], summary["epochs"]) == (0, "completed", 3.0)
+
+
 @pytest.mark.parametrize("algorithm", ["dc_asgd_a", "ssgd", "sgd"])
 def test_estimate_trains_and_writes_nothing(algorithm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     code = dispatch(compose(f"algorithm={algorithm}", *RUN, "run.estimate=true"), tmp_path)

@@ -44,6 +44,7 @@ from runner.run_folder.wandb_run import group_of
 from runner.sweeps import forked_job
 from runner.sweeps.forked_job import ForkedJob
 from runner.sweeps.job import Job, PlannedJob, announce_job, report_failure
+from runner.sweeps.job_notes import JobNotes
 from runner.sweeps.lifeline import PIPE, Lifeline
 from runner.sweeps.placement import AUTO, Jobs, place_here
 from runner.sweeps.sweep_display import SweepDisplay
@@ -93,6 +94,8 @@ class FreshProcessLauncher(Launcher):
         self.processes: set[forked_job.Process] = set()
         # What jobs are forked from; None if each is a fresh process.
         self.warm: ForkServerContext | None = None
+        # For `dcreport --watch`; made when the first jobs are known.
+        self.notes: JobNotes | None = None
         self.slots: set[int] = set()
         # A search's: variables of each job by its overrides, and whether a run that is not at its end is over for it.
         self.variables: dict[tuple[str, ...], dict[str, str]] = {}
@@ -124,6 +127,8 @@ class FreshProcessLauncher(Launcher):
             # All jobs are planned before the first one runs: what an earlier sweep left is looked up once.
             planned.append(self._plan(number, tuple(overrides)))
         self._place(planned)
+        self.notes = self.notes or JobNotes(FreshProcessLauncher.sweep)
+        self.notes.plan(planned)
         configs = [plan.config for plan in planned if isinstance(plan, PlannedJob) and plan.config is not None]
         forkable = [config for config in configs if forked_job.may_fork(config.run.device)]
         # A single job is as fast without. Of a search one may be all that is launched now, and others follow.
@@ -132,6 +137,7 @@ class FreshProcessLauncher(Launcher):
         with self._signals_forwarded():
             finished = self._run_all(planned, total)
         FreshProcessLauncher.jobs += finished
+        self._note(finished)
         # COMPLETED for failed jobs too: of any other status Hydra would raise the value as soon as it reads it.
         return [JobReturn(overrides=j.overrides, status=JobStatus.COMPLETED, _return_value=j.code) for j in finished]
 
@@ -237,14 +243,20 @@ class FreshProcessLauncher(Launcher):
                 status = stack.enter_context(closing(LiveStatus()))
                 passed[VARIABLE] = status.end
                 self.display.begin(plan, status)
+            self._note([plan])
             process = self._start(plan, self._environment(slot) | self.variables.get(plan.overrides, {}), told, passed)
             self.processes.add(process)
             job = Job(plan.number, plan.overrides, plan.folder, process.wait())
             self.processes.discard(process)
+            self._note([job])
             self._show_end(job)
         report_failure(job, output)
         self._judge_first(job, total)
         return job
+
+    def _note(self, jobs: Sequence["PlannedJob | Job"]) -> None:
+        if self.notes is not None:
+            self.notes.note(jobs)
 
     def _show_end(self, job: Job) -> None:
         if self.display is not None:

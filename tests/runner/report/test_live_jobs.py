@@ -9,6 +9,7 @@ import pytest
 from runner.report import live_jobs
 from runner.report.live_jobs import LiveJobs
 from runner.run_folder import folders
+from runner.run_folder.sweep_jobs import JOBS, NotedJob, note
 
 MakeRun = Callable[..., Path]
 
@@ -59,3 +60,34 @@ def test_what_has_not_changed_is_not_read_again(
     assert second != first
     assert found[1]["error"] == 40.0
     assert read == ["a", "b", "b"]
+
+
+def test_jobs_without_a_folder_are_those_of_their_sweep(make_run: MakeRun, tmp_path: Path) -> None:
+    sweep = make_run("sweep/0", [60.0], status="running", config={"run.epochs": 4.0}).parent
+    crashed = make_run("sweep/1", [60.0], seed=1, status="running", config={"run.epochs": 4.0})
+
+    def noted(number: int, state: str, code: int | None = None) -> NotedJob:
+        return NotedJob(number, f"seed={number}", sweep / str(number), state, code)
+
+    note(sweep, [noted(number, "waiting") for number in range(9)])
+    # A sweep that is begun again in its folder has other jobs.
+    note(sweep, [noted(number, "waiting") for number in range(5)], anew=True)
+    note(sweep, [noted(0, "started"), noted(1, "started"), noted(2, "started")])
+    note(sweep, [noted(1, "ended", 1), noted(2, "ended", 2), noted(3, "started")])
+    watched = LiveJobs([tmp_path / "runs"])
+    with folders.run_lock(sweep), folders.run_lock(sweep / "0"):
+        _, jobs = watched.look()
+    assert [(job["name"], job["state"]) for job in jobs] == [
+        ("sweep/0", "running"),
+        ("sweep/1", "failed"),
+        ("sweep/2", "failed"),
+        ("sweep/3", "starting"),
+        ("sweep/4", "waiting"),
+    ]
+    assert [job["label"] for job in jobs[2:]] == ["seed=2", "seed=3", "seed=4"]
+    # Once nobody runs the sweep any more, nothing waits.
+    assert [job["state"] for job in watched.look()[1]] == ["stopped", "failed", "failed", "stopped", "not run"]
+    assert [job["name"] for job in LiveJobs([sweep]).look()[1]] == ["0", "1", "2", "3", "4"]
+    assert crashed.exists()
+    (sweep / JOBS).write_text('{"number": 1}\nnonsense\n')
+    assert [job["state"] for job in watched.look()[1]] == ["stopped", "stopped"], "nobody says that it crashed"

@@ -16,8 +16,11 @@ from runner.cli.compose import CONF
 from runner.config import resources
 from runner.config.schema import GPU_SLOT, without_hydra
 from runner.run_folder.folders import is_locked
+from runner.run_folder.jsonl import read_lines
+from runner.run_folder.sweep_jobs import JOBS, noted
 from runner.sweeps import subprocess_launcher
 from runner.sweeps.job import Job, PlannedJob
+from runner.sweeps.job_notes import JobNotes
 from runner.sweeps.placement import Jobs, Placement
 from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 from tests.trial import compose, when
@@ -171,9 +174,15 @@ os.rename(slot, sys.argv[1] + "." + slot)
     ]
     launcher = FreshProcessLauncher(2)
     launcher.cores_each = 4
+    launcher.notes = JobNotes(tmp_path)
+    launcher.notes.plan([*planned, Job(5, ("seed=5",), tmp_path / "elsewhere", 0)])
     jobs = launcher._run_all(planned, 5)
     assert [job.code for job in jobs] == [0] * 5
-    assert {path.suffix for path in tmp_path.glob("job*")} == {".0", ".1"}
+    assert [(job.number, job.state, job.code) for job in noted(tmp_path)] == [(n, "ended", 0) for n in range(6)]
+    assert noted(tmp_path)[5].label == "seed=5"
+    written = read_lines(tmp_path / JOBS)
+    assert [row["state"] for row in written if row["number"] == 3] == ["waiting", "started", "ended"]
+    assert {path.suffix for path in tmp_path.glob("job*[01]")} == {".0", ".1"}
 
 
 def test_a_job_alone_has_all_gpus(monkeypatch: pytest.MonkeyPatch):

@@ -5,6 +5,7 @@
 
       DANA-Zero   as above
       DANA-DC     with g + λ g ⊙ g ⊙ (θ − θ̂_i) in place of g,  θ̂_i being what worker i was sent
+      DANA-Slim   the worker keeps v_i: v_i ← γ v_i + g, and pushes γ v_i + g; the server is that of ASGD, on Θ = θ̂
 
 Source: Hakimi, Barkai, Gabel, Schuster, "Taming Momentum in a Distributed Asynchronous Environment", 2019 (arXiv
 1907.11612). The updates are second hand: written down from accounts of the paper, whose numbers of algorithms and
@@ -13,10 +14,13 @@ equations are therefore not given.
 Σ_j v_j is kept: v_i is taken out of it before it changes, and put back. With one worker the sum is v_1 to the bit, and
 DANA-Zero is Nesterov's accelerated gradient in its textbook form: the gradient at θ − η γ v. What is sent then takes
 the steps of `torch.optim.SGD` with Nesterov momentum, to rounding. γ=0 is ASGD, and λ=0 makes DANA-DC DANA-Zero, both
-to the bit.
+to the bit. DANA-Slim sends what DANA-Zero sends as long as η stays the same, to rounding, with nothing for each worker
+on the server; one worker is Nesterov momentum as `torch.optim.SGD` has it, to the bit.
 
 Deviations: weight decay, which the accounts do not place, is added by the server at its current θ, outside the λ term;
-a lost worker's v_i leaves the sum. η of θ̂ is the schedule's learning rate at the pull. θ, not θ̂, is evaluated.
+a lost worker's v_i leaves the sum. η of θ̂ is the schedule's learning rate at the pull. θ, not θ̂, is evaluated; of
+DANA-Slim Θ, which is all that it has. There the worker adds weight decay, at the weights that it pulled, before the
+momentum.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ import torch
 from torch import Tensor
 
 from algorithms.asgd import ASGD
-from algorithms.base import Message, Step, in_range, zeros
+from algorithms.base import Batch, Layout, Message, Oracle, Step, Worker, in_range, zeros
+from algorithms.blockwise import BlockwiseUpdate
 
 
 @dataclass(kw_only=True, eq=False)
@@ -152,3 +157,71 @@ class DANADC(DANAZero):
     def state(self) -> Message:
         """Return DANA-Zero's tensors, and what was sent, `bak` (workers, n)."""
         return super().state() | {"bak": self.bak}
+
+
+class SlimWorker(Worker):
+    """The worker of DANA-Slim, which keeps v_i.
+
+    Args:
+        momentum: γ.
+        weight_decay: λ of the l2 term.
+    """
+
+    interchangeable = True
+
+    def __init__(self, momentum: float, weight_decay: float) -> None:
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.update_blockwise = BlockwiseUpdate(self.update, scratch=0)
+
+    def keep(self, state: Message) -> None:
+        """Take over v_i."""
+        self.v = state["v"]
+
+    def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:
+        """Take the gradient into v_i, and return γ v_i + g."""
+        g = oracle.gradient(pulled["w"], batch)
+        self.update_blockwise(g, pulled["w"], self.v)
+        return {"g": g}
+
+    def update(self, g: Tensor, w: Tensor, v: Tensor) -> None:
+        """Do so for a block, in place of the gradient."""
+        if self.weight_decay:
+            g.add_(w, alpha=self.weight_decay)
+        # v_i ← γ v_i + g
+        v.mul_(self.momentum).add_(g)
+        # γ v_i + g
+        g.add_(v, alpha=self.momentum)
+
+
+@dataclass(kw_only=True, eq=False)
+class DANASlim(ASGD):
+    """DANA-Slim; `momentum` is γ, and `weight_decay` is that of `MomentumOptions`, both on the workers.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    # No options here: the server takes what comes as it is.
+    staleness: ClassVar[str] = "plain"
+    nesterov: ClassVar[bool] = False
+
+    momentum: float = 0.9
+
+    def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
+        """See `ParameterServer.start`; the server has no momentum."""
+        super().start(w, workers, compiled)
+        self.v = None
+
+    def layout(self, n: int) -> Layout:
+        """Return ASGD's messages, and v_i, which a worker keeps."""
+        return Layout(pull={"w": n}, push={"g": n}, state={"v": n})
+
+    def update(self, w: Tensor, g: Tensor, *others: Any, lr: float) -> None:
+        """Apply what was pushed to a block."""
+        # Θ ← Θ − η (γ v_i + g)
+        w.add_(g, alpha=-lr)
+
+    def worker(self, worker: int) -> Worker:
+        """See `SlimWorker`."""
+        return SlimWorker(self.momentum, self.weight_decay)

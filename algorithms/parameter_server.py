@@ -27,12 +27,14 @@ class Layout:
         push: what it sends.
         mirror: what it sends besides, for the server's copy of its state; the clock of a cluster does not count it.
         shard_state: what a worker that takes over a shard gets once, see `ParameterServer.shard_state`.
+        state: what a worker keeps from batch to batch, see `Worker.keep`.
     """
 
     pull: Fields
     push: Fields
     mirror: Fields = field(default_factory=dict)
     shard_state: Fields = field(default_factory=dict)
+    state: Fields = field(default_factory=dict)
 
     @property
     def pushed(self) -> Fields:
@@ -57,8 +59,8 @@ class Worker(ABC):
 
     Attributes:
         interchangeable: whether any worker's half does for every worker, as what they send follows from the arguments
-            and from what was broadcast to all. Halves that keep something of their own, of their shards or of their
-            last batches, are not. A subclass that has calls of its own says it anew.
+            from what was broadcast to all, and from `keep`. Halves that keep something else of their own, of their
+            shards or of their last batches, are not. A subclass that has calls of its own says it anew.
     """
 
     interchangeable: ClassVar[bool] = False
@@ -68,6 +70,13 @@ class Worker(ABC):
         """Turn the pulled message and a batch into the message to push.
 
         The returned tensors may be borrowed from the oracle or from `pulled`; they are valid until the next call.
+        """
+
+    def keep(self, state: Message) -> None:  # noqa: B027 (most workers keep nothing)
+        """Take over the tensors of `Layout.state`, zeros in a run that begins; `work` reads and changes them in place.
+
+        An executor may hand over others that hold the same before any batch. They are saved with the run, and travel
+        for that alone; those of a lost worker become zeros.
         """
 
     def adopt_shard(self, shard: range, message: Message) -> None:  # noqa: B027 (most workers keep nothing)

@@ -169,6 +169,7 @@ class Connections:
         self.all = [Connection(worker, link, pull, push, self._arrivals) for worker, link in enumerate(links)]
         self._ask = find_lost
         self._told: list[tuple[int, str]] = []
+        self._put_back: list[Arrival] = []
 
     def __getitem__(self, worker: int) -> Connection:
         return self.all[worker]
@@ -190,8 +191,14 @@ class Connections:
         told, self._told = [*self._told, *self._ask()], []
         return told
 
+    def put_back(self, arrivals: list[Arrival]) -> None:
+        """Have `next` return these first, in their order: whoever took them waited for something else."""
+        self._put_back += arrivals
+
     def next(self) -> Arrival | None:
         """Return the next message, or None if none comes for a while, so that the caller can look for lost workers."""
+        if self._put_back:
+            return self._put_back.pop(0)
         try:
             # With a timeout: a stuck worker sends nothing that could wake the server.
             arrival = self._arrivals.get(timeout=POLL_SECONDS)

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from algorithms.base import ParameterServer
+from algorithms.base import Message, ParameterServer
 from runner.gradients.replica import Replica
 from runner.loop.barrier import sum_messages
 from runner.loop.batches import Batches
@@ -35,8 +35,9 @@ from runner.processes.barrier_round import BarrierRound
 from runner.processes.child import FindLost
 from runner.processes.connections import Connections
 from runner.processes.links import Link
-from runner.processes.message_buffer import BATCH, RESTORE, SHARD
+from runner.processes.message_buffer import BATCH, KEEP, RESTORE, SHARD
 from runner.processes.worker import STATISTICS, push_fields
+from runner.processes.worker_states import gather_states
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
 
@@ -93,6 +94,9 @@ class ProcessServer(ServerBase):
         self.check_refusal = check_refusal
         push = push_fields(self.layout.pushed, self.statistics.numel())
         self.connections = Connections(links, self.layout.pull, push, find_lost)
+        # By worker, pushes since its process began, and what its half keeps in a run that goes on.
+        self.taken = [0] * len(links)
+        self.kept: list[Message] = []
 
     def run(self) -> None:
         """Serve until every batch is done.
@@ -114,6 +118,8 @@ class ProcessServer(ServerBase):
                 if self.resumed and self.restoring:
                     state = self.restored(worker)
                     self.connections[worker].send((RESTORE, 0, 0, 0), self.restoring, state)
+                if self.resumed and self.layout.state:
+                    self.connections[worker].send((KEEP, 0, 0, 0), self.layout.state, self.kept[worker])
                 self._occupied()
                 self._reply(worker)
             while not self.leases.finished:
@@ -190,6 +196,7 @@ class ProcessServer(ServerBase):
         inbox = connection.inbox
         batch = self.leases.done(worker)
         message = {name: inbox.tensors[name] for name in self.layout.pushed}
+        self.taken[worker] += 1
         push = self.push(worker, message, inbox.tensors.get(STATISTICS), len(batch.ids))
         # A worker sends the sums since its last push, not since the start, so nothing is counted twice.
         self.totals.add_(inbox.numbers[:3])
@@ -292,11 +299,17 @@ class ProcessServer(ServerBase):
             for worker in sorted(self.leases.idle):
                 self._reply(worker)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the server's state, and what the workers' halves keep, which they are asked for."""
+        kept = gather_states(self.connections, self.layout.state, self.taken, self.leases.held)
+        return super().state_dict() | {"worker_states": kept}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; batches that were being computed are handed out again.
 
         Gradients that were on their way are not part of a checkpoint: on processes nobody can stop them there.
         """
+        self.kept = state.get("worker_states", self.kept)
         # After the state, the leases begin anew: the worker processes are new, and each is told of its shards before
         # its first batch.
         super().load_state_dict(state)

@@ -14,7 +14,8 @@ from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.messages import check_message
 from runner.processes.links import Link
-from runner.processes.message_buffer import BATCH, RESTORE, ROUND, SHARD, STOP, MessageBuffer
+from runner.processes.message_buffer import BATCH, KEEP, RESTORE, ROUND, SHARD, STOP, TELL, MessageBuffer
+from runner.processes.worker_states import KeptState
 
 STATISTICS = "batch statistics"
 """Field of a push that carries the batch-norm statistics of its batch."""
@@ -79,6 +80,7 @@ class WorkerProcess:
         self.report_step = report_step
         self.on_gpu = oracle.device.type == "cuda"
         self.tasks = 0
+        self.kept = KeptState(half, layout.state, oracle.device)
         self.shards = [] if batches.shards is None else [worker]
         # Buffers are allocated once: page-locked memory is slow to get, and each message has the same size.
         push = push_fields(layout.pushed, oracle.replica.statistics.numel())
@@ -107,6 +109,10 @@ class WorkerProcess:
                 self.half.restore(self.state.tensors)
             elif kind == SHARD:
                 self._adopt(number)
+            elif kind == KEEP:
+                self.kept.take(self.link)
+            elif kind == TELL:
+                self.kept.tell(self.link, number)
             elif kind == ROUND:
                 self._take_round(number, third, fourth)
             else:
@@ -146,6 +152,7 @@ class WorkerProcess:
         # Only a number comes from the server: the worker has the data, and knows which samples it means.
         batch = self.batches.draw(number, self.shards) if self.shards else self.batches.batch(number)
         seed_generators(self.oracle.device, self.batches.seed, "work", number)
+        self.kept.begin_push()
         message = self.half.work(self.oracle, self.inbox.tensors, batch)
         # Before it is packed, where a wrong type would be converted and a wrong shape might be spread out.
         check_message(self.half, "push", message, self.layout.pushed)

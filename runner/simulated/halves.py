@@ -77,17 +77,32 @@ class LocalHalves:
         workers: number of workers M.
         oracle: gradients, which counts into the run's totals by itself.
         batches: the run's batches.
+        states: by worker, what its half keeps.
     """
 
-    def __init__(self, server: ParameterServer, *, workers: int, oracle: NetworkOracle, batches: Batches) -> None:
+    def __init__(
+        self,
+        server: ParameterServer,
+        *,
+        workers: int,
+        oracle: NetworkOracle,
+        batches: Batches,
+        states: Sequence[Message],
+    ) -> None:
         self.server = server
+        self.states = states
         self.oracle = oracle
         self.batches = batches
         self.dtype = server.w.dtype
         self.layout = server.layout(server.w.numel())
         self.rounds = server.rounds(server.w.numel())
         # Objects apart from the server, as on processes: they know only what messages tell them.
-        self.halves: list[Worker] = [server.worker(m) for m in range(workers)]
+        self.halves: list[Worker] = [self._half(m) for m in range(workers)]
+
+    def _half(self, worker: int) -> Worker:
+        half = self.server.worker(worker)
+        half.keep(self.states[worker])
+        return half
 
     def start(self) -> None:
         """See `Halves.start`."""
@@ -120,7 +135,7 @@ class LocalHalves:
     def renew(self, workers: Iterable[int]) -> None:
         """See `Halves.renew`."""
         for worker in workers:
-            self.halves[worker] = self.server.worker(worker)
+            self.halves[worker] = self._half(worker)
 
     def adopt(self, worker: int, shard: range, message: Message) -> None:
         """See `Halves.adopt`."""

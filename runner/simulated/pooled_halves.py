@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from algorithms.base import Batch, Fields, Message, ParameterServer, Worker
+from algorithms.base import Batch, Fields, Layout, Message, ParameterServer, Worker
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
@@ -26,6 +26,13 @@ from runner.simulated.transfers import Transfers
 
 WORK, ANSWER, RECEIVE, RESTORE, ADOPT, RENEW = range(READY + 1, READY + 7)
 """What a process is asked to do, besides to be there."""
+KEPT = "kept "
+"""What the name of a field of `Layout.state` begins with in the result of a batch."""
+
+
+def work_fields(layout: Layout) -> Fields:
+    """Return the tensors of a batch's result: what is pushed, and what the half keeps after it."""
+    return {**layout.pushed, **{KEPT + name: declared for name, declared in layout.state.items()}}
 
 
 def serves_all(half: Worker) -> bool:
@@ -44,10 +51,12 @@ class ServerPlaces(NamedTuple):
 
     Attributes:
         pulled: by worker, the message that it pulled last.
+        kept: by worker, what its half keeps, as it was after the last push that was handled.
         mail: first byte of what is told to halves, one message at a time.
     """
 
     pulled: list[Places]
+    kept: list[Places]
     mail: int
 
 
@@ -58,6 +67,7 @@ class PooledHalves:
         server: the method, started.
         options: of the processes.
         copies: by worker, what it pulled last, where the server does not keep it: from here on in the shared memory.
+        states: by worker, what its half keeps; on CPUs in the shared memory too.
         totals: of the run, sums of losses, errors and samples (3,).
         statistics: of the run, running batch-norm statistics (k,).
         order: returns the workers that compute, in the order in which their pushes will be handled.
@@ -69,6 +79,7 @@ class PooledHalves:
         options: PoolOptions,
         *,
         copies: list[Message],
+        states: list[Message],
         totals: Tensor,
         statistics: Tensor,
         order: Callable[[], Iterable[int]],
@@ -77,6 +88,7 @@ class PooledHalves:
         self.server = server
         self.workers = len(copies)
         self.copies = copies
+        self.states = states
         self.totals = totals
         self.transfers = options.transfers
         self.layout = server.layout(n)
@@ -88,9 +100,13 @@ class PooledHalves:
         for worker, copy in enumerate(copies):
             pulled.append(lay_out_state(copy if self.transfers.in_place else self._pulled(worker), offset))
             offset = end_of(pulled[-1], offset)
+        kept = list[Places]()
+        for own in states:
+            kept.append(lay_out_state(own, offset))
+            offset = end_of(kept[-1], offset)
         mail, mailed = offset, [*(part.broadcast for part in self.rounds), self.restoring, self.layout.shard_state]
         offset = max(end_of(lay_out(fields, mail, self.dtype), mail) for fields in mailed)
-        fields = [self.layout.pushed, *(part.answer for part in self.rounds)]
+        fields = [work_fields(self.layout), *(part.answer for part in self.rounds)]
         *results, end = place_results(options, fields, statistics.numel(), offset)
         self.arena = Arena(end)
         if self.transfers.in_place:
@@ -99,7 +115,12 @@ class PooledHalves:
                 copy.update(self.arena.tensors(pulled[worker]))
                 if not copy:
                     pulled[worker] = self._sent(worker)
-        self.places = ServerPlaces(pulled, mail)
+            for own, places in zip(states, kept, strict=True):
+                shared = self.arena.tensors(places)
+                for name, tensor in shared.items():
+                    tensor.copy_(own[name])
+                own.update(shared)
+        self.places = ServerPlaces(pulled, kept, mail)
         self.pool = ComputePool(
             options, arena=self.arena, places=self.places, results=results, statistics=statistics.numel()
         )
@@ -130,6 +151,7 @@ class PooledHalves:
         """See `Halves.begin`: it can be computed from now on."""
         if not self.transfers.in_place:
             self.transfers.share(self._pulled(worker), self.arena.tensors(self.places.pulled[worker]))
+            self.transfers.share(self.states[worker], self.arena.tensors(self.places.kept[worker]))
             self.transfers.finish()
         elif self.server.sent(worker) and self._sent(worker) != self.places.pulled[worker]:
             what = f"{type(self.server).__name__} keeps what it sent elsewhere from push to push"
@@ -146,9 +168,12 @@ class PooledHalves:
 
     def work(self, worker: int, pulled: Message, batch: Batch) -> tuple[Message, Tensor]:
         """See `Halves.work`; it waits for what is being computed."""
-        result = self.pool.result(worker, self.layout.pushed)
+        result = self.pool.result(worker, work_fields(self.layout))
         result.count(self.totals)
         assert result.message is not None
+        # Only now: a checkpoint has what halves kept after pushes that were handled, not after those in flight.
+        for name, tensor in self.states[worker].items():
+            tensor.copy_(result.message.pop(KEPT + name))
         return result.message, result.statistics
 
     def taken(self, worker: int) -> None:
@@ -249,6 +274,7 @@ class ServerTasks:
         self.rounds = server.rounds(n)
         self.restoring = server.restoring(n)
         self.pulled = [arena.tensors(each) for each in places.pulled]
+        self.kept = [arena.tensors(each) for each in places.kept]
         self.arena = arena
         self.mail = places.mail
         self.halves: dict[int, Worker] = {}
@@ -256,7 +282,7 @@ class ServerTasks:
 
     def fields(self, call: int, numbers: Sequence[int]) -> Fields:
         """See `Tasks.fields`."""
-        return self.layout.pushed if call == WORK else self.rounds[numbers[1]].answer
+        return work_fields(self.layout) if call == WORK else self.rounds[numbers[1]].answer
 
     def perform(self, task: Task) -> Message | None:
         """See `Tasks.perform`."""
@@ -294,8 +320,12 @@ class ServerTasks:
         batch = self.batches.draw(number, shards) if shards else self.batches.batch(number)
         seed_generators(self.oracle.device, self.batches.seed, "work", number)
         half = self._half(worker)
+        # A copy: the half changes it, and what is in the shared memory belongs to the push before.
+        state = {name: tensor.clone() for name, tensor in self.transfers.fetch(self.kept[worker]).items()}
+        half.keep(state)
         message = half.work(self.oracle, self.transfers.fetch(self.pulled[worker]), batch)
-        return check_message(half, "push", message, self.layout.pushed, self.dtype)
+        check_message(half, "push", message, self.layout.pushed, self.dtype)
+        return message | {KEPT + name: tensor for name, tensor in state.items()}
 
     def _answer(self, worker: int, number: int, shard: int, next_batch: int) -> Message:
         batch = self.batches.shard(shard, self.workers, next_batch)

@@ -87,13 +87,22 @@ class SimulatedServer(ServerBase):
             {} if server.sent(m) else {name: self._zeros(declared) for name, declared in self.layout.pull.items()}
             for m in range(workers)
         ]
+        # What each worker's half keeps. A push's part of it is there when the push is handled, whoever computes when.
+        self.states: list[Message] = [
+            {name: self._zeros(declared) for name, declared in self.layout.state.items()} for _ in range(workers)
+        ]
         self.compute = compute
         self.halves: Halves = self._halves()
 
     def _halves(self) -> Halves:
         """Return the workers' halves: in compute processes, or here if there are none or the method allows none."""
         if self.compute is not None:
-            shared = {"copies": self.copies, "totals": self.totals, "statistics": self.statistics}
+            shared = {
+                "copies": self.copies,
+                "states": self.states,
+                "totals": self.totals,
+                "statistics": self.statistics,
+            }
             try:
                 return PooledHalves(self.server, self.compute, order=self.events.order, **shared)
             except NotShareable as error:
@@ -101,7 +110,9 @@ class SimulatedServer(ServerBase):
         return self._local_halves()
 
     def _local_halves(self) -> Halves:
-        return LocalHalves(self.server, workers=self.workers, oracle=self.oracle, batches=self.batches)
+        return LocalHalves(
+            self.server, workers=self.workers, oracle=self.oracle, batches=self.batches, states=self.states
+        )
 
     def _zeros(self, declared: int | Field) -> Tensor:
         size, dtype = field_of(declared, self.dtype)
@@ -248,6 +259,9 @@ class SimulatedServer(ServerBase):
         """Go on without a worker: its batch goes to an idle one, or to whoever pulls next."""
         self.count_lost(event.worker, event.time)
         self.halves.drop(event.worker)
+        # It is gone with the process that had it, also if the worker begins anew in a run that goes on.
+        for tensor in self.states[event.worker].values():
+            tensor.zero_()
         # Before the shards are handed on, as on processes: a lost worker must not get its own.
         waking = self.leases.release(event.worker)
         if inherited := self.leases.reassign_shards(event.worker):
@@ -286,6 +300,7 @@ class SimulatedServer(ServerBase):
         return {
             **super().state_dict(),
             "copies": self.copies,
+            "worker_states": self.states,
             "version": self.version,
             "applied_at_pull": self.applied_at_pull,
             "events": self.events.state_dict(),
@@ -297,6 +312,9 @@ class SimulatedServer(ServerBase):
         for copies, saved in zip(self.copies, state["copies"], strict=True):
             for name, copy in copies.items():
                 copy.copy_(saved[name])
+        for own, saved in zip(self.states, state.get("worker_states", self.states), strict=True):
+            for name, tensor in own.items():
+                tensor.copy_(saved[name])
         # Only in simulation: on processes all workers pull anew after a resume.
         self.version = list(state["version"])
         self.applied_at_pull = list(state.get("applied_at_pull", state["version"]))

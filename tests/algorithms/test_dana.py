@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,10 @@ import torch
 from torch import nn
 
 from algorithms.asgd import ASGD
-from algorithms.base import Step
-from algorithms.dana import DANADC, DANAZero
+from algorithms.base import Batch, Message, Step
+from algorithms.dana import DANADC, DANASlim, DANAZero
 from tests.algorithms.driven import VISITS, N, course, rate, same, start, textbook_nag
-from tests.trial import train
+from tests.trial import equal, train
 
 
 class Paper:
@@ -90,6 +91,68 @@ def test_lost_worker_leaves_the_sum():
     # It pulls again after a resume, without a past.
     method.push(1, {"g": torch.ones(2)}, Step(lr=1.0))
     assert method.state()["total"].tolist() == [2.0, 3.0]
+
+
+class Together(DANASlim):
+    """DANA-Slim with its workers: it is pushed gradients."""
+
+    def start(self, w: torch.Tensor, workers: int, compiled: bool = False) -> None:
+        super().start(w, workers, compiled)
+        self.halves = [self.worker(worker) for worker in range(workers)]
+        self.kept = [{"v": torch.zeros_like(w)} for _ in range(workers)]
+        for half, state in zip(self.halves, self.kept, strict=True):
+            half.keep(state)
+        self.pulled: list[Message] = [{}] * workers
+
+    def pull(self, worker: int) -> Message:
+        self.pulled[worker] = {"w": super().pull(worker)["w"].clone()}
+        return self.pulled[worker]
+
+    def push(self, worker: int, message: Message, step: Step) -> bool | None:
+        oracle: Any = SimpleNamespace(gradient=lambda w, batch: message["g"].clone())
+        pushed = self.halves[worker].work(oracle, self.pulled[worker], Batch(0, 0, torch.arange(1)))
+        return super().push(worker, pushed, step)
+
+
+class SlimPaper(Paper):
+    """DANA-Slim in NumPy."""
+
+    def pull(self, worker: int, lr: float) -> np.ndarray:
+        self.sent[worker] = self.w
+        return self.w
+
+    def push(self, worker: int, g: np.ndarray, lr: float, tau: int) -> None:
+        d = g + self.weight_decay * self.sent[worker]
+        self.v[worker] = self.momentum * self.v[worker] + d
+        self.w = self.w - lr * (self.momentum * self.v[worker] + d)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_slim_matches_numpy(weight_decay: float):
+    course(Together(momentum=0.5, weight_decay=weight_decay), paper=SlimPaper(0.5, weight_decay))
+
+
+def test_slim_sends_what_zero_sends():
+    """To rounding, while the rate stays the same."""
+    visits = VISITS[:7]
+    _, zero = course(DANAZero(momentum=0.5), visits=visits)
+    _, slim = course(Together(momentum=0.5), visits=visits)
+    for ours, theirs in zip(slim, zero, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert not same(zero, course(DANAZero(momentum=0.4), visits=visits)[1])
+
+
+def test_slim_without_momentum_is_asgd_to_the_bit():
+    assert same(course(Together(momentum=0.0, weight_decay=0.0))[0], course(ASGD())[0])
+
+
+def test_one_slim_worker_is_torch_nesterov_to_the_bit(tmp_path: Path):
+    size = ("model=mlp", "dataset.limit_train=70", "dataset.limit_test=50", "run.batch_size=16", "run.epochs=2")
+    options = ("algorithm.momentum=0.9", "algorithm.weight_decay=0.01")
+    one = train("algorithm=dana_slim", "cluster.workers=1", *size, *options, folder=tmp_path)
+    assert equal(
+        one.weights, train("algorithm=sgd", "algorithm.nesterov=true", *size, *options, folder=tmp_path).weights
+    )
 
 
 @pytest.mark.parametrize("name", ["dana_zero", "dana_dc"])

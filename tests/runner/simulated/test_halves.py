@@ -16,7 +16,9 @@ from tests.trial import equal, train
 
 SMALL = ("model=mlp", "dataset.limit_train=64", "dataset.limit_test=20", "run.batch_size=8", "cluster.workers=3")
 
-METHODS = st.sampled_from(["asgd", "dc_asgd_a", "dc_ssgd", "ssgd", "local_sgd", "dasgd", "hogwild", "asysvrg", "ddg"])
+METHODS = st.sampled_from(
+    ["asgd", "dc_asgd_a", "dana_slim", "dc_ssgd", "ssgd", "local_sgd", "dasgd", "hogwild", "asysvrg", "ddg"]
+)
 CLOCKS = st.fixed_dictionaries(
     {
         "cluster.compute.distribution": st.sampled_from(["constant", "uniform", "lognormal", "gamma"]),
@@ -75,7 +77,7 @@ class Faults(ClockEvents):
         return super().next()
 
 
-@pytest.mark.parametrize("algorithm", ["dc_asgd_a", "asysvrg", "dis_dfsdca"])
+@pytest.mark.parametrize("algorithm", ["dc_asgd_a", "dana_slim", "asysvrg", "dis_dfsdca"])
 def test_lost_and_renewed_workers_compute_alike(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What is in flight is dropped, halves with a state get new ones, and the shards of a lost worker go to another."""
     use_threads(monkeypatch)

@@ -14,6 +14,8 @@ DATA = ("dataset=synthetic", "dataset.train=480", "dataset.test=50", "run.batch_
 RECORD = (*DATA, "cluster=processes", "cluster.timeout=20")
 REPLAY = (*DATA, "cluster=replay")
 METHODS = ("asgd", "dc_asgd_c", "dc_asgd_a", "dc_asgd_abs")
+LATER = ("dana_dc", "dana_slim", "dana_zero", "delay_adaptive", "gap_aware", "ormo", "rennala", "ringmaster", "smega2")
+"""Methods that are tried with four workers alone."""
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc (Linux)")
 
@@ -46,8 +48,8 @@ QUICK = {("dc_asgd_a", 4)}
     ("method", "workers"),
     [
         pytest.param(method, workers, marks=() if (method, workers) in QUICK else pytest.mark.slow)
-        for method in METHODS
-        for workers in (2, 4, 8)
+        for method in (*METHODS, *LATER)
+        for workers in ((2, 4, 8) if method in METHODS else (4,))
     ],
 )
 def test_every_method_ends_with_the_same_weights(machine: Host, tmp_path: Path, method: str, workers: int):
@@ -105,8 +107,10 @@ def test_replay_can_be_replayed(machine: Host, recorded: Run, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_lost_worker_is_lost_again(machine: Host, tmp_path: Path):
-    given = ("algorithm=dc_asgd_c", "model=mlp")
+@pytest.mark.parametrize("method", ["dc_asgd_c", "dana_zero", "dana_slim"])
+def test_lost_worker_is_lost_again(machine: Host, method: str, tmp_path: Path):
+    """Also where the server or the worker keeps something for it."""
+    given = (f"algorithm={method}", "model=mlp")
     run = machine.start(
         tmp_path / "run", *RECORD, *given, "cluster.workers=3", "cluster.compute.seconds=0.15"
     ).training()
@@ -120,8 +124,10 @@ def test_lost_worker_is_lost_again(machine: Host, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_continued_run_is_replayed_as_one(machine: Host, tmp_path: Path):
-    given = ("algorithm=dc_asgd_a", "model=mlp", "run.eval_every=0.5")
+@pytest.mark.parametrize("method", ["dc_asgd_a", "dana_slim", "rennala"])
+def test_continued_run_is_replayed_as_one(machine: Host, method: str, tmp_path: Path):
+    """Also where workers keep something, or the server collects."""
+    given = (f"algorithm={method}", "model=mlp", "run.eval_every=0.5")
     slow = ("cluster.workers=3", "cluster.compute.seconds=0.15")
     run = machine.start(tmp_path / "run", *RECORD, *given, *slow)
     until(lambda: "checkpoint step" in run.log, "a checkpoint")

@@ -111,14 +111,16 @@ def render(
     """
     # Names of runs and overrides come from whoever wrote the folder: escaped, they cannot bring scripts into the page.
     environment = Environment(loader=PackageLoader("runner.report"), autoescape=True, trim_blocks=True)
+    environment.filters["heading"] = _heading
     remarks = remarks or Remarks()
     runs = sorted(runs, key=lambda run: _natural(run.name))
     trained, clocks = timing_runs.trained(runs), timing_runs.timed(runs)
     drawn: list[Figure] = []
     settings = []
-    rankings = ranking.rankings(runs)
-    for number, found in enumerate(rankings, start=1):
+    curved: list[ranking.Ranking] = []
+    for number, found in enumerate(ranking.rankings(runs), start=1):
         made = results_section.figure(found, number)
+        curved += [found] if made else []
         settings.append({**results_section.section(found, number), "figures": _added(drawn, [made] if made else [])})
     exhibits = [_exhibit(exhibit, blocks, drawn, remarks) for exhibit, blocks in evidence if blocks]
     timed = {"head": timing_runs.HEAD, "rows": timing_runs.rows(clocks)} if clocks else None
@@ -127,7 +129,7 @@ def render(
     part = environment.get_template
     data = {
         **page_data.payload(trained),
-        **_shown_first(rankings, trained, drawn),
+        **_shown_first(curved, trained, drawn),
         "figures": [_drawn(figure) for figure in drawn],
         "palette": {"light": method_colors.LIGHT, "dark": method_colors.DARK, "dashes": method_colors.DASHES},
     }
@@ -161,6 +163,13 @@ def render(
     )
 
 
+def _heading(title: str) -> Markup:
+    """Return a title as HTML that a narrow page breaks only between its words, not at a hyphen or before a dot."""
+    words = title.replace(" · ", "\u00a0· ").split(" ")
+    whole = Markup('<span class="whole">{}</span>')
+    return Markup(" ").join(whole.format(word) if "-" in word else word for word in words)
+
+
 def _natural(name: str) -> list[tuple[bool, int, str]]:
     """Return a key that sorts job 9 before job 10."""
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
@@ -172,7 +181,7 @@ def _shown_first(found: Sequence[ranking.Ranking], runs: Sequence[Run], drawn: S
         return {"first": []}
     places = {id(run): place for place, run in enumerate(runs)}
     first = [places[id(run)] for row in found[0].leading() for run in row.runs]
-    return {"first": first, "metric": found[0].column, "log_y": bool(drawn) and drawn[0].log_y}
+    return {"first": first, "metric": found[0].column, "log_y": drawn[0].log_y}
 
 
 def _added(drawn: list[Figure], made: Sequence[Figure]) -> range:

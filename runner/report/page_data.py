@@ -10,7 +10,7 @@ from runner.report import metrics, provenance
 from runner.report.evaluations import numbered, thinned
 from runner.report.method_colors import color_of
 from runner.report.run import Run, finite
-from runner.report.settings import by_seed, differing, label, setting, shown
+from runner.report.settings import GROUPS, by_seed, differing, label, setting, shown
 from runner.run_folder import columns
 from runner.run_folder.summary_keys import (
     BEST_TEST_ERROR,
@@ -73,7 +73,7 @@ def payload(runs: Sequence[Run]) -> dict[str, Any]:
     # `cluster=simulated` says its kind.
     own = sorted((key for key in apart if key not in ("cluster", "cluster.kind")), key=_weight)[:_OWN_KEYS]
     most = max(_FEWEST, min(POINTS, _ALL_POINTS // max(len(runs), 1)))
-    groups = enumerate(by_seed(runs))
+    groups = enumerate(_groups(runs))
     curves = {id(run): curve for number, group in groups for run, curve in _curves(number, group, most)}
     # Some columns are only in the first or only in the last row; so not every row has to be read.
     quantities = dict.fromkeys(key for run in runs for row in run.rows[:1] + run.rows[-1:] for key in row)
@@ -100,6 +100,15 @@ def payload(runs: Sequence[Run]) -> dict[str, Any]:
         # A quarter above the best error: a target that most good runs reach, so that times to reach it can be compared.
         "target": min(99, math.ceil(min(errors) * 1.25)) if errors else None,
     }
+
+
+def _groups(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """Yield runs that differ in the seed alone; those of two versions of the program are of one group, as if ranked."""
+    alike: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        alike.setdefault(tuple(run.value(part) for part in GROUPS), []).append(run)
+    for same in alike.values():
+        yield from by_seed(same, differing(same))
 
 
 def short(value: Any) -> float | None:

@@ -101,7 +101,10 @@ def _print_ranking(console: Console, ranking: Ranking) -> None:
 
 
 def _print_cells(console: Console, exhibit: str, scale: str | None, rows: Sequence[dict[str, Any]]) -> None:
-    # As above; without scale the numbers of a paper are compared, at quick scale only their order.
+    # As above.
+    from runner.report import metrics
+
+    # Without scale the numbers of a paper are compared, at quick scale only their order.
     numbers = scale != _QUICK
     table = Table(title=Text(f"{exhibit}: measured beside published"), title_justify="left")
     for head in ("setting", "row", "column"):
@@ -110,8 +113,7 @@ def _print_cells(console: Console, exhibit: str, scale: str | None, rows: Sequen
         table.add_column(head, justify="right")
     before = None
     for row in rows:
-        spread = "" if row["spread"] is None else f" ± {row['spread']:.4g}"
-        measured = "–" if row["measured"] is None else f"{row['measured']:.4g}{spread}"
+        measured = metrics.with_spread("", row["measured"], row["spread"])
         cells = ["" if row["setting"] == before else row["setting"], row["row"], row["column"], measured]
         before = row["setting"]
         cells.append("–" if row["published"] is None else f"{row['published']:g}")

@@ -70,7 +70,7 @@ function isNumeric(column) {
 
 // A key of the configuration may break after its dots, so that results need not leave the screen for long ones.
 function titleOf(title) {
-  const parts = title.split(/(?<=[._](?=\w))/);
+  const parts = title.split(/(?<=\.(?=\w))/);
   return parts.flatMap((part, at) => (at ? [element("wbr"), part] : [part]));
 }
 

@@ -76,7 +76,7 @@ def test_an_experiment_ends_with_the_paper_beside(
     text = out.getvalue()
     assert asked == [("paper/table1", tmp_path, {tmp_path / "sweep" / "0"})]
     assert [row[:5] for row in rows(text)] == [
-        ["4 passes", "M=4", "ASGD", "64 ± 0.57", "9.27"],
+        ["4 passes", "M=4", "ASGD", "64.00 ± 0.57", "9.27"],
         ["", "M=4", "DNI", "–", "–"],
     ]
     assert ("+54.73" in text) == difference, "at quick scale orders are compared, not numbers"

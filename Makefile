@@ -24,7 +24,7 @@ test: $(INSTALLED)
 # The tests need chromium (apt-get install chromium, or DCRUN_CHROMIUM=<path>); without it they are skipped and say so.
 test-browser: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,browser]"
-	$(BIN)/python -m pytest -m "browser and not slow" tests/runner/report
+	$(BIN)/python -m pytest -m "browser and not slow" tests/runner/report tests/docs
 
 # As `make test`: less than an hour on two idle cores.
 test-all: $(INSTALLED)

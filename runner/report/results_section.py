@@ -32,7 +32,6 @@ def section(ranking: Ranking, number: int) -> dict[str, Any]:
     """Return what the template says about a setting."""
     leading = ranking.leading()
     clocks = sorted({clock for row in ranking.rows for clock in row.seconds()})
-    told = answer(ranking)
     return {
         "anchor": f"setting-{number}",
         "title": ranking.title,
@@ -41,9 +40,7 @@ def section(ranking: Ranking, number: int) -> dict[str, Any]:
         "beside": None if ranking.beside is None else metrics.name(ranking.beside),
         "clocks": clocks,
         "has_bytes": ranking.has_bytes,
-        "answer": told,
-        # What a reader looks for stands out in the sentence.
-        "leader": leading[0].name if told.startswith(f"{leading[0].name} is best") else "",
+        "sentences": sentences(ranking),
         "rows": _rows(ranking, leading, clocks),
         "all": _rows(ranking, ranking.rows, clocks) if len(leading) < len(ranking.rows) else [],
     }
@@ -51,15 +48,21 @@ def section(ranking: Ranking, number: int) -> dict[str, Any]:
 
 def answer(ranking: Ranking) -> str:
     """Return the result in a sentence; in two if the best is the baseline of one worker, which is no method's rival."""
-    best = ranking.best
-    if best is None:
-        row = ranking.rows[0]
-        return "No run has ended with a result yet." if row.mean is None else f"{row.name}: {_reached(ranking, row)}."
+    return " ".join(map("".join, sentences(ranking)))
+
+
+def sentences(ranking: Ranking) -> list[tuple[str, str, str]]:
+    """Return the sentences of the answer: what stands before a method's name, the name, and the rest of each."""
     leading = ranking.leading()
-    told = f"{best.name} is best with {_best(ranking, leading)}."
+    first = leading[0]
+    if ranking.best is None:
+        if first.mean is None:
+            return [("", "", "No run has ended with a result yet.")]
+        return [("", first.name, f": {_reached(ranking, first)}.")]
+    told = [("", first.name, f" is best with {_best(ranking, leading)}.")]
     rivals = [row for row in leading if row.whole and row.runs[0].value("workers") != 1]
-    if leading[0] not in rivals and len(rivals) > 1:
-        told += f" Of several workers, {rivals[0].name} is best with {_best(ranking, rivals)}."
+    if first not in rivals and len(rivals) > 1:
+        told.append(("Of several workers, ", rivals[0].name, f" is best with {_best(ranking, rivals)}."))
     return told
 
 

@@ -69,10 +69,9 @@ def print_evidence(console: Console, experiment: str, scale: str | None, sweep: 
 
 def _print_ranking(console: Console, ranking: Ranking) -> None:
     # As above.
-    from runner.report import metrics
-    from runner.report.results_section import section
+    from runner.report import metrics, results_section
 
-    told = section(ranking, 1)
+    told = results_section.section(ranking, 1)
     table = Table(title=Text(f"{told['title']} ({told['detail']})"), title_justify="left")
     table.add_column("", justify="right")
     table.add_column("method", overflow="fold")
@@ -97,7 +96,7 @@ def _print_ranking(console: Console, ranking: Ranking) -> None:
     console.print(table)
     if told["all"]:
         console.print(Text(f"the best of each method; all {len(told['all'])} settings are on the page"))
-    console.print(Text(told["answer"]), soft_wrap=True)
+    console.print(Text(results_section.answer(ranking)), soft_wrap=True)
 
 
 def _print_cells(console: Console, exhibit: str, scale: str | None, rows: Sequence[dict[str, Any]]) -> None:

@@ -102,6 +102,21 @@ def test_values_have_the_digits_their_metric_deserves() -> None:
     assert metrics.name("duality_gap") == "duality gap"
 
 
+@pytest.mark.parametrize(
+    ("mean", "spread", "told"),
+    [
+        (14050.4, 547.6, "14,050 ± 548"),
+        (1.23456e-5, 3e-6, "(1.235 ± 0.300)e-05"),
+        (0.01234, 0.0005, "0.01234 ± 0.00050"),
+        (6.0, 1.0, "6 ± 1"),
+        (6.0, None, "6"),
+        (None, None, "–"),
+    ],
+)
+def test_mean_and_spread_have_equal_decimals(mean: float | None, spread: float | None, told: str) -> None:
+    assert metrics.with_spread("something_else", mean, spread) == told
+
+
 def test_numbers_of_a_layer() -> None:
     rows: list[dict[str, Any]] = [
         {"epoch": 1.0, "sufficient_direction": {"module1": 0.5}},

@@ -150,6 +150,34 @@ def test_what_a_sweep_varied_stands_beside_the_names(make_run: MakeRun, tmp_path
     assert "cluster.kind" not in columns, "the cluster's name says it"
 
 
+def test_runs_are_in_the_order_of_their_jobs(make_run: MakeRun, tmp_path: Path) -> None:
+    for number in (10, 9, 1):
+        make_run(f"sweep/{number}", [30.0], seed=number)
+    data = data_of(render(collect([tmp_path / "runs"]), [], "t"))
+    assert [run["fields"]["name"] for run in data["runs"]] == ["sweep/1", "sweep/9", "sweep/10"]
+
+
+def test_seeds_of_two_versions_are_of_one_group(make_run: MakeRun, tmp_path: Path) -> None:
+    """The mean over seeds on the page is that of the ranking."""
+    make_run("old", [30.0])
+    make_run("new", [31.0], seed=1, config={"algorithm.new_key": 1})
+    make_run("other", [32.0], seed=1, config={"schedule.lr": 9.0})
+    groups = {
+        run["fields"]["name"]: run["group"] for run in data_of(render(collect([tmp_path / "runs"]), [], "t"))["runs"]
+    }
+    assert groups["old"] == groups["new"] != groups["other"]
+
+
+def test_curves_begin_with_the_first_setting(make_run: MakeRun, tmp_path: Path) -> None:
+    for method in ("asgd", "ssgd"):
+        make_run(f"a/{method}", [30.0], algorithm=method, model="mlp")
+        for seed in (0, 1):
+            make_run(f"b/{method}{seed}", [30.0 + seed], algorithm=method, seed=seed)
+    data = data_of(render(collect([tmp_path / "runs"]), [], "t"))
+    assert {data["runs"][place]["fields"]["model"] for place in data["first"]} == {"resnet20"}
+    assert (len(data["first"]), data["metric"], data["log_y"]) == (4, "test_error", False)
+
+
 def test_seconds_have_a_column_for_each_clock(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [50.0])
     make_run("b", [50.0], seed=1, summary={"clock": "measured"})

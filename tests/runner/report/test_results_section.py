@@ -77,3 +77,28 @@ def test_the_baseline_of_one_worker_has_no_rivals(make_run: MakeRun, tmp_path: P
     told = answer(ranking(make_run, tmp_path, asgd=[30.0], ssgd=[31.0]))
     assert told.startswith("sgd M=1 is best with 10.00 % test error (one seed), ahead of asgd by 20.00: ")
     assert "Of several workers, asgd is best with 30.00 % test error (one seed), ahead of ssgd by 1.00: " in told
+
+
+def test_level_methods_share_their_rank(make_run: MakeRun, tmp_path: Path) -> None:
+    found = ranking(make_run, tmp_path, asgd=[30.0, 31.0], ssgd=[31.0, 30.0], dasgd=[40.0, 40.0])
+    assert [(row["method"], row["place"], row["best"]) for row in section(found, 1)["rows"]] == [
+        ("asgd", 1, True), ("ssgd", 1, True), ("dasgd", 3, False),
+    ]  # fmt: skip
+    assert answer(found).endswith("level with ssgd: seed by seed they differ by 0.00 ± 1.41.")
+
+
+def test_seconds_of_a_column_have_equal_decimals(make_run: MakeRun, tmp_path: Path) -> None:
+    for method, seconds in (("asgd", 4.4444), ("ssgd", 10.278), ("dasgd", 9.5)):
+        make_run(method, [30.0], algorithm=method, seconds=seconds)
+    (found,) = rankings(collect([tmp_path / "runs"]))
+    assert sorted(row["seconds"][0] for row in section(found, 1)["rows"]) == ["10.28", "4.44", "9.50"]
+
+
+def test_an_axis_is_logarithmic_beside_a_run_that_takes_far_longer(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("sgd", [60.0, 30.0], algorithm="sgd", workers=1, seconds=80.0)
+    for method in ("asgd", "ssgd"):
+        make_run(method, [60.0, 30.5], algorithm=method, seconds=10.0)
+    (found,) = rankings(collect([tmp_path / "runs"]))
+    drawn = figure(found, 1)
+    assert drawn is not None
+    assert [panel.log_x for panel in drawn.panels] == [False, True]

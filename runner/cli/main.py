@@ -30,7 +30,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from runner.cli import own_folders, relaunch
+from runner.cli import completion, own_folders, relaunch
 from runner.cli.compose import CONF, VERSION_BASE, composer, find_data, swept_along
 from runner.cli.start import KEY, NewRun, begin, join, only_answers, told_by_rank_0
 from runner.config import exit_codes, launcher, override_errors, schema, signals, startup
@@ -133,6 +133,8 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     OmegaConf.register_new_resolver("random_hex", lambda: secrets.token_hex(3), use_cache=True, replace=True)
     shows = args.hydra_help or args.cfg or args.info
     # What Hydra shows by itself needs no composition of ours, and no check: completion must answer at once.
+    if args.shell_completion:
+        completion.install()
     if args.shell_completion or (shows and not args.overrides):
         return functools.partial(_hydra, args)
     # Of all jobs, in memory. Who composes a sweep anew is said in `runner.cli.compose`.

@@ -28,6 +28,7 @@ from runner.loop.schedule import Schedule
 from runner.train import compatibility, targets
 from runner.train.components import RunComponents, prepare_method
 from runner.train.datasets import dataset_of
+from runner.train.warnings import warnings
 from runner.train.workers import update_samples, workers_of
 
 log = logging.getLogger("dcrun")
@@ -132,26 +133,13 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
     batches = build_batches(cfg, method, samples, workers, "cpu" if oracle.streams else device)
     schedule = schedule_of(cfg, workers, batches.size)
     if rank == 0:
-        _warn_of_rates(cfg, method.largest_rate())
+        for line in warnings(cfg, method.largest_rate(), device):
+            log.warning("%s", line)
     components = RunComponents(cfg, workers, device, dataset, oracle, method, schedule, batches)
     # Asked for here, though the executor needs it first: nothing is written before this returns.
     if method.cuts_network:
         components.partition  # noqa: B018 (refuses a network that cannot be cut)
     return components
-
-
-def _warn_of_rates(cfg: DictConfig, bound: float | None) -> None:
-    """Warn of a rate with which the problem diverges, and of milestones that the run does not reach.
-
-    Args:
-        cfg: the composed configuration.
-        bound: the largest rate with which the problem converges; None if nobody knows.
-    """
-    if bound is not None and cfg.schedule.lr >= bound:
-        log.warning("schedule.lr=%g: this problem needs a rate below %.3g, or it diverges", cfg.schedule.lr, bound)
-    if beyond := [f"{epoch:g}" for epoch in cfg.schedule.milestones if epoch >= cfg.run.epochs]:
-        what = "schedule.milestones=[%s]: beyond run.epochs=%g, so the rate does not fall there"
-        log.warning(what, ",".join(beyond), cfg.run.epochs)
 
 
 def check_run(cfg: DictConfig, datasets: dict[str, Any]) -> None:

@@ -261,23 +261,6 @@ def test_full_gradients_keep_to_the_micro_batch(micro_batch: str, piece: int):
     assert build.build_run(compose("algorithm=asgd", "model=linear", *sizes)).oracle.piece == piece
 
 
-@pytest.mark.parametrize(("milestones", "said"), [("[4,80,120]", "[80,120]"), ("[4]", None), ("[10]", "[10]")])
-def test_milestones_beyond_the_run_are_warned_about(
-    milestones: str, said: str | None, caplog: pytest.LogCaptureFixture
-):
-    given = ("algorithm=sgd", "model=linear", "schedule=multistep", "run.epochs=10")
-    build.build_run(compose(*given, f"schedule.milestones={milestones}"))
-    line = f"schedule.milestones={said}: beyond run.epochs=10, so the rate does not fall there"
-    assert [record.getMessage() for record in caplog.records] == ([line] if said else [])
-
-
-@pytest.mark.parametrize(("lr", "warned"), [("1e-6", False), ("100", True)])
-def test_rate_beyond_the_bound_is_warned_about(lr: str, warned: bool, caplog: pytest.LogCaptureFixture):
-    made_up = ("dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]", "dataset.train=203", "dataset.test=40")
-    build.build_run(compose("algorithm=dis_dfsdca", "model=ridge", *made_up, "run.batch_size=5", f"schedule.lr={lr}"))
-    assert ("this problem needs a rate below" in caplog.text) == warned
-
-
 def regression(folder: Path) -> tuple[str, ...]:
     random = np.random.default_rng(0)
     x = random.standard_normal((40, 3)).round(3)

@@ -40,7 +40,6 @@ import as_in_dcrun  # noqa: E402, F401  # isort: skip  # sets how threads wait, 
 import floors  # noqa: E402
 import gpu_workers  # noqa: E402
 import torch  # noqa: E402
-from hydra.utils import instantiate  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from sidebyside import Row, Side, in_turn, pace, ratios, show  # noqa: E402
@@ -52,6 +51,7 @@ from algorithms.dc_asgd import DCASGDAdaptive, DCASGDConstant  # noqa: E402
 from data.augment import PadCrop  # noqa: E402
 from runner.run_folder import machine  # noqa: E402
 from runner.train.build import RunComponents  # noqa: E402
+from runner.train.network import build_module  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Plan:
 def bare_step(plan: Plan, given: RunComponents, mode: str | None) -> Callable[[Tensor], None]:
     """A training step of a plain loop on sample numbers, as good as PyTorch's own means make it."""
     split, cfg = given.dataset.train, given.cfg
-    model = instantiate(cfg.model, shape=given.dataset.shape, classes=given.dataset.classes)
+    model = build_module(cfg, given.dataset)
     model = model.to(given.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(
         model.parameters(), lr=cfg.schedule.lr, weight_decay=cfg.algorithm.weight_decay, fused=True

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
 from runner.train.build import RunComponents
+from runner.train.network import build_module
 
 PLACE = "DCRUN_PEER_SMEGA2"
 GAMMA_SHAPE = 100
@@ -36,7 +36,7 @@ def side(place: Path, given: RunComponents, threads: int) -> Callable[[], float]
     """Return a side that goes through the samples of a run once, with as many simulated workers; samples/s."""
     cfg, split, workers = given.cfg, given.dataset.train, given.workers
     modules = _modules(place)
-    model = instantiate(cfg.model, shape=given.dataset.shape, classes=given.dataset.classes).train()
+    model = build_module(cfg, given.dataset).train()
     selection = modules["worker_selection"].GammaRandomWorkerSelection(
         workers, GAMMA_SHAPE, cfg.run.batch_size / GAMMA_SHAPE
     )

@@ -11,12 +11,12 @@ import time
 
 import as_in_dcrun  # noqa: F401  # isort: skip  # sets how threads wait, before PyTorch reads it
 import torch
-from hydra.utils import instantiate
 from sidebyside import Row, Side, in_turn, main, ratios, sized
 from subject import build_components, run
 
 from data.augment import PadCrop
 from runner.train.build import RunComponents
+from runner.train.network import build_module
 
 BATCH = sized(128, 8)
 STEPS = 12
@@ -43,7 +43,7 @@ def subject(*overrides: str) -> RunComponents:
 def bare(given: RunComponents) -> Side:
     """A plain training loop over the samples of a run; returns samples/s."""
     split, cfg = given.dataset.train, given.cfg
-    model = instantiate(cfg.model, shape=given.dataset.shape, classes=given.dataset.classes)
+    model = build_module(cfg, given.dataset)
     model = model.to(given.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=cfg.schedule.lr, weight_decay=cfg.algorithm.weight_decay)
 

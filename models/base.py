@@ -82,10 +82,15 @@ class Chain(nn.Module):
             targets: Class numbers ``[B]``, int64.
             guesses: A sample counts as right if its class has one of so many largest logits.
         """
-        if guesses == 1:
-            return torch.count_nonzero(outputs.argmax(dim=1) != targets)
-        best = outputs.topk(min(guesses, outputs.shape[1]), dim=1).indices
-        return len(targets) - torch.count_nonzero(best == targets[:, None])
+        return count_errors(outputs, targets, guesses)
+
+
+def count_errors(outputs: Tensor, targets: Tensor, guesses: int = 1) -> Tensor:
+    """Return how many samples of a batch are classified wrongly; see `Chain.errors`."""
+    if guesses == 1:
+        return torch.count_nonzero(outputs.argmax(dim=1) != targets)
+    best = outputs.topk(min(guesses, outputs.shape[1]), dim=1).indices
+    return len(targets) - torch.count_nonzero(best == targets[:, None])
 
 
 def check_images(model: str, shape: Sequence[int], smallest: int) -> None:

@@ -33,6 +33,7 @@ PROTOCOLS = {
     "algorithms.pipeline",
     "algorithms.shared_memory",
     "data",
+    "models.ordinary",
 }
 """What `runner/` may import of the packages that it otherwise reaches through `_target_`."""
 PACKAGES = ("algorithms", "models", "data", "runner")

@@ -211,7 +211,8 @@ def reference_sgd(cfg: DictConfig, **options: Any) -> tuple[nn.Module, Callable[
     """
     dataset = instantiate(cfg.dataset)
     torch.manual_seed(derive(cfg.seed, "weights"))
-    network = instantiate(cfg.model, shape=dataset.shape, classes=dataset.classes)
+    section = {key: value for key, value in cfg.model.items() if key != "weights"}
+    network = instantiate(section, shape=dataset.shape, classes=dataset.classes)
     if cfg.run.channels_last:
         network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, foreach=False, **options)

@@ -170,6 +170,10 @@ def _run(cfg: DictConfig, parsed: Sequence[Override], loader: ConfigLoader) -> C
             return functools.partial(join, cfg, told_by_rank_0(cfg), None, cfg.hydra.runtime.choices, _who())
         folder = resume.run_folder(cfg.run.resume)
         stored = resume.stored_config(folder, cfg, parsed)
+        if cfg.run.evaluate_only:
+            return functools.partial(
+                join, cfg, resume.evaluated(stored, folder), None, resume.stored_choices(folder), _who()
+            )
         own = folder if launcher.rank() == 0 else None
         return functools.partial(join, cfg, stored, own, resume.stored_choices(folder), _who())
     if cfg.run.resume:

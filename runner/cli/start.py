@@ -142,7 +142,7 @@ def _name_options(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     """Write the options chosen of each group to the section `names`, for messages and the summary."""
     with open_dict(cfg):
         # A plain section of the run's own: spawned ranks get no Hydra's part.
-        cfg["names"] = {group: choices.get(group) for group in (*schema.GROUPS, "experiment")}
+        cfg["names"] = {**schema.option_names(cfg, choices), "experiment": choices.get("experiment")}
 
 
 def _begin_fork_server(job: DictConfig) -> None:
@@ -176,4 +176,4 @@ def told_by_rank_0(cfg: DictConfig) -> DictConfig:
 
 def only_answers(job: DictConfig) -> bool:
     """Return whether a run prints or draws something instead of training."""
-    return bool(job.run.estimate or job.run.advise or job.run.plot_schedule)
+    return bool(job.run.estimate or job.run.advise or job.run.plot_schedule or job.run.evaluate_only)

@@ -8,9 +8,10 @@ A module in a folder `algorithms/`, `models/` or `data/` of the user's is found 
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from runner.config.installation import ROOT
 
@@ -55,6 +56,14 @@ def is_projects(target: str) -> bool:
     package, _, rest = target.partition(".")
     module = ROOT / package / rest.partition(".")[0]
     return package in SHARED and (module.with_suffix(".py").is_file() or module.is_dir())
+
+
+def is_projects_alone(section: Any) -> bool:
+    """Return whether every `_target_` in a section is the project's."""
+    if isinstance(section, Mapping):
+        targets = [section["_target_"]] if "_target_" in section else []
+        return all(map(is_projects, map(str, targets))) and all(map(is_projects_alone, section.values()))
+    return not isinstance(section, Sequence) or isinstance(section, str) or all(map(is_projects_alone, section))
 
 
 def _folders() -> list[Path]:

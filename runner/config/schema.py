@@ -10,14 +10,17 @@ Before a run starts, `runner.cli.main` adds a section `names` with the chosen op
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 GROUPS = ("algorithm", "model", "dataset", "cluster", "schedule", "logger")
 """Config groups; a run needs one option of each."""
+OWN = "own"
+"""Option of `model` and `dataset` for code that has no option of its own."""
 SCHEDULES = {
     "constant": (),
     "multistep": (),
@@ -61,6 +64,7 @@ class RunConfig:
     resume: Any = None
     estimate: bool = False
     advise: bool = False
+    evaluate_only: bool = False
     profile: bool = False
     plot_schedule: str | None = None
     timing_only: bool = False
@@ -166,7 +170,8 @@ class Config:
     seeds: int | None = None
     # Any: their keys are those of the constructor that the option names, which checks them.
     algorithm: Any = None
-    model: Any = None
+    # Weights are not the constructor's: any model can start from given ones.
+    model: Any = field(default_factory=lambda: {"weights": None})
     dataset: Any = None
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -178,6 +183,21 @@ def register() -> None:
     """Make the schemas known to Hydra as `schema`, which `conf/config.yaml` starts from."""
     # As the first of the defaults: whatever is merged after it is held against these types.
     ConfigStore.instance().store(name="schema", node=Config, provider="dcrun")
+
+
+def option_names(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the option chosen of each group, for messages and the summary; of `own` the code that it names.
+
+    Args:
+        cfg: the composed configuration.
+        choices: the options by group.
+    """
+    names = {group: choices.get(group) for group in GROUPS}
+    if names["model"] == OWN:
+        names["model"] = cfg.model._target_
+    if names["dataset"] == OWN:
+        names["dataset"] = OmegaConf.select(cfg, "dataset.train._target_") or OWN
+    return names
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config import name_clash, override_errors, timing_only
+from runner.config import name_clash, override_errors, questions, timing_only
 from runner.config.errors import InputError
 from runner.config.schema import DIAGNOSTICS, END_WITH_RUN, SCHEDULES, ClusterConfig, Config
 
@@ -21,6 +21,8 @@ DISTRIBUTIONS = ("constant", "uniform", "lognormal", "gamma")
 # What is beyond these is no setting of anybody's, and overflows somewhere: in a counter, a time, or a float32.
 MOST_EPOCHS, MOST_THREADS, MOST_SECONDS, MOST_RATE = 1e9, 1024, 1e6, 1e30
 LEAST_SPREAD, MOST_SPREAD, LEAST_BANDWIDTH = 1e-6, 100.0, 1e-6
+TARGETED = ("algorithm", "model", "dataset")
+"""Sections whose keys are those of a constructor, which checks them."""
 ALLREDUCES = ("ring", "linear")
 """Models of an all-reduce's time."""
 
@@ -38,15 +40,19 @@ def check(cfg: DictConfig | Mapping[Any, Any]) -> None:
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
     assert isinstance(plain, dict)
     _refuse_unknown(plain, OmegaConf.structured(Config))
-    for group in ("algorithm", "model", "dataset"):
+    for group in TARGETED:
         check_target(group, plain[group])
-    name_clash.check_targets({group: plain[group] for group in ("algorithm", "model", "dataset")})
+    name_clash.check_targets({group: plain[group] for group in TARGETED})
+    weights = plain["model"].get("weights")
+    if not (weights is None or (isinstance(weights, str) and weights)):
+        raise InputError.of("model.weights", weights, "is not a path", "a run folder, a file of weights, null")
     if plain["seed"] < 0:
         raise InputError.of("seed", plain["seed"], "is negative", "integers from 0")
     if plain["seeds"] is not None:
         _at_least_one("seeds", plain["seeds"])
     _check_run(plain["run"])
     _check_cluster(plain["cluster"], plain["run"]["compute_processes"])
+    questions.check(plain["run"], weights)
     timing_only.check(plain["run"], plain["cluster"])
     _check_schedule(plain["schedule"], plain["run"]["epochs"])
     _check_logger(plain["logger"])
@@ -76,7 +82,7 @@ def _refuse_unknown(given: Mapping[Any, Any], known: DictConfig, prefix: str = "
         # `names` is added by the command itself, after the composition.
         if key not in known and prefix + key != "names":
             raise override_errors.unknown_key(prefix + key, value, override_errors.flat_keys(known, prefix))
-        if isinstance(value, Mapping) and isinstance(known.get(key), DictConfig):
+        if isinstance(value, Mapping) and isinstance(known.get(key), DictConfig) and key not in TARGETED:
             _refuse_unknown(value, known[key], f"{prefix}{key}.")
 
 
@@ -129,17 +135,6 @@ def _check_run(run: Mapping[str, Any]) -> None:
             run["plot_schedule"],
             "is not the name of a picture",
             "a file ending in .png, .svg or .pdf, or null",
-        )
-    # Each of them is answered in place of a training, so only one can be.
-    if run["plot_schedule"] is not None and run["estimate"] + run["advise"]:
-        raise InputError.of(
-            "run.plot_schedule", run["plot_schedule"], "cannot be combined with another question", "one at a time"
-        )
-    if run["profile"] and (run["estimate"] or run["advise"] or run["plot_schedule"]):
-        raise InputError.of("run.profile", True, "would do nothing: nothing is trained", "false")
-    if run["estimate"] and run["advise"]:
-        raise InputError.of(
-            "run.advise", True, "cannot be combined with another question", "run.estimate=true or run.advise=true"
         )
     if not (run["resume"] is None or isinstance(run["resume"], (bool, str))):
         raise InputError.of("run.resume", run["resume"], "is not a run folder", "a run folder, true (in a sweep), null")

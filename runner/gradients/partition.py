@@ -46,7 +46,8 @@ class Partition:
         chain: Any = oracle.replica.module
         if not hasattr(chain, "block_names"):
             raise InputError.of("model", type(chain).__name__, "is not a chain of blocks", "networks with blocks")
-        blocks = list(chain.blocks())
+        # A module that says nothing of blocks is one itself, under an empty name.
+        blocks = [(name, chain.get_submodule(name)) for name in chain.block_names]
         with building():
             # By weights, without the network being run: every rank must cut at the same places.
             spans = partition([(name, sum(p.numel() for p in b.parameters())) for name, b in blocks], workers, split)
@@ -94,7 +95,7 @@ def _pieces(oracle: NetworkOracle, names: Sequence[str]) -> tuple[int, int, int,
     Statistics come in the order of the network's modules, as weights do.
     """
     replica = oracle.replica
-    prefixes = tuple(f"{name}." for name in names)
+    prefixes = tuple(f"{name}." if name else "" for name in names)
     weights = [replica.named_weights(replica.weights), replica.named_statistics(replica.statistics)]
     found: list[int] = []
     before = _order(replica.module, names[0])

@@ -84,8 +84,8 @@ class PipelineStage:
         # Batch norm writes the last batch's statistics there; `running` is this module's average of them.
         self._batch = replica.statistics[first:end]
         self.running = replica.initial_statistics()[first:end]
-        chain: Any = replica.module
-        self.blocks: list[nn.Module] = [block for _, block in list(chain.blocks())[slice(*span)]]
+        names: Any = replica.module.block_names
+        self.blocks: list[nn.Module] = [replica.module.get_submodule(name) for name in names[slice(*span)]]
         self._gradient = torch.zeros_like(self.weights)
 
     def _views(self, flat: Tensor) -> list[dict[str, Tensor]]:

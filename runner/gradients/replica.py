@@ -71,6 +71,8 @@ class Replica:
             piece.copy_(buffer)
             setattr(m, name, piece)
             low += buffer.numel()
+        # Means 0 and variances 1, unless the network came with weights that were trained before.
+        self._initial_statistics = self.statistics.clone()
         # So a batch's own statistics can be read after it, and pushed; the average is made by whoever owns the weights.
         for m in norms:
             m.momentum = 1.0  # running statistics = those of the last batch
@@ -145,11 +147,8 @@ class Replica:
                     low += size
 
     def initial_statistics(self) -> Tensor:
-        """Return the flat running statistics of an untrained network: means 0, variances 1."""
-        flat = torch.empty_like(self.statistics)
-        for name, piece in self.named_statistics(flat):
-            piece.fill_(float(name.endswith("running_var")))
-        return flat
+        """Return a copy of the flat running statistics that the network came with."""
+        return self._initial_statistics.clone()
 
     def state_dict(self, weights: Tensor, statistics: Tensor, updates: int) -> dict[str, Tensor]:
         """Return an ordinary, contiguous state dict of the network for flat weights and statistics; views where it can.

@@ -26,8 +26,10 @@ def setting(run: Run) -> dict[str, Any]:
     """
     chosen = {group: run.value(group) for group in GROUPS if isinstance(run.value(group), str)}
     workers = {"cluster.workers": run.value("workers")}
-    # A run from before this key had no validation split, as one with null has none.
-    keys = {"dataset.validation": None} | {key: value for key, value in run.flat.items() if _matters(key)}
+    # A run from before these keys had no validation split and initial weights of its seed, as one with null.
+    keys = {"dataset.validation": None, "model.weights": None} | {
+        key: value for key, value in run.flat.items() if _matters(key)
+    }
     # The summary's number of workers comes last: it replaces the null of a configuration that left it to the algorithm.
     return {**chosen, **keys, **{key: value for key, value in workers.items() if value is not None}}
 

@@ -21,9 +21,9 @@ from runner.run_folder.summary_keys import ENDED, INTERRUPTED, PRUNED, RUNNING, 
 
 log = logging.getLogger("dcrun")
 
-ALLOWED = ("run.resume", "run.threads", "run.compute_processes", "run.profile", "logger")
+ALLOWED = ("run.resume", "run.evaluate_only", "run.threads", "run.compute_processes", "run.profile", "logger")
 """Keys that may change when a run is continued; any other would make it another run."""
-NOT_REPEATED = ("run.name", "run.resume", "run.estimate", "run.profile")
+NOT_REPEATED = ("run.name", "run.resume", "run.estimate", "run.evaluate_only", "run.profile")
 """Keys of a recorded run that a replay does not take over."""
 
 
@@ -87,7 +87,7 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
         # Refused, not ignored: who types another rate would believe that the run goes on with it.
         elif not may_accompany(key):
             wrong = "cannot change when a run is continued (run.resume)"
-            allowed = "run.resume, run.threads, run.compute_processes, run.profile, run.epochs, logger, logger.<key>"
+            allowed = ", ".join((*ALLOWED, "run.epochs", "logger.<key>"))
             raise InputError(f"{override.input_line}: {wrong}; allowed: {allowed}")
         # Where the user's code lies is no part of the run: it may have moved.
         if key not in ("run.resume", "hydra.searchpath"):
@@ -97,6 +97,13 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
         cfg.cluster.compute.delays = kept_delays.kept(folder)
     # The file says what this key was at the start of the run; from here on it says that the run goes on.
     cfg.run.resume = str(folder)
+    return cfg
+
+
+def evaluated(cfg: DictConfig, folder: Path) -> DictConfig:
+    """Return the stored configuration of a run as that of an evaluation of the weights that the run ended with."""
+    # No run that goes on: its folder is only read.
+    cfg.run.resume, cfg.model.weights = None, str(folder.absolute())
     return cfg
 
 

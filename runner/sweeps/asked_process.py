@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config.schema import GROUPS, without_hydra
+from runner.config.schema import option_names, without_hydra
 from runner.sweeps.forked_job import warm
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def ask(question: Callable[[list[DictConfig]], T], jobs: Sequence[DictConfig]) -
 
 def run_config(job: DictConfig, **changed: Any) -> DictConfig:
     """Return what a run sees of a job's configuration."""
-    names = {group: job.hydra.runtime.choices.get(group) for group in GROUPS}
+    names = option_names(job, job.hydra.runtime.choices)
     cfg = OmegaConf.create(OmegaConf.to_container(without_hydra(job), resolve=True))
     return OmegaConf.merge(cfg, {"names": names}, changed)  # type: ignore[return-value]
 

@@ -65,7 +65,7 @@ def shared_data(jobs: Sequence[DictConfig]) -> str | None:
     A data set of the user's own may start threads, which no fork survives, or draw random numbers.
     """
     named = {OmegaConf.to_yaml(job.dataset, resolve=True) for job in jobs if may_fork(job.run.device)}
-    if len(jobs) < 2 or len(named) != 1 or not own_code.is_projects(str(jobs[0].dataset.get("_target_"))):
+    if len(jobs) < 2 or len(named) != 1 or not own_code.is_projects_alone(jobs[0].dataset):
         return None
     return named.pop()
 

@@ -17,7 +17,6 @@ from algorithms.base import Stateful
 from runner.config import startup
 from runner.config.errors import InputError, building
 from runner.config.schema import GPU_SLOT
-from runner.config.seeds import derive
 from runner.gradients.cuda_graph import CudaGraphs
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.replica import Replica
@@ -28,6 +27,7 @@ from runner.loop.schedule import Schedule
 from runner.train import compatibility, targets
 from runner.train.components import RunComponents, prepare_method
 from runner.train.datasets import dataset_of
+from runner.train.network import build_module
 from runner.train.warnings import warnings
 from runner.train.workers import update_samples, workers_of
 
@@ -177,12 +177,8 @@ def build_oracle(cfg: DictConfig, dataset: Any, device: torch.device) -> Network
     Raises:
         InputError: naming the key, the value and what is allowed.
     """
-    # Right before the network is built: the initial weights depend on the seed and the model alone, whatever the
-    # algorithm or the data set drew before.
-    torch.manual_seed(derive(cfg.seed, "weights"))
-    with building():
-        # Built on the CPU and moved: a GPU's generator would draw other initial weights from the same seed.
-        module = instantiate(cfg.model, shape=tuple(dataset.shape), classes=dataset.classes).to(device)
+    # Built on the CPU and moved: a GPU's generator would draw other initial weights from the same seed.
+    module = build_module(cfg, dataset).to(device)
     dataset.to(device)
     run, on_gpu = cfg.run, device.type == "cuda"
     return NetworkOracle(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from algorithms.base import Problem, Stateful
+from algorithms.base import Message, Problem, Stateful
 from runner.config.errors import InputError
 from runner.gradients.diagnostics import LayerLog, spread
 from runner.gradients.evaluate import Evaluator
@@ -121,9 +122,12 @@ class RunComponents:
     def measure(self, weights: Tensor, executor: Executor) -> dict[str, float]:
         """Return what is known of the objective at flat weights (n,); nothing if the model does not tell its φ_i."""
         # Asked first: states may have to be fetched from other processes.
+        return {} if self._objective is None else self.measure_at(weights, executor.method_states())
+
+    def measure_at(self, weights: Tensor, states: Sequence[Message]) -> dict[str, float]:
+        """Return `measure` for the states of the method's instances (see `Executor.method_states`)."""
         if self._objective is None:
             return {}
-        states = executor.method_states()
         # None before a first evaluation: a run that lost a rank so early knows the others' states of no moment.
         return self._objective(weights, states) if states else {}
 
@@ -150,13 +154,14 @@ class RunComponents:
     def evaluator(self) -> Evaluator | None:
         """Return the evaluator on the test data, None if there are none."""
         # A data set may have no test samples; rows then have no test columns.
-        return self._evaluator(self.dataset.test) if len(self.dataset.test) else None
+        return self.evaluator_of(self.dataset.test) if len(self.dataset.test) else None
 
     def validator(self) -> Evaluator | None:
         """Return the evaluator on the validation split, None if there is none."""
-        return None if self.validation is None else self._evaluator(self.validation)
+        return None if self.validation is None else self.evaluator_of(self.validation)
 
-    def _evaluator(self, split: Any) -> Evaluator:
+    def evaluator_of(self, split: Any) -> Evaluator:
+        """Return the evaluator on a split."""
         return Evaluator(self.oracle, split, batch_size=self.cfg.run.eval_batch_size, top5=self.dataset.top5)
 
     def recorder(self, folder: Path) -> Recorder | None:

@@ -5,7 +5,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config.errors import building
+from runner.config.errors import InputError, building
 
 _kept: dict[str, Any] = {}
 
@@ -20,7 +20,15 @@ def dataset_of(config: Any) -> Any:
     if kept is not None:
         return kept
     with building():
-        return instantiate(config)
+        dataset = instantiate(config)
+    # Of an ordinary dataset there is one for each split, and nothing says which.
+    if not hasattr(dataset, "fingerprint"):
+        wrong, allowed = (
+            "is a single set of samples",
+            "dataset=own with dataset.train and dataset.test (docs/own_code.md)",
+        )
+        raise InputError.of("dataset._target_", config._target_, wrong, allowed)
+    return dataset
 
 
 def keep(config: Any) -> None:

@@ -51,7 +51,7 @@ def dispatch(cfg: DictConfig, folder: Path | None) -> int:
     rename_targets(cfg)
     targets.check_found(cfg)
     # Before anything is looked up in a run folder or spawned: these train nothing.
-    if cfg.run.plot_schedule or cfg.run.advise or cfg.run.estimate:
+    if cfg.run.plot_schedule or cfg.run.advise or cfg.run.estimate or cfg.run.evaluate_only:
         return preview(cfg)
     # Before anything is built: of a run that has ended only the result is shown again, unless it is made longer.
     if folder is not None and cfg.run.resume:

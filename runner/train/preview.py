@@ -1,4 +1,4 @@
-"""What a run shows instead of training: its cost, the price of communication, its schedule."""
+"""What a run shows instead of training: its cost, the price of communication, its schedule, given weights' scores."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 from omegaconf import DictConfig
 
 from runner.processes.rendezvous import launched_by_torchrun
-from runner.train import advise, estimate, plot_schedule, ranks, replay
+from runner.train import advise, estimate, evaluate_run, plot_schedule, ranks, replay
 from runner.train.build import build_run
 
 
 def preview(cfg: DictConfig) -> int:
-    """Show what `run.plot_schedule`, `run.advise` or `run.estimate` asks for, and train nothing.
+    """Show what `run.plot_schedule`, `.advise`, `.estimate` or `.evaluate_only` asks for, and train nothing.
 
     It is shown for the workers that the run would have: `torchrun`'s, or those of the trace to replay. Under `torchrun`
     rank 0 shows it, the others say nothing.
@@ -34,4 +34,6 @@ def preview(cfg: DictConfig) -> int:
         return plot_schedule.show(cfg)
     # As for the run itself, so that what it would refuse is refused here.
     components = build_run(cfg)
+    if cfg.run.evaluate_only:
+        return evaluate_run.show(components)
     return advise.show(components) if cfg.run.advise else estimate.show(components)

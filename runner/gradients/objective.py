@@ -44,12 +44,12 @@ class Objective:
         self.samples = AllSamples(split, sum(weight.numel() for weight in module.parameters()))
 
     @torch.no_grad()
-    def __call__(self, weights: Tensor, states: Sequence[Message]) -> dict[str, float]:
+    def __call__(self, weights: Tensor, states: Sequence[Message] | None) -> dict[str, float]:
         """Return `primal`, `suboptimality` where P* is known, and with dual variables `dual` and `duality_gap`.
 
         Args:
             weights: flat weights (d,).
-            states: see `algorithms.base.Stateful.duals`.
+            states: see `algorithms.base.Stateful.duals`; None if they are not known.
         """
         # In float64: in float32 the sums would round away what is left close to the optimum.
         w = weights.to(self.device, torch.float64)
@@ -58,7 +58,7 @@ class Objective:
         if suboptimality is not None:
             row[columns.SUBOPTIMALITY] = suboptimality
         # Without a regulariser the dual is not defined: it divides by λ.
-        alpha = self.duals(states) if self.module.dual and self.weight_decay else None
+        alpha = None if states is None or not (self.module.dual and self.weight_decay) else self.duals(states)
         if alpha is not None:
             dual = self._dual(alpha.to(w))
             row |= {columns.DUAL: dual, columns.DUALITY_GAP: primal - dual}

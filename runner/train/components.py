@@ -122,14 +122,15 @@ class RunComponents:
     def measure(self, weights: Tensor, executor: Executor) -> dict[str, float]:
         """Return what is known of the objective at flat weights (n,); nothing if the model does not tell its φ_i."""
         # Asked first: states may have to be fetched from other processes.
-        return {} if self._objective is None else self.measure_at(weights, executor.method_states())
-
-    def measure_at(self, weights: Tensor, states: Sequence[Message]) -> dict[str, float]:
-        """Return `measure` for the states of the method's instances (see `Executor.method_states`)."""
         if self._objective is None:
             return {}
+        states = executor.method_states()
         # None before a first evaluation: a run that lost a rank so early knows the others' states of no moment.
         return self._objective(weights, states) if states else {}
+
+    def measure_at(self, weights: Tensor, states: Sequence[Message] | None) -> dict[str, float]:
+        """Return `measure` at weights of another run, whose states of the method may not be known: None."""
+        return {} if self._objective is None else self._objective(weights, states)
 
     @functools.cached_property
     def _objective(self) -> Objective | None:

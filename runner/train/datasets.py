@@ -4,6 +4,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import Dataset
 
 from runner.config.errors import InputError, building
 
@@ -22,7 +23,7 @@ def dataset_of(config: Any) -> Any:
     with building():
         dataset = instantiate(config)
     # Of an ordinary dataset there is one for each split, and nothing says which.
-    if not hasattr(dataset, "fingerprint"):
+    if isinstance(dataset, Dataset) and not hasattr(dataset, "fingerprint"):
         wrong, allowed = (
             "is a single set of samples",
             "dataset=own with dataset.train and dataset.test (docs/own_code.md)",

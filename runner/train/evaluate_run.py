@@ -44,12 +44,12 @@ def show(components: RunComponents) -> int:
     return 0
 
 
-def evaluated(components: RunComponents, states: Sequence[Message]) -> dict[str, Any]:
+def evaluated(components: RunComponents, states: Sequence[Message] | None) -> dict[str, Any]:
     """Return the columns of an evaluation of the initial weights; those of training are of the whole training set.
 
     Args:
         components: what the run is made of; its network has the weights that are evaluated.
-        states: of the method where the weights were reached; without them there are no dual variables.
+        states: of the method where the weights were reached; None, for no dual variables, if they are not known.
     """
     replica = components.oracle.replica
     # Copies: an evaluation leaves the replica as it was in the last batch.
@@ -64,11 +64,11 @@ def evaluated(components: RunComponents, states: Sequence[Message]) -> dict[str,
     return row | components.measure_at(weights, states)
 
 
-def _states(place: Path) -> list[Message]:
-    """Return the states of the method in the last checkpoint of a run folder; nothing without one."""
+def _states(place: Path) -> list[Message] | None:
+    """Return the states of the method in the last checkpoint of a run folder; None without one."""
     found = checkpoint.newest_intact(place) if place.is_dir() else None
     if found is None:
-        return []
+        return None
     executor = found[0]["executor"]
     return list(executor["methods"]) if "methods" in executor else [executor["method"]]
 

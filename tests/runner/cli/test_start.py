@@ -226,6 +226,16 @@ def test_question_needs_no_folder(executed: Executed, tmp_path: Path, monkeypatc
     assert executed[0][0].names.algorithm
 
 
+def test_finished_run_is_evaluated_and_only_read(executed: Executed, tmp_path: Path):
+    assert main.main(["algorithm=sgd", "hydra.run.dir=a"]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main.main(["run.resume=a", "run.evaluate_only=true"]) == 0
+    cfg, folder = executed[1]
+    assert folder is None
+    assert (cfg.names.algorithm, cfg.model.weights, cfg.run.resume) == ("sgd", str(tmp_path / "a"), None)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("name", ["more", "more options", "naïve", "a=b", "a%20b"])
 def test_options_may_lie_in_any_folder(name: str, executed: Executed, tmp_path: Path):
     (tmp_path / name / "algorithm").mkdir(parents=True)

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from runner.config.errors import InputError
 from runner.train import datasets
@@ -32,3 +33,10 @@ def test_streamed_samples_are_not_kept(monkeypatch: pytest.MonkeyPatch):
 def test_wrong_data_are_refused():
     with pytest.raises(InputError, match="limit_train=0"):
         datasets.dataset_of(compose("dataset.limit_train=0").dataset)
+
+
+def test_single_dataset_of_pytorch_is_refused():
+    with pytest.raises(
+        InputError, match=r"^dataset\._target_=torch\..*TensorDataset: is a single set of samples; allowed: "
+    ):
+        datasets.dataset_of(OmegaConf.create({"_target_": "torch.utils.data.TensorDataset"}))

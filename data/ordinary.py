@@ -46,8 +46,8 @@ class MapStyle(Dataset):
     def __init__(
         self,
         *,
-        train: Any,
-        test: Any = None,
+        train: TorchDataset,
+        test: TorchDataset | None = None,
         classes: int | None = None,
         in_memory: bool = True,
         limit_train: int | None = None,

@@ -104,8 +104,10 @@ def section_rows(path: Path) -> list[Row]:
 def target_rows(path: Path) -> list[Row]:
     """Return the keys of an option that names a class."""
     group = ".".join(path.relative_to(CONF).parts[:-1])
-    target = OmegaConf.load(path)["_target_"]
-    parameters = inspect.signature(get_class(target)).parameters
+    option = OmegaConf.load(path)
+    # The class of `own` is the user's.
+    missing = OmegaConf.is_missing(option, "_target_")
+    parameters = {} if missing else inspect.signature(get_class(option["_target_"])).parameters
     kinds = {f"{group}.{name}": _written(p.annotation) for name, p in parameters.items()}
     return [_row(key, f"{group}.{key.name}", kinds) for key in keys(path) if not key.section]
 

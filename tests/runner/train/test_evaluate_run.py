@@ -16,6 +16,7 @@ DUAL = (
     "dataset.classes=2",
     "dataset.train=100",
     "run.batch_size=10",
+    "schedule.lr=0.0001",
 )
 
 

@@ -33,6 +33,22 @@ from runner.run_folder.summary_keys import (
 )
 from runner.run_folder.timing_result import bytes_text, timing_rows
 
+PIPED_WIDTH = 160
+"""Characters of a line that goes to a file or a pipe; `metrics.jsonl` has what does not fit."""
+_FURTHER = {
+    columns.DUALITY_GAP: (2, "duality gap"),
+    columns.SUBOPTIMALITY: (2, "suboptimality"),
+    columns.PRIMAL: (9, "primal"),
+    columns.DUAL: (9, "dual"),
+    columns.DISAGREEMENT_MEAN: (8, "apart"),
+    columns.DISAGREEMENT_MAX: (9, "at most"),
+    columns.COMMUNICATION_SECONDS: (9, "communication"),
+    columns.HIDDEN_SECONDS: (9, "of it hidden"),
+    columns.ACTIVATION_BYTES: (9, "activations"),
+    columns.TEST_ERROR_TOP5: (2, "top-5 error"),
+    columns.VALIDATION_ERROR_TOP5: (3, "top-5 validation error"),
+}
+"""Rank and name of what some runs have besides; what a method of the user's adds comes under its own name."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _COLORS = {
     COMPLETED: "green",
@@ -81,7 +97,7 @@ def row_line(
             parts.append((rank, f"{label} {_cell(row[key], form, size)}{suffix}"))
     # Standard columns are formatted above, or repeat what another column shows.
     known = {*columns.STANDARD, columns.VALIDATION_LOSS, columns.VALIDATION_ERROR}
-    parts += [(10, f"{key} {_cell(value, '.4g', 10)}") for key, value in row.items() if key not in known]
+    parts += [_further(key, value, unit) for key, value in row.items() if key not in known]
     if "seconds" in row:
         parts.append((4, f"{_cell(row['seconds'], ',.1f', 8)} {unit}"))
     if samples_per_second is not None:
@@ -233,6 +249,21 @@ def _hint(status: str, summary: Mapping[str, Any], folder: Path, lr: float | Non
     if status in (INTERRUPTED, PRUNED):
         return f"Continue with: dcrun {as_typed('run.resume', folder)}" if has_checkpoints(folder) else ""
     return str(summary.get("error") or "") if status == FAILED else ""
+
+
+def _further(key: str, value: Any, unit: str) -> tuple[int, str]:
+    """Return rank and text of a column that not every run has."""
+    # Of single modules: their sum is enough for a line, so they go first.
+    rank, name = _FURTHER.get(
+        key, (11 if key.startswith(f"{columns.ACTIVATION_BYTES}_") else 10, key.replace("_", " "))
+    )
+    if key.startswith(columns.ACTIVATION_BYTES) and value is not None:
+        return rank, f"{name} {bytes_text(value):>7}"
+    if key in (columns.COMMUNICATION_SECONDS, columns.HIDDEN_SECONDS):
+        return rank, f"{name} {_cell(value, ',.1f', 8)} {unit}"
+    if key in (columns.TEST_ERROR_TOP5, columns.VALIDATION_ERROR_TOP5):
+        return rank, f"{name} {_cell(value, '.2f', 6)} %"
+    return rank, f"{name} {_cell(value, '.4g', 10)}"
 
 
 def _fit(parts: list[tuple[int, str]], width: int | None) -> str:

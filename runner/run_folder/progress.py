@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from runner.run_folder import columns, live_status
-from runner.run_folder.console import duration, row_line, seconds_unit
+from runner.run_folder.console import PIPED_WIDTH, duration, row_line, seconds_unit
 
 Live = SupportsFloat | Callable[[], SupportsFloat]
 """A number, a 0-d tensor, or a function that returns one. It is read only when the display is refreshed."""
@@ -112,7 +112,8 @@ class Progress:
         self._error = row.get(columns.TEST_ERROR, self._error)
         # An evaluation takes time in which nothing is trained, so the rate is measured anew from the next update.
         self._mark = None
-        width = self.console.width if self.live else None
+        # Not the console's, which is a guess where there is no terminal.
+        width = self.console.width if self.live else PIPED_WIDTH
         text = row_line(row, self.epochs, self.unit, samples_per_second, width=width)
         # A Text, and no highlighting: rich would colour numbers and take [...] for markup.
         self.console.print(Text(text), soft_wrap=True, highlight=False)

@@ -1,9 +1,12 @@
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from runner.run_folder.console import duration, row_line, show_result, sparkline, staleness_line, wall_line
+from runner.run_folder.progress import Progress
 from tests.terminal import ROW, console, written
 
 
@@ -20,8 +23,8 @@ def test_lines_show_added_columns():
     last = {**ROW, "epoch": 10.0, "test_error": 5.0, "staleness_max": 120, "seconds": 12345.6, "duality_gap": 1e-7}
     first, second = (row_line(row, 10, "s", 9.0) for row in ({**ROW, "duality_gap": 0.25}, last))
     assert len(first) == len(second)
-    assert first.index("duality_gap") == second.index("duality_gap")
-    assert "duality_gap      1e-07" in second
+    assert first.index("duality gap") == second.index("duality gap")
+    assert "duality gap      1e-07" in second
 
 
 def test_line_fits_a_narrow_terminal():
@@ -63,7 +66,7 @@ def test_result_names_run_and_ending():
 def test_validation_is_beside_the_test_error():
     row = {**ROW, "validation_error": 30.5, "validation_loss": 1.125, "validation_error_top5": 4.0}
     text = row_line(row, 3, "s")
-    for part in ("validation error  30.50 %", "validation loss 1.1250", "validation_error_top5          4"):
+    for part in ("validation error  30.50 %", "validation loss 1.1250", "top-5 validation error   4.00 %"):
         assert text.count(part) == 1
     assert text.count("validation_error ") == text.count("validation_loss ") == 0
     target = console()
@@ -142,3 +145,28 @@ def test_staleness_of_many_says_which_end():
     assert staleness_line([4.0, None, 2.5]) == "worker 0: 4.0, worker 2: 2.5"
     many = [10.0, 41.04, 4.2, *[9.0] * 7]
     assert staleness_line(many) == "lowest worker 2: 4.2, highest worker 1: 41.0"
+
+
+def test_further_columns_have_names():
+    more = {"duality_gap": 0.5, "disagreement_mean": 0.25, "hidden_seconds": 12.0, "activation_bytes": 2.5e6}
+    line = row_line({**ROW, **more, "activation_bytes_module1": 1e6, "my_own": 3.0}, 3, "virtual s")
+    for text in (
+        "duality gap        0.5",
+        "apart       0.25",
+        "of it hidden     12.0 virtual s",
+        "activations  2.5 MB",
+    ):
+        assert text in line
+    assert "my own          3" in line
+    assert "_" not in line
+
+
+def test_lines_of_a_pipe_fit_a_wide_screen():
+    stream = io.StringIO()
+    more = {f"activation_bytes_module{k}": 1e9 for k in range(9)} | {"activation_bytes": 9e9, "suboptimality": 1e-7}
+    shown = Progress(epochs=3, virtual=True, console=Console(file=stream, width=80))
+    shown.row({**ROW, "communication_seconds": 1.0, **more}, 1234.6)
+    (line,) = stream.getvalue().splitlines()
+    assert 100 < len(line) <= 160
+    assert "suboptimality      1e-07" in line, "the number that such a run is about"
+    assert "module" not in line

@@ -1,5 +1,7 @@
 """What communication costs a collective method, and which delay would hide it: `run.advise=true`.
 
+Of workers that do not wait for each other `train.advise_server` says what it costs.
+
 The model is that of delayed averaging (ICLR 2022 submission, section 3.3): a step of computing takes t_p, a
 combination t_c. Workers that communicate every τ steps and let a combination travel for d steps need
 τ t_p + max(0, t_c − d t_p) for τ steps, so a delay of d steps hides all communication where d t_p >= t_c. If
@@ -19,7 +21,7 @@ from algorithms.base import Collective, CommunicationSchedule, message_bytes
 from runner.config.errors import InputError
 from runner.config.units import FLOAT_BYTES
 from runner.loop.clock import Clock
-from runner.train import measure
+from runner.train import advise_server, measure
 from runner.train.components import RunComponents
 from runner.train.executors import topology_of
 
@@ -123,22 +125,28 @@ def show(components: RunComponents) -> int:
         The exit code, 0.
 
     Raises:
-        InputError: the method does not combine.
+        InputError: the method cuts the network.
     """
-    cfg, method, workers = components.cfg, components.method, components.workers
-    # Only workers that step together wait for each other's communication in the way that the model says.
-    if not method.steps_together:
+    cfg, method = components.cfg, components.method
+    if method.cuts_network:
         what = f"algorithm={cfg.names.algorithm} uses {topology_of(type(method)).medium}"
-        raise InputError.of(
-            "run.advise", True, what, "with algorithms that combine: all workers have the whole network"
-        )
+        raise InputError.of("run.advise", True, what, "with algorithms whose workers have the whole network")
+    # Only workers that step together wait for each other's communication in the way that the model here says.
+    if not method.steps_together:
+        advise_server.show(components, _rows(components))
+        return 0
     advice = measured(components) if cfg.cluster.kind == "processes" else modelled(components)
     console = Console()
     console.print(_facts(components, advice))
+    if not any(advice.combination_seconds(m) for m in _rows(components)):
+        # A table of 100 % everywhere would read like an answer.
+        console.print(
+            "Combinations take no time here, so no delay and no period gains anything: cluster.network.bandwidth and "
+            ".latency set what they take.",
+            soft_wrap=True,
+        )
+        return 0
     console.print(_throughputs(components, advice))
-    # Else a table of zeros would read like an answer.
-    if workers > 1 and not advice.combination_seconds(workers):
-        console.print("This network takes no time: cluster.network.bandwidth and .latency set what it takes.")
     return 0
 
 

@@ -116,17 +116,17 @@ def test_tables_name_what_is_compared(capsys: pytest.CaptureFixture):
     assert [row for row in rows if row.isdigit()] == ["1", "2", "4", "6", "8", "16", "32"]
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "what"),
-    [
-        ("asgd", "uses a parameter server"),
-        ("hogwild", "uses one vector of weights in shared memory"),
-        ("ddg", "uses modules of a network"),
-    ],
-)
-def test_only_methods_that_combine_get_advice(algorithm: str, what: str):
-    with pytest.raises(InputError, match=rf"run\.advise=true: algorithm={algorithm} {what}; allowed: "):
-        advise.show(build.build_run(compose(f"algorithm={algorithm}", "model=mlp")))
+def test_a_free_network_has_no_table_of_nothing(capsys: pytest.CaptureFixture):
+    assert advise.show(build.build_run(compose("algorithm=dasgd", "model=mlp"))) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Combinations take no time here" in out
+    assert "%" not in out
+
+
+def test_pipelines_get_no_advice():
+    what = r"run\.advise=true: algorithm=ddg uses modules of a network; allowed: "
+    with pytest.raises(InputError, match=what):
+        advise.show(build.build_run(compose("algorithm=ddg", "model=mlp")))
 
 
 def test_delays_of_a_file_are_means_of_its_workers(tmp_path: Path):

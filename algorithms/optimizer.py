@@ -1,14 +1,16 @@
-"""What a module of a pipeline does with its gradient: SGD with momentum, or Adam.
+"""What a module of a pipeline, or a worker in its local steps, does with its gradient: SGD with momentum, or Adam.
 
     sgd:   torch.optim.SGD's update, see `algorithms.momentum`                                 (eq. 5.9, 6.2)
     adam:  m ← β1 m + (1 − β1) g                                                               (algorithm 10, line 4)
            u ← β2 u + (1 − β2) g ⊙ g                                                           (line 5)
            w ← w − γ m/(1 − β1^t) / (√(u/(1 − β2^t)) + ε)                                      (lines 6 to 8)
+    adamw: the same, after w ← (1 − γ λ) w
 
-t counts the module's own updates. Both are PyTorch's optimizers to the bit.
+t counts the module's or the worker's own updates. All are PyTorch's optimizers to the bit.
 
 Source: Huo, PhD thesis 2020, algorithms 9 and 10. Deviation: `weight_decay · w` is added to the gradient, with Adam too
-(the thesis has it in its experiments alone and does not say where).
+(the thesis has it in its experiments alone and does not say where). AdamW's decay λ is apart from the gradient:
+Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class OptimizerOptions(SGDOptions):
     own keys here.
 
     Args:
-        optimizer: "sgd" or "adam".
+        optimizer: "sgd", "adam" or "adamw".
         beta1: Adam's β1 in [0, 1); None takes 0.9 with Adam.
         beta2: Adam's β2 in [0, 1); None takes 0.999.
         epsilon: Adam's ε ≥ 0; None takes 1e-8.
@@ -51,15 +53,18 @@ class OptimizerOptions(SGDOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        adam = one_of("optimizer", self.optimizer, ("sgd", "adam")) == "adam"
+        adam = one_of("optimizer", self.optimizer, ("sgd", "adam", "adamw")) != "sgd"
         if adam and self.momentum:
-            raise ValueError(f"algorithm.momentum={self.momentum}: adam does not use it; allowed: 0, or optimizer=sgd")
+            what = f"{self.optimizer} does not use it"
+            raise ValueError(f"algorithm.momentum={self.momentum}: {what}; allowed: 0, or optimizer=sgd")
         for name in ADAM:
             value = getattr(self, name)
             if value is None:
                 continue
             if not adam:
-                raise ValueError(f"algorithm.{name}={value}: sgd does not use it; allowed: null, or optimizer=adam")
+                raise ValueError(
+                    f"algorithm.{name}={value}: sgd does not use it; allowed: null, or optimizer=adam, adamw"
+                )
             in_range(name, value, 0, float("inf") if name == "epsilon" else 1, open_high=name != "epsilon")
 
 
@@ -71,7 +76,8 @@ class Optimizer:
     """
 
     def __init__(self, options: OptimizerOptions) -> None:
-        self.adam = options.optimizer == "adam"
+        self.adam = options.optimizer != "sgd"
+        self.decoupled = options.optimizer == "adamw"
         self.momentum = options.momentum
         self.nesterov = options.nesterov
         self.weight_decay = options.weight_decay
@@ -89,7 +95,9 @@ class Optimizer:
 
     def __call__(self, w: Tensor, g: Tensor, lr: float) -> None:
         """Update `w` along `g`, which is overwritten."""
-        if self.weight_decay:
+        if self.weight_decay and self.decoupled:
+            w.mul_(1 - lr * self.weight_decay)
+        elif self.weight_decay:
             g.add_(w, alpha=self.weight_decay)
         if not self.adam:
             self.update_blockwise(w, g, self.v, lr=lr)

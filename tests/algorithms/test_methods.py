@@ -47,6 +47,8 @@ def kind(name: str) -> Any:
 LINEAR = ("model=ridge", "dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]", "dataset.noise=0.5")
 """The problem of methods that need one weight a feature; its samples are scaled up, and so rates are small."""
 LINEAR_RATES = (1e-3, 1e-4)
+ADAM_RATES = (3e-3, 3e-2)
+"""Rates of methods whose own steps are Adam's."""
 
 
 def linear(name: str) -> bool:
@@ -54,6 +56,8 @@ def linear(name: str) -> bool:
 
 
 def rates(name: str) -> tuple[float, ...]:
+    if getattr(kind(name), "optimizer", "sgd") != "sgd":
+        return ADAM_RATES
     return LINEAR_RATES if linear(name) else RATES
 
 

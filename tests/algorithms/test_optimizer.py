@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -5,12 +7,13 @@ from algorithms.optimizer import Optimizer, OptimizerOptions
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.01])
-def test_adam_is_pytorchs_to_the_bit(decay: float):
+@pytest.mark.parametrize(("name", "reference"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_adam_is_pytorchs_to_the_bit(name: str, reference: Any, decay: float):
     torch.manual_seed(0)
     w = torch.randn(100)
     theirs = w.clone().requires_grad_()
-    adam = torch.optim.Adam([theirs], lr=0.01, weight_decay=decay, foreach=False)
-    ours = Optimizer(OptimizerOptions(optimizer="adam", weight_decay=decay))
+    adam = reference([theirs], lr=0.01, weight_decay=decay, foreach=False)
+    ours = Optimizer(OptimizerOptions(optimizer=name, weight_decay=decay))
     ours.start(w)
     for _ in range(20):
         g = torch.randn(100)
@@ -24,6 +27,8 @@ def test_adam_is_pytorchs_to_the_bit(decay: float):
     ("options", "message"),
     [
         ({"optimizer": "adam", "momentum": 0.9}, r"^algorithm\.momentum=0\.9: adam does not use it; allowed: "),
+        ({"optimizer": "adamw", "momentum": 0.9}, r"^algorithm\.momentum=0\.9: adamw does not use it; allowed: "),
+        ({"optimizer": "rmsprop"}, r"^algorithm\.optimizer=rmsprop: unknown; allowed: sgd, adam, adamw"),
         ({"optimizer": "sgd", "beta1": 0.9}, r"^algorithm\.beta1=0\.9: sgd does not use it; allowed: "),
         ({"optimizer": "adam", "beta2": 1.0}, r"^algorithm\.beta2=1\.0: .*; allowed: "),
     ],

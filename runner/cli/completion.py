@@ -23,7 +23,7 @@ _matches, _query = CompletionPlugin._get_matches, CompletionPlugin._query
 def install() -> None:
     """Have this process's completion leave out what would be refused."""
     CompletionPlugin._get_matches = staticmethod(matches)
-    CompletionPlugin._query = query
+    CompletionPlugin._query = query  # pyright: ignore[reportAttributeAccessIssue] (its first argument is named self)
 
 
 def matches(config: Any, word: str) -> list[str]:
@@ -31,8 +31,7 @@ def matches(config: Any, word: str) -> list[str]:
     found = _matches(config, word)
     if not isinstance(config, DictConfig) or any(group not in config for group in GROUPS):
         return found  # a part of the configuration, which Hydra looks into by itself
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
+    plain: Any = OmegaConf.to_container(config, resolve=False)
     refused = set(lacking(plain))
     return [match for match in found if match.rstrip("=.") not in refused]
 

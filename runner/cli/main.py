@@ -1,7 +1,7 @@
 """The command `dcrun`: from a command line to a run and an exit code. Its help is `conf/hydra/help/dcrun.yaml`.
 
-Exit codes: 0 completed or diverged, 1 anything unexpected (also a sweep with a failed job), 2 wrong input, 3 a dead or
-stuck peer, 128 + n stopped by signal n: 129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 140 SIGUSR2, 143 SIGTERM.
+Exit codes: 0 completed, diverged or pruned, 1 anything unexpected (also a sweep with a failed job), 2 wrong input, 3 a
+dead or stuck peer, 128 + n stopped by signal n: 129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 140 SIGUSR2, 143 SIGTERM.
 
 A command line is composed and checked before Hydra acts on it, so that a mistake costs one line and leaves no folder.
 Nothing here imports torch: `runner.train.dispatch`, which runs the training, is imported only when a run really begins.

@@ -146,6 +146,15 @@ def test_a_repeated_search_repeats_its_decisions(pruner: str, n_jobs: int, tmp_p
     assert resumed.evaluated + begun.evaluated >= first.evaluated > resumed.evaluated
 
 
+def test_another_pruner_decides_for_itself(tmp_path: Path) -> None:
+    earlier: dict[tuple[str, ...], Path] = {}
+    search(tmp_path / "strict", RATES, **MEDIAN, earlier=earlier)
+    _, result = search(tmp_path / "lenient", RATES, earlier=earlier, pruner="median")
+    # It waits for five whole runs, so those that the other one pruned before are made whole.
+    assert result["pruned"] < 5
+    assert sum(done(folder) == "completed" for folder in earlier.values()) == 8 - result["pruned"]
+
+
 def test_without_a_pruner_pruned_runs_go_on(tmp_path: Path) -> None:
     earlier: dict[tuple[str, ...], Path] = {}
     search(tmp_path / "pruned", RATES, **MEDIAN, earlier=earlier)

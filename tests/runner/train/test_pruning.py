@@ -27,6 +27,7 @@ def test_a_run_behind_the_median_is_pruned() -> None:
     assert not judge.prunes(rows(29.0))
     # Better than it was, and yet behind the others at the same evaluation.
     assert judge.prunes(rows(29.0, 28.0))
+    assert judge.prunes(rows(29.0, 28.0, 1.0)), "what is decided stays so"
     assert not Judge(known(*before, n_startup_trials=3)).prunes(rows(29.0, 28.0)), "too few runs to be behind of"
 
 

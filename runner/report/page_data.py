@@ -23,8 +23,8 @@ from runner.run_folder.summary_keys import (
 
 # What a sweep varied stands between the two: on a screen beside the names, not far to the right of them.
 _FIRST = ("name", STATUS, "algorithm", "workers", "seed")
-_NUMBERS = ("epochs", FINAL_TEST_ERROR, BEST_TEST_ERROR, "final_train_loss")
-_LAST = ("samples_per_second", "model", "dataset")
+_NUMBERS = (FINAL_TEST_ERROR, BEST_TEST_ERROR, "final_train_loss")
+_LAST = ("epochs", "samples_per_second", "model", "dataset")
 # Beside the test errors, if any of the runs has a validation split.
 _OF_VALIDATION = (FINAL_VALIDATION_ERROR, BEST_VALIDATION_ERROR, TEST_ERROR_AT_BEST)
 # What a run that has not ended says only in its metrics.
@@ -33,7 +33,7 @@ _FROM_ROWS = {"epochs": "final_epoch", FINAL_TEST_ERROR: FINAL_TEST_ERROR, BEST_
               "final_train_loss": "final_train_loss"}  # fmt: skip
 # More columns do not fit beside the others; the rest is under each run's facts.
 _OWN_KEYS = 14
-_OWN_FIRST = 4
+_OWN_FIRST = 3
 _VARIED = ("algorithm", "schedule", "run")
 POINTS = 400
 """More points of a curve cannot be told apart on the page."""

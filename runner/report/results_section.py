@@ -36,7 +36,7 @@ def section(ranking: Ranking, number: int) -> dict[str, Any]:
         "anchor": f"setting-{number}",
         "title": ranking.title,
         "detail": ranking.detail,
-        "metric": metrics.name(ranking.metric),
+        "metric": _name(ranking),
         "beside": None if ranking.beside is None else metrics.name(ranking.beside),
         "clocks": clocks,
         "has_bytes": ranking.has_bytes,
@@ -52,18 +52,23 @@ def answer(ranking: Ranking) -> str:
 
 
 def sentences(ranking: Ranking) -> list[tuple[str, str, str]]:
-    """Return the sentences of the answer: what stands before a method's name, the name, and the rest of each."""
+    """Return the sentences of the answer: of each what stands before the method, the method, and the rest."""
     leading = ranking.leading()
     first = leading[0]
     if ranking.best is None:
         if first.mean is None:
             return [("", "", "No run has ended with a result yet.")]
-        return [("", first.name, f": {_reached(ranking, first)}.")]
-    told = [("", first.name, f" is best with {_best(ranking, leading)}.")]
+        return [("", first.method, f"{_apart(first)}: {_reached(ranking, first)}.")]
+    told = [("", first.method, f"{_apart(first)} is best with {_best(ranking, leading)}.")]
     rivals = [row for row in leading if row.whole and row.runs[0].value("workers") != 1]
     if first not in rivals and len(rivals) > 1:
-        told.append(("Of several workers, ", rivals[0].name, f" is best with {_best(ranking, rivals)}."))
+        rest = f"{_apart(rivals[0])} is best with {_best(ranking, rivals)}."
+        told.append(("Of several workers, ", rivals[0].method, rest))
     return told
+
+
+def _apart(row: Ranked) -> str:
+    return f" {row.apart}" if row.apart else ""
 
 
 def _best(ranking: Ranking, rows: Sequence[Ranked]) -> str:
@@ -154,8 +159,12 @@ def _row(ranking: Ranking, row: Ranked, given: dict[int, int]) -> dict[str, Any]
     }
 
 
+def _name(ranking: Ranking) -> str:
+    return metrics.name(ranking.metric).removeprefix("final ")
+
+
 def _reached(ranking: Ranking, row: Ranked) -> str:
-    value, name = metrics.with_spread(ranking.metric, row.mean, row.spread), metrics.name(ranking.metric)
+    value, name = metrics.with_spread(ranking.metric, row.mean, row.spread), _name(ranking)
     seeds = f"{len(row.values)} seeds" if len(row.values) > 1 else "one seed"
     words = f"{value} % {name.removesuffix(', %')}" if name.endswith(", %") else f"{name} {value}"
     return f"{words} ({seeds})"

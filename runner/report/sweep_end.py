@@ -69,13 +69,13 @@ def print_evidence(console: Console, experiment: str, scale: str | None, sweep: 
 
 def _print_ranking(console: Console, ranking: Ranking) -> None:
     # As above.
-    from runner.report import metrics, results_section
+    from runner.report import results_section
 
     told = results_section.section(ranking, 1)
     table = Table(title=Text(f"{told['title']} ({told['detail']})"), title_justify="left")
     table.add_column("", justify="right")
     table.add_column("method", overflow="fold")
-    for head in (metrics.name(ranking.metric), *([told["beside"]] if told["beside"] else []), "seeds"):
+    for head in (told["metric"], *([told["beside"]] if told["beside"] else []), "seeds"):
         table.add_column(head, justify="right")
     table.add_column("ahead of the next by")
     # Virtual seconds are not those that the sweep took.

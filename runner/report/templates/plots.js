@@ -137,6 +137,9 @@ function chart(target, spec) {
   if (xRange && xRange[0] === xRange[1]) xRange[1] += 1;
   if (xRange && spec.curves.every((curve) => curve.x.length < 2)) xRange[1] = reach[1];
   const edge = xRange && (spec.logX ? 10 ** xRange[1] : xRange[1]);
+  // Single points at one place would lie over each other: beside each other, by their names.
+  const places = new Set(spec.curves.flatMap((curve) => curve.x));
+  if (places.size === 1 && spec.curves.length > 1 && stars.length === 0) return dots(target, spec, height, yRange);
   const traces = [];
   for (const curve of spec.curves) {
     const line = { color: color(curve.index), dash: dash(curve.index), width: 2 };
@@ -150,7 +153,7 @@ function chart(target, spec) {
     const few = curve.x.length <= 8;
     traces.push({ name: plain(curve.name), x: curve.x, y: curve.y, mode: curve.x.length > 1 ? (few ? "lines+markers" : "lines") : "markers", line, cliponaxis: false,
       marker: { color: line.color, size: curve.x.length > 1 ? 5 : 8 }, meta: "curve",
-      error_y: curve.low && curve.low.length === 1 ? { type: "data", symmetric: false, array: [curve.high[0] - curve.y[0]], arrayminus: [curve.y[0] - curve.low[0]] } : undefined,
+      error_y: whisker(curve),
       hovertemplate: `${plain(spec.x)} %{x}<br>${plain(spec.y)} %{y}<extra>${plain(curve.name)}</extra>` });
     const end = lastOf(curve);
     if (labelled && end >= 0 && curve.x.length > 1 && curve.x[end] < edge) {
@@ -177,6 +180,17 @@ function chart(target, spec) {
   }
   return { labelled, stars: stars.length > 0, traces, layout: { height, annotations, shapes, margin: { t: top, r: labelled ? room : stars.length ? 22 : 10, b: bottom, l: 52 },
     xaxis: axis(plain(spec.x), spec.logX, xRange), yaxis: axis(plain(spec.y), spec.logY, yRange) } };
+}
+
+const whisker = (curve) => (curve.low && curve.low.length === 1
+  ? { type: "data", symmetric: false, array: [curve.high[0] - curve.y[0]], arrayminus: [curve.y[0] - curve.low[0]] } : undefined);
+
+function dots(target, spec, height, yRange) {
+  const labelled = spec.curves.every((curve) => widthOf(curve.name) < (0.8 * target.clientWidth) / spec.curves.length - 8);
+  const traces = spec.curves.map((curve) => ({ name: plain(curve.name), x: [plain(curve.name)], y: curve.y, mode: "markers", line: { color: color(curve.index) },
+    marker: { color: color(curve.index), size: 8 }, meta: "curve", error_y: whisker(curve), hovertemplate: `%{x}<br>${plain(spec.y)} %{y}<extra></extra>` }));
+  const title = `${plain(spec.x)}: ${spec.curves[0].x[0].toLocaleString("en", { maximumFractionDigits: 2 })}${labelled ? "" : " (order as below)"}`;
+  return { labelled, stars: false, traces, layout: { height, xaxis: { ...axis(title), type: "category", showticklabels: labelled }, yaxis: axis(plain(spec.y), spec.logY, yRange) } };
 }
 
 function swatch(index) {

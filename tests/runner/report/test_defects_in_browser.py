@@ -208,6 +208,8 @@ def test_a_curve_of_one_point_has_a_marker(page: Any) -> None:
     points = found.locator(".plot").first.locator(".point")
     assert points.count() == 2
     assert points.first.bounding_box()["width"] >= 6
+    left, right = (point.bounding_box()["x"] for point in points.all())
+    assert right > left + 20, "beside each other, not at the one place that both have"
     assert found.locator(".plot").first.locator(".errorbar").count() == 2
 
 
@@ -266,3 +268,13 @@ def test_a_legend_goes_when_labels_have_room_again(visit: Visit) -> None:
     legend.wait_for(state="visible")
     page.set_viewport_size({"width": 1280, "height": 900})
     legend.wait_for(state="hidden")
+
+
+def test_long_names_leave_the_numbers_on_a_narrow_screen(visit: Visit, mixed: Path) -> None:
+    page = visit(390, address=mixed.as_uri())
+    page.evaluate(
+        "for (const one of document.querySelectorAll('.ranked .apart')) one.textContent = 'key=value '.repeat(9)"
+    )
+    for row in page.locator("#result .ranked tbody tr").all():
+        value = row.locator("td").nth(1).bounding_box()
+        assert value["x"] + value["width"] <= 390

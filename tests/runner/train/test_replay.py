@@ -14,7 +14,18 @@ DATA = ("dataset=synthetic", "dataset.train=480", "dataset.test=50", "run.batch_
 RECORD = (*DATA, "cluster=processes", "cluster.timeout=20")
 REPLAY = (*DATA, "cluster=replay")
 METHODS = ("asgd", "dc_asgd_c", "dc_asgd_a", "dc_asgd_abs")
-LATER = ("dana_dc", "dana_slim", "dana_zero", "delay_adaptive", "gap_aware", "ormo", "rennala", "ringmaster", "smega2")
+LATER = (
+    "dana_dc",
+    "dana_slim",
+    "dana_zero",
+    "delay_adaptive",
+    "ef_asgd",
+    "gap_aware",
+    "ormo",
+    "rennala",
+    "ringmaster",
+    "smega2",
+)
 """Methods that are tried with four workers alone."""
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc (Linux)")

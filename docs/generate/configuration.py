@@ -29,6 +29,7 @@ SWEEPS = ("launcher", "sweeper")
 """Groups of Hydra's that dcrun has options of its own for."""
 _WORDS = {
     "None": "null",
+    "NoneType": "null",
     "float": "number",
     "int": "integer",
     "str": "text",

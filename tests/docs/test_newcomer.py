@@ -41,6 +41,9 @@ class Clone:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder / ".venv")], check=True)
         [site] = (folder / ".venv").glob("lib/python*/site-packages")
+        # An older one, which Python 3.11 puts there, would hide the one that PyTorch needs.
+        for old in (*site.glob("setuptools*"), site / "pkg_resources"):
+            shutil.rmtree(old, ignore_errors=True)
         (site / "theirs.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def run(self, command: str, activated: bool = True) -> str:

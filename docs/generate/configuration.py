@@ -6,6 +6,7 @@ Names, defaults and meanings are those of `conf/`, types those of `runner/config
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
 import types
@@ -15,7 +16,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from hydra.utils import get_class
-from omegaconf import OmegaConf
 
 from docs.generate.yaml_comments import Key, header, keys
 from runner.config import schema
@@ -85,6 +85,7 @@ def _option(path: Path, rows: list[Row], group: str) -> str:
     return f"## {group}={path.stem}\n\n{escape(header(path))}\n\n{table(rows) if rows else 'It has no keys.'}\n"
 
 
+@functools.cache
 def run_rows() -> list[Row]:
     """Return the keys of `conf/config.yaml`: those above the groups, and those of `run`."""
     top = [key for key in keys(CONF / "config.yaml") if key.name in ("seed", "scale", "seeds")]
@@ -95,6 +96,7 @@ def run_rows() -> list[Row]:
     ]
 
 
+@functools.cache
 def section_rows(path: Path) -> list[Row]:
     """Return the keys of an option of a group that the schema types."""
     group = path.parent.name
@@ -102,18 +104,23 @@ def section_rows(path: Path) -> list[Row]:
     return [_row(key, f"{group}.{key.name}", kinds) for key in keys(path) if not key.section]
 
 
+@functools.cache
 def target_rows(path: Path) -> list[Row]:
     """Return the keys of an option that names a class."""
     group = ".".join(path.relative_to(CONF).parts[:-1])
-    option = OmegaConf.load(path)
-    # The class of `own` is the user's.
-    missing = OmegaConf.is_missing(option, "_target_")
-    parameters = {} if missing else inspect.signature(get_class(option["_target_"])).parameters
+    target = target_of(path)
+    parameters = inspect.signature(target).parameters if target else {}
     kinds = {f"{group}.{name}": _written(p.annotation) for name, p in parameters.items()}
     return [_row(key, f"{group}.{key.name}", kinds) for key in keys(path) if not key.section]
 
 
-def schema_types(section: type, prefix: str = "") -> dict[str, str]:
+def target_of(path: Path) -> type | None:
+    """Return the class that an option names; None for `own`, whose class is the user's."""
+    target = yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"]
+    return None if target == "???" else get_class(target)
+
+
+def schema_types(section: Any, prefix: str = "") -> dict[str, str]:
     """Return the type of each key of a schema by its full name, as the source or the comment above it says it."""
     source = inspect.getsource(section)
     found = {}

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.utils import get_class
-from omegaconf import OmegaConf
 
 from algorithms.base import ParameterServer
 from algorithms.collective import Collective
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
+from docs.generate import configuration
 from docs.generate.configuration import escape
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,8 +44,8 @@ def _file() -> dict[str, Any]:
 
 def options() -> dict[str, type]:
     """Return the class of each option of `conf/algorithm/`."""
-    files = sorted((ROOT / "conf" / "algorithm").glob("*.yaml"))
-    return {path.stem: get_class(OmegaConf.load(path)["_target_"]) for path in files}
+    named = {path.stem: configuration.target_of(path) for path in configuration.options("algorithm")}
+    return {name: target for name, target in named.items() if target}
 
 
 def topology(method: type) -> str:

@@ -48,7 +48,7 @@ def keys(path: Path, below: str | None = None) -> list[Key]:
         below: read the keys of this section only, with names that begin below it; None: of the file.
     """
     text = path.read_text(encoding="utf-8")
-    node = yaml.compose(text)
+    node = yaml.compose(text, Loader=yaml.CSafeLoader)
     if not isinstance(node, yaml.MappingNode):
         return []
     if below is not None:

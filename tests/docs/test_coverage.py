@@ -8,14 +8,18 @@ from docs.generate import configuration, modules
 from runner.config import schema
 
 MODULES = modules.modules()
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def public(node: ast.AST, inside: str) -> Iterator[tuple[str, ast.AST]]:
+def public(node: Documented, inside: str) -> Iterator[tuple[str, Documented]]:
     """The module, its public classes and functions, and their public methods."""
     yield inside, node
     for child in ast.iter_child_nodes(node):
-        named = isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if named and not child.name.startswith("_") and not isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef) or not isinstance(
+            child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ):
+            continue
+        if not child.name.startswith("_"):
             yield from public(child, f"{inside}.{child.name}")
 
 

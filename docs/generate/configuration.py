@@ -37,6 +37,8 @@ _WORDS = {
     "list": "list",
     "dict": "mapping",
     "Mapping": "mapping",
+    # What `_target_` and arguments describe.
+    "Dataset": "mapping",
     "Sequence": "list",
     "tuple": "list",
     "Path": "text",

@@ -23,7 +23,7 @@ def files(text: str) -> dict[str, str]:
 
 def commands() -> list[list[str]]:
     blocks = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
-    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+    return [shlex.split(line) for block in blocks for line in block.replace("\\\n", "").splitlines()]
 
 
 def lay_down(folder: Path, text: str = TEXT) -> None:

@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 LINTED := .venv/.linted
 DOCUMENTED := .venv/.documented
 
-.PHONY: run results test test-browser test-all docs bench lint format install clean
+.PHONY: run results test test-browser test-all docs dist bench lint format install clean
 
 run: $(INSTALLED)
 	$(BIN)/dcrun algorithm=dc_asgd_a model=resnet20
@@ -46,6 +46,12 @@ lint: $(LINTED)
 format: $(LINTED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The wheel and the sdist of a release, in dist/; they are tried in environments of their own.
+dist: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/runner/cli/entry
 
 install: $(INSTALLED)
 

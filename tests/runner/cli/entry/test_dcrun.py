@@ -44,7 +44,7 @@ def user(tmp_path: Path) -> Path:
     for name in ("models", "data", "algorithms", "runner"):
         (tmp_path / "user" / name).mkdir(parents=True)
         (tmp_path / "user" / name / "__init__.py").write_text(f"raise SystemExit('the user has imported {name}')\n")
-    (tmp_path / "user" / "models" / "mine.py").write_text("class Net:\n    pass\n")
+    (tmp_path / "user" / "models" / "linear.py").write_text("class Net:\n    pass\n")
     (tmp_path / "user" / "mine.py").write_text(MINE)
     return tmp_path / "user"
 
@@ -168,7 +168,7 @@ def test_installed_submits_jobs(site: Path, user: Path):
 @pytest.mark.slow
 def test_installed_refuses_the_users_module_of_its_name(site: Path, user: Path):
     dcrun = [sys.executable, str(site / "bin" / "dcrun")]
-    done = run([*dcrun, *TINY, "model._target_=models.mine.Net"], user, site, code=2)
-    ours, theirs = site / "dcrun" / "models" / "__init__.py", user / "models" / "mine.py"
+    done = run([*dcrun, *TINY, "model._target_=models.linear.Net"], user, site, code=2)
+    ours, theirs = site / "dcrun" / "models" / "__init__.py", user / "models" / "linear.py"
     same = f"models is dcrun's ({ours}), and yours ({theirs}) has the same name; rename yours"
-    assert done.stderr == f"dcrun: models.mine.Net: {same}\n"
+    assert done.stderr == f"dcrun: models.linear.Net: {same}\n"

@@ -143,8 +143,9 @@ class _InMemory:
 
     def split(self) -> Split:
         """Return the samples as a split."""
-        scale = {"mean": [0.0], "std": [1.0]} if self.inputs.dtype == torch.uint8 else {}
-        return Split(self.inputs, self.targets, **scale)
+        if self.inputs.dtype != torch.uint8:
+            return Split(self.inputs, self.targets)
+        return Split(self.inputs, self.targets, mean=[0.0], std=[1.0])
 
 
 class _AsUsed:

@@ -64,21 +64,22 @@ def adapt(module: object, name: str, shape: Sequence[int], classes: int) -> nn.M
         raise ValueError(
             f"{name}: has no loss, and the targets are numbers; allowed: modules with loss(outputs, targets)"
         )
+    completed: Any = module
     outputs = _trial(module, name, shape)
     _check_parameters(module, name)
     if not own:
         _check_logits(outputs, name, classes)
-        module.loss = functional.cross_entropy
+        # Plain attributes, as PyTorch keeps them: the state dict stays what it is.
+        completed.loss = functional.cross_entropy
     if not callable(getattr(module, "errors", None)):
         classifies = getattr(module, "classifies", bool(classes))
         if classifies:
             _check_logits(outputs, name, classes)
-        # Plain attributes, as PyTorch keeps them: the state dict stays what it is.
-        module.classifies, module.errors = classifies, count_errors if classifies else _no_errors
+        completed.classifies, completed.errors = classifies, count_errors if classifies else _no_errors
     if hasattr(module, "block_names"):
         _check_blocks(module, name, shape)
     else:
-        module.block_names = ("",)  # as `get_submodule` calls the module itself
+        completed.block_names = ("",)  # as `get_submodule` calls the module itself
     return module
 
 

@@ -84,7 +84,7 @@ def test_limits_and_validation_take_samples(in_memory: bool):
 
 def test_random_transform_is_a_function_of_seed_epoch_and_sample():
     data = MapStyle(train=Drawn(), in_memory=False)
-    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
+    states = random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tolist(), torch.get_rng_state()  # noqa: NPY002
     first, _ = data.train.batch(torch.tensor([4, 1]), seed=5, epoch=2)
     again, _ = data.train.batch(torch.tensor([1, 7]), seed=5, epoch=2)
     assert torch.equal(first[1], again[0])
@@ -93,7 +93,7 @@ def test_random_transform_is_a_function_of_seed_epoch_and_sample():
         assert (other[0, :3] != first[1, :3]).all()
     # Nothing else of the process draws other numbers for it.
     assert random.getstate() == states[0]
-    assert np.random.get_state()[1].tolist() == states[1]  # noqa: NPY002
+    assert np.random.get_state(legacy=False)["state"]["key"].tolist() == states[1]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), states[2])
 
 

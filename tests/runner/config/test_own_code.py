@@ -1,4 +1,5 @@
 import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path

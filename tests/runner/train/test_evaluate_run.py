@@ -58,4 +58,4 @@ def test_training_score_is_of_the_whole_set_at_rest(tmp_path: Path):
     components.oracle.replica.weights.copy_(trial.executor.weights())
     inputs, targets = components.dataset.train.batch(torch.arange(64))
     loss, _ = components.oracle.loss(inputs, targets)
-    assert evaluated(components, None)["train_loss"] == pytest.approx(float(loss), rel=1e-6)
+    assert evaluated(components, None)["train_loss"] == pytest.approx(loss.item(), rel=1e-6)

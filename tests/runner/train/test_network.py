@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_plain_module_is_one_block_of_a_pipeline(tmp_path: Path):
 @pytest.mark.parametrize("algorithm", ["dc_asgd_a", "ssgd", "hogwild"])
 def test_run_starts_from_given_weights_and_statistics(algorithm: str, tmp_path: Path):
     torch.manual_seed(3)
-    given = Normed(10)
+    given: Any = Normed(10)
     given.train()(torch.randn(8, 1, 8, 8))
     save_file(given.state_dict(), tmp_path / "w.safetensors")
     options = (
@@ -70,7 +71,7 @@ def test_run_starts_from_given_weights_and_statistics(algorithm: str, tmp_path: 
     trial = Trial(*options, folder=tmp_path)
     assert torch.equal(trial.weights["1.weight"], given[1].weight)
     running = trial.executor.running_statistics()
-    assert torch.equal(running, torch.cat([given[2].running_mean, given[2].running_var]))  # type: ignore[list-item]
+    assert torch.equal(running, torch.cat([given[2].running_mean, given[2].running_var]))
 
 
 def test_unfit_module_is_refused_before_the_run():

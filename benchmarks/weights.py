@@ -50,6 +50,8 @@ PRELOADED = (
 SHARING = 5
 """Runs on processes that one server of forks serves."""
 HASHES = ("weights_sha256", "buffers_sha256", "metrics_sha256")
+COUNTED = ("bytes_sent",)
+"""Columns that earlier commits did not write; they follow from the counts of updates, not from arithmetic."""
 MUST_AGREE = ("isa", "torch")
 """What two tables must have in common for their bits to be comparable."""
 
@@ -72,6 +74,13 @@ def folder_of_this_process() -> Iterator[Path]:
         yield place
     finally:
         shutil.rmtree(place)
+
+
+def metrics_sha256(text: str) -> str:
+    """Return the SHA-256 of the rows of a `metrics.jsonl`, without columns that only some commits write."""
+    kept = ({key: value for key, value in json.loads(line).items() if key not in COUNTED} for line in text.splitlines())
+    # As `runner.run_folder.jsonl` writes them: without such columns it is the hash of the file.
+    return hashlib.sha256("".join(json.dumps(row) + "\n" for row in kept).encode()).hexdigest()
 
 
 class Runs:
@@ -158,7 +167,7 @@ class Runs:
             return {"failed": self.summary["status"]}  # weights that overflowed are all alike
         found = {key: self.summary[key] for key in ("weights_sha256", "buffers_sha256", "updates")}
         if self.summary["clock"] == "virtual":
-            found["metrics_sha256"] = hashlib.sha256((folder / "metrics.jsonl").read_bytes()).hexdigest()
+            found["metrics_sha256"] = metrics_sha256((folder / "metrics.jsonl").read_text())
         return found
 
     def about(self) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 import weights
 from weights_rows import KINDS, rows
+
+from runner.run_folder.jsonl import to_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 METHODS = {path.stem for path in (REPOSITORY / "conf" / "algorithm").glob("*.yaml")}
@@ -70,3 +73,11 @@ def test_comparison_finds_changed_weights(tmp_path: Path):
     changed = table("--compare", first, *only)
     assert changed.returncode == 1
     assert "differs: weights_sha256" in changed.stdout
+
+
+def test_metrics_are_hashed_without_later_columns():
+    rows = [{"epoch": 1.0, "train_loss": 0.1 + 0.2, "lr": 1e-05, "staleness_max": None}, {"epoch": 2.0, "samples": 7}]
+    before = "".join(to_line(row) for row in rows)
+    after = "".join(to_line({**row, "bytes_sent": 2600}) for row in rows)
+    assert weights.metrics_sha256(before) == weights.metrics_sha256(after)
+    assert weights.metrics_sha256(before) == hashlib.sha256(before.encode()).hexdigest()

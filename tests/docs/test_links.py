@@ -2,7 +2,7 @@
 
 import pytest
 
-from docs.generate.links import DeadLink, rewrite
+from docs.generate.links import PAGES, ROOT, DeadLink, rewrite
 
 SITE = {"gpu.md", "repeat.md", "figures/runs-1.png", "results/other_runs.md"}
 
@@ -32,3 +32,12 @@ def test_links_are_rewritten(text: str, page: str, expected: str):
 def test_a_dead_link_is_named():
     with pytest.raises(DeadLink, match=r"docs/gpu.md links to nowhere.md, which does not exist"):
         rewritten("[a](nowhere.md)", "gpu.md")
+
+
+def test_no_page_has_a_dead_link():
+    docs = ROOT / "docs"
+    pages = {page: ROOT / source for source, page in PAGES.items()}
+    pages |= {str(path.relative_to(docs)): path for path in docs.rglob("*.md")}
+    assert {"index.md", "concepts.md", "results/huo_thesis2020.md"} <= set(pages)
+    for page, path in pages.items():
+        rewrite(path.read_text(encoding="utf-8"), page, lambda name: (docs / name).exists())

@@ -11,7 +11,7 @@ from tests.page_visit import CHROMIUM, EVIL
 from tests.runner.conftest import runs_below
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
     playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install -e .[browser]")
     with playwright.sync_playwright() as tool:

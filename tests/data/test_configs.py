@@ -37,6 +37,8 @@ def test_keys_and_defaults_are_the_constructors(option: str):
     parameters = inspect.signature(get_class(values.pop("_target_"))).parameters
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters.values())
     defaults = {n: list(p.default) if isinstance(p.default, tuple) else p.default for n, p in parameters.items()}
+    # As a configuration writes what has no default.
+    defaults = {n: "???" if default is inspect.Parameter.empty else default for n, default in defaults.items()}
     assert values == defaults | defaults_of_its_own
 
 
@@ -58,7 +60,7 @@ def test_shapes_build_with_fewer_samples(option: str):
     assert (data.train.nbytes < 4 * 1000 * 47_236) and len(data.train) == 1000
 
 
-@pytest.mark.parametrize("option", sorted(set(OPTIONS) - set(EMBEDDED) - set(SHAPES)))
+@pytest.mark.parametrize("option", sorted(set(OPTIONS) - set(EMBEDDED) - set(SHAPES) - {"own"}))
 def test_others_say_what_they_miss(option: str, tmp_path: Path):
     values = config(option)
     values.root = str(tmp_path / "nowhere")

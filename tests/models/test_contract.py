@@ -82,7 +82,7 @@ def test_parameter_count(option: str):
 
 def test_every_config_is_counted():
     options = {path.stem for path in CONFIGS.glob("*.yaml")}
-    others = {"mlp", "linear", "ridge", "logistic", "smoothed_hinge", "pca_step"}
+    others = {"mlp", "linear", "ridge", "logistic", "smoothed_hinge", "pca_step", "own"}
     assert options - others <= set(COUNTS) | set(IMAGENET) | set(MNIST)
 
 

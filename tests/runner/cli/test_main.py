@@ -117,8 +117,9 @@ def test_overrides_in_the_help_compose(executed: Executed, capsys: pytest.Captur
     overrides = [line.split()[0].rstrip(";") for line in text.splitlines() if line]
     assert len(overrides) > 15
     with composer() as compose:
-        for override in set(overrides) - {"dataset.root=/path"}:
+        for override in set(overrides) - {"dataset.root=/path", "run.evaluate_only=true"}:
             compose.one([override])
+        compose.one(["run.evaluate_only=true", "model.weights=outputs/a"])
 
 
 def test_cfg_job_prints_the_configuration(executed: Executed, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -13,6 +13,12 @@ OPTIONS = {
     if group.is_dir() and group.name not in ("hydra", "experiment", "__pycache__")
 }
 """By group, the options that it has."""
+NEEDED = {
+    "cluster=replay": ["cluster.trace=outputs/recorded"],
+    "model=own": ["model._target_=mine.Net"],
+    "dataset=own": ["dataset.train={_target_:mine.Pairs}"],
+}
+"""What an option cannot do without."""
 
 
 @pytest.mark.parametrize(
@@ -24,7 +30,7 @@ def test_every_option_composes_and_is_valid(chosen: tuple[str | None, ...]):
     OmegaConf.register_new_resolver("random_hex", lambda: "0", replace=True)
     choices = {group: option for group, option in zip(OPTIONS, chosen, strict=True) if option is not None}
     with composer() as compose:
-        needed = ["cluster.trace=outputs/recorded"] if choices.get("cluster") == "replay" else []
+        needed = [value for group, option in choices.items() for value in NEEDED.get(f"{group}={option}", ())]
         cfg = compose.one([*(f"{group}={option}" for group, option in choices.items()), *needed])
     assert {group: cfg.hydra.runtime.choices[group] for group in choices} == choices
 

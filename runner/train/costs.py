@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.base import Collective, Message, ParameterServer, Step, field_of, message_bytes
+from algorithms.base import Collective, Field, Fields, Message, ParameterServer, Step, field_of, message_bytes
 from algorithms.pipeline import Features, Pipeline
 from algorithms.shared_memory import SharedMemory
 from runner.config.units import FLOAT_BYTES
@@ -48,7 +48,8 @@ def server_costs(components: RunComponents) -> Costs:
     n = components.parameters
     # Compiled as in the run: what is measured is what the run will pay.
     method.start(oracle.replica.weights.clone(), workers, components.cfg.run.compile)
-    half = method.worker(0)
+    half, layout = method.worker(0), method.layout(n)
+    half.keep({name: method.w.new_zeros(size, dtype=dtype) for name, (size, dtype) in _fields(layout.state).items()})
     for number, part in enumerate(method.rounds(n)):
         # From the first barrier on a push may cost more than before it.
         half.receive(number, method.broadcast(number))
@@ -59,10 +60,13 @@ def server_costs(components: RunComponents) -> Costs:
     gradient = median_seconds(lambda: half.work(oracle, pulled, batch), components.device)
     message = _copied(half.work(oracle, pulled, batch))
     update = median_seconds(lambda: method.push(0, message, STILL), components.device)
-    layout = method.layout(n)
-    down, up = (message_bytes(fields) // FLOAT_BYTES for fields in (layout.pull, layout.push))
+    down, up, kept = (message_bytes(fields) // FLOAT_BYTES for fields in (layout.pull, layout.push, layout.state))
     # A server that keeps what it sent to each worker has it in its state, which is counted there.
-    return Costs(gradient, update, 0 if method.sent(0) else workers * down, down + up)
+    return Costs(gradient, update, workers * (kept if method.sent(0) else kept + down), down + up)
+
+
+def _fields(declared: Fields) -> dict[str, Field]:
+    return {name: field_of(each) for name, each in declared.items()}
 
 
 def memory_costs(components: RunComponents) -> Costs:

@@ -21,6 +21,13 @@ def test_server_copies_what_it_does_not_keep():
     assert plain.update > 0
 
 
+def test_what_halves_keep_is_counted():
+    slim, compressed = (server_costs(components(f"algorithm={name}")) for name in ("dana_slim", "ef_asgd"))
+    # What was pulled, with a rate in double precision, and what a half keeps; a push is a bit an element, and a number.
+    assert (slim.copies, compressed.copies) == (3 * 2 * N, 3 * (2 * N + 2))
+    assert (slim.traffic, compressed.traffic) == (2 * N, N + 2 + (4 + (N + 7) // 8) // 4)
+
+
 def test_replicas_are_copies_unless_alike():
     alike, apart = (collective_costs(components(f"algorithm={name}")) for name in ("ssgd", "local_sgd"))
     assert alike.copies == 0

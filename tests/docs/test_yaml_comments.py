@@ -12,7 +12,7 @@ first: null        # one line
                    #   and another
 second: [1, "#2"]  # has a # in it
 section:           # of others
-  inner: 1.0
+  inner: 1.0       # inside
 # of the next key
 third: x
 """
@@ -25,7 +25,7 @@ def test_comments_belong_to_their_keys(tmp_path: Path):
         Key("first", "null", "one line and another"),
         Key("second", '[1, "#2"]', "has a # in it"),
         Key("section", "", "of others"),
-        Key("section.inner", "1.0", ""),
+        Key("section.inner", "1.0", "inside"),
         Key("third", "x", ""),
     ]
-    assert keys(tmp_path / "a.yaml", below="section") == [Key("inner", "1.0", "")]
+    assert keys(tmp_path / "a.yaml", below="section") == [Key("inner", "1.0", "inside")]

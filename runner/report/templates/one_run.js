@@ -12,9 +12,10 @@ function timeline(run) {
       hovertemplate: `%{y}: ${what} from %{base} for %{x} s<extra></extra>` };
   });
   const workers = new Set(run.timeline.map((span) => span[0])).size;
-  const clock = ["virtual_seconds", "measured_seconds"].find((key) => run.curve[key]);
+  // Not by its curve: a run that diverged before its first evaluation has none.
+  const clock = run.facts.find(([key]) => key === "clock")?.[1];
   return { traces, layout: { barmode: "overlay", height: 114 + 28 * workers, margin: { t: 34, r: 10, b: 50, l: 80 },
-    showlegend: true, legend: { orientation: "h", y: 1, yanchor: "bottom", x: 0 }, xaxis: axis(clock ? word(clock) : "seconds"), yaxis: { ...axis(""), type: "category", dtick: 1, autorange: "reversed" } } };
+    showlegend: true, legend: { orientation: "h", y: 1, yanchor: "bottom", x: 0 }, xaxis: axis(word(clock ? `${clock}_seconds` : "seconds")), yaxis: { ...axis(""), type: "category", dtick: 1, autorange: "reversed" } } };
 }
 
 function histogram(run) {

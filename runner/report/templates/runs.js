@@ -36,6 +36,7 @@ function digits(value, column) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
   const places = DATA.decimals[column];
+  if (Math.abs(value) >= 1e10) return value.toExponential();
   if (places === undefined) return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)));
   if (value !== 0 && Math.abs(value) < 10 ** -places) return value.toExponential(1);
   return value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
@@ -68,9 +69,10 @@ function isNumeric(column) {
   return kinds.get(column);
 }
 
-// A key of the configuration may break after its dots, so that results need not leave the screen for long ones.
+// A key of the configuration may break after its dots, so that results need not leave the screen for long ones; words
+// of a metric stay on a line.
 function titleOf(title) {
-  const parts = title.split(/(?<=\.(?=\w))/);
+  const parts = title.replaceAll(" ", "\u00a0").split(/(?<=\.(?=\w))/);
   return parts.flatMap((part, at) => (at ? [element("wbr"), part] : [part]));
 }
 

@@ -175,6 +175,19 @@ def test_a_run_without_spans_has_no_timeline(page: Any) -> None:
     assert page.get_by_text("What each worker did at the beginning").is_hidden()
 
 
+def test_a_timeline_says_what_its_colors_are(visit: Visit) -> None:
+    page = visit()
+    page.select_option("#run", str(page.evaluate("DATA.runs.findIndex((run) => run.timeline.length > 0)")))
+    words = page.locator("#timeline .legendtext")
+    assert words.all_text_contents() == ["compute", "transfer", "wait"]
+    assert page.locator("#timeline .xtitle").text_content() == "virtual seconds"
+    top = page.locator("#timeline .bars").first.bounding_box()["y"]
+    for word in words.all():
+        assert word.is_visible()
+        place = word.bounding_box()
+        assert place["y"] + place["height"] <= top, "above the bars"
+
+
 def test_no_legend_lies_on_an_axis(visit: Visit) -> None:
     page = visit(390)
     page.evaluate(OPEN_ALL)
@@ -278,3 +291,9 @@ def test_long_names_leave_the_numbers_on_a_narrow_screen(visit: Visit, mixed: Pa
     for row in page.locator("#result .ranked tbody tr").all():
         value = row.locator("td").nth(1).bounding_box()
         assert value["x"] + value["width"] <= 390
+
+
+def test_facts_are_whole_on_a_narrow_screen(visit: Visit, mixed: Path) -> None:
+    page = visit(390, address=mixed.as_uri())
+    region = page.locator(".wide:has(#facts)")
+    assert region.evaluate("(own) => own.scrollWidth - own.clientWidth") <= 1

@@ -32,19 +32,19 @@ class Launcher(FreshProcessLauncher):
 
     def __init__(self, folder: Path, n_jobs: int, earlier: dict[tuple[str, ...], Path]) -> None:
         super().__init__(n_jobs)
-        self.folder, self.earlier, self.batches, self.evaluated = folder, earlier, [], 0
+        self.folder, self.runs, self.batches, self.evaluated = folder, earlier, [], 0
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list:
         self.batches.append([" ".join(overrides) for overrides in job_overrides])
         # Backwards: what a run is told must not depend on which of a batch ends first.
         for number, overrides in reversed(list(enumerate(map(tuple, job_overrides), start=initial_job_idx))):
             folder = self.folder / str(number)
-            before = self.earlier.get(overrides)
+            before = self.runs.get(overrides)
             if before is not None and (done(before) == "completed" or self.is_over(overrides, before)):
                 folder = before
             else:
                 self._train(folder, overrides)
-            self.earlier[overrides] = folder
+            self.runs[overrides] = folder
             FreshProcessLauncher.jobs.append(Job(number, overrides, folder, 0))
         return []
 

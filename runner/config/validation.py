@@ -66,6 +66,8 @@ def check_target(group: str, section: Any) -> None:
     """
     if not isinstance(section, Mapping) or "_target_" not in section:
         allowed = f"an option of the group, as {group}=<option>"
+        # The schema's own key is all that is left of a section that was taken away.
+        section = None if section == {"weights": None} else section
         raise InputError.of(group, section, "is not a configuration", allowed)
     target = section["_target_"]
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):

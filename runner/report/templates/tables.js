@@ -79,5 +79,6 @@ function locate() {
 }
 let waiting = false;
 window.addEventListener("scroll", () => { if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; locate(); }); } }, { passive: true });
-locate();
+// After the first layout, which asking for places now would make twice.
+requestAnimationFrame(locate);
 if (!window.Plotly) byId("no-plots").hidden = false;

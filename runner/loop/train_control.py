@@ -64,8 +64,9 @@ class TrainControl:
         stopping: returns whether a signal asks the run to stop.
         observers: called at every evaluation.
         target_loss: training loss at which the run is complete; neither validation nor test data stop a run.
-        divergence_factor: how many times the loss of the first update the mean training loss between two evaluations
-            may be; above it the run has diverged. None: only a loss that is not finite is divergence.
+        divergence_factor: how many times the loss of the first update, or 1 if that is less, the mean training loss
+            between two evaluations may be; above it the run has diverged. None: only a loss that is not finite is
+            divergence.
         report_step: told the number of updates after each of them.
         prunes: told each row but the last, returns whether a search stops the run after it.
         measure: columns about the objective at the weights, and the state of the executor.
@@ -313,7 +314,9 @@ class TrainControl:
         if self._first_loss is None:
             # An executor that has no loss at hand when it makes the first update.
             self._first_loss = loss
-        if loss > self.divergence_factor * self._first_loss:
+        # A run that begins near a minimum, as from given weights, may rise to many times a loss of nearly nothing.
+        beginning = max(self._first_loss, 1.0)
+        if loss > self.divergence_factor * beginning:
             said = f"the training loss is {loss:.3g}, over {self.divergence_factor:g} times that of the first update"
             raise Exploded(f"{said}, {self._first_loss:.3g} (run.divergence_factor)")
 

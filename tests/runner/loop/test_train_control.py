@@ -248,6 +248,16 @@ def test_exploded_loss_is_divergence(tmp_path: Path):
     )
 
 
+def test_a_small_loss_may_rise_far(tmp_path: Path):
+    """A run that begins with the weights of a trained one has a first loss of almost nothing."""
+    run = Fixture(tmp_path, divergence_factor=100.0, epochs=9)
+    for loss in (1e-6, 1e-6, 2.0, 2.0, 99.0, 99.0):
+        run.update(loss=loss)
+    run.update(loss=101.0)
+    with pytest.raises(Stop, match="diverged"):
+        run.update(loss=101.0)
+
+
 def test_without_a_factor_no_finite_loss_is_divergence(tmp_path: Path):
     run = Fixture(tmp_path)
     for loss in (2.0, 2.0, 1e30, 1e30):

@@ -94,6 +94,9 @@ class Runs:
     def __init__(self, checkout: Path, place: Path) -> None:
         self.checkout = checkout
         self.place = place
+        # Some losses explode, which ends a run where a commit calls that divergence: the steps are what is compared.
+        knows = "divergence_factor" in (checkout / "conf" / "config.yaml").read_text()
+        self.more = ["run.divergence_factor=null"] if knows else []
         for trace in TRACES.glob("*_traced/trace.jsonl"):
             # Away from its run folder, whose overrides a replay would take over.
             shutil.copy(trace, place / f"{trace.parent.name}.jsonl")
@@ -145,7 +148,7 @@ class Runs:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        sys.argv = ["dcrun", *overrides, f"hydra.run.dir={folder.name}"]
+        sys.argv = ["dcrun", *overrides, *self.more, f"hydra.run.dir={folder.name}"]
         try:
             runpy.run_module("runner.cli", run_name="__main__", alter_sys=True)
         except SystemExit as ended:

@@ -127,7 +127,7 @@ EXPECTED: dict[str, Callable[[Clone, str], None] | str] = {
     "dcrun experiment=dc_asgd_icml2017/table1 dataset.root=DIR": LEFT_OUT,
     "dcrun --help": says("== Exit codes =="),
     "dcrun algorithm=drop_stale cluster.workers=16 cluster.compute.distribution=gamma": completes(1, workers=16),
-    "pip wheel --no-deps --wheel-dir dist .": writes("dist/dcrun-0.1.0-py3-none-any.whl"),
+    "make dist": writes("dist/dcrun-0.1.0-py3-none-any.whl"),
     "pip install dist/dcrun-0.1.0-py3-none-any.whl": says("Successfully installed dcrun-0.1.0"),
 }
 

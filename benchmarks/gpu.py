@@ -109,7 +109,8 @@ def bare_step(plan: Plan, given: RunComponents, mode: str | None) -> Callable[[T
     """A training step of a plain loop on sample numbers, as good as PyTorch's own means make it."""
     split, cfg = given.dataset.train, given.cfg
     model = build_module(cfg, given.dataset)
-    model = model.to(given.device, memory_format=torch.channels_last).train()
+    # PyTorch's types leave the format out.
+    model = model.to(given.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.SGD(
         model.parameters(), lr=cfg.schedule.lr, weight_decay=cfg.algorithm.weight_decay, fused=True
     )

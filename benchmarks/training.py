@@ -44,7 +44,8 @@ def bare(given: RunComponents) -> Side:
     """A plain training loop over the samples of a run; returns samples/s."""
     split, cfg = given.dataset.train, given.cfg
     model = build_module(cfg, given.dataset)
-    model = model.to(given.device, memory_format=torch.channels_last).train()
+    # PyTorch's types leave the format out.
+    model = model.to(given.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.SGD(model.parameters(), lr=cfg.schedule.lr, weight_decay=cfg.algorithm.weight_decay)
 
     def side() -> float:

@@ -37,7 +37,8 @@ class Tasks:
     def perform(self, task: Task) -> Message | None:
         gradient = self.oracle.gradient()
         # The unchanged tensor itself where it can be, as most methods push it.
-        return dict.fromkeys(self.declared, gradient if self.factor == 1 else gradient * self.factor)
+        pushed: torch.Tensor = gradient if self.factor == 1 else gradient * self.factor
+        return dict.fromkeys(self.declared, pushed)
 
 
 @pytest.mark.parametrize(

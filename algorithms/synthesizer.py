@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,10 +12,11 @@ KERNEL = 5
 
 
 class Synthesizer:
-    """Maps features [B, *shape] and class numbers [B] to error gradients [B, *shape].
+    """Maps features [B, *shape] and class numbers [B], or [B, positions], to error gradients [B, *shape].
 
     Args:
-        shape: of one sample's features: (channels, height, width), or flat (n,).
+        shape: of one sample's features: (channels, height, width), a vector at each position (positions, width), or
+            flat (n,).
         classes: number of classes.
         seed: of the initial weights; the output layer starts at zero.
         device: where to compute.
@@ -26,7 +29,8 @@ class Synthesizer:
 
     def __init__(self, shape: tuple[int, ...], classes: int, seed: int, device: torch.device) -> None:
         self.classes = classes
-        width, images = shape[0], len(shape) == 3
+        images = len(shape) == 3
+        width = shape[0] if images else shape[-1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layers: list[nn.Module] = []
@@ -41,7 +45,7 @@ class Synthesizer:
         pieces = self.weights.split([p.numel() for p in self.parameters])
         for p, piece in zip(self.parameters, pieces, strict=True):
             p.data = piece.view(p.shape)
-        positions = shape[1] * shape[2] if images else 1
+        positions = math.prod(shape[1:] if images else shape[:-1])
         # Kernels and matrices have dimensions, biases and norms one: those are not counted.
         self.operations = 2.0 * positions * sum(p.numel() for p in self.parameters if p.dim() > 1)
         self.held: dict[int, int] = {}
@@ -74,7 +78,7 @@ class Synthesizer:
         labels = functional.one_hot(targets, self.classes).to(features.dtype)
         if features.dim() == 4:
             labels = labels[:, :, None, None].expand(-1, -1, *features.shape[2:])
-        return torch.cat([features, labels], dim=1)
+        return torch.cat([features, labels], dim=1 if features.dim() == 4 else -1)
 
 
 def _layer(images: bool, before: int, width: int) -> nn.Module:

@@ -38,8 +38,9 @@ class Split:
     """Samples of one split: `inputs` [n, *shape] and `targets` [n], on one device.
 
     Args:
-        inputs: uint8 images [n, channels, height, width], or float32 samples of any shape.
-        targets: class numbers [n], int64; or numbers to regress on, float32.
+        inputs: uint8 images [n, channels, height, width], float32 samples of any shape, or int64 token numbers [n, T],
+            which batches have as they are.
+        targets: class numbers [n], int64; or numbers to regress on, float32; or the next tokens [n, T], int64.
         mean: per channel, on the scale where `white` is 1; None leaves the values as they are.
         std: per channel, as `mean`.
         white: raw value that counts as 1 (255 for bytes, 16 for scikit-learn's digits).
@@ -93,14 +94,14 @@ class Split:
             epoch: which pass over the data this is, counted from 0; a number, or a 0-d int64 tensor on that device.
 
         Returns:
-            Normalised float32 inputs [B, *shape] and targets [B], on the split's device.
+            Normalised float32 inputs [B, *shape], or int64 tokens, and targets [B] or [B, T], on the split's device.
         """
         if ids.device != self.inputs.device:
             ids = ids.to(self.inputs.device, non_blocking=True)
         inputs = self.inputs.index_select(0, ids)
         if seed is not None and self.augment is not None:
             inputs = self.augment(inputs, ids, seed=seed, epoch=epoch)
-        if inputs.dtype != torch.float32:
+        if inputs.dtype not in (torch.float32, torch.int64):
             inputs = inputs.to(torch.float32)
         # Always a fresh tensor here, so that it may be worked on in place.
         if self._shift is not None and self._scale is not None:
@@ -154,10 +155,13 @@ class Dataset:
         validation: validation split, None if none was asked for.
         test: test split.
         top5: whether evaluations report the error among the first five guesses too.
+        tokens: whether samples are windows of token numbers [T] with the next tokens as targets; evaluations report the
+            perplexity too.
         fingerprint: sha256 (hex) of the decoded samples and targets in use, in their order, after any limit.
     """
 
     top5 = False
+    tokens = False
 
     def __init__(self, *, name: str, classes: int, train: Split, test: Split, validation: object = None) -> None:
         self.name = name

@@ -31,8 +31,8 @@ Samples = TypeVar("Samples", bound=Divisible)
 def divided(train: Samples, validation: object) -> tuple[Samples, Samples | None]:
     """Take the validation samples out of a training split; both parts keep the order of the data.
 
-    Each class gives the same share of its samples, as nearly as whole samples allow, and keeps at least one. Targets
-    that are numbers have no classes: of them any sample may be taken.
+    Each class gives the same share of its samples, as nearly as whole samples allow, and keeps at least one. Samples
+    whose targets are numbers, or several tokens, have no classes: any of them may be taken.
 
     Args:
         train: the training split, after its limit.
@@ -47,7 +47,8 @@ def divided(train: Samples, validation: object) -> tuple[Samples, Samples | None
     if validation is None:
         return train, None
     targets = train.targets
-    classes = torch.zeros(len(targets), dtype=torch.int64) if targets.is_floating_point() else targets
+    classless = targets.is_floating_point() or targets.dim() > 1
+    classes = torch.zeros(len(targets), dtype=torch.int64) if classless else targets
     counts = torch.bincount(classes)
     total = checked(validation, len(targets), len(targets) - int(counts.count_nonzero()))
     taken = torch.tensor(shares(counts.tolist(), total))

@@ -21,10 +21,12 @@ class Chain(nn.Module):
     Attributes:
         classifies: whether it guesses classes; if not, no rate of errors is reported.
         takes_numbers: whether a dataset's targets may be numbers to regress on: float32, with 0 classes.
+        takes_tokens: whether its inputs are windows of token numbers ``[B, T]``, int64, and its targets the next ones.
     """
 
     classifies: bool = True
     takes_numbers: ClassVar[bool] = False
+    takes_tokens: ClassVar[bool] = False
 
     def __init__(self, blocks: Iterable[tuple[str, nn.Module]]) -> None:
         super().__init__()

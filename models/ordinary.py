@@ -6,6 +6,8 @@ and one block, so that a pipeline cannot cut it. It says more by these names of 
 - `loss(outputs, targets)`, the mean over the batch, 0-d; an `nn.CrossEntropyLoss(label_smoothing=0.1)` will do.
 - `errors(outputs, targets, guesses=1)`, how many samples are guessed wrongly, 0-d; `classifies = False` if it guesses
   no classes, and `takes_numbers = True` at the class if targets may be numbers (a dataset with 0 classes).
+- `takes_tokens = True` at the class if it maps token numbers (B, T) to logits (B, T, classes) of the next ones; then
+  loss and errors are those of `models.tokens`.
 - `block_names`, the names of submodules that run one after the other and are all there is.
 """
 
@@ -19,6 +21,7 @@ from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
 from models.base import Chain, count_errors
+from models.tokens import token_errors, token_loss
 
 _SAMPLES = 2  # of the trial: batch norm refuses to normalise one alone
 
@@ -41,7 +44,7 @@ def arguments(
     return {name: value for name, value in known.items() if name in named}
 
 
-def adapt(module: object, name: str, shape: Sequence[int], classes: int) -> nn.Module:
+def adapt(module: object, name: str, shape: Sequence[int], classes: int, tokens: bool = False) -> nn.Module:
     """Complete an ordinary module in place, after a trial on zeros; return it. A chain is returned as it is.
 
     Args:
@@ -49,6 +52,7 @@ def adapt(module: object, name: str, shape: Sequence[int], classes: int) -> nn.M
         name: how messages call it, as ``model=mine``.
         shape: of an input.
         classes: number of classes; 0 if targets are numbers.
+        tokens: whether samples are windows of token numbers, and targets the next ones.
 
     Raises:
         ValueError: it cannot be trained on such samples; the message says why.
@@ -65,19 +69,22 @@ def adapt(module: object, name: str, shape: Sequence[int], classes: int) -> nn.M
             f"{name}: has no loss, and the targets are numbers; allowed: modules with loss(outputs, targets)"
         )
     completed: Any = module
-    outputs = _trial(module, name, shape)
+    zeros = torch.zeros(_SAMPLES, *shape, dtype=torch.int64 if tokens else torch.float32)
+    logits = (_SAMPLES, *(shape if tokens else ()), classes)
+    outputs = _trial(module, name, zeros)
     _check_parameters(module, name)
     if not own:
-        _check_logits(outputs, name, classes)
+        _check_logits(outputs, name, logits)
         # Plain attributes, as PyTorch keeps them: the state dict stays what it is.
-        completed.loss = functional.cross_entropy
+        completed.loss = token_loss if tokens else functional.cross_entropy
     if not callable(getattr(module, "errors", None)):
         classifies = getattr(module, "classifies", bool(classes))
         if classifies:
-            _check_logits(outputs, name, classes)
-        completed.classifies, completed.errors = classifies, count_errors if classifies else _no_errors
+            _check_logits(outputs, name, logits)
+        counted = token_errors if tokens else count_errors
+        completed.classifies, completed.errors = classifies, counted if classifies else _no_errors
     if hasattr(module, "block_names"):
-        _check_blocks(module, name, shape)
+        _check_blocks(module, name, zeros)
     else:
         completed.block_names = ("",)  # as `get_submodule` calls the module itself
     return module
@@ -100,9 +107,8 @@ def _named(target: Callable[..., Any]) -> set[str]:
     return names
 
 
-def _trial(module: nn.Module, name: str, shape: Sequence[int]) -> Tensor:
-    """Return the outputs of two samples of zeros as in training; parameters and buffers stay as they were."""
-    inputs = torch.zeros(_SAMPLES, *shape)
+def _trial(module: nn.Module, name: str, inputs: Tensor) -> Tensor:
+    """Return the outputs of samples of zeros as in training; parameters and buffers stay as they were."""
     try:
         with torch.no_grad():
             if any(is_lazy(parameter) for parameter in module.parameters()):
@@ -114,7 +120,7 @@ def _trial(module: nn.Module, name: str, shape: Sequence[int]) -> Tensor:
                 for key, buffer in module.named_buffers():
                     buffer.copy_(before[key])
     except Exception as error:
-        wrong = f"cannot take inputs of shape {tuple(shape)} ({type(error).__name__}: {error})"
+        wrong = f"cannot take inputs of shape {tuple(inputs.shape[1:])} ({type(error).__name__}: {error})"
         raise ValueError(f"{name}: {wrong}; allowed: modules that return a value for each class") from error
     if not isinstance(outputs, Tensor):
         wrong = f"returns a {type(outputs).__name__} in training"
@@ -122,10 +128,11 @@ def _trial(module: nn.Module, name: str, shape: Sequence[int]) -> Tensor:
     return outputs
 
 
-def _check_logits(outputs: Tensor, name: str, classes: int) -> None:
-    if outputs.shape != (_SAMPLES, classes):
+def _check_logits(outputs: Tensor, name: str, logits: tuple[int, ...]) -> None:
+    if outputs.shape != logits:
+        classes = logits[-1]
         wrong = f"returns outputs of shape {tuple(outputs.shape)} for {_SAMPLES} samples of {classes} classes"
-        raise ValueError(f"{name}: {wrong}; allowed: ({_SAMPLES}, {classes}), as with model.num_classes={classes}")
+        raise ValueError(f"{name}: {wrong}; allowed: {logits}, as with model.num_classes={classes}")
 
 
 def _check_parameters(module: nn.Module, name: str) -> None:
@@ -137,9 +144,9 @@ def _check_parameters(module: nn.Module, name: str) -> None:
             raise ValueError(f"{name}: parameter {key} is {parameter.dtype}; allowed: torch.float32")
 
 
-def _check_blocks(module: nn.Module, name: str, shape: Sequence[int]) -> None:
+def _check_blocks(module: nn.Module, name: str, inputs: Tensor) -> None:
     """Refuse blocks that are not the whole module, one after the other."""
-    inputs = outputs = torch.zeros(_SAMPLES, *shape)
+    outputs = inputs
     blocks: Any = module.block_names
     own = {parameter for block in blocks for parameter in module.get_submodule(block).parameters()}
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from runner.gradients.randomness import seeded
 
 
 class Score(NamedTuple):
-    """Mean loss and error in percent over a split; where asked for, the error among the five best guesses too.
+    """Mean loss and error in percent over a split; where asked for, error among the five best guesses and perplexity.
 
     There is no error if the network guesses no classes.
     """
@@ -20,6 +21,7 @@ class Score(NamedTuple):
     loss: float
     error: float | None
     error_top5: float | None = None
+    perplexity: float | None = None
 
 
 class Evaluator:
@@ -30,13 +32,17 @@ class Evaluator:
         split: samples to evaluate on.
         batch_size: samples at a time.
         top5: score the five best guesses too.
+        perplexity: report exp(loss) too.
     """
 
-    def __init__(self, oracle: NetworkOracle, split: Any, *, batch_size: int, top5: bool = False) -> None:
+    def __init__(
+        self, oracle: NetworkOracle, split: Any, *, batch_size: int, top5: bool = False, perplexity: bool = False
+    ) -> None:
         self.oracle = oracle
         self.split = split
         self.batch_size = batch_size
         self.top5 = top5
+        self.perplexity = perplexity
 
     @torch.no_grad()
     def __call__(self, weights: Tensor, statistics: Tensor) -> Score:
@@ -72,6 +78,14 @@ class Evaluator:
             if self.top5:
                 totals[2] += module.errors(outputs, targets, guesses=5)
         loss, errors, errors_top5 = (totals / n).tolist()
+        perplexity = _exp(loss) if self.perplexity else None
         if not getattr(module, "classifies", True):
-            return Score(loss, None)
-        return Score(loss, 100 * errors, 100 * errors_top5 if self.top5 else None)
+            return Score(loss, None, perplexity=perplexity)
+        return Score(loss, 100 * errors, 100 * errors_top5 if self.top5 else None, perplexity)
+
+
+def _exp(loss: float) -> float:
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf

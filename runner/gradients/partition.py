@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from algorithms.partition import partition
 from algorithms.pipeline import StageInfo
@@ -48,6 +49,7 @@ class Partition:
             raise InputError.of("model", type(chain).__name__, "is not a chain of blocks", "networks with blocks")
         # A module that says nothing of blocks is one itself, under an empty name.
         blocks = [(name, chain.get_submodule(name)) for name in chain.block_names]
+        _refuse_shared(type(chain).__name__, blocks)
         with building():
             # By weights, without the network being run: every rank must cut at the same places.
             spans = partition([(name, sum(p.numel() for p in b.parameters())) for name, b in blocks], workers, split)
@@ -65,7 +67,9 @@ class Partition:
 
     def _measure(self, shape: Sequence[int]) -> None:
         # One sample of zeros will do: shapes and numbers of operations do not depend on values.
-        features = torch.zeros(1, *shape, device=self.oracle.device)
+        tokens = getattr(self.oracle.replica.module, "takes_tokens", False)
+        kind = torch.int64 if tokens else torch.float32
+        features = torch.zeros(1, *shape, dtype=kind, device=self.oracle.device)
         self.outputs, work = [], []
         for stage in self.stages:
             with torch.no_grad(), OperationCount() as counted:
@@ -87,6 +91,16 @@ class Partition:
     def nbytes(self, rank: int, samples: int) -> int:
         """Return the bytes of what a module makes of so many samples."""
         return FLOAT_BYTES * samples * int(torch.Size(self.outputs[rank]).numel())
+
+
+def _refuse_shared(model: str, blocks: Sequence[tuple[str, nn.Module]]) -> None:
+    """Refuse a weight that is in two blocks: neither module could step on it alone."""
+    owners: dict[int, str] = {}
+    for name, block in blocks:
+        for p in block.parameters():
+            if (other := owners.setdefault(id(p), name)) != name:
+                what = f"its blocks {other} and {name} share a weight, and no module could own it"
+                raise InputError.of("model", model, what, "networks whose blocks share none, as with model.tied=false")
 
 
 def _pieces(oracle: NetworkOracle, names: Sequence[str]) -> tuple[int, int, int, int]:

@@ -156,6 +156,10 @@ class Replica:
         `updates` fills the `num_batches_tracked` of batch-norm layers.
         """
         values = dict(self.named_weights(weights)) | dict(self.named_statistics(statistics))
+        first = {id(p): name for name, p in self.module.named_parameters()}
+        # A shared weight has every name that the network gives it: who loads the file may look for any of them.
+        for name, p in self.module.named_parameters(remove_duplicate=False):
+            values[name] = values[first[id(p)]]
         result = {}
         for name, tensor in self.module.state_dict().items():
             value = values.get(name)

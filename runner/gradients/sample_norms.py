@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from algorithms.base import Layer
 
+_KNOWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding, nn.LayerNorm, _BatchNorm)
 BLOCK = 2**21
 """Elements of temporaries at a time; samples are taken in blocks of so many."""
 
@@ -36,7 +37,7 @@ class SampleNorms:
         layers: its layers.
 
     Raises:
-        ValueError: a layer is of a kind whose contributions are not known.
+        ValueError: a layer is of a kind whose contributions are not known, or shares its weight with another.
     """
 
     def __init__(self, network: nn.Module, layers: Sequence[Layer]) -> None:
@@ -45,10 +46,13 @@ class SampleNorms:
         self.modules = [modules.get(layer.name, network) for layer in layers]
         for layer, module in zip(layers, self.modules, strict=True):
             # Refused when the run is built: a layer left out would make a norm too small without a word.
-            if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | _BatchNorm):
+            if not isinstance(module, _KNOWN) or getattr(module, "scale_grad_by_freq", False):
                 kind = type(module).__name__
                 what = f"no norms of single samples' gradients are known for layer {layer.name} ({kind})"
-                raise ValueError(f"model: {what}; allowed: linear, convolution and batch-norm layers")
+                raise ValueError(
+                    f"model: {what}; allowed: linear, convolution, embedding, batch- and layer-norm layers"
+                )
+        _refuse_shared(network)
 
     @contextmanager
     def recording(self, squares: Tensor) -> Iterator[None]:
@@ -67,6 +71,17 @@ class SampleNorms:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _refuse_shared(network: nn.Module) -> None:
+    owners: dict[int, str] = {}
+    for name, module in network.named_modules():
+        for p in module.parameters(recurse=False):
+            # Its gradient is a sum over two layers, whose norm their two norms do not tell.
+            if id(p) in owners:
+                what = f"{owners[id(p)]} and {name} share a weight: its norms per sample are not known"
+                raise ValueError(f"model: {what}; allowed: layers with weights of their own, as with model.tied=false")
+            owners[id(p)] = name
 
 
 class _Catch:
@@ -97,7 +112,7 @@ def squared_norms(module: nn.Module, inputs: Tensor, gradients: Tensor, samples:
     """Return the squared norms of the first samples' contributions to the gradient of a module's weights.
 
     Args:
-        module: linear, 1-d or 2-d convolution, or batch norm.
+        module: linear, 1-d or 2-d convolution, embedding, batch norm or layer norm.
         inputs: what it was given, [B, ...].
         gradients: of the loss with respect to what it returned, [B, ...].
         samples: how many of the B samples.
@@ -106,9 +121,11 @@ def squared_norms(module: nn.Module, inputs: Tensor, gradients: Tensor, samples:
         (samples,) float32.
     """
     gradients = gradients[:samples].float()
-    if isinstance(module, _BatchNorm):
+    if isinstance(module, nn.Embedding):
+        return _embedding_squares(module, inputs, gradients)
+    if isinstance(module, _BatchNorm | nn.LayerNorm):
         parts = _normalised(module, inputs, gradients)
-        return sum((part.square().sum(1) for part in parts), gradients.new_zeros(len(gradients)))
+        return sum((part.flatten(1).square().sum(1) for part in parts), gradients.new_zeros(len(gradients)))
     assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
     result = gradients.new_empty(len(gradients))
     size = _block(module, inputs, gradients)
@@ -133,8 +150,12 @@ def contributions(module: nn.Module, inputs: Tensor, gradients: Tensor) -> list[
         [B, *weight.shape], and [B, *bias.shape].
     """
     gradients = gradients.float()
-    if isinstance(module, _BatchNorm):
+    if isinstance(module, _BatchNorm | nn.LayerNorm):
         return _normalised(module, inputs, gradients)
+    if isinstance(module, nn.Embedding):
+        tokens, rows = _positions(module, inputs, gradients)
+        places = tokens[..., None].expand(rows.shape)
+        return [rows.new_zeros(len(rows), *module.weight.shape).scatter_add_(1, places, rows)]
     assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
     outputs, columns = _columns(module, inputs, gradients)
     out, width, *kernel = module.weight.shape
@@ -145,8 +166,36 @@ def contributions(module: nn.Module, inputs: Tensor, gradients: Tensor) -> list[
     return parts
 
 
-def _normalised(module: _BatchNorm, inputs: Tensor, gradients: Tensor) -> list[Tensor]:
-    """Return contributions to batch norm's weight, which multiplies the normalised input, and to its bias."""
+def _positions(module: nn.Embedding, tokens: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an embedding's tokens (B, positions), and the gradients at its output [B, positions, width]."""
+    tokens = tokens[: len(gradients)].flatten(1) if tokens.dim() > 1 else tokens[: len(gradients), None]
+    rows = gradients.reshape(*tokens.shape, -1)
+    # PyTorch gives the padding's row no gradient.
+    return tokens, rows if module.padding_idx is None else rows * (tokens != module.padding_idx)[..., None]
+
+
+def _embedding_squares(module: nn.Embedding, inputs: Tensor, gradients: Tensor) -> Tensor:
+    """Return the squared norms of the samples' contributions to an embedding's weight, [B]."""
+    tokens, rows = _positions(module, inputs, gradients)
+    positions, width = rows.shape[1:]
+    size = max(1, BLOCK // (positions * (2 * positions + width)))
+    squares = []
+    for low in range(0, len(rows), size):
+        part, own = rows[low : low + size], tokens[low : low + size]
+        # Positions with the same token add to the same row of the weight: ‖Σ g‖² is the sum of all their products.
+        grams = (part @ part.transpose(1, 2)).mul_(own[:, :, None] == own[:, None, :])
+        squares.append(grams.sum((1, 2)).clamp_(min=0))
+    return torch.cat(squares) if squares else rows.new_zeros(0)
+
+
+def _normalised(module: _BatchNorm | nn.LayerNorm, inputs: Tensor, gradients: Tensor) -> list[Tensor]:
+    """Return contributions to a norm's weight, which multiplies the normalised input, and to its bias."""
+    if isinstance(module, nn.LayerNorm):
+        inputs = inputs[: len(gradients)].float()
+        products = gradients * functional.layer_norm(inputs, module.normalized_shape, eps=module.eps)
+        within = tuple(range(1, inputs.dim() - len(module.normalized_shape)))
+        parts = [products] if module.bias is None else [products, gradients]
+        return [part.sum(within) if within else part for part in parts]
     mean, variance = _moments(module, inputs)
     positions = tuple(range(2, inputs.dim()))
     products = gradients * inputs[: len(gradients)]

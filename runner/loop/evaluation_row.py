@@ -24,7 +24,7 @@ def training_columns(totals: Sequence[float], classifies: bool) -> dict[str, flo
 
 
 def score_columns(score: Score | None, names: Sequence[str] = columns.TEST_SCORE) -> dict[str, float]:
-    """Return loss and what was scored of error, and error among five guesses; nothing without a score.
+    """Return loss and what was scored of error, error among five guesses and perplexity; nothing without a score.
 
     Args:
         score: on a split.

@@ -48,6 +48,10 @@ _SHOWN = {
     columns.VALIDATION_ERROR: ("validation error, %", 2),
     columns.VALIDATION_LOSS: ("validation loss", 4),
     columns.TRAIN_LOSS: ("training loss", 4),
+    columns.TEST_PERPLEXITY: ("test perplexity", 3),
+    columns.VALIDATION_PERPLEXITY: ("validation perplexity", 3),
+    f"final_{columns.TEST_PERPLEXITY}": ("test perplexity", 3),
+    f"final_{columns.VALIDATION_PERPLEXITY}": ("validation perplexity", 3),
     columns.LR: ("learning rate", 4),
     "accuracy": ("test accuracy", 4),
     "accuracy_top5": ("top-5 test accuracy", 4),
@@ -125,6 +129,7 @@ def chosen_by(metric: str, runs: Iterable[Run]) -> str:
     if not all(run.flat.get("dataset.validation") is not None for run in runs):
         return metric
     chosen = re.sub(r"accuracy|test_error", columns.VALIDATION_ERROR, metric)
+    chosen = chosen.replace(columns.TEST_PERPLEXITY, columns.VALIDATION_PERPLEXITY)
     return chosen.replace(columns.TEST_LOSS, columns.VALIDATION_LOSS)
 
 

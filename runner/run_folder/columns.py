@@ -13,18 +13,22 @@ TRAIN_LOSS = "train_loss"
 """Mean over the samples since the previous row; training errors too. Errors are in percent."""
 TRAIN_ERROR = "train_error"
 TRAIN_ERROR_TOP5 = "train_error_top5"
-"""Of `run.evaluate_only=true` alone."""
+TRAIN_PERPLEXITY = "train_perplexity"
+"""Both of `run.evaluate_only=true` alone."""
 TEST_LOSS = "test_loss"
 TEST_ERROR = "test_error"
 TEST_ERROR_TOP5 = "test_error_top5"
+TEST_PERPLEXITY = "test_perplexity"
+"""exp of the loss in nats, of datasets of tokens alone."""
 VALIDATION_LOSS = "validation_loss"
 """Of the validation split, as its errors; only rows of a run that has one (`dataset.validation`) have them."""
 VALIDATION_ERROR = "validation_error"
 VALIDATION_ERROR_TOP5 = "validation_error_top5"
-TRAIN_SCORE = (TRAIN_LOSS, TRAIN_ERROR, TRAIN_ERROR_TOP5)
-TEST_SCORE = (TEST_LOSS, TEST_ERROR, TEST_ERROR_TOP5)
-VALIDATION_SCORE = (VALIDATION_LOSS, VALIDATION_ERROR, VALIDATION_ERROR_TOP5)
-"""The columns of a score on a split: loss, error, and error among the five best guesses."""
+VALIDATION_PERPLEXITY = "validation_perplexity"
+TRAIN_SCORE = (TRAIN_LOSS, TRAIN_ERROR, TRAIN_ERROR_TOP5, TRAIN_PERPLEXITY)
+TEST_SCORE = (TEST_LOSS, TEST_ERROR, TEST_ERROR_TOP5, TEST_PERPLEXITY)
+VALIDATION_SCORE = (VALIDATION_LOSS, VALIDATION_ERROR, VALIDATION_ERROR_TOP5, VALIDATION_PERPLEXITY)
+"""The columns of a score on a split: loss, error, error among the five best guesses, and perplexity."""
 LR = "lr"
 STALENESS_MEAN = "staleness_mean"
 STALENESS_MAX = "staleness_max"

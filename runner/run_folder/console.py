@@ -47,6 +47,8 @@ _FURTHER = {
     columns.ACTIVATION_BYTES: (9, "activations"),
     columns.TEST_ERROR_TOP5: (2, "top-5 error"),
     columns.VALIDATION_ERROR_TOP5: (3, "top-5 validation error"),
+    columns.TEST_PERPLEXITY: (2, "perplexity"),
+    columns.VALIDATION_PERPLEXITY: (3, "validation perplexity"),
 }
 """Rank and name of what some runs have besides; what a method of the user's adds comes under its own name."""
 _BLOCKS = "▁▂▃▄▅▆▇█"

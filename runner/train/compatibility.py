@@ -125,13 +125,21 @@ def check_size(cfg: DictConfig, algorithm: type[Stateful], workers: int, samples
 
 
 def check_targets(cfg: DictConfig, dataset: Any) -> None:
-    """Refuse a network that guesses classes where the data have numbers to regress on.
+    """Refuse a network that guesses classes where the data have numbers to regress on, or tokens where it takes none.
 
     Raises:
         InputError: naming the key, its value and what is allowed.
     """
     # Asked of the class: to build the network it would need a number of classes.
-    if dataset.classes == 0 and not getattr(get_object(cfg.model._target_), "takes_numbers", False):
+    model = get_object(cfg.model._target_)
+    takes, has = getattr(model, "takes_tokens", False), getattr(dataset, "tokens", False)
+    if has and not takes:
+        what = f"takes no token numbers, which the samples of dataset={cfg.names.dataset} are"
+        raise InputError.of("model", cfg.names.model, what, "gpt, or other datasets")
+    if takes and not has:
+        what = f"takes token numbers, which the samples of dataset={cfg.names.dataset} are not"
+        raise InputError.of("model", cfg.names.model, what, "with dataset=text")
+    if dataset.classes == 0 and not getattr(model, "takes_numbers", False):
         what = "guesses classes, but the targets of this dataset are numbers"
         raise InputError.of("model", cfg.names.model, what, "ridge, or dataset.targets=classes")
 

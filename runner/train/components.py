@@ -163,7 +163,8 @@ class RunComponents:
 
     def evaluator_of(self, split: Any) -> Evaluator:
         """Return the evaluator on a split."""
-        return Evaluator(self.oracle, split, batch_size=self.cfg.run.eval_batch_size, top5=self.dataset.top5)
+        size, perplexity = self.cfg.run.eval_batch_size, getattr(self.dataset, "tokens", False)
+        return Evaluator(self.oracle, split, batch_size=size, top5=self.dataset.top5, perplexity=perplexity)
 
     def recorder(self, folder: Path) -> Recorder | None:
         """Return what writes the run's trace, None if `cluster.record` says no; by default only processes record."""

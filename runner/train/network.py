@@ -20,7 +20,7 @@ def build_module(cfg: DictConfig, dataset: Any) -> nn.Module:
 
     Args:
         cfg: the composed configuration.
-        dataset: tells the shape of a sample and the number of classes.
+        dataset: tells the shape of a sample, the number of classes, and whether samples are tokens.
 
     Raises:
         InputError: naming the key, the value and what is allowed.
@@ -36,7 +36,8 @@ def build_module(cfg: DictConfig, dataset: Any) -> nn.Module:
     with building():
         # As a part of a whole, whose name is in messages about its keys.
         part = OmegaConf.create({"model": section}).model
-        module = ordinary.adapt(instantiate(part, **told), f"model={cfg.names.model}", shape, classes)
+        built, name = instantiate(part, **told), f"model={cfg.names.model}"
+        module = ordinary.adapt(built, name, shape, classes, getattr(dataset, "tokens", False))
         if weights is not None:
             initial_weights.load(module, str(weights))
     return module

@@ -76,3 +76,13 @@ def test_labels_tell_it_what_features_cannot():
         parameter.data.copy_(torch.randn_like(parameter))
     guesses = synthesizer(torch.ones(2, 16), torch.tensor([0, 1]))
     assert not torch.equal(guesses[0], guesses[1])
+
+
+def test_guess_at_each_position_is_that_of_its_vector():
+    windows, rows = (Synthesizer(shape, 3, seed=0, device=CPU) for shape in ((6, 4), (4,)))
+    for each in (windows, rows):
+        random_weights(each)
+    features, targets = torch.randn(5, 6, 4), torch.randint(3, (5, 6))
+    guess = windows(features, targets)
+    torch.testing.assert_close(guess.view(30, 4), rows(features.view(30, 4), targets.flatten()))
+    assert windows.operations == 6 * rows.operations

@@ -157,3 +157,11 @@ def test_limit_of_numbers_takes_the_first():
     assert (chosen.tolist(), targets.tolist()) == ([0, 1], [0.5, 3.0])
     with pytest.raises(ValueError, match=r"^dataset.limit_train=5: "):
         limited(torch.arange(4), numbers, 5, "dataset.limit_train")
+
+
+def test_tokens_stay_whole_numbers():
+    tokens = torch.tensor([[7, 2**40], [1, 300]])
+    inputs, targets = Split(tokens, tokens + 1).batch(torch.tensor([1, 0]), seed=3)
+    assert inputs.dtype == targets.dtype == torch.int64
+    assert torch.equal(inputs, tokens.flip(0))
+    assert torch.equal(targets, tokens.flip(0) + 1)

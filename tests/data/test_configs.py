@@ -42,7 +42,7 @@ def test_keys_and_defaults_are_the_constructors(option: str):
     assert values == defaults | defaults_of_its_own
 
 
-EMBEDDED = ("digits", "synthetic", "sparse_synthetic", "unit_vectors")
+EMBEDDED = ("digits", "synthetic", "sparse_synthetic", "text", "unit_vectors")
 SHAPES = ("covtype_shape", "rcv1_shape")
 
 

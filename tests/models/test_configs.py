@@ -18,8 +18,8 @@ def test_all_models_have_a_config():
     large = {f"imagenet_{name}" for name in ("resnet18", "resnet50", "densenet121", "mobilenet_v2")}
     # Of one weight a feature: see test_objective.py.
     objectives = {"ridge", "logistic", "smoothed_hinge", "pca_step"}
-    # A module of the user's: see test_ordinary.py.
-    assert {path.stem for path in CONFIGS} == depths | small | others | large | objectives | {"own"}
+    # A module of the user's: see test_ordinary.py. On tokens: see test_gpt.py.
+    assert {path.stem for path in CONFIGS} == depths | small | others | large | objectives | {"own", "gpt"}
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem in SMALL], ids=lambda path: path.stem)

@@ -41,6 +41,7 @@ IMAGENET = {
     "imagenet_mobilenet_v2": 3_504_872,
 }
 MNIST = {"cnn5": 61_706, "fcn5": 400_906}
+TOKENS = {"gpt": 108_800}
 SLOW = {
     *("resnet50", "resnet101", "resnet110", "resnet152", "resnet164", "dpn92"),
     *("imagenet_densenet121", "imagenet_mobilenet_v2"),
@@ -68,13 +69,15 @@ def step(net: Chain, inputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.detach()
 
 
-@pytest.mark.parametrize("option", [*COUNTS, *IMAGENET, *MNIST])
+@pytest.mark.parametrize("option", [*COUNTS, *IMAGENET, *MNIST, *TOKENS])
 def test_parameter_count(option: str):
     shape, classes, count = (3, 32, 32), 10, COUNTS.get(option)
     if option in IMAGENET:
         shape, classes, count = (3, 224, 224), 1000, IMAGENET[option]
     elif option in MNIST:
         shape, count = (1, 28, 28), MNIST[option]
+    elif option in TOKENS:
+        shape, classes, count = (64,), 36, TOKENS[option]
     with torch.device("meta"):
         assert parameters(build(option, shape, classes)) == count
     assert f"{count:,} parameters" in (CONFIGS / f"{option}.yaml").read_text()
@@ -83,22 +86,28 @@ def test_parameter_count(option: str):
 def test_every_config_is_counted():
     options = {path.stem for path in CONFIGS.glob("*.yaml")}
     others = {"mlp", "linear", "ridge", "logistic", "smoothed_hinge", "pca_step", "own"}
-    assert options - others <= set(COUNTS) | set(IMAGENET) | set(MNIST)
+    assert options - others <= set(COUNTS) | set(IMAGENET) | set(MNIST) | set(TOKENS)
 
 
 @pytest.mark.parametrize(
     "option",
-    [pytest.param(o, marks=pytest.mark.slow if o in (*SLOW, *LONG) else ()) for o in [*COUNTS, *IMAGENET, *MNIST]],
+    [
+        pytest.param(o, marks=pytest.mark.slow if o in (*SLOW, *LONG) else ())
+        for o in [*COUNTS, *IMAGENET, *MNIST, *TOKENS]
+    ],
 )
 def test_step_cut_between_blocks_matches_whole(option: str):
     torch.manual_seed(0)
     shape = (1, 28, 28) if option in MNIST else (3, 64, 64) if option in IMAGENET else (3, 32, 32)
-    net = build(option, shape).double()
+    net = build(option, (5,) if option in TOKENS else shape).double()
     net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    inputs = torch.randn(2, *shape, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
-    targets = torch.tensor([3, 7])
+    if option in TOKENS:
+        inputs, targets = torch.randint(10, (2, 5)), torch.randint(10, (2, 5))
+    else:
+        inputs = torch.randn(2, *shape, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+        targets = torch.tensor([3, 7])
     outputs = step(net, inputs, targets)
-    assert outputs.shape == (2, 10)
+    assert outputs.shape == (*targets.shape, 10)
     gradients = {}
     for name, weight in net.named_parameters():
         assert weight.grad is not None, name
@@ -112,7 +121,7 @@ def test_step_cut_between_blocks_matches_whole(option: str):
     cuts = []
     x = inputs
     for name, block in net.blocks():
-        leaf = x.detach().requires_grad_()
+        leaf = x.detach().requires_grad_(x.is_floating_point())
         before = leaf.detach().clone()
         x = block(leaf)
         assert torch.equal(leaf.detach(), before), f"{name} changes its input"
@@ -121,7 +130,8 @@ def test_step_cut_between_blocks_matches_whole(option: str):
     (gradient,) = torch.autograd.grad(net.loss(x, targets), x, retain_graph=True)
     for name, leaf, out in reversed(cuts):
         out.backward(gradient)
-        assert leaf.grad is not None, name
+        # Token numbers have none.
+        assert (leaf.grad is not None) == leaf.is_floating_point(), name
         gradient = leaf.grad
     for name, weight in net.named_parameters():
         assert weight.grad is not None, name

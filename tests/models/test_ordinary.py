@@ -169,3 +169,25 @@ class Named:
 )
 def test_constructor_gets_what_it_names(target: Any, given: dict[str, int], told: dict[str, Any]):
     assert arguments(target, given, SHAPE, 3) == told
+
+
+class Next(nn.Module):
+    takes_tokens = True
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.table(tokens)
+
+
+def test_tokens_have_their_own_loss_and_errors():
+    net: Any = adapt(Next(), "model=own", (4,), 5, tokens=True)
+    with torch.no_grad():
+        net.table.weight.copy_(torch.eye(5))
+    tokens = torch.tensor([[0, 1, 2, 3], [4, 4, 4, 4]])
+    assert float(net.errors(net(tokens), torch.tensor([[0, 1, 0, 0], [4, 4, 4, 0]]))) == 0.75
+    assert net.loss(net(tokens), tokens).shape == ()
+    with pytest.raises(ValueError, match=r"returns outputs of shape \(2, 4, 3\) .* allowed: \(2, 4, 5\)"):
+        adapt(Next(3), "model=own", (4,), 5, tokens=True)

@@ -4,7 +4,9 @@ from torch import nn
 
 from data.base import Split
 from data.digits import Digits
+from data.text import Text
 from models.base import Chain
+from models.gpt import GPT
 from models.resnet import ResNet
 from models.ridge import Ridge
 from runner.gradients.evaluate import Evaluator
@@ -102,3 +104,30 @@ def test_numbers_are_scored_without_errors():
     score = Evaluator(asked, split, batch_size=3)(w, asked.replica.initial_statistics())
     assert score.loss == pytest.approx(float((x @ w - targets).square().mean() / 2), rel=1e-6)
     assert score.error is None
+
+
+@pytest.mark.parametrize("batch_size", [1000, 7])
+def test_perplexity_and_wrong_tokens_of_a_text(batch_size: int):
+    text = Text(context=6, limit_train=8, limit_test=20)
+    torch.manual_seed(0)
+    module = GPT(shape=text.shape, classes=text.classes, layers=1, width=8)
+    asked = NetworkOracle(Replica(module), text.train, seed=0)
+    evaluate = Evaluator(asked, text.test, batch_size=batch_size, perplexity=True)
+    score = evaluate(asked.replica.weights.clone(), asked.replica.initial_statistics())
+    with torch.no_grad():
+        outputs = module(text.test.inputs).double()
+    shares = (outputs - outputs.logsumexp(-1, keepdim=True)).gather(-1, text.test.targets[..., None])
+    assert score.loss == pytest.approx(-float(shares.mean()), rel=1e-6)
+    assert score.perplexity == pytest.approx(float(shares.mean().neg().exp()), rel=1e-6)
+    assert score.error == pytest.approx(100 * float((outputs.argmax(-1) != text.test.targets).double().mean()))
+
+
+def test_perplexity_of_a_huge_loss_is_infinite():
+    text = Text(context=6, limit_train=8, limit_test=20)
+    module = GPT(shape=text.shape, classes=text.classes, layers=1, width=8)
+    asked = NetworkOracle(Replica(module), text.train, seed=0)
+    score = Evaluator(asked, text.test, batch_size=20, perplexity=True)(
+        asked.replica.weights * 1e6, asked.replica.initial_statistics()
+    )
+    assert score.loss > 1000
+    assert score.perplexity == float("inf")

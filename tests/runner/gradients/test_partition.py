@@ -3,7 +3,9 @@ import torch
 from torch import nn
 
 from data.digits import Digits
+from data.text import Text
 from models.base import Chain
+from models.gpt import GPT
 from models.mlp import MLP
 from models.resnet import ResNet
 from runner.config.errors import InputError
@@ -78,3 +80,15 @@ def test_networks_without_blocks_are_refused():
     assert not issubclass(Plain, Chain)
     with pytest.raises(InputError, match=r"^model=Plain: is not a chain of blocks; allowed: "):
         partition(Plain(), 2)
+
+
+def test_shared_weights_are_refused():
+    oracle = NetworkOracle(Replica(GPT(shape=(6,), classes=5, width=8, tied=True)), Text(context=6).train, seed=5)
+    with pytest.raises(InputError, match=r"model=GPT: its blocks embedding and head share a weight.* model.tied=false"):
+        Partition(oracle, 2, None, (6,), 5)
+
+
+def test_tokens_go_into_the_first_module():
+    oracle = NetworkOracle(Replica(GPT(shape=(6,), classes=5, width=8)), Text(context=6).train, seed=5)
+    cut = Partition(oracle, 3, ["layers.1", "head"], (6,), 5)
+    assert cut.outputs == [(6, 8), (6, 8), (6, 5)]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from models.base import Chain
+from models.gpt import GPT
 from models.mlp import MLP
 from models.resnet import ResNet
 from runner.gradients.replica import Replica, running_average
@@ -148,6 +149,14 @@ def test_shared_weights_are_the_first_layers():
     # 9 weights and 3 biases, then 3 biases of the layer that shares, then 6 and 2.
     assert [tuple(layer) for layer in replica.layers] == [("0", 0, 12), ("1", 12, 15), ("2", 15, 23)]
     assert replica.weights.numel() == 23
+
+
+def test_shared_weights_have_every_name_in_state_dict():
+    network = GPT(shape=(6,), classes=5, layers=1, heads=2, width=8, tied=True)
+    replica = Replica(network)
+    state = replica.state_dict(torch.arange(float(replica.weights.numel())), replica.statistics, updates=0)
+    assert torch.equal(state["head.weight"], torch.arange(40.0).view(5, 8))
+    assert torch.equal(state["head.weight"], state["embedding.token.weight"])
 
 
 def test_unused_weights_have_no_gradient():

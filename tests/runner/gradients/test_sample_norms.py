@@ -7,7 +7,9 @@ from torch.func import functional_call, grad, vmap
 
 from algorithms.base import Batch
 from data.base import Split
+from data.text import windows
 from models.base import Chain
+from models.gpt import GPT
 from models.resnet import ResNet
 from runner.gradients import sample_norms
 from runner.gradients.oracle import NetworkOracle
@@ -89,6 +91,64 @@ def test_pieces_and_small_blocks_change_nothing(samples: int | None, monkeypatch
     expected = single_norms(asked)[:, :samples].mean(1)
     _, norms = asked.gradient_and_norms(asked.replica.weights, Batch(0, 0, torch.arange(B)), samples)
     torch.testing.assert_close(norms, expected, rtol=1e-4, atol=1e-6)
+
+
+def words() -> Split:
+    # Few tokens for many positions: the same row of the embedding is used several times in a window.
+    return windows(torch.randint(5, (B * 6 + 1,), generator=torch.Generator().manual_seed(2)), 6, None, "limit")
+
+
+# What `vmap` says of attention: how fast it is.
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("block", [2**21, 200])
+@pytest.mark.parametrize("samples", [None, 7])
+def test_norms_of_a_language_model(samples: int | None, block: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sample_norms, "BLOCK", block)
+    torch.manual_seed(0)
+    network = GPT(shape=(6,), classes=5, layers=1, heads=2, width=8)
+    asked = NetworkOracle(Replica(network), words(), seed=0)
+    expected = single_norms(asked)[:, :samples].mean(1)
+    _, norms = asked.gradient_and_norms(asked.replica.weights, Batch(0, 0, torch.arange(B)), samples)
+    assert expected.min() > 0
+    torch.testing.assert_close(norms, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("samples", [B, 5])
+@pytest.mark.parametrize("shape", [(B, 6), (B,), (B, 2, 3)])
+@pytest.mark.parametrize("padding", [None, 3])
+def test_embedding_norms_are_its_contributions(padding: int | None, shape: tuple[int, ...], samples: int):
+    torch.manual_seed(0)
+    module = nn.Embedding(5, 4, padding_idx=padding)
+    tokens = torch.randint(5, shape)
+    outputs = module(tokens)
+    gradients = torch.randn_like(outputs)
+    outputs.backward(gradients)
+    (parts,) = contributions(module, tokens, gradients)
+    torch.testing.assert_close(parts.sum(0), module.weight.grad)
+    squares = squared_norms(module, tokens, gradients, samples)
+    torch.testing.assert_close(squares, parts[:samples].flatten(1).square().sum(1))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("normal", "shape"), [((4,), (B, 4)), ((4,), (B, 6, 4)), ((3, 4), (B, 2, 3, 4))])
+def test_layer_norm_contributions_sum_to_gradient(normal: tuple[int, ...], shape: tuple[int, ...], bias: bool):
+    torch.manual_seed(0)
+    module = nn.LayerNorm(normal, bias=bias)
+    inputs = torch.randn(shape) * 3 + 1
+    outputs = module(inputs)
+    gradients = torch.randn_like(outputs)
+    outputs.backward(gradients)
+    parts = contributions(module, inputs, gradients)
+    for part, p in zip(parts, module.parameters(), strict=True):
+        torch.testing.assert_close(part.sum(0), p.grad)
+    squares = squared_norms(module, inputs, gradients, 5)
+    torch.testing.assert_close(squares, sum(part[:5].flatten(1).square().sum(1) for part in parts))
+
+
+def test_shared_weights_are_refused():
+    network = GPT(shape=(6,), classes=5, layers=1, heads=2, width=8, tied=True)
+    with pytest.raises(ValueError, match=r"embedding.token and head share a weight: .*; allowed: .* model.tied=false"):
+        SampleNorms(network, Replica(network).layers)
 
 
 @pytest.mark.parametrize("make", [convolutions, lambda: ResNet(shape=(3, 8, 8), classes=5, depth=8)])
@@ -191,7 +251,7 @@ def test_an_empty_batch_has_zero_norms():
 def test_an_unknown_layer_is_named():
     network = Chain([("norm", nn.GroupNorm(1, 3)), ("flat", nn.Flatten()), ("out", nn.Linear(192, 5))])
     replica = Replica(network)
-    expected = r"model: no norms .* layer norm \(GroupNorm\); allowed: linear, convolution and batch-norm layers"
+    expected = r"model: no norms .* layer norm \(GroupNorm\); allowed: linear, convolution, embedding, batch-"
     with pytest.raises(ValueError, match=expected):
         SampleNorms(network, replica.layers)
 

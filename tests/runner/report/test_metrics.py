@@ -56,6 +56,7 @@ def test_numbers_of_a_run(make_run: MakeRun, tmp_path: Path, metric: str, value:
         ("final_accuracy_top5", "final_validation_error_top5"),
         ("final_test_loss", "final_validation_loss"),
         ("lowest_test_loss", "lowest_validation_loss"),
+        ("final_test_perplexity", "final_validation_perplexity"),
         ("final_train_loss", "final_train_loss"),
         ("seconds", "seconds"),
     ],

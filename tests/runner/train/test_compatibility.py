@@ -11,9 +11,12 @@ from algorithms.hogwild import Hogwild
 from algorithms.local_sgd import LocalSGD
 from algorithms.method import Stateful
 from algorithms.ssgd import SSGD
+from data.base import Dataset
+from data.digits import Digits
+from data.text import Text
 from runner.config.errors import InputError
 from runner.train.build import build_run
-from runner.train.compatibility import check_algorithm, check_device, check_problem, check_size
+from runner.train.compatibility import check_algorithm, check_device, check_problem, check_size, check_targets
 from tests.trial import compose
 
 
@@ -112,3 +115,23 @@ def test_modules_need_samples_in_memory():
     run.oracle.streams = True
     with pytest.raises(InputError, match=re.escape("dataset=digits: algorithm=ddg needs the samples in memory")):
         check_problem(run.cfg, run.method, run.oracle, run.dataset.train)
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "message"),
+    [
+        ("mlp", "text", "model=mlp: takes no token numbers, which the samples of dataset=text are; allowed: gpt"),
+        ("gpt", "digits", "model=gpt: takes token numbers, which the samples of dataset=digits are not; allowed: with"),
+    ],
+)
+def test_tokens_need_a_model_of_tokens(model: str, dataset: str, message: str):
+    with pytest.raises(InputError, match="^" + message):
+        check_targets(compose(f"model={model}", f"dataset={dataset}"), dataset_of(dataset))
+
+
+def test_a_language_model_fits_its_text():
+    check_targets(compose("model=gpt", "dataset=text"), dataset_of("text"))
+
+
+def dataset_of(name: str) -> Dataset:
+    return Text(limit_train=4) if name == "text" else Digits(limit_train=16)

@@ -66,7 +66,7 @@ def test_limits_take_first_windows():
     whole, few = Text(context=16), Text(context=16, limit_train=7, limit_test=3)
     assert torch.equal(few.train.inputs, whole.train.inputs[:7])
     assert torch.equal(few.test.targets, whole.test.targets[:3])
-    with pytest.raises(ValueError, match=r"dataset.limit_test=100000: is not allowed; allowed: whole numbers from 1 to"):
+    with pytest.raises(ValueError, match=r"dataset.limit_test=100000: is not allowed"):
         Text(limit_test=100_000)
 
 

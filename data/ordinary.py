@@ -183,6 +183,9 @@ def _read_all(dataset: Any, key: str, update: Callable[[Any], object]) -> Iterat
         if sample.shape != shape:
             wrong = f"sample {number} has shape {tuple(sample.shape)}, and sample 0 {tuple(shape)}"
             raise ValueError(f"{key}: {wrong}; allowed: samples of one shape")
+        if not (sample.isfinite().all() and target.isfinite()):
+            wrong = f"sample {number} has values that are infinite or NaN"
+            raise ValueError(f"{key}: {wrong}; allowed: finite inputs and targets")
         update(sample.numpy().tobytes())
         update(target.numpy().tobytes())
         yield sample, target
@@ -195,7 +198,12 @@ def _read(dataset: Any, key: str, ids: Tensor, seed: int, epoch: int) -> Iterato
             random.seed(bits)
             np.random.seed(bits & _MASK)  # noqa: NPY002 (what transforms draw from)
             torch.manual_seed(bits)
-            yield _pair(dataset[number], f"{key}: sample {number}")
+            try:
+                item = dataset[number]
+            except (OSError, ValueError) as error:
+                wrong = f"sample {number} cannot be read ({type(error).__name__}: {error})"
+                raise ValueError(f"{key}: {wrong}; allowed: datasets that give a sample for every number") from error
+            yield _pair(item, f"{key}: sample {number}")
 
 
 @contextmanager
@@ -250,7 +258,9 @@ def _classes(train: Tensor, test: Tensor, asked: object) -> int:
     for key, targets in (("dataset.train", train), ("dataset.test", test)):
         if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
             wrong = f"has targets from {int(targets.min())} to {int(targets.max())}"
-            raise ValueError(f"{key}: {wrong}; allowed: class numbers from 0 to {classes - 1}, or more dataset.classes")
+            # More classes make no room for numbers below 0, and without any others there is no upper end to name.
+            numbers = f"class numbers from 0 to {classes - 1}, or more dataset.classes"
+            raise ValueError(f"{key}: {wrong}; allowed: {'class numbers from 0' if targets.min() < 0 else numbers}")
     return classes
 
 

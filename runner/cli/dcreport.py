@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
+from runner.cli import version
 from runner.config.errors import InputError
 from runner.config.output import lasting_output
 from runner.report import archive, clean, evidence, provenance, published
@@ -155,6 +156,13 @@ def _archive(path: Path, runs: Sequence[Run], broken: int, committed: bool) -> N
     print(f"{len(kept)} runs -> {path}{left_out}")
 
 
+class _Version(argparse.Action):
+    # argparse's own would ask Git for the commit whenever a parser is made.
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(version.line(), flush=True)
+        parser.exit()
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="dcreport",
@@ -190,6 +198,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--clean", action="store_true", help="say what checkpoints of finished runs take, ask, and remove them"
     )
     parser.add_argument("--yes", action="store_true", help="let --clean remove without a question")
+    parser.add_argument("--version", action=_Version, nargs=0, help="tell the versions of dcrun, PyTorch and Python")
     parser.add_argument("--title", help="the page's title (default: Runs)")
     return parser.parse_args(arguments)
 

@@ -12,13 +12,11 @@ import functools
 import logging
 import operator
 import os
-import platform
 import secrets
 import shlex
 import string
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,7 +28,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from runner.cli import completion, own_folders, relaunch
+from runner.cli import completion, own_folders, relaunch, version
 from runner.cli.compose import CONF, VERSION_BASE, composer, find_data, swept_along
 from runner.cli.start import KEY, NewRun, begin, join, only_answers, told_by_rank_0
 from runner.config import exit_codes, launcher, override_errors, schema, signals, startup
@@ -42,7 +40,6 @@ from runner.config.schema import without_hydra
 from runner.report import sweep_end, wandb_table
 from runner.run_folder import folders, live_status, resume
 from runner.run_folder.contents import has_checkpoints
-from runner.run_folder.git_commit import git_commit
 from runner.sweeps import (
     check_jobs,
     check_launcher,
@@ -114,7 +111,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     """
     args = _parse(arguments)
     if args.version:
-        return functools.partial(_show, _version())
+        return functools.partial(_show, version.line())
     # Before anything is composed: the recorded run's overrides are part of a replay's command line.
     args.overrides += resume.recorded_overrides(args.overrides)
     args.overrides = own_folders.add(args.overrides)
@@ -210,13 +207,6 @@ def _help(cfg: DictConfig, loader: ConfigLoader) -> str:
             chosen = cfg.hydra.runtime.choices.get(group)
             lines.append(f"{group}: {', '.join(options)}" + (f"  (here: {chosen})" if chosen else ""))
     return string.Template(cfg.hydra.help.template).substitute(APP_CONFIG_GROUPS="\n".join(lines))
-
-
-def _version() -> str:
-    """Return the versions of this package, of PyTorch and of Python, and the commit in a checkout."""
-    commit = git_commit()
-    parts = [f"dcrun {version('dcrun')}", f"torch {version('torch')}", f"Python {platform.python_version()}"]
-    return ", ".join([*parts, *([] if commit is None else [f"commit {commit}"])])
 
 
 def _show(text: str) -> int:

@@ -70,6 +70,10 @@ def building() -> Iterator[None]:
             raise InputError(str(cause)) from exc
         if isinstance(cause, TypeError):
             raise _wrong_argument(_target_section(exc), str(cause)) from exc
+        # Hydra's words for a `_target_` that is found but cannot be called; there is no cause.
+        if value := re.match(r"Expected a callable target, got '(.*)' of type '(.*)'", str(exc), re.DOTALL):
+            what = f"is the value {shown(value[1])} of type {value[2]}"
+            raise InputError(f"{_target_section(exc)}._target_: {what}; allowed: a class or a function") from exc
         if isinstance(cause, MemoryError) or "can't allocate memory" in str(cause):
             what = "asks for more memory than there is"
             raise InputError(f"{_target_section(exc)}: {what} ({_first_line(cause)}); allowed: less of it") from exc

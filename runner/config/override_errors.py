@@ -18,6 +18,7 @@ from runner.config.paths import as_typed
 
 Compose = Callable[[list[str]], DictConfig]
 
+SEARCH = "hydra/sweeper=optuna"
 _NO_OPTION = "published"  # such files beside the experiments hold what the papers report
 _TYPES = {
     "Integer": ("is not an integer", "integers"),
@@ -178,6 +179,9 @@ def _unknown_key(key: str, parsed: Sequence[Override], compose: Compose, loader:
     # The chosen options may be what failed.
     except (HydraException, OmegaConfBaseException):
         cfg = compose([])
+    # Not the nearest keys: this one is right, and only the option that has it is missing.
+    if key.startswith("hydra.sweeper.") and key in flat_keys(compose([*choices, SEARCH]).hydra, "hydra."):
+        return InputError.of(key, value, "is a key of a search, and this is none", f"with {SEARCH}")
     prefix = "hydra." if key.startswith("hydra.") else ""
     # Hydra's own keys are many, and are suggested only to who typed one.
     keys = flat_keys(cfg.hydra, "hydra.") if prefix else [k for k in flat_keys(cfg) if not k.startswith("hydra")]

@@ -333,6 +333,13 @@ def _check_schedule(schedule: Mapping[str, Any], epochs: float) -> None:
 def _check_logger(logger: Mapping[str, Any]) -> None:
     _one_of("logger.kind", logger["kind"], ("none", "wandb"))
     _one_of("logger.mode", logger["mode"], ("offline", "online", "disabled"))
+    wandb = logger["kind"] == "wandb"
+    if logger["mode"] != "offline" and not wandb:
+        what = "is of Weights & Biases, and nothing is logged there"
+        raise InputError.of("logger.mode", logger["mode"], what, "offline, or logger=wandb")
+    if logger["project"] != "dcrun" and not wandb and not logger["mlflow"]:
+        what = "is of Weights & Biases and MLflow, and nothing is logged there"
+        raise InputError.of("logger.project", logger["project"], what, "dcrun, or logger=wandb or mlflow")
     if logger["tracking_uri"] is not None and not logger["mlflow"]:
         what = "is MLflow's, and nothing is logged there"
         raise InputError.of("logger.tracking_uri", logger["tracking_uri"], what, "null, or logger=mlflow")

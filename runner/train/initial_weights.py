@@ -60,8 +60,15 @@ def read(place: str) -> dict[str, Tensor]:
         raise InputError.of(KEY, place, "no such file or folder", _ALLOWED)
     try:
         return load_file(path) if path.suffix == ".safetensors" else _read_pickled(path)
-    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        raise InputError.of(KEY, place, f"cannot be read ({str(error).splitlines()[0]})", _ALLOWED) from error
+    except pickle.UnpicklingError as error:
+        # PyTorch's own text advises to load it with weights_only=False, which runs whatever code the file holds.
+        raise InputError.of(
+            KEY, place, "cannot be read (it holds more than tensors, or is damaged)", _ALLOWED
+        ) from error
+    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
+        # An empty file has an error without words.
+        told = next(iter(str(error).splitlines()), "it is empty, or ends too early")
+        raise InputError.of(KEY, place, f"cannot be read ({told})", _ALLOWED) from error
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:

@@ -32,6 +32,14 @@ class Listed(Dataset[Any]):
         return self.items[number]
 
 
+class Gone(Listed):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, number: int) -> Any:
+        raise OSError("the disk is gone")
+
+
 class Endless(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(())
@@ -136,6 +144,10 @@ def test_numbers_make_a_regression():
         (Listed((1.0, 0)), r"sample 0 has an input of shape \(\)"),
         (Listed((torch.ones(2), 0), (torch.ones(2), 0.5)), "some targets are whole numbers and some are not"),
         (Listed((torch.ones(2), -1), (torch.ones(2), 1)), r"dataset\.train: has targets from -1 to 1"),
+        (Listed((torch.ones(2), -1)), r"has targets from -1 to -1; allowed: class numbers from 0$"),
+        (Listed((torch.tensor([1.0, torch.nan]), 0)), r"dataset\.train: sample 0 has values that are infinite or NaN"),
+        (Listed((torch.ones(2), torch.inf)), r"dataset\.train: sample 0 has values that are infinite or NaN"),
+        (Gone(), r"dataset\.train: sample 0 cannot be read \(OSError: the disk is gone\); allowed: "),
     ],
 )
 def test_unfit_samples_are_refused(train: Any, wrong: str):

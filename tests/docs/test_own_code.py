@@ -54,6 +54,12 @@ def test_page_shows_files_and_commands():
     assert {command[0] for command in commands()} == {"dcrun"}
 
 
+def test_page_and_readme_show_one_method():
+    ours, theirs = files(TEXT), files(README)
+    assert {*theirs} == {"algorithms/drop_stale.py", "conf/algorithm/drop_stale.yaml"}
+    assert {name: ours[name] for name in theirs} == theirs
+
+
 @pytest.mark.slow
 def test_commands_of_the_page_run_in_a_folder_of_the_users(tmp_path: Path):
     lay_down(tmp_path)

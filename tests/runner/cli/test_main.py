@@ -26,6 +26,10 @@ WRONG = [
     ),
     (["+run.epoch=3"], "run.epoch=3: unknown key; nearest: run.epochs"),
     (["++zzz=3"], "zzz=3: unknown key; dcrun --help"),
+    (
+        ["hydra.sweeper.pruner=median"],
+        "hydra.sweeper.pruner=median: is a key of a search, and this is none; allowed: with hydra/sweeper=optuna",
+    ),
     (["hydra.runn.dir=x"], "hydra.runn.dir=x: unknown key; nearest: hydra.run.dir"),
     (["algorithm=dcasgd_c"], "algorithm=dcasgd_c: no such option; allowed: dc_asgd_c, "),
     (["experiment=nothing"], "experiment=nothing: no such option"),
@@ -137,17 +141,6 @@ def test_shell_completion_offers_options(
     monkeypatch.setenv("COMP_LINE", "dcrun algorithm=dc_")
     assert main.main(["--shell-completion", "query=bash"]) == 0
     assert "algorithm=dc_asgd_a" in capsys.readouterr().out.split()
-
-
-def test_version_tells_what_computes_the_bits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(main, "git_commit", lambda: "0123abc-dirty")
-    assert main.main(["--version"]) == 0
-    number = r"\d[\w.+]*"
-    line = rf"dcrun {number}, torch {number}, Python {number}, commit 0123abc-dirty\n"
-    assert re.fullmatch(line, capsys.readouterr().out)
-    monkeypatch.setattr(main, "git_commit", lambda: None)
-    assert main.main(["--version"]) == 0
-    assert "commit" not in capsys.readouterr().out
 
 
 def test_help_config_and_mistakes_do_without_torch():

@@ -6,6 +6,8 @@ from hydra.utils import instantiate
 
 from runner.config.errors import InputError, building, one_line, shown
 
+THREE = 3
+
 
 def test_line_names_key_value_allowed():
     assert str(InputError.of("run.epochs", -1.0, "is out of range", "numbers above 0")) == (
@@ -48,6 +50,14 @@ def test_value_errors_of_targets_are_unwrapped():
 def test_unknown_arguments_name_their_key():
     with pytest.raises(InputError, match=r"^model\.sizes: unknown key"):
         build(size=1, sizes=2)
+
+
+def test_target_that_cannot_be_called_is_wrong_input():
+    with (
+        pytest.raises(InputError, match=r"^model\._target_: is the value 3 of type int; allowed: a class or"),
+        building(),
+    ):
+        instantiate({"model": {"_target_": f"{__name__}.THREE"}})
 
 
 def test_defects_keep_their_traceback():

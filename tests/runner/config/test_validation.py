@@ -94,7 +94,9 @@ def test_defaults_are_valid():
         ("run.plot_schedule", "lr", "a/lr.svg"),
         ("run.plot_schedule", "lr.jpeg", "lr.pdf"),
         ("logger.kind", "tensorboard", "none"),
-        ("logger.mode", "on", "online"),
+        ("logger.mode", "on", "offline"),
+        ("logger.mode", "online", "offline"),
+        ("logger.project", "mine", "dcrun"),
         ("logger.tracking_uri", "sqlite:///a.db", None),
     ],
 )
@@ -108,6 +110,11 @@ def test_out_of_range_is_refused_by_name(key: str, value: object, good: object):
     assert line.startswith(f"{key}=")
     assert "; allowed: " in line
     assert "\n" not in line
+
+
+def test_loggers_take_their_own_keys():
+    validation.check(whole(logger__kind="wandb", logger__mode="online", logger__project="mine"))
+    validation.check(whole(logger__mlflow=True, logger__project="mine", logger__tracking_uri="sqlite:///a.db"))
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,9 @@ def test_mismatch_is_one_line(change: dict[str, Any], wrong: str, trained: dict[
         ("nowhere", None, "no such file or folder; allowed: a run folder, a .safetensors file, or a state dict"),
         ("", None, "has no weights.safetensors, which a run writes at its end"),
         ("damaged.safetensors", b"x" * 20, "cannot be read ("),
-        ("damaged.pt", b"x" * 20, "cannot be read ("),
-        ("code.pt", Path, "cannot be read ("),
+        ("damaged.pt", b"x" * 20, "cannot be read (it holds more than tensors, or is damaged); allowed: "),
+        ("empty.pt", b"", "cannot be read (it is empty, or ends too early); allowed: "),
+        ("code.pt", Path, "cannot be read (it holds more than tensors, or is damaged); allowed: "),
         ("list.pt", [1, 2], "cannot be read (it holds no state dict"),
     ],
 )

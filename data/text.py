@@ -67,18 +67,18 @@ class Text(Dataset):
         self.vocabulary = None if level == "byte" else "".join(sorted(set(text)))
         tokens = self.encode(text)
         cut = len(tokens) - round(test_share * len(tokens))
-        train = windows(tokens[:cut], context, limit_train, "dataset.limit_train")
-        if not len(train):
+        if cut <= context:
             raise ValueError(
                 f"dataset.context={context}: the training text has {cut} tokens, "
                 f"and a window needs one more than its context; allowed: {_up_to(cut - 1)}"
             )
-        test = windows(tokens[cut:], context, limit_test, "dataset.limit_test")
-        if test_share and not len(test):
+        if test_share and len(tokens) - cut <= context:
             raise ValueError(
                 f"dataset.test_share={test_share}: leaves {len(tokens) - cut} tokens for tests, "
                 f"and a window needs {context + 1}; allowed: 0, or a larger share, or a smaller dataset.context"
             )
+        train = windows(tokens[:cut], context, limit_train, "dataset.limit_train")
+        test = windows(tokens[cut:], context, limit_test, "dataset.limit_test")
         classes = BYTES if self.vocabulary is None else len(self.vocabulary)
         super().__init__(name="text", classes=classes, train=train, test=test, validation=validation)
 
@@ -112,9 +112,11 @@ def windows(tokens: Tensor, context: int, limit: object, key: str) -> Split:
         Inputs and targets [windows, context]; a target is the token after its input.
 
     Raises:
-        ValueError: `limit`, which `key` is, is not a number of these windows, nor None.
+        ValueError: `limit`, the value of `key`, is neither None nor a number of these windows.
     """
     count = max(0, len(tokens) - 1) // context
+    if limit is not None and not count:
+        raise ValueError(f"{key}={limit}: there are no windows to choose from; allowed: null")
     if limit is not None:
         count = check_count(key, limit, most=count, none=True)
     used = count * context

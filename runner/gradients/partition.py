@@ -36,7 +36,7 @@ class Partition:
         work_shares: each one's share of the network's multiply-adds in a forward pass.
 
     Raises:
-        InputError: the network is not a chain that can be cut so.
+        InputError: the network is not a chain that can be cut so. The caller has looked for `blocks_that_share`.
     """
 
     def __init__(
@@ -49,7 +49,6 @@ class Partition:
             raise InputError.of("model", type(chain).__name__, "is not a chain of blocks", "networks with blocks")
         # A module that says nothing of blocks is one itself, under an empty name.
         blocks = [(name, chain.get_submodule(name)) for name in chain.block_names]
-        _refuse_shared(type(chain).__name__, blocks)
         with building():
             # By weights, without the network being run: every rank must cut at the same places.
             spans = partition([(name, sum(p.numel() for p in b.parameters())) for name, b in blocks], workers, split)
@@ -93,14 +92,14 @@ class Partition:
         return FLOAT_BYTES * samples * int(torch.Size(self.outputs[rank]).numel())
 
 
-def _refuse_shared(model: str, blocks: Sequence[tuple[str, nn.Module]]) -> None:
-    """Refuse a weight that is in two blocks: neither module could step on it alone."""
+def blocks_that_share(chain: nn.Module) -> tuple[str, str] | None:
+    """Return the names of two blocks of a network that share a weight, None if no two do."""
     owners: dict[int, str] = {}
-    for name, block in blocks:
-        for p in block.parameters():
+    for name in getattr(chain, "block_names", ()):
+        for p in chain.get_submodule(name).parameters():
             if (other := owners.setdefault(id(p), name)) != name:
-                what = f"its blocks {other} and {name} share a weight, and no module could own it"
-                raise InputError.of("model", model, what, "networks whose blocks share none, as with model.tied=false")
+                return other, name
+    return None
 
 
 def _pieces(oracle: NetworkOracle, names: Sequence[str]) -> tuple[int, int, int, int]:

@@ -20,6 +20,7 @@ from runner.config.errors import InputError
 from runner.config.schema import DIAGNOSTICS
 from runner.gradients.diagnostics import DISAGREEMENT, SUFFICIENT_DIRECTION
 from runner.gradients.oracle import NetworkOracle
+from runner.gradients.partition import blocks_that_share
 
 
 def check_algorithm(cfg: DictConfig, algorithm: type[Stateful], workers: int) -> None:
@@ -161,6 +162,12 @@ def check_problem(cfg: DictConfig, method: Stateful, oracle: NetworkOracle, trai
     if method.cuts_network and oracle.streams:
         what = f"algorithm={name} needs the samples in memory, but this dataset decodes them as they are used"
         raise InputError.of("dataset", cfg.names.dataset, what, "datasets that are held in memory")
+    if method.cuts_network and (shared := blocks_that_share(oracle.replica.module)) is not None:
+        # Also where both lie in one module: its piece of the flat weights would have the weight twice.
+        what = f"its blocks {shared[0]} and {shared[1]} share a weight, which no module of algorithm={name} could own"
+        raise InputError.of(
+            "model", cfg.names.model, what, "networks whose blocks share none, as with model.tied=false"
+        )
     if method.separable and oracle.replica.statistics.numel():
         what = f"has batch norm, with which a sample's loss depends on its batch: algorithm={name} needs"
         raise InputError.of("model", cfg.names.model, f"{what} losses of single samples", "mlp, cnn5, resnet8_nobn ...")

@@ -96,6 +96,10 @@ def test_unknown_characters_are_refused(tmp_path: Path):
         ({"test_share": 1}, "dataset.test_share=1: is not allowed; allowed: numbers from 0 to below 1"),
         ({"test_share": 1e-5}, "dataset.test_share=1e-05: leaves 2 tokens for tests, and a window needs 65"),
         ({"path": "nowhere"}, "dataset.path=nowhere: no such file or folder"),
+        (
+            {"test_share": 0, "limit_test": 5},
+            "dataset.limit_test=5: there are no windows to choose from; allowed: null",
+        ),
         ({"path": 3}, "dataset.path=3: is not a path"),
     ],
 )

@@ -1,11 +1,23 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 from torch import Tensor
 
+from algorithms.base import Stateful
 from models.gpt import GPT
+from runner.config.errors import InputError
+from tests.trial import Trial
+
+METHODS = sorted((Path(__file__).parents[2] / "conf" / "algorithm").glob("*.yaml"))
+TINY = (
+    *("model=gpt", "model.width=16", "dataset=text", "dataset.context=8", "dataset.limit_train=64"),
+    *("dataset.limit_test=16", "run.batch_size=8", "run.epochs=2", "schedule.lr=0.1"),
+)
 
 
 def network(**options: object) -> GPT:
@@ -108,3 +120,33 @@ def test_tied_weight_gets_both_gradients():
 def test_wrong_options_are_one_line(options: dict[str, object], message: str):
     with pytest.raises(ValueError, match=message):
         network(**options)
+
+
+def trained(folder: Path, *overrides: str) -> Trial:
+    return Trial(*TINY, *overrides, folder=folder).run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_every_method_for_networks_trains_it(path: Path, tmp_path: Path):
+    method = get_class(str(OmegaConf.load(path)._target_))
+    assert issubclass(method, Stateful)
+    if method.needs != "gradients":
+        with pytest.raises(InputError, match=f"^model=gpt: algorithm={path.stem} needs "):
+            trained(tmp_path, f"algorithm={path.stem}")
+        return
+    trial = trained(tmp_path, f"algorithm={path.stem}")
+    start = math.log(trial.components.dataset.classes)
+    row = trial.notes.rows[-1]
+    assert row["test_perplexity"] == pytest.approx(math.exp(row["test_loss"]))
+    assert row["test_loss"] < start
+    assert 0 < row["test_error"] <= 100
+
+
+def test_modules_in_lockstep_are_sgd(tmp_path: Path):
+    weights = []
+    for algorithm, workers in (("sgd", 1), ("bp", 3)):
+        trial = trained(tmp_path, f"algorithm={algorithm}", f"cluster.workers={workers}", "run.threads=1")
+        weights.append(trial.executor.weights())
+        assert trial.notes.rows[-1]["train_loss"] < trial.notes.rows[0]["train_loss"]
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)

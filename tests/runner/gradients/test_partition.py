@@ -11,7 +11,7 @@ from models.resnet import ResNet
 from runner.config.errors import InputError
 from runner.config.seeds import derive
 from runner.gradients.oracle import NetworkOracle
-from runner.gradients.partition import Partition
+from runner.gradients.partition import Partition, blocks_that_share
 from runner.gradients.replica import Replica
 
 DIGITS = Digits(limit_train=8, limit_test=4)
@@ -82,10 +82,9 @@ def test_networks_without_blocks_are_refused():
         partition(Plain(), 2)
 
 
-def test_shared_weights_are_refused():
-    oracle = NetworkOracle(Replica(GPT(shape=(6,), classes=5, width=8, tied=True)), Text(context=6).train, seed=5)
-    with pytest.raises(InputError, match=r"model=GPT: its blocks embedding and head share a weight.* model.tied=false"):
-        Partition(oracle, 2, None, (6,), 5)
+def test_blocks_that_share_a_weight_are_found():
+    assert blocks_that_share(GPT(shape=(6,), classes=5, width=8, tied=True)) == ("embedding", "head")
+    assert blocks_that_share(GPT(shape=(6,), classes=5, width=8)) is None
 
 
 def test_tokens_go_into_the_first_module():

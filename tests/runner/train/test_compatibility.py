@@ -135,3 +135,12 @@ def test_a_language_model_fits_its_text():
 
 def dataset_of(name: str) -> Dataset:
     return Text(limit_train=4) if name == "text" else Digits(limit_train=16)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_modules_refuse_a_shared_weight(workers: int):
+    own = ["model=gpt", "model.width=8", "dataset=text", "dataset.limit_train=8", "run.batch_size=4"]
+    with pytest.raises(
+        InputError, match=r"^model=gpt: its blocks embedding and head share a weight.* model.tied=false$"
+    ):
+        build_run(compose("algorithm=bp", f"cluster.workers={workers}", "model.tied=true", *own))

@@ -78,9 +78,9 @@ class Evaluator:
             if self.top5:
                 totals[2] += module.errors(outputs, targets, guesses=5)
         loss, errors, errors_top5 = (totals / n).tolist()
-        perplexity = _exp(loss) if self.perplexity else None
         if not getattr(module, "classifies", True):
-            return Score(loss, None, perplexity=perplexity)
+            return Score(loss, None)
+        perplexity = _exp(loss) if self.perplexity else None
         return Score(loss, 100 * errors, 100 * errors_top5 if self.top5 else None, perplexity)
 
 

@@ -74,6 +74,10 @@ def building() -> Iterator[None]:
         if value := re.match(r"Expected a callable target, got '(.*)' of type '(.*)'", str(exc), re.DOTALL):
             what = f"is the value {shown(value[1])} of type {value[2]}"
             raise InputError(f"{_target_section(exc)}._target_: {what}; allowed: a class or a function") from exc
+        if blocked := re.match(r"Target '(.*?)' is blocklisted", str(exc)):
+            raise InputError.of(
+                f"{_target_section(exc)}._target_", blocked[1], "can run any command", "a class or a function of yours"
+            ) from exc
         if isinstance(cause, MemoryError) or "can't allocate memory" in str(cause):
             what = "asks for more memory than there is"
             raise InputError(f"{_target_section(exc)}: {what} ({_first_line(cause)}); allowed: less of it") from exc

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object
+from hydra._internal.utils import _locate
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config import name_clash
@@ -28,7 +28,8 @@ def check_found(cfg: DictConfig) -> None:
     for group in GROUPS:
         for key, target in _targets(OmegaConf.to_container(cfg[group], resolve=True), group):
             try:
-                get_object(target)
+                # Not `hydra.utils.get_object`, which logs the error as well: a sweep would print it above its one line.
+                _locate(target)
             except Exception as error:
                 cause = _cause(error)
                 wrong = name_clash.explain(error) or _missing(key, target, cause)

@@ -60,6 +60,11 @@ def test_target_that_cannot_be_called_is_wrong_input():
         instantiate({"model": {"_target_": f"{__name__}.THREE"}})
 
 
+def test_target_that_hydra_refuses_is_wrong_input():
+    with pytest.raises(InputError, match=r"^model\._target_=os\.system: can run any command; allowed: "), building():
+        instantiate({"model": {"_target_": "os.system", "command": "true"}})
+
+
 def test_defects_keep_their_traceback():
     with pytest.raises(InstantiationException, match="a defect"):
         build(size=101)

@@ -43,7 +43,7 @@ def test_what_is_there_passes():
         ("their_taking.Net", "cannot import name 'nothing_of_torch' from 'torch'"),
     ],
 )
-def test_missing_code_is_one_line(target: str, wrong: str, theirs: Path):
+def test_missing_code_is_one_line(target: str, wrong: str, theirs: Path, caplog: pytest.LogCaptureFixture):
     with pytest.raises(InputError) as refused:
         check_found(config(model=target))
     said = str(refused.value)
@@ -51,6 +51,8 @@ def test_missing_code_is_one_line(target: str, wrong: str, theirs: Path):
     assert wrong in said
     if "lies in" in said:
         assert str(theirs) in said
+    # A sweep's console shows the log too.
+    assert caplog.records == []
 
 
 def test_nested_code_is_looked_for_too():

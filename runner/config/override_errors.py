@@ -75,6 +75,9 @@ def explain(exc: Exception, overrides: Sequence[str], compose: Compose, loader: 
         return _wrong_value(merged[1], str(cause))
     if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?: requires|$)", text, re.M):
         return InputError(f"{several[1]}: gives several values; allowed: one value, or a sweep: dcrun -m {several[1]}")
+    if (read := re.match(r"In '(.+)/(.+?)'", text)) and "ListConfig" in text:
+        allowed = "a file of keys, as _target_: package.module.Class"
+        return InputError.of(read[1], read[2], "is not a configuration: its file holds a list", allowed)
     if text.startswith("Config group override must be"):
         for override in parsed:
             value = override.value()

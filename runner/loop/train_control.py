@@ -132,6 +132,7 @@ class TrainControl:
         self._train_loss: float | None = None
         # Of the first update, whose gradients are at the initial weights.
         self._first_loss: float | None = None
+        self._first_sums: Tensor | None = None
         self._wall_mark: float | None = None
         # Only for the display: what it shows may be some updates old.
         self._scalars = AsyncScalars()
@@ -177,8 +178,9 @@ class TrainControl:
         self.updates += 1
         self.seconds = seconds
         self.report_step(self.updates)
-        if self._first_loss is None and totals is not None and self.updates == 1:
-            self._first_loss = _mean_loss(totals.tolist())
+        if totals is not None and self.updates == 1:
+            # A copy on the device, read when an evaluation waits for it anyway.
+            self._first_sums = totals.clone()
         # Reading the sums takes as long as a small update: not each time.
         if totals is not None and self.updates % CHECK_EVERY == 0:
             self._look(totals)
@@ -311,6 +313,7 @@ class TrainControl:
         """
         if loss is None or self.divergence_factor is None:
             return
+        self._read_first()
         if self._first_loss is None:
             # An executor that has no loss at hand when it makes the first update.
             self._first_loss = loss
@@ -319,6 +322,11 @@ class TrainControl:
         if loss > self.divergence_factor * beginning:
             said = f"the training loss is {loss:.3g}, over {self.divergence_factor:g} times that of the first update"
             raise Exploded(f"{said}, {self._first_loss:.3g} (run.divergence_factor)")
+
+    def _read_first(self) -> None:
+        """Learn the loss of the first update, if its sums are there."""
+        if self._first_sums is not None:
+            self._first_loss, self._first_sums = _mean_loss(self._first_sums.tolist()), None
 
     def _checkpoint(self, executor: Executor) -> None:
         assert self.folder is not None
@@ -331,6 +339,7 @@ class TrainControl:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts as plain values."""
+        self._read_first()
         return {
             "samples_seen": self.samples_seen,
             "updates": self.updates,

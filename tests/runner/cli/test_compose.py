@@ -213,7 +213,7 @@ def test_data_that_may_come_are_not_missed(
         ("_target_: ${nowhere}", "Interpolation key 'nowhere' not found"),
         ("_target_: ${model._target_}", "Recursive interpolation detected"),
         ("_target_: ${oc.env:NO_SUCH_VARIABLE}", "Environment variable 'NO_SUCH_VARIABLE' not found"),
-        ("- a", "model=[a]: is not a configuration; allowed: "),
+        ("- a", "model=net: is not a configuration: its file holds a list; allowed: "),
     ],
     ids=["circle", "broken", "absent", "interpolation", "recursion", "variable", "list"],
 )

@@ -69,7 +69,7 @@ class GPT(Chain):
         self._initialise(layers)
         if tied:
             # The very parameter: it is in the flat weights once, and gets the sum of both gradients.
-            self.get_submodule("head").weight = self.get_submodule("embedding").token.weight
+            self.get_submodule("head").weight = self.get_submodule("embedding.token").weight
 
     def _initialise(self, layers: int) -> None:
         for name, module in self.named_modules():

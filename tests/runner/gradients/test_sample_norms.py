@@ -133,7 +133,7 @@ def test_embedding_norms_are_its_contributions(padding: int | None, shape: tuple
 @pytest.mark.parametrize(("normal", "shape"), [((4,), (B, 4)), ((4,), (B, 6, 4)), ((3, 4), (B, 2, 3, 4))])
 def test_layer_norm_contributions_sum_to_gradient(normal: tuple[int, ...], shape: tuple[int, ...], bias: bool):
     torch.manual_seed(0)
-    module = nn.LayerNorm(normal, bias=bias)
+    module = nn.LayerNorm(list(normal), bias=bias)
     inputs = torch.randn(shape) * 3 + 1
     outputs = module(inputs)
     gradients = torch.randn_like(outputs)

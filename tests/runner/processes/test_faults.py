@@ -21,7 +21,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 TIMEOUT = 5
 """Seconds of `cluster.timeout` in the runs that have faults."""
-QUICK = ("killed_server", "damaged_checkpoint")
+QUICK = ("killed_server",)
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in KINDS])

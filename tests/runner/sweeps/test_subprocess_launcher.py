@@ -256,7 +256,10 @@ def test_jobs_are_composed_as_by_hydra(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert len(found) == 2
 
 
-@pytest.mark.parametrize("answer", ["run.estimate=true", "run.advise=true", "run.plot_schedule=a.png"])
+SLOWER = [pytest.param(answer, marks=pytest.mark.slow) for answer in ("run.estimate=true", "run.plot_schedule=a.png")]
+
+
+@pytest.mark.parametrize("answer", ["run.advise=true", *SLOWER])
 def test_sweep_of_previews_has_no_table(
     answer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -279,6 +282,7 @@ def test_killed_sweep_takes_its_job_along(command: tuple[list[str], dict[str, st
     assert summary(job)["status"] == "interrupted", "it has saved"
 
 
+@pytest.mark.slow
 def test_equal_run_of_another_process_is_waited_for(
     command: tuple[list[str], dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -148,7 +148,7 @@ def test_an_unknown_option_is_refused(name: str):
 
 
 def learned(name: str) -> list[Any]:
-    """Return a method and what it must learn: a deep network takes longer, so one method of each kind has it in the short suite."""
+    """Return a method and what it must learn, with a deep network in the short suite for one of each kind only."""
     if linear(name):
         return [(name, "ridge")]
     quick = name in ("ddg", *IN_A_HURRY)

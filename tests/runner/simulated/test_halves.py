@@ -3,6 +3,7 @@
 import heapq
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -75,6 +76,22 @@ class Faults(ClockEvents):
             self.heap.clear()
             return Event(RESUMED, -1, now)
         return super().next()
+
+
+class Lost(Faults):
+    """A clock on which worker 1 is lost and does not come back."""
+
+    def next(self) -> Event:
+        self.count += self.count == 10
+        return super().next()
+
+
+def test_what_a_lost_worker_kept_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(executors, "ClockEvents", Lost)
+    overrides = ("algorithm=dana_slim", "model=linear", "run.batch_size=4", "run.epochs=2", "cluster.workers=3")
+    executor: Any = train(*overrides, "dataset.limit_train=64", "dataset.limit_test=20", folder=tmp_path).executor
+    assert executor.workers_lost == 1
+    assert [bool(kept["v"].any()) for kept in executor.states] == [True, False, True]
 
 
 @pytest.mark.parametrize("algorithm", ["dc_asgd_a", "dana_slim", "asysvrg", "dis_dfsdca"])

@@ -102,8 +102,13 @@ def test_jobs_are_forked_and_fail_alone(command: tuple[list[str], dict[str, str]
     assert [f"seed={seed}" in table for seed in (0, 1, 3, 4, 5)] == [True] * 5
     assert table.count("completed") == 2
 
-    # run.resume=true: the finished ones are not run again, the failed one is.
-    line[2] = "seed=0,1,3"
+
+@pytest.mark.slow
+def test_finished_jobs_are_not_run_again(command: tuple[list[str], dict[str, str]], tmp_path: Path):
+    """With run.resume=true; the failed one is."""
+    start, environment = command
+    line = ["-m", "algorithm=asgd", "seed=0,1,3", "run.device=cpu"]
+    subprocess.run([*start, *line], cwd=tmp_path, env=environment, **CAUGHT)
     again = subprocess.run([*start, *line, "run.resume=true"], cwd=tmp_path, env=environment, **CAUGHT)
     assert again.returncode == 1
     assert again.stdout.count("finished before, in ") == 2

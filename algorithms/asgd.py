@@ -14,6 +14,7 @@ With one worker this is sequential SGD, to the bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -86,3 +87,25 @@ class ASGD(SGDOptions, ParameterServer):
     def state(self) -> Message:
         """Return `w`, and the velocity `v` with momentum."""
         return {"w": self.w} | ({} if self.v is None else {"v": self.v})
+
+
+@dataclass(kw_only=True, eq=False)
+class OwnMomentumASGD(ASGD):
+    """The part of ASGD that methods with a momentum of their own share: its messages, without its forms of momentum.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    # No options here: what a push does with the momentum, and with its delay, is what such a method is about.
+    staleness: ClassVar[str] = "plain"
+    nesterov: ClassVar[bool] = False
+
+    momentum: float = 0.9
+
+    def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
+        """See `ParameterServer.start`; without ASGD's velocity."""
+        self.w = w
+        self.workers = workers
+        self.v = None
+        self.update_blockwise = BlockwiseUpdate(self.update, scratch=2, compiled=compiled)

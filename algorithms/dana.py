@@ -26,29 +26,23 @@ momentum.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from algorithms.asgd import ASGD
+from algorithms.asgd import OwnMomentumASGD
 from algorithms.base import Batch, Layout, Message, Oracle, Step, Worker, in_range, zeros
 from algorithms.blockwise import BlockwiseUpdate
 
 
 @dataclass(kw_only=True, eq=False)
-class DANAZero(ASGD):
+class DANAZero(OwnMomentumASGD):
     """DANA-Zero; `momentum` is γ, and `weight_decay` is that of `MomentumOptions`.
 
     Raises:
         ValueError: an argument is out of range.
     """
-
-    # No options here: each worker's momentum is heavy ball, and what is sent looks ahead.
-    staleness: ClassVar[str] = "plain"
-    nesterov: ClassVar[bool] = False
-
-    momentum: float = 0.9
 
     def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
         """See `ParameterServer.start`; all v_i start at zero."""
@@ -195,23 +189,12 @@ class SlimWorker(Worker):
 
 
 @dataclass(kw_only=True, eq=False)
-class DANASlim(ASGD):
+class DANASlim(OwnMomentumASGD):
     """DANA-Slim; `momentum` is γ, and `weight_decay` is that of `MomentumOptions`, both on the workers.
 
     Raises:
         ValueError: an argument is out of range.
     """
-
-    # No options here: the server takes what comes as it is.
-    staleness: ClassVar[str] = "plain"
-    nesterov: ClassVar[bool] = False
-
-    momentum: float = 0.9
-
-    def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
-        """See `ParameterServer.start`; the server has no momentum."""
-        super().start(w, workers, compiled)
-        self.v = None
 
     def layout(self, n: int) -> Layout:
         """Return ASGD's messages, and v_i, which a worker keeps."""

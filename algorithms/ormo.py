@@ -26,34 +26,26 @@ when workers are lost.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from algorithms.asgd import ASGD
+from algorithms.asgd import OwnMomentumASGD
 from algorithms.base import Message, Step, zeros
 from algorithms.blockwise import BlockwiseUpdate
 
 
 @dataclass(kw_only=True, eq=False)
-class OrMo(ASGD):
+class OrMo(OwnMomentumASGD):
     """OrMo; `momentum` is β, and `weight_decay` is that of `MomentumOptions`.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    # No options here: the momentum is the method's own.
-    staleness: ClassVar[str] = "plain"
-    nesterov: ClassVar[bool] = False
-
-    momentum: float = 0.9
-
     def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
         """See `ParameterServer.start`; u and t start at zero."""
         super().start(w, workers, compiled)
-        self.v = None
         self.turn_blockwise = BlockwiseUpdate(self.turn, scratch=0, compiled=compiled)
         self.u = zeros(w.numel(), like=w)
         # On the CPU, where the host may look at it without waiting for a GPU.

@@ -22,34 +22,26 @@ the pull. N stays what it was when workers are lost. θ is evaluated, not what i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from algorithms.asgd import ASGD
+from algorithms.asgd import OwnMomentumASGD
 from algorithms.base import Message, Step, zeros
 from algorithms.blockwise import BlockwiseUpdate
 
 
 @dataclass(kw_only=True, eq=False)
-class SMEGA2(ASGD):
+class SMEGA2(OwnMomentumASGD):
     """SMEGA2; `momentum` is γ, and `weight_decay` is that of `MomentumOptions`.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    # No options here: the momentum is the method's own.
-    staleness: ClassVar[str] = "plain"
-    nesterov: ClassVar[bool] = False
-
-    momentum: float = 0.9
-
     def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
         """See `ParameterServer.start`; m, G and c start at zero."""
         super().start(w, workers, compiled)
-        self.v = None
         self.turn_blockwise = BlockwiseUpdate(self.turn, scratch=0, compiled=compiled)
         self.m = zeros(w.numel(), like=w)
         self.total = zeros(w.numel(), like=w)

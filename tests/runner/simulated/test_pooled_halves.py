@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import pytest
@@ -5,9 +6,10 @@ import torch
 from torch import Tensor
 
 from algorithms.asgd import ASGD, GradientWorker
-from algorithms.base import Batch, Message, Oracle
+from algorithms.base import Batch, Fields, Message, Oracle
 from algorithms.dc_asgd import BackupWorker
 from runner.config.errors import InputError
+from runner.simulated import compute_pool, pooled_halves, write_directions
 from runner.simulated.pooled_halves import serves_all
 from tests.compute import use_threads
 from tests.trial import train
@@ -49,3 +51,23 @@ def test_a_wrong_message_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(GradientWorker, "work", lambda *arguments: {"h": torch.zeros(1)})
     with pytest.raises(InputError, match=r"^GradientWorker, push: field h is not declared; allowed: g$"):
         train(*GIVEN, "run.compute_processes=2", folder=tmp_path)
+
+
+@pytest.mark.parametrize(("algorithm", "module"), [("asgd", pooled_halves), ("hogwild", write_directions)])
+def test_tasks_begin_in_the_order_of_the_clock(
+    algorithm: str, module: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Waited for next is what was said to be needed first, or the next task of the worker that was just served."""
+    asked: list[tuple[int, list[int]]] = []
+
+    class Watched(compute_pool.ComputePool):
+        def result(self, key: int, fields: Fields) -> compute_pool.Result:
+            asked.append((key, [other for other in self.order() if other != key]))
+            return super().result(key, fields)
+
+    use_threads(monkeypatch)
+    monkeypatch.setattr(module, "ComputePool", Watched)
+    train(*GIVEN, f"algorithm={algorithm}", "run.compute_processes=2", folder=tmp_path)
+    assert len(asked) == 16
+    for (key, others), (later, _) in itertools.pairwise(asked[:-2]):
+        assert later == key or later == others[0]

@@ -2,6 +2,7 @@ import errno
 import io
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,9 @@ sys.exit(code)
 def test_program_outlives_its_reader(full: bool, tmp_path: Path):
     """`| head -1` closes the pipe after a line; /dev/full is a disk without room."""
     (tmp_path / "program.py").write_text(PRINTS)
-    shell = f"({sys.executable} program.py 2>&1; echo $? > code) " + ("> /dev/full" if full else "| head -1")
+    shell = f"({shlex.quote(sys.executable)} program.py 2>&1; echo $? > code) " + (
+        "> /dev/full" if full else "| head -1"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(shell, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert (tmp_path / "code").read_text() == "7\n"

@@ -15,13 +15,12 @@ from torch.nn import functional
 
 from models.base import Chain, check_images, sizes
 
-WIDTHS = (16, 32, 64)
-STEM_WIDTH = 16
+WIDTH = 16  # channels of the first stage in the paper
 SMALLEST = 8  # pixels: the third stage then still has 2x2 positions
 
 
 class ResNet(Chain):
-    """ResNet with basic blocks and widths 16-16-32-64.
+    """ResNet with basic blocks and widths 16-16-32-64, or others in that ratio.
 
     The blocks are ``stem.conv``, ``stem.norm``, ``stem.relu``, ``stage1.0`` ... ``stage3.N``, ``pool`` and
     ``classifier``: the units in which the literature on decoupled training counts and cuts these networks.
@@ -35,19 +34,23 @@ class ResNet(Chain):
         depth: Layers with weights, ``6n + 2``.
         batch_norm: Normalise after every convolution. Without it the convolutions have no bias either; train only
             shallow ones so, ResNet-8 then has 74,810 parameters.
+        width: Channels of the stem and of the first stage. The second stage has twice as many, the third four times.
 
     Raises:
-        ValueError: The depth is not ``6n + 2`` or the shape is not an image of at least 8x8.
+        ValueError: The depth is not ``6n + 2``, the width is not positive or the shape is not an image of at least 8x8.
     """
 
-    def __init__(self, *, shape: Sequence[int], classes: int, depth: int = 20, batch_norm: bool = True) -> None:
+    def __init__(
+        self, *, shape: Sequence[int], classes: int, depth: int = 20, batch_norm: bool = True, width: int = WIDTH
+    ) -> None:
         if isinstance(depth, bool) or not isinstance(depth, int) or depth < 8 or (depth - 2) % 6:
             raise ValueError(
                 f"model.depth={depth}: no such residual network; allowed: 6n + 2, as 8, 20, 32, 44, 56, 110, 164"
             )
         check_images(f"resnet{depth}" if batch_norm else f"resnet{depth}_nobn", shape, SMALLEST)
         sizes("classes", [classes], "a positive number of classes")
-        super().__init__(_blocks(shape[0], classes, (depth - 2) // 6, batch_norm))
+        sizes("width", [width], "a positive number of channels")
+        super().__init__(_blocks(shape[0], classes, (depth - 2) // 6, batch_norm, width))
         initialise_convolutions(self)
 
 
@@ -61,13 +64,15 @@ def initialise_convolutions(net: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _blocks(channels: int, classes: int, per_stage: int, batch_norm: bool) -> Iterator[tuple[str, nn.Module]]:
-    yield "stem.conv", _conv(channels, STEM_WIDTH)
+def _blocks(
+    channels: int, classes: int, per_stage: int, batch_norm: bool, first: int
+) -> Iterator[tuple[str, nn.Module]]:
+    yield "stem.conv", _conv(channels, first)
     if batch_norm:
-        yield "stem.norm", nn.BatchNorm2d(STEM_WIDTH)
+        yield "stem.norm", nn.BatchNorm2d(first)
     yield "stem.relu", nn.ReLU()
-    before = STEM_WIDTH
-    for stage, width in enumerate(WIDTHS, start=1):
+    before = first
+    for stage, width in enumerate((first, 2 * first, 4 * first), start=1):
         for index in range(per_stage):
             stride = 2 if stage > 1 and index == 0 else 1
             yield f"stage{stage}.{index}", BasicBlock(before, width, stride, batch_norm)

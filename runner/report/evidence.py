@@ -283,7 +283,7 @@ def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
         for own, names in values.items():
             # A deviation that all cells share is one of the whole table, and naming each cell would say nothing more.
             where = "" if len(set(names)) == len(cells) else f" ({'; '.join(dict.fromkeys(names))})"
-            lines.append(f"{key}={own} instead of {shown(paper)}{where}")
+            lines.append(f"{key}={own} instead of {_allowed(paper)}{where}")
     statuses = {m: run.status for m, c in cells.items() for run in c.runs if run.status != COMPLETED}
     lines += [f"{name}: a run is {status}" for name, status in statuses.items()]
     return lines
@@ -291,7 +291,11 @@ def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:
 
 def _deviates(run: Run, key: str, paper: Any) -> bool:
     known = key in run.flat or run.value(key) is not None
-    return known and not _same(run.value(key), paper)
+    return known and not _fits(run, run.value(key), paper)
+
+
+def _allowed(paper: Any) -> str:
+    return " or ".join(map(shown, paper["any"])) if isinstance(paper, Mapping) and "any" in paper else shown(paper)
 
 
 def _gaps(metric: str, cells: Mapping[str, Measured]) -> list[str]:

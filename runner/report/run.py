@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from runner.config.old_names import add_new_keys
 from runner.run_folder.summary_keys import ENDED, STATUS, TIMING_ONLY
 
 SPANS = 240
@@ -40,7 +41,7 @@ class Run:
     @cached_property
     def flat(self) -> dict[str, Any]:
         """The configuration with dotted keys, as `schedule.lr`; lists stay lists."""
-        return dict(_flattened(self.config))
+        return dict(_flattened(add_new_keys(self.config)))
 
     @property
     def status(self) -> str:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.config import yaml_text
 from runner.config.errors import InputError
-from runner.config.old_names import rename_targets
+from runner.config.old_names import add_new_keys, rename_targets
 from runner.config.paths import expanded
 from runner.config.schema import DATA_PLACE, END_WITH_RUN, Config
 from runner.run_folder import folders, kept_delays
@@ -260,8 +260,9 @@ def _identity(cfg: Any) -> Any:
     since a dataset's keys have no defaults that a configuration from before them would get.
     """
     # Unresolved, as it is in the file: an interpolation may need Hydra's part, which neither side has here.
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
+    recorded = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(recorded, dict)
+    plain = add_new_keys({str(key): value for key, value in recorded.items()})
     if isinstance(dataset := plain.get("dataset"), dict):
         kept = {key: value for key, value in dataset.items() if key == "root" or key not in DATA_PLACE}
         if kept.get("validation") is None:

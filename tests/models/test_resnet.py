@@ -24,6 +24,8 @@ def test_other_parameter_counts():
     assert parameters(ResNet(shape=(3, 32, 32), classes=100)) == 269_722 + 5_850
     assert parameters(ResNet(shape=(1, 28, 28), classes=10)) == 269_722 - 2 * 9 * 16
     assert parameters(ResNet(shape=(3, 32, 32), classes=10, depth=8, batch_norm=False)) == 74_810
+    # Half the width: a quarter of the 73,728 weights between channels, half of the stem, the norms and the classifier.
+    assert parameters(ResNet(shape=(3, 32, 32), classes=10, depth=8, width=8)) == 73_728 // 4 + 216 + 240 + 330
 
 
 def test_blocks_are_the_units_that_pipelines_cut():
@@ -38,6 +40,12 @@ def test_state_dict_names():
     names = set(ResNet(shape=(1, 8, 8), classes=10, depth=8).state_dict())
     assert {"stem.conv.weight", "stem.norm.running_var", "stage2.0.conv1.weight", "classifier.bias"} <= names
     assert not any("conv" in name and name.endswith("bias") for name in names)
+
+
+@pytest.mark.parametrize("width", [0, -16, 1.5, True])
+def test_widths_that_do_not_exist_are_refused(width):
+    with pytest.raises(ValueError, match=r"width=.*allowed: a positive number of channels"):
+        ResNet(shape=(3, 32, 32), classes=10, depth=8, width=width)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 9, 13), (4, 28, 28)])

@@ -1,5 +1,6 @@
 """Class names of run folders written before, and what they mean today."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from data.libsvm import LibSVM
-from runner.config.old_names import OLD_NAMES, rename_targets
+from runner.config.old_names import NEW_KEYS, OLD_NAMES, add_new_keys, rename_targets
 from runner.run_folder.resume import _identity, _stored_identity
 from runner.sweeps import subprocess_launcher
 
@@ -75,3 +76,23 @@ def test_hydra_finds_plugins_by_old_names():
     plugins, old = Plugins.instance(), "runner.launcher.FreshProcessLauncher"
     assert plugins.is_in_toplevel_plugins_module(old)
     assert plugins.class_name_to_class[old] is subprocess_launcher.FreshProcessLauncher
+
+
+def test_later_keys_make_no_other_run():
+    before = OmegaConf.create({"model": {"_target_": "models.resnet.ResNet", "depth": 8}, "run": {}})
+    now = OmegaConf.create({"model": {"_target_": "models.resnet.ResNet", "depth": 8, "width": 16}, "run": {}})
+    narrow = OmegaConf.create({"model": {"_target_": "models.resnet.ResNet", "depth": 8, "width": 8}, "run": {}})
+    assert _identity(before) == _identity(now)
+    assert _identity(before) != _identity(narrow)
+
+
+def test_later_keys_keep_what_was_recorded():
+    recorded = {"model": {"_target_": "models.resnet.ResNet", "width": 8, "depth": 20}, "seed": 3, "dataset": None}
+    assert add_new_keys(recorded) == recorded
+    assert list(add_new_keys({"model": {"_target_": "models.resnet.ResNet", "depth": 20}})["model"])[-1] == "width"
+
+
+@pytest.mark.parametrize("name", NEW_KEYS)
+def test_later_keys_are_the_defaults_of_their_class(name: str):
+    parameters = signature(get_class(name)).parameters
+    assert {key: parameters[key].default for key in NEW_KEYS[name]} == NEW_KEYS[name]

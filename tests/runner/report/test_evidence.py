@@ -74,6 +74,14 @@ def test_place_and_device_are_not_settings(make_run: MakeRun, tmp_path: Path) ->
     assert len(measure_exhibit(TABLE, collect([tmp_path]))) == 1
 
 
+def test_one_of_several_settings_of_the_paper_is_no_deviation(make_run: MakeRun, tmp_path: Path) -> None:
+    for name, workers, lr in (("a", 4, 0.5), ("b", 8, 0.1)):
+        make_run(name, [12.0], workers=workers, config={"schedule.lr": lr})
+    exhibit = replace(TABLE, tuned=["schedule.lr"], setting={"schedule.lr": {"any": [0.5, 0.2]}})
+    (block,) = measure_exhibit(exhibit, collect([tmp_path]))
+    assert block.deviations == ["schedule.lr=0.1 instead of 0.5 or 0.2 (ASGD, M=8)"]
+
+
 def test_runs_of_other_settings_are_left_out(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [12.0], model="resnet8")
     make_run("b", [12.0], algorithm="dc_asgd_a", config={"algorithm.lambda0": 5.0})

@@ -17,6 +17,7 @@ from runner.report import (
     method_colors,
     metrics,
     page_data,
+    page_json,
     provenance,
     ranking,
     results_section,
@@ -127,8 +128,10 @@ def render(
     if timed is not None:
         timed["figures"] = _added(drawn, timing_runs.figures(clocks))
     part = environment.get_template
+    told = page_data.payload(trained)
     data = {
-        **page_data.payload(trained),
+        **told,
+        **page_json.pooled(page_json.without_details(told["runs"])),
         **_shown_first(curved, trained, drawn),
         "figures": [_drawn(figure) for figure in drawn],
         "palette": {"light": method_colors.LIGHT, "dark": method_colors.DARK, "dashes": method_colors.DASHES},
@@ -154,7 +157,8 @@ def render(
         quick=any(block.scale == "quick" for _, blocks in evidence for block in blocks),
         top=remarks.top(),
         remarks=remarks.rest(),
-        data=Markup(page_data.script_json(data)),
+        data=Markup(page_json.script_json(data)),
+        details=Markup(page_json.details(told["runs"])),
         library=LIBRARY if beside else None,
         plotly=Markup("" if beside else get_plotlyjs()),
         css=Markup(part("report.css").render()),

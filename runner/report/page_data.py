@@ -1,6 +1,5 @@
 """What the page's scripts read of the runs: fields, curves, what workers did, and facts."""
 
-import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
@@ -125,12 +124,6 @@ def rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [rounded(item) for item in value]
     return short(value) if isinstance(value, float) else value
-
-
-def script_json(data: Any) -> str:
-    """Return JSON that cannot end the script element it stands in."""
-    # "<" could end the script; U+2028 ends a line in JavaScript, but not in JSON.
-    return json.dumps(data, separators=(",", ":"), default=str).replace("<", "\\u003c").replace("\u2028", "\\u2028")
 
 
 def _weight(key: str) -> int:

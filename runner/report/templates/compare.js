@@ -6,7 +6,8 @@ function parting(a, b) {
   const places = new Map(b.curve.epoch ? b.curve.epoch.map((passes, at) => [passes, at]) : []);
   const shared = (a.curve.epoch || []).map((passes, at) => [at, places.get(passes)]).filter(([, other]) => other !== undefined);
   if (shared.length === 0) return "They have no evaluation at the same effective passes.";
-  const found = shared.find(([own, other]) => a.prints[own] !== b.prints[other]);
+  const [ours, theirs] = [a, b].map((run) => detailsOf(run).prints);
+  const found = shared.find(([own, other]) => ours[own] !== theirs[other]);
   if (!found) return `Their rows are the same to the bit, ${shared.length === 1 ? "at the one evaluation" : `at all ${shared.length} evaluations`} that both have.`;
   const [own, other] = found;
   const keys = Object.keys(a.curve).filter((key) => key in b.curve && a.curve[key][own] !== b.curve[key][other]);
@@ -15,7 +16,8 @@ function parting(a, b) {
     // All digits that the page has, if those of a column leave no difference to see.
     return `${word(key)} ${(short[0] === short[1] ? pair.map(String) : short).join(" and ")}`;
   });
-  const row = (at) => (a.rows ? a.rows[at] : at) + 1;
+  const { rows } = detailsOf(a);
+  const row = (at) => (rows ? rows[at] : at) + 1;
   const thinned = own > 0 && row(own) - row(own - 1) > 1 ? " (or at one of the rows before it that the page leaves out)" : "";
   return `They part at row ${row(own)}, after ${digits(a.curve.epoch[own], "epochs")} effective passes${thinned}: ${told.join("; ") || "in digits beyond those shown"}.`;
 }
@@ -36,7 +38,7 @@ function compareTwo() {
   const [a, b] = ["first", "second"].map((id) => RUNS[Number(byId(id).value)]);
   if (!a || !b) return;
   const told = (run) => [["algorithm", run.fields.algorithm], ["workers", run.fields.workers], ["status", run.fields.status],
-    ...run.facts.slice(run.configured).filter(([key]) => !key.endsWith("_target_"))];
+    ...detailsOf(run).facts.slice(detailsOf(run).configured).filter(([key]) => !key.endsWith("_target_"))];
   const [left, right] = [a, b].map((run) => new Map(told(run)));
   const keys = [...new Set([...left.keys(), ...right.keys()])].filter((key) => left.get(key) !== right.get(key));
   const head = element("tr");

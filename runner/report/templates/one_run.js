@@ -18,22 +18,24 @@ function timeline(run) {
     showlegend: true, legend: { orientation: "h", y: 1, yanchor: "bottom", x: 0 }, xaxis: axis(word(clock ? `${clock}_seconds` : "seconds")), yaxis: { ...axis(""), type: "category", dtick: 1, autorange: "reversed" } } };
 }
 
-function histogram(run) {
+function histogram(run, index) {
   if (!run.staleness || !run.staleness.length) return null;
   const total = run.staleness.reduce((sum, [, count]) => sum + count, 0);
-  const traces = [{ type: "bar", x: run.staleness.map(([value]) => value), y: run.staleness.map(([, count]) => (100 * count) / total), marker: { color: color(run.color) },
+  const traces = [{ type: "bar", x: run.staleness.map(([value]) => value), y: run.staleness.map(([, count]) => (100 * count) / total), marker: { color: color(index) },
     hovertemplate: "staleness %{x}: %{y:.2f} %<extra></extra>" }];
   return { traces, layout: { height: 260, margin: { t: 8, r: 10, b: 50, l: 55 },
     xaxis: axis("staleness"), yaxis: axis("gradients, %") } };
 }
 
 function one() {
-  const run = RUNS[Number(byId("run").value)];
-  if (!run) return;
+  const chosen = RUNS[Number(byId("run").value)];
+  if (!chosen) return;
   remember();
-  draw("timeline", () => timeline(run));
-  draw("staleness", () => histogram(run));
-  for (const id of ["timeline", "staleness"]) byId(id).closest("figure").hidden = byId(id).hidden;
+  const run = detailsOf(chosen);
+  for (const [id, make] of [["timeline", () => timeline(run)], ["staleness", () => histogram(run, chosen.color)]]) {
+    byId(id).closest("figure").hidden = make() === null;
+    draw(id, make);
+  }
   byId("problems").replaceChildren(...run.problems.map((problem) => element("p", problem, { class: "notice" })));
   byId("facts").replaceChildren(...run.facts.map(([key, value]) => {
     const row = element("tr");

@@ -67,11 +67,13 @@ function paint(target) {
   Plotly.react(target, made.traces, layout, { responsive: true, displayModeBar: false });
 }
 
-// Draws now, and again when the page turns dark or light. `make` returns {traces, layout}, or null for nothing.
+// Draws what the reader changed: now, or when it comes near if it was never seen. And again when the page turns dark or
+// light. `make` returns {traces, layout}, or null for nothing.
 function draw(id, make) {
-  const target = typeof id === "string" ? byId(id) : id;
-  drawn.set(target, make);
-  paint(target);
+  const target = byId(id);
+  // What is hidden never comes near.
+  target.hidden = false;
+  if (target.dataset.painted) { drawn.set(target, make); paint(target); } else drawLater(target, make);
 }
 
 // Draws when the reader comes near: a page of a hundred plots opens at once.

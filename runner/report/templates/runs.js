@@ -1,7 +1,20 @@
 // The table of runs and their curves.
 "use strict";
 const RUNS = DATA.runs;
-const FIRST = 12;
+// Columns that runs have in common, as their passes, stand in the page once.
+RUNS.forEach((run, at) => {
+  run.at = at;
+  run.evaluations = DATA.pool[run.evaluations];
+  for (const key of Object.keys(run.curve)) run.curve[key] = DATA.pool[run.curve[key]];
+});
+// What one run is looked at for is read when it is: of a thousand runs it is most of the page.
+let detailLines = null;
+function detailsOf(run) {
+  detailLines ??= byId("details").textContent.split("\n");
+  run.details ??= JSON.parse(detailLines[run.at]);
+  return run.details;
+}
+const FIRST = 12, LONG = 100;
 const state = { sort: null, falling: false, shown: new Set() };
 let visible = RUNS.map((run, at) => at);
 
@@ -31,6 +44,13 @@ function options(select, values, name) {
   for (const value of values) select.append(element("option", name(value), { value }));
 }
 
+// Made once: a formatter takes longer to make than a number to format.
+const formatters = new Map();
+function withDecimals(value, places) {
+  if (!formatters.has(places)) formatters.set(places, new Intl.NumberFormat("en", { minimumFractionDigits: places, maximumFractionDigits: places }));
+  return formatters.get(places).format(value);
+}
+
 // As many decimals as the column has, so that numbers below each other can be compared.
 function digits(value, column) {
   if (value === null || value === undefined) return "–";
@@ -39,7 +59,7 @@ function digits(value, column) {
   if (Math.abs(value) >= 1e10) return value.toExponential();
   if (places === undefined) return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)));
   if (value !== 0 && Math.abs(value) < 10 ** -places) return value.toExponential(1);
-  return value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
+  return withDecimals(value, places);
 }
 
 // Passes (or seconds, as the curves' axis says) until the chosen metric is at the target.
@@ -119,6 +139,8 @@ function body() {
     lines.append(row);
   }
   byId("table").tBodies[0].replaceChildren(lines);
+  // A long table has its height anyway, and need not be measured before it is near.
+  byId("table").parentNode.classList.toggle("long", visible.length > LONG);
   swatches();
 }
 

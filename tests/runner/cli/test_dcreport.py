@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from runner.cli.dcreport import main
 from runner.report.collect import collect
 from runner.report.provenance import commands
+from tests.page_contents import data_of
 
 MakeRun = Callable[..., Path]
 EVIL = "<img src=x onerror=alert(1)>|*a*"
@@ -25,12 +26,6 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append((tag, dict(attrs)))
-
-
-def page_data(page: str) -> dict:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
-    assert found is not None
-    return json.loads(found[1])
 
 
 @pytest.fixture
@@ -63,7 +58,7 @@ def test_a_page_with_everything_in_it(runs: Path, capsys: pytest.CaptureFixture[
     out, err = capsys.readouterr()
     assert out == f"13 runs -> {runs / 'report.html'}\n"
     assert "broken: summary.json:" in err
-    data = page_data(page)
+    data = data_of(page)
     assert len(data["runs"]) == 13
     assert {run["fields"]["status"] for run in data["runs"]} == {"completed", "running", "broken"}
     assert data["runs"][0]["curve"]["test_error"] == [60.0, 31.0]
@@ -94,7 +89,7 @@ def test_it_needs_nothing_from_elsewhere(runs: Path) -> None:
 def test_own_files_are_not_runs(runs: Path) -> None:
     main([str(runs), "--out", str(runs / "report")])
     assert main([str(runs), "--out", str(runs / "report")]) == 0
-    assert len(page_data((runs / "report" / "report.html").read_text())["runs"]) == 13
+    assert len(data_of((runs / "report" / "report.html").read_text())["runs"]) == 13
 
 
 def test_markdown_and_figures(runs: Path, tmp_path: Path) -> None:
@@ -153,7 +148,7 @@ def test_the_page_tells_one_runs_own_command(make_run: MakeRun, tmp_path: Path, 
         folder = make_run(f"a{seed}", [50.0], algorithm="ssgd", seed=seed)
         (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(["logger.group=x", f"seed={seed}", *given]))
     main([str(tmp_path)])
-    facts = [dict(run["facts"]) for run in page_data((tmp_path / "report.html").read_text())["runs"]]
+    facts = [dict(run["facts"]) for run in data_of((tmp_path / "report.html").read_text())["runs"]]
     for seed in (0, 1):
         shell = f"dcrun() {{ printf '%s\\n' \"$@\"; }}; {facts[seed]['command']}"
         words = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.splitlines()
@@ -323,8 +318,8 @@ def test_names_are_text(make_run: MakeRun, tmp_path: Path) -> None:
     tags = Tags()
     tags.feed(page)
     assert "img" not in {tag for tag, _ in tags.seen}
-    assert sum(tag == "script" for tag, _ in tags.seen) == 3
-    assert page_data(page)["runs"][0]["fields"]["algorithm"] == EVIL
+    assert sum(tag == "script" for tag, _ in tags.seen) == 4
+    assert data_of(page)["runs"][0]["fields"]["algorithm"] == EVIL
     text = (out / "report.md").read_text()
     assert "<img" not in re.sub(r"^```$.*?^```$", "", text, flags=re.S | re.M)
     assert r"\|\*a\*" in text

@@ -56,13 +56,16 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def visit(browser, report: Path) -> Iterator[Callable[..., object]]:
     opened, said = [], []
 
-    def go(width: int = 1280, scheme: str = "light", address: str | None = None) -> object:
+    def go(width: int = 1280, scheme: str = "light", address: str | None = None, *, scrolled: bool = True) -> object:
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: request.url.startswith("file:") or said.append(f"asked for {request.url}"))
         page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
         page.goto(address or report.as_uri())
+        if scrolled:
+            # As for a reader who has been through the page: plots are drawn when they come near.
+            page.evaluate("drawAll()")
         opened.append(page)
         return page
 

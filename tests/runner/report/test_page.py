@@ -1,12 +1,9 @@
 """What the page says, without a browser: its data, its tables, what a script must not end."""
 
-import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,18 +14,12 @@ from runner.report.notes import Notes
 from runner.report.page import render, searched, table, write
 from runner.report.published import Cell, Exhibit
 from runner.report.run import Run
+from tests.page_contents import data_of
 
 MakeRun = Callable[..., Path]
 CELLS = [Cell("M=4", name, {"workers": 4, "algorithm": name}, 31.5) for name in ("asgd", "ssgd")]
 TABLE = Exhibit("Someone", "paper", "table1", "Errors", "table 1", "table", "final_test_error", {}, {},
                 ["M=4", "M=8"], ["asgd", "ssgd", "sgd"], CELLS, [])  # fmt: skip
-
-
-def data_of(page: str) -> dict[str, Any]:
-    """The JSON that the page's scripts read; a browser ends it at the first `</script`."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script', page, re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
 
 
 def measured(make_run: MakeRun, tmp_path: Path) -> tuple[list[Run], Block]:

@@ -109,7 +109,7 @@ def test_figures_are_drawn(visit) -> None:
     assert page.locator("#papers .js-plotly-plot .scatterlayer .trace").count() > 30
     assert len(page.evaluate(CURVES, "plot")) == 12
     assert page.locator("#table tbody tr").count() == 29
-    page.select_option("#run", str(page.evaluate("DATA.runs.findIndex((run) => run.timeline.length > 0)")))
+    page.select_option("#run", str(page.evaluate("DATA.runs.findIndex((run) => detailsOf(run).timeline.length > 0)")))
     assert page.locator("#timeline .bars .point").count() == 96
     assert page.locator("#staleness .bars .point").count() == 3
     assert "holds" in page.inner_text("#papers .claims >> nth=0")
@@ -211,6 +211,14 @@ def test_keyboard_reaches_everything(visit) -> None:
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
     wanted = {"filter", "status", "target", "metric", "axis", "log-x", "log-y", "all", "none", "run", "SUMMARY"}
     assert wanted <= reached
+
+
+def test_plots_are_drawn_when_they_come_near(visit) -> None:
+    page = visit(scrolled=False)
+    assert page.evaluate("document.getElementById('both').dataset.painted") is None
+    page.locator("#compare-title").scroll_into_view_if_needed()
+    page.wait_for_function("document.getElementById('both').data")
+    assert page.locator("#both").is_visible()
 
 
 def processor_seconds(browser, folder: Path, runs: int) -> float:

@@ -1,7 +1,5 @@
 """Runs of the clock alone in a report: beside each other, never among those that trained."""
 
-import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from runner.report.notes import Notes
 from runner.report.page import render, searched
 from runner.report.published import Cell, Exhibit
 from runner.report.run import Run
+from tests.page_contents import data_of
 
 MakeRun = Callable[..., Path]
 TABLE = Exhibit("Someone", "paper", "table1", "Errors", "table 1", "table", "final_test_error", {}, {},
@@ -87,10 +86,7 @@ def test_clock_alone_measures_and_ranks_nothing(clocks: list[Run], make_run: Mak
     runs = collect([tmp_path / "runs"])
     (block,) = measure_exhibit(TABLE, runs)
     assert block.cells["asgd, M=4"].mean == 30.0
-    page = render(runs, [], "Title")
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script', page, re.DOTALL)
-    assert found is not None
-    data = json.loads(found[1])
+    data = data_of(render(runs, [], "Title"))
     assert [run["fields"]["name"] for run in data["runs"]] == ["asgd"]
     assert [figure["name"] for figure in data["figures"]] == ["setting-1", "timing-throughput", "timing-staleness"]
     ranked = [[curve["name"] for curve in panel["curves"]] for panel in data["figures"][0]["panels"]]

@@ -130,6 +130,15 @@ class ParameterServer(Stateful):
     def pull(self, worker: int) -> Message:
         """Return what `worker` gets when it pulls now; it may alias the live weights."""
 
+    def admits(self, worker: int) -> bool:
+        """Return whether `worker` gets a batch now; if not, its reply is withheld: it waits for others to catch up.
+
+        Asked when a worker comes for its first batch or has pushed, and of those that wait again after every push and
+        loss, in the order of their numbers. The answer must follow from what the server half was told, and be True for
+        one worker at least where none computes.
+        """
+        return True
+
     def announce(self, step: Step) -> None:
         """Learn the learning rate of the pulls that are answered next."""
 

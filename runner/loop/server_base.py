@@ -6,11 +6,13 @@ must not: a run on processes that is replayed in simulation ends with the same b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from algorithms.base import Message, ParameterServer, Step, message_bytes, shard_range
+from runner.config.errors import InputError
 from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
@@ -57,6 +59,8 @@ class ServerBase(Executor):
         version: by worker, the number of pushes when it pulled last.
         applied: pushes that updated the weights, so far.
         applied_at_pull: by worker, how many these were when it pulled last.
+        withheld: workers that the method lets wait for a batch, and the second of the run since which each does.
+        withheld_seconds: by worker, how long it waited so for the batch that it has or had last.
         pull_bytes: of what a worker pulls; `push_bytes` of what it pushes, `barrier_bytes` of its part of a barrier.
         workers_lost: number of workers that died or got stuck.
     """
@@ -85,6 +89,8 @@ class ServerBase(Executor):
         self.version = [0] * workers
         self.applied = 0
         self.applied_at_pull = [0] * workers
+        self.withheld: dict[int, float] = {}
+        self.withheld_seconds = [0.0] * workers
         self.workers_lost = 0
         self._device, self.dtype = weights.device, weights.dtype
         self.resumed = False
@@ -140,6 +146,32 @@ class ServerBase(Executor):
         self.timeline.staleness(push.worker, push.staleness)
         self.control.advance(push.samples, now, self.totals, push.staleness)
 
+    def admitted(self, now: float, *asking: int) -> Iterator[int]:
+        """Yield the workers to be answered at second `now`: of those that ask and those that were let wait.
+
+        Whoever takes them answers each before it takes the next, on which the method may decide by the answer.
+        """
+        self.withheld |= dict.fromkeys(asking, now)
+        # In the order of their numbers, as after a barrier: batches go to the same workers in a replay.
+        for worker in sorted(self.withheld):
+            if self.server.admits(worker):
+                since = self.withheld.pop(worker)
+                self.withheld_seconds[worker] = now - since
+                if now > since:
+                    self.timeline.span(worker, "wait", since, now)
+                yield worker
+
+    def check_admission(self) -> None:
+        """Refuse to wait for a message if no worker owes one.
+
+        Raises:
+            InputError: the method lets all workers wait for each other.
+        """
+        if self.withheld and not self.leases.held:
+            waiting = ", ".join(map(str, sorted(self.withheld)))
+            what = f"worker(s) {waiting} wait for others, and none of these computes"
+            raise InputError(f"{type(self.server).__name__}, admits: {what}; allowed: True for one of them")
+
     def pull(self, worker: int) -> Message:
         """Return what a worker gets to compute its next batch with; it may alias live state."""
         # What a method sends may depend on the rate, so it is told the rate first.
@@ -178,12 +210,15 @@ class ServerBase(Executor):
             self.recorder.barrier(version=updates, time=now)
         # Counted before batches are handed out again: the rate of the next pulls follows from it.
         self.control.spend(self.batches.samples * self.server.barrier_cost.gradients, now)
+        # The time of the barrier is told already, of all workers.
+        self.withheld = dict.fromkeys(self.withheld, now)
         # From here on batches may be leased again; the executor then answers the workers that wait.
         self.leases.quota = next_barrier(self.server, updates)
 
     def count_lost(self, worker: int, now: float) -> None:
         """Count a worker that was lost at second `now`."""
         self.workers_lost += 1
+        self.withheld.pop(worker, None)
         # Before anything else is handed on: the next pull may be of a sum that this worker had a share in.
         self.server.lost(worker)
         if self.recorder is not None:

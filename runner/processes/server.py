@@ -121,9 +121,10 @@ class ProcessServer(ServerBase):
                 if self.resumed and self.layout.state:
                     self.connections[worker].send((KEEP, 0, 0, 0), self.layout.state, self.kept[worker])
                 self._occupied()
-                self._reply(worker)
+                self._answer(worker)
             while not self.leases.finished:
                 if not self.leases.at_barrier:
+                    self.check_admission()
                     self._next()
                     continue
                 self._meet()
@@ -134,7 +135,7 @@ class ProcessServer(ServerBase):
             if self.recorder is not None:
                 self.recorder.flush()
             # Only workers that wait for work are told; the others notice that the server is gone.
-            for worker in self.leases.idle:
+            for worker in self.leases.idle | self.withheld.keys():
                 self.connections[worker].send_stop()
 
     def _next(self) -> None:
@@ -163,13 +164,14 @@ class ProcessServer(ServerBase):
         # Noted before they change: taking the push in counts an update and frees the lease, replying sets a new
         # version.
         pulled, version, batch = self.version[worker], self.control.updates, self.leases.held[worker]
+        withheld = self.withheld_seconds[worker]
         compute = float(connection.inbox.numbers[3])
         # What is recorded if the push ends the run, and `_take_push` does not return.
         clipped = compute
         try:
             self._occupied()
             clipped = self._take_push(worker, arrived, compute)
-            self._reply(worker)
+            self._answer(worker)
         finally:
             # In `finally`, so that the trace also has the push that made the loss infinite.
             if self.recorder is not None:
@@ -183,6 +185,7 @@ class ProcessServer(ServerBase):
                     waited=begin - arrived,
                     served=time.perf_counter() - begin,
                     took=compute,
+                    withheld=withheld,
                 )
 
     def _occupied(self) -> None:
@@ -236,6 +239,11 @@ class ProcessServer(ServerBase):
         for worker in sorted(self.leases.idle):
             self._reply(worker)
 
+    def _answer(self, *asking: int) -> None:
+        """Answer workers that ask for a batch, and those that were let wait, as far as the method admits them."""
+        for worker in self.admitted(self.control.wall(), *asking):
+            self._reply(worker)
+
     def _reply(self, worker: int) -> None:
         """Answer with fresh weights and a batch; without a batch left the worker idles."""
         batch = self.leases.lease(worker)
@@ -285,6 +293,7 @@ class ProcessServer(ServerBase):
         log.warning("worker %d lost after update %d (%s); %s", worker, updates, fault, batch)
         for other in waking:
             self._reply(other)
+        self._answer()
 
     def _evaluate(self, finished: bool) -> None:
         """Evaluate and save. If workers write to the weights themselves, all finish their batches first."""

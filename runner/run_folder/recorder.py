@@ -57,9 +57,11 @@ class Recorder:
         waited: float = 0.0,
         served: float = 0.0,
         took: float | None = None,
+        withheld: float = 0.0,
     ) -> None:
         """Note a handled message; `Record` describes the numbers."""
         more = "" if took is None or took == compute else f', "took": {took!r}'
+        more += f', "withheld": {withheld!r}' if withheld else ""
         self._pending.append(
             # Formatted by hand, since every message pays for it. `!r` writes a float that reads back as the same
             # number.

@@ -8,13 +8,15 @@ Then it has a line for each message, in the order in which the server handled an
 Worker 2 pushed the gradient on batch 9 at the weights after update 5; it became update 9. The times are seconds of the
 run: when the push was handled, how long the worker computed, how long the push waited at the server, and how long the
 server was busy with it and the answer. The run's clock stands at evaluations, the workers do not: where one computed
-meanwhile, `"took"` says for how long in all. `{"lost": 3, ...}` says that worker 3 was lost, `{"resumed": ...}` that a
-run was stopped and continued, with all workers starting again. `{"barrier": 1000, "time": 9.3}` says that a barrier
-after update 1000 was over at 9.3 s. `runner.run_folder.recorder` writes traces.
+meanwhile, `"took"` says for how long in all. Where the method let the worker wait for the batch, `"withheld"` says for
+how long. `{"lost": 3, ...}` says that worker 3 was lost, `{"resumed": ...}` that a run was stopped and continued, with
+all workers starting again. `{"barrier": 1000, "time": 9.3}` says that a barrier after update 1000 was over at 9.3 s.
+`runner.run_folder.recorder` writes traces.
 
 A trace holds neither gradients nor weights: these follow from the seed, the batches and the order. It holds no pulls
-either: the server answers a push with the same worker's next pull, so the order of the pushes determines both. The
-times do not change the result. `dcrun-fit` fits the virtual clock to them, and a replay takes its seconds from them.
+either: the server answers a push with the same worker's next pull, at once or when the method admits it, so the order
+of the pushes determines both. The times do not change the result. `dcrun-fit` fits the virtual clock to them, and a
+replay takes its seconds from them.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ class Record(NamedTuple):
         batch: number of its batch.
         compute: seconds that the worker computed while the run's clock was running.
         took: seconds that it computed in all; None if these are the same.
+        withheld: seconds that the server let the worker wait for this batch.
         waited: seconds that the push waited at the server.
         served: seconds that the server was busy with it and the answer.
     """
@@ -82,6 +85,7 @@ class Record(NamedTuple):
     waited: float = 0.0
     served: float = 0.0
     took: float | None = None
+    withheld: float = 0.0
 
     @property
     def computing(self) -> float:
@@ -279,6 +283,7 @@ def _record(row: Any, number: int, about: dict[str, Any]) -> Record:
         waited=_time(row, "waited", number),
         served=_time(row, "served", number),
         took=_time(row, "took", number) if "took" in row else None,
+        withheld=_time(row, "withheld", number) if "withheld" in row else 0.0,
     )
 
 

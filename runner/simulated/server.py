@@ -142,11 +142,12 @@ class SimulatedServer(ServerBase):
                 self._begin(worker, self.leases.held_batch(worker))
         else:
             for worker in range(self.workers):
-                self._send_pull(worker, self.events.begin())
+                self._answer(self.events.begin(), worker)
         try:
             while not self._finished:
                 # Also if the barrier was cut short: the event that came instead is handled as any other.
                 if not (self.leases.at_barrier and self._meet()):
+                    self.check_admission()
                     self._handle(self.events.next())
                 finished = self._finished
                 if control.due(finished):
@@ -172,10 +173,11 @@ class SimulatedServer(ServerBase):
             for worker in range(self.workers):
                 self.halves.drop(worker)
             self.leases.restart()
+            self.withheld.clear()
             self._begin_anew()
             self._restore()
             for worker in range(self.workers):
-                self._send_pull(worker, event.time)
+                self._answer(event.time, worker)
         elif event.kind == BARRIER:
             raise InputError(
                 f"cluster.trace: a barrier was over after update {event.record.version if event.record else 0}, here "
@@ -183,7 +185,7 @@ class SimulatedServer(ServerBase):
             )
         else:
             self._handle_push(event)
-            self._send_pull(event.worker, event.time)
+            self._answer(event.time, event.worker)
 
     def _meet(self) -> bool:
         """Hold the barrier that all workers have come to, unless something else happens before it is over."""
@@ -229,6 +231,11 @@ class SimulatedServer(ServerBase):
         self.halves.taken(worker)
         self.count(push, event.time)
 
+    def _answer(self, now: float, *asking: int) -> None:
+        """Answer workers that ask for a batch, and those that were let wait, as far as the method admits them."""
+        for worker in self.admitted(now, *asking):
+            self._send_pull(worker, now)
+
     def _send_pull(self, worker: int, now: float) -> None:
         batch = self.leases.lease(worker)
         if batch is None:
@@ -268,6 +275,7 @@ class SimulatedServer(ServerBase):
             self._hand_over(*inherited)
         for idle in waking:
             self._send_pull(idle, event.time)
+        self._answer(event.time)
 
     def _hand_over(self, worker: int, shards: list[int]) -> None:
         """Give a worker's half what it needs to know of shards of the training set."""
@@ -303,6 +311,7 @@ class SimulatedServer(ServerBase):
             "worker_states": self.states,
             "version": self.version,
             "applied_at_pull": self.applied_at_pull,
+            "withheld": dict(self.withheld),
             "events": self.events.state_dict(),
         }
 
@@ -318,6 +327,7 @@ class SimulatedServer(ServerBase):
         # Only in simulation: on processes all workers pull anew after a resume.
         self.version = list(state["version"])
         self.applied_at_pull = list(state.get("applied_at_pull", state["version"]))
+        self.withheld = {int(worker): since for worker, since in state.get("withheld", {}).items()}
         self.events.load_state_dict(state["events"])
         # After the server: what the halves take over is part of its state.
         self._begin_anew()

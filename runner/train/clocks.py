@@ -5,6 +5,7 @@ from __future__ import annotations
 from algorithms.base import Collective, ParameterServer, message_bytes
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
+from runner.config.errors import InputError
 from runner.loop.batches import coordinate_generator
 from runner.run_folder.timeline_totals import TimelineTotals
 from runner.simulated.collective_clock import CollectiveClock
@@ -19,8 +20,15 @@ from runner.train.components import RunComponents
 
 
 def time_server(components: RunComponents) -> TimingServer:
-    """Return the pushes of a parameter server."""
+    """Return the pushes of a parameter server.
+
+    Raises:
+        InputError: which of them come follows from the method's own state.
+    """
     method: ParameterServer = components.method
+    if type(method).admits is not ParameterServer.admits:
+        what = f"who waits follows from what algorithm={components.cfg.names.algorithm} was pushed"
+        raise InputError.of("run.timing_only", True, what, "false")
     timeline, n = TimelineTotals(components.workers), components.parameters
     events = ClockEvents(components.clock(), timeline, layout=method.layout(n), workers=components.workers)
     run = TimingWindows if components.workers >= MANY else TimingServer

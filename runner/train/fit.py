@@ -75,7 +75,7 @@ def cycles(trace: Trace) -> Cycles:
             # What is left of the cycle, from push to push, when all that is known of it is taken away.
             cycle = record.time - last[record.worker].time
             # The computing is measured by the worker, the cycle by the server: what is left may be a little below 0.
-            transfer.append(max(0.0, cycle - record.compute - record.waited - record.served))
+            transfer.append(max(0.0, cycle - record.compute - record.waited - record.served - record.withheld))
         last[record.worker] = record
     few = [worker for worker in range(about["workers"]) if len(compute[worker]) < FEWEST]
     if few or not sum(served):

@@ -17,7 +17,7 @@ def test_what_is_recorded_is_read(tmp_path: Path):
     recorder.push(2, pulled=0, version=1, batch=2, time=0.4, compute=0.01, took=1 / 3)
     recorder.lost(1, version=1, time=0.5)
     recorder.resumed(version=1, time=0.6)
-    recorder.push(0, pulled=1, version=1, batch=0, time=0.7)
+    recorder.push(0, pulled=1, version=1, batch=0, time=0.7, withheld=0.1)
     recorder.flush()
     trace = Trace.read(str(tmp_path))
     assert trace.records == [
@@ -25,7 +25,7 @@ def test_what_is_recorded_is_read(tmp_path: Path):
         Record(PUSH, 2, version=1, time=0.4, pulled=0, batch=2, compute=0.01, took=1 / 3),
         Record(LOST, 1, version=1, time=0.5),
         Record(RESUMED, -1, version=1, time=0.6),
-        Record(PUSH, 0, version=1, time=0.7, pulled=1, batch=0),
+        Record(PUSH, 0, version=1, time=0.7, pulled=1, batch=0, withheld=0.1),
     ]
     assert [record.computing for record in trace.records] == [0.25, 1 / 3, 0.0, 0.0, 0.0]
     assert trace.updates == 3

@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from algorithms import asgd
+from algorithms.base import Message, Step
 from tests.drawing import NETWORK as NETWORK_THAT_DRAWS
 from tests.trial import QuadraticOracle, Trial, equal, train
 
@@ -213,3 +216,30 @@ def test_seed_and_clock_decide_the_order(tmp_path: Path):
     other = train(*overrides, "cluster.compute.distribution=gamma", folder=tmp_path)
     assert other.sha256 != first.sha256
     assert train(*overrides, "seed=1", folder=tmp_path).sha256 != first.sha256
+
+
+class Together(asgd.ASGD):
+    """ASGD that admits nobody while another computes."""
+
+    def start(self, w: Tensor, workers: int, compiled: bool = False) -> None:
+        super().start(w, workers, compiled)
+        self.computing = set[int]()
+
+    def admits(self, worker: int) -> bool:
+        return not self.computing
+
+    def pull(self, worker: int) -> Message:
+        self.computing.add(worker)
+        return super().pull(worker)
+
+    def push(self, worker: int, message: Message, step: Step) -> bool | None:
+        self.computing.remove(worker)
+        return super().push(worker, message, step)
+
+
+def test_each_is_answered_before_the_method_decides_on_the_next(tmp_path: Path):
+    """One computes at a time: the one with the smallest number, as it waits since the start, or has just pushed."""
+    method = ("algorithm=asgd", f"algorithm._target_={__name__}.Together")
+    _, pushes, weights = played(*method, *SPEEDS, start=64.0, folder=tmp_path)
+    assert pushes == [(0, float(second), 0) for second in range(1, 9)]
+    assert weights == [64.0 / 2**number for number in range(1, 9)]

@@ -39,6 +39,13 @@ def test_fit_finds_the_recorded_delays():
     assert (found["network"]["bandwidth"], found["network"]["server_seconds"]) == (None, 0.001)
 
 
+def test_what_a_worker_was_let_wait_is_no_transfer():
+    found, held = trace(), 0.4
+    for number, record in enumerate(found.records):
+        found.records[number] = record._replace(time=record.time + held * number, withheld=held)
+    assert fit.fit([found])["network"]["latency"] == pytest.approx(0.015, rel=1e-3)
+
+
 def test_fit_finds_the_spread():
     found = fit.fit([trace(spread=0.5, rounds=2000)])["compute"]
     assert found["distribution"] == "gamma"

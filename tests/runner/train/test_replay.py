@@ -25,6 +25,7 @@ LATER = (
     "rennala",
     "ringmaster",
     "smega2",
+    "ssp",
 )
 """Methods that are tried with four workers alone."""
 
@@ -118,9 +119,9 @@ def test_replay_can_be_replayed(machine: Host, recorded: Run, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["dc_asgd_c", "dana_zero", "dana_slim"])
+@pytest.mark.parametrize("method", ["dc_asgd_c", "dana_zero", "dana_slim", "ssp"])
 def test_lost_worker_is_lost_again(machine: Host, method: str, tmp_path: Path):
-    """Also where the server or the worker keeps something for it."""
+    """Also where the server or the worker keeps something for it, or others would wait for it."""
     given = (f"algorithm={method}", "model=mlp")
     run = machine.start(
         tmp_path / "run", *RECORD, *given, "cluster.workers=3", "cluster.compute.seconds=0.15"
@@ -135,7 +136,7 @@ def test_lost_worker_is_lost_again(machine: Host, method: str, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["dc_asgd_a", "dana_slim", "rennala"])
+@pytest.mark.parametrize("method", ["dc_asgd_a", "dana_slim", "rennala", "ssp"])
 def test_continued_run_is_replayed_as_one(machine: Host, method: str, tmp_path: Path):
     """Also where workers keep something, or the server collects."""
     given = (f"algorithm={method}", "model=mlp", "run.eval_every=0.5")

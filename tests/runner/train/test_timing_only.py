@@ -201,3 +201,9 @@ def test_ended_clock_is_not_resumed(tmp_path: Path):
     with pytest.raises(InputError, match=r"run\.resume=.*: the clock alone leaves no checkpoint.*allowed: null"):
         dispatch(cfg, tmp_path / "run")
     assert (tmp_path / "run" / "summary.json").read_bytes() == before
+
+
+def test_who_waits_is_not_known_without_pushes():
+    components = build.build_run(compose("algorithm=ssp", "run.timing_only=true", "run.epochs=1"))
+    with pytest.raises(InputError, match=r"run\.timing_only=true: who waits .* algorithm=ssp .*; allowed: false"):
+        topology_of(type(components.method)).time(components)

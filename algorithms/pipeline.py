@@ -6,6 +6,10 @@ gradient that the next module sent: in the same iteration if the method is `lock
 method never sees a network or a clock: it asks its `Stage` to play features, or to record them on a `Tape` that can be
 played backwards.
 
+A method may cut each batch into micro-batches, and says in which order its module plays them and goes back
+(`pass_order`): then the module before it need not be through with the whole batch. Features and error gradients travel
+by micro-batch.
+
 Modules may be in different processes, in a simulation too: a module knows of another only what it was sent.
 
 Modules are counted from 0 in code (`rank`), from 1 in equations and messages.
@@ -32,20 +36,33 @@ class Features(NamedTuple):
         number: the iteration, counted from 0 (seeds dropout).
         inputs: [B, ...], the samples or what the module before made of them.
         targets: [B], class numbers.
+        piece: which micro-batch of the iteration's batch, from 0 (seeds dropout).
+        pieces: number of micro-batches that have samples; a batch that is too short leaves none for the later ones.
+        share: of the batch's samples that are in this micro-batch.
     """
 
     number: int
     inputs: Tensor
     targets: Tensor
+    piece: int = 0
+    pieces: int = 1
+    share: float = 1.0
 
     def state(self) -> Message:
         """Return the features as named tensors."""
-        return {"number": torch.tensor(self.number), "inputs": self.inputs, "targets": self.targets}
+        whole = {"number": torch.tensor(self.number), "inputs": self.inputs, "targets": self.targets}
+        if self[3:] == (0, 1, 1.0):
+            return whole
+        return whole | {"piece": torch.tensor([self.piece, self.pieces]), "share": torch.tensor(self.share).double()}
 
     @classmethod
     def of(cls, state: Message) -> Features:
         """Return the features that `state` turned into named tensors."""
-        return cls(int(state["number"]), state["inputs"], state["targets"])
+        whole = cls(int(state["number"]), state["inputs"], state["targets"])
+        if "piece" not in state:
+            return whole
+        piece, pieces = state["piece"].tolist()
+        return whole._replace(piece=piece, pieces=pieces, share=float(state["share"]))
 
 
 class Tape(Protocol):
@@ -59,7 +76,7 @@ class Tape(Protocol):
     def backward(self, delta: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the flat gradient of the module's weights, and the error gradient of its inputs (None for the first).
 
-        `delta` is the error gradient of the outputs; None for the last module, which has the loss.
+        `delta` is the error gradient of the outputs; for the last module, which has the loss, a factor of it or None.
         """
         ...
 
@@ -134,6 +151,9 @@ class Pipeline(PipelineOptions, Stateful):
 
     Attributes:
         locked: whether a module's backward pass needs the error gradient of the same iteration.
+        waits_for_last: whether, on the virtual clock, modules go backward when the batch is through the last of them,
+            as in the model of Huo's thesis; if not, each one as soon as it has its error gradient.
+        micro_batches: number of micro-batches into which every batch is cut.
         replays: forward passes that a module other than the last makes in its backward pass.
         keeps_direction: whether to keep `direction`, for diagnostics.
         direction: the gradient that the last update took, before weight decay; None if there was none.
@@ -144,10 +164,12 @@ class Pipeline(PipelineOptions, Stateful):
     cuts_network: ClassVar[bool] = True
     default_workers: ClassVar[int] = 2
     locked: ClassVar[bool] = False
+    waits_for_last: ClassVar[bool] = True
     replays: ClassVar[int] = 0
 
     w: Tensor
     rank: int
+    micro_batches: int = 1
     keeps_direction: bool = False
     direction: Tensor | None = None
 
@@ -175,6 +197,14 @@ class Pipeline(PipelineOptions, Stateful):
     def last(self) -> bool:
         """Whether the module has the loss."""
         return self.delay == 0
+
+    def pass_order(self) -> list[str]:
+        """Return what the module does in an iteration: "forward" and "backward", once for each micro-batch.
+
+        Each takes the micro-batches in their order. By default they alternate. A module that is not `locked` goes
+        backward with what the next one sent last but one: so of m micro-batches K − k are still under way at the end.
+        """
+        return ["forward", "backward"] * self.micro_batches
 
     @abstractmethod
     def forward(self, stage: Stage, features: Features) -> Tensor:

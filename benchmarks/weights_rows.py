@@ -147,6 +147,10 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "fr, Adam": (*DEEP, *WORKERS, "algorithm.optimizer=adam", "algorithm.start=skip", "schedule.lr=0.01"),
     "fr, batch norm, twice": (*BATCH_NORM, *WORKERS, "algorithm.statistics=twice"),
     "dni": (*DEEP, *WORKERS, *MOMENTUM),
+    "gpipe": (*DEEP, *WORKERS, *MOMENTUM, "algorithm.micro_batches=3"),
+    "gpipe, 1F1B, batch norm": (*BATCH_NORM, *WORKERS, "algorithm.order=1f1b"),
+    "pipedream": (*NORMED_DROPOUT, *WORKERS, *MOMENTUM),
+    "pipedream, vertical sync": (*DEEP, *WORKERS, "algorithm.weights=vertical"),
 }
 """Rows by name: the method, and what is special; its overrides."""
 
@@ -170,6 +174,8 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "ddg": (*NORMED_DROPOUT, *THREE, *MOMENTUM),
     "fr": (*NORMED_DROPOUT, *THREE, *MOMENTUM),
     "dni": (*DEEP, *TWO),
+    "gpipe": (*DEEP, *TWO, *MOMENTUM, "algorithm.order=1f1b"),
+    "pipedream": (*NORMED_DROPOUT, *THREE, *MOMENTUM),
     "asgd": (*MLP, *ONE, *MOMENTUM),
     "dc_asgd_c": (*MLP, *ONE, "algorithm.lambda_schedule=inverse_lr"),
     "dc_asgd_a": (*BATCH_NORM, *ONE, "algorithm.backup=worker"),

@@ -27,7 +27,7 @@ class StageTape:
     def __init__(
         self,
         stage: PipelineStage,
-        number: int,
+        features: Features,
         inputs: Tensor,
         outputs: Tensor,
         loss: Tensor | None,
@@ -37,7 +37,7 @@ class StageTape:
         self.outputs = outputs.detach()
         self.storages: dict[int, int] = {}
         self._stage = stage
-        self._number = number
+        self._features = features
         self._inputs = inputs
         self._end = outputs if loss is None else loss
         self._parameters = parameters
@@ -46,7 +46,7 @@ class StageTape:
         """See `algorithms.pipeline.Tape.backward`."""
         asked = self._parameters + ([self._inputs] if self._inputs.requires_grad else [])
         # A backward pass may draw as well, in a function of the user's.
-        with self._stage.seeded(self._number, "backward"):
+        with self._stage.seeded(self._features, "backward"):
             # Returned, not accumulated: the parameters are views made for this pass alone.
             found = torch.autograd.grad(self._end, asked, delta, allow_unused=True)
         below = found[-1] if self._inputs.requires_grad else None
@@ -84,6 +84,8 @@ class PipelineStage:
         # Batch norm writes the last batch's statistics there; `running` is this module's average of them.
         self._batch = replica.statistics[first:end]
         self.running = replica.initial_statistics()[first:end]
+        # Of the micro-batches of one batch that were played so far.
+        self._mean = torch.zeros_like(self.running)
         names: Any = replica.module.block_names
         self.blocks: list[nn.Module] = [replica.module.get_submodule(name) for name in names[slice(*span)]]
         self._gradient = torch.zeros_like(self.weights)
@@ -118,20 +120,32 @@ class PipelineStage:
             outputs = functional_call(block, own, (outputs,)) if own else block(outputs)
         if track:
             # Only where asked: a module that plays a batch twice would average it in twice.
-            running_average(self.running, self._batch)
+            self._track(features)
         return outputs
 
-    def seeded(self, number: int, *stream: str) -> AbstractContextManager[None]:
-        """Return a context in which the module draws what belongs to iteration `number`, on whatever process.
+    def _track(self, features: Features) -> None:
+        """Take the statistics of a batch into the running ones; those of micro-batches as one, when all are there."""
+        batch = self._batch
+        if features.pieces > 1:
+            if not features.piece:
+                self._mean.zero_()
+            batch = self._mean.add_(batch, alpha=features.share)
+        if features.piece == features.pieces - 1:
+            running_average(self.running, batch)
 
-        So a replay drops the units that the play dropped. The first module draws what the whole network would.
+    def seeded(self, features: Features, *stream: str) -> AbstractContextManager[None]:
+        """Return a context in which the module draws what belongs to an iteration, on whatever process.
+
+        So a replay drops the units that the play dropped. The first module draws what the whole network would, and
+        micro-batches after the first one something else.
         """
-        own = (self.rank,) if self.rank else ()
+        number, own = features.number, (self.rank,) if self.rank else ()
+        own += ("micro_batch", features.piece) if features.piece else ()
         return seeded(self.oracle.device, self.oracle.seed, "dropout", number, *own, *stream)
 
     def play(self, w: Tensor, features: Features, *, track: bool) -> Tensor:
         """See `algorithms.pipeline.Stage.play`."""
-        with torch.no_grad(), self.seeded(features.number):
+        with torch.no_grad(), self.seeded(features):
             outputs = self._run(features, features.inputs, self._views(w), track)
         # A pass without a graph holds no more than the method does.
         self.note({})
@@ -158,12 +172,12 @@ class PipelineStage:
             return saved.detach()
 
         hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved)
-        with self.seeded(features.number), hooks:
+        with self.seeded(features), hooks:
             outputs = self._run(features, inputs, parameters, track)
             # Counted inside the hooks too: what the loss saves is in memory as well.
             loss = self._loss(outputs, features) if self.last else None
         flat = [p for block in parameters for p in block.values()]
-        tape = StageTape(self, features.number, inputs, outputs, loss, flat)
+        tape = StageTape(self, features, inputs, outputs, loss, flat)
         tape.storages = storages
         self.note(storages)
         return tape

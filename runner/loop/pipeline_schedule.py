@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from algorithms.base import Batch, Step
 from algorithms.pipeline import Features, Pipeline, Stage
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
+from runner.gradients.randomness import seed_generators
 from runner.run_folder import columns
 
 FORWARD_SHARE = 1 / 3
@@ -46,20 +48,48 @@ def memory_columns(peaks: Sequence[int]) -> dict[str, float]:
     return {columns.ACTIVATION_BYTES: float(sum(peaks))} | each
 
 
-def first_features(oracle: NetworkOracle, batch: Batch, number: int) -> Features:
-    """Return what goes into the first module in iteration `number`, whose batch this is."""
-    inputs, targets = oracle.split.batch(batch.ids, seed=oracle.seed, epoch=batch.epoch)
-    return Features(number, oracle.arranged(inputs), targets)
+def piece_sizes(size: int, pieces: int) -> list[int]:
+    """Return the samples of each micro-batch; they differ by at most one, and there may be none in the last ones."""
+    # As `tensor_split` cuts.
+    return [size // pieces + (piece < size % pieces) for piece in range(pieces)]
 
 
-def later_features(oracle: NetworkOracle, batch: Batch, number: int, inputs: Tensor) -> Features:
+class Pass(NamedTuple):
+    """What a module does next: "forward" or "backward", on which micro-batch of the iteration."""
+
+    rank: int
+    call: str
+    piece: int
+
+
+def first_features(oracle: NetworkOracle, batch: Batch, number: int, piece: int = 0, pieces: int = 1) -> Features:
+    """Return what goes into the first module in iteration `number`: its batch, or one of `pieces` micro-batches."""
+    ids = batch.ids.tensor_split(pieces)[piece]
+    inputs, targets = oracle.split.batch(ids, seed=oracle.seed, epoch=batch.epoch)
+    return Features(number, oracle.arranged(inputs), targets, *_place(batch, ids, piece, pieces))
+
+
+def later_features(
+    oracle: NetworkOracle, batch: Batch, number: int, inputs: Tensor, piece: int = 0, pieces: int = 1
+) -> Features:
     """Return what goes into a module after the first, which alone needs the samples; `inputs` are from before it."""
-    targets = oracle.split.targets
-    return Features(number, inputs, targets.index_select(0, batch.ids.to(targets.device)))
+    targets, ids = oracle.split.targets, batch.ids.tensor_split(pieces)[piece]
+    targets = targets.index_select(0, ids.to(targets.device))
+    return Features(number, inputs, targets, *_place(batch, ids, piece, pieces))
 
 
-Before = Callable[[str, int], object]
-"""Told which call of a method comes next, and of which module: seeds what the method draws in it."""
+def _place(batch: Batch, ids: Tensor, piece: int, pieces: int) -> tuple[int, int, float]:
+    return piece, min(pieces, len(batch.ids)), len(ids) / len(batch.ids)
+
+
+def seed_pass(oracle: NetworkOracle, seed: int, number: int, ready: Pass) -> None:
+    """Seed what a method may draw in one of its passes of iteration `number`, on whatever process."""
+    piece = (ready.piece,) if ready.piece else ()
+    seed_generators(oracle.device, seed, ready.call, number, ready.rank, *piece)
+
+
+Before = Callable[[Pass], object]
+"""Told which pass comes next: seeds what the method draws in it."""
 After = Callable[[str, int, "Tensor | None"], object]
 """Given what a call of a module returned, to be checked before its neighbour gets it."""
 
@@ -68,51 +98,78 @@ def ignore(*told: object) -> None:
     """Neither seed nor check anything, as where steps are only timed."""
 
 
-def forward(
-    methods: Sequence[Pipeline],
-    stages: Sequence[Stage],
-    features: Features,
-    before: Before = ignore,
-    after: After = ignore,
-) -> None:
-    """Take a batch through all modules."""
-    for rank, (method, stage) in enumerate(zip(methods, stages, strict=True)):
-        before("forward", rank)
-        outputs = method.forward(stage, features)
-        after("forward", rank, outputs)
-        features = features._replace(inputs=outputs)
+def order_of_passes(methods: Sequence[Pipeline]) -> list[Pass]:
+    """Return the passes of an iteration in an order in which one process can make them.
+
+    Each module keeps to its own order. Between modules the last one that has what its next pass needs comes first, so
+    what a module sends up is taken at once.
+    """
+    left = [deque(method.pass_order()) for method in methods]
+    last = len(methods) - 1
+    made = {call: [0] * len(methods) for call in ("forward", "backward")}
+
+    def ready(rank: int) -> bool:
+        if not left[rank]:
+            return False
+        call = left[rank][0]
+        if call == "forward":
+            return rank == 0 or made[call][rank - 1] > made[call][rank]
+        # A module that is not locked takes what was sent before that; of the first pass, in the iteration before.
+        early = 0 if methods[rank].locked else 1
+        return rank == last or made[call][rank + 1] + early > made[call][rank]
+
+    order = list[Pass]()
+    while any(left):
+        rank = next(rank for rank in range(last, -1, -1) if ready(rank))
+        call = left[rank].popleft()
+        order.append(Pass(rank, call, made[call][rank]))
+        made[call][rank] += 1
+    return order
 
 
-def backward(
+def iterate(
     methods: Sequence[Pipeline],
     stages: Sequence[Stage],
+    pieces: Sequence[Features],
     sent: Sequence[Tensor | None],
     step: Step,
     before: Before = ignore,
     after: After = ignore,
 ) -> list[Tensor | None]:
-    """Go backward in all modules.
+    """Take a batch forward through all modules, and all modules backward.
 
     Args:
         methods: of the modules.
         stages: the modules.
-        sent: what each module sent down in the iteration before.
+        pieces: what goes into the first module, by micro-batch.
+        sent: what each module sent down last in the iteration before.
         step: of this update.
         before: see `Before`.
         after: see `After`.
 
     Returns:
-        What each module sends down in this one.
+        What each module sends down last in this one.
     """
+    above, ranks = [*sent[1:], None], range(len(methods))
+    features = [deque(pieces), *(deque[Features]() for _ in ranks[1:])]
+    deltas = [deque([] if method.locked else [above[rank]]) for rank, method in enumerate(methods)]
     sending: list[Tensor | None] = [None] * len(methods)
-    # From the last module down: a locked one needs what the module above sends in this iteration. A decoupled one takes
-    # what was sent in the iteration before, so its order would not matter.
-    for rank in reversed(range(len(methods))):
-        above = sending if methods[rank].locked else sent
-        delta = None if rank == len(methods) - 1 else above[rank + 1]
-        before("backward", rank)
-        sending[rank] = methods[rank].backward(stages[rank], delta, step)
-        after("backward", rank, sending[rank])
+    for ready in order_of_passes(methods):
+        rank, call, _ = ready
+        method, stage = methods[rank], stages[rank]
+        before(ready)
+        if call == "forward":
+            taken = features[rank].popleft()
+            outputs = method.forward(stage, taken)
+            after(call, rank, outputs)
+            if rank < ranks[-1]:
+                features[rank + 1].append(taken._replace(inputs=outputs))
+            continue
+        delta = None if rank == ranks[-1] else deltas[rank].popleft()
+        sending[rank] = method.backward(stage, delta, step)
+        after(call, rank, sending[rank])
+        if rank:
+            deltas[rank - 1].append(sending[rank])
     return sending
 
 

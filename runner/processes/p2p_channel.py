@@ -22,7 +22,7 @@ class Received(NamedTuple):
     """A message that arrived.
 
     Attributes:
-        values: [B, ...], None if the other side had nothing to say.
+        values: [B, ...], None if the other side had nothing to say, or no samples.
         flag: what it said besides.
         sent: second at which the header was here, of the channel's clock.
     """
@@ -60,7 +60,7 @@ class P2PChannel:
         # Always sent, even with nothing to follow: the neighbour waits for it in every iteration.
         header = torch.tensor([0 if values is None else len(values), int(last), int(flag)])
         self._start(header)
-        if values is not None:
+        if values is not None and len(values):
             ordered = values.permute(0, 2, 3, 1) if last else values
             # The copy is sent, because the module may overwrite its own tensor before the message has left.
             self._start(torch.empty(ordered.shape, dtype=torch.float32).copy_(ordered))

@@ -25,19 +25,21 @@ from algorithms.base import Batch, Message, Step
 from algorithms.pipeline import Features, Pipeline
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
-from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.messages import check_module
 from runner.loop.pipeline_schedule import (
     FORWARD_SHARE,
+    Pass,
     counts_memory,
     extra_share,
     first_features,
     iteration_bytes,
     later_features,
     memory_columns,
+    piece_sizes,
     restore_module,
+    seed_pass,
 )
 from runner.loop.stop import Stop
 from runner.loop.train_control import CHECK_EVERY, TrainControl, synchronize
@@ -108,28 +110,18 @@ class ProcessPipeline(SynchronousProcess):
         self.stage.method = self.method if counts_memory(self.step, self.world) else None
         share = len(batch.ids) / self.batches.size
         load = share * self.partition.work_shares[self.rank]
-        # Waits for the module below, so the clock of computing starts after it.
-        features = self._features(batch)
-        begin = self.control.wall()
-        seed_generators(self.oracle.device, self.batches.seed, "forward", self.step, self.rank)
-        outputs = self.method.forward(self.stage, features)
-        self._computed(begin, load * FORWARD_SHARE)
+        # Before the first pass of the iteration, which tells the others.
+        self.stop = self.rank == 0 and (self.asked or self.control.stopping())
         self.count_bytes(iteration_bytes(self.partition, len(batch.ids)))
-        # Before this module waits for its error gradient: the module above needs the features to make one, if the
-        # method is locked, and else computes meanwhile.
-        if self.above is not None:
-            check_module(self.method, self.partition.outputs, "forward", self.rank, outputs)
-            self._send(self.above, outputs, self.stop)
-        delta = self._delta()
-        begin = self.control.wall()
-        seed_generators(self.oracle.device, self.batches.seed, "backward", self.step, self.rank)
-        down = self.method.backward(self.stage, delta, step)
-        again = FORWARD_SHARE * self.method.replays if not self.last else 0.0
-        extra = share * extra_share(self.method, self.partition.operations)
-        self._computed(begin, load * (1 - FORWARD_SHARE + again) + extra)
-        if self.below is not None:
-            check_module(self.method, self.partition.outputs, "backward", self.rank, down)
-            self._send(self.below, down, self.asked or self.control.stopping())
+        sizes, made = piece_sizes(len(batch.ids), self.method.micro_batches), {"forward": 0, "backward": 0}
+        for call in self.method.pass_order():
+            ready = Pass(self.rank, call, made[call])
+            made[call] += 1
+            part = sizes[ready.piece] / len(batch.ids)
+            if call == "forward":
+                self._forward(ready, batch, load * part)
+            else:
+                self._backward(ready, step, load * part, share * part)
         try:
             # `_loss` first, and on all ranks: it broadcasts.
             self.control.advance(len(batch.ids), self.control.wall(), self._loss())
@@ -140,16 +132,43 @@ class ProcessPipeline(SynchronousProcess):
             raise
         return INTERRUPTED if self.stop else None
 
-    def _features(self, batch: Batch) -> Features:
+    def _forward(self, ready: Pass, batch: Batch, load: float) -> None:
+        # Waits for the module below, so the clock of computing starts after it.
+        features = self._features(batch, ready.piece)
+        begin = self.control.wall()
+        seed_pass(self.oracle, self.batches.seed, self.step, ready)
+        outputs = self.method.forward(self.stage, features)
+        self._computed(begin, load * FORWARD_SHARE)
+        # Before this module waits for its error gradient: the module above needs the features to make one, if the
+        # method is locked, and else computes meanwhile.
+        if self.above is not None:
+            check_module(self.method, self.partition.outputs, "forward", self.rank, outputs)
+            self._send(self.above, outputs, self.stop)
+
+    def _backward(self, ready: Pass, step: Step, load: float, share: float) -> None:
+        delta = self._delta()
+        begin = self.control.wall()
+        seed_pass(self.oracle, self.batches.seed, self.step, ready)
+        down = self.method.backward(self.stage, delta, step)
+        again = FORWARD_SHARE * self.method.replays if not self.last else 0.0
+        extra = share * extra_share(self.method, self.partition.operations)
+        self._computed(begin, load * (1 - FORWARD_SHARE + again) + extra)
+        if self.below is not None:
+            check_module(self.method, self.partition.outputs, "backward", self.rank, down)
+            self._send(self.below, down, self.asked or self.control.stopping())
+
+    def _features(self, batch: Batch, piece: int) -> Features:
         """Return what goes into the module, and learn whether this iteration is the last before a stop."""
+        pieces = self.method.micro_batches
         if self.below is None:
-            features = first_features(self.oracle, batch, self.step)
-            self.stop = self.asked or self.control.stopping()
-            return features
+            return first_features(self.oracle, batch, self.step, piece, pieces)
         received = self._receive(self.below)
         self.stop = received.flag
-        assert received.values is not None
-        return later_features(self.oracle, batch, self.step, received.values)
+        inputs = received.values
+        if inputs is None:
+            # A micro-batch without samples.
+            inputs = torch.empty(0, *self.partition.outputs[self.rank - 1], device=self.oracle.device)
+        return later_features(self.oracle, batch, self.step, inputs, piece, pieces)
 
     def _delta(self) -> Tensor | None:
         """Return the error gradient to go backward with."""

@@ -16,10 +16,16 @@ from algorithms.base import Fields, Message, Step
 from algorithms.pipeline import Pipeline
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
-from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.messages import check_module
-from runner.loop.pipeline_schedule import counts_memory, first_features, later_features, restore_module
+from runner.loop.pipeline_schedule import (
+    Pass,
+    counts_memory,
+    first_features,
+    later_features,
+    restore_module,
+    seed_pass,
+)
 from runner.simulated.arena import Arena, Place, SharedFile
 from runner.simulated.compute_pool import READY
 from runner.simulated.compute_process import Task
@@ -37,18 +43,22 @@ class ModulePlaces(NamedTuple):
         weights: of all modules (n,).
         running: running batch-norm statistics of all modules (k,).
         peaks: see `PipelineStage.peak` (modules,).
-        features: by module but the last, what it sends the next one.
-        deltas: by module, what it sends the one before in even and in odd iterations: one is written while the other
-            may still be read.
+        features: by module but the last, what it sends the next one, for each micro-batch of an iteration.
+        deltas: by module, what it sends the one before, pass after pass in turn, see `turn`: one is written while
+            another may still be read.
         file: for a module's state, when it is asked for.
     """
 
     weights: Place
     running: Place
     peaks: Place
-    features: Sequence[TensorSlot]
-    deltas: Sequence[tuple[TensorSlot, TensorSlot]]
+    features: Sequence[Sequence[TensorSlot]]
+    deltas: Sequence[Sequence[TensorSlot]]
     file: SharedFile
+
+    def turn(self, rank: int, passed: int) -> TensorSlot:
+        """Return where a module's backward pass puts what it sends; passes are counted from the run's first one."""
+        return self.deltas[rank][passed % len(self.deltas[rank])]
 
 
 class ModuleTasks:
@@ -100,10 +110,11 @@ class ModuleTasks:
         if rank not in self.methods:
             self.methods[rank] = self._set_up(rank)
         if task.call == FORWARD:
-            self._forward(rank, numbers[0])
+            number, piece = numbers
+            self._forward(rank, number, piece)
         elif task.call == BACKWARD:
-            lr, decay = task.reals
-            self._backward(rank, numbers[0], Step(lr=lr, decay=decay))
+            (number, piece), (lr, decay) = numbers, task.reals
+            self._backward(rank, number, piece, Step(lr=lr, decay=decay))
         elif task.call == SAVE:
             self.places.file.put(self._state(rank))
         elif task.call == RESTORE:
@@ -118,37 +129,35 @@ class ModuleTasks:
         method.setup(stage.weights, self.partition.stage_info(rank))
         return method
 
-    def _forward(self, rank: int, number: int) -> None:
+    def _forward(self, rank: int, number: int, piece: int) -> None:
         method, stage = self.methods[rank], self.partition.stages[rank]
         stage.method = method if counts_memory(number, len(self.partition.stages)) else None
-        batch = self.batches.batch(number)
+        batch, pieces = self.batches.batch(number), method.micro_batches
         if rank:
-            inputs = self.places.features[rank - 1].take(self.arena)
+            inputs = self.places.features[rank - 1][piece].take(self.arena)
             assert inputs is not None
-            features = later_features(self.oracle, batch, number, inputs)
+            features = later_features(self.oracle, batch, number, inputs, piece, pieces)
         else:
-            features = first_features(self.oracle, batch, number)
-        self._seed("forward", number, rank)
+            features = first_features(self.oracle, batch, number, piece, pieces)
+        seed_pass(self.oracle, self.batches.seed, number, Pass(rank, "forward", piece))
         outputs = method.forward(stage, features)
         check_module(method, self.partition.outputs, "forward", rank, outputs)
         if not method.last:
-            self.places.features[rank].put(self.arena, outputs)
+            self.places.features[rank][piece].put(self.arena, outputs)
         self.peaks[rank] = stage.peak
 
-    def _backward(self, rank: int, number: int, step: Step) -> None:
+    def _backward(self, rank: int, number: int, piece: int, step: Step) -> None:
         method, stage = self.methods[rank], self.partition.stages[rank]
-        # Of this iteration, or of the one before.
-        sent = number if method.locked else number - 1
-        delta = None if method.last else self.places.deltas[rank + 1][sent % 2].take(self.arena)
-        self._seed("backward", number, rank)
+        passed = number * method.micro_batches + piece
+        # In this pass, or in the one before.
+        sent = passed if method.locked else passed - 1
+        delta = None if method.last else self.places.turn(rank + 1, sent).take(self.arena)
+        seed_pass(self.oracle, self.batches.seed, number, Pass(rank, "backward", piece))
         down = method.backward(stage, delta, step)
         check_module(method, self.partition.outputs, "backward", rank, down)
         if rank:
-            self.places.deltas[rank][number % 2].put(self.arena, down)
+            self.places.turn(rank, passed).put(self.arena, down)
         self.peaks[rank] = stage.peak
-
-    def _seed(self, call: str, number: int, rank: int) -> None:
-        seed_generators(self.oracle.device, self.batches.seed, call, number, rank)
 
     def _state(self, rank: int) -> dict[str, Any]:
         """Return copies of a module's state, because a view would be saved together with its whole memory."""

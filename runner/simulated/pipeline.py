@@ -70,7 +70,7 @@ class SimulatedPipeline(VirtualExecutor):
             self.modules = PooledModules(
                 partition,
                 compute,
-                locked=methods[0].locked,
+                methods=methods,
                 batch_size=self.batches.size,
                 totals=self.oracle.totals,
             )

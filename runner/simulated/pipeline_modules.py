@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Message, Step
-from algorithms.pipeline import Features, Pipeline
+from algorithms.pipeline import Pipeline
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
-from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.messages import check_module
-from runner.loop.pipeline_schedule import backward, counts_memory, first_features, forward, restore_module
+from runner.loop.pipeline_schedule import counts_memory, first_features, iterate, restore_module, seed_pass
 
 
 class Modules(Protocol):
@@ -89,20 +88,14 @@ class LocalModules:
     def iterate(self, number: int, step: Step) -> None:
         """See `Modules.iterate`."""
         stages = self.partition.stages
-        features = self.features(number)
+        pieces = self.methods[0].micro_batches
+        batch = self.batches.batch(number)
+        features = [first_features(self.oracle, batch, number, piece, pieces) for piece in range(pieces)]
         for method, stage in zip(self.methods, stages, strict=True):
             stage.method = method if counts_memory(number, len(stages)) else None
         check = partial(check_module, self.methods[0], self.partition.outputs)
-
-        def seed(call: str, rank: int) -> None:
-            seed_generators(self.oracle.device, self.batches.seed, call, number, rank)
-
-        forward(self.methods, stages, features, seed, check)
-        self.travelling = backward(self.methods, stages, self.travelling, step, seed, check)
-
-    def features(self, number: int) -> Features:
-        """Return what goes into the first module in iteration `number`, also where that was some iterations ago."""
-        return first_features(self.oracle, self.batches.batch(number), number)
+        seed = partial(seed_pass, self.oracle, self.batches.seed, number)
+        self.travelling = iterate(self.methods, stages, features, self.travelling, step, seed, check)
 
     def finish(self) -> None:
         """See `Modules.finish`."""

@@ -9,13 +9,17 @@ first: so the loss is known before a weight moves that it does not depend on, an
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from algorithms.base import Message, Step
+from algorithms.pipeline import Pipeline
 from runner.gradients.partition import Partition
+from runner.loop.pipeline_schedule import order_of_passes, piece_sizes
 from runner.simulated.arena import Arena, NotShareable, SharedFile, end_of, lay_out_state
 from runner.simulated.compute_pool import ComputePool, PoolOptions
 from runner.simulated.compute_process import Task, largest_result
@@ -30,15 +34,22 @@ class PooledModules:
     Args:
         partition: the network in modules; its replica has the initial weights.
         options: of the processes.
-        locked: see `Pipeline.locked`.
+        methods: one instance for each module, set up, for what they say of themselves.
         batch_size: samples of a full batch.
         totals: of the run, sums of losses, errors and samples (3,).
     """
 
     def __init__(
-        self, partition: Partition, options: PoolOptions, *, locked: bool, batch_size: int, totals: Tensor
+        self,
+        partition: Partition,
+        options: PoolOptions,
+        *,
+        methods: Sequence[Pipeline],
+        batch_size: int,
+        totals: Tensor,
     ) -> None:
-        self.locked = locked
+        self.locked, self.pieces = methods[0].locked, methods[0].micro_batches
+        self.order = order_of_passes(methods)
         self.totals = totals
         self.ranks = range(len(partition.stages))
         replica = partition.oracle.replica
@@ -49,14 +60,17 @@ class PooledModules:
         }
         state = lay_out_state(tensors, 0)
         # Both what a module sends and the error gradient of it are of its outputs' shape.
-        capacities = [batch_size * torch.Size(shape).numel() for shape in partition.outputs[:-1]]
-        offset, slots = end_of(state, 0), list[TensorSlot]()
-        for capacity in (each for each in capacities for _ in range(3)):
-            slots.append(TensorSlot.at(offset, capacity))
-            offset = slots[-1].end
+        samples = piece_sizes(batch_size, self.pieces)[0]
+        capacities = [samples * torch.Size(shape).numel() for shape in partition.outputs[:-1]]
+        offset, slots = end_of(state, 0), list[list[TensorSlot]]()
+        # In turn between modules: features, and error gradients, of which one waits for the next iteration.
+        for capacity, count in itertools.product(capacities, (self.pieces, max(2, self.pieces))):
+            slots.append([])
+            for _ in range(count):
+                slots[-1].append(TensorSlot.at(offset, capacity))
+                offset = slots[-1][-1].end
         nowhere = TensorSlot.at(offset, 0)
-        deltas = [(nowhere, nowhere), *zip(slots[1::3], slots[2::3], strict=True)]
-        self.places = ModulePlaces(**state, features=slots[::3], deltas=deltas, file=SharedFile())
+        self.places = ModulePlaces(**state, features=slots[::2], deltas=[[nowhere], *slots[1::2]], file=SharedFile())
         # A place for every call that may be under way: what modules make lies elsewhere, so these are small.
         k = tensors["running"].numel()
         size = largest_result([{}], k)
@@ -64,7 +78,7 @@ class PooledModules:
         self.arena = Arena(results[-1] + size)
         for name, tensor in self.arena.tensors(state).items():
             tensor.copy_(tensors[name])
-        for slot in (nowhere, *slots):
+        for slot in (nowhere, *itertools.chain(*slots)):
             slot.put(self.arena, None)
         self._number = -1
         # Modules whose backward pass is under way.
@@ -90,28 +104,35 @@ class PooledModules:
     def iterate(self, number: int, step: Step) -> None:
         """See `Modules.iterate`."""
         self._number, self._state = number, None
+        if self.locked:
+            # In turn, as they would be in one process: modules of one batch wait for each other anyway.
+            for rank, name, piece in self.order:
+                call = FORWARD if name == "forward" else BACKWARD
+                self._begin(call, rank, piece, step)
+                self._take(call, rank)
+            return
+        for piece in range(self.pieces):
+            self._alternate(piece, step)
+
+    def _alternate(self, piece: int, step: Step) -> None:
+        """Take a micro-batch through modules that go forward and backward in turn, and need not wait for each other."""
+        last = self.ranks[-1]
         for rank in self.ranks:
             # Then its weights are those of this iteration, and what it sent down before is there.
             self._take(BACKWARD, rank)
             if rank:
-                if not self.locked:
-                    self._begin(BACKWARD, rank - 1, step)
+                self._begin(BACKWARD, rank - 1, piece, step)
                 self._take(FORWARD, rank - 1)
-            self._begin(FORWARD, rank)
-        last = self.ranks[-1]
+            self._begin(FORWARD, rank, piece)
         # It needs no message, and comes after the forward pass, which its process has got first.
-        self._begin(BACKWARD, last, step)
+        self._begin(BACKWARD, last, piece, step)
         self._take(FORWARD, last)
-        if self.locked or self._counts_backward:
+        if self._counts_backward:
             self._take(BACKWARD, last)
-        if self.locked:
-            for rank in reversed(self.ranks[:-1]):
-                self._begin(BACKWARD, rank, step)
-                self._take(BACKWARD, rank)
 
-    def _begin(self, call: int, rank: int, step: Step | None = None) -> None:
+    def _begin(self, call: int, rank: int, piece: int, step: Step | None = None) -> None:
         reals = () if step is None else (step.lr, step.decay)
-        self.pool.submit(_key(call, rank), Task(call, (rank, self._number), reals), self._process(rank))
+        self.pool.submit(_key(call, rank), Task(call, (rank, self._number, piece), reals), self._process(rank))
         if call == BACKWARD:
             self._backward.add(rank)
 
@@ -128,6 +149,11 @@ class PooledModules:
             if rank == self.ranks[-1]:
                 self._counts_backward = bool(result.counts)
         self.pool.release(_key(call, rank))
+
+    @property
+    def _passed(self) -> int:
+        """Number of the last backward pass of each module, from the run's first one."""
+        return (self._number + 1) * self.pieces - 1
 
     def _process(self, rank: int) -> int:
         return rank % len(self.pool)
@@ -167,7 +193,7 @@ class PooledModules:
         for rank in self.ranks if len(self.pool) else ():
             self._tell(SAVE, rank)
             found.append(self.places.file.take())
-        deltas = [slots[self._number % 2].take(self.arena) for slots in self.places.deltas]
+        deltas = [self.places.turn(rank, self._passed).take(self.arena) for rank in self.ranks]
         return {
             "methods": [item["method"] for item in found],
             "kept": [item["kept"] for item in found],
@@ -181,8 +207,8 @@ class PooledModules:
         self._number, self._state = state["step"] - 1, None
         self.running_statistics().copy_(state["statistics"])
         self.arena.tensor(self.places.peaks).copy_(torch.tensor(state["peaks"]))
-        for slots, delta in zip(self.places.deltas, state["travelling"], strict=True):
-            slots[self._number % 2].put(self.arena, *(delta or [None]))
+        for rank, delta in zip(self.ranks, state["travelling"], strict=True):
+            self.places.turn(rank, self._passed).put(self.arena, *(delta or [None]))
         for rank, (method, kept) in enumerate(zip(state["methods"], state["kept"], strict=True)):
             self.places.file.put({"method": method, "kept": kept})
             self._tell(RESTORE, rank)

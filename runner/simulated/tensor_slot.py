@@ -89,4 +89,6 @@ class TensorSlot(NamedTuple):
 
 def _extent(shape: Sequence[int], strides: Sequence[int]) -> int:
     """Return the number of elements from the first to the last one in memory."""
+    if 0 in shape:
+        return 0
     return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Collective, Field, Fields, Message, ParameterServer, Step, field_of, message_bytes
-from algorithms.pipeline import Features, Pipeline
+from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
 from runner.config.units import FLOAT_BYTES
-from runner.loop.pipeline_schedule import backward, forward
+from runner.loop.pipeline_schedule import first_features, iterate
 from runner.train.components import RunComponents
 from runner.train.timing import median_seconds
 
@@ -117,19 +117,20 @@ def pipeline_costs(components: RunComponents) -> Costs:
         method.setup(stage.weights, partition.stage_info(rank))
     oracle, batch, number = components.oracle, components.batches.batch(0), itertools.count()
     sent: list[Tensor | None] = [None] * workers
+    pieces = methods[0].micro_batches
 
-    def iterate() -> None:
+    def step() -> None:
         nonlocal sent
-        inputs, targets = oracle.split.batch(batch.ids, seed=oracle.seed, epoch=0)
-        forward(methods, partition.stages, Features(next(number), oracle.arranged(inputs), targets))
-        sent = backward(methods, partition.stages, sent, STILL)
+        iteration = next(number)
+        features = [first_features(oracle, batch, iteration, piece, pieces) for piece in range(pieces)]
+        sent = iterate(methods, partition.stages, features, sent, STILL)
 
     # Until the last module's error gradient has come down to the first, some modules have nothing to do.
     for _ in range(workers):
-        iterate()
+        step()
     others = sum(_elements(method.state()) for method in methods[1:])
     sizes = [partition.nbytes(rank, len(batch.ids)) // FLOAT_BYTES for rank in range(workers - 1)]
-    return Costs(median_seconds(iterate, components.device), 0.0, others, 2 * max(sizes, default=0))
+    return Costs(median_seconds(step, components.device), 0.0, others, 2 * max(sizes, default=0))
 
 
 def _copied(message: Message) -> Message:

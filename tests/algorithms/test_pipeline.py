@@ -31,7 +31,7 @@ def test_bp_in_modules_is_sgd(workers: int, momentum: str, tmp_path: Path):
         assert [ours[name] for name in scores] == [theirs[name] for name in scores]
 
 
-@pytest.mark.parametrize("name", ["ddg", "fr", "dni"])
+@pytest.mark.parametrize("name", ["ddg", "fr", "dni", "pipedream"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_single_module_is_bp(name: str, optimizer: str, tmp_path: Path):
     common = (*SHORT, "cluster.workers=1", f"algorithm.optimizer={optimizer}", "schedule.lr=0.01")
@@ -40,7 +40,15 @@ def test_single_module_is_bp(name: str, optimizer: str, tmp_path: Path):
     )
 
 
-@pytest.mark.parametrize("extra", [("algorithm=ddg",), ("algorithm=ddg", "algorithm.weights=current")])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("algorithm=ddg",),
+        ("algorithm=ddg", "algorithm.weights=current"),
+        ("algorithm=pipedream", "algorithm.weights=vertical"),
+        pytest.param(("algorithm=pipedream", "algorithm.weights=current"), marks=pytest.mark.slow),
+    ],
+)
 def test_graphs_in_flight_survive_checkpoint(extra: tuple[str, ...], tmp_path: Path):
     common = (*SHORT, *extra, "cluster.workers=4", "algorithm.optimizer=adam", "schedule.lr=0.01")
     common += ("run.checkpoint_every=100",)

@@ -111,6 +111,28 @@ def test_running_statistics_follow_tracked_passes():
     torch.testing.assert_close(stage.running, expected)
 
 
+def test_running_statistics_learn_of_a_batch_once():
+    """Of micro-batches of 6 and 2 samples by their mean; an empty one that follows is not played."""
+    stage = partition().stages[0]
+    fed = features()
+    for piece, part in enumerate((slice(0, 6), slice(6, 8))):
+        share = (part.stop - part.start) / 8
+        one = fed._replace(inputs=fed.inputs[part], targets=fed.targets[part], piece=piece, pieces=2, share=share)
+        stage.play(stage.weights, one, track=True)
+    z = stage.blocks[1](fed.inputs.flatten(1)).detach()
+    means, variances = (0.75 * of(z[:6], 0) + 0.25 * of(z[6:], 0) for of in (torch.mean, torch.var))
+    torch.testing.assert_close(stage.running, torch.cat([0.1 * means, 0.9 + 0.1 * variances]))
+
+
+def test_micro_batches_drop_units_of_their_own():
+    stage = partition(dropout=0.5).stages[0]
+    fed = features(number=2)
+    pieces = [stage.play(stage.weights, fed._replace(piece=i, pieces=2, share=0.5), track=False) for i in (0, 1, 1)]
+    assert torch.equal(pieces[0], stage.play(stage.weights, fed, track=False))
+    assert not torch.equal(pieces[1], pieces[0])
+    assert torch.equal(pieces[1], pieces[2])
+
+
 def test_last_module_counts_loss_and_errors():
     cut = partition()
     both_tapes(cut)

@@ -63,6 +63,11 @@ def both(tmp_path: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any
         pytest.param(("algorithm=bp", *DEEP, "cluster.workers=3"), marks=pytest.mark.slow),
         pytest.param(("algorithm=ddg", *DEEP, "algorithm.weights=current"), marks=pytest.mark.slow),
         pytest.param(("algorithm=fr", *DEEP, "cluster.workers=4"), marks=pytest.mark.slow),
+        # Micro-batches, of which the last one of an epoch's last five samples is empty.
+        ("algorithm=gpipe", *FLAT, "cluster.workers=3", "algorithm.micro_batches=6", "algorithm.order=1f1b"),
+        pytest.param(("algorithm=gpipe", *DEEP, "cluster.workers=3"), marks=pytest.mark.slow),
+        pytest.param(("algorithm=pipedream", *DEEP, "cluster.workers=3"), marks=pytest.mark.slow),
+        pytest.param(("algorithm=pipedream", *FLAT, "cluster.workers=3", "algorithm.weights=vertical")),
     ],
     ids=lambda overrides: f"{overrides[0]}-{overrides[-1]}",
 )
@@ -131,7 +136,7 @@ def test_a_replay_takes_a_forward_pass(method: str, rank: int, backward: float, 
     inputs, targets = components.oracle.split.batch(torch.arange(4))
     if rank:
         inputs = torch.zeros(4, *components.partition.outputs[0])
-    executor._features = lambda batch: Features(0, inputs, targets)
+    executor._features = lambda batch, piece: Features(0, inputs, targets)
     executor._take_step()
     assert shares == pytest.approx([components.partition.work_shares[rank] * share for share in (1 / 3, backward)])
 

@@ -16,7 +16,7 @@ from runner.config.errors import InputError
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
 from runner.gradients.replica import Replica
-from runner.loop.pipeline_schedule import backward, forward
+from runner.loop.pipeline_schedule import iterate
 from runner.train import build
 from tests.drawing import NETWORK
 from tests.trial import Trial, compose, run_in, train
@@ -57,6 +57,51 @@ def test_the_slowest_module_decides(tmp_path: Path):
     assert seconds(tmp_path, "algorithm=ddg", shares=[0.25, 0.75]) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("order", ["gpipe", "1f1b"])
+@pytest.mark.parametrize(("workers", "micro_batches"), [(2, 4), (4, 4), (4, 1)])
+def test_a_flush_leaves_a_bubble(workers: int, micro_batches: int, order: str, tmp_path: Path):
+    """(K − 1)/(m + K − 1) of the time, if modules are equal."""
+    given = ("algorithm=gpipe", f"algorithm.order={order}", f"algorithm.micro_batches={micro_batches}")
+    took = seconds(tmp_path, *given, shares=[1 / workers] * workers)
+    bubble = 1 - STEPS * 3 / workers / took
+    assert bubble == pytest.approx((workers - 1) / (micro_batches + workers - 1))
+
+
+def test_micro_batches_travel_as_messages_of_their_own(tmp_path: Path):
+    """Two modules, two micro-batches: forward 0.25 each, backward 0.5, and 0.1 for each message."""
+    slow = ("cluster.network.latency=0.1", "algorithm=gpipe", "algorithm.micro_batches=2")
+    # The second module begins at 0.35, and with the second micro-batch, which is there then, at 0.6. It goes back from
+    # 0.85 on, and what it sends at 1.35 and 1.85 takes the first module from 1.45 to 1.95 and to 2.45.
+    assert seconds(tmp_path, *slow, shares=[0.5, 0.5]) == pytest.approx(STEPS * 2.45)
+
+
+class Spans:
+    """A timeline that keeps what was computed, by module."""
+
+    def __init__(self, workers: int) -> None:
+        self.computed: list[list[tuple[float, float]]] = [[] for _ in range(workers)]
+
+    def span(self, worker: int, kind: str, begin: float, end: float) -> None:
+        if kind == "compute":
+            self.computed[worker].append((round(begin, 6), round(end, 6)))
+
+
+def test_one_forward_one_backward_has_no_bubble(tmp_path: Path):
+    """PipeDream by hand: three equal modules, forward 1 and backward 2; what is sent is there at once."""
+    trial = Trial(*TIMED, "algorithm=pipedream", "cluster.compute.seconds=9", "cluster.workers=3", folder=tmp_path)
+    executor: Any = trial.executor
+    executor.partition.work_shares = [1 / 3] * 3
+    executor.times.timeline = spans = Spans(3)
+    trial.run()
+    # Five batches: the gradients of the last two do not reach the first module, that of the last one not the second.
+    assert spans.computed == [
+        [(0, 1), (1, 2), (2, 3), (7, 9), (9, 10), (10, 12), (12, 13), (13, 15)],
+        [(1, 2), (2, 3), (5, 7), (7, 8), (8, 10), (10, 11), (11, 13), (13, 14), (14, 16)],
+        [(2, 3), (3, 5), (5, 6), (6, 8), (8, 9), (9, 11), (11, 12), (12, 14), (14, 15), (15, 17)],
+    ]
+    assert trial.control.seconds == pytest.approx(17)
+
+
 def test_messages_take_time(tmp_path: Path):
     slow = ("cluster.network.latency=0.1", "algorithm=bp")
     assert seconds(tmp_path, *slow, shares=[0.5, 0.5]) == pytest.approx(STEPS * 3.2)
@@ -79,6 +124,27 @@ class Uniform(Chain):
 
     def __init__(self, layers: int) -> None:
         super().__init__([(f"layer{i}", nn.Linear(64, 64, bias=False)) for i in range(layers)])
+
+
+def test_micro_batches_and_versions_in_memory(tmp_path: Path):
+    """Of eight layers in four modules: GPipe holds all four micro-batches, 1F1B K − k + 1 of them in module k.
+
+    PipeDream holds what DDG does, and with vertical sync four versions in each module.
+    """
+
+    def peak(*overrides: str) -> float:
+        return _uniform(Trial(*TIMED, *overrides, "cluster.workers=4", folder=tmp_path), 8, 4)
+
+    boundary, weights = 4 * 8 * 64, 4 * 64 * 64
+    loss = peak("algorithm=bp") - 8 * boundary
+    assert peak("algorithm=gpipe") == pytest.approx(8 * boundary + loss, abs=64)
+    expected = 2 * (4 + 3 + 2 + 1) / 4 * boundary + loss / 4
+    assert peak("algorithm=gpipe", "algorithm.order=1f1b") == pytest.approx(expected, abs=64)
+    stashed = peak("algorithm=pipedream")
+    assert stashed == peak("algorithm=ddg")
+    # 4, 3 and 2 versions of two layers each, and none in the last module, become four in each.
+    more = (4 * 4 - (4 + 3 + 2)) * 2 * weights
+    assert peak("algorithm=pipedream", "algorithm.weights=vertical") == stashed + more
 
 
 @pytest.mark.parametrize("workers", [2, 4])
@@ -148,8 +214,11 @@ def _uniform(trial: Trial, layers: int, workers: int) -> float:
         partition.stages[rank].method = method
     sent: list[Any] = [None] * workers
     for t in range(2 * workers):
-        forward(methods, partition.stages, Features(t, torch.randn(8, 64), torch.arange(8)))
-        sent = backward(methods, partition.stages, sent, Step(lr=0.01))
+        pieces = methods[0].micro_batches
+        assert 8 % pieces == 0
+        inputs, targets = torch.randn(8, 64).chunk(pieces), torch.arange(8).chunk(pieces)
+        features = [Features(t, inputs[i], targets[i], i, pieces, 1 / pieces) for i in range(pieces)]
+        sent = iterate(methods, partition.stages, features, sent, Step(lr=0.01))
     return sum(stage.peak for stage in partition.stages)
 
 

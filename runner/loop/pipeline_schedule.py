@@ -65,7 +65,9 @@ class Pass(NamedTuple):
 def first_features(oracle: NetworkOracle, batch: Batch, number: int, piece: int = 0, pieces: int = 1) -> Features:
     """Return what goes into the first module in iteration `number`: its batch, or one of `pieces` micro-batches."""
     ids = batch.ids.tensor_split(pieces)[piece]
-    inputs, targets = oracle.split.batch(ids, seed=oracle.seed, epoch=batch.epoch)
+    # A data set may not know how to make no samples: one is made then, and left out.
+    inputs, targets = oracle.split.batch(ids if len(ids) else batch.ids[:1], seed=oracle.seed, epoch=batch.epoch)
+    inputs, targets = inputs[: len(ids)], targets[: len(ids)]
     return Features(number, oracle.arranged(inputs), targets, *_place(batch, ids, piece, pieces))
 
 

@@ -21,6 +21,7 @@ in `LocalSGD`, in an epoch's last step, whose shares may differ by one sample, a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +44,9 @@ class DiLoCo(OptimizerOptions, Collective):
     Raises:
         ValueError: an argument is out of range.
     """
+
+    # AdamW's.
+    usual_rates: ClassVar[tuple[float, ...]] = (3e-3, 3e-2)
 
     optimizer: str = "adamw"
     weight_decay: float = 0.1

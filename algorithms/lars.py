@@ -16,6 +16,7 @@ along ḡ_k + λ w_k.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,9 @@ class LARS(LayerwiseNAG):
     Raises:
         ValueError: an argument is out of range.
     """
+
+    # A layer's step is relative to the size of its weights.
+    usual_rates: ClassVar[tuple[float, ...]] = (0.1, 3.0, 30.0)
 
     eta: float = 0.001
 

@@ -120,6 +120,8 @@ class Stateful(ABC):
             If not, those of an own shard are distinct within a batch, and others come in passes over the training set.
             None: yes with fixed shards, no without.
         weight_decay: λ, coefficient of the l2 term (λ/2)‖w‖².
+        usual_rates: learning rates of the size that suits it on a network, in the order in which the suite of all
+            methods tries whether it learns with one of them.
     """
 
     has_server: ClassVar[bool] = False
@@ -139,6 +141,7 @@ class Stateful(ABC):
     own_shard: bool = False
     replacement: bool | None = None
     weight_decay: float = 0.0
+    usual_rates: ClassVar[tuple[float, ...]] = (0.1,)
 
     workers: int
 

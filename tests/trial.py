@@ -35,6 +35,7 @@ from runner.sweeps import subprocess_launcher
 from runner.train import build
 from runner.train.dispatch import dispatch
 from runner.train.executors import simulated
+from tests.checked import SEARCHED
 
 SMALL = ("logger=none", "run.threads=1", "run.device=cpu", "run.compute_processes=1")
 """What every run in a test wants: no wandb, nothing that depends on the machine's cores or its speed."""
@@ -56,7 +57,7 @@ def _composed(groups: tuple[tuple[str, str], ...]) -> DictConfig:
     subprocess_launcher.register()
     OmegaConf.register_new_resolver("random_hex", lambda: "0", use_cache=True, replace=True)
     with composer() as compose_one:
-        full = compose_one.one([f"{group}={option}" for group, option in groups])
+        full = compose_one.one([*SEARCHED, *(f"{group}={option}" for group, option in groups)])
         cfg = without_hydra(full)
         with open_dict(cfg):
             cfg["names"] = {group: full.hydra.runtime.choices.get(group) for group in schema.GROUPS}

@@ -1,4 +1,7 @@
-"""What every method must pass: parametrised over the files of `conf/algorithm`, so a new one is covered at once."""
+"""What every method must pass: parametrised over the files of `conf/algorithm`, so a new one is covered at once.
+
+`dcrun-check` runs it on methods of a user's own. docs/own_code.md says what it asks of a method.
+"""
 
 import functools
 import inspect
@@ -16,19 +19,17 @@ from omegaconf import DictConfig, OmegaConf
 from algorithms.base import Collective, ParameterServer
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
-from runner.cli.compose import CONF
 from runner.run_folder import checkpoint
+from tests.checked import OPTIONS
 from tests.compute import use_threads
 from tests.transfers import compute_late
 from tests.trial import Trial, compose, equal, run_in, train
 
-NAMES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
+NAMES = sorted(OPTIONS)
 every = pytest.mark.parametrize("name", NAMES)
 
 CHANCE = 90.0
 """Test error of a guess among ten digits, in percent."""
-RATES = (0.1, 3.0, 30.0)
-"""Learning rates that are tried in turn: of the usual size, and for methods whose steps are relative to the weights."""
 NETWORKS = ("mlp", "deep")
 IN_A_HURRY = ("dc_asgd_a", "local_sgd")
 """Methods that run on processes in the short suite too, one of each kind (others do so in tests of the executors)."""
@@ -41,14 +42,12 @@ def configured(name: str) -> DictConfig:
 @functools.cache
 def kind(name: str) -> Any:
     # Read, not composed: it is asked for every method when tests are collected, by each of pytest's processes.
-    return get_class(yaml.safe_load((CONF / "algorithm" / f"{name}.yaml").read_text())["_target_"])
+    return get_class(yaml.safe_load(OPTIONS[name].read_text())["_target_"])
 
 
 LINEAR = ("model=ridge", "dataset=synthetic", "dataset.classes=2", "dataset.shape=[12]", "dataset.noise=0.5")
 """The problem of methods that need one weight a feature; its samples are scaled up, and so rates are small."""
 LINEAR_RATES = (1e-3, 1e-4)
-ADAM_RATES = (3e-3, 3e-2)
-"""Rates of methods whose own steps are Adam's."""
 
 
 def linear(name: str) -> bool:
@@ -56,9 +55,7 @@ def linear(name: str) -> bool:
 
 
 def rates(name: str) -> tuple[float, ...]:
-    if getattr(kind(name), "optimizer", "sgd") != "sgd":
-        return ADAM_RATES
-    return LINEAR_RATES if linear(name) else RATES
+    return LINEAR_RATES if linear(name) else kind(name).usual_rates
 
 
 def problem(name: str, network: str, train: int, test: int) -> tuple[str, ...]:
@@ -110,7 +107,8 @@ def test_protocol_and_cost_are_declared(name: str):
     assert issubclass(method, ParameterServer | Collective | SharedMemory | Pipeline)
     assert method.cost.gradients > 0
     assert 1 <= method.default_workers <= (method.max_workers or 1000)
-    assert inspect.getdoc(inspect.getmodule(method)), "the file says what the method does and where it is from"
+    assert inspect.getdoc(inspect.getmodule(method)) or method.__doc__, "a docstring says what the method does"
+    assert method.usual_rates and all(lr > 0 for lr in method.usual_rates)
 
 
 @every
@@ -133,7 +131,6 @@ def test_values_that_make_no_sense_are_refused(name: str):
             wrong += [(key, -1), (key, math.nan), (key, math.inf)]
         elif isinstance(value, str):
             wrong.append((key, "nonsense"))
-    assert wrong
     for key, value in wrong:
         options = {**OmegaConf.to_container(cfg), key: value}  # type: ignore[dict-item]
         del options["_target_"]

@@ -42,8 +42,10 @@ def test_keys_and_defaults_are_the_constructors(option: str):
     assert values == defaults | defaults_of_its_own
 
 
-EMBEDDED = ("digits", "synthetic", "sparse_synthetic", "text", "unit_vectors")
-SHAPES = ("covtype_shape", "rcv1_shape")
+READY = [option for option in OPTIONS if "root" not in config(option) and not OmegaConf.missing_keys(config(option))]
+"""Those that need no file of the user's."""
+SHAPES = [option for option in READY if option in NUMBERS]
+EMBEDDED = [option for option in READY if option not in NUMBERS]
 
 
 @pytest.mark.parametrize("option", EMBEDDED)

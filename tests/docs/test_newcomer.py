@@ -127,6 +127,7 @@ EXPECTED: dict[str, Callable[[Clone, str], None] | str] = {
     "dcrun experiment=dc_asgd_icml2017/table1 dataset.root=DIR": LEFT_OUT,
     "dcrun --help": says("== Exit codes =="),
     "dcrun algorithm=drop_stale cluster.workers=16 cluster.compute.distribution=gamma": completes(1, workers=16),
+    "dcrun-check algorithms/drop_stale.py": says(" passed"),
     # Tried by a test of their own, tests/runner/cli/entry/test_dist.py, with environments that cannot lie in this one.
     "make dist": LEFT_OUT,
     "pip install dist/dcrun-0.1.0-py3-none-any.whl": LEFT_OUT,

@@ -13,6 +13,8 @@ import pytest
 from runner.config.installation import ROOT
 
 TEXT = (ROOT / "docs" / "own_code.md").read_text(encoding="utf-8")
+FUNCTIONS = {"dcrun": "main", "dcrun-check": "check"}
+"""Where the commands of the page start in `runner/cli/entry/dcrun`."""
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -32,11 +34,18 @@ def lay_down(folder: Path, text: str = TEXT) -> None:
         (folder / name).write_text(content, encoding="utf-8")
 
 
-def dcrun(arguments: list[str], folder: Path, *path: Path) -> str:
-    """Run a command of the page in a folder, as an installation whose code is found by `path`."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "dcrun", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+def run(command: list[str], folder: Path) -> str:
+    """Run a command of the page in a folder, as an installation does."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "runner" / "cli" / "entry"), "OMP_NUM_THREADS": "1"}
+    start = f"import sys, dcrun; sys.exit(dcrun.{FUNCTIONS[command[0]]}())"
+    done = subprocess.run(
+        [sys.executable, "-c", start, *command[1:]],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -51,7 +60,7 @@ def test_page_shows_files_and_commands():
         "conf/dataset/pairs.yaml",
     }
     assert len(commands()) >= 8
-    assert {command[0] for command in commands()} == {"dcrun"}
+    assert {command[0] for command in commands()} == {*FUNCTIONS}
 
 
 def test_page_and_readme_show_one_method():
@@ -63,11 +72,10 @@ def test_page_and_readme_show_one_method():
 @pytest.mark.slow
 def test_commands_of_the_page_run_in_a_folder_of_the_users(tmp_path: Path):
     lay_down(tmp_path)
-    entry = ROOT / "runner" / "cli" / "entry"
-    said = [dcrun(command[1:], tmp_path, entry) for command in commands()]
+    said = [run(command, tmp_path) for command in commands()]
     ended = [json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")]
-    # All commands but the last but one's evaluation make a run, the sweep two.
-    assert len(ended) == len(said)
+    # All commands make a run but the check of the method and an evaluation; the sweep makes two.
+    assert len(ended) == len(said) - 1
     assert {summary["status"] for summary in ended} == {"completed"}
     models = {summary["model"] for summary in ended}
     assert models >= {"nets.Net", "torchvision.models.resnet18", "net"}
@@ -81,5 +89,5 @@ def test_readmes_method_runs_in_a_folder_of_the_users(tmp_path: Path):
     lay_down(tmp_path, README)
     assert (tmp_path / "conf" / "algorithm" / "drop_stale.yaml").is_file()
     short = ["model=linear", "run.epochs=1", "run.threads=1", "logger=none", "cluster.workers=2", "hydra.run.dir=a"]
-    dcrun(["algorithm=drop_stale", *short], tmp_path, ROOT / "runner" / "cli" / "entry")
+    run(["dcrun", "algorithm=drop_stale", *short], tmp_path)
     assert json.loads((tmp_path / "a" / "summary.json").read_text())["algorithm"] == "drop_stale"

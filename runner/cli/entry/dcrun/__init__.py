@@ -35,6 +35,11 @@ def fit() -> int:
     return _start("dcrun-fit", "runner.cli.dcrun_fit")
 
 
+def check() -> int:
+    """Run the command `dcrun-check`, as `main` does."""
+    return _start("dcrun-check", "runner.cli.dcrun_check")
+
+
 def _start(command: str, module: str) -> int:
     """Make the project's folders importable, call `main` of one of its modules, and end the process.
 

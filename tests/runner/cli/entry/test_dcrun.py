@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -62,7 +63,10 @@ def test_clones_packages_come_before_the_current_folders(module: str, user: Path
     assert "taken down" not in done.stdout
 
 
-@pytest.mark.parametrize(("command", "function"), [("dcrun", "main"), ("dcreport", "report"), ("dcrun-fit", "fit")])
+COMMANDS = {"dcrun": "main", "dcreport": "report", "dcrun-check": "check", "dcrun-fit": "fit"}
+
+
+@pytest.mark.parametrize(("command", "function"), COMMANDS.items())
 def test_module_loaded_before_is_refused(command: str, function: str, user: Path):
     (user / "data" / "__init__.py").write_text("")
     code = f"import sys, data, dcrun; sys.exit(dcrun.{function}())"
@@ -106,7 +110,10 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_wheel_has_one_package_with_all_files(wheel: Path):
-    folders = ("algorithms", "conf", "data", "models", "runner")
+    build = tomllib.loads((CLONE / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    folders = build["wheel"]["only-include"]
+    assert {"algorithms", "conf", "data", "models", "runner", "tests/algorithms/test_methods.py"} <= {*folders}
+    assert build["sdist"]["only-include"] == folders
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *folders],
         cwd=CLONE,
@@ -125,11 +132,7 @@ def test_wheel_has_one_package_with_all_files(wheel: Path):
 def test_installed_has_one_name(site: Path):
     installed = {path.name.partition("-")[0] for path in site.iterdir()} - {"bin"}
     assert installed == {"dcrun"}
-    assert sorted(path.name for path in (site / "bin").iterdir() if path.is_file()) == [
-        "dcreport",
-        "dcrun",
-        "dcrun-fit",
-    ]
+    assert {path.name for path in (site / "bin").iterdir() if path.is_file()} == {*COMMANDS}
 
 
 @pytest.mark.slow

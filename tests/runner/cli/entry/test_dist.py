@@ -144,6 +144,20 @@ def test_wheel_runs_the_users_code_everywhere(dist: Path, user: Path, tmp_path: 
     assert ended["replayed"]["weights_sha256"] == ended["spawned"]["weights_sha256"]
 
 
+def test_wheel_checks_the_users_method(dist: Path, user: Path, tmp_path: Path):
+    [wheel] = dist.glob("*.whl")
+    check = installed(wheel, tmp_path / "environment") / "dcrun-check"
+    (user / "algorithms" / "mine.py").write_text(
+        "from algorithms.asgd import ASGD\n\n\nclass Mine(ASGD):\n    'ASGD.'\n"
+    )
+    (user / "conf" / "algorithm" / "mine.yaml").write_text("defaults: [asgd, _self_]\n_target_: algorithms.mine.Mine\n")
+    (user / "tests").mkdir()
+    (user / "tests" / "__init__.py").write_text("raise SystemExit('imported')\n")
+    # One of each kind: in this process, by compute processes, on processes.
+    said = run([check, user / "algorithms" / "mine.py", "-k", "arguments or continued or processes"], tmp_path)
+    assert " passed" in said and "failed" not in said
+
+
 def test_run_is_made_longer_elsewhere(dist: Path, user: Path, tmp_path: Path):
     [wheel] = dist.glob("*.whl")
     dcrun = installed(wheel, tmp_path / "environment") / "dcrun"

@@ -35,7 +35,7 @@ GPU_SLOT = "DCRUN_GPU_SLOT"
 """Environment variable that a sweep's launcher sets to the number of a running job, to spread jobs over GPUs."""
 DATA_PLACE = ("root", "download", "url", "workers", "cache")
 """Keys of a dataset that say where it lies and how it is read, not what it holds."""
-DIAGNOSTICS = ("variance_factor", "largest_rate", "disagreement", "sufficient_direction")
+DIAGNOSTICS = ("variance_factor", "largest_rate", "disagreement", "sufficient_direction", "gap", "update_cosine")
 """What `run.diagnostics` may list."""
 
 

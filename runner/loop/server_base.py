@@ -6,7 +6,7 @@ must not: a run on processes that is replayed in simulation ends with the same b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -17,6 +17,7 @@ from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.barrier import next_barrier
 from runner.loop.batches import Batches
+from runner.loop.drift import Drift
 from runner.loop.executor import Executor
 from runner.loop.leases import Leases
 from runner.loop.messages import check_message
@@ -54,6 +55,7 @@ class ServerBase(Executor):
         timeline: what each worker did when.
         recorder: writes down the order of messages; None if nobody asked for it.
         compiled: fuse the server's update rule.
+        measured: what `Drift` measures of the updates.
 
     Attributes:
         version: by worker, the number of pushes when it pulled last.
@@ -78,6 +80,7 @@ class ServerBase(Executor):
         timeline: Timeline,
         recorder: Recorder | None,
         compiled: bool,
+        measured: Sequence[str] = (),
     ) -> None:
         self.server = server
         self.statistics = statistics
@@ -96,6 +99,7 @@ class ServerBase(Executor):
         self.resumed = False
         server.start(weights, workers, compiled)
         self.layout = server.layout(weights.numel())
+        self.drift = Drift(measured, self.layout, weights, workers) if measured else None
         self.rounds = server.rounds(weights.numel())
         self.restoring = server.restoring(weights.numel())
         # Of the layout alone: headers, batch-norm statistics and what `mirror` keeps up to date are not the method's.
@@ -115,6 +119,10 @@ class ServerBase(Executor):
         """Seed what the method draws in a call, so that it draws the same in simulation and on processes."""
         seed_generators(self._device, self.batches.seed, call, self.control.updates, *which)
 
+    def sent(self, worker: int) -> Message | None:
+        """Return what `worker` pulled last, if the method keeps it."""
+        return self.server.sent(worker)
+
     def push(self, worker: int, message: Message, statistics: Tensor | None, samples: int) -> Push:
         """Let the method take in a worker's message.
 
@@ -128,9 +136,13 @@ class ServerBase(Executor):
         staleness = self.applied - self.applied_at_pull[worker]
         self._seed("push")
         self.count_bytes(self.push_bytes)
+        if self.drift is not None:
+            self.drift.before(worker, self.server.w, self.sent(worker))
         # The method first, then batch norm and the count: the rate and the staleness are those before this update.
         if self.server.push(worker, message, self.step(staleness=staleness)) is not False:
             self.applied += 1
+        if self.drift is not None:
+            self.drift.after(self.server.w, message)
         # In the order of arrival, like the updates: the average depends on the order.
         if statistics is not None:
             running_average(self.statistics, statistics)
@@ -182,7 +194,10 @@ class ServerBase(Executor):
         # it can be replayed with a method that ignores others of them.
         self.version[worker] = self.control.updates
         self.applied_at_pull[worker] = self.applied
-        return check_message(self.server, "pull", self.server.pull(worker), self.layout.pull, self.dtype)
+        message = check_message(self.server, "pull", self.server.pull(worker), self.layout.pull, self.dtype)
+        if self.drift is not None:
+            self.drift.pulled(worker, message, self.sent(worker))
+        return message
 
     def broadcast(self, number: int) -> Message:
         """Return what every worker gets in round `number` of a barrier; it may alias live state."""
@@ -234,8 +249,8 @@ class ServerBase(Executor):
         return self.statistics
 
     def columns(self) -> dict[str, float]:
-        """Return the number of updates: pushes that were ignored or only collected made none."""
-        return {columns.UPDATES: self.applied}
+        """Return the number of updates, without pushes that were ignored or only collected; and what `drift` says."""
+        return {columns.UPDATES: self.applied} | ({} if self.drift is None else self.drift.columns())
 
     def method_states(self) -> list[Message]:
         """Return the method's state of the server."""
@@ -252,6 +267,7 @@ class ServerBase(Executor):
             "applied": self.applied,
             "trace": None if self.recorder is None else self.recorder.state_dict(),
             "activity": self.timeline.state_dict(),
+            "drift": None if self.drift is None else self.drift.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -269,4 +285,7 @@ class ServerBase(Executor):
         if self.recorder is not None and state["trace"] is not None:
             self.recorder.load_state_dict(state["trace"])
         self.timeline.load_state_dict(state["activity"])
+        # A run may go on with other diagnostics than it had.
+        if self.drift is not None and state.get("drift"):
+            self.drift.load_state_dict(state["drift"])
         self.resumed = True

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -59,6 +59,7 @@ class ProcessServer(ServerBase):
         recorder: writes down the order of messages; None if nobody asked for it.
         compiled: fuse the server's update rule.
         check_refusal: raises what a worker left to be said before it ended, see `runner.processes.refusal`.
+        measured: see `ServerBase`.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class ProcessServer(ServerBase):
         recorder: Recorder | None = None,
         compiled: bool = False,
         check_refusal: Callable[[], None] = lambda: None,
+        measured: Sequence[str] = (),
     ) -> None:
         replica_weights = replica.weights
         super().__init__(
@@ -89,6 +91,7 @@ class ProcessServer(ServerBase):
             timeline=timeline,
             recorder=recorder,
             compiled=compiled,
+            measured=measured,
         )
         self.server_seconds = clock.server_seconds
         self.check_refusal = check_refusal

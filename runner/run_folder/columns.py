@@ -53,6 +53,11 @@ STANDARD = (
 
 COMMUNICATION_SECONDS = "communication_seconds"
 HIDDEN_SECONDS = "hidden_seconds"
+GAP_MEAN = "gap_mean"
+"""RMSE between the weights at a push and those that its worker pulled, since the previous row; see `loop.drift`."""
+GAP_MAX = "gap_max"
+UPDATE_COSINE = "update_cosine"
+"""Mean cosine between a pushed gradient and the step that the server then took."""
 DISAGREEMENT_MEAN = "disagreement_mean"
 DISAGREEMENT_MAX = "disagreement_max"
 ACTIVATION_BYTES = "activation_bytes"

@@ -15,6 +15,7 @@ pull right after they push too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -50,6 +51,7 @@ class SimulatedServer(ServerBase):
         recorder: writes down the order of messages; None if nobody asked for it.
         compiled: fuse the server's update rule.
         compute: other processes that compute; None to compute in this one.
+        measured: see `ServerBase`.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class SimulatedServer(ServerBase):
         recorder: Recorder | None = None,
         compiled: bool = False,
         compute: PoolOptions | None = None,
+        measured: Sequence[str] = (),
     ) -> None:
         replica = oracle.replica
         super().__init__(
@@ -78,6 +81,7 @@ class SimulatedServer(ServerBase):
             timeline=timeline,
             recorder=recorder,
             compiled=compiled,
+            measured=measured,
         )
         self.oracle = oracle
         self.events = events
@@ -93,6 +97,10 @@ class SimulatedServer(ServerBase):
         ]
         self.compute = compute
         self.halves: Halves = self._halves()
+
+    def sent(self, worker: int) -> Message:
+        """Return what `worker` pulled last."""
+        return self.server.sent(worker) or self.copies[worker]
 
     def _halves(self) -> Halves:
         """Return the workers' halves: in compute processes, or here if there are none or the method allows none."""
@@ -220,7 +228,7 @@ class SimulatedServer(ServerBase):
         if event.record is not None:
             self._compare(event.record)
         batch = self.leases.done(worker)
-        pulled = self.server.sent(worker) or self.copies[worker]
+        pulled = self.sent(worker)
         message, statistics = self.halves.work(worker, pulled, batch)
         if self.recorder is not None:
             # Before it is counted: a push that makes the loss infinite ends the run there, and is part of the record.

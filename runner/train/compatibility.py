@@ -21,6 +21,7 @@ from runner.config.schema import DIAGNOSTICS
 from runner.gradients.diagnostics import DISAGREEMENT, SUFFICIENT_DIRECTION
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import blocks_that_share
+from runner.loop.drift import OF_UPDATES
 
 
 def check_algorithm(cfg: DictConfig, algorithm: type[Stateful], workers: int) -> None:
@@ -43,6 +44,9 @@ def check_algorithm(cfg: DictConfig, algorithm: type[Stateful], workers: int) ->
         what = f"with algorithm={name} and {workers} worker(s) there is one vector of weights"
         others = [name for name in DIAGNOSTICS if name != DISAGREEMENT]
         raise InputError.of("run.diagnostics", DISAGREEMENT, what, ", ".join(others))
+    if (wanted := next((one for one in diagnostics if one in OF_UPDATES), None)) and not algorithm.has_server:
+        what = f"algorithm={name} has no parameter server, whose updates it is about"
+        raise InputError.of("run.diagnostics", wanted, what, "with methods that have one")
     if SUFFICIENT_DIRECTION in diagnostics and not algorithm.cuts_network:
         what = f"algorithm={name} does not cut the network into modules"
         raise InputError.of("run.diagnostics", SUFFICIENT_DIRECTION, what, "with algorithms that do")

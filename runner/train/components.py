@@ -23,6 +23,7 @@ from runner.gradients.partition import Partition
 from runner.gradients.replica import Replica
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
+from runner.loop.drift import OF_UPDATES
 from runner.loop.executor import Executor, Observer
 from runner.loop.schedule import Schedule
 from runner.loop.train_control import TrainControl
@@ -101,18 +102,24 @@ class RunComponents:
         )
 
     def observers(self, folder: Path, lines: int) -> list[Observer]:
-        """Return what `run.diagnostics` asks for.
+        """Return what `run.diagnostics` asks for of layers.
 
         Args:
             folder: the run folder.
             lines: evaluations made before, as a checkpoint knows.
         """
         run = self.cfg.run
-        if not run.diagnostics:
+        layers = [name for name in run.diagnostics if name not in OF_UPDATES]
+        if not layers:
             return []
         # The same samples at every evaluation, so that a curve shows the training and not the sampling.
         ids = spread(self.samples, run.diagnostic_samples)
-        return [LayerLog(self.oracle, ids, folder, lines, run.diagnostics, batch_size=run.eval_batch_size)]
+        return [LayerLog(self.oracle, ids, folder, lines, layers, batch_size=run.eval_batch_size)]
+
+    @property
+    def measured_updates(self) -> list[str]:
+        """What `run.diagnostics` asks for of a server's updates."""
+        return [name for name in self.cfg.run.diagnostics if name in OF_UPDATES]
 
     @property
     def classifies(self) -> bool:

@@ -184,6 +184,7 @@ def _simulated_server(
         recorder=recorder,
         compiled=components.cfg.run.compile,
         compute=_pool(components),
+        measured=components.measured_updates,
         **common,
     )
 
@@ -255,6 +256,7 @@ def _process_server(
         recorder=components.recorder(rank.folder) if owner is None else None,
         compiled=components.cfg.run.compile,
         check_refusal=partial(check_refusal, rank.rendezvous.store),
+        measured=components.measured_updates if owner is None else (),
     )
 
 

@@ -19,6 +19,10 @@ EXPERIMENTS = sorted(
 )
 
 
+OWN = [name for name in EXPERIMENTS if name.endswith("_own")]
+"""Those of a method that the user names, which no table has."""
+
+
 @contextmanager
 def hydra_composer() -> Iterator[Composer]:
     """Give what composes a command line as the command does."""

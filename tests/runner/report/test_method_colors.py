@@ -29,7 +29,10 @@ def test_an_own_method_keeps_its_color() -> None:
 def test_methods_that_a_paper_compares_have_different_colors() -> None:
     for exhibit in published.load():
         methods = {str(method) for cell in exhibit.cells if isinstance(method := cell.match.get("algorithm"), str)}
-        # More than the palette has cannot all differ.
+        # More than the palette has cannot all differ; such a table draws no curves.
+        if len(methods) > len(LIGHT):
+            assert exhibit.kind == "table"
+            continue
         same = [pair for pair in itertools.combinations(sorted(methods), 2) if color_of(pair[0]) == color_of(pair[1])]
         assert same == [], exhibit.id
 

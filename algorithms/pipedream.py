@@ -9,7 +9,9 @@ where that is below 0). It stashes that version until the batch comes back:
 
 Module k holds K − k + 1 versions. With K = 1 this is back-propagation.
 
-Source: Narayanan et al., "PipeDream: Generalized pipeline parallelism for DNN training", SOSP 2019, section 3.3.
+Sources: Narayanan et al., "PipeDream: Generalized pipeline parallelism for DNN training", SOSP 2019, section 3.3; for
+SpecTrain Chen, Yang and Cheng, "Efficient and robust parallel DNN training through model parallelism on multi-GPU
+platform", 2018, arXiv 1809.02839.
 
     weights: stashed   the above. These are the weights of DDG with stashed weights and `start=skip`, to the bit: the
                        methods differ in when a module computes, and so in their time.
@@ -20,9 +22,17 @@ Source: Narayanan et al., "PipeDream: Generalized pipeline parallelism for DNN t
                        so this is SGD whose gradients are K − 1 updates late. Each module holds K versions.
              current   no stashing: back through the old activations, but the current weights. Not a gradient of f at
                        any weights; the paper's reason for stashing.
+             predicted SpecTrain: a batch is played at the weights that are foreseen for the update that it makes, K − k
+                       updates ahead along the momentum v, and comes back through the weights that are there then:
+
+                           ŵ_k = w_k − (K − k) γ v_k                       (Chen et al. 2018: Ŵ_{t+s} = W_t − s η v)
+
+                       Nothing is stashed, and gradients are of about the present weights.
 
 Decided here: each module is one worker (the paper also replicates modules), batches are as many as `run.epochs` says,
 so the gradients that are under way at the end are not applied, and evaluations see each module's latest version.
+SpecTrain counts s in the time slots of its own pipeline; here s is the number of updates that are still to come. Its v
+is a mean of gradients, ours PyTorch's momentum; with either a step of SGD is γ v.
 """
 
 from __future__ import annotations
@@ -32,6 +42,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from algorithms.base import Message, Step, one_of
@@ -50,7 +61,7 @@ class PipeDream(Pipeline):
     """One module of PipeDream; the other arguments are those of `PipelineOptions`.
 
     Args:
-        weights: "stashed", "vertical" or "current".
+        weights: "stashed", "vertical", "current" or "predicted".
 
     Raises:
         ValueError: an argument is out of range.
@@ -65,7 +76,10 @@ class PipeDream(Pipeline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("weights", self.weights, ("stashed", "vertical", "current"))
+        one_of("weights", self.weights, ("stashed", "vertical", "current", "predicted"))
+        if self.weights == "predicted" and not self.momentum:
+            what = "they are predicted along the momentum of sgd, and there is none"
+            raise ValueError(f"algorithm.weights=predicted: {what}; allowed: stashed, vertical, current")
 
     def setup(self, w: Tensor, info: StageInfo) -> None:
         """See `Pipeline.setup`."""
@@ -74,12 +88,18 @@ class PipeDream(Pipeline):
         self.behind = self.rank if self.weights == "vertical" else 0
         self.plays: deque[Play] = deque()
         self.versions: deque[Tensor] = deque()
+        self.predicted = self.w.clone() if self.weights == "predicted" else None
+        # γ of the last update.
+        self.rate = torch.zeros((), dtype=torch.float64)
 
     def forward(self, stage: Stage, features: Features) -> Tensor:
         """Play batch t at its version, on a tape that waits K − k iterations for its backward pass."""
-        # If the backward pass comes next, before any update, there is nothing to stash. With `current` weights only
+        # If the backward pass comes next, before any update, there is nothing to stash. Without stashing only
         # checkpoints need the copies: a tape must be recorded anew on resume.
         self.versions.append(self.w if self.last and not self.behind else self.w.clone())
+        if self.predicted is not None and not self.last:
+            assert self.apply_gradient.v is not None
+            self.versions[-1].add_(self.apply_gradient.v, alpha=-self.delay * float(self.rate))
         self.plays.append(Play(features, self._record(stage, features, self._version(0), track=True)))
         return self.plays[-1].tape.outputs
 
@@ -89,6 +109,10 @@ class PipeDream(Pipeline):
         return self.versions[max(0, len(self.versions) - 1 - ago - self.behind)]
 
     def _record(self, stage: Stage, features: Features, version: Tensor, *, track: bool) -> Tape:
+        if self.predicted is not None:
+            # One buffer for all tapes, since none of them comes back through what it was played at.
+            self.predicted.copy_(version)
+            version = self.predicted
         return stage.record(self.w if self.weights == "current" else version, features, track=track)
 
     def backward(self, stage: Stage, delta: Tensor | None, step: Step) -> Tensor | None:
@@ -97,11 +121,18 @@ class PipeDream(Pipeline):
         if len(self.plays) <= self.delay:
             self.skip_update()
         else:
+            if self.predicted is not None:
+                self.predicted.copy_(self.w)
             g, below = self.plays.popleft().tape.backward(delta)
             self.optimizer_step(g, step)  # section 3.3
+            self.rate.fill_(step.lr)
         while len(self.versions) > len(self.plays) + self.behind:
             self.versions.popleft()
         return below
+
+    def state(self) -> Message:
+        """Return the tensors of `Pipeline`, and γ where it is needed."""
+        return super().state() | ({} if self.predicted is None else {"rate": self.rate})
 
     def pending(self) -> list[Message]:
         """Return the versions, and the features of the passes whose backward pass is to come."""
@@ -121,6 +152,8 @@ class PipeDream(Pipeline):
 
     def retained(self) -> tuple[list[Tensor], list[Tape]]:
         """Return the versions, and the features and tapes of the passes to come."""
-        # With `current` weights the method has no use for the copies: only our checkpoints do, so they do not count.
-        versions = [] if self.weights == "current" else [w for w in self.versions if w is not self.w]
+        # Without stashing the method has no use for the copies: only our checkpoints do, so they do not count.
+        versions = [w for w in self.versions if w is not self.w]
+        if self.weights in ("current", "predicted"):
+            versions = [] if self.predicted is None else [self.predicted]
         return versions + [item.features.inputs for item in self.plays], [item.tape for item in self.plays]

@@ -173,6 +173,13 @@ class Pipeline(PipelineOptions, Stateful):
     keeps_direction: bool = False
     direction: Tensor | None = None
 
+    def check_workers(self, workers: int) -> None:
+        """Check that the options fit the number of modules K.
+
+        Raises:
+            ValueError: naming the key, the value and what is allowed.
+        """
+
     def setup(self, w: Tensor, info: StageInfo) -> None:
         """Take over `w` (not a copy) as the module's flat weights and allocate the method's state.
 

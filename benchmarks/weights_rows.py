@@ -151,6 +151,8 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "gpipe, 1F1B, batch norm": (*BATCH_NORM, *WORKERS, "algorithm.order=1f1b"),
     "pipedream": (*NORMED_DROPOUT, *WORKERS, *MOMENTUM),
     "pipedream, vertical sync": (*DEEP, *WORKERS, "algorithm.weights=vertical"),
+    "pipedream_2bw": (*NORMED_DROPOUT, *WORKERS, *MOMENTUM, "algorithm.micro_batches=3"),
+    "spectrain": (*DEEP, *WORKERS, *MOMENTUM),
 }
 """Rows by name: the method, and what is special; its overrides."""
 
@@ -176,6 +178,8 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "dni": (*DEEP, *TWO),
     "gpipe": (*DEEP, *TWO, *MOMENTUM, "algorithm.order=1f1b"),
     "pipedream": (*NORMED_DROPOUT, *THREE, *MOMENTUM),
+    "pipedream_2bw": (*DEEP, *THREE, *MOMENTUM),
+    "spectrain": (*DEEP, *THREE, *MOMENTUM),
     "asgd": (*MLP, *ONE, *MOMENTUM),
     "dc_asgd_c": (*MLP, *ONE, "algorithm.lambda_schedule=inverse_lr"),
     "dc_asgd_a": (*BATCH_NORM, *ONE, "algorithm.backup=worker"),

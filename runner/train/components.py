@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from algorithms.base import Message, Problem, Stateful
-from runner.config.errors import InputError
+from runner.config.errors import InputError, building
 from runner.gradients.diagnostics import LayerLog, spread
 from runner.gradients.evaluate import Evaluator
 from runner.gradients.objective import Objective
@@ -85,6 +85,8 @@ class RunComponents:
         Raises:
             InputError: the network is not a chain that can be cut so.
         """
+        with building():
+            self.method.check_workers(self.workers)
         # Once and on first use: cutting runs the network to measure its modules.
         return Partition(self.oracle, self.workers, self.method.split, self.dataset.shape, self.dataset.classes)
 

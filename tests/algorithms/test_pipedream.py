@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from tests.cutting import ByHand
+from algorithms.pipedream import PipeDream
+from tests.cutting import DECAY, LR, ByHand
 from tests.trial import Trial, train
 
 SHORT = ("dataset.limit_train=44", "dataset.limit_test=10", "run.batch_size=8", "run.epochs=2")
@@ -61,6 +63,53 @@ def test_vertical_sync_is_sgd_with_a_delay(tmp_path: Path):
     weights, pieces = run.executor.weights(), run.executor.partition.pieces
     for k, (low, high, *_) in enumerate(pieces):
         assert torch.equal(weights[low:high], past[len(past) - 1 - (2 - k)][low:high])
+
+
+def test_weights_are_predicted_along_the_momentum(tmp_path: Path):
+    """SpecTrain by hand: activations are at w − s γ v, s = 2, 1 and 0, and δ goes down through the weights of t."""
+    hand = ByHand("algorithm=spectrain", folder=tmp_path)
+    v: list[list[Tensor]] = [[torch.zeros_like(p) for p in layer] for layer in hand.weights]
+    kept: list[list[tuple[Tensor, Tensor]]] = [[], [], []]
+    sent: list[Any] = [None, None, None]
+    for t in range(hand.total):
+        outputs, targets = hand.batch(t)
+        for k in range(3):
+            ahead = [p - (2 - k) * LR * m for p, m in zip(hand.weights[k], v[k], strict=True)]
+            inputs, outputs = outputs, hand.layer(k, outputs, ahead)
+            kept[k].append((inputs, outputs))
+        now: list[Any] = [None] * 3
+        for k in range(3):
+            if t < 2 - k:
+                continue
+            inputs, outputs = kept[k].pop(0)
+            if k == 2:
+                delta = nn.functional.softmax(outputs, 1) - nn.functional.one_hot(targets, 10)
+                delta = delta / len(targets)
+            else:
+                delta = sent[k + 1] * (1 - outputs**2)
+            now[k] = delta @ hand.weights[k][0]
+            for i, g in enumerate([delta.T @ inputs, delta.sum(0)]):
+                v[k][i] = 0.9 * v[k][i] + g + DECAY * hand.weights[k][i]
+                hand.weights[k][i] = hand.weights[k][i] - LR * v[k][i]
+        sent = now
+    hand.check()
+
+
+def test_prediction_survives_checkpoint(tmp_path: Path):
+    """Also the rate, along which the next weights are predicted, and one buffer for all graphs."""
+    given = ("algorithm=spectrain", *FLAT, "cluster.workers=4", "run.checkpoint_every=100")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    expected = train(*given, folder=tmp_path / "a")
+    state = Trial(*given, folder=tmp_path / "b", stop_after=5).stopped()
+    continued = Trial(*given, folder=tmp_path / "b").resume(state).run()
+    assert continued.sha256 == expected.sha256
+    assert continued.executor.columns() == expected.executor.columns()
+
+
+def test_prediction_needs_a_momentum():
+    with pytest.raises(ValueError, match=r"^algorithm\.weights=predicted: .*; allowed: stashed, vertical, current$"):
+        PipeDream(weights="predicted")
 
 
 def test_versions_are_as_many_as_the_paper_says(tmp_path: Path):

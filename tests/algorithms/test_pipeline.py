@@ -47,6 +47,7 @@ def test_single_module_is_bp(name: str, optimizer: str, tmp_path: Path):
         ("algorithm=ddg", "algorithm.weights=current"),
         ("algorithm=pipedream", "algorithm.weights=vertical"),
         pytest.param(("algorithm=pipedream", "algorithm.weights=current"), marks=pytest.mark.slow),
+        ("algorithm=pipedream_2bw",),
     ],
 )
 def test_graphs_in_flight_survive_checkpoint(extra: tuple[str, ...], tmp_path: Path):

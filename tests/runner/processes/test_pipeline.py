@@ -67,7 +67,12 @@ def both(tmp_path: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any
         ("algorithm=gpipe", *FLAT, "cluster.workers=3", "algorithm.micro_batches=6", "algorithm.order=1f1b"),
         pytest.param(("algorithm=gpipe", *DEEP, "cluster.workers=3"), marks=pytest.mark.slow),
         pytest.param(("algorithm=pipedream", *DEEP, "cluster.workers=3"), marks=pytest.mark.slow),
-        pytest.param(("algorithm=pipedream", *FLAT, "cluster.workers=3", "algorithm.weights=vertical")),
+        pytest.param(
+            ("algorithm=pipedream", *FLAT, "cluster.workers=3", "algorithm.weights=vertical"), marks=pytest.mark.slow
+        ),
+        ("algorithm=pipedream_2bw", *FLAT, "cluster.workers=3", "algorithm.micro_batches=6"),
+        pytest.param(("algorithm=pipedream_2bw", *DEEP, "cluster.workers=3"), marks=pytest.mark.slow),
+        pytest.param(("algorithm=spectrain", *FLAT, "cluster.workers=3"), marks=pytest.mark.slow),
     ],
     ids=lambda overrides: f"{overrides[0]}-{overrides[-1]}",
 )

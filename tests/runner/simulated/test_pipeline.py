@@ -102,6 +102,15 @@ def test_one_forward_one_backward_has_no_bubble(tmp_path: Path):
     assert trial.control.seconds == pytest.approx(17)
 
 
+def test_two_versions_leave_no_bubble(tmp_path: Path):
+    """PipeDream-2BW: two modules, forward 0.25 and backward 0.5 for each of two micro-batches.
+
+    The second module begins at 0.25 and is busy from then on, without a flush.
+    """
+    given = ("algorithm=pipedream_2bw", "algorithm.micro_batches=2")
+    assert seconds(tmp_path, *given, shares=[0.5, 0.5]) == pytest.approx(0.25 + STEPS * 2 * 0.75)
+
+
 def test_messages_take_time(tmp_path: Path):
     slow = ("cluster.network.latency=0.1", "algorithm=bp")
     assert seconds(tmp_path, *slow, shares=[0.5, 0.5]) == pytest.approx(STEPS * 3.2)
@@ -144,6 +153,8 @@ def test_micro_batches_and_versions_in_memory(tmp_path: Path):
     assert stashed == peak("algorithm=ddg")
     # 4, 3 and 2 versions of two layers each, and none in the last module, become four in each.
     more = (4 * 4 - (4 + 3 + 2)) * 2 * weights
+    # Micro-batches in flight as with 1F1B, and two versions besides the newest, in the last module one.
+    assert peak("algorithm=pipedream_2bw") == pytest.approx(expected + (2 + 2 + 2 + 1) * 2 * weights, abs=64)
     assert peak("algorithm=pipedream", "algorithm.weights=vertical") == stashed + more
 
 

@@ -45,6 +45,7 @@ def same(one: Any, other: Any) -> bool:
         pytest.param(("algorithm=bp", "algorithm.momentum=0.9"), marks=pytest.mark.slow),
         ("algorithm=gpipe", "algorithm.order=1f1b", "algorithm.micro_batches=5"),
         pytest.param(("algorithm=pipedream", "algorithm.weights=vertical"), marks=pytest.mark.slow),
+        pytest.param(("algorithm=pipedream_2bw", "algorithm.micro_batches=5"), marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )

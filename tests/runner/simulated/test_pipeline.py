@@ -228,7 +228,8 @@ def _uniform(trial: Trial, layers: int, workers: int) -> float:
         pieces = methods[0].micro_batches
         assert 8 % pieces == 0
         inputs, targets = torch.randn(8, 64).chunk(pieces), torch.arange(8).chunk(pieces)
-        features = [Features(t, inputs[i], targets[i], i, pieces, 1 / pieces) for i in range(pieces)]
+        # Copies: each micro-batch has a memory of its own.
+        features = [Features(t, inputs[i].clone(), targets[i].clone(), i, pieces, 1 / pieces) for i in range(pieces)]
         sent = iterate(methods, partition.stages, features, sent, Step(lr=0.01))
     return sum(stage.peak for stage in partition.stages)
 

@@ -2,9 +2,10 @@
 
 In each iteration the module takes the features that the one before sends, plays them, sends its own on, goes backward
 with the error gradient that it has (of the same iteration where the method is locked, else the one that the module
-after sent in the iteration before) and sends one down. Every rank has the data set and cuts what it needs of a batch
-itself: the first module the inputs, all the targets. Between the modules of a decoupled method nothing but these
-messages sets the pace: a module runs ahead of the one after it by one iteration at most.
+after sent in the iteration before) and sends one down. A method that cuts batches does so with each micro-batch, in the
+order that it says, and messages are those of micro-batches. Every rank has the data set and cuts what it needs of a
+batch itself: the first module the inputs, all the targets. Between the modules of a decoupled method nothing but these
+messages sets the pace: a module runs ahead of the one after it by one iteration, or micro-batch, at most.
 
 Rank 0 decides to stop, which the features tell the others in the same iteration; a rank that was asked tells rank 0
 with its error gradients. At evaluations the error gradients on their way are taken in first, and then rank 0 gathers

@@ -4,9 +4,11 @@ A module's share of `cluster.compute.seconds` is its share of the network's mult
 pass, two thirds its backward pass. Features go forward through the chain, module by module. Ours, after algorithm 11:
 the backward passes of an iteration begin when its forward pass is over in the last module, for the decoupled methods in
 all modules at once, for a locked one module by module; a module that replays needs another forward pass. So with equal
-modules and a free network an iteration takes T_F + T_B locked and T_F + T_B/K decoupled (thesis, table 3). Features and
-error gradients travel as messages of their bytes. What a method computes besides, as a synthesizer's guess and what it
-learns, takes the seconds of its multiply-adds, and belongs to the backward pass.
+modules and a free network an iteration takes T_F + T_B locked and T_F + T_B/K decoupled (thesis, table 3). The modules
+of GPipe and PipeDream (`Pipeline.waits_for_last` is false) go backward as soon as they have an error gradient, and in
+the first iterations, while there is none, do nothing. Features and error gradients travel as messages of their bytes.
+What a method computes besides, as a synthesizer's guess and what it learns, takes the seconds of its multiply-adds, and
+belongs to the backward pass.
 """
 
 from __future__ import annotations

@@ -170,6 +170,8 @@ def test_a_run_resumes_after_a_dead_module(tmp_path: Path, caplog: pytest.LogCap
         ("dni", ("worker 1",), signal.SIGTERM, 143),
         ("fr", ("worker 0",), signal.SIGTERM, 143),
         ("bp", ("worker 0", "worker 1"), signal.SIGINT, 130),
+        ("gpipe", ("worker 1",), signal.SIGTERM, 143),
+        ("pipedream_2bw", ("worker 0",), signal.SIGTERM, 143),
     ],
 )
 def test_a_run_resumes_after_a_signal(

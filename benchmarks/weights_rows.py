@@ -151,7 +151,8 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "gpipe, 1F1B, batch norm": (*BATCH_NORM, *WORKERS, "algorithm.order=1f1b"),
     "pipedream": (*NORMED_DROPOUT, *WORKERS, *MOMENTUM),
     "pipedream, vertical sync": (*DEEP, *WORKERS, "algorithm.weights=vertical"),
-    "pipedream_2bw": (*NORMED_DROPOUT, *WORKERS, *MOMENTUM, "algorithm.micro_batches=3"),
+    "pipedream_2bw": (*DEEP, *WORKERS, *MOMENTUM, "algorithm.micro_batches=3"),
+    "pipedream_2bw, batch norm": (*BATCH_NORM, *WORKERS),
     "spectrain": (*DEEP, *WORKERS, *MOMENTUM),
 }
 """Rows by name: the method, and what is special; its overrides."""

@@ -32,8 +32,8 @@ def partition(blocks: Sequence[tuple[str, int]], workers: int, split: Sequence[s
     heavy = [i for i, (_, weights) in enumerate(blocks) if weights]
     if workers > len(heavy):
         raise ValueError(
-            f"cluster.workers={workers}: the network has {len(heavy)} blocks with weights, and each module needs one; "
-            f"allowed: 1 to {len(heavy)}"
+            f"cluster.workers={workers}: the network has {_blocks(len(heavy))} with weights, and each module needs "
+            f"one; allowed: {'1' if len(heavy) < 2 else f'1 to {len(heavy)}'}"
         )
     if split is not None:
         return _at_names(blocks, names, workers, split)
@@ -71,3 +71,7 @@ def _fits(blocks: Sequence[tuple[str, int]], starts: list[int]) -> bool:
     """Return whether every module has weights; `starts` may reach beyond the chain's end."""
     spans = _spans(starts, len(blocks))
     return all(sum(weights for _, weights in blocks[low:high]) for low, high in spans)
+
+
+def _blocks(count: int) -> str:
+    return f"{count} block" if count == 1 else f"{count} blocks"

@@ -274,6 +274,11 @@ def _check_lists(parsed: Sequence[Override]) -> None:
             raise InputError(f"{override.input_line}: gives several options at once; allowed: {allowed}")
         if "none" in value and len(value) > 1:
             raise InputError(f"{override.input_line}: none stands alone; allowed: logger=none, or a list without it")
+        if not value:
+            raise InputError(f"{override.input_line}: names no logger; allowed: logger=none, or names in the list")
+        if len(set(map(str, value))) < len(value):
+            once = ",".join(dict.fromkeys(map(str, value)))
+            raise InputError(f"{override.input_line}: names a logger twice; allowed: logger=[{once}]")
 
 
 def find_data(jobs: Sequence[DictConfig]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from runner.cli import version
+from runner.cli.one_line_parser import OneLineParser
 from runner.config.errors import InputError
 from runner.config.output import lasting_output
 from runner.report import archive, clean, evidence, provenance, published
@@ -164,7 +165,7 @@ class _Version(argparse.Action):
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="dcreport",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,

@@ -4,11 +4,11 @@ dcrun-fit outputs/recorded > conf/cluster/mine.yaml       then: dcrun algorithm=
 dcrun-fit outputs/recorded --delays measured.csv          writes the measured seconds; cluster.compute.delays takes them
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from runner.cli.one_line_parser import OneLineParser
 from runner.config.errors import InputError
 from runner.config.paths import expanded
 from runner.run_folder.jsonl import replace
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 2 wrong input.
     """
-    parser = argparse.ArgumentParser(prog="dcrun-fit", description="Fit the virtual clock to recorded runs.")
+    parser = OneLineParser(prog="dcrun-fit", description="Fit the virtual clock to recorded runs.")
     parser.add_argument(
         "recordings",
         nargs="+",

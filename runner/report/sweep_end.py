@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.report import wandb_table
+from runner.run_folder.summary_keys import DIVERGED, FAILED
 
 if TYPE_CHECKING:
     from runner.report.ranking import Ranking
@@ -33,9 +34,14 @@ def print_result(console: Console, folders: Iterable[Path]) -> None:
     from runner.report.collect import collect
     from runner.report.ranking import rankings
 
+    runs = collect(folder for folder in folders if folder.is_dir())
+    if runs and all(run.status in (DIVERGED, FAILED) for run in runs):
+        counts = ", ".join(f"{count} {status}" for status, count in Counter(run.status for run in runs).items())
+        console.print(Text(f"none of the {len(runs)} runs came to its end ({counts}): there is nothing to rank"))
+        return
     found = [
         ranking
-        for ranking in rankings(collect(folder for folder in folders if folder.is_dir()))
+        for ranking in rankings(runs)
         if any(row.values for row in ranking.rows) and (len(ranking.rows) > 1 or len(ranking.rows[0].runs) > 1)
     ]
     for ranking in found[:_SETTINGS]:

@@ -18,6 +18,7 @@ from runner.config.schema import DATA_PLACE, END_WITH_RUN, Config
 from runner.run_folder import folders, kept_delays
 from runner.run_folder.contents import CONFIG, has_checkpoints, read_metrics, read_summary
 from runner.run_folder.summary_keys import ENDED, INTERRUPTED, PRUNED, RUNNING, STATUS
+from runner.run_folder.sweep_jobs import JOBS
 
 log = logging.getLogger("dcrun")
 
@@ -41,6 +42,9 @@ def run_folder(resume: str) -> Path:
     folder = expanded(resume, "run.resume")
     if not folder.is_dir():
         raise InputError.of("run.resume", resume, "no such folder", "the folder of a stopped run, as outputs/dcrun/...")
+    if (folder / JOBS).is_file():
+        allowed = "the folder of one of its jobs, or the sweep's command again with run.resume=true"
+        raise InputError.of("run.resume", resume, "is the folder of a sweep", allowed)
     if not (folder / CONFIG).is_file():
         wrong = "is not a run folder (it has no .hydra/config.yaml)"
         raise InputError.of("run.resume", resume, wrong, "the folder of a stopped run")
@@ -82,6 +86,9 @@ def stored_config(folder: Path, typed: DictConfig, overrides: Iterable[Override]
             raise InputError(f"run.resume={folder}: its .hydra/config.yaml cannot be used: it says no {group}")
     for override in overrides:
         key = override.key_or_group
+        if key == "run.epochs" and typed.run.evaluate_only:
+            what = "does nothing beside run.evaluate_only=true, which trains nothing"
+            raise InputError(f"{override.input_line}: {what}; allowed: without it")
         if key == "run.epochs":
             _check_longer(cfg, typed.run.epochs)
         # Refused, not ignored: who types another rate would believe that the run goes on with it.

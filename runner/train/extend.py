@@ -51,7 +51,9 @@ def extend(cfg: DictConfig, folder: Path) -> None:
     )
     if found is None:
         what = "its checkpoints are of its end, when workers were out of batches or had met for a last evaluation"
-        allowed = f"a new run of {cfg.run.epochs:g}; run.keep_checkpoints=2 keeps one that can go on"
+        # With two and none of them before the end, the run was too short to have one there.
+        more = "; run.keep_checkpoints=2 keeps one that can go on" if cfg.run.keep_checkpoints < 2 else ""
+        allowed = f"a new run of {cfg.run.epochs:g}{more}"
         raise InputError.of(KEY, cfg.run.epochs, what, allowed)
     _, path = found
     # In this order a kill leaves, after each step, a folder that can be continued: as the shorter run, which makes its

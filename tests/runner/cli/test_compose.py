@@ -111,6 +111,8 @@ EXPERIMENTS = [
         "algorithm=[sgd,asgd]: gives several options at once; allowed: one option, or a sweep: ",
     ),
     (["logger=[none,csv]"], "logger=[none,csv]: none stands alone; allowed: logger=none, or a list without it"),
+    (["logger=[]"], "logger=[]: names no logger; allowed: logger=none, or names in the list"),
+    (["logger=[csv,wandb,csv]"], "logger=[csv,wandb,csv]: names a logger twice; allowed: logger=[csv,wandb]"),
     (["seeds=3"], "seeds=3: would do nothing; allowed: with experiment=..., or -m seed=0,1,2"),
     (["-m", "scale=quick,paper"], "scale=quick,paper: would do nothing; allowed: with experiment=..."),
     (["experiment=null", "scale=paper"], "scale=paper: would do nothing; allowed: with experiment=..."),

@@ -48,6 +48,34 @@ def test_a_single_run_is_ranked_with_nothing(make_run: MakeRun, tmp_path: Path) 
     assert told(tmp_path) == ""
 
 
+def test_runs_that_all_diverged_are_said_to_have(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [90.0, 90.0], status="diverged")
+    make_run("b", [90.0], algorithm="ssgd", status="diverged")
+    make_run("c", [], algorithm="sgd", status="failed")
+    assert told(tmp_path).split() == (
+        [
+            "none",
+            "of",
+            "the",
+            "3",
+            "runs",
+            "came",
+            "to",
+            "its",
+            "end",
+            "(2",
+            "diverged,",
+            "1",
+            "failed):",
+            "there",
+            "is",
+            "nothing",
+            "to",
+            "rank",
+        ]
+    )
+
+
 def test_seeds_that_diverged_are_counted(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", [30.0])
     # It has an error, as of a loss that exploded.

@@ -100,6 +100,7 @@ def test_recorded_run_replays_as_a_whole(tmp_path: Path, capsys: pytest.CaptureF
         pytest.param(
             ("algorithm=asgd", "run.keep_checkpoints=1"), 3, "workers were out of batches", marks=pytest.mark.slow
         ),
+        (("algorithm=asgd", "run.eval_every=2"), 3, "workers were out of batches"),
     ],
 )
 def test_refusal_says_why_and_changes_nothing(
@@ -113,6 +114,8 @@ def test_refusal_says_why_and_changes_nothing(
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"dcrun: run.epochs={epochs}: ")
     assert why in line
+    # That two checkpoints are kept helps only if one was.
+    assert ("keep_checkpoints=2" in line) == ("run.keep_checkpoints=1" in overrides)
     assert {path: path.read_bytes() for path in before} == before
 
 

@@ -159,5 +159,5 @@ def test_only_a_run_folder_can_be_continued(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_epochs_beside_an_evaluation_are_refused(whole: Path, capsys: pytest.CaptureFixture[str]):
-    assert resume(whole, "run.evaluate_only=true", "run.epochs=9") == 2
+    assert main.main([f"run.resume={whole}", "run.evaluate_only=true", "run.epochs=9"]) == 2
     assert "run.epochs=9: does nothing beside run.evaluate_only=true" in capsys.readouterr().err

@@ -122,7 +122,7 @@ def lines(config: DictConfig, typed: Sequence[str]) -> list[list[Override]]:
         twice, the last one counts. The line's own keys come first.
 
     Raises:
-        InputError: if the experiment does not have the scale.
+        InputError: if the experiment does not have the scale, or a cell names a seed.
     """
     sweeper = config.hydra.sweeper
     scales = OmegaConf.to_container(sweeper.scales)
@@ -138,6 +138,10 @@ def lines(config: DictConfig, typed: Sequence[str]) -> list[list[Override]]:
         cell = shlex.split(str(text))
         if any(_key(override) == "scale" and config.scale not in _values(override) for override in cell):
             continue
+        for override in (o for o in cell if _key(o) == "seed"):
+            # Each cell is run with the sweep's seeds, which would go before its own.
+            allowed = "seeds=3 (how many), or seed=0,1 (which), on the command line"
+            raise InputError(f"hydra.sweeper.cells: {override}: would do nothing in a cell; allowed: {allowed}")
         found.append(_last(scale, [override for override in cell if _key(override) != "scale"], own))
     return found
 

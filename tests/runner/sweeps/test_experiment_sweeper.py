@@ -71,6 +71,14 @@ def test_scale_is_taken_or_refused() -> None:
         jobs(scale="huge")
 
 
+def test_a_seed_in_a_cell_is_refused() -> None:
+    sweeper = OmegaConf.create(EXPERIMENT).hydra.sweeper
+    sweeper.cells.append("algorithm=sgd seed=2")
+    config = OmegaConf.create({"scale": "quick", "seeds": 1, "hydra": {"sweeper": sweeper}})
+    with pytest.raises(InputError, match=r"^hydra\.sweeper\.cells: seed=2: would do nothing in a cell; allowed: "):
+        experiment_sweeper.jobs(config, [])
+
+
 def test_typed_overrides_win_and_may_sweep() -> None:
     (one, two, *_) = jobs("run.epochs=1", "schedule.lr=0.1,0.2", seeds=1)
     assert one == "algorithm=sgd schedule.lr=0.1 run.epochs=1 scale=quick seeds=null seed=0".replace(

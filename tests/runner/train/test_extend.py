@@ -150,3 +150,9 @@ def test_run_without_checkpoints_cannot_be_made_longer(tmp_path: Path):
     cfg = compose("algorithm=sgd", "model=linear", "run.epochs=3")
     with pytest.raises(InputError, match=r"^run\.epochs=3.*the run has no checkpoints \(dcreport --clean removes"):
         extend(cfg, tmp_path)
+
+
+def test_epochs_beside_an_evaluation_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(tmp_path / "a", "algorithm=sgd", "run.epochs=1") == 0
+    assert longer(tmp_path / "a", 9, "run.evaluate_only=true") == 2
+    assert "run.epochs=9: does nothing beside run.evaluate_only=true" in capsys.readouterr().err

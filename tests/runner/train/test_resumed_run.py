@@ -156,8 +156,3 @@ def test_only_a_run_folder_can_be_continued(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "jobs.jsonl").touch()
     assert main.main([*SMALL, f"run.resume={tmp_path}"]) == 2
     assert "is the folder of a sweep; allowed: the folder of one of its jobs" in capsys.readouterr().err
-
-
-def test_epochs_beside_an_evaluation_are_refused(whole: Path, capsys: pytest.CaptureFixture[str]):
-    assert main.main([f"run.resume={whole}", "run.evaluate_only=true", "run.epochs=9"]) == 2
-    assert "run.epochs=9: does nothing beside run.evaluate_only=true" in capsys.readouterr().err

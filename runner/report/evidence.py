@@ -258,15 +258,16 @@ def _one_setting(exhibit: Exhibit, runs: list[Run]) -> tuple[list[Run], list[str
     return best, lines
 
 
-def _worth(runs: list[Run], metric: str) -> tuple[bool, bool, int, float]:
-    """Return a key that sorts values: ended first, then with a value, with fewer missing, with the better mean."""
+def _worth(runs: list[Run], metric: str) -> tuple[bool, bool, int, int, float]:
+    """Return a key that sorts values: ended first, with a value, with more seeds, fewer missing, the better mean."""
     counting = averaged(runs)
     values = [value for run in counting if (value := metrics.measured(run, metric)) is not None]
     mean = statistics.fmean(values) if values else 0.0
     worse = mean * (-1.0 if metrics.largest_is_best(metric) else 1.0)
+    # With as many seeds: of values that one seed alone has tried, others went on with a better one.
     # False sorts before True, so each part reads "has a flaw". `averaged` returns either ended runs alone or none
     # of them, so that the first stands for all.
-    return not counting[0].ended, not values, len(counting) - len(values), worse
+    return not counting[0].ended, not values, -len(counting), len(counting) - len(values), worse
 
 
 def _deviations(exhibit: Exhibit, cells: Mapping[str, Measured]) -> list[str]:

@@ -132,8 +132,10 @@ class Ranking:
         if len(self.rows) <= _FEW:
             return self.rows
         kept: dict[tuple[str, Any], Ranked] = {}
-        for row in self.rows:
+        # Settings that one seed alone has tried come last: the others went on with a better one.
+        for row in sorted(self.rows, key=lambda row: -len(row.runs)):
             kept.setdefault((row.method, row.runs[0].value("workers")), row)
+        kept = {key: row for row in self.rows for key, found in kept.items() if found is row}
         # A search of one method has its best at the top, and the next ones are as good to know.
         return _with_gaps(list(kept.values())) if len(kept) > 1 else self.rows[:_FEW]
 

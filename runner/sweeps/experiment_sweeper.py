@@ -16,12 +16,17 @@ An experiment's file names the sweeper and gives it cells and scales, each a lin
 
 A job is composed of the experiment, the overrides of the scale and of the cell, a seed, and last what the user typed.
 
+With `tuned: schedule.lr` the cells that differ in that key alone are one cell that looks for its own best value: the
+first seed runs all values, and the other seeds the one with the least error on the validation split. Without such a
+split all seeds run all values, for the test set is not to choose.
+
 An experiment is composed twice. First the whole command line is composed, without a cell: this gives the sweeper its
 cells and scales. Then each cell becomes a job, with a command line of its own: the overrides above, of a key given
 twice the last. The job's process composes that line, as if the user had typed it. So a job is an ordinary run that can
 be repeated alone, and that is found again by another sweep that has the same cell.
 """
 
+import math
 import shlex
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
@@ -38,9 +43,14 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config.errors import InputError
+from runner.run_folder.summary_keys import BEST_VALIDATION_ERROR, DIVERGED, STATUS
+from runner.sweeps.job import Job
+from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
 # They say which jobs there are; as overrides of a job they come back in `common`, with the values that a job has.
 _CONSUMED = ("scale", "seeds")
+FIRST_SEED = "seed=0"
+"""The override of the jobs that come first."""
 
 
 class ExperimentSweeper(Sweeper):
@@ -49,11 +59,13 @@ class ExperimentSweeper(Sweeper):
     Args:
         cells: the overrides of the cells, a line for each; comma-separated values of a line are combined.
         scales: the overrides of each scale, by its name.
+        tuned: the key that each cell has its own best value of, which the first seed finds; None: there is none.
     """
 
-    def __init__(self, cells: Sequence[str], scales: dict[str, str]) -> None:
+    def __init__(self, cells: Sequence[str], scales: dict[str, str], tuned: str | None = None) -> None:
         self.config: DictConfig | None = None
         self.launcher: Launcher | None = None
+        self.tuned = tuned
         self.cells = list(cells)
         self.scales = dict(scales)
 
@@ -72,8 +84,22 @@ class ExperimentSweeper(Sweeper):
         """
         assert self.config is not None
         assert self.launcher is not None
-        # All at once: the launcher runs as many at a time as it may, over the borders of cells.
-        return [self.launcher.launch(jobs(self.config, arguments), initial_job_idx=0)]
+        listed = jobs(self.config, arguments)
+        first = [job for job in listed if job[-1] == FIRST_SEED]
+        if self.tuned is None or not first or len(first) == len(listed):
+            # All at once: the launcher runs as many at a time as it may, over the borders of cells.
+            return [self.launcher.launch(listed, initial_job_idx=0)]
+        ran = FreshProcessLauncher
+        # For "job 3 of 40": of each cell one value goes on.
+        seeds, before = len(seeds_of(self.config)), len(ran.jobs)
+        cells = {_cell(job, self.tuned) for job in first}
+        if isinstance(self.launcher, FreshProcessLauncher):
+            self.launcher.expected = len(first) + len(cells) * (seeds - 1)
+        done = [self.launcher.launch(first, initial_job_idx=0)]
+        if not ran.over():
+            rest = _chosen(ran.jobs[before:], listed, self.tuned)
+            done.append(self.launcher.launch(rest, initial_job_idx=len(first)))
+        return done
 
 
 def is_experiment(config: DictConfig) -> bool:
@@ -171,8 +197,38 @@ def register() -> None:
         "_target_": f"{ExperimentSweeper.__module__}.{ExperimentSweeper.__name__}",
         "cells": [],
         "scales": {},
+        "tuned": None,
     }
     ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=node, provider="dcrun")
+
+
+def _cell(job: Sequence[str], tuned: str) -> tuple[str, ...]:
+    """Return a job's overrides without the tuned key and the seed."""
+    return tuple(override for override in job if _key(override) not in (tuned, "seed"))
+
+
+def _chosen(ran: Sequence[Job], listed: Sequence[list[str]], tuned: str) -> list[list[str]]:
+    """Return the jobs of all seeds but the first, of each cell those with the value that was best.
+
+    Args:
+        ran: the first seed's jobs.
+        listed: the jobs of all seeds.
+        tuned: the key.
+    """
+    best: dict[tuple[str, ...], tuple[float, tuple[str, ...]]] = {}
+    for job in ran:
+        summary = job.summary()
+        error = summary.get(BEST_VALIDATION_ERROR)
+        if error is None and summary.get(STATUS) not in (DIVERGED, None):
+            # Nothing to choose by.
+            continue
+        # A diverged run may have had a good error before.
+        worth = math.inf if error is None or job.code != 0 or summary.get(STATUS) == DIVERGED else float(error)
+        cell = _cell(job.overrides, tuned)
+        if cell not in best or worth < best[cell][0]:
+            best[cell] = worth, job.overrides[:-1]
+    others = [job for job in listed if job[-1] != FIRST_SEED]
+    return [job for job in others if (found := best.get(_cell(job, tuned))) is None or found[1] == tuple(job[:-1])]
 
 
 def _last(scale: list[str], cell: list[str], own: list[str]) -> list[Override]:

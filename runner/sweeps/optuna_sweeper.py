@@ -60,6 +60,7 @@ class OptunaSweeper(Sweeper):
         pruner_options: keyword arguments of Optuna's class.
         cells: the cells of an experiment, as in `runner.sweeps.experiment_sweeper.ExperimentSweeper`.
         scales: its scales.
+        tuned: the key whose best value each of its cells has; a search chooses it like any other.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class OptunaSweeper(Sweeper):
         pruner_options: Mapping[str, Any] | None = None,
         cells: Sequence[str] = (),
         scales: Mapping[str, str] | None = None,
+        tuned: str | None = None,
     ) -> None:
         self.sampler, self.n_trials, self.seed, self.pruner = sampler, n_trials, seed, pruner
         self.config: DictConfig | None = None

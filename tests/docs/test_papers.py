@@ -143,7 +143,8 @@ def numbers(exhibit: published.Exhibit) -> list[str]:
     return [written(number, exhibit.metric) for number in found]
 
 
-PUBLISHED = [exhibit for exhibit in EXHIBITS if numbers(exhibit)]
+# The leaderboard's are second hand, and say so.
+PUBLISHED = [exhibit for exhibit in EXHIBITS if numbers(exhibit) and exhibit.folder in TEXTS]
 
 
 @pytest.mark.parametrize("exhibit", PUBLISHED, ids=lambda exhibit: exhibit.id)

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,6 +12,8 @@ from omegaconf import OmegaConf
 from runner.cli.compose import CONF
 from runner.config.errors import InputError
 from runner.sweeps import experiment_sweeper
+from runner.sweeps.job import Job
+from runner.sweeps.subprocess_launcher import FreshProcessLauncher
 
 EXPERIMENT = """
 # @package _global_
@@ -146,6 +149,68 @@ def test_one_of_each_cell() -> None:
 
 
 @pytest.mark.slow
+class Launched:
+    """Runs nothing: a job's errors are those of its learning rate; what was launched is noted."""
+
+    errors: ClassVar[dict[str, dict[str, object]]] = {
+        "0.1": {"status": "completed", "best_validation_error": 9.0},
+        "0.3": {"status": "completed", "best_validation_error": 4.0},
+        # It was the best before it diverged.
+        "1": {"status": "diverged", "best_validation_error": 1.0},
+    }
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.parts: list[list[str]] = []
+
+    def launch(self, jobs: list[list[str]], initial_job_idx: int) -> list[object]:
+        self.parts.append([" ".join(job) for job in jobs])
+        for number, job in enumerate(jobs, start=initial_job_idx):
+            (place := self.folder / str(number)).mkdir()
+            rate = next((o.partition("=")[2] for o in job if o.startswith("schedule.lr=")), "0.1")
+            (place / "summary.json").write_text(json.dumps(self.errors[rate]))
+            FreshProcessLauncher.jobs.append(Job(number, tuple(job), place, 0))
+        return []
+
+
+def launched(folder: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch, *typed: str, seeds: int = 3) -> Launched:
+    monkeypatch.setattr(FreshProcessLauncher, "jobs", [])
+    sweeper = experiment_sweeper.ExperimentSweeper(lines, {"quick": ""}, tuned="schedule.lr")
+    hydra = {"sweeper": {"cells": lines, "scales": {"quick": ""}}}
+    sweeper.config = OmegaConf.create({"scale": "quick", "seeds": seeds, "hydra": hydra})
+    folder.mkdir()
+    sweeper.launcher = launcher = Launched(folder)  # type: ignore[assignment]
+    sweeper.sweep(list(typed))
+    return launcher
+
+
+def test_first_seed_finds_the_value_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["algorithm=asgd cluster.workers=2,4 schedule.lr=0.1,0.3,1", "algorithm=sgd"]
+    first, others = launched(tmp_path / "a", lines, monkeypatch).parts
+    assert len(first) == 7 and all(job.endswith(" seed=0") for job in first)
+    scale = "scale=quick seeds=null"
+    assert others == [
+        f"{job} {scale} seed={seed}"
+        for seed in (1, 2)
+        for job in (
+            "algorithm=asgd cluster.workers=2 schedule.lr=0.3",
+            "algorithm=asgd cluster.workers=4 schedule.lr=0.3",
+            "algorithm=sgd",
+        )
+    ]
+
+
+def test_nothing_is_chosen_without_a_validation_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Launched, "errors", {"0.1": {"status": "completed"}, "0.3": {"status": "completed"}})
+    first, others = launched(tmp_path / "a", ["algorithm=asgd schedule.lr=0.1,0.3"], monkeypatch).parts
+    assert len(first) == 2 and len(others) == 4
+    # One seed, or seeds that were typed, run all at once.
+    [alone] = launched(tmp_path / "b", ["algorithm=asgd schedule.lr=0.1,0.3"], monkeypatch, seeds=1).parts
+    assert len(alone) == 2
+    [typed] = launched(tmp_path / "c", ["algorithm=asgd schedule.lr=0.1,0.3"], monkeypatch, "seed=1,2").parts
+    assert len(typed) == 4
+
+
 def test_measured_cells_are_not_run_again(tmp_path: Path) -> None:
     folder = tmp_path / "conf" / "experiment" / "a_paper"
     folder.mkdir(parents=True)

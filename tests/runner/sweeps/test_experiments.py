@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from runner.cli.compose import CONF, Composer
+from runner.config import schema
 from runner.config.errors import InputError
 from runner.config.schema import without_hydra
 from runner.report import published
 from runner.report.evidence import measure_exhibit
 from runner.report.run import Run
+from runner.run_folder.trace import Trace
+from runner.train.dispatch import dispatch
 from tests.experiments import EXPERIMENTS, OWN, base_and_cells, cells, hydra_composer, scales
 
 EXHIBITS = published.load()
@@ -41,6 +44,24 @@ def test_experiment_composes_at_each_scale(compose: Composer, tmp_path: Path, ex
     assert base.run.resume is True
     assert base.run.name == experiment.partition("/")[0]
     # The slow tests below compose the jobs.
+
+
+def test_methods_of_the_leaderboard_meet_the_same_messages(compose: Composer, tmp_path: Path) -> None:
+    """One after the other at the same moments, with the same staleness, if they neither wait, drop nor stop."""
+    jobs = cells(compose, "leaderboard/digits_heterogeneous", "quick", tmp_path)
+    orders = {}
+    for name in ("asgd", "dana_slim"):
+        [job] = [job for job in jobs if f"algorithm={name}" in job]
+        short = ["model=linear", "run.epochs=0.5", "cluster.record=true", "logger=none", "run.device=cpu"]
+        full = compose.one([*job, *short, "run.resume=null", "hydra.mode=RUN"])
+        cfg = without_hydra(full)
+        with open_dict(cfg):
+            cfg["names"] = {group: full.hydra.runtime.choices.get(group) for group in schema.GROUPS}
+        (place := tmp_path / name).mkdir()
+        assert dispatch(cfg, place) == 0
+        orders[name] = Trace.read(str(place)).records
+    assert len(orders["asgd"]) > 20
+    assert orders["asgd"] == orders["dana_slim"]
 
 
 THREE = (*(f"chapter {n}" for n in range(2, 7)), "ICML 2017", "preprint 2016", "ICLR 2022 submission")

@@ -61,6 +61,7 @@ def clock_of(executor: Any) -> Any:
         pytest.param(("algorithm=hogwild", *TINY), marks=pytest.mark.slow),
         ("algorithm=ddg", "cluster.workers=3", *TINY, "model=fcn5"),
         pytest.param(("algorithm=dni", "cluster.workers=2", *TINY), marks=pytest.mark.slow),
+        ("algorithm=pipedream_2bw", "cluster.workers=3", *TINY, "model=fcn5"),
     ],
     ids=lambda overrides: str(overrides[0]).removeprefix("algorithm="),
 )

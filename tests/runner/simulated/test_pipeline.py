@@ -258,8 +258,11 @@ def sigma(folder: Path) -> dict[str, float]:
         ("algorithm=ddg", "algorithm.start=zero", "algorithm.weights=current"),
         ("algorithm=fr",),
         ("algorithm=fr", "algorithm.start=skip", *NETWORK, "cluster.workers=2"),
+        ("algorithm=gpipe",),
+        ("algorithm=pipedream", "algorithm.weights=vertical"),
+        ("algorithm=pipedream_2bw",),
     ],
-    ids=["ddg", "ddg, zero", "fr", "fr, dropout"],
+    ids=["ddg", "ddg, zero", "fr", "fr, dropout", "gpipe", "pipedream", "pipedream_2bw"],
 )
 def test_weights_at_rest_have_sigma_one(method: tuple[str, ...], tmp_path: Path):
     """Eq. 6.10 compares gradients of the same batch: with a rate of 1e-8 nothing is late, whatever the delay."""

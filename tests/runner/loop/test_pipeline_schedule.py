@@ -102,6 +102,13 @@ def test_order_of_passes_keeps_each_modules_own():
         done.add((rank, call, piece))
 
 
+def test_decoupled_modules_need_not_wait():
+    """The first module goes back with what was sent in the iteration before; the second is not that far."""
+    methods, _ = modules(locked=False, orders=("FBFB", "FFBB"))
+    order = [f"{call[0].upper()}{rank}{piece}" for rank, call, piece in order_of_passes(methods)]
+    assert order == ["F00", "F10", "B00", "F01", "F11", "B10", "B11", "B01"]
+
+
 def test_micro_batches_differ_by_a_sample_at_most():
     assert piece_sizes(10, 4) == [3, 3, 2, 2]
     assert piece_sizes(2, 4) == [1, 1, 0, 0]

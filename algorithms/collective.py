@@ -30,7 +30,10 @@ class Collective(Stateful):
     `delay` steps later, handed to `apply`. All workers return a message in the same steps.
 
     Attributes:
-        combine: how messages are combined: "mean" over the workers; "gather" stacks them by rank, to (M, size).
+        combine: how messages are combined: "mean" over the workers; "gather" stacks them by rank, to (M, size); "mix"
+            gives each worker a mean of its own, over its neighbours (`mixing`), and it waits for these alone.
+        early: whether the message is known before the local step: it is then what `contribute` returns, and travels
+            beside that step, for which `local` returns None.
         period: local steps from one contribution to the next.
         delay: local steps that a combination travels before it is applied; 0 waits for it.
         replicated: as in `Stateful`; a simulation then keeps one copy.
@@ -39,8 +42,9 @@ class Collective(Stateful):
     """
 
     steps_together: ClassVar[bool] = True
-    combine: ClassVar[Literal["mean", "gather"]] = "mean"
+    combine: ClassVar[Literal["mean", "gather", "mix"]] = "mean"
     replicated: ClassVar[bool] = False
+    early: bool = False
     period: int = 1
     delay: int = 0
 
@@ -57,6 +61,26 @@ class Collective(Stateful):
 
         Where contributions are averaged all are float32; gathered ones may be of any type.
         """
+
+    def mixing(self, workers: int) -> Tensor:
+        """Return W (M, M), float64 on the CPU, where contributions are mixed: worker i gets Σ_j W_ij of that of j.
+
+        W is symmetric, each row adds up to 1, and over the W_ij that are not 0 every worker is reached. Callable
+        always.
+
+        Raises:
+            ValueError: so many workers cannot be.
+        """
+        raise NotImplementedError(f"{type(self).__name__} mixes nothing")
+
+    def check_workers(self, workers: int) -> None:
+        """See `Stateful.check_workers`: where contributions are mixed, W has to know all of them."""
+        if self.combine == "mix":
+            self.mixing(workers)
+
+    def contribute(self, batch: Batch) -> Message | None:
+        """Return this worker's contribution to the step with `batch`, before its local step; only where `early`."""
+        raise NotImplementedError(f"{type(self).__name__} contributes after its local steps")
 
     @abstractmethod
     def local(self, oracle: Oracle, batch: Batch, step: Step) -> Message | None:

@@ -145,6 +145,13 @@ class Stateful(ABC):
 
     workers: int
 
+    def check_workers(self, workers: int) -> None:  # noqa: B027 (most methods run with any number of workers)
+        """Check that the method can have so many workers; called before everything else.
+
+        Raises:
+            ValueError: naming the key, the value and what is allowed.
+        """
+
     def bind_problem(self, problem: Problem) -> None:  # noqa: B027 (most methods need not know)
         """Learn what the problem is; called once, before all but `prepare`, and only if `needs` is not "gradients".
 

@@ -124,6 +124,10 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "dasgd, Nesterov": (*MLP, *WORKERS, *MOMENTUM, "algorithm.tau=2", "algorithm.xi=0.5", "algorithm.nesterov=true"),
     "diloco": (*MLP, *WORKERS, "algorithm.inner=3", "schedule.lr=0.01"),
     "diloco, SGD, batch norm": (*BATCH_NORM, *WORKERS, "algorithm.inner=2", "algorithm.optimizer=sgd"),
+    "d_psgd": (*MLP, *WORKERS, *MOMENTUM),
+    "d_psgd, step first, batch norm": (
+        *(*BATCH_NORM, *WORKERS, "algorithm.order=step_first", "algorithm.graph=[[0,1],[1,2],[1,3]]"),
+    ),
     "nag": (*MLP, *WORKERS, "algorithm.layer_scale={classifier:2}"),
     "lars": (*MLP, *WORKERS, *LAYERWISE),
     "clars": (*MLP, *WORKERS, *LAYERWISE),
@@ -168,6 +172,7 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "local_sgd": (*BATCH_NORM, *TWO, *MOMENTUM, "algorithm.tau=3"),
     "dasgd": (*MLP, *THREE, *MOMENTUM, "algorithm.tau=4", "algorithm.delay=2"),
     "diloco": (*MLP, *TWO, "algorithm.inner=3", "schedule.lr=0.01"),
+    "d_psgd": (*MLP, *THREE, *MOMENTUM),
     "nag": (*MLP, *TWO, "algorithm.layer_scale={classifier:2}"),
     "lars": (*MLP, *TWO, *LAYERWISE),
     "clars": (*MLP, *TWO, *LAYERWISE, "algorithm.samples=9"),

@@ -69,7 +69,7 @@ def check_averaged(method: Collective, declared: Fields) -> None:
     Raises:
         InputError: a field is of another type.
     """
-    if method.combine != "mean":
+    if method.combine == "gather":
         return
     for name, given in declared.items():
         if (dtype := field_of(given).dtype) is not torch.float32:

@@ -12,14 +12,23 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from runner.processes.rendezvous import comm_device
+
+
+class Transfer(Protocol):
+    """What has been started on the process group, as `torch.distributed.Work`."""
+
+    def wait(self) -> object:
+        """Wait for its end."""
+        ...
 
 
 class PendingCollective:
@@ -31,7 +40,7 @@ class PendingCollective:
         device: where the vectors are wanted; None if they are there already.
     """
 
-    def __init__(self, vectors: Tensor, work: dist.Work | None, device: torch.device | None = None) -> None:
+    def __init__(self, vectors: Tensor, work: Transfer | None, device: torch.device | None = None) -> None:
         self.vectors = vectors
         self.work = work
         self.device = device
@@ -101,26 +110,84 @@ class AsyncCollective:
             wanted = vector.device
             # The host waits for this copy, because the transfer reads the values from CPU memory at once.
             vector = page_locked(vector.shape, vector.dtype).copy_(vector)
-        if self.combine == "gather":
-            shape = torch.Size((self.world, *vector.shape))
-            # Room of its own for each gathering: an earlier one may still travel.
-            vectors = vector.new_empty(shape) if wanted is None else page_locked(shape, vector.dtype)
-            work = dist.all_gather_into_tensor(vectors, vector[None], async_op=True)
-        else:
-            # One row: whoever receives reads a sum and gathered vectors alike.
-            vectors = vector[None]
-            work = dist.all_reduce(vector, async_op=True)
+        vectors, work = self._transfer(vector, locked=wanted is not None)
         pending = PendingCollective(vectors, work, wanted)
-        if self._queue is not None:
+        if self._queue is not None and work is not None:
             # Before it is queued: the thread looks for it as soon as it gets hold of the combination.
             pending.arrival = Future()
             self._queue.put(pending)
         return pending
 
+    def _transfer(self, vector: Tensor, locked: bool) -> tuple[Tensor, Transfer | None]:
+        """Start the transfer; return where the vectors will be, and what to wait for, None if they are there.
+
+        Args:
+            vector: of this rank.
+            locked: whether what arrives is wanted in page-locked memory.
+        """
+        if self.combine == "gather":
+            # Room of its own for each gathering: an earlier one may still travel.
+            vectors = _rows(self.world, vector, locked)
+            return vectors, dist.all_gather_into_tensor(vectors, vector[None], async_op=True)
+        # One row: whoever receives reads a sum and gathered vectors alike.
+        return vector[None], dist.all_reduce(vector, async_op=True)
+
+
+class NeighbourExchange(AsyncCollective):
+    """Exchange vectors with some ranks of the default process group, which do the same with this one.
+
+    Args:
+        group: the ranks, ascending, this one too.
+        rank: this one.
+        background: see `AsyncCollective`; likewise `extra_seconds`.
+    """
+
+    def __init__(
+        self, group: Sequence[int], rank: int, *, background: bool = False, extra_seconds: float = 0.0
+    ) -> None:
+        super().__init__("gather", len(group), background=background, extra_seconds=extra_seconds)
+        self.group = group
+        self.rank = rank
+
+    def _transfer(self, vector: Tensor, locked: bool) -> tuple[Tensor, Transfer | None]:
+        """See `AsyncCollective`: a row for each of the group."""
+        vectors = _rows(len(self.group), vector, locked)
+        vectors[self.group.index(self.rank)] = vector
+        messages = list[dist.P2POp]()
+        for row, other in zip(vectors, self.group, strict=True):
+            if other != self.rank:
+                messages += [dist.P2POp(dist.isend, vector, other), dist.P2POp(dist.irecv, row, other)]
+        # A rank alone has nobody to send to, and PyTorch takes no empty batch.
+        return vectors, _Exchange(dist.batch_isend_irecv(messages), vector) if messages else None
+
+
+class _Exchange:
+    """Messages on their way to and from neighbours.
+
+    Args:
+        works: the messages.
+        vector: what is sent; kept, since gloo reads it until the slowest neighbour asks for it.
+    """
+
+    def __init__(self, works: Sequence[Transfer], vector: Tensor) -> None:
+        self._works = works
+        self._vector = vector
+
+    def wait(self) -> None:
+        """See `Transfer.wait`."""
+        for work in self._works:
+            work.wait()
+
 
 def page_locked(shape: torch.Size, dtype: torch.dtype) -> Tensor:
     """Return CPU memory that a GPU can copy from and to directly."""
     return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+
+def _rows(count: int, like: Tensor, locked: bool) -> Tensor:
+    """Return room for so many vectors."""
+    shape = torch.Size((count, *like.shape))
+    return page_locked(shape, like.dtype) if locked else like.new_empty(shape)
 
 
 def _wait(started: queue.SimpleQueue[PendingCollective], extra_seconds: float) -> None:

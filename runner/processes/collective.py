@@ -1,9 +1,9 @@
 """One worker of a collective method on a process of its own.
 
-Contributions are packed into one vector and combined by one all-reduce or all-gather, which for methods with a `delay`
-travels while the next local steps run. Two more elements of that vector let all ranks agree to stop: a signal arrived,
-or a loss is not finite. At evaluations rank 0 gathers what it needs and the others wait for it, so no clock runs
-meanwhile.
+Contributions are packed into one vector and combined by one all-reduce or all-gather, or exchanged with neighbours
+alone. For methods with a `delay` it travels while the next local steps run. Two more elements of that vector let all
+ranks agree to stop (`stop_flags`): a signal arrived, or a loss is not finite. At evaluations rank 0 gathers what it
+needs and the others wait for it, so no clock runs meanwhile.
 """
 
 from __future__ import annotations
@@ -23,16 +23,14 @@ from runner.loop.batches import Batches, relative_size
 from runner.loop.clock import Clock
 from runner.loop.communication import Communication, disagreement, distances
 from runner.loop.messages import check_averaged, check_message
-from runner.loop.train_control import CHECK_EVERY, TrainControl
-from runner.processes.async_collective import AsyncCollective, PendingCollective
+from runner.loop.mixing import Mixing
+from runner.loop.train_control import TrainControl
+from runner.processes.async_collective import AsyncCollective, NeighbourExchange, PendingCollective
 from runner.processes.packing import Packing
 from runner.processes.rendezvous import Rendezvous
+from runner.processes.stop_flags import FLAGS, SpreadFlags, StopFlags
 from runner.processes.synchronous import SynchronousProcess
-from runner.run_folder.summary_keys import DIVERGED, INTERRUPTED
 from runner.run_folder.timeline import Timeline
-
-FLAGS = 2
-"""Number of elements after the contribution: whether a rank was asked to stop, whether a loss is not finite."""
 
 
 class DueCollective(NamedTuple):
@@ -76,18 +74,15 @@ class ProcessCollective(SynchronousProcess):
         method.start(replica.weights, rendezvous.rank, rendezvous.world, compiled)
         self.statistics = replica.initial_statistics()
         self.layout = method.layout(replica.weights.numel())
-        self.sent = 0
         self.travelling: deque[DueCollective] = deque()
         self.communication = Communication()
         self.clock = clock
         check_averaged(method, self.layout)
         self.packing = Packing(self.layout, FLAGS)
-        extra_seconds = clock.combining_seconds(method.combine, message_bytes(self.layout), rendezvous.world)
-        # Counted by this rank for all: every rank takes part in every combination.
-        self.combination_bytes = clock.combining_bytes(method.combine, message_bytes(self.layout), rendezvous.world)
-        self.combiner = AsyncCollective(
-            method.combine, rendezvous.world, background=bool(method.delay), extra_seconds=extra_seconds
-        )
+        self.mixing = Mixing(method, rendezvous.world) if method.combine == "mix" else None
+        # Computing hides combinations that travel beside it.
+        self.background = bool(method.delay) or method.early
+        self.combiner, self.flags, self.combination_bytes = self._communicating(message_bytes(self.layout))
         # This is what rank 0 gathered for an evaluation; ranks other than 0 never look at it.
         self._gathered: dict[str, Any] = {
             "weights": method.solution(),
@@ -95,6 +90,21 @@ class ProcessCollective(SynchronousProcess):
             "methods": [],
             "distances": None,
         }
+
+    def _communicating(self, nbytes: int) -> tuple[AsyncCollective, StopFlags, int]:
+        """Return what combines contributions of so many bytes and agrees to stop, and the bytes that all ranks send."""
+        method, clock, device = self.method, self.clock, self.oracle.device
+        # The bytes are counted by this rank for all: every rank takes part in every combination.
+        if method.combine == "mix":
+            assert self.mixing is not None
+            group, seconds = self.mixing.groups[self.rank], self.mixing.seconds(clock, nbytes)[self.rank]
+            exchange = NeighbourExchange(group, self.rank, background=self.background, extra_seconds=seconds)
+            # What a rank hears while a combination travels, it cannot send before the next one.
+            lag = self.mixing.hops * (1 + -(-method.delay // method.period))
+            return exchange, SpreadFlags(device, lag), self.mixing.nbytes(clock, nbytes)
+        seconds = clock.combining_seconds(method.combine, nbytes, self.world)
+        collective = AsyncCollective(method.combine, self.world, background=self.background, extra_seconds=seconds)
+        return collective, StopFlags(device), clock.combining_bytes(method.combine, nbytes, self.world)
 
     def _take_step(self) -> str | None:
         shares = self.batches.shares(self.step, self.world)
@@ -108,6 +118,9 @@ class ProcessCollective(SynchronousProcess):
         step = Step(lr=rate.lr, decay=rate.decay)
         relative = relative_size(len(batch.ids), samples, self.world)
         begin = self.control.wall()
+        if self.method.early:
+            # Before the local step, which it travels beside.
+            self._send(self.method.contribute(batch))
         seed_generators(self.oracle.device, self.batches.seed, "local", self.step, self.rank)
         message = self.method.local(self.oracle, batch, step._replace(relative_size=relative))
         if len(batch.ids):
@@ -118,8 +131,7 @@ class ProcessCollective(SynchronousProcess):
         time.sleep(self.clock.sleep_seconds(self.rank, self.step, computed - begin, load, self.method.cost.gradients))
         computed = self.control.wall()
         self.timeline.span(self.rank, "compute", begin, computed)
-        if message is not None:
-            self._send(check_message(self.method, "contribution", message, self.layout))
+        self._send(message)
         stop = None
         # After sending, so that without a delay this step's own combination is the one that is due.
         while self.travelling and self.travelling[0].due == self.step:
@@ -132,13 +144,11 @@ class ProcessCollective(SynchronousProcess):
         self.control.advance(samples * self.method.cost.gradients, now, first)
         return stop
 
-    def _send(self, message: Message) -> None:
-        flags = torch.zeros(FLAGS, device=self.oracle.device)
-        # Part of the contribution: a collective of its own for each step would cost another latency.
-        flags[0] = float(self.control.stopping())
-        # A comparison on the device: the host does not wait for the loss.
-        flags[1] = (~torch.isfinite(self.oracle.totals[0])).float()
-        vector = self.packing.pack(message, flags)
+    def _send(self, message: Message | None) -> None:
+        if message is None:
+            return
+        check_message(self.method, "contribution", message, self.layout)
+        vector = self.packing.pack(message, self.flags.sent(self.control.stopping(), self.oracle.totals[0]))
         self.count_bytes(self.combination_bytes)
         # Numbered by steps: all ranks apply a combination after the same step, however late it arrives.
         self.travelling.append(DueCollective(self.step + self.method.delay, self.combiner.start(vector)))
@@ -150,23 +160,18 @@ class ProcessCollective(SynchronousProcess):
         seconds = pending.seconds()
         waited = time.perf_counter() - begin
         # What this rank did not wait for, it hid by computing. Without a delay it waits for all of it.
-        self.communication.add(seconds, max(0.0, seconds - waited) if self.method.delay else 0.0)
+        self.communication.add(seconds, max(0.0, seconds - waited) if self.background else 0.0)
         combined, flags = self.packing.unpack(vectors)
         if self.method.combine == "mean":
             combined = {name: piece[0].div_(self.world) for name, piece in combined.items()}
+        elif self.mixing is not None:
+            combined = {name: self.mixing.mixed(self.rank, list(rows)) for name, rows in combined.items()}
         # Workers that hold the same weights must draw the same: one number for all of them.
         seed_generators(
             self.oracle.device, self.batches.seed, "apply", self.step, 0 if self.method.replicated else self.rank
         )
         self.method.apply(combined, step)
-        self.sent += 1
-        # Reading the flags makes the host wait for a GPU, so on a GPU they are read only every so many steps.
-        # All ranks have received as many, so they look in the same step.
-        if self.oracle.device.type != "cpu" and self.sent % CHECK_EVERY:
-            return None
-        # One row, already summed, of a mean; a row for each rank of a gather.
-        stopping, infinite = flags.sum(0).tolist()
-        return DIVERGED if infinite else INTERRUPTED if stopping else None
+        return self.flags.verdict(flags)
 
     def _gather(self) -> Tensor:
         # All ranks must enter these collectives, and in this order, so each rank gathers although only rank 0 needs it.
@@ -180,10 +185,18 @@ class ProcessCollective(SynchronousProcess):
             "statistics": self._rows(self.statistics),
             "methods": self._states(),
             # Waited for, not taken out: the checkpoint holds what arrived, and the run still applies it when it is due.
-            "travelling": [[t.due, t.pending.wait()] for t in self.travelling],
+            "travelling": [[t.due, self._arrived(t.pending)] for t in self.travelling],
             "distances": self._distances(),
         }
         return totals
+
+    def _arrived(self, pending: PendingCollective) -> Tensor:
+        """Wait for a combination, and return it as a checkpoint has it: what every rank may need of it."""
+        vectors = pending.wait()
+        if self.mixing is None:
+            return vectors
+        # No two ranks have the same neighbours: each adds what it sent itself, of which all can take theirs.
+        return torch.stack(self._rows(vectors[self.mixing.groups[self.rank].index(self.rank)]))
 
     def _evaluate_gathered(self, finished: bool, stop: bool) -> None:
         # The evaluation puts the mean into the replica, where this rank's own weights live.
@@ -225,6 +238,12 @@ class ProcessCollective(SynchronousProcess):
     def _weights(self) -> Tensor:
         if self.method.replicated:
             return self.method.solution()
+        if self.mixing is not None:
+            # In the order of the ranks, as in a simulation: a rank's own weights have that one's bits, so has the mean.
+            total, *others = self._rows(self.method.solution())
+            for other in others:
+                total.add_(other)
+            return total.div_(self.world)
         return self._sum(self.method.solution().clone()).div_(self.world)
 
     def _states(self) -> list[Message]:
@@ -271,7 +290,9 @@ class ProcessCollective(SynchronousProcess):
         self.step = state["step"]
         device = self.oracle.device
         self.communication.load_state_dict(state["communication"])
-        # None for the transfer: these have arrived, and every rank holds the same ones.
+        # None for the transfer: these have arrived, and every rank holds the same ones, or takes those of its group.
+        mine = slice(None) if self.mixing is None else self.mixing.groups[rank]
         self.travelling = deque(
-            DueCollective(due, PendingCollective(vectors.to(device), None)) for due, vectors in state["travelling"]
+            DueCollective(due, PendingCollective(vectors.to(device)[mine], None))
+            for due, vectors in state["travelling"]
         )

@@ -2,8 +2,9 @@
 
 Every worker takes its local step; where that yields a contribution, the contributions of all are combined from the time
 of the slowest on, for as long as the network model says, and the combination is applied at once or, for methods with a
-`delay`, that many local steps later, travelling meanwhile. Where all workers hold equal weights at all times
-(`replicated`) one copy serves them all.
+`delay`, that many local steps later, travelling meanwhile. Where each worker combines with its neighbours alone
+("mix"), that holds for each worker and its neighbours. Where all workers hold equal weights at all times (`replicated`)
+one copy serves them all.
 """
 
 from __future__ import annotations
@@ -16,25 +17,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.base import Batch, Collective, Message, Step, message_bytes
+from algorithms.base import Batch, Collective, Message, Step
 from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
 from runner.loop.batches import relative_size
 from runner.loop.communication import disagreement, distances
-from runner.loop.messages import check_averaged, check_states
+from runner.loop.messages import check_averaged, check_message, check_states
+from runner.loop.mixing import Mixing
 from runner.simulated.arena import NotShareable
-from runner.simulated.collective_clock import CollectiveClock
+from runner.simulated.collective_clock import Seconds, clock_of
 from runner.simulated.compute_pool import PoolOptions
-from runner.simulated.local_steps import LocalStepper, LocalSteps, PooledStepper
+from runner.simulated.local_steps import LocalStepper, LocalSteps, PooledStepper, method_of
 from runner.simulated.virtual_executor import VirtualExecutor, VirtualParts
 
 
 class TimedCombination(NamedTuple):
-    """A combination on its way from virtual second `begin` to `arrival`, to be applied after local step `due`."""
+    """A combination on its way from virtual second `begin` to `arrival`, to be applied after local step `due`.
+
+    One that workers mix is the contributions of all by rank, as one that they gather, with seconds of each worker.
+    """
 
     due: int
-    begin: float
-    arrival: float
+    begin: Seconds
+    arrival: Seconds
     combined: Message
 
 
@@ -71,13 +76,8 @@ class SimulatedCollective(VirtualExecutor):
         self.layout = methods[0].layout(replica.weights.numel())
         check_averaged(methods[0], self.layout)
         check_states(methods)
-        self.times = CollectiveClock(
-            self.clock,
-            self.timeline,
-            combine=methods[0].combine,
-            nbytes=message_bytes(self.layout),
-            gradients=methods[0].cost.gradients,
-        )
+        self.times = clock_of(methods[0], self.clock, self.timeline, replica.weights.numel())
+        self.mixing = Mixing(methods[0], workers) if methods[0].combine == "mix" else None
         self.step = 0
         self.travelling: deque[TimedCombination] = deque()
         self._stacks: Message = {}
@@ -134,6 +134,9 @@ class SimulatedCollective(VirtualExecutor):
         # An epoch's last batch may not divide evenly: a contribution weighs as many samples as it is of.
         relative = [relative_size(len(batch.ids), samples, self.workers) for batch in shares]
         steps = [step._replace(relative_size=size) for size in relative]
+        if self.methods[0].early:
+            # Before the local steps, which it travels beside.
+            self._contribute(shares)
         self._begin(steps)
         # In the order of the ranks, which is the order of the sum: the same bits whoever is fastest on the clock.
         for rank, batch in enumerate(shares):
@@ -155,6 +158,18 @@ class SimulatedCollective(VirtualExecutor):
             self._receive(self.travelling.popleft(), step)
         self.control.advance(samples * self.methods[0].cost.gradients, self.times.seconds, self.oracle.totals)
 
+    def _contribute(self, shares: list[Batch]) -> None:
+        """Send what all workers contribute before their local steps."""
+        combined: Message | None = None
+        for rank, batch in enumerate(shares):
+            method = method_of(self.methods, rank)
+            message = method.contribute(batch)
+            if message is not None:
+                check_message(method, "contribution", message, self.layout, method.w.dtype)
+                combined = self._combine(combined, rank, message)
+        if combined is not None:
+            self._send(combined)
+
     def _begin(self, steps: list[Step]) -> None:
         try:
             self.steps.begin(self.step, steps)
@@ -169,7 +184,7 @@ class SimulatedCollective(VirtualExecutor):
 
     def _combine(self, combined: Message | None, rank: int, message: Message) -> Message:
         """Take one worker's contribution, in the order of the ranks; it may be borrowed, so it is copied."""
-        if self.methods[0].combine == "gather":
+        if self.methods[0].combine != "mean":
             if combined is None:
                 combined = self._stack(message)
             for name, tensor in message.items():
@@ -177,7 +192,7 @@ class SimulatedCollective(VirtualExecutor):
             return combined
         if combined is None:
             # A single worker's contribution that is applied at once is handed on as it is.
-            alone = self.workers == 1 and not self.methods[0].delay
+            alone = self.workers == 1 and not self.methods[0].delay and not self.methods[0].early
             return message if alone else {name: tensor.clone() for name, tensor in message.items()}
         for name, tensor in message.items():
             combined[name].add_(tensor)
@@ -207,8 +222,15 @@ class SimulatedCollective(VirtualExecutor):
             # Workers that hold the same weights must draw the same: one number for all of them.
             seed_generators(self.oracle.device, self.batches.seed, "apply", self.step, 0 if method.replicated else rank)
             # With this step's rate, not that of the step that sent it: the update is made now.
-            method.apply(travelling.combined, step)
+            method.apply(self._combined_of(rank, travelling.combined), step)
         self.steps.applied()
+
+    def _combined_of(self, rank: int, combined: Message) -> Message:
+        """Return what a worker applies: the combination of all workers, or that of its own group."""
+        if self.mixing is None:
+            return combined
+        group = self.mixing.groups[rank]
+        return {name: self.mixing.mixed(rank, [rows[other] for other in group]) for name, rows in combined.items()}
 
     def columns(self) -> dict[str, float]:
         """Return, for workers with weights of their own, how far they are apart and what their communication took."""
@@ -249,7 +271,9 @@ class SimulatedCollective(VirtualExecutor):
             "now": self.times.now.tolist(),
             "step": self.step,
             # With what was combined: it was summed from weights that have moved on since.
-            "travelling": [list(item) for item in self.travelling],
+            "travelling": [
+                [item.due, _plain(item.begin), _plain(item.arrival), item.combined] for item in self.travelling
+            ],
             "communication": self.times.communication.state_dict(),
             "activity": self.timeline.state_dict(),
         }
@@ -265,11 +289,23 @@ class SimulatedCollective(VirtualExecutor):
         # Checkpoints are loaded to CPU memory; what travels is not copied into tensors of its own, so it is moved here.
         device = self.statistics.device
         self.travelling = deque(
-            TimedCombination(due, begin, arrival, {name: tensor.to(device) for name, tensor in combined.items()})
+            TimedCombination(
+                due, _seconds(begin), _seconds(arrival), {name: tensor.to(device) for name, tensor in combined.items()}
+            )
             for due, begin, arrival, combined in state["travelling"]
         )
         self.times.communication.load_state_dict(state["communication"])
         self.timeline.load_state_dict(state["activity"])
+
+
+def _plain(seconds: Seconds) -> float | list[float]:
+    """Return seconds as a checkpoint has them."""
+    return seconds.tolist() if isinstance(seconds, np.ndarray) else seconds
+
+
+def _seconds(plain: float | list[float]) -> Seconds:
+    """Return what `_plain` made a checkpoint's."""
+    return np.array(plain) if isinstance(plain, list) else plain
 
 
 def _mean(vectors: Sequence[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 from runner.loop.batches import Batches
 from runner.loop.philox import Floats
 from runner.run_folder.timeline_totals import TimelineTotals
-from runner.simulated.collective_clock import CollectiveClock
+from runner.simulated.collective_clock import CollectiveClock, Seconds
 from runner.simulated.pipeline_clock import PipelineClock
 from runner.simulated.timing_run import C, TimingRun
 
@@ -30,19 +30,28 @@ class TimingCollective(TimingSteps[CollectiveClock]):
         clock: of the workers.
         period: local steps from one contribution to the next.
         delay: local steps that a combination travels.
+        early: whether it begins to travel before the step.
         batches: see `TimingRun`; each is one of all workers together.
         timeline: likewise; that of `clock`.
     """
 
     def __init__(
-        self, clock: CollectiveClock, *, period: int, delay: int, batches: Batches, timeline: TimelineTotals
+        self,
+        clock: CollectiveClock,
+        *,
+        period: int,
+        delay: int,
+        early: bool,
+        batches: Batches,
+        timeline: TimelineTotals,
     ) -> None:
         super().__init__(clock, batches, timeline)
         self.workers = len(clock.now)
         self.period = period
         self.delay = delay
+        self.early = early
         # Of each combination on its way: the step after which it is applied, when it left, when it arrives.
-        self.travelling: deque[tuple[int, float, float]] = deque()
+        self.travelling: deque[tuple[int, Seconds, Seconds]] = deque()
         self._loads: dict[int, Floats] = {}
 
     def advance(self, epoch: float, most: int) -> None:
@@ -51,10 +60,11 @@ class TimingCollective(TimingSteps[CollectiveClock]):
         while self.events < end and not self.finished:
             step = self.updates
             size = self.batches.size_of(step)
+            if self.early:
+                self._send(step)
             clock.compute(step, self._load(step, size))
-            if (step + 1) % self.period == 0:
-                begin, arrival = clock.send(self.travelling[-1][2] if self.travelling else 0.0)
-                self.travelling.append((step + self.delay, begin, arrival))
+            if not self.early:
+                self._send(step)
             while self.travelling and self.travelling[0][0] == step:
                 clock.receive(*self.travelling.popleft()[1:])
             self.samples_seen += size * clock.gradients
@@ -63,6 +73,11 @@ class TimingCollective(TimingSteps[CollectiveClock]):
             self.events += self.workers
             if self.reached(epoch):
                 return
+
+    def _send(self, step: int) -> None:
+        if (step + 1) % self.period == 0:
+            begin, arrival = self.clock.send(self.travelling[-1][2] if self.travelling else 0.0)
+            self.travelling.append((step + self.delay, begin, arrival))
 
     def _load(self, step: int, size: int) -> Floats:
         """Return the workers' samples of a step relative to a full batch cut equally (M,)."""

@@ -21,6 +21,7 @@ from algorithms.base import Collective, CommunicationSchedule, message_bytes
 from runner.config.errors import InputError
 from runner.config.units import FLOAT_BYTES
 from runner.loop.clock import Clock
+from runner.loop.mixing import Mixing
 from runner.train import advise_server, measure
 from runner.train.components import RunComponents
 from runner.train.executors import topology_of
@@ -76,13 +77,16 @@ class Advice:
 
     def combination_seconds(self, workers: int) -> float:
         """t_c: seconds of one combination."""
-        seconds = self.clock(workers).combining_seconds(self.method.combine, self.nbytes, workers)
+        clock, groups = self.clock(workers), groups_of(self.method, workers)
+        # Of groups of neighbours the largest counts, for which the others wait in the end.
+        most, combine = max(map(len, groups)), "gather" if self.method.combine == "mix" else self.method.combine
+        seconds = clock.combining_seconds(combine, self.nbytes, most)
         if self.measured_combination is not None and workers > 1:
             # Measured time comes on top of the modelled one: processes act the modelled network by sleeping.
             measured, among = self.measured_combination
-            # A ring's cost per byte grows as (M − 1) / M; an all-gather's as M − 1.
-            grow = (lambda m: m - 1) if self.method.combine == "gather" else (lambda m: (m - 1) / m)
-            seconds += measured * grow(workers) / grow(among)
+            # A ring's cost per byte grows as (M − 1) / M; an all-gather's as M − 1, of M in a group.
+            grow = (lambda m: m - 1) if combine == "gather" else (lambda m: (m - 1) / m)
+            seconds += measured * grow(most) / grow(max(map(len, groups_of(self.method, among))))
         return seconds
 
     def delay(self, workers: int) -> int:
@@ -116,6 +120,11 @@ class Advice:
         if self.measured_step is None:
             return clock.compute_seconds(worker, task, 1.0, gradients)
         return self.measured_step + clock.sleep_seconds(worker, task, self.measured_step, 1.0, gradients)
+
+
+def groups_of(method: Collective, workers: int) -> list[list[int]]:
+    """Return with whom each worker combines, itself too: all workers, or its neighbours."""
+    return Mixing(method, workers).groups if method.combine == "mix" else [list(range(workers))] * workers
 
 
 def show(components: RunComponents) -> int:
@@ -203,7 +212,8 @@ def measured(components: RunComponents) -> Advice:
     combination: tuple[float, int] | None = None
     # A single worker combines with nobody.
     if workers > 1:
-        seconds = measure.combination_seconds(elements, workers, method.combine, cfg.cluster.timeout)
+        groups = groups_of(method, workers)
+        seconds = measure.combination_seconds(elements, groups, method.combine, cfg.cluster.timeout)
         combination = (seconds, workers)
     return Advice(
         cfg,
@@ -224,7 +234,17 @@ def _rows(components: RunComponents) -> Iterable[int]:
         return [components.workers]
     # Up to four times the run's own, so that the table shows where communication begins to cost.
     most = components.method.max_workers or max(32, 4 * components.workers)
-    return sorted({components.workers} | {2**k for k in range(most.bit_length()) if 2**k <= most})
+    others = (2**k for k in range(most.bit_length()) if 2**k <= most)
+    return sorted({components.workers} | {number for number in others if _possible(components.method, number)})
+
+
+def _possible(method: Collective, workers: int) -> bool:
+    """Return whether a method can have so many workers: edges that are listed are of some number alone."""
+    try:
+        method.check_workers(workers)
+    except ValueError:
+        return False
+    return True
 
 
 def _schedule_text(schedule: CommunicationSchedule) -> str:

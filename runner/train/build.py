@@ -113,6 +113,7 @@ def build_run(cfg: DictConfig, *, rank: int = 0) -> RunComponents:
         torch.cuda.set_device(device)
     with building():
         method = instantiate(cfg.algorithm)
+        method.check_workers(workers)
         startup.current().enter(startup.DATA)
         dataset = dataset_of(cfg.dataset)
         startup.current().enter(startup.BUILD)
@@ -157,7 +158,7 @@ def check_run(cfg: DictConfig, datasets: dict[str, Any]) -> None:
     workers = workers_of(cfg, algorithm)
     compatibility.check_algorithm(cfg, algorithm, workers)
     with building():
-        instantiate(cfg.algorithm)
+        instantiate(cfg.algorithm).check_workers(workers)
     key = OmegaConf.to_yaml(cfg.dataset)
     if key not in datasets:
         try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from algorithms.base import Collective, ParameterServer, message_bytes
+from algorithms.base import Collective, ParameterServer
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
 from runner.config.errors import InputError
 from runner.loop.batches import coordinate_generator
 from runner.run_folder.timeline_totals import TimelineTotals
-from runner.simulated.collective_clock import CollectiveClock
+from runner.simulated.collective_clock import clock_of
 from runner.simulated.events import ClockEvents
 from runner.simulated.memory_clock import MemoryClock
 from runner.simulated.pipeline_clock import PipelineClock
@@ -39,15 +39,14 @@ def time_collective(components: RunComponents) -> TimingCollective:
     """Return the steps of a collective method."""
     method: Collective = components.method
     timeline = TimelineTotals(components.workers)
-    clock = CollectiveClock(
-        components.clock(),
-        timeline,
-        combine=method.combine,
-        nbytes=message_bytes(method.layout(components.parameters)),
-        gradients=method.cost.gradients,
-    )
+    clock = clock_of(method, components.clock(), timeline, components.parameters)
     return TimingCollective(
-        clock, period=method.period, delay=method.delay, batches=components.batches, timeline=timeline
+        clock,
+        period=method.period,
+        delay=method.delay,
+        early=method.early,
+        batches=components.batches,
+        timeline=timeline,
     )
 
 

@@ -17,6 +17,7 @@ from algorithms.base import Collective, Field, Fields, Message, ParameterServer,
 from algorithms.pipeline import Pipeline
 from algorithms.shared_memory import SharedMemory
 from runner.config.units import FLOAT_BYTES
+from runner.loop.mixing import Mixing
 from runner.loop.pipeline_schedule import first_features, iterate
 from runner.train.components import RunComponents
 from runner.train.timing import median_seconds
@@ -96,6 +97,8 @@ def collective_costs(components: RunComponents) -> Costs:
     method.start(w, 0, workers, components.cfg.run.compile)
     share = components.batches.shares(0, workers)[0]
     gradient = median_seconds(lambda: method.local(oracle, share, STILL), components.device)
+    # With neighbours a worker exchanges a message each; else one goes out, and one comes back.
+    messages = max(map(len, Mixing(method, workers).groups)) - 1 if method.combine == "mix" else 1
     # A gathering leaves every worker's vector, a mean only one.
     stacked = (workers,) if method.combine == "gather" else ()
     layout = method.layout(components.parameters)
@@ -106,7 +109,7 @@ def collective_costs(components: RunComponents) -> Costs:
     update = median_seconds(lambda: method.apply(combined, STILL), components.device)
     # A simulation keeps the state of every worker in this one process, unless all of them are equal.
     copies = 0 if method.replicated else (workers - 1) * _elements(method.state())
-    return Costs(gradient, update, copies, 2 * message_bytes(layout) // FLOAT_BYTES)
+    return Costs(gradient, update, copies, 2 * messages * message_bytes(layout) // FLOAT_BYTES)
 
 
 def pipeline_costs(components: RunComponents) -> Costs:

@@ -12,7 +12,7 @@ from runner.config.exit_codes import run_guarded
 from runner.config.forkserver import forkserver_context
 from runner.config.process_settings import set_process
 from runner.processes import leftovers
-from runner.processes.async_collective import AsyncCollective
+from runner.processes.async_collective import AsyncCollective, NeighbourExchange
 from runner.processes.interface import check_loopback
 from runner.processes.rendezvous import file_rendezvous, join_group
 from runner.train.components import RunComponents
@@ -27,13 +27,13 @@ def step_seconds(components: RunComponents) -> float:
     return median_seconds(lambda: method.local(components.oracle, batch, Step(lr=0.0)), components.device)
 
 
-def combination_seconds(elements: int, world: int, combine: str, timeout: float) -> float:
-    """Return the seconds in which `world` processes of this machine combine a vector of each, in CPU memory.
+def combination_seconds(elements: int, groups: list[list[int]], combine: str, timeout: float) -> float:
+    """Return the seconds in which processes of this machine combine a vector of each, in CPU memory.
 
     Args:
         elements: float32 elements of one rank's vector.
-        world: number of processes, at least 2.
-        combine: "mean" or "gather", see `algorithms.base.Collective`.
+        groups: by process, of at least 2, with which it combines, itself too.
+        combine: "mean", "gather" or "mix", see `algorithms.base.Collective`.
         timeout: seconds that a transfer may take.
 
     Raises:
@@ -41,13 +41,14 @@ def combination_seconds(elements: int, world: int, combine: str, timeout: float)
         RuntimeError: the processes did not come to an answer.
     """
     check_loopback("run.advise", "true")
+    world = len(groups)
     context = forkserver_context("runner.train.measure")
     # A file rather than a port: no other program can have taken it, and no firewall is asked.
     place = leftovers.make_folder()
     ours, theirs = context.Pipe(duplex=False)
     ranks = [
         context.Process(
-            target=_time_combination, args=(rank, world, str(place / "store"), elements, combine, timeout, theirs)
+            target=_time_combination, args=(rank, groups, str(place / "store"), elements, combine, timeout, theirs)
         )
         for rank in range(world)
     ]
@@ -70,15 +71,19 @@ def combination_seconds(elements: int, world: int, combine: str, timeout: float)
 
 
 def _time_combination(
-    rank: int, world: int, path: str, elements: int, combine: str, timeout: float, pipe: Connection
+    rank: int, groups: list[list[int]], path: str, elements: int, combine: str, timeout: float, pipe: Connection
 ) -> None:
     set_process()
 
     def call() -> int:
         # As many processes as workers share this machine; with all cores each, they would measure each other's waiting.
         torch.set_num_threads(1)
+        world = len(groups)
         join_group(file_rendezvous(path, rank, world, timeout), torch.device("cpu"))
-        combiner = AsyncCollective("gather" if combine == "gather" else "mean", world)
+        if combine == "mix":
+            combiner = NeighbourExchange(groups[rank], rank)
+        else:
+            combiner = AsyncCollective("gather" if combine == "gather" else "mean", world)
         vector = torch.zeros(elements)
         # Ranks begin each combination together: what is timed is the combination, not the wait for a late rank.
         seconds = median_seconds(lambda: combiner.start(vector).wait(), before=dist.barrier)

@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from runner.run_folder.jsonl import read_lines
 from runner.run_folder.timeline import Timeline
 from runner.train.build import build_run
 from tests.drawing import NETWORK
+from tests.runner.processes.test_spawn import Watched
 from tests.trial import Notes, compose, run_in
 
 RUN = (
@@ -52,6 +54,50 @@ def test_functional_dropout_has_the_simulations_bits(tmp_path: Path):
     assert (code, real["weights_sha256"]) == (0, simulated["weights_sha256"])
 
 
+GOSSIP = ("model=mlp", *RUN[:5], "schedule.warmup_epochs=1", "cluster.workers=4")
+LATE = ("algorithm=dasgd", "algorithm._target_=tests.gossiping.Late", "algorithm.tau=3", "algorithm.delay=2")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("algorithm=d_psgd", "algorithm.momentum=0.9", "run.diagnostics=[disagreement]"),
+        pytest.param(
+            ("algorithm=d_psgd", "algorithm.order=step_first", "algorithm.graph=[[0,1],[1,2],[1,3]]"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(LATE, marks=pytest.mark.slow),
+    ],
+)
+def test_neighbours_have_the_simulations_bits(overrides: tuple[str, ...], tmp_path: Path):
+    """Each sum is a rank's own, in the order of the ranks: no all-reduce changes the order."""
+    simulated = run_in(tmp_path / "simulated", *overrides, *GOSSIP)[1]
+    code, real = run_in(tmp_path / "processes", *overrides, *GOSSIP, "cluster=processes")
+    assert code == 0
+    for key in ("weights_sha256", "updates", "samples", "final_test_error", "bytes_sent"):
+        assert real[key] == simulated[key], key
+    assert real["bytes_sent"] > 0
+
+
+@pytest.mark.parametrize("overrides", [("algorithm=d_psgd",), pytest.param(LATE, marks=pytest.mark.slow)])
+def test_neighbours_stop_together_and_go_on(overrides: tuple[str, ...], tmp_path: Path):
+    """A rank that is asked to stop tells its neighbours, and these theirs; what travels is in the checkpoint."""
+    given = (*overrides, *GOSSIP, "run.epochs=12", "run.batch_size=4")
+    expected = run_in(tmp_path / "simulated", *given)[1]
+    folder = tmp_path / "processes"
+    folder.mkdir()
+    slow = ("cluster=processes", "cluster.compute.seconds=0.05", "cluster.compute.distribution=constant")
+    watched = Watched(folder, ("worker 2", signal.SIGTERM))
+    code, summary = run_in(folder, *given, *slow)
+    assert watched.none_left()
+    assert (code, summary["status"]) == (143, "interrupted")
+    assert 0 < summary["updates"] < expected["updates"]
+    code, summary = run_in(folder, *given, *slow, f"run.resume={folder}")
+    assert (code, summary["status"]) == (0, "completed")
+    for key in ("weights_sha256", "updates", "bytes_sent"):
+        assert summary[key] == expected[key], key
+
+
 LOCAL = ("algorithm.tau=3", "run.diagnostics=[disagreement]")
 
 
@@ -84,9 +130,10 @@ def test_other_methods_have_the_simulations_bits(overrides: tuple[str, ...], tmp
             assert all(apart > 0 for apart in a["disagreement"].values())
 
 
+@pytest.mark.parametrize("algorithm", ["ssgd", pytest.param("d_psgd", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("lr", ["1e30"])
-def test_an_infinite_loss_ends_all_ranks(lr: str, tmp_path: Path):
-    overrides = ("algorithm=ssgd", "model=mlp", *RUN, "schedule.warmup_epochs=0", f"schedule.lr={lr}")
+def test_an_infinite_loss_ends_all_ranks(algorithm: str, lr: str, tmp_path: Path):
+    overrides = (f"algorithm={algorithm}", "model=mlp", *RUN, "schedule.warmup_epochs=0", f"schedule.lr={lr}")
     # No evaluation finds it out: all ranks learn it with their combinations.
     code, summary = run_in(tmp_path, *overrides, "cluster=processes", "run.epochs=50", "run.eval_every=50")
     assert (code, summary["status"]) == (0, "diverged")

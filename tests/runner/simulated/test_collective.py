@@ -243,6 +243,33 @@ def test_slow_workers_delay_only_missing_averages(tmp_path: Path):
     assert trial.notes.rows[-1]["hidden_seconds"] == pytest.approx(1 / 3)
 
 
+def test_neighbours_travel_while_workers_go_on(tmp_path: Path):
+    """A second a step, sent at 4; on a line of three its middle gets two messages of a second each, its ends one."""
+    late = ("algorithm._target_=tests.gossiping.Late", "cluster.network.allreduce=ring", "cluster.network.bandwidth=4")
+    trial, seen = delayed(*late, folder=tmp_path)
+    trial.run()
+    # The ends hide their second, the middle waits for the second of its two.
+    assert trial.executor.times.now.tolist() == [8.0, 9.0, 8.0]  # type: ignore[attr-defined]
+    assert seen == [1, 2, 3, 4, 6, 7, 8, 9]
+    row = trial.notes.rows[-1]
+    assert (row["communication_seconds"], row["hidden_seconds"]) == pytest.approx((4 / 3, 1.0))
+
+
+@pytest.mark.parametrize("stop_after", [4, 5, 6])
+def test_neighbours_that_travel_are_in_a_checkpoint(stop_after: int, tmp_path: Path):
+    late = ("algorithm._target_=tests.gossiping.Late", "algorithm.delay=2", "cluster.network.bandwidth=2")
+    expected, _ = delayed(*late, folder=tmp_path)
+    expected.run()
+    stopped, _ = delayed(*late, folder=tmp_path, stop_after=stop_after)
+    state = stopped.stopped()
+    assert len(state["executor"]["travelling"]) == (stop_after < 6)
+    continued, _ = delayed(*late, folder=tmp_path)
+    continued.resume(state).run()
+    assert equal(continued.state, expected.state)
+    assert continued.control.seconds == expected.control.seconds
+    assert continued.notes.rows[-1]["hidden_seconds"] == expected.notes.rows[-1]["hidden_seconds"]
+
+
 def test_disagreement_is_the_distance_from_the_mean(tmp_path: Path):
     trial = Trial("algorithm=dasgd", "model=mlp", "run.epochs=1", "cluster.workers=3", folder=tmp_path).run()
     weights = torch.stack([method.solution() for method in trial.executor.methods])  # type: ignore[attr-defined]

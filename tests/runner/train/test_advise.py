@@ -70,8 +70,9 @@ def test_acted_delays_add_to_measured_steps():
         ("algorithm=local_sgd", "algorithm.tau=4"),
         pytest.param(("algorithm=dasgd", "algorithm.tau=4", "algorithm.delay=1"), marks=pytest.mark.slow),
         ("algorithm=dasgd", "algorithm.tau=4", "algorithm.delay=3"),
+        ("algorithm=d_psgd", "algorithm.graph=complete", "algorithm.order=step_first"),
     ],
-    ids=["ssgd", "local", "delay 1", "delay 3"],
+    ids=["ssgd", "local", "delay 1", "delay 3", "neighbours"],
 )
 def test_virtual_clock_agrees_with_the_formula(
     overrides: tuple[str, ...], bandwidth: float, distribution: str, kind: str, tmp_path: Path
@@ -101,9 +102,38 @@ def test_measured_times_take_the_place_of_models():
 
 @pytest.mark.slow
 def test_two_processes_measure_a_combination():
-    small = measure.combination_seconds(1000, 2, "mean", timeout=20)
-    large = measure.combination_seconds(4_000_000, 2, "gather", timeout=20)
+    both = [[0, 1], [0, 1]]
+    small = measure.combination_seconds(1000, both, "mean", timeout=20)
+    large = measure.combination_seconds(4_000_000, both, "gather", timeout=20)
     assert 0 < small < large < 5
+
+
+@pytest.mark.slow
+def test_neighbours_measure_an_exchange():
+    line = [[0, 1], [0, 1, 2], [1, 2]]
+    small = measure.combination_seconds(1000, line, "mix", timeout=20)
+    large = measure.combination_seconds(4_000_000, line, "mix", timeout=20)
+    assert 0 < small < large < 5
+
+
+def test_neighbours_alone_exchange():
+    """A ring's worker gets two vectors whatever the number of workers, 4 bytes each at 16 a second."""
+    told = advice("algorithm=d_psgd", "cluster.network.bandwidth=16")
+    assert [told.combination_seconds(workers) for workers in (1, 2, 3, 8)] == [0.0, 0.25, 0.5, 0.5]
+    told = advice("algorithm=d_psgd", "algorithm.graph=complete", "cluster.network.bandwidth=16")
+    assert told.combination_seconds(8) == 7 * 0.25
+    # Measured among three, of whom each gets two vectors; of five on the complete graph each gets four.
+    measured = ("algorithm=d_psgd", "algorithm.graph=complete", "cluster=processes")
+    told = advice(*measured, measured_step=0.1, measured_combination=(0.2, 3))
+    assert told.combination_seconds(5) == pytest.approx(0.4)
+
+
+def test_a_list_of_edges_is_of_its_own_workers_alone(capsys: pytest.CaptureFixture):
+    graph = ("algorithm=d_psgd", "algorithm.graph=[[0,1],[1,2]]", "model=mlp", "cluster.network.bandwidth=1e5")
+    assert advise.show(build.build_run(compose(*graph, "cluster.workers=3"))) == 0
+    out = capsys.readouterr().out
+    rows = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
+    assert [row for row in rows if row.isdigit()] == ["3"]
 
 
 def test_tables_name_what_is_compared(capsys: pytest.CaptureFixture):

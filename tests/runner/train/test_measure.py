@@ -6,6 +6,9 @@ from runner.train import measure, timing
 from runner.train.build import build_run
 from tests.trial import compose
 
+BOTH = [[0, 1], [0, 1]]
+"""Two processes, each of which combines with both."""
+
 
 def test_step_is_timed_on_one_share(monkeypatch: pytest.MonkeyPatch):
     """On a worker's samples of a step, not on all workers', and the median counts."""
@@ -29,10 +32,10 @@ def test_step_is_timed_on_one_share(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.slow
 def test_larger_vectors_take_longer():
-    small, large = (measure.combination_seconds(n, 2, "mean", 20.0) for n in (10, 4_000_000))
+    small, large = (measure.combination_seconds(n, BOTH, "mean", 20.0) for n in (10, 4_000_000))
     assert 0 < small < large
 
 
 def test_processes_that_fail_are_named(capfd: pytest.CaptureFixture[str]):
     with pytest.raises(RuntimeError, match=re.escape("2 processes could not combine -1 elements")):
-        measure.combination_seconds(-1, 2, "mean", 5.0)
+        measure.combination_seconds(-1, BOTH, "mean", 5.0)

@@ -55,6 +55,8 @@ def clock_of(executor: Any) -> Any:
         pytest.param(("algorithm=asysvrg", "model=logistic", *CONVEX[1:], *OFTEN), marks=pytest.mark.slow),
         ("algorithm=dasgd", "algorithm.tau=3", "algorithm.delay=2", *TINY),
         pytest.param(("algorithm=dc_ssgd", *TINY), marks=pytest.mark.slow),
+        ("algorithm=d_psgd", *TINY),
+        pytest.param(("algorithm=d_psgd", "algorithm.order=step_first", *TINY), marks=pytest.mark.slow),
         pytest.param(("algorithm=cocoa_plus", *CONVEX), marks=pytest.mark.slow),
         pytest.param(("algorithm=dis_dfsdca", "algorithm.inner=10", *CONVEX), marks=pytest.mark.slow),
         ("algorithm=shared_asysvrg", "model=logistic", *CONVEX[1:], *OFTEN),

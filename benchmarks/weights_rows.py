@@ -126,7 +126,7 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "diloco, SGD, batch norm": (*BATCH_NORM, *WORKERS, "algorithm.inner=2", "algorithm.optimizer=sgd"),
     "d_psgd": (*MLP, *WORKERS, *MOMENTUM),
     "d_psgd, step first, batch norm": (
-        *(*BATCH_NORM, *WORKERS, "algorithm.order=step_first", "algorithm.graph=[[0,1],[1,2],[1,3]]"),
+        *(*BATCH_NORM, *WORKERS, "algorithm.order=step_first", "algorithm.graph=[[0,1],[1,2]]"),
     ),
     "nag": (*MLP, *WORKERS, "algorithm.layer_scale={classifier:2}"),
     "lars": (*MLP, *WORKERS, *LAYERWISE),

@@ -17,6 +17,7 @@ METHODS = ("asgd", "dc_asgd_c", "dc_asgd_a", "dc_asgd_abs")
 LATER = (
     "dana_dc",
     "dana_slim",
+    "ad_psgd",
     "dana_zero",
     "delay_adaptive",
     "ef_asgd",

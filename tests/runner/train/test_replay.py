@@ -15,9 +15,9 @@ RECORD = (*DATA, "cluster=processes", "cluster.timeout=20")
 REPLAY = (*DATA, "cluster=replay")
 METHODS = ("asgd", "dc_asgd_c", "dc_asgd_a", "dc_asgd_abs")
 LATER = (
+    "ad_psgd",
     "dana_dc",
     "dana_slim",
-    "ad_psgd",
     "dana_zero",
     "delay_adaptive",
     "ef_asgd",

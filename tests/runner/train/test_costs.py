@@ -35,6 +35,14 @@ def test_replicas_are_copies_unless_alike():
     assert alike.traffic == apart.traffic == 2 * N
 
 
+def test_a_message_goes_to_and_comes_from_each_neighbour():
+    graph = ("algorithm=d_psgd", "algorithm.graph=[[0,1],[1,2]]", "algorithm.momentum=0.9")
+    costs = collective_costs(components(*graph))
+    assert costs.traffic == 2 * 2 * N
+    # The other workers' weights, velocities, and gradients that wait for the average.
+    assert costs.copies == 2 * 3 * N
+
+
 def test_shared_memory_counts_written_coordinates():
     costs = memory_costs(components("algorithm=hogwild", "algorithm.coordinates=5"))
     assert (costs.copies, costs.traffic) == (3 * N, N + 5)

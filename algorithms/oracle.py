@@ -24,6 +24,8 @@ class Batch(NamedTuple):
         pool: int64 vector of the samples that the worker may use, in a fixed order; None if that is all of them.
         piece: which worker's share of the batch this is, counted from 0; 0 where one worker has all of it.
         size: number of samples that were handed out as `ids`; None if it is not known.
+        step: which of the local steps between a pull and a push it is for, counted from 0; always 0 where each batch
+            makes a message.
     """
 
     number: int
@@ -32,6 +34,7 @@ class Batch(NamedTuple):
     pool: Tensor | None = None
     piece: int = 0
     size: int | None = None
+    step: int = 0
 
 
 class Problem(NamedTuple):

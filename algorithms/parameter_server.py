@@ -69,6 +69,9 @@ class Worker(ABC):
     def work(self, oracle: Oracle, pulled: Message, batch: Batch) -> Message:
         """Turn the pulled message and a batch into the message to push.
 
+        Called for each batch that came with the pull, if there are several (`ParameterServer.period`): `batch.step`
+        counts them, and what the call for the last of them returns is pushed.
+
         The returned tensors may be borrowed from the oracle or from `pulled`; they are valid until the next call.
         """
 
@@ -107,11 +110,14 @@ class ParameterServer(Stateful):
 
     Attributes:
         at_rest: whether real workers must have pushed what they compute before weights are evaluated and saved.
+        period: batches that a worker gets with a pull, and takes local steps on before it pushes; fewer if no more are
+            left at the end of the run. With barriers, 1.
         w: the flat weights, valid after `start`.
     """
 
     has_server: ClassVar[bool] = True
     at_rest: ClassVar[bool] = False
+    period: int = 1
 
     w: Tensor
 

@@ -96,6 +96,8 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "ef_asgd, a share": (*MLP, *SERVER, "algorithm.share=0.1", "algorithm.weight_decay=0.01"),
     "ad_psgd": (*MLP, *SERVER, *MOMENTUM),
     "ad_psgd, batch norm": (*BATCH_NORM, *SERVER, "algorithm.graph=complete"),
+    "easgd": (*BATCH_NORM, *SERVER, "algorithm.tau=3"),
+    "eamsgd": (*MLP, *SERVER, *MOMENTUM, "algorithm.tau=3", "algorithm.alpha=0.2"),
     "asysvrg": (*MLP, *SERVER, *SVRG),
     "asysvrg, dropout": (*DROPOUT, *DIGITS, *SERVER, *SVRG, "algorithm.sgd_epochs=0"),
     "asysvrg, own shards": (*MLP, *SERVER, *SVRG, "algorithm.own_shard=true"),
@@ -204,6 +206,8 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "smega2": (*MLP, *ONE, *MOMENTUM),
     "ormo": (*MLP, *ONE, *MOMENTUM),
     "ef_asgd": (*BATCH_NORM, *ONE),
+    "easgd": (*BATCH_NORM, *ONE, "algorithm.tau=3"),
+    "eamsgd": (*MLP, *ONE, *MOMENTUM, "algorithm.tau=3"),
     "asysvrg": (*MLP, *ONE, *SVRG),
     "svrg": (*DROPOUT, *DIGITS, *ONE, *SVRG),
     "dfsdca": (*RIDGE, *DUAL, *ONE, *ADAPTIVE),
@@ -237,6 +241,9 @@ REPLAYED: dict[str, tuple[str, ...]] = {
     "smega2": (*SCHEDULED, *MOMENTUM),
     "ormo": (*SCHEDULED, *MOMENTUM),
     "ef_asgd": (*SCHEDULED, "algorithm.share=0.1"),
+    # The trace is of pushes after one step each.
+    "easgd": (*SCHEDULED, "algorithm.tau=1"),
+    "eamsgd": (*SCHEDULED, "algorithm.tau=1"),
     "asysvrg": (*TRACED["asysvrg"], "algorithm.inner=15", "algorithm.sgd_epochs=1", "schedule.lr=0.1"),
     "dis_dfsdca": (*TRACED["dis_dfsdca"], "algorithm.inner=7", "run.epochs=2", "schedule.lr=0.05"),
 }

@@ -18,6 +18,7 @@ from runner.loop.stop import Stop
 from runner.loop.train_control import TrainControl
 from runner.processes.message_buffer import BATCH, STOP, MessageBuffer
 from runner.processes.server import ProcessServer
+from runner.processes.worker import BATCHES, pull_fields
 from runner.run_folder.timeline import Timeline
 from runner.train import build
 from tests.trial import Notes, QuadraticOracle, compose
@@ -128,11 +129,11 @@ class Stage:
 
     def pulled(self, worker: int) -> tuple[int, float]:
         """Return batch number and weight of the next message to a worker; batch -1 for the end."""
-        buffer = MessageBuffer(self.layout.pull)
+        buffer = MessageBuffer(pull_fields(self.layout.pull, 1))
         buffer.raw.copy_(self.wires[worker].down.get(timeout=WAIT_SECONDS))
         kind = int(buffer.header[0])
         assert kind in (BATCH, STOP)
-        return (-1, 0.0) if kind == STOP else (int(buffer.header[1]), float(buffer.tensors["w"]))
+        return (-1, 0.0) if kind == STOP else (int(buffer.tensors[BATCHES]), float(buffer.tensors["w"]))
 
     def push(self, worker: int, g: float, loss: float = 0.5, **more: float) -> float:
         """Push a gradient and return the weight after the update."""

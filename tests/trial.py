@@ -268,6 +268,9 @@ class QuadraticOracle:
         self.totals[2] += len(batch.ids)
         return self.replica.gradient.copy_(w)
 
+    def expect(self, batch: Any) -> None:
+        """Prepare nothing."""
+
     def reference_gradient(self, w: Tensor, batch: Any) -> Tensor:
         """Return w, uncounted."""
         return self.replica.gradient.copy_(w)

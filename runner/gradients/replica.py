@@ -170,10 +170,13 @@ class Replica:
         return result
 
 
-def running_average(running: Tensor, batch: Tensor) -> None:
-    """Take a batch's flat statistics into the running ones, in place: r ← 0.9 r + 0.1 b."""
+def running_average(running: Tensor, batch: Tensor, batches: int = 1) -> None:
+    """Take a batch's flat statistics into the running ones, in place: r ← 0.9 r + 0.1 b.
+
+    Those of several batches are taken in at once as r ← 0.9^H r + 0.1 b, with b = Σ_j 0.9^(H−j) b_j.
+    """
     # Every executor averages here: the same two operations in the same order give the same bits.
-    running.mul_(1 - BATCH_NORM_MOMENTUM).add_(batch, alpha=BATCH_NORM_MOMENTUM)
+    running.mul_((1 - BATCH_NORM_MOMENTUM) ** batches).add_(batch, alpha=BATCH_NORM_MOMENTUM)
 
 
 def _layers(module: nn.Module) -> tuple[Layer, ...]:

@@ -124,6 +124,11 @@ class Batches:
         chosen = self._chosen(number, rank, len(pool), size)
         return Batch(number, epoch, pool.index_select(0, chosen), pool, rank, size)
 
+    def steps(self, numbers: Sequence[int], shards: Sequence[int] = ()) -> list[Batch]:
+        """Return the batches of a worker's local steps, drawn from `shards` where they are fixed."""
+        found = [self.batch(number) if self.shards is None else self.draw(number, shards) for number in numbers]
+        return [batch._replace(step=step) for step, batch in enumerate(found)]
+
     def size_of(self, number: int) -> int:
         """Return the samples of batch `number` of the run."""
         return self._size(number % self.per_epoch)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from algorithms.base import Message, ParameterServer, Step, message_bytes, shard_range
+from algorithms.base import Batch, Message, ParameterServer, Step, message_bytes, shard_range
 from runner.config.errors import InputError
 from runner.gradients.randomness import seed_generators
 from runner.gradients.replica import running_average
@@ -123,14 +123,14 @@ class ServerBase(Executor):
         """Return what `worker` pulled last, if the method keeps it."""
         return self.server.sent(worker)
 
-    def push(self, worker: int, message: Message, statistics: Tensor | None, samples: int) -> Push:
+    def push(self, worker: int, message: Message, statistics: Tensor | None, batches: Sequence[Batch]) -> Push:
         """Let the method take in a worker's message.
 
         Args:
             worker: whose it is.
-            message: what its half made of a batch, on the device of the weights.
-            statistics: batch-norm statistics of the batch (k,), None if the network has none.
-            samples: of the batch.
+            message: what its half made of the batches, on the device of the weights.
+            statistics: batch-norm statistics of the batches (k,), None if the network has none.
+            batches: of the worker's steps since its pull.
         """
         # Not in pushes: a method that ignores stale ones would find every worker stale for ever once it ignores some.
         staleness = self.applied - self.applied_at_pull[worker]
@@ -145,7 +145,8 @@ class ServerBase(Executor):
             self.drift.after(self.server.w, message)
         # In the order of arrival, like the updates: the average depends on the order.
         if statistics is not None:
-            running_average(self.statistics, statistics)
+            running_average(self.statistics, statistics, len(batches))
+        samples = sum(len(batch.ids) for batch in batches)
         # Counted later, by `count`: on processes the worker's sums of losses come between, and the count looks at them.
         return Push(worker, samples * self.server.evaluations(self.control.updates), staleness)
 

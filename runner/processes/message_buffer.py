@@ -15,9 +15,9 @@ HEADER_WORDS = 4
 NUMBER_WORDS = 4
 """float64 words after the header."""
 BATCH, STOP, ROUND, RESTORE, SHARD, KEEP, TELL = 0, 1, 2, 3, 4, 5, 6
-"""What a message to a worker asks for: compute on a batch, or end, or take in a buffer that follows it: the broadcast
-of a barrier's round, the state of a worker in a run that goes on, what is known of a shard of the training set, or what
-a half keeps; or tell what it keeps."""
+"""What a message to a worker asks for: compute on one or more batches, or end, or take in a buffer that follows it: the
+broadcast of a barrier's round, the state of a worker in a run that goes on, what is known of a shard of the training
+set, or what a half keeps; or tell what it keeps."""
 
 
 class MessageBuffer:
@@ -29,7 +29,7 @@ class MessageBuffer:
 
     Attributes:
         raw: uint8 vector (bytes,), what is sent.
-        header: int64 view (4,): the kind; for a batch its number and the updates so far; for a round its number, the
+        header: int64 view (4,): the kind; for batches how many and the updates so far; for a round its number, the
             shard to answer for (-1 for none) and the number of the batch that comes next; to tell what is kept, the
             pushes of the worker that the server has taken in.
         numbers: float64 view (4,): sums of losses, errors and samples, seconds of computing.

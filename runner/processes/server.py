@@ -36,7 +36,7 @@ from runner.processes.child import FindLost
 from runner.processes.connections import Connections
 from runner.processes.links import Link
 from runner.processes.message_buffer import BATCH, KEEP, RESTORE, SHARD
-from runner.processes.worker import STATISTICS, push_fields
+from runner.processes.worker import BATCHES, STATISTICS, pull_fields, push_fields
 from runner.processes.worker_states import gather_states
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
@@ -96,7 +96,7 @@ class ProcessServer(ServerBase):
         self.server_seconds = clock.server_seconds
         self.check_refusal = check_refusal
         push = push_fields(self.layout.pushed, self.statistics.numel())
-        self.connections = Connections(links, self.layout.pull, push, find_lost)
+        self.connections = Connections(links, pull_fields(self.layout.pull, server.period), push, find_lost)
         # By worker, pushes since its process began, and what its half keeps in a run that goes on.
         self.taken = [0] * len(links)
         self.kept: list[Message] = []
@@ -166,7 +166,7 @@ class ProcessServer(ServerBase):
         connection, begin = self.connections[worker], time.perf_counter()
         # Noted before they change: taking the push in counts an update and frees the lease, replying sets a new
         # version.
-        pulled, version, batch = self.version[worker], self.control.updates, self.leases.held[worker]
+        pulled, version, held = self.version[worker], self.control.updates, self.leases.held[worker]
         withheld = self.withheld_seconds[worker]
         compute = float(connection.inbox.numbers[3])
         # What is recorded if the push ends the run, and `_take_push` does not return.
@@ -182,7 +182,8 @@ class ProcessServer(ServerBase):
                     worker,
                     pulled=pulled,
                     version=version,
-                    batch=batch,
+                    batch=held[0],
+                    steps=len(held),
                     time=self.control.seconds,
                     compute=clipped,
                     waited=begin - arrived,
@@ -200,10 +201,10 @@ class ProcessServer(ServerBase):
         """Take in a push; return how long it was computed on the run's clock, which stands at evaluations."""
         connection = self.connections[worker]
         inbox = connection.inbox
-        batch = self.leases.done(worker)
+        batches = self.leases.done(worker)
         message = {name: inbox.tensors[name] for name in self.layout.pushed}
         self.taken[worker] += 1
-        push = self.push(worker, message, inbox.tensors.get(STATISTICS), len(batch.ids))
+        push = self.push(worker, message, inbox.tensors.get(STATISTICS), batches)
         # A worker sends the sums since its last push, not since the start, so nothing is counted twice.
         self.totals.add_(inbox.numbers[:3])
         now = self.control.wall()
@@ -248,14 +249,17 @@ class ProcessServer(ServerBase):
             self._reply(worker)
 
     def _reply(self, worker: int) -> None:
-        """Answer with fresh weights and a batch; without a batch left the worker idles."""
-        batch = self.leases.lease(worker)
-        if batch is None:
+        """Answer with fresh weights and the batches of a period; without a batch left the worker idles."""
+        batches = self.leases.lease(worker, self.server.period)
+        if not batches:
             return
         # The worker must have a shard's state before it computes on a batch that is drawn from that shard.
         self._hand_over(worker)
-        message = self.pull(worker)
-        self.connections[worker].send_batch((BATCH, batch.number, self.version[worker]), message, self.control.wall())
+        numbers = torch.zeros(self.server.period, dtype=torch.int64)
+        numbers[: len(batches)] = torch.tensor([batch.number for batch in batches])
+        message = self.pull(worker) | {BATCHES: numbers}
+        header = (BATCH, len(batches), self.version[worker])
+        self.connections[worker].send_batch(header, message, self.control.wall())
 
     def _hand_over(self, worker: int) -> None:
         """Send a worker the state of the shards of the training set that it takes over."""
@@ -286,7 +290,7 @@ class ProcessServer(ServerBase):
         waking = self.leases.release(worker)
         if not self.connections.living():
             raise PeerLost(f"all workers are lost; the last one was worker {worker} ({fault}), after update {updates}")
-        batch = "it held no batch" if held is None else f"its batch {held} is handed out again"
+        batch = "it held no batch" if held is None else f"its {_named(held)} handed out again"
         # After `release`, so that a lost worker does not get its own shards, and before anyone is woken: a batch is
         # drawn from the shards that its worker has then.
         if reassigned := self.leases.reassign_shards(worker):
@@ -328,3 +332,10 @@ class ProcessServer(ServerBase):
         self.leases.restart()
         for worker, shards in self.leases.shards.items():
             self.connections[worker].shards_due += shards
+
+
+def _named(numbers: Sequence[int]) -> str:
+    """Return batches by their numbers, and the verb."""
+    if len(numbers) == 1:
+        return f"batch {numbers[0]} is"
+    return f"batches {', '.join(map(str, numbers))} are"

@@ -7,18 +7,21 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from algorithms.base import Fields, Layout, Message, Round, Worker, message_bytes, shard_range
+from algorithms.base import Batch, Field, Fields, Layout, Message, Round, Worker, message_bytes, shard_range
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.clock import Clock
 from runner.loop.messages import check_message
+from runner.loop.worker_steps import take_steps
 from runner.processes.links import Link
 from runner.processes.message_buffer import BATCH, KEEP, RESTORE, ROUND, SHARD, STOP, TELL, MessageBuffer
 from runner.processes.worker_states import KeptState
 
 STATISTICS = "batch statistics"
-"""Field of a push that carries the batch-norm statistics of its batch."""
+"""Field of a push that carries the batch-norm statistics of its batches."""
+BATCHES = "batch numbers"
+"""Field of a pull that carries the numbers of the batches to compute on."""
 
 
 def push_fields(push: Fields, statistics: int) -> Fields:
@@ -26,8 +29,13 @@ def push_fields(push: Fields, statistics: int) -> Fields:
     return {**push, **({STATISTICS: statistics} if statistics else {})}
 
 
+def pull_fields(pull: Fields, period: int) -> Fields:
+    """Return the fields of a message with batches: the method's, and the batches' numbers, `period` or fewer."""
+    return {**pull, BATCHES: Field(period, torch.int64)}
+
+
 class WorkerProcess:
-    """Work for a server until it says stop: receive weights and a batch number, compute, push; at barriers, answer.
+    """Work for a server until it says stop: receive weights and batch numbers, compute, push; at barriers, answer.
 
     One thread does everything, one message after the other. It waits for each push to leave before it receives again,
     so that its buffers are never written to while they travel.
@@ -42,10 +50,11 @@ class WorkerProcess:
         clock: delays that are acted with real sleeps.
         gradients: gradient evaluations per sample of a batch, by the number of updates when it was pulled.
         workers: number of workers M, whose shards there are.
+        period: see `ParameterServer.period`.
         rounds: of a barrier.
         restoring: layout of the message that restores this half.
         shard_gradients: gradient evaluations per sample of a shard, in all rounds with answers.
-        report_step: told the number of messages sent so far.
+        report_step: told the number of batches and shards computed on so far.
     """
 
     def __init__(
@@ -60,6 +69,7 @@ class WorkerProcess:
         clock: Clock,
         gradients: Callable[[int], float],
         workers: int = 1,
+        period: int = 1,
         rounds: Sequence[Round] = (),
         restoring: Fields | None = None,
         shard_gradients: float = 0.0,
@@ -84,7 +94,7 @@ class WorkerProcess:
         self.shards = [] if batches.shards is None else [worker]
         # Buffers are allocated once: page-locked memory is slow to get, and each message has the same size.
         push = push_fields(layout.pushed, oracle.replica.statistics.numel())
-        self.inbox = MessageBuffer(layout.pull, pinned=self.on_gpu)
+        self.inbox = MessageBuffer(pull_fields(layout.pull, period), pinned=self.on_gpu)
         self.outbox = MessageBuffer(push, pinned=self.on_gpu)
         self.broadcasts = [MessageBuffer(sizes.broadcast, pinned=self.on_gpu) for sizes in rounds]
         self.answers = [MessageBuffer(sizes.answer, pinned=self.on_gpu) for sizes in rounds]
@@ -142,46 +152,59 @@ class WorkerProcess:
         seed_generators(self.oracle.device, self.batches.seed, "answer", batch.number, number)
         message = self.half.answer(self.oracle, number, batch)
         check_message(self.half, f"answer of round {number}", message, self.rounds[number].answer)
-        self._fill(answer, message, begin, len(batch.ids), self.shard_gradients)
-        self._send(answer, self.rounds[number].answer)
+        self._fill(answer, message)
+        self._pace(begin, len(batch.ids), self.shard_gradients)
+        self._send(answer, self.rounds[number].answer, begin)
 
-    def _work(self, number: int, updates: int) -> None:
-        """Compute on batch `number` with the pulled weights, those after `updates` updates, and push."""
+    def _work(self, steps: int, updates: int) -> None:
+        """Compute on `steps` batches with the pulled weights, those after `updates` updates, and push."""
         self._travel(self.layout.pull)
-        begin = time.perf_counter()
-        # Only a number comes from the server: the worker has the data, and knows which samples it means.
-        batch = self.batches.draw(number, self.shards) if self.shards else self.batches.batch(number)
-        seed_generators(self.oracle.device, self.batches.seed, "work", number)
+        begin = since = time.perf_counter()
+        # Only numbers come from the server: the worker has the data, and knows which samples they mean.
+        batches = self.batches.steps(self.inbox.tensors[BATCHES][:steps].tolist(), self.shards)
+        pulled = {name: self.inbox.tensors[name] for name in self.layout.pull}
+        evaluations = self.gradients(updates)
+
+        def between(batch: Batch) -> None:
+            nonlocal since
+            self._pace(since, len(batch.ids), evaluations)
+            since = time.perf_counter()
+
         self.kept.begin_push()
-        message = self.half.work(self.oracle, self.inbox.tensors, batch)
-        # Before it is packed, where a wrong type would be converted and a wrong shape might be spread out.
-        check_message(self.half, "push", message, self.layout.pushed)
+        seed, fields = self.batches.seed, self.layout.pushed
+        # It checks the message before it is packed, where a wrong type would be converted and a wrong shape might be
+        # spread out.
+        message = take_steps(self.half, self.oracle, pulled, batches, seed=seed, pushed=fields, between=between)
         statistics = self.oracle.replica.statistics
         extra = {STATISTICS: statistics} if statistics.numel() else {}
-        self._fill(self.outbox, message | extra, begin, len(batch.ids), self.gradients(updates))
-        self._send(self.outbox, self.layout.push)
+        self._fill(self.outbox, message | extra)
+        self._pace(since, len(batches[-1].ids), evaluations)
+        self._send(self.outbox, self.layout.push, begin)
 
-    def _fill(self, buffer: MessageBuffer, message: Message, begin: float, samples: int, evaluations: float) -> None:
-        """Fill a message to be sent, and sleep until the task has taken as long as the clock says."""
+    def _fill(self, buffer: MessageBuffer, message: Message) -> None:
+        """Fill a message to be sent."""
         buffer.fill(message)
         buffer.numbers[:3].copy_(self.oracle.totals, non_blocking=self.on_gpu)
         # On a GPU this is in line behind the copy, which therefore still reads the sums.
         self.oracle.totals.zero_()
+
+    def _pace(self, since: float, samples: int, evaluations: float) -> None:
+        """Wait until the task that began at `since` is done and has taken as long as the clock says."""
         if self.on_gpu:
             # A task waits for the GPU only here: the weights' copy, the step and what is sent are all on this stream.
             torch.cuda.current_stream(self.oracle.device).synchronize()
-        took = time.perf_counter() - begin
+        took = time.perf_counter() - since
         load = samples / self.batches.size
-        # Before the time is noted: to the server the acted delay is computing.
         if longer := self.clock.sleep_seconds(self.worker, self.tasks, took, load, evaluations):
             time.sleep(longer)
-        buffer.numbers[3] = time.perf_counter() - begin
-
-    def _send(self, buffer: MessageBuffer, fields: Fields) -> None:
-        self._travel(fields)
-        self.link.send(buffer.raw).wait()
         # A barrier's answer is a task too, as on the virtual clock: both draw the same delays for the same task.
         self.tasks += 1
+
+    def _send(self, buffer: MessageBuffer, fields: Fields, begin: float) -> None:
+        """Send a message that is computed since `begin`; to the server an acted delay is computing."""
+        buffer.numbers[3] = time.perf_counter() - begin
+        self._travel(fields)
+        self.link.send(buffer.raw).wait()
         self.report_step(self.tasks)
 
     def _travel(self, fields: Fields) -> None:

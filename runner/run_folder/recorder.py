@@ -53,6 +53,7 @@ class Recorder:
         version: int,
         batch: int,
         time: float,
+        steps: int = 1,
         compute: float = 0.0,
         waited: float = 0.0,
         served: float = 0.0,
@@ -62,6 +63,7 @@ class Recorder:
         """Note a handled message; `Record` describes the numbers."""
         more = "" if took is None or took == compute else f', "took": {took!r}'
         more += f', "withheld": {withheld!r}' if withheld else ""
+        more += "" if steps == 1 else f', "steps": {steps}'
         self._pending.append(
             # Formatted by hand, since every message pays for it. `!r` writes a float that reads back as the same
             # number.

@@ -9,9 +9,10 @@ Worker 2 pushed the gradient on batch 9 at the weights after update 5; it became
 run: when the push was handled, how long the worker computed, how long the push waited at the server, and how long the
 server was busy with it and the answer. The run's clock stands at evaluations, the workers do not: where one computed
 meanwhile, `"took"` says for how long in all. Where the method let the worker wait for the batch, `"withheld"` says for
-how long. `{"lost": 3, ...}` says that worker 3 was lost, `{"resumed": ...}` that a run was stopped and continued, with
-all workers starting again. `{"barrier": 1000, "time": 9.3}` says that a barrier after update 1000 was over at 9.3 s.
-`runner.run_folder.recorder` writes traces.
+how long. Where a worker takes several local steps before it pushes, `"steps"` says on how many batches, and `"batch"` is
+the first of them. `{"lost": 3, ...}` says that worker 3 was lost, `{"resumed": ...}` that a run was stopped and
+continued, with all workers starting again. `{"barrier": 1000, "time": 9.3}` says that a barrier after update 1000 was
+over at 9.3 s. `runner.run_folder.recorder` writes traces.
 
 A trace holds neither gradients nor weights: these follow from the seed, the batches and the order. It holds no pulls
 either: the server answers a push with the same worker's next pull, at once or when the method admits it, so the order
@@ -67,10 +68,11 @@ class Record(NamedTuple):
         version: updates before this event.
         time: seconds of the run when it was over.
         pulled: updates before the pull of the pushed gradient.
-        batch: number of its batch.
+        batch: number of its batch, the first of several.
         compute: seconds that the worker computed while the run's clock was running.
         took: seconds that it computed in all; None if these are the same.
         withheld: seconds that the server let the worker wait for this batch.
+        steps: number of its batches, on each of which the worker took a step.
         waited: seconds that the push waited at the server.
         served: seconds that the server was busy with it and the answer.
     """
@@ -86,6 +88,7 @@ class Record(NamedTuple):
     served: float = 0.0
     took: float | None = None
     withheld: float = 0.0
+    steps: int = 1
 
     @property
     def computing(self) -> float:
@@ -203,12 +206,17 @@ class Trace:
             raise InputError.of("cluster.trace", str(path), str(error), "a whole trace.jsonl") from error
         return cls(path, about, records)
 
-    def check(self, mine: Mapping[str, Any], updates: int) -> None:
+    @property
+    def batches(self) -> int:
+        """Number of batches that its messages are of."""
+        return sum(record.steps for record in self.records if record.kind == PUSH)
+
+    def check(self, mine: Mapping[str, Any], batches: int) -> None:
         """Refuse a run that does not fit the trace, and warn if its last bits will differ.
 
         Args:
             mine: the `trace_facts` of the run.
-            updates: number of updates that the run makes.
+            batches: number of batches that the run has.
 
         Raises:
             InputError: naming the key that differs.
@@ -239,8 +247,8 @@ class Trace:
                 pairs = ", ".join(f"{key} {about[key]} (here {mine[key]})" for key in differing)
                 log.warning("the trace was recorded with %s: the schedule is the same, the last bits are not", pairs)
         # Allowed: a replay of the first half of a run is that half.
-        if self.updates < updates:
-            stopped = f"its run ended after update {self.updates} of {updates}; so does the replay"
+        if self.batches < batches:
+            stopped = f"its run ended after batch {self.batches} of {batches}; so does the replay"
             log.warning("the trace is of a part of a run: %s", stopped)
 
     def _machines(self) -> list[dict[str, Any]]:
@@ -284,6 +292,7 @@ def _record(row: Any, number: int, about: dict[str, Any]) -> Record:
         served=_time(row, "served", number),
         took=_time(row, "took", number) if "took" in row else None,
         withheld=_time(row, "withheld", number) if "withheld" in row else 0.0,
+        steps=_whole(row, "steps", number) if "steps" in row else 1,
     )
 
 

@@ -42,12 +42,12 @@ class Events(Protocol):
         """Return when the server has handled the next of the first pulls, called once for each worker."""
         ...
 
-    def pulled(self, worker: int, load: float, now: float, gradients: float) -> None:
-        """Note that a worker got weights and a batch at the run's second `now`.
+    def pulled(self, worker: int, loads: Sequence[float], now: float, gradients: float) -> None:
+        """Note that a worker got weights and the batches of its next steps at the run's second `now`.
 
         Args:
             worker: its number, from 0.
-            load: the batch's samples relative to a full one.
+            loads: each batch's samples relative to a full one.
             now: seconds of the run.
             gradients: gradient evaluations per sample.
         """
@@ -113,11 +113,12 @@ class ClockEvents:
         """See `Events.begin`: a request is a message without tensors."""
         return self._handle(self.clock.transfer_seconds(0))
 
-    def pulled(self, worker: int, load: float, now: float, gradients: float) -> None:
-        """See `Events.pulled`."""
-        # A task from its pull to its push, noted as a whole: nothing that happens meanwhile changes its times.
-        begin = now + self.pull_seconds
-        end = begin + self._compute(worker, load, gradients)
+    def pulled(self, worker: int, loads: Sequence[float], now: float, gradients: float) -> None:
+        """See `Events.pulled`: each batch is a task of the clock."""
+        # From its pull to its push, noted as a whole: nothing that happens meanwhile changes the times.
+        end = begin = now + self.pull_seconds
+        for load in loads:
+            end += self._compute(worker, load, gradients)
         arrival = end + self.push_seconds
         self.timeline.task(worker, now, begin, end, arrival)
         self.nbytes += self.task_bytes
@@ -230,7 +231,7 @@ class TraceEvents:
         # A trace has no pulls: all workers get their first batch at the run's second 0.
         return 0.0
 
-    def pulled(self, worker: int, load: float, now: float, gradients: float) -> None:
+    def pulled(self, worker: int, loads: Sequence[float], now: float, gradients: float) -> None:
         """See `Events.pulled`."""
         self.replied[worker] = now
 

@@ -12,6 +12,7 @@ from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.messages import check_message
+from runner.loop.worker_steps import take_steps
 
 
 class Halves(Protocol):
@@ -25,8 +26,8 @@ class Halves(Protocol):
         """Work no more."""
         ...
 
-    def begin(self, worker: int, batch: Batch, shards: Sequence[int]) -> None:
-        """Learn that a worker has pulled, and its batch, which is drawn from `shards` where they are fixed."""
+    def begin(self, worker: int, batches: Sequence[Batch], shards: Sequence[int]) -> None:
+        """Learn that a worker has pulled, and its batches, which are drawn from `shards` where they are fixed."""
         ...
 
     def proceed(self) -> None:
@@ -37,8 +38,8 @@ class Halves(Protocol):
         """Forget what a worker is at: nobody will ask for it."""
         ...
 
-    def work(self, worker: int, pulled: Message, batch: Batch) -> tuple[Message, Tensor]:
-        """Return what a worker pushes, and the batch-norm statistics of its batch (k,); valid until `taken`.
+    def work(self, worker: int, pulled: Message, batches: Sequence[Batch]) -> tuple[Message, Tensor]:
+        """Return what a worker pushes, and the batch-norm statistics of its batches (k,); valid until `taken`.
 
         What it counts enters the run's totals now.
         """
@@ -110,11 +111,11 @@ class LocalHalves:
     def close(self) -> None:
         """See `Halves.close`."""
 
-    def begin(self, worker: int, batch: Batch, shards: Sequence[int]) -> None:
+    def begin(self, worker: int, batches: Sequence[Batch], shards: Sequence[int]) -> None:
         """See `Halves.begin`."""
         # Decoding begins while others compute.
         if self.oracle.streams:
-            self.oracle.expect(batch)
+            self.oracle.expect(batches[0])
 
     def proceed(self) -> None:
         """See `Halves.proceed`: nobody else computes."""
@@ -122,11 +123,10 @@ class LocalHalves:
     def drop(self, worker: int) -> None:
         """See `Halves.drop`."""
 
-    def work(self, worker: int, pulled: Message, batch: Batch) -> tuple[Message, Tensor]:
+    def work(self, worker: int, pulled: Message, batches: Sequence[Batch]) -> tuple[Message, Tensor]:
         """See `Halves.work`."""
-        seed_generators(self.oracle.device, self.batches.seed, "work", batch.number)
-        half = self.halves[worker]
-        message = check_message(half, "push", half.work(self.oracle, pulled, batch), self.layout.pushed, self.dtype)
+        half, seed, fields = self.halves[worker], self.batches.seed, self.layout.pushed
+        message = take_steps(half, self.oracle, pulled, batches, seed=seed, pushed=fields)
         return message, self.oracle.replica.statistics
 
     def taken(self, worker: int) -> None:

@@ -19,6 +19,7 @@ from runner.gradients.oracle import NetworkOracle
 from runner.gradients.randomness import seed_generators
 from runner.loop.batches import Batches
 from runner.loop.messages import check_message
+from runner.loop.worker_steps import take_steps
 from runner.simulated.arena import Arena, NotShareable, Places, end_of, lay_out, lay_out_state, move_state
 from runner.simulated.compute_pool import READY, ComputePool, PoolOptions, place_results
 from runner.simulated.compute_process import Task
@@ -147,8 +148,8 @@ class PooledHalves:
         """See `Halves.close`."""
         self.pool.close()
 
-    def begin(self, worker: int, batch: Batch, shards: Sequence[int]) -> None:
-        """See `Halves.begin`: it can be computed from now on."""
+    def begin(self, worker: int, batches: Sequence[Batch], shards: Sequence[int]) -> None:
+        """See `Halves.begin`: they can be computed on from now on."""
         if not self.transfers.in_place:
             self.transfers.share(self._pulled(worker), self.arena.tensors(self.places.pulled[worker]))
             self.transfers.share(self.states[worker], self.arena.tensors(self.places.kept[worker]))
@@ -156,7 +157,8 @@ class PooledHalves:
         elif self.server.sent(worker) and self._sent(worker) != self.places.pulled[worker]:
             what = f"{type(self.server).__name__} keeps what it sent elsewhere from push to push"
             raise NotShareable.because(what)
-        self.pool.submit(worker, Task(WORK, (worker, batch.number, *shards)), self._process(worker))
+        numbers = [batch.number for batch in batches]
+        self.pool.submit(worker, Task(WORK, (worker, len(numbers), *numbers, *shards)), self._process(worker))
 
     def proceed(self) -> None:
         """See `Halves.proceed`."""
@@ -166,7 +168,7 @@ class PooledHalves:
         """See `Halves.drop`."""
         self.pool.drop(worker)
 
-    def work(self, worker: int, pulled: Message, batch: Batch) -> tuple[Message, Tensor]:
+    def work(self, worker: int, pulled: Message, batches: Sequence[Batch]) -> tuple[Message, Tensor]:
         """See `Halves.work`; it waits for what is being computed."""
         result = self.pool.result(worker, work_fields(self.layout))
         result.count(self.totals)
@@ -315,16 +317,16 @@ class ServerTasks:
     def _mailed(self, fields: Fields) -> Message:
         return self.transfers.fetch(self.arena.tensors(lay_out(fields, self.mail, self.dtype)))
 
-    def _work(self, worker: int, number: int, *shards: int) -> Message:
-        # Only a number comes from the run's process: this one has the data, and knows which samples it means.
-        batch = self.batches.draw(number, shards) if shards else self.batches.batch(number)
-        seed_generators(self.oracle.device, self.batches.seed, "work", number)
+    def _work(self, worker: int, steps: int, *numbers: int) -> Message:
+        # Only numbers come from the run's process: this one has the data, and knows which samples they mean.
+        batches = self.batches.steps(numbers[:steps], shards=numbers[steps:])
         half = self._half(worker)
         # A copy: the half changes it, and what is in the shared memory belongs to the push before.
         state = {name: tensor.clone() for name, tensor in self.transfers.fetch(self.kept[worker]).items()}
         half.keep(state)
-        message = half.work(self.oracle, self.transfers.fetch(self.pulled[worker]), batch)
-        check_message(half, "push", message, self.layout.pushed, self.dtype)
+        pulled = self.transfers.fetch(self.pulled[worker])
+        seed, fields = self.batches.seed, self.layout.pushed
+        message = take_steps(half, self.oracle, pulled, batches, seed=seed, pushed=fields)
         return message | {KEPT + name: tensor for name, tensor in state.items()}
 
     def _answer(self, worker: int, number: int, shard: int, next_batch: int) -> Message:

@@ -147,7 +147,7 @@ class SimulatedServer(ServerBase):
         # A run that goes on has its pulls in the restored events: the workers keep what they were computing.
         if self.resumed:
             for worker in self.leases.held:
-                self._begin(worker, self.leases.held_batch(worker))
+                self._begin(worker, self.leases.held_batches(worker))
         else:
             for worker in range(self.workers):
                 self._answer(self.events.begin(), worker)
@@ -227,15 +227,20 @@ class SimulatedServer(ServerBase):
         worker, control = event.worker, self.control
         if event.record is not None:
             self._compare(event.record)
-        batch = self.leases.done(worker)
+        batches = self.leases.done(worker)
         pulled = self.sent(worker)
-        message, statistics = self.halves.work(worker, pulled, batch)
+        message, statistics = self.halves.work(worker, pulled, batches)
         if self.recorder is not None:
             # Before it is counted: a push that makes the loss infinite ends the run there, and is part of the record.
             self.recorder.push(
-                worker, pulled=self.version[worker], version=control.updates, batch=batch.number, time=event.time
+                worker,
+                pulled=self.version[worker],
+                version=control.updates,
+                batch=batches[0].number,
+                steps=len(batches),
+                time=event.time,
             )
-        push = self.push(worker, message, statistics, len(batch.ids))
+        push = self.push(worker, message, statistics, batches)
         self.halves.taken(worker)
         self.count(push, event.time)
 
@@ -245,8 +250,8 @@ class SimulatedServer(ServerBase):
             self._send_pull(worker, now)
 
     def _send_pull(self, worker: int, now: float) -> None:
-        batch = self.leases.lease(worker)
-        if batch is None:
+        batches = self.leases.lease(worker, self.server.period)
+        if not batches:
             return
         # After the lease: without a batch there is nothing to pull for, and the version must not move.
         message = self.pull(worker)
@@ -254,13 +259,14 @@ class SimulatedServer(ServerBase):
         for name, copy in self.copies[worker].items():
             copy.copy_(message[name])
         updates = self.control.updates
-        self.events.pulled(worker, len(batch.ids) / self.batches.size, now, self.server.evaluations(updates))
+        loads = [len(batch.ids) / self.batches.size for batch in batches]
+        self.events.pulled(worker, loads, now, self.server.evaluations(updates))
         # Now that the events know when its push comes.
-        self._begin(worker, batch)
+        self._begin(worker, batches)
 
-    def _begin(self, worker: int, batch: Batch) -> None:
+    def _begin(self, worker: int, batches: Sequence[Batch]) -> None:
         try:
-            self.halves.begin(worker, batch, self.leases.drawn_from(worker))
+            self.halves.begin(worker, batches, self.leases.drawn_from(worker))
         except NotShareable as error:
             # Only now can it be seen. All that halves work on is here as well, and a half that keeps nothing is
             # replaced by another; what one has kept since its first batch is nowhere else.
@@ -300,13 +306,14 @@ class SimulatedServer(ServerBase):
     def _compare(self, record: Record) -> None:
         """Refuse a trace that this run cannot have made: it would not be what it claims to repeat."""
         worker = record.worker
-        held = self.leases.held.get(worker)
-        # Three numbers decide a push: the weights it was computed at, those it meets, and its samples. If they agree
-        # for every push, the weights agree to the bit on the same machine.
-        mine = (self.version[worker], self.control.updates, held)
-        recorded = (record.pulled, record.version, record.batch)
-        if held is None or mine != recorded:
-            names = "(version pulled, version at push, batch)"
+        held = self.leases.held.get(worker, [None])
+        # Four numbers decide a push: the weights it was computed at, those it meets, and its samples, of its first
+        # batch and others that follow from it. If they agree for every push, the weights agree to the bit on the same
+        # machine.
+        mine = (self.version[worker], self.control.updates, held[0], len(held))
+        recorded = (record.pulled, record.version, record.batch, record.steps)
+        if mine != recorded:
+            names = "(version pulled, version at push, first batch, batches)"
             push = f"worker {worker}'s push after update {self.control.updates}"
             what = f"{push} was {names} = {recorded}, here it is {mine}"
             raise InputError(f"cluster.trace: {what}; allowed: the trace of such a run, unchanged")

@@ -123,16 +123,16 @@ class SimulatedMemory(VirtualExecutor):
 
     def _start_task(self, worker: int, now: float) -> None:
         """Hand out the next batch, unless all are to meet first; the last to come then has the snapshot taken."""
-        batch = self.leases.lease(worker)
+        batches = self.leases.lease(worker)
         # None left, or none before a barrier: the worker waits in either case.
-        if batch is None:
+        if not batches:
             self.waiting[worker] = now
             if self.leases.at_barrier and len(self.waiting) == len(self.workers):
                 self._hold_barrier()
             return
         if self.oracle.streams:
             # Decoding begins while others compute; the gradient is evaluated when the write begins.
-            self.oracle.expect(batch)
+            self.oracle.expect(batches[0])
         own = self.workers[worker]
         own.writing, own.piece, own.version, own.begin = False, 0, self.control.updates, now
         self._read_piece(worker)
@@ -246,7 +246,7 @@ class SimulatedMemory(VirtualExecutor):
 
     def _finish_update(self, worker: int, now: float) -> None:
         own, control = self.workers[worker], self.control
-        batch = self.leases.done(worker)
+        (batch,) = self.leases.done(worker)
         # In the order in which writes end, which is the order in which updates are counted.
         running_average(self.statistics, own.statistics)
         # Updates that were finished since the read began; of those that are half written, none counts.
@@ -258,7 +258,7 @@ class SimulatedMemory(VirtualExecutor):
         control.advance(gradients, now, self.oracle.totals, staleness)
 
     def _leased_batch(self, worker: int) -> Batch:
-        return self.batches.batch(self.leases.held[worker])
+        return self.leases.held_batches(worker)[0]
 
     def weights(self) -> Tensor:
         """Return the flat weights of the solution."""

@@ -39,7 +39,7 @@ class TimingServer(TimingRun[ClockEvents]):
         self.quota = next_barrier(method, -1)
         self.next = 0
         self.idle: set[int] = set()
-        # By worker, the updates when it pulled last, and the samples of its batch.
+        # By worker, the updates when it pulled last, and the samples of its batches.
         self.version = [0] * self.workers
         self.sizes = [0] * self.workers
         self._begun = False
@@ -82,14 +82,21 @@ class TimingServer(TimingRun[ClockEvents]):
                 self._pull(worker, self.clock.begin())
 
     def _pull(self, worker: int, now: float) -> None:
-        number = self.next
-        if number >= len(self.batches) or (self.quota is not None and number >= self.quota):
+        first, size = self.next, self.batches.size
+        last = min(first + self.method.period, self.most)
+        if first >= last:
             self.idle.add(worker)
             return
-        self.next = number + 1
+        self.next = last
         self.version[worker] = self.updates
-        self.sizes[worker] = size = self.batches.size_of(number)
-        self.clock.pulled(worker, size / self.batches.size, now, self.method.evaluations(self.updates))
+        sizes = [self.batches.size_of(number) for number in range(first, last)]
+        self.sizes[worker] = sum(sizes)
+        self.clock.pulled(worker, [each / size for each in sizes], now, self.method.evaluations(self.updates))
+
+    @property
+    def most(self) -> int:
+        """Batches that may be handed out before a barrier or the end."""
+        return len(self.batches) if self.quota is None else min(self.quota, len(self.batches))
 
     def _meet(self) -> None:
         """Hold the barrier that all workers have come to."""

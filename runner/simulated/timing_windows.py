@@ -43,8 +43,7 @@ class TimingWindows(TimingServer):
     @property
     def _room(self) -> int:
         """Batches that can be handed out before a barrier or the end."""
-        total = len(self.batches)
-        return (total if self.quota is None else min(total, self.quota)) - self.next
+        return self.most - self.next
 
     def _take_windows(self, epoch: float, end: int) -> None:
         """Handle windows for as long as every worker gets another batch."""

@@ -1,10 +1,11 @@
 """What communication costs workers that never wait for each other: those of a parameter server or a shared memory.
 
 A worker pulls, computes and pushes, again and again: a round of R = t_pull + t_p + t_push + s seconds, s being what the
-server takes for a message (`cluster.network.server_seconds`). The server handles one message at a time, so M workers
-make min(Σ 1/R, 1/s) pushes a second. From as many workers on as make Σ 1/R = 1/s the server is busy all the time, and
-more of them only make pushes staler: between its pull and its push a worker finds those of the M − 1 others, on average
-one of each. What a barrier costs, as of SVRG's full gradients, is not counted.
+server takes for a message (`cluster.network.server_seconds`), with as many t_p as the method takes local steps. The
+server handles one message at a time, so M workers make min(Σ 1/R, 1/s) pushes a second. From as many workers on as make
+Σ 1/R = 1/s the server is busy all the time, and more of them only make pushes staler: between its pull and its push a
+worker finds those of the M − 1 others, on average one of each. What a barrier costs, as of SVRG's full gradients, is
+not counted.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class ServerAdvice:
         pulled: bytes of what a worker gets, or reads, for a gradient.
         pushed: bytes of what it sends, or writes.
         gradients: gradient evaluations per sample.
+        period: batches that a worker computes on between a pull and its push.
         measured: seconds of a gradient on this machine; None takes `cluster.compute`.
     """
 
@@ -48,10 +50,12 @@ class ServerAdvice:
         pulled: int,
         pushed: int,
         gradients: float,
+        period: int = 1,
         measured: float | None = None,
     ) -> None:
         self.cfg = cfg
         self.gradients = gradients
+        self.period = period
         self.measured = measured
         self._clocks: dict[int, Clock] = {}
         clock = self._clock(workers)
@@ -82,7 +86,7 @@ class ServerAdvice:
 
     def pushes(self, computing: list[float]) -> float:
         """Return the pushes a second of workers with these seconds of a gradient."""
-        free = sum(1 / (seconds + self.overhead) for seconds in computing)
+        free = sum(1 / (self.period * seconds + self.overhead) for seconds in computing)
         return min(free, 1 / self.server_seconds) if self.server_seconds else free
 
     def most_workers(self, computing: list[float]) -> int | None:
@@ -90,7 +94,8 @@ class ServerAdvice:
         if not self.server_seconds:
             return None
         # Rounded first: a quotient that is a whole number may come out a little above it.
-        return math.ceil(round((statistics.fmean(computing) + self.overhead) / self.server_seconds, 9))
+        seconds = self.period * statistics.fmean(computing) + self.overhead
+        return math.ceil(round(seconds / self.server_seconds, 9))
 
 
 def show(components: RunComponents, workers: Iterable[int]) -> None:
@@ -117,6 +122,7 @@ def show(components: RunComponents, workers: Iterable[int]) -> None:
         pulled=pulled,
         pushed=pushed,
         gradients=1.0 if measured else method.evaluations(1),
+        period=method.period if method.has_server else 1,
         measured=measured,
     )
     console = Console()
@@ -157,11 +163,11 @@ def _throughputs(components: RunComponents, advice: ServerAdvice, workers: Itera
     for m in workers:
         computing = advice.computing(m)
         pushes = advice.pushes(computing)
-        samples = pushes * components.cfg.run.batch_size
+        samples = pushes * advice.period * components.cfg.run.batch_size
         table.add_row(
             str(m),
             f"{samples:,.{0 if samples >= 1000 else 1}f}",
-            f"{100 * pushes * statistics.fmean(computing) / m:.0f} %",
+            f"{100 * pushes * advice.period * statistics.fmean(computing) / m:.0f} %",
             f"{100 * pushes * advice.server_seconds:.0f} %",
             str(m - 1),
         )

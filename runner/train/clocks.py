@@ -31,7 +31,8 @@ def time_server(components: RunComponents) -> TimingServer:
         raise InputError.of("run.timing_only", True, what, "false")
     timeline, n = TimelineTotals(components.workers), components.parameters
     events = ClockEvents(components.clock(), timeline, layout=method.layout(n), workers=components.workers)
-    run = TimingWindows if components.workers >= MANY else TimingServer
+    # In a window every worker takes one batch.
+    run = TimingWindows if components.workers >= MANY and method.period == 1 else TimingServer
     return run(method, events, parameters=n, batches=components.batches, timeline=timeline)
 
 

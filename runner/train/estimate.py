@@ -104,7 +104,8 @@ def work_of(components: RunComponents) -> Work:
     barriers = count_barriers(method, updates)
     return Work(
         gradients=updates * (components.workers if method.steps_together else 1),
-        updates=updates,
+        # A server is pushed to once in a period.
+        updates=math.ceil(updates / method.period) if method.has_server else updates,
         # Less a little: a quotient that is a whole number may come out above it, and
         # would count an evaluation too many.
         evaluations=math.ceil(run.epochs / run.eval_every - 1e-9),

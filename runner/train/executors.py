@@ -332,6 +332,7 @@ def _serve_half(
         clock=components.clock(),
         gradients=server.evaluations,
         workers=components.workers,
+        period=server.period,
         rounds=server.rounds(n),
         restoring=server.restoring(n),
         shard_gradients=server.barrier_cost.gradients,

@@ -90,6 +90,9 @@ def _of_longer_run(state: dict[str, Any], rows: list[dict[str, Any]], eval_every
         # With batches left, idle workers wait for a barrier, as in a longer run.
         if leases["idle"] and leases["next"] >= handed_out[0]:
             return False
+        # A longer run would have had more batches for these local steps.
+        if leases.get("cut_short"):
+            return False
     # An evaluation that was due is the first one since `grid`.
     grid, count = state["course"]["next_eval"] - eval_every, state["tracker"]["rows"]
     before = rows[: count - 1][-1][columns.EPOCH] if count > 1 and rows else 0.0

@@ -66,8 +66,9 @@ def cycles(trace: Trace) -> Cycles:
         if record.kind != PUSH:
             continue
         # The last batch of an epoch is short; its time is scaled up to that of a full one.
-        short = rest and record.batch % per_epoch == per_epoch - 1
-        share = rest / about["batch_size"] if short else 1.0
+        numbers = range(record.batch, record.batch + record.steps)
+        short = sum(number % per_epoch == per_epoch - 1 for number in numbers) if rest else 0
+        share = record.steps - short + short * rest / about["batch_size"]
         compute[record.worker].append(record.computing / share / about["gradients"])
         served.append(record.served)
         # A worker's first push has none before it, and so no cycle.
@@ -96,6 +97,9 @@ def delays_of(trace: Trace) -> str:
     if trace.about.get("barriers"):
         what = "its workers compute at barriers too, for which a trace holds no seconds"
         raise InputError(f"{trace.path}: has not all delays: {what}; allowed: recordings of methods without barriers")
+    if any(record.steps > 1 for record in trace.records):
+        what = "its workers take several steps between messages, for which a trace holds the seconds of all together"
+        raise InputError(f"{trace.path}: has not all delays: {what}; allowed: recordings of methods with a period of 1")
     compute = cycles(trace).compute
     columns = [compute[worker] for worker in range(trace.about["workers"])]
     for worker, column in enumerate(columns):

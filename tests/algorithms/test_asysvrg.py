@@ -97,10 +97,10 @@ def test_draws_are_those_of_algorithm_3(workers: int, own_shard: bool, replaceme
     executor: Any = trial.executor
     schedule, done = [], executor.leases.done
 
-    def noted(worker: int) -> Batch:
-        batch = done(worker)
+    def noted(worker: int) -> list[Batch]:
+        (batch,) = done(worker)
         schedule.append((worker, executor.version[worker], batch.number))
-        return batch
+        return [batch]
 
     executor.leases.done = noted
     found = sorted(trial.run().weights.values(), key=lambda value: value.dim())

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from algorithms.base import Step
+from algorithms.base import Batch, Step
 from runner.loop.server_base import ServerBase
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
@@ -49,7 +49,9 @@ def built(folder: Path, *overrides: str, recorder: Recorder | None = None) -> Se
 
 def push(server: Server, worker: int, g: float, now: float) -> int:
     """Push a gradient, and return its staleness."""
-    taken = server.push(worker, {"g": torch.tensor([g])}, torch.ones(2), samples=1)
+    taken = server.push(
+        worker, {"g": torch.tensor([g])}, torch.ones(2), [Batch(0, 0, torch.zeros(1, dtype=torch.int64))]
+    )
     server.count(taken, now)
     return taken.staleness
 
@@ -71,15 +73,26 @@ def test_three_pushes_by_hand(tmp_path: Path):
     torch.testing.assert_close(server.running_statistics(), torch.full((2,), 0.271))
 
 
+def test_steps_on_several_batches_count_each(tmp_path: Path):
+    server = built(tmp_path, "algorithm=asgd")
+    batches = [Batch(number, 0, torch.zeros(size, dtype=torch.int64)) for number, size in enumerate((2, 1))]
+    server.count(server.push(0, {"g": torch.tensor([8.0])}, torch.ones(2), batches), 1.0)
+    assert (server.control.updates, server.control.samples_seen) == (1, 3)
+    # r <- 0.9² r + 0.1 Σ_j 0.9^(H-j) b_j, here with a sum of 1.
+    torch.testing.assert_close(server.running_statistics(), torch.full((2,), 0.1))
+    server.push(0, {"g": torch.tensor([8.0])}, torch.zeros(2), batches)
+    torch.testing.assert_close(server.running_statistics(), torch.full((2,), 0.081))
+
+
 def test_barrier_costs_a_full_gradient(tmp_path: Path):
     recorder = Recorder(tmp_path, ABOUT)
     recorder.begin()
     server = built(tmp_path, "algorithm=asysvrg", "algorithm.inner=3", recorder=recorder)
     assert server.leases.quota == 0, "the first snapshot comes before the first update"
-    assert server.leases.lease(0) is None
+    assert not server.leases.lease(0)
     server.end_barrier(now=1.5)
     assert server.leases.quota == 3
-    assert server.leases.lease(0) is not None
+    assert server.leases.lease(0)
     assert (server.control.samples_seen, server.control.seconds) == (4, 1.5)
     assert [(r.kind, r.version, r.time) for r in Trace.read(str(tmp_path)).records] == [(BARRIER, 0, 1.5)]
 
@@ -144,7 +157,7 @@ def test_restored_server_goes_on_alike(recorded: bool, tmp_path: Path):
     second = built(tmp_path, "algorithm=asgd", "algorithm.momentum=0.5")
     assert not second.resumed
     second.load_state_dict(state)
-    assert (second.resumed, second.workers_lost, second.leases.held) == (True, 1, {0: 0})
+    assert (second.resumed, second.workers_lost, second.leases.held) == (True, 1, {0: [0]})
     assert second.totals.tolist() == [2.0, 2.0, 2.0]
     assert torch.equal(second.statistics, first.statistics)
     for server in (first, second):

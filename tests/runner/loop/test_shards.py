@@ -38,13 +38,12 @@ def test_shards_cover_all_evenly():
 def test_batches_are_drawn_from_own_shards():
     leases = Leases(batches())
     for worker in (0, 1, 2, 1):
-        batch = leases.lease(worker)
-        assert batch is not None
+        (batch,) = leases.lease(worker)
         assert batch.pool is not None
         assert batch.pool.tolist() == list(shard_range(20, 3, worker))
         assert set(batch.ids.tolist()) <= set(batch.pool.tolist())
         assert len(batch.ids) == (2 if batch.number % 4 == 3 else 6)
-        assert torch.equal(leases.done(worker).ids, batch.ids)
+        assert torch.equal(leases.done(worker)[0].ids, batch.ids)
 
 
 def test_draws_are_uniform_and_independent():
@@ -114,15 +113,13 @@ def test_collective_shares_are_drawn_by_rank():
 
 def test_worker_with_fewest_shards_inherits():
     leases = Leases(batches(4))
-    held = leases.lease(1)
-    assert held is not None
+    (held,) = leases.lease(1)
     leases.release(0)
     assert leases.reassign_shards(0) == (1, [0])
     assert leases.shards == {0: [], 1: [1, 0], 2: [2], 3: [3]}
     # What it holds is what it was given before.
-    assert torch.equal(leases.done(1).ids, held.ids)
-    again = leases.lease(1)
-    assert again is not None
+    assert torch.equal(leases.done(1)[0].ids, held.ids)
+    (again,) = leases.lease(1)
     assert again.pool is not None
     assert again.pool.tolist() == [*shard_range(20, 4, 1), *shard_range(20, 4, 0)]
     leases.release(1)
@@ -149,7 +146,7 @@ def test_files_call_shards_parts():
     leases = Leases(batches(3))
     leases.load_state_dict(saved | shards)
     assert leases.shards == {0: [], 1: [1, 0], 2: [2]}
-    assert torch.equal(leases.done(1).ids, batches(3).draw(2, [1]).ids)
+    assert torch.equal(leases.done(1)[0].ids, batches(3).draw(2, [1]).ids)
     written = leases.state_dict()
     assert (written["parts"], written["drawn_from"]) == (shards["parts"], shards["drawn_from"])
     older = Leases(batches(None))

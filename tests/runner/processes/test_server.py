@@ -144,7 +144,7 @@ def test_a_resumed_run_does_unfinished_batches(tmp_path: Path):
     assert error.status == "interrupted"
     state = stage.saved[-1]
     # Batch 2 is with worker 0, batch 3 was handed to worker 1 in answer to its push.
-    assert sorted(state["executor"]["leases"]["held"].values()) == [2, 3]
+    assert sorted(state["executor"]["leases"]["held"].values()) == [[2], [3]]
 
     resumed = Stage(tmp_path, "algorithm=dc_asgd_a", "algorithm.momentum=0.5", start=9.0, workers=2, state=state)
     first = [resumed.pulled(worker) for worker in (0, 1)]

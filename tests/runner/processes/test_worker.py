@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from runner.processes.message_buffer import BATCH, STOP, MessageBuffer
-from runner.processes.worker import WorkerProcess, push_fields
+from runner.processes.worker import BATCHES, WorkerProcess, pull_fields, push_fields
 from runner.train import build
 from tests.drawing import NETWORK
 from tests.graphs import CpuGraphs, Late
@@ -36,7 +36,7 @@ class Server:
     """A link whose other end answers every push with new weights and the next batch."""
 
     def __init__(self, layout: Any, push: Any, weights: torch.Tensor, tasks: int) -> None:
-        self.outbox, self.inbox = MessageBuffer(layout.pull), MessageBuffer(push)
+        self.outbox, self.inbox = MessageBuffer(pull_fields(layout.pull, 1)), MessageBuffer(push)
         self.weights, self.tasks = weights, tasks
         self.pushes: list[dict[str, torch.Tensor]] = []
         self.sums: list[torch.Tensor] = []
@@ -44,8 +44,8 @@ class Server:
     def receive(self, buffer: torch.Tensor) -> None:
         task = len(self.pushes)
         self.outbox.header[0] = BATCH if task < self.tasks else STOP
-        self.outbox.header[1] = task
-        self.outbox.fill({"w": self.weights + 0.01 * task})
+        self.outbox.header[1] = 1
+        self.outbox.fill({"w": self.weights + 0.01 * task, BATCHES: torch.tensor([task])})
         buffer.copy_(self.outbox.raw)
 
     def send(self, buffer: torch.Tensor) -> Any:

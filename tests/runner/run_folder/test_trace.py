@@ -88,7 +88,7 @@ def test_other_machine_is_warned_about(tmp_path: Path, caplog: pytest.LogCapture
         Trace(tmp_path, about, []).check(components.trace_facts(), len(components.batches))
     here = components.trace_facts()
     assert f"isa SSE2 (here {here['isa']}), torch 0.1 (here {here['torch']})" in caplog.messages[0]
-    assert "its run ended after update 0 of 4" in caplog.messages[1]
+    assert "its run ended after batch 0 of 4" in caplog.messages[1]
 
 
 def test_every_machine_is_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -18,7 +18,7 @@ from tests.trial import equal, train
 SMALL = ("model=mlp", "dataset.limit_train=64", "dataset.limit_test=20", "run.batch_size=8", "cluster.workers=3")
 
 METHODS = st.sampled_from(
-    ["asgd", "dc_asgd_a", "dana_slim", "dc_ssgd", "ssgd", "local_sgd", "dasgd", "hogwild", "asysvrg", "ddg"]
+    ["asgd", "dc_asgd_a", "dana_slim", "eamsgd", "dc_ssgd", "ssgd", "local_sgd", "dasgd", "hogwild", "asysvrg", "ddg"]
 )
 CLOCKS = st.fixed_dictionaries(
     {

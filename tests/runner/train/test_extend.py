@@ -47,6 +47,10 @@ def results(folder: Path) -> tuple[Any, ...]:
             ("algorithm=asysvrg", "algorithm.inner=7", "run.keep_checkpoints=3"), id="asysvrg", marks=pytest.mark.slow
         ),
         pytest.param(("algorithm=fr", "cluster.workers=2"), id="fr", marks=pytest.mark.slow),
+        # The last of its local steps before the end are fewer, as they would not be in a longer run.
+        pytest.param(
+            ("algorithm=easgd", "algorithm.tau=3", "cluster.workers=2", "run.keep_checkpoints=3", *DELAYED), id="easgd"
+        ),
     ],
 )
 def test_longer_run_has_the_bits_of_one_piece(overrides: tuple[str, ...], tmp_path: Path):

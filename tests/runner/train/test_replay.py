@@ -20,6 +20,7 @@ LATER = (
     "dana_slim",
     "dana_zero",
     "delay_adaptive",
+    "eamsgd",
     "ef_asgd",
     "gap_aware",
     "ormo",

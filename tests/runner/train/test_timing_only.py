@@ -52,6 +52,7 @@ def clock_of(executor: Any) -> Any:
     "overrides",
     [
         ("algorithm=dc_asgd_a", *TINY),
+        ("algorithm=easgd", "algorithm.tau=4", *TINY),
         pytest.param(("algorithm=asysvrg", "model=logistic", *CONVEX[1:], *OFTEN), marks=pytest.mark.slow),
         ("algorithm=dasgd", "algorithm.tau=3", "algorithm.delay=2", *TINY),
         pytest.param(("algorithm=dc_ssgd", *TINY), marks=pytest.mark.slow),

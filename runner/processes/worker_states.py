@@ -97,4 +97,5 @@ def gather_states(
                 waiting.discard(note.worker)
                 buffers[note.worker] = MessageBuffer(fields)
     connections.put_back(others)
-    return [buffer.tensors for buffer in buffers]
+    # Copies, as tensors of several types in one buffer cannot be saved.
+    return [{name: tensor.clone() for name, tensor in buffer.tensors.items()} for buffer in buffers]

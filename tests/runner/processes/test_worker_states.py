@@ -1,11 +1,12 @@
 """What halves keep, asked for over links whose other end is the test."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from algorithms.base import Message, Worker
+from algorithms.base import Field, Message, Worker
 from runner.processes.message_buffer import TELL, MessageBuffer
 from runner.processes.worker_states import KeptState, gather_states
 from tests.runner.processes.test_connections import made, push
@@ -94,6 +95,17 @@ def test_server_waits_for_pushes_on_their_way():
     assert later[1] is None
     assert connections[1].inbox.tensors["g"].tolist() == [3.0, 3.0]
     assert "Connection closed" in str(later[2])
+
+
+def test_states_of_several_types_can_be_saved(tmp_path: Path):
+    connections, wires = made(workers=1)
+    fields = {"v": 2, "t": Field(1, torch.int64)}
+    buffer = MessageBuffer(fields)
+    buffer.fill({"v": torch.full((2,), 3.0), "t": torch.tensor([7])})
+    wires[0].up.put(buffer.raw)
+    states = gather_states(connections, fields, taken=[1], computing=())
+    torch.save(states, tmp_path / "states.pt")
+    assert {name: tensor.tolist() for name, tensor in states[0].items()} == {"v": [3.0, 3.0], "t": [7]}
 
 
 def test_nobody_is_asked_about_nothing():

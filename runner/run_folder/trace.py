@@ -9,10 +9,10 @@ Worker 2 pushed the gradient on batch 9 at the weights after update 5; it became
 run: when the push was handled, how long the worker computed, how long the push waited at the server, and how long the
 server was busy with it and the answer. The run's clock stands at evaluations, the workers do not: where one computed
 meanwhile, `"took"` says for how long in all. Where the method let the worker wait for the batch, `"withheld"` says for
-how long. Where a worker takes several local steps before it pushes, `"steps"` says on how many batches, and `"batch"` is
-the first of them. `{"lost": 3, ...}` says that worker 3 was lost, `{"resumed": ...}` that a run was stopped and
-continued, with all workers starting again. `{"barrier": 1000, "time": 9.3}` says that a barrier after update 1000 was
-over at 9.3 s. `runner.run_folder.recorder` writes traces.
+how long. Where a worker takes several steps before it pushes, `"steps"` says on how many batches, and `"batch"` is the
+first of them. `{"lost": 3, ...}` says that worker 3 was lost, `{"resumed": ...}` that a run was stopped and continued,
+with all workers starting again. `{"barrier": 1000, "time": 9.3}` says that a barrier after update 1000 was over at
+9.3 s. `runner.run_folder.recorder` writes traces.
 
 A trace holds neither gradients nor weights: these follow from the seed, the batches and the order. It holds no pulls
 either: the server answers a push with the same worker's next pull, at once or when the method admits it, so the order

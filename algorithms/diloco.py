@@ -33,8 +33,8 @@ from algorithms.optimizer import Optimizer, OptimizerOptions
 
 
 @dataclass(kw_only=True, eq=False)
-class DiLoCo(OptimizerOptions, Collective):
-    """DiLoCo; the other arguments are InnerOpt's, those of `OptimizerOptions`.
+class DiLoCoOptions(OptimizerOptions):
+    """The arguments of DiLoCo and of its asynchronous form; the others are InnerOpt's, those of `OptimizerOptions`.
 
     Args:
         inner: H ≥ 1, local steps from one outer step to the next.
@@ -59,6 +59,11 @@ class DiLoCo(OptimizerOptions, Collective):
         self.period = int(in_range("inner", integer("inner", self.inner), 1))
         in_range("outer_lr", self.outer_lr, 0)
         in_range("outer_momentum", self.outer_momentum, 0, 1, open_high=True)
+
+
+@dataclass(kw_only=True, eq=False)
+class DiLoCo(DiLoCoOptions, Collective):
+    """DiLoCo; the arguments are those of `DiLoCoOptions`."""
 
     def start(self, w: Tensor, rank: int, workers: int, compiled: bool = False) -> None:
         """See `Collective.start`; θ_m ← θ."""

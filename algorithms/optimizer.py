@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from algorithms.base import Message, in_range, one_of, zeros
+from algorithms.base import Field, Fields, Message, in_range, one_of, zeros
 from algorithms.blockwise import BlockwiseUpdate
 from algorithms.momentum import SGDOptions, sgd_step
 
@@ -85,13 +85,26 @@ class Optimizer:
         values = ADAM | {name: value for name, value in given.items() if value is not None}
         self.beta1, self.beta2, self.epsilon = values["beta1"], values["beta2"], values["epsilon"]
 
+        self.update_blockwise = BlockwiseUpdate(self._adam if self.adam else self._sgd, scratch=1)
+
     def start(self, w: Tensor) -> None:
         """Allocate the state for the flat vector `w`."""
         self.v = zeros(w.numel(), like=w) if self.momentum else None
         self.m = zeros(w.numel(), like=w) if self.adam else None
         self.u = zeros(w.numel(), like=w) if self.adam else None
         self.t = torch.zeros((), dtype=torch.int64)
-        self.update_blockwise = BlockwiseUpdate(self._adam if self.adam else self._sgd, scratch=1)
+
+    def fields(self, n: int) -> Fields:
+        """Return the tensors of the state for `n` weights, for what a worker of a server keeps."""
+        if self.adam:
+            return {"m": n, "u": n, "t": Field(1, torch.int64)}
+        return {"v": n} if self.momentum else {}
+
+    def keep(self, state: Message) -> None:
+        """Take over the tensors of `fields` in place of those that `start` allocates."""
+        self.v, self.m, self.u = state.get("v"), state.get("m"), state.get("u")
+        if self.adam:
+            self.t = state["t"]
 
     def __call__(self, w: Tensor, g: Tensor, lr: float) -> None:
         """Update `w` along `g`, which is overwritten."""

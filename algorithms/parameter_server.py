@@ -110,8 +110,8 @@ class ParameterServer(Stateful):
 
     Attributes:
         at_rest: whether real workers must have pushed what they compute before weights are evaluated and saved.
-        period: batches that a worker gets with a pull, and takes local steps on before it pushes; fewer if no more are
-            left at the end of the run. With barriers, 1.
+        period: most batches that a worker gets with a pull, and takes local steps on before it pushes (see `steps`);
+            it gets fewer if no more are left at the end of the run. With barriers, 1.
         w: the flat weights, valid after `start`.
     """
 
@@ -144,6 +144,10 @@ class ParameterServer(Stateful):
         one worker at least where none computes.
         """
         return True
+
+    def steps(self, worker: int) -> int:
+        """Return how many batches `worker` gets with its next pull, from 1 to `period`; callable before `start`."""
+        return self.period
 
     def announce(self, step: Step) -> None:
         """Learn the learning rate of the pulls that are answered next."""

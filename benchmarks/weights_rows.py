@@ -98,6 +98,11 @@ SIMULATED: dict[str, tuple[str, ...]] = {
     "ad_psgd, batch norm": (*BATCH_NORM, *SERVER, "algorithm.graph=complete"),
     "easgd": (*BATCH_NORM, *SERVER, "algorithm.tau=3"),
     "eamsgd": (*MLP, *SERVER, *MOMENTUM, "algorithm.tau=3", "algorithm.alpha=0.2"),
+    "async_diloco": (*MLP, *SERVER, "algorithm.inner=3", "schedule.lr=0.01"),
+    "async_diloco, SGD, speeds": (
+        *(*BATCH_NORM, *SERVER, "algorithm.inner=3", "algorithm.optimizer=sgd", "algorithm.speeds=[1,2,3]"),
+        *("algorithm.every=2", "algorithm.momentum=0.5"),
+    ),
     "asysvrg": (*MLP, *SERVER, *SVRG),
     "asysvrg, dropout": (*DROPOUT, *DIGITS, *SERVER, *SVRG, "algorithm.sgd_epochs=0"),
     "asysvrg, own shards": (*MLP, *SERVER, *SVRG, "algorithm.own_shard=true"),
@@ -208,6 +213,7 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "ef_asgd": (*BATCH_NORM, *ONE),
     "easgd": (*BATCH_NORM, *ONE, "algorithm.tau=3"),
     "eamsgd": (*MLP, *ONE, *MOMENTUM, "algorithm.tau=3"),
+    "async_diloco": (*MLP, *ONE, "algorithm.inner=3", "schedule.lr=0.01"),
     "asysvrg": (*MLP, *ONE, *SVRG),
     "svrg": (*DROPOUT, *DIGITS, *ONE, *SVRG),
     "dfsdca": (*RIDGE, *DUAL, *ONE, *ADAPTIVE),
@@ -244,6 +250,7 @@ REPLAYED: dict[str, tuple[str, ...]] = {
     # The trace is of pushes after one step each.
     "easgd": (*SCHEDULED, "algorithm.tau=1"),
     "eamsgd": (*SCHEDULED, "algorithm.tau=1"),
+    "async_diloco": (*SCHEDULED, "algorithm.inner=1", "schedule.lr=0.01"),
     "asysvrg": (*TRACED["asysvrg"], "algorithm.inner=15", "algorithm.sgd_epochs=1", "schedule.lr=0.1"),
     "dis_dfsdca": (*TRACED["dis_dfsdca"], "algorithm.inner=7", "run.epochs=2", "schedule.lr=0.05"),
 }

@@ -250,7 +250,7 @@ class ProcessServer(ServerBase):
 
     def _reply(self, worker: int) -> None:
         """Answer with fresh weights and the batches of a period; without a batch left the worker idles."""
-        batches = self.leases.lease(worker, self.server.period)
+        batches = self.leases.lease(worker, self.server.steps(worker))
         if not batches:
             return
         # The worker must have a shard's state before it computes on a batch that is drawn from that shard.

@@ -250,7 +250,7 @@ class SimulatedServer(ServerBase):
             self._send_pull(worker, now)
 
     def _send_pull(self, worker: int, now: float) -> None:
-        batches = self.leases.lease(worker, self.server.period)
+        batches = self.leases.lease(worker, self.server.steps(worker))
         if not batches:
             return
         # After the lease: without a batch there is nothing to pull for, and the version must not move.

@@ -83,7 +83,7 @@ class TimingServer(TimingRun[ClockEvents]):
 
     def _pull(self, worker: int, now: float) -> None:
         first, size = self.next, self.batches.size
-        last = min(first + self.method.period, self.most)
+        last = min(first + self.method.steps(worker), self.most)
         if first >= last:
             self.idle.add(worker)
             return

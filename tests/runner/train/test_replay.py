@@ -16,6 +16,7 @@ REPLAY = (*DATA, "cluster=replay")
 METHODS = ("asgd", "dc_asgd_c", "dc_asgd_a", "dc_asgd_abs")
 LATER = (
     "ad_psgd",
+    "async_diloco",
     "dana_dc",
     "dana_slim",
     "dana_zero",

@@ -185,13 +185,6 @@ class Stateful(ABC):
     def plan(self, samples: int, batch: int) -> None:  # noqa: B027
         """Learn the number n of training samples and the samples of a batch; called once, after `prepare`."""
 
-    def check_workers(self, workers: int) -> None:  # noqa: B027 (most options fit any number)
-        """Learn the number M of workers; called once, after `plan`.
-
-        Raises:
-            ValueError: an option does not fit it.
-        """
-
     @abstractmethod
     def state(self) -> Message:
         """Return every tensor that the next steps depend on, by name: the tensors themselves, not copies."""

@@ -211,7 +211,6 @@ def prepare_method(method: Stateful, cfg: DictConfig, samples: int, workers: int
     """
     method.prepare(replica.layers)
     method.plan(samples, cfg.run.batch_size)
-    method.check_workers(workers)
     bind_problem(method, cfg, samples, workers, replica)
 
 

@@ -6,6 +6,7 @@ The server half and the worker halves are separate objects; the same ones run in
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -112,12 +113,14 @@ class ParameterServer(Stateful):
         at_rest: whether real workers must have pushed what they compute before weights are evaluated and saved.
         period: most batches that a worker gets with a pull, and takes local steps on before it pushes (see `steps`);
             it gets fewer if no more are left at the end of the run. With barriers, 1.
+        stops: whether the server may tell workers to stop what they compute, see `recalled`.
         w: the flat weights, valid after `start`.
     """
 
     has_server: ClassVar[bool] = True
     at_rest: ClassVar[bool] = False
     period: int = 1
+    stops: bool = False
 
     w: Tensor
 
@@ -171,6 +174,18 @@ class ParameterServer(Stateful):
             False if the weights stay as they are, because the push is ignored or only collected; True or None if they
             were updated. The staleness of later pushes counts updates, not pushes.
         """
+
+    def recalled(self, staleness: Mapping[int, int]) -> Iterable[int]:
+        """Return the workers that are to drop what they compute, and pull anew for the same batch.
+
+        Called after each update of a method that `stops`. A worker that has pushed when it hears of it drops nothing:
+        its push comes in as any other. Nothing is counted of what is dropped, and tensors of `Layout.state` are again
+        as before; `Worker.work` is left at one of its gradients, so a half that keeps something else must bear that.
+
+        Args:
+            staleness: of each worker that computes, and was not told yet, how many updates were made since its pull.
+        """
+        return ()
 
     def lost(self, worker: int) -> None:
         """Learn that `worker` is gone, and pushes no more: take its share out of what is kept over all workers.

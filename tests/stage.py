@@ -16,7 +16,8 @@ from runner.config.errors import InputError
 from runner.gradients.evaluate import Score
 from runner.loop.stop import Stop
 from runner.loop.train_control import TrainControl
-from runner.processes.message_buffer import BATCH, STOP, MessageBuffer
+from runner.processes.links import MESSAGES, RECALLS
+from runner.processes.message_buffer import BATCH, DROPPED, STOP, MessageBuffer
 from runner.processes.server import ProcessServer
 from runner.processes.worker import BATCHES, pull_fields
 from runner.run_folder.timeline import Timeline
@@ -48,9 +49,13 @@ class Wire:
     def __init__(self) -> None:
         self.down: queue.Queue[Tensor] = queue.Queue()
         self.up: queue.Queue[Tensor | RuntimeError] = queue.Queue()
+        self.recalls: queue.Queue[int] = queue.Queue()
 
-    def send(self, buffer: Tensor) -> Sent:
-        self.down.put(buffer.clone())
+    def send(self, buffer: Tensor, tag: int = MESSAGES) -> Sent:
+        if tag == RECALLS:
+            self.recalls.put(int(buffer))
+        else:
+            self.down.put(buffer.clone())
         return Sent()
 
     def receive(self, buffer: Tensor) -> None:
@@ -143,6 +148,17 @@ class Stage:
         self.wires[worker].up.put(buffer.raw)
         self.updated.get(timeout=WAIT_SECONDS)
         return self.weights[-1]
+
+    def recalled(self, worker: int) -> int:
+        """Return which pull of a worker, by the pushes before it, was recalled."""
+        return self.wires[worker].recalls.get(timeout=WAIT_SECONDS)
+
+    def drop(self, worker: int, seconds: float = 0.0) -> None:
+        """Say that a worker has dropped what it computed for so long."""
+        buffer = MessageBuffer(self.layout.push)
+        buffer.header[0] = DROPPED
+        buffer.numbers[3] = seconds
+        self.wires[worker].up.put(buffer.raw)
 
     def end(self) -> Exception | None:
         """Wait for the server to end; return what it ended with."""

@@ -78,6 +78,7 @@ class NetworkOracle(NetworkForward):
     Attributes:
         totals: (3,) float64 on the device: sum of losses, errors and samples since `take_totals`.
         streams: whether the split decodes samples as they are used, and wants to know of batches ahead.
+        interrupt: called before each piece of a gradient; it may raise, to leave the computation.
         counts: what was added to `totals`, sum by sum, for who adds it up again elsewhere; None to keep no such list.
     """
 
@@ -103,6 +104,7 @@ class NetworkOracle(NetworkForward):
         self.side_stream = side_stream
         self.piece = piece
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self.interrupt: Callable[[], None] = lambda: None
         self.counts: list[tuple[Any, Any, Any]] | None = None
         self.steps: CapturedSteps | None = None
         if graphs is not None:
@@ -226,6 +228,7 @@ class NetworkOracle(NetworkForward):
     def _whole_step(self, batch: Sample, arriving: Tensor | None) -> None:
         """Make one step on all of a batch: from its second one on by replaying a graph, if nothing is drawn in it."""
         assert self.steps is not None
+        self.interrupt()
         with self._listed():
             if self.steps.has(batch.ids.numel()):
                 # Captured, so the steps before it drew nothing, and there is nothing to seed.
@@ -307,6 +310,7 @@ class NetworkOracle(NetworkForward):
         statistics = torch.zeros_like(replica.statistics) if len(parts) > 1 else None
         low = 0
         for number, ids in enumerate(parts, start=1):
+            self.interrupt()
             if pieces is not None and self.streams and number < len(parts):
                 self.split.expect(parts[number], seed=self.seed, epoch=batch.epoch)
             prepare = partial(self.split.batch, ids, seed=self.seed, epoch=batch.epoch)

@@ -69,6 +69,11 @@ class Leases:
             return self.next - 1
         return None
 
+    def again(self, worker: int) -> list[Batch]:
+        """Return the batches that `worker` holds, for it to begin anew; drawn from the shards that it has now."""
+        self._drawn_from[worker] = list(self.shards.get(worker, ()))
+        return self.held_batches(worker)
+
     def done(self, worker: int) -> list[Batch]:
         """Return the batches that `worker` held and mark them as done."""
         batches = self.held_batches(worker)

@@ -34,11 +34,13 @@ class Push(NamedTuple):
         worker: whose it is.
         samples: gradients that it cost, in samples.
         staleness: updates of the weights between its pull and the push.
+        applied: whether it updated the weights.
     """
 
     worker: int
     samples: float
     staleness: int
+    applied: bool
 
 
 class ServerBase(Executor):
@@ -62,6 +64,8 @@ class ServerBase(Executor):
         applied: pushes that updated the weights, so far.
         applied_at_pull: by worker, how many these were when it pulled last.
         withheld: workers that the method lets wait for a batch, and the second of the run since which each does.
+        stopping: workers that were told to drop what they compute, and have not pulled anew yet.
+        stopped: how often a worker dropped what it computed.
         withheld_seconds: by worker, how long it waited so for the batch that it has or had last.
         pull_bytes: of what a worker pulls; `push_bytes` of what it pushes, `barrier_bytes` of its part of a barrier.
         workers_lost: number of workers that died or got stuck.
@@ -94,6 +98,8 @@ class ServerBase(Executor):
         self.applied_at_pull = [0] * workers
         self.withheld: dict[int, float] = {}
         self.withheld_seconds = [0.0] * workers
+        self.stopping = set[int]()
+        self.stopped = 0
         self.workers_lost = 0
         self._device, self.dtype = weights.device, weights.dtype
         self.resumed = False
@@ -139,8 +145,8 @@ class ServerBase(Executor):
         if self.drift is not None:
             self.drift.before(worker, self.server.w, self.sent(worker))
         # The method first, then batch norm and the count: the rate and the staleness are those before this update.
-        if self.server.push(worker, message, self.step(staleness=staleness)) is not False:
-            self.applied += 1
+        applied = self.server.push(worker, message, self.step(staleness=staleness)) is not False
+        self.applied += applied
         if self.drift is not None:
             self.drift.after(self.server.w, message)
         # In the order of arrival, like the updates: the average depends on the order.
@@ -148,7 +154,7 @@ class ServerBase(Executor):
             running_average(self.statistics, statistics, len(batches))
         samples = sum(len(batch.ids) for batch in batches)
         # Counted later, by `count`: on processes the worker's sums of losses come between, and the count looks at them.
-        return Push(worker, samples * self.server.evaluations(self.control.updates), staleness)
+        return Push(worker, samples * self.server.evaluations(self.control.updates), staleness, applied)
 
     def count(self, push: Push, now: float) -> None:
         """Count a push that was taken in by second `now` of the run.
@@ -158,6 +164,17 @@ class ServerBase(Executor):
         """
         self.timeline.staleness(push.worker, push.staleness)
         self.control.advance(push.samples, now, self.totals, push.staleness)
+
+    def recalled(self) -> list[int]:
+        """Return the workers that the method, after an update, wants to drop what they compute; each is told once."""
+        if not self.server.stops:
+            return []
+        computing = [worker for worker in self.leases.held if worker not in self.stopping]
+        staleness = {worker: self.applied - self.applied_at_pull[worker] for worker in computing}
+        # Whom the method names besides these has nothing to drop. In the order of their numbers, as in a replay.
+        told = sorted(staleness.keys() & set(self.server.recalled(staleness)))
+        self.stopping.update(told)
+        return told
 
     def admitted(self, now: float, *asking: int) -> Iterator[int]:
         """Yield the workers to be answered at second `now`: of those that ask and those that were let wait.
@@ -194,6 +211,7 @@ class ServerBase(Executor):
         # Before the next update: the staleness of the coming push is counted from here. A trace counts pushes, so that
         # it can be replayed with a method that ignores others of them.
         self.version[worker] = self.control.updates
+        self.stopping.discard(worker)
         self.applied_at_pull[worker] = self.applied
         message = check_message(self.server, "pull", self.server.pull(worker), self.layout.pull, self.dtype)
         if self.drift is not None:
@@ -235,6 +253,7 @@ class ServerBase(Executor):
         """Count a worker that was lost at second `now`."""
         self.workers_lost += 1
         self.withheld.pop(worker, None)
+        self.stopping.discard(worker)
         # Before anything else is handed on: the next pull may be of a sum that this worker had a share in.
         self.server.lost(worker)
         if self.recorder is not None:
@@ -250,8 +269,9 @@ class ServerBase(Executor):
         return self.statistics
 
     def columns(self) -> dict[str, float]:
-        """Return the number of updates, without pushes that were ignored or only collected; and what `drift` says."""
-        return {columns.UPDATES: self.applied} | ({} if self.drift is None else self.drift.columns())
+        """Return the number of updates, without pushes that were ignored or only collected; stops; and what `drift` says."""
+        stops = {columns.STOPPED: self.stopped} if self.server.stops else {}
+        return {columns.UPDATES: self.applied, **stops} | ({} if self.drift is None else self.drift.columns())
 
     def method_states(self) -> list[Message]:
         """Return the method's state of the server."""
@@ -266,6 +286,7 @@ class ServerBase(Executor):
             "leases": self.leases.state_dict(),
             "workers_lost": self.workers_lost,
             "applied": self.applied,
+            "stopped": self.stopped,
             "trace": None if self.recorder is None else self.recorder.state_dict(),
             "activity": self.timeline.state_dict(),
             "drift": None if self.drift is None else self.drift.state_dict(),
@@ -282,6 +303,7 @@ class ServerBase(Executor):
         self.workers_lost = state["workers_lost"]
         # Older checkpoints do not tell: then every push was an update.
         self.applied = state.get("applied", self.control.updates)
+        self.stopped = state.get("stopped", 0)
         # A run may go on with a recorder where it had none before, and the other way round.
         if self.recorder is not None and state["trace"] is not None:
             self.recorder.load_state_dict(state["trace"])

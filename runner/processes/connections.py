@@ -22,6 +22,7 @@ from algorithms.base import Fields, Message
 from runner.processes.child import FindLost
 from runner.processes.links import Link, reason
 from runner.processes.message_buffer import STOP, MessageBuffer
+from runner.processes.recalls import RecallOutbox
 
 log = logging.getLogger("dcrun")
 
@@ -63,6 +64,7 @@ class Connection:
         sent_at: second of the run at which it was sent what it computes with.
         pushed_at: second of the run at which its last push was taken in.
         alive: whether it is still part of the run.
+        recalls: how it is told to stop what it computes.
         shards_due: numbers of the shards of the training set that it has to be told of before its next batch.
     """
 
@@ -75,6 +77,7 @@ class Connection:
         self.pushed_at = 0.0
         self.alive = True
         self.shards_due: list[int] = []
+        self.recalls = RecallOutbox(link)
         self._arrivals = arrivals
         self._sending: Work | None = None
         self._receiving = self.inbox
@@ -127,6 +130,13 @@ class Connection:
         try:
             self.link.send(self.outbox.raw).wait()
             self.link.send(body.raw).wait()
+        except RuntimeError as error:
+            self._break(error)
+
+    def recall(self, pull: int) -> None:
+        """Tell the worker to drop what it computes with this pull, and to say so instead of its push."""
+        try:
+            self.recalls.send(pull)
         except RuntimeError as error:
             self._break(error)
 

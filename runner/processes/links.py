@@ -15,6 +15,9 @@ from torch import Tensor
 
 from runner.processes.rendezvous import Rendezvous
 
+MESSAGES, RECALLS = 0, 1
+"""Tags, of two orders of messages on a link: what either side waits for, and what a worker only looks for."""
+
 
 class Link:
     """A channel of bytes between the server and one worker.
@@ -41,9 +44,13 @@ class Link:
         with rendezvous.breakable.opening(worker + 1):
             self.group = dist.ProcessGroupGloo(store, self.side, 2, options)
 
-    def send(self, buffer: Tensor) -> dist.Work:
+    def send(self, buffer: Tensor, tag: int = MESSAGES) -> dist.Work:
         """Start sending a contiguous tensor; it must not change before the returned work is waited for."""
-        return self.group.send([buffer], 1 - self.side, 0)
+        return self.group.send([buffer], 1 - self.side, tag)
+
+    def post(self, buffer: Tensor, tag: int) -> dist.Work:
+        """Return a receive that is not waited for: the tensor changes when the message comes. To wait has a timeout."""
+        return self.group.recv([buffer], 1 - self.side, tag)
 
     def receive(self, buffer: Tensor) -> None:
         """Wait for a tensor of the same size.
@@ -51,7 +58,7 @@ class Link:
         Raises:
             RuntimeError: the other side is gone, or too much time has passed.
         """
-        self.group.recv([buffer], 1 - self.side, 0).wait()
+        self.post(buffer, MESSAGES).wait()
 
 
 def is_peers_fault(error: RuntimeError) -> bool:

@@ -14,10 +14,11 @@ HEADER_WORDS = 4
 """int64 words of the header."""
 NUMBER_WORDS = 4
 """float64 words after the header."""
-BATCH, STOP, ROUND, RESTORE, SHARD, KEEP, TELL = 0, 1, 2, 3, 4, 5, 6
+BATCH, STOP, ROUND, RESTORE, SHARD, KEEP, TELL, DROPPED = 0, 1, 2, 3, 4, 5, 6, 7
 """What a message to a worker asks for: compute on one or more batches, or end, or take in a buffer that follows it: the
 broadcast of a barrier's round, the state of a worker in a run that goes on, what is known of a shard of the training
-set, or what a half keeps; or tell what it keeps."""
+set, or what a half keeps; or tell what it keeps. A push has the kind of its batches, or says that they
+were dropped."""
 
 
 class MessageBuffer:

@@ -26,7 +26,9 @@ from runner.run_folder.profile import (
 
 def server_calls(executor: ProcessServer) -> Iterable[ProfiledCall]:
     """Yield the functions of a parameter server."""
-    yield from profiled(executor.server, UPDATE, "announce", "pull", "push", "broadcast", "collect")
+    yield from profiled(
+        executor.server, UPDATE, "admits", "announce", "pull", "push", "recalled", "broadcast", "collect"
+    )
     yield from profiled(executor.leases, DATA, "lease", "done")
     yield from profiled(executor, HAND_OVER, "push", "pull", "broadcast", "_reply", "_handle", "_meet")
     # What a configuration has the server sleep for each message.

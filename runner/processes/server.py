@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from algorithms.base import Message, ParameterServer
+from algorithms.base import Batch, Message, ParameterServer
 from runner.gradients.replica import Replica
 from runner.loop.barrier import sum_messages
 from runner.loop.batches import Batches
@@ -35,7 +35,7 @@ from runner.processes.barrier_round import BarrierRound
 from runner.processes.child import FindLost
 from runner.processes.connections import Connections
 from runner.processes.links import Link
-from runner.processes.message_buffer import BATCH, KEEP, RESTORE, SHARD
+from runner.processes.message_buffer import BATCH, DROPPED, KEEP, RESTORE, SHARD
 from runner.processes.worker import BATCHES, STATISTICS, pull_fields, push_fields
 from runner.processes.worker_states import gather_states
 from runner.run_folder.recorder import Recorder
@@ -163,6 +163,9 @@ class ProcessServer(ServerBase):
 
     def _handle(self, worker: int, arrived: float) -> None:
         """Take in a push and answer it."""
+        if self.connections[worker].inbox.header[0] == DROPPED:
+            self._restart(worker, arrived)
+            return
         connection, begin = self.connections[worker], time.perf_counter()
         # Noted before they change: taking the push in counts an update and frees the lease, replying sets a new
         # version.
@@ -192,6 +195,31 @@ class ProcessServer(ServerBase):
                     withheld=withheld,
                 )
 
+    def _restart(self, worker: int, arrived: float) -> None:
+        """Let a worker that has dropped what it computed pull anew, for the same batch."""
+        connection, begin = self.connections[worker], time.perf_counter()
+        pulled = self.version[worker]
+        connection.recalls.heard(pulled)
+        self._occupied()
+        now = self.control.wall()
+        there, took = now - (time.perf_counter() - arrived), float(connection.inbox.numbers[3])
+        compute = self.timeline.round_trip(worker, connection.sent_at, there, now, took, "stopped")
+        self.stopped += 1
+        batches = self.leases.again(worker)
+        self._send_batches(worker, batches)
+        if self.recorder is not None:
+            self.recorder.stopped(
+                worker,
+                pulled=pulled,
+                version=self.control.updates,
+                batch=batches[0].number,
+                steps=len(batches),
+                time=now,
+                compute=compute,
+                waited=begin - arrived,
+                served=time.perf_counter() - begin,
+            )
+
     def _occupied(self) -> None:
         """Sleep for as long as the configuration says that a message occupies the server."""
         if self.server_seconds:
@@ -214,6 +242,9 @@ class ProcessServer(ServerBase):
         # Until its next batch the worker waits: at a barrier its wait is counted from here.
         connection.pushed_at = now
         self.count(push, now)
+        if push.applied:
+            for other in self.recalled():
+                self.connections[other].recall(self.version[other])
         return seconds
 
     def _meet(self) -> None:
@@ -251,8 +282,10 @@ class ProcessServer(ServerBase):
     def _reply(self, worker: int) -> None:
         """Answer with fresh weights and the batches of a period; without a batch left the worker idles."""
         batches = self.leases.lease(worker, self.server.steps(worker))
-        if not batches:
-            return
+        if batches:
+            self._send_batches(worker, batches)
+
+    def _send_batches(self, worker: int, batches: Sequence[Batch]) -> None:
         # The worker must have a shard's state before it computes on a batch that is drawn from that shard.
         self._hand_over(worker)
         numbers = torch.zeros(self.server.period, dtype=torch.int64)

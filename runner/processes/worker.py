@@ -15,7 +15,8 @@ from runner.loop.clock import Clock
 from runner.loop.messages import check_message
 from runner.loop.worker_steps import take_steps
 from runner.processes.links import Link
-from runner.processes.message_buffer import BATCH, KEEP, RESTORE, ROUND, SHARD, STOP, TELL, MessageBuffer
+from runner.processes.message_buffer import BATCH, DROPPED, KEEP, RESTORE, ROUND, SHARD, STOP, TELL, MessageBuffer
+from runner.processes.recalls import LOOK_SECONDS, NOTHING, Recalled, RecallInbox
 from runner.processes.worker_states import KeptState
 
 STATISTICS = "batch statistics"
@@ -54,6 +55,7 @@ class WorkerProcess:
         rounds: of a barrier.
         restoring: layout of the message that restores this half.
         shard_gradients: gradient evaluations per sample of a shard, in all rounds with answers.
+        stops: whether the server may tell this worker to stop what it computes.
         report_step: told the number of batches and shards computed on so far.
     """
 
@@ -73,6 +75,7 @@ class WorkerProcess:
         rounds: Sequence[Round] = (),
         restoring: Fields | None = None,
         shard_gradients: float = 0.0,
+        stops: bool = False,
         report_step: Callable[[int], None] = lambda pushes: None,
     ) -> None:
         self.half = half
@@ -100,6 +103,9 @@ class WorkerProcess:
         self.answers = [MessageBuffer(sizes.answer, pinned=self.on_gpu) for sizes in rounds]
         self.state = MessageBuffer(restoring or {}, pinned=self.on_gpu)
         self.shard_state = MessageBuffer(layout.shard_state)
+        self.recalls = RecallInbox(link) if stops else None
+        if self.recalls is not None:
+            oracle.interrupt = self.recalls.look
 
     def run(self) -> None:
         """Do what the server asks for, to the end.
@@ -172,14 +178,33 @@ class WorkerProcess:
 
         self.kept.begin_push()
         seed, fields = self.batches.seed, self.layout.pushed
-        # It checks the message before it is packed, where a wrong type would be converted and a wrong shape might be
-        # spread out.
-        message = take_steps(self.half, self.oracle, pulled, batches, seed=seed, pushed=fields, between=between)
-        statistics = self.oracle.replica.statistics
-        extra = {STATISTICS: statistics} if statistics.numel() else {}
-        self._fill(self.outbox, message | extra)
-        self._pace(since, len(batches[-1].ids), evaluations)
-        self._send(self.outbox, self.layout.push, begin)
+        if self.recalls is not None:
+            self.recalls.computing = updates
+        self.outbox.header[0] = BATCH
+        try:
+            # It checks the message before it is packed, where a wrong type would be converted and a wrong shape might
+            # be spread out.
+            message = take_steps(self.half, self.oracle, pulled, batches, seed=seed, pushed=fields, between=between)
+            statistics = self.oracle.replica.statistics
+            extra = {STATISTICS: statistics} if statistics.numel() else {}
+            self._fill(self.outbox, message | extra)
+            self._pace(since, len(batches[-1].ids), evaluations)
+        except Recalled:
+            self._drop(begin)
+        else:
+            self._send(self.outbox, self.layout.push, begin)
+        if self.recalls is not None:
+            # One that comes too late must not stop what is computed at a barrier.
+            self.recalls.computing = NOTHING
+
+    def _drop(self, begin: float) -> None:
+        """Say that what was computed since `begin` is dropped: by a message of a push's size, as it is waited for."""
+        self.kept.drop_push()
+        self.oracle.take_totals()
+        # What was dropped was a task of the clock too.
+        self.tasks += 1
+        self.outbox.header[0] = DROPPED
+        self._send(self.outbox, {}, begin)
 
     def _fill(self, buffer: MessageBuffer, message: Message) -> None:
         """Fill a message to be sent."""
@@ -195,10 +220,18 @@ class WorkerProcess:
             torch.cuda.current_stream(self.oracle.device).synchronize()
         took = time.perf_counter() - since
         load = samples / self.batches.size
-        if longer := self.clock.sleep_seconds(self.worker, self.tasks, took, load, evaluations):
-            time.sleep(longer)
+        self._sleep(self.clock.sleep_seconds(self.worker, self.tasks, took, load, evaluations))
         # A barrier's answer is a task too, as on the virtual clock: both draw the same delays for the same task.
         self.tasks += 1
+
+    def _sleep(self, seconds: float) -> None:
+        """Act a delay of computing, which a recall ends as it would end the computing."""
+        deadline = time.perf_counter() + seconds
+        while self.recalls is not None and (left := deadline - time.perf_counter()) > 0:
+            time.sleep(min(left, LOOK_SECONDS))
+            self.recalls.look()
+        if self.recalls is None and seconds:
+            time.sleep(seconds)
 
     def _send(self, buffer: MessageBuffer, fields: Fields, begin: float) -> None:
         """Send a message that is computed since `begin`; to the server an acted delay is computing."""

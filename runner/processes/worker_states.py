@@ -42,6 +42,12 @@ class KeptState:
             self.before[name].copy_(tensor)
         self.pushes += 1
 
+    def drop_push(self) -> None:
+        """Note that the half was stopped: it has what it had before."""
+        for name, tensor in self.before.items():
+            self.now[name].copy_(tensor)
+        self.pushes -= 1
+
     def take(self, link: Link) -> None:
         """Receive what the half kept when the run was saved."""
         link.receive(self._buffer.raw)

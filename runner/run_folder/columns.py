@@ -51,6 +51,8 @@ STANDARD = (
 )
 """Columns of every row of every run; null if the run has no such value."""
 
+STOPPED = "stopped"
+"""How often a worker dropped what it computed; of methods that stop workers alone."""
 COMMUNICATION_SECONDS = "communication_seconds"
 HIDDEN_SECONDS = "hidden_seconds"
 GAP_MEAN = "gap_mean"

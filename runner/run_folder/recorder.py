@@ -74,6 +74,26 @@ class Recorder:
         if len(self._pending) >= BUFFERED:
             self.flush()
 
+    def stopped(
+        self,
+        worker: int,
+        *,
+        pulled: int,
+        version: int,
+        batch: int,
+        time: float,
+        steps: int = 1,
+        compute: float = 0.0,
+        waited: float = 0.0,
+        served: float = 0.0,
+    ) -> None:
+        """Note that a worker has dropped what it computed and pulled anew; `Record` describes the numbers."""
+        numbers = {"pulled": pulled, "version": version, "batch": batch, "time": time}
+        numbers |= {"steps": steps} if steps > 1 else {}
+        self._pending.append(
+            to_line({"stopped": worker, **numbers, "compute": compute, "waited": waited, "served": served})
+        )
+
     def lost(self, worker: int, *, version: int, time: float) -> None:
         """Note that a worker was lost."""
         self._pending.append(to_line({"lost": worker, "version": version, "time": time}))

@@ -18,7 +18,7 @@ log = logging.getLogger("dcrun")
 
 Floats = NDArray[np.float64]
 
-KINDS: tuple[str, ...] = ("compute", "transfer", "wait")
+KINDS: tuple[str, ...] = ("compute", "transfer", "wait", "stopped")
 BUFFERED_LINES = 4096
 NOTABLE = 0.01
 """Smallest share of the workers' time spent waiting at which the summary says who waits."""
@@ -63,7 +63,8 @@ class Timeline:
 
         Args:
             worker: From 0 to workers - 1.
-            what: ``compute`` (each counts as one gradient), ``transfer`` or ``wait``.
+            what: ``compute`` (each counts as one gradient), ``transfer``, ``wait``, or ``stopped``: computing whose
+                result was dropped.
             start: Seconds since the run's start.
             end: Seconds since the run's start.
 
@@ -110,7 +111,9 @@ class Timeline:
             if chosen is None or chosen[worker]:
                 self.span(worker, what, start, end)
 
-    def round_trip(self, worker: int, begin: float, arrived: float, handled: float, compute: float) -> float:
+    def round_trip(
+        self, worker: int, begin: float, arrived: float, handled: float, compute: float, what: str = "compute"
+    ) -> float:
         """Note the round trip from a reply that left the server at `begin` to the handling of the worker's next push.
 
         The server does not know when the reply reached the worker. The time until the push arrived, without the
@@ -122,6 +125,7 @@ class Timeline:
             arrived: When the push arrived at the server.
             handled: When the server had handled it.
             compute: How many seconds the worker computed.
+            what: ``stopped`` if the result was dropped, and the push only says so.
 
         Returns:
             How many seconds of the computing went by on the run's clock.
@@ -132,7 +136,7 @@ class Timeline:
         compute = min(compute, arrived - begin)
         half = (arrived - begin - compute) / 2
         self.span(worker, "transfer", begin, begin + half)
-        self.span(worker, "compute", begin + half, begin + half + compute)
+        self.span(worker, what, begin + half, begin + half + compute)
         self.span(worker, "transfer", begin + half + compute, arrived)
         self.span(worker, "wait", arrived, handled)
         return compute
@@ -161,8 +165,9 @@ class Timeline:
 
         Returns:
             ``seconds``; ``workers``, a row for each worker with its ``utilization`` (share of the run spent
-            computing), the shares ``transferring`` and ``waiting``, ``gradients``, and mean and maximum of its
-            staleness (null without pushes); ``staleness``, a histogram of pushes by staleness; ``timeline_lines`` and
+            computing), the shares ``transferring`` and ``waiting``, where it was stopped the share ``stopped`` of what
+            it computed for nothing, ``gradients``, and mean and maximum of its staleness (null without pushes);
+            ``staleness``, a histogram of pushes by staleness; ``timeline_lines`` and
             ``timeline_dropped`` (spans that the timeline has no room for; all other numbers count them).
         """
         return {
@@ -220,11 +225,13 @@ class Timeline:
 
     def _row(self, worker: int, seconds: float) -> dict[str, Any]:
         pushes = self._pushes[worker]
+        stopped = self._share(worker, "stopped", seconds)
         return {
             "worker": worker,
             "utilization": self._share(worker, "compute", seconds),
             "transferring": self._share(worker, "transfer", seconds),
             "waiting": self._share(worker, "wait", seconds),
+            **({"stopped": stopped} if stopped else {}),
             "gradients": self._gradients[worker],
             "staleness_mean": self._staleness[worker] / pushes if pushes else None,
             "staleness_max": self._stalest[worker] if pushes else None,
@@ -306,8 +313,9 @@ class Timeline:
                 f"cluster.workers={self._workers}: the checkpoint has {len(state['gradients'])} workers; "
                 f"allowed: {len(state['gradients'])}"
             )
-        self._seconds = [dict(kinds) for kinds in state["seconds"]]
-        self._last = [{kind: list(span) for kind, span in kinds.items()} for kinds in state["last"]]
+        # Older states do not have all kinds.
+        self._seconds = [dict.fromkeys(KINDS, 0.0) | kinds for kinds in state["seconds"]]
+        self._last = [{kind: list(kinds.get(kind, (0.0, 0.0))) for kind in KINDS} for kinds in state["last"]]
         self._gradients = list(state["gradients"])
         # Pairs, not a dictionary: the keys of a JSON object are strings.
         self._histogram = Counter(dict(state["histogram"]))

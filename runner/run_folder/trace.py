@@ -12,7 +12,8 @@ meanwhile, `"took"` says for how long in all. Where the method let the worker wa
 how long. Where a worker takes several steps before it pushes, `"steps"` says on how many batches, and `"batch"` is the
 first of them. `{"lost": 3, ...}` says that worker 3 was lost, `{"resumed": ...}` that a run was stopped and continued,
 with all workers starting again. `{"barrier": 1000, "time": 9.3}` says that a barrier after update 1000 was over at
-9.3 s. `runner.run_folder.recorder` writes traces.
+9.3 s. `{"stopped": 2, "pulled": 5, ...}`, with what else a push has, says that worker 2 was told to stop, has dropped
+what it computed, and got its batches again with the weights of then. `runner.run_folder.recorder` writes traces.
 
 A trace holds neither gradients nor weights: these follow from the seed, the batches and the order. It holds no pulls
 either: the server answers a push with the same worker's next pull, at once or when the method admits it, so the order
@@ -42,7 +43,7 @@ log = logging.getLogger("dcrun")
 
 FILE = "trace.jsonl"
 VERSION = 1
-PUSH, LOST, RESUMED, BARRIER = "push", "lost", "resumed", "barrier"
+PUSH, LOST, RESUMED, BARRIER, STOPPED = "push", "lost", "resumed", "barrier", "stopped"
 # What decides which samples a batch's number means, and how many batches and workers there are.
 MUST_AGREE = {
     "workers": "cluster.workers",
@@ -63,7 +64,7 @@ class Record(NamedTuple):
     """A line of a trace.
 
     Attributes:
-        kind: `PUSH`, `LOST`, `RESUMED` or `BARRIER`.
+        kind: `PUSH`, `LOST`, `RESUMED`, `BARRIER` or `STOPPED`.
         worker: from 0; -1 for `RESUMED` and `BARRIER`.
         version: updates before this event.
         time: seconds of the run when it was over.
@@ -280,9 +281,10 @@ def _record(row: Any, number: int, about: dict[str, Any]) -> Record:
         return Record(BARRIER, -1, _whole(row, "barrier", number), _time(row, "time", number))
     if "resumed" in row:
         return Record(RESUMED, -1, _whole(row, "version", number), _time(row, "time", number))
+    kind, worker = (STOPPED, "stopped") if "stopped" in row else (PUSH, "worker")
     return Record(
-        PUSH,
-        _whole(row, "worker", number, about["workers"]),
+        kind,
+        _whole(row, worker, number, about["workers"]),
         version=_whole(row, "version", number),
         time=_time(row, "time", number),
         pulled=_whole(row, "pulled", number),

@@ -16,14 +16,15 @@ from algorithms.base import Layout, Round, message_bytes
 from runner.loop.clock import Clock
 from runner.loop.philox import Floats
 from runner.run_folder.timeline import Timeline
-from runner.run_folder.trace import BARRIER, LOST, PUSH, RESUMED, Record
+from runner.run_folder.trace import BARRIER, LOST, PUSH, RESUMED, STOPPED, Record
 
 
 class Event(NamedTuple):
     """Something the server has to handle.
 
     Attributes:
-        kind: `PUSH`: a gradient of a worker; `LOST`: it is gone; `RESUMED`: all workers begin anew.
+        kind: `PUSH`: a gradient of a worker; `STOPPED`: it has dropped what it computed; `LOST`: it is gone; `RESUMED`:
+            all workers begin anew.
         worker: its number, from 0.
         time: the run's seconds when the server has handled it.
         record: what a trace says about it, to be compared; None on a clock.
@@ -51,6 +52,10 @@ class Events(Protocol):
             now: seconds of the run.
             gradients: gradient evaluations per sample.
         """
+        ...
+
+    def recall(self, worker: int, now: float) -> bool:
+        """Note that a worker is told at second `now` to stop; return whether it will: it may have finished by then."""
         ...
 
     def meet(self, rounds: Sequence[Round], loads: Sequence[float], gradients: float) -> float | None:
@@ -85,6 +90,22 @@ class Events(Protocol):
         ...
 
 
+class TaskTimes(NamedTuple):
+    """The seconds of the run at which a worker's task goes from one stretch to the next.
+
+    Attributes:
+        pulled: when the server sent weights and a batch.
+        begin: when they arrived.
+        end: when the gradient is computed, or dropped.
+        arrival: when the server has the push, or the request for another pull.
+    """
+
+    pulled: float
+    begin: float
+    end: float
+    arrival: float
+
+
 class ClockEvents:
     """Events on a virtual clock: a worker computes on what it pulled, its push travels, the server takes one at a time.
 
@@ -93,21 +114,27 @@ class ClockEvents:
         timeline: what each worker did when.
         layout: sizes of the messages.
         workers: number of workers M.
+        stops: whether workers may be told to stop.
     """
 
-    def __init__(self, clock: Clock, timeline: Timeline, *, layout: Layout, workers: int) -> None:
+    def __init__(self, clock: Clock, timeline: Timeline, *, layout: Layout, workers: int, stops: bool = False) -> None:
         self.clock = clock
         self.timeline = timeline
         self.pull_seconds = clock.transfer_seconds(message_bytes(layout.pull))
         self.push_seconds = clock.transfer_seconds(message_bytes(layout.push))
         # What workers and server have sent each other; a request has no bytes.
         self.nbytes = 0
-        self.task_bytes = message_bytes(layout.pull) + message_bytes(layout.push)
+        self.push_bytes = message_bytes(layout.push)
+        self.task_bytes = message_bytes(layout.pull) + self.push_bytes
         self.tasks = [0] * workers
         self.since = [0.0] * workers
         # The second from which the server is free: it handles one message at a time.
         self.free = 0.0
         self.heap: list[tuple[float, int]] = []
+        # If workers may be told to stop: by worker, the task that it is at, and those who will drop theirs.
+        self.stops = stops
+        self.doing: dict[int, TaskTimes] = {}
+        self.stopping = set[int]()
 
     def begin(self) -> float:
         """See `Events.begin`: a request is a message without tensors."""
@@ -115,16 +142,37 @@ class ClockEvents:
 
     def pulled(self, worker: int, loads: Sequence[float], now: float, gradients: float) -> None:
         """See `Events.pulled`: each batch is a task of the clock."""
-        # From its pull to its push, noted as a whole: nothing that happens meanwhile changes the times.
         end = begin = now + self.pull_seconds
         for load in loads:
             end += self._compute(worker, load, gradients)
         arrival = end + self.push_seconds
-        self.timeline.task(worker, now, begin, end, arrival)
+        if self.stops:
+            self.doing[worker] = TaskTimes(now, begin, end, arrival)
+        else:
+            # From its pull to its push, noted as a whole: nothing that happens meanwhile changes its times.
+            self.timeline.task(worker, now, begin, end, arrival)
         self.nbytes += self.task_bytes
         # Only the time is kept: the gradient is evaluated when its push is handled. It depends on what was pulled and
         # on the batch, not on when it is computed, so no gradient has to be stored while it is in flight.
         heapq.heappush(self.heap, (arrival, worker))
+
+    def recall(self, worker: int, now: float) -> bool:
+        """See `Events.recall`: the order is a message without tensors, and so is the request for another pull."""
+        task, seconds = self.doing[worker], self.clock.transfer_seconds(0)
+        # Not before the weights that it was sent, which have a longer way.
+        heard = max(now + seconds, task.begin)
+        # Who would be done at that very second is stopped too: without a network no push is staler than the method
+        # allows.
+        if heard > task.end:
+            return False
+        self.heap.remove((task.arrival, worker))
+        self.heap.append((heard + seconds, worker))
+        heapq.heapify(self.heap)
+        self.doing[worker] = task._replace(end=heard, arrival=heard + seconds)
+        self.stopping.add(worker)
+        # It pushes nothing.
+        self.nbytes -= self.push_bytes
+        return True
 
     def meet(self, rounds: Sequence[Round], loads: Sequence[float], gradients: float) -> float:
         """See `Events.meet`: it begins when the last push is handled, and waits in each round for the slowest.
@@ -182,14 +230,24 @@ class ClockEvents:
         """See `Events.next`; ties go to the worker with the smaller number."""
         arrival, worker = heapq.heappop(self.heap)
         handled = self._handle(arrival)
+        stopped = worker in self.stopping
+        if self.stops:
+            self._note(worker, self.doing.pop(worker), "stopped" if stopped else "compute")
+            self.stopping.discard(worker)
         self.timeline.span(worker, "wait", arrival, handled)
         # From here on the worker waits, if a barrier is next and it gets no batch.
         self.since[worker] = handled
-        return Event(PUSH, worker, handled)
+        return Event(STOPPED if stopped else PUSH, worker, handled)
+
+    def _note(self, worker: int, task: TaskTimes, what: str) -> None:
+        """Note a task that is over: only now is it known when it ended."""
+        self.timeline.span(worker, "transfer", task.pulled, task.begin)
+        self.timeline.span(worker, what, task.begin, task.end)
+        self.timeline.span(worker, "transfer", task.end, task.arrival)
 
     def order(self) -> Iterable[int]:
         """See `Events.order`."""
-        return (worker for _, worker in sorted(self.heap))
+        return (worker for _, worker in sorted(self.heap) if worker not in self.stopping)
 
     def _handle(self, arrival: float) -> float:
         self.free = (arrival if arrival > self.free else self.free) + self.clock.server_seconds
@@ -198,7 +256,11 @@ class ClockEvents:
     def state_dict(self) -> dict[str, Any]:
         """Return what the rest of the events depends on."""
         # The clock's own draws need no state: they follow from the number of the task.
-        return {"tasks": list(self.tasks), "since": list(self.since), "free": self.free, "heap": list(self.heap)}
+        state = {"tasks": list(self.tasks), "since": list(self.since), "free": self.free, "heap": list(self.heap)}
+        if not self.stops:
+            return state
+        doing = {worker: list(task) for worker, task in self.doing.items()}
+        return state | {"doing": doing, "stopping": sorted(self.stopping)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
@@ -208,6 +270,8 @@ class ClockEvents:
         self.free = state["free"]
         # The saved list is in the order of a heap already.
         self.heap = [(arrival, worker) for arrival, worker in state["heap"]]
+        self.doing = {int(worker): TaskTimes(*task) for worker, task in state.get("doing", {}).items()}
+        self.stopping = set(state.get("stopping", ()))
 
 
 class TraceEvents:
@@ -235,6 +299,10 @@ class TraceEvents:
         """See `Events.pulled`."""
         self.replied[worker] = now
 
+    def recall(self, worker: int, now: float) -> bool:
+        """See `Events.recall`: the trace says whether and when it stopped."""
+        return False
+
     def meet(self, rounds: Sequence[Round], loads: Sequence[float], gradients: float) -> float | None:
         """See `Events.meet`: workers may be lost before it is over, or the run stopped."""
         # The barrier of the recording may have been cut short: the executor handles what happened instead.
@@ -254,20 +322,20 @@ class TraceEvents:
         record = self.records[self.position]
         # Where the next event is read from if the run goes on from a checkpoint made after this one.
         self.position += 1
-        if record.kind == PUSH:
-            self.timeline.round_trip(
-                record.worker, self.replied[record.worker], record.time - record.waited, record.time, record.compute
-            )
+        if record.kind in (PUSH, STOPPED):
+            arrived, what = record.time - record.waited, "compute" if record.kind == PUSH else "stopped"
+            replied = self.replied[record.worker]
+            self.timeline.round_trip(record.worker, replied, arrived, record.time, record.compute, what)
         return Event(record.kind, record.worker, record.time, record)
 
     def order(self) -> Iterable[int]:
-        """See `Events.order`; a worker that is lost before its next push is left out."""
+        """See `Events.order`; a worker that is lost or stopped before its next push is left out."""
         found = set()
         for position in range(self.position, len(self.records)):
             record = self.records[position]
             if record.kind == RESUMED or len(found) == len(self.replied):
                 return
-            if record.kind in (PUSH, LOST) and record.worker not in found:
+            if record.kind in (PUSH, LOST, STOPPED) and record.worker not in found:
                 found.add(record.worker)
                 if record.kind == PUSH:
                     yield record.worker

@@ -30,8 +30,10 @@ from runner.simulated.shared_memory import SimulatedMemory
 
 def server_calls(executor: SimulatedServer) -> Iterable[Measured]:
     """Yield the functions of a parameter server and its workers."""
-    yield from profiled(executor.events, CLOCK, "begin", "next", "pulled", "meet")
-    yield from profiled(executor.server, UPDATE, "announce", "pull", "push", "broadcast", "collect")
+    yield from profiled(executor.events, CLOCK, "begin", "next", "pulled", "recall", "meet")
+    yield from profiled(
+        executor.server, UPDATE, "admits", "announce", "pull", "push", "recalled", "broadcast", "collect"
+    )
     yield from profiled(executor.leases, DATA, "lease", "done")
     yield from profiled(executor, HAND_OVER, "push", "pull", "broadcast", "_send_pull", "_meet")
     yield from _workers_calls(executor.halves, "work", "answers", "receive", "adopt", "restore", "begin", "taken")

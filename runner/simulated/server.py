@@ -29,7 +29,7 @@ from runner.loop.server_base import ServerBase
 from runner.loop.train_control import TrainControl
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
-from runner.run_folder.trace import BARRIER, LOST, RESUMED, Record
+from runner.run_folder.trace import BARRIER, LOST, RESUMED, STOPPED, Record
 from runner.simulated.arena import NotShareable
 from runner.simulated.compute_pool import PoolOptions
 from runner.simulated.events import Event, Events
@@ -173,6 +173,8 @@ class SimulatedServer(ServerBase):
     def _handle(self, event: Event) -> None:
         if event.kind == LOST:
             self._drop(event)
+        elif event.kind == STOPPED:
+            self._restart(event)
         elif event.kind == RESUMED:
             if self.recorder is not None:
                 self.recorder.resumed(version=self.control.updates, time=event.time)
@@ -182,6 +184,7 @@ class SimulatedServer(ServerBase):
                 self.halves.drop(worker)
             self.leases.restart()
             self.withheld.clear()
+            self.stopping.clear()
             self._begin_anew()
             self._restore()
             for worker in range(self.workers):
@@ -243,6 +246,33 @@ class SimulatedServer(ServerBase):
         push = self.push(worker, message, statistics, batches)
         self.halves.taken(worker)
         self.count(push, event.time)
+        if push.applied:
+            self._recall(event.time)
+
+    def _recall(self, now: float) -> None:
+        """Tell workers to stop, if the method says so; what they would have pushed need not be computed."""
+        for worker in self.recalled():
+            if self.events.recall(worker, now):
+                self.halves.drop(worker)
+
+    def _restart(self, event: Event) -> None:
+        """Let a worker that has dropped what it computed pull anew, for the same batch."""
+        worker = event.worker
+        if event.record is not None:
+            self._compare(event.record)
+        batches = self.leases.again(worker)
+        if self.recorder is not None:
+            self.recorder.stopped(
+                worker,
+                pulled=self.version[worker],
+                version=self.control.updates,
+                batch=batches[0].number,
+                steps=len(batches),
+                time=event.time,
+            )
+        self.halves.drop(worker)
+        self.stopped += 1
+        self._send_batches(worker, batches, event.time)
 
     def _answer(self, now: float, *asking: int) -> None:
         """Answer workers that ask for a batch, and those that were let wait, as far as the method admits them."""
@@ -251,9 +281,11 @@ class SimulatedServer(ServerBase):
 
     def _send_pull(self, worker: int, now: float) -> None:
         batches = self.leases.lease(worker, self.server.steps(worker))
-        if not batches:
-            return
-        # After the lease: without a batch there is nothing to pull for, and the version must not move.
+        # Without a batch there is nothing to pull for, and the version must not move.
+        if batches:
+            self._send_batches(worker, batches, now)
+
+    def _send_batches(self, worker: int, batches: Sequence[Batch], now: float) -> None:
         message = self.pull(worker)
         # A copy: what is pulled may alias the server's live weights, and they change before this worker computes.
         for name, copy in self.copies[worker].items():
@@ -327,6 +359,7 @@ class SimulatedServer(ServerBase):
             "version": self.version,
             "applied_at_pull": self.applied_at_pull,
             "withheld": dict(self.withheld),
+            "stopping": sorted(self.stopping),
             "events": self.events.state_dict(),
         }
 
@@ -343,6 +376,7 @@ class SimulatedServer(ServerBase):
         self.version = list(state["version"])
         self.applied_at_pull = list(state.get("applied_at_pull", state["version"]))
         self.withheld = {int(worker): since for worker, since in state.get("withheld", {}).items()}
+        self.stopping = set(state.get("stopping", ()))
         self.events.load_state_dict(state["events"])
         # After the server: what the halves take over is part of its state.
         self._begin_anew()

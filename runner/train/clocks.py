@@ -26,8 +26,8 @@ def time_server(components: RunComponents) -> TimingServer:
         InputError: which of them come follows from the method's own state.
     """
     method: ParameterServer = components.method
-    if type(method).admits is not ParameterServer.admits:
-        what = f"who waits follows from what algorithm={components.cfg.names.algorithm} was pushed"
+    if type(method).admits is not ParameterServer.admits or method.stops:
+        what = f"who waits or is stopped follows from what algorithm={components.cfg.names.algorithm} was pushed"
         raise InputError.of("run.timing_only", True, what, "false")
     timeline, n = TimelineTotals(components.workers), components.parameters
     events = ClockEvents(components.clock(), timeline, layout=method.layout(n), workers=components.workers)

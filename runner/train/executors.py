@@ -174,7 +174,7 @@ def _simulated_server(
     else:
         # Before the method has started: a layout follows from the number of weights alone.
         layout = method.layout(components.parameters)
-        events = ClockEvents(components.clock(), common["timeline"], layout=layout, workers=workers)
+        events = ClockEvents(components.clock(), common["timeline"], layout=layout, workers=workers, stops=method.stops)
     recorder: Recorder | None = None if folder is None else components.recorder(folder)
     # The same server with other events is what makes a replay exact: only the order and the times come from the trace.
     return SimulatedServer(
@@ -336,6 +336,7 @@ def _serve_half(
         rounds=server.rounds(n),
         restoring=server.restoring(n),
         shard_gradients=server.barrier_cost.gradients,
+        stops=server.stops,
         report_step=rank.report_step,
     )
     rank.measure(process_calls.worker_calls(process))

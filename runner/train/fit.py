@@ -22,7 +22,7 @@ import numpy as np
 from runner.config import delays
 from runner.config.errors import InputError
 from runner.config.paths import as_typed
-from runner.run_folder.trace import PUSH, RESUMED, Record, Trace
+from runner.run_folder.trace import PUSH, RESUMED, STOPPED, Record, Trace
 
 CONSTANT = 0.01
 """Coefficient of variation below which computing times count as constant."""
@@ -63,6 +63,9 @@ def cycles(trace: Trace) -> Cycles:
         # Between a stop and a continuation there is no cycle: the workers began anew.
         if record.kind == RESUMED:
             last.clear()
+        # What was dropped is no gradient, but the worker's next cycle begins there.
+        if record.kind == STOPPED:
+            last[record.worker] = record
         if record.kind != PUSH:
             continue
         # The last batch of an epoch is short; its time is scaled up to that of a full one.

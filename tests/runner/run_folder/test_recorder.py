@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runner.run_folder.recorder import BUFFERED, Recorder
-from runner.run_folder.trace import BITS, FILE, LOST, PUSH, RESUMED, Record, Trace
+from runner.run_folder.trace import BITS, FILE, LOST, PUSH, RESUMED, STOPPED, Record, Trace
 from tests.traces import ABOUT
 
 
@@ -18,6 +18,7 @@ def test_what_is_recorded_is_read(tmp_path: Path):
     recorder.lost(1, version=1, time=0.5)
     recorder.resumed(version=1, time=0.6)
     recorder.push(0, pulled=1, version=1, batch=0, time=0.7, withheld=0.1)
+    recorder.stopped(2, pulled=1, version=2, batch=3, time=0.8, compute=0.02, waited=0.01, served=0.002)
     recorder.flush()
     trace = Trace.read(str(tmp_path))
     assert trace.records == [
@@ -26,8 +27,9 @@ def test_what_is_recorded_is_read(tmp_path: Path):
         Record(LOST, 1, version=1, time=0.5),
         Record(RESUMED, -1, version=1, time=0.6),
         Record(PUSH, 0, version=1, time=0.7, pulled=1, batch=0, withheld=0.1),
+        Record(STOPPED, 2, version=2, time=0.8, pulled=1, batch=3, compute=0.02, waited=0.01, served=0.002),
     ]
-    assert [record.computing for record in trace.records] == [0.25, 1 / 3, 0.0, 0.0, 0.0]
+    assert [record.computing for record in trace.records] == [0.25, 1 / 3, 0.0, 0.0, 0.0, 0.02]
     assert trace.updates == 3
     assert trace.about["continued"] == [dict.fromkeys(BITS, "x")]
 

@@ -188,3 +188,25 @@ def test_the_slowest_worker_is_named():
     other = Timeline(3)
     other.merge(1, timeline.totals(1))
     assert other.slowest(5.0)["slowest"]["worker"] == 1
+
+
+def test_what_was_stopped_is_no_gradient():
+    """Four seconds, of which one was computed for nothing."""
+    timeline = Timeline(1)
+    timeline.span(0, "stopped", 0.0, 1.0)
+    timeline.span(0, "compute", 1.0, 3.0)
+    row = timeline.report(4.0)["workers"][0]
+    assert (row["utilization"], row["stopped"], row["gradients"]) == (0.5, 0.25, 1)
+    assert timeline.round_trip(0, 3.0, 4.0, 4.0, 0.5, "stopped") == 0.5
+    assert timeline.report(4.0)["workers"][0]["gradients"] == 1
+
+
+def test_states_from_before_there_were_stops_are_read():
+    timeline = Timeline(2)
+    timeline.span(1, "compute", 0.0, 1.0)
+    state = timeline.state_dict()
+    for kinds in (*state["seconds"], *state["last"]):
+        del kinds["stopped"]
+    again = Timeline(2)
+    again.load_state_dict(state)
+    assert again.report(1.0) == timeline.report(1.0)

@@ -18,7 +18,7 @@ from runner.loop.train_control import TrainControl
 from runner.run_folder.fingerprint import weights_sha256
 from runner.run_folder.recorder import Recorder
 from runner.run_folder.timeline import Timeline
-from runner.run_folder.trace import LOST, PUSH, RESUMED, Trace
+from runner.run_folder.trace import LOST, PUSH, RESUMED, STOPPED, Trace
 from runner.simulated.events import ClockEvents, Event, TraceEvents
 from runner.simulated.server import SimulatedServer
 from runner.train import build
@@ -34,6 +34,7 @@ class RandomEvents:
         self.draw = draw
         self.workers = workers
         self.busy: list[int] = []
+        self.stopping = set[int]()
         self.alive = set(range(workers))
         self.lossy = lossy
         self.clock = itertools.count(1)
@@ -44,6 +45,12 @@ class RandomEvents:
     def pulled(self, worker: int, load: float, now: float, gradients: float) -> None:
         self.busy.append(worker)
 
+    def recall(self, worker: int, now: float) -> bool:
+        # Some have pushed by then.
+        if self.draw.random() < 0.7:
+            self.stopping.add(worker)
+        return worker in self.stopping
+
     @property
     def over(self) -> bool:
         return not self.busy
@@ -53,16 +60,21 @@ class RandomEvents:
         if self.lossy and self.draw.random() < 0.1:
             if self.draw.random() < 0.3:
                 self.busy.clear()
+                self.stopping.clear()
                 self.alive = set(range(self.workers))
                 return Event(RESUMED, -1, time)
             if len(self.alive) > 1:
                 worker = self.draw.choice(sorted(self.alive))
                 self.alive.discard(worker)
+                self.stopping.discard(worker)
                 if worker in self.busy:
                     self.busy.remove(worker)
                 return Event(LOST, worker, time)
         worker = self.draw.choice(self.busy)
         self.busy.remove(worker)
+        if worker in self.stopping:
+            self.stopping.remove(worker)
+            return Event(STOPPED, worker, time)
         return Event(PUSH, worker, time)
 
     def state_dict(self) -> dict[str, Any]:
@@ -165,6 +177,37 @@ def test_a_replay_gives_the_bits_back(
     assert replayed.report(1.0)["staleness"] == timeline.report(1.0)["staleness"]
 
 
+DECIDE = {"ssp": "algorithm.slack=1", "ringmaster_stops": "algorithm.threshold=2"}
+"""Methods that decide who waits or stops, and a bound that workers often meet."""
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32), method=st.sampled_from(sorted(DECIDE)), lossy=st.booleans())
+def test_who_waited_or_stopped_does_so_again(tmp_path_factory: Any, seed: int, method: str, lossy: bool):
+    folder = tmp_path_factory.mktemp("schedule")
+    size = ("model=linear", "dataset.limit_train=100", "dataset.limit_test=20", "run.batch_size=8", "run.epochs=2")
+    overrides = (f"algorithm={method}", DECIDE[method], *size, "cluster.workers=4")
+    components, timeline = build.build_run(compose(*overrides)), Timeline(4)
+    events = RandomEvents(random.Random(seed), 4, lossy)
+    sha, rows, _ = execute(components, folder, events, timeline, Recorder(folder, components.trace_facts()))
+    trace = Trace.read(str(folder))
+    pushed = [record.batch for record in trace.records if record.kind == PUSH]
+    assert sorted(pushed) == list(range(len(components.batches))), "every batch counts once"
+    stops = sum(record.kind == STOPPED for record in trace.records)
+    assert rows[-1].get("stopped", 0) == stops
+    assert stops > 0 or method == "ssp"
+    replayed, again = Timeline(4), build.build_run(compose(*overrides))
+    same = TraceEvents(trace.records, replayed, workers=4)
+    sha_again, rows_again, _ = execute(again, folder, same, replayed, None)
+    assert (sha_again, rows_again) == (sha, rows)
+    other = build.build_run(compose("algorithm=asgd", *overrides[2:]))
+    if method == "ringmaster_stops":
+        # Stops are part of the delays, which another method can replay.
+        timeline = Timeline(4)
+        execute(other, folder, TraceEvents(trace.records, timeline, workers=4), timeline, None)
+        assert timeline.report(1.0)["staleness"] != {}
+
+
 @pytest.mark.parametrize("field", ["pulled", "version", "batch", "steps"])
 def test_other_schedules_are_refused(field: str, tmp_path: Path):
     given = ("algorithm=asgd", "model=linear", "dataset.limit_train=64", "run.batch_size=8", "cluster.workers=3")
@@ -198,3 +241,18 @@ def test_rounds_share_a_barriers_gradients():
     answered = Round({"w": 1}, {"g": 1})
     # Two gradients a sample in all: one in each round that is answered.
     assert events.meet([answered, Round({"g": 1}, {}), answered], [1.0, 0.5], 2.0) == 8.0
+
+
+def test_who_stops_brings_no_result():
+    """Compute processes begin what will be pushed first, and never what will not."""
+    clock = Clock(ComputeConfig(distribution="constant"), StragglersConfig(), NetworkConfig(), workers=3, seed=0)
+    events = ClockEvents(clock, Timeline(3), layout=Layout({"w": 1}, {"g": 1}), workers=3, stops=True)
+    for worker in (0, 1, 2):
+        events.pulled(worker, 1.0, 0.1 * worker, 1.0)
+    assert list(events.order()) == [0, 1, 2]
+    assert events.recall(1, 0.5)
+    assert list(events.order()) == [0, 2]
+    assert events.next() == Event(STOPPED, 1, 0.5)
+    assert events.nbytes == 3 * 8 - 4
+    assert not events.recall(0, 1.5), "it has pushed by then"
+    assert events.next() == Event(PUSH, 0, 1.0)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from runner.cli.compose import composer
 from runner.config import schema
 from runner.config.errors import InputError
-from runner.run_folder.trace import PUSH, RESUMED, Record, Trace
+from runner.run_folder.trace import PUSH, RESUMED, STOPPED, Record, Trace
 from runner.train import fit
 from runner.train.build import build_run
 from tests.traces import ABOUT
@@ -44,6 +44,16 @@ def test_what_a_worker_was_let_wait_is_no_transfer():
     for number, record in enumerate(found.records):
         found.records[number] = record._replace(time=record.time + held * number, withheld=held)
     assert fit.fit([found])["network"]["latency"] == pytest.approx(0.015, rel=1e-3)
+
+
+def test_what_was_dropped_is_no_gradient():
+    found = trace()
+    # Between two of worker 0's pushes it was stopped, after a hundredth of a gradient.
+    later = [record._replace(time=record.time + 0.034) for record in found.records[10:200]]
+    before = found.records[9]
+    stopped = before._replace(kind=STOPPED, time=before.time + 0.034, compute=0.001)
+    found.records[10:200] = [stopped, *later]
+    assert fit.fit([found]) == fit.fit([trace()])
 
 
 def test_fit_finds_the_spread():

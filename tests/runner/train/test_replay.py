@@ -27,6 +27,7 @@ LATER = (
     "ormo",
     "rennala",
     "ringmaster",
+    "ringmaster_stops",
     "smega2",
     "ssp",
 )
@@ -138,11 +139,35 @@ def test_lost_worker_is_lost_again(machine: Host, method: str, tmp_path: Path):
     assert again.summary["workers_lost"] == 1
 
 
+@pytest.mark.parametrize("kill", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_stopped_workers_are_stopped_again(machine: Host, kill: bool, tmp_path: Path):
+    """In the middle of an acted gradient, as it pleases the clocks of four processes; one may be lost besides."""
+    given = ("algorithm=ringmaster_stops", "algorithm.threshold=2", "model=mlp", "run.eval_every=0.5")
+    uneven = ("cluster.workers=4", "cluster.compute.seconds=0.2", "cluster.compute.speeds=[8,2,1,1]")
+    run = machine.start(tmp_path / "run", *RECORD, *given, *uneven)
+    if kill:
+        run.training()
+        time.sleep(0.3)
+        run.signal("worker 3", signal.SIGKILL)
+    assert run.end() == 0
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["stopped"] > 0
+    assert run.summary["epochs"] == 2
+    assert run.summary["workers_lost"] == kill
+    again = replay(machine, run, tmp_path / "again", *given)
+    assert again.summary["weights_sha256"] == run.summary["weights_sha256"]
+    assert (again.folder / "metrics.jsonl").read_text() == (run.folder / "metrics.jsonl").read_text()
+    shares = [json.loads((each.folder / "workers.json").read_text())["workers"] for each in (run, again)]
+    for there, here in zip(*shares, strict=True):
+        assert here.get("stopped", 0) == pytest.approx(there.get("stopped", 0), abs=0.02)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["dc_asgd_a", "dana_slim", "rennala", "ssp"])
+@pytest.mark.parametrize("method", ["dc_asgd_a", "dana_slim", "rennala", "ssp", "ringmaster_stops"])
 def test_continued_run_is_replayed_as_one(machine: Host, method: str, tmp_path: Path):
-    """Also where workers keep something, or the server collects."""
+    """Also where workers keep something, or the server collects, or lets them wait or stop."""
     given = (f"algorithm={method}", "model=mlp", "run.eval_every=0.5")
+    given += ("algorithm.threshold=1",) if method == "ringmaster_stops" else ()
     slow = ("cluster.workers=3", "cluster.compute.seconds=0.15")
     run = machine.start(tmp_path / "run", *RECORD, *given, *slow)
     until(lambda: "checkpoint step" in run.log, "a checkpoint")

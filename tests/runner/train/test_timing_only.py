@@ -209,5 +209,7 @@ def test_ended_clock_is_not_resumed(tmp_path: Path):
 
 def test_who_waits_is_not_known_without_pushes():
     components = build.build_run(compose("algorithm=ssp", "run.timing_only=true", "run.epochs=1"))
-    with pytest.raises(InputError, match=r"run\.timing_only=true: who waits .* algorithm=ssp .*; allowed: false"):
+    with pytest.raises(
+        InputError, match=r"run\.timing_only=true: who waits or is stopped .* algorithm=ssp .*; allowed: false"
+    ):
         topology_of(type(components.method)).time(components)

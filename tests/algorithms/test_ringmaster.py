@@ -219,3 +219,13 @@ def test_resume_is_exact_also_while_workers_stop(stop_after: int, processes: int
     assert continued.sha256 == whole.sha256
     assert stopped.notes.rows + continued.notes.rows == whole.notes.rows
     assert (folders[1] / "timeline.jsonl").read_text() == (folders[0] / "timeline.jsonl").read_text()
+
+
+def test_who_was_told_to_stop_is_saved(tmp_path: Path):
+    """Worker 0 pushes at 1.3 s and worker 1 at 2.3 s: then the order to worker 2 is on its way."""
+    given = ("algorithm=ringmaster_stops", "algorithm.threshold=2", *QUADRATIC, "cluster.network.latency=0.1")
+    stopped = Trial(*given, folder=tmp_path, oracle=QuadraticOracle(64.0), stop_after=2)
+    state = stopped.stopped()
+    executor: Any = Trial(*given, folder=tmp_path, oracle=QuadraticOracle(64.0)).resume(state).executor
+    assert executor.stopping == {2}
+    assert executor.events.stopping == {2}

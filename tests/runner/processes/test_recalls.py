@@ -60,10 +60,10 @@ def test_a_server_recalls_once_and_sends_the_batch_anew(tmp_path: Path):
     assert stage.recalled(1) == 0
     assert stage.pulled(0) == (2, 0.5)
     assert stage.push(0, 0.5) == 0.25
+    assert stage.pulled(0) == (3, 0.25)
     assert stage.wires[1].recalls.empty(), "once"
     stage.drop(1)
     assert stage.pulled(1) == (1, 0.25)
-    assert stage.pulled(0) == (3, 0.25)
     assert stage.push(1, 0.25) == 0.125
     # The other's second pull was after two pushes.
     assert stage.recalled(0) == 2

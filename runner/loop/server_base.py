@@ -269,7 +269,7 @@ class ServerBase(Executor):
         return self.statistics
 
     def columns(self) -> dict[str, float]:
-        """Return the number of updates, without pushes that were ignored or only collected; stops; and what `drift` says."""
+        """Return the updates, without pushes that were ignored or only collected, the stops, and what `drift` says."""
         stops = {columns.STOPPED: self.stopped} if self.server.stops else {}
         return {columns.UPDATES: self.applied, **stops} | ({} if self.drift is None else self.drift.columns())
 

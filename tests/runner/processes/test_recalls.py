@@ -12,7 +12,7 @@ from algorithms.base import Batch, Layout, Message, Oracle
 from runner.processes.links import RECALLS
 from runner.processes.message_buffer import BATCH, DROPPED, STOP, MessageBuffer
 from runner.processes.recalls import Recalled, RecallInbox, RecallOutbox
-from runner.processes.worker import WorkerProcess
+from runner.processes.worker import BATCHES, WorkerProcess, pull_fields
 from runner.train import build
 from tests.runner.processes.test_links import met
 from tests.stage import Stage, lost
@@ -123,12 +123,12 @@ class Recalling:
         self.left = 0
 
     def receive(self, buffer: torch.Tensor) -> None:
-        message = MessageBuffer(self.layout.pull)
+        message = MessageBuffer(pull_fields(self.layout.pull, 1))
         pushes = sum(kind == BATCH for kind, _, _ in self.sent)
-        header = (BATCH, pushes, len(self.sent), 0) if pushes < 2 else (STOP, 0, 0, 0)
+        header = (BATCH, 1, len(self.sent), 0) if pushes < 2 else (STOP, 0, 0, 0)
         self.left = self.looks
         message.header.copy_(torch.tensor(header))
-        message.fill({"w": self.weights})
+        message.fill({"w": self.weights, BATCHES: torch.tensor([pushes])})
         buffer.copy_(message.raw)
 
     def send(self, buffer: torch.Tensor, tag: int = 0) -> Any:

@@ -248,7 +248,7 @@ def test_who_stops_brings_no_result():
     clock = Clock(ComputeConfig(distribution="constant"), StragglersConfig(), NetworkConfig(), workers=3, seed=0)
     events = ClockEvents(clock, Timeline(3), layout=Layout({"w": 1}, {"g": 1}), workers=3, stops=True)
     for worker in (0, 1, 2):
-        events.pulled(worker, 1.0, 0.1 * worker, 1.0)
+        events.pulled(worker, [1.0], 0.1 * worker, 1.0)
     assert list(events.order()) == [0, 1, 2]
     assert events.recall(1, 0.5)
     assert list(events.order()) == [0, 2]

@@ -41,3 +41,9 @@ def test_no_page_has_a_dead_link():
     assert {"index.md", "concepts.md", "results/huo_thesis2020.md"} <= set(pages)
     for page, path in pages.items():
         rewrite(path.read_text(encoding="utf-8"), page, lambda name: (docs / name).exists())
+
+
+def test_the_menu_has_every_page():
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert [page for page in sorted(pages) if f" {page}\n" not in menu] == []

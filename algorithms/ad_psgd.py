@@ -91,6 +91,10 @@ class ADPSGD(ASGD):
         # x_i ← x_i − γ g, with the l2 term and momentum
         self.update_blockwise(x, message["g"], None if self.v is None else self.v[worker], lr=step.lr)
 
+    def weights_of(self, worker: int) -> Tensor:
+        """Return x_i."""
+        return self.x[worker]
+
     def lost(self, worker: int) -> None:
         """Go on without a worker's x_i."""
         self.alive[worker] = 0

@@ -13,7 +13,7 @@ momentum activation c is 0, as it is by default there. Its grace period, for whi
 it answers, is not here.
 
 With N = 1 and one worker it is DiLoCo, Nesterov's momentum on the g, to the bit while the learning rate stays the same.
-With SGD inside, H = 1, β = 0 and ε = N it is ASGD, to rounding.
+With plain SGD inside, H = 1, β = 0, ε = N and no weight decay it is ASGD, to rounding.
 
 Decided here, where the paper is silent: the schedule's learning rate is InnerOpt's, at the pull, for all steps until
 the push. The states of the inner optimizers stay with their workers. H_w is at least 1.
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -91,6 +92,9 @@ class AsyncDiLoCo(DiLoCoOptions, ParameterServer):
         super().__post_init__()
         if self.every is not None:
             in_range("every", integer("every", self.every), 1)
+        if isinstance(self.speeds, str) or not isinstance(self.speeds, Sequence | None):
+            what = "is not a list; allowed: a number for each worker, or null"
+            raise ValueError(f"algorithm.speeds={self.speeds}: {what}")
         for speed in self.speeds or ():
             if in_range("speeds", speed, 0) == 0:
                 raise ValueError("algorithm.speeds=0: such a worker takes no steps; allowed: speeds > 0")
@@ -121,7 +125,9 @@ class AsyncDiLoCo(DiLoCoOptions, ParameterServer):
         """Return H_w."""
         if self.speeds is None:
             return self.period
-        return max(1, int(self.period * self.speeds[worker] / max(self.speeds)))
+        # In fractions, of the decimals that were given: 100 · 0.29 are 29 steps, and in floating point 28.
+        speed, largest = Fraction(str(self.speeds[worker])), Fraction(str(max(self.speeds)))
+        return max(1, int(self.period * speed / largest))
 
     def announce(self, step: Step) -> None:
         """See `ParameterServer.announce`."""

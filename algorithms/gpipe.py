@@ -3,7 +3,7 @@
 Each batch is cut into m micro-batches that follow each other through the K modules. All of them use the same weights,
 and their gradients are added up, so this is mini-batch SGD:
 
-    g_k^t = Σ_i (b_i/B) ∂f_i(w^t)/∂w_k,   w_k^{t+1} = w_k^t − γ_t g_k^t        (Huang et al. 2019, section 2.3)
+    g_k^t = Σ_i (b_i/B) ∂f_i(w^t)/∂w_k,   w_k^{t+1} = w_k^t − γ_t g_k^t
 
 The modules are idle while the pipeline fills and empties: of an iteration's time a share of (K − 1)/(m + K − 1) if they
 are equal, whatever the order.
@@ -16,9 +16,10 @@ With one module this is SGD with `run.micro_batch` to the bit, with one micro-ba
 cases unless the network drops units.
 
 Sources: Huang et al., "GPipe: Efficient training of giant neural networks using pipeline parallelism", NeurIPS 2019,
-arXiv 1811.06965; Narayanan et al., "Memory-efficient pipeline-parallel DNN training", ICML 2021, arXiv 2006.09503.
-Batch norm sees a micro-batch at a time; its running statistics learn of a batch once, by the mean of the micro-batches'
-statistics. Deviation: nothing is recomputed in the backward pass, and it takes micro-batches in their own order.
+arXiv 1811.06965; Narayanan et al., "Memory-efficient pipeline-parallel DNN training", ICML 2021, arXiv 2006.09503. The
+equations are second hand: written down from accounts of the papers. Batch norm sees a micro-batch at a time; its
+running statistics learn of a batch once, by the mean of the micro-batches' statistics. Deviation: nothing is recomputed
+in the backward pass, and it takes micro-batches in their own order.
 """
 
 from __future__ import annotations

@@ -187,6 +187,10 @@ class ParameterServer(Stateful):
         """
         return ()
 
+    def weights_of(self, worker: int) -> Tensor:
+        """Return the weights that a push of `worker` updates: `w`, or its own where each worker has some."""
+        return self.w
+
     def lost(self, worker: int) -> None:
         """Learn that `worker` is gone, and pushes no more: take its share out of what is kept over all workers.
 

@@ -5,13 +5,13 @@ pipeline is full every module is always busy. When module k of K takes batch t, 
 before it are still to come, so it plays the batch at its version w_k^{(t−K+k)}, which has had t − K + k updates (none
 where that is below 0). It stashes that version until the batch comes back:
 
-    w^{(t+1)} = w^{(t)} − γ ∇f_t(w_1^{(t−K+1)}, w_2^{(t−K+2)}, …, w_K^{(t)})                      (section 3.3)
+    w^{(t+1)} = w^{(t)} − γ ∇f_t(w_1^{(t−K+1)}, w_2^{(t−K+2)}, …, w_K^{(t)})
 
 Module k holds K − k + 1 versions. With K = 1 this is back-propagation.
 
-Sources: Narayanan et al., "PipeDream: Generalized pipeline parallelism for DNN training", SOSP 2019, section 3.3; for
+Sources: Narayanan et al., "PipeDream: Generalized pipeline parallelism for DNN training", SOSP 2019; for
 SpecTrain Chen, Yang and Cheng, "Efficient and robust parallel DNN training through model parallelism on multi-GPU
-platform", 2018, arXiv 1809.02839.
+platform", 2018, arXiv 1809.02839. The equations are second hand: written down from accounts of the papers.
 
     weights: stashed   the above. These are the weights of DDG with stashed weights and `start=skip`, to the bit: the
                        methods differ in when a module computes, and so in their time.
@@ -32,7 +32,8 @@ platform", 2018, arXiv 1809.02839.
 Decided here: each module is one worker (the paper also replicates modules), batches are as many as `run.epochs` says,
 so the gradients that are under way at the end are not applied, and evaluations see each module's latest version.
 SpecTrain counts s in the time slots of its own pipeline; here s is the number of updates that are still to come. Its v
-is a mean of gradients, ours PyTorch's momentum; with either a step of SGD is γ v.
+is a mean of gradients, ours PyTorch's momentum; with either a step of SGD is γ v. With Nesterov's form, whose steps are
+γ (g + μ v), the prediction is along v all the same.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ class PipeDream(Pipeline):
             if self.predicted is not None:
                 self.predicted.copy_(self.w)
             g, below = self.plays.popleft().tape.backward(delta)
-            self.optimizer_step(g, step)  # section 3.3
+            # w^{(t+1)} = w^{(t)} − γ ∇f_t
+            self.optimizer_step(g, step)
             self.rate.fill_(step.lr)
         while len(self.versions) > len(self.plays) + self.behind:
             self.versions.popleft()

@@ -3,13 +3,14 @@
 Each batch is cut into m micro-batches, and modules go on with the next batch without a flush (1F1B). All micro-batches
 of batch t are played, in every module, at the weights before the last batch's update, and come back through them:
 
-    w^{(t+1)} = w^{(t)} − γ ∇f_t(w^{(t−1)})                          (section 3.1; the first batch's at w^{(0)})
+    w^{(t+1)} = w^{(t)} − γ ∇f_t(w^{(t−1)})                          (the first batch's at w^{(0)})
 
 so gradients are one update late, however many modules there are. A module needs the versions t − 1 and t − 2 alone:
 when it takes batch t, K − k micro-batches of batch t − 1 are still to come back, which must not be more than m. So
 m ≥ K − 1 is needed here; the paper has m ≥ K.
 
-Source: Narayanan et al., "Memory-efficient pipeline-parallel DNN training", ICML 2021, arXiv 2006.09503, section 3.1.
+Source: Narayanan et al., "Memory-efficient pipeline-parallel DNN training", ICML 2021, arXiv 2006.09503. The
+equation is second hand: written down from accounts of the paper.
 
 Decided here: the executor's weights are the newest version, which an update changes in place, so a module holds copies
 of both versions that micro-batches under way need: three versions with the newest. Gradients that are under way at the
@@ -75,8 +76,9 @@ class PipeDream2BW(MicroBatches):
         below = self.play_back(delta)
         self.count[1] += 1
         if self.count[1] == self.micro_batches:
+            # w^{(t+1)} = w^{(t)} − γ ∇f_t(w^{(t−1)})
             self._keep()
-            self.update(step)  # section 3.1
+            self.update(step)
             self.count.copy_(torch.stack([self.count[0] + 1, self.count[1] - self.micro_batches]))
         return below
 

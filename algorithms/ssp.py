@@ -5,10 +5,10 @@
     pull by worker m:    waits until c_m − min_j c_j ≤ s, then gets the current w
 
 Source: Ho, Cipar, Cui et al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server", NIPS
-2013; with gradients as here, stale-synchronous SGD. So the iteration that a worker is at is never more than s ahead of
-the one that the slowest is at, and sees every update of the iterations up to s + 1 before it. s=0 is bulk-synchronous:
-everyone computes at the weights that all gradients of the iteration before made. s=∞ (null) is ASGD, and with one
-worker the method is sequential SGD, both to the bit.
+2013, written down from accounts of the paper; with gradients as here, stale-synchronous SGD. So the iteration that a
+worker is at is never more than s ahead of the one that the slowest is at, and sees every update of the iterations up to
+s + 1 before it. s=0 is bulk-synchronous: everyone computes at the weights that all gradients of the iteration before
+made. s=∞ (null) is ASGD, and with one worker the method is sequential SGD, both to the bit.
 
 Beyond the paper, which adds up whatever workers send and leaves the rest open: the server's step is that of
 `algorithms.asgd`, with its momentum and weight decay. A pull always gets all updates that have been made, not only

@@ -4,8 +4,9 @@
     update_cosine  ⟨g, w − w⁺⟩ / (‖g‖ ‖w − w⁺‖)         g as m pushed it, w⁺ the weights after the update
 
 The gap is that of Barkai et al., "Gap-Aware Mitigation of Gradient Staleness", ICLR 2020, and of the papers on DANA. Of
-a method that sends other weights than its own, as weights further along the momentum, w_m is what it sent. The cosine
-is 1 for a step along the pushed gradient, and below for one that momentum or a compensation turns.
+a method that sends other weights than its own, as weights further along the momentum, w_m is what it sent. Where each
+worker has weights of its own, w is those of worker m. The cosine is 1 for a step along the pushed gradient, and below
+for one that momentum, a compensation, or an average with others' weights turns.
 
 The gap of every push counts, also of one that the method ignores or only collects; the cosine of every update that
 moves the weights. Where neither the method nor the executor keeps what a worker pulled, the gap costs a copy of the

@@ -143,12 +143,12 @@ class ServerBase(Executor):
         self._seed("push")
         self.count_bytes(self.push_bytes)
         if self.drift is not None:
-            self.drift.before(worker, self.server.w, self.sent(worker))
+            self.drift.before(worker, self.server.weights_of(worker), self.sent(worker))
         # The method first, then batch norm and the count: the rate and the staleness are those before this update.
         applied = self.server.push(worker, message, self.step(staleness=staleness)) is not False
         self.applied += applied
         if self.drift is not None:
-            self.drift.after(self.server.w, message)
+            self.drift.after(self.server.weights_of(worker), message)
         # In the order of arrival, like the updates: the average depends on the order.
         if statistics is not None:
             running_average(self.statistics, statistics, len(batches))

@@ -84,6 +84,7 @@ def test_dynamic_local_updates_go_by_the_speeds(tmp_path: Path):
     """Workers whose steps go by their speeds push side by side; without, fast ones push oftener."""
     assert [AsyncDiLoCo(inner=4, speeds=[1, 2, 4]).steps(worker) for worker in range(3)] == [1, 2, 4]
     assert [AsyncDiLoCo(inner=5, speeds=[0.1, 3, 2]).steps(worker) for worker in range(3)] == [1, 5, 3]
+    assert AsyncDiLoCo(inner=100, speeds=[0.29, 1]).steps(0) == 29, "100 * 0.29 is below 29 in floating point"
     speeds = ("cluster.compute.distribution=constant", "cluster.compute.speeds=[1,2,4]", "cluster.workers=3")
     given = ("algorithm=async_diloco", "algorithm.inner=4", "dataset.limit_train=210", *RUN[:1], *RUN[2:], *speeds)
     pushes = list[list[int]]()
@@ -109,6 +110,9 @@ def test_dynamic_local_updates_go_by_the_speeds(tmp_path: Path):
         ({"inner": 0}, r"algorithm\.inner=0: out of range; allowed: inner >= 1"),
         ({"speeds": [1, 0]}, r"algorithm\.speeds=0: such a worker takes no steps; allowed: speeds > 0"),
         ({"speeds": [1, -1]}, r"algorithm\.speeds=-1: out of range; allowed: speeds >= 0"),
+        ({"speeds": 3}, r"algorithm\.speeds=3: is not a list; allowed: a number for each worker, or null"),
+        ({"speeds": "12"}, r"algorithm\.speeds=12: is not a list"),
+        ({"speeds": {0: 1}}, r"algorithm\.speeds=\{0: 1\}: is not a list"),
         ({"outer_momentum": 1.0}, r"algorithm\.outer_momentum=1\.0: out of range"),
     ],
 )

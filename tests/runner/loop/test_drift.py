@@ -13,7 +13,7 @@ from runner.loop.drift import GAP, OF_UPDATES, UPDATE_COSINE, Drift
 from runner.run_folder.trace import Trace
 from runner.train import compatibility
 from runner.train.executors import simulated
-from tests.trial import Trial, compose, equal, run_in, train
+from tests.trial import QuadraticOracle, Trial, compose, equal, run_in, train
 
 PLAIN = Layout(pull={"w": 2}, push={"g": 2})
 SHORT = (
@@ -84,6 +84,21 @@ def test_one_worker_has_no_gap_and_plain_steps_their_gradients_direction(tmp_pat
     for row in train(*alone, folder=tmp_path).notes.rows:
         assert row["gap_mean"] == row["gap_max"] == 0.0
         assert row["update_cosine"] == pytest.approx(1, abs=1e-4)
+
+
+def test_weights_of_each_worker_are_its_own(tmp_path: Path):
+    """Two workers of AD-PSGD on w²/2 from 16, with a rate of 1/4; gradients take 2 s, of worker 1 right after.
+
+    Second 2: worker 0 finds its 16 where it was, and goes on to 12, along its gradient 16. Worker 1 finds its 16 too;
+    both become 14, and it goes on to 10. Second 4: worker 0, which pulled 12, finds 14, and worker 1 what follows.
+    """
+    clock = ("cluster.compute.distribution=constant", "cluster.compute.seconds=2", "cluster.workers=2")
+    size = ("model=linear", "dataset.limit_train=3", "run.batch_size=1", "run.epochs=1", "schedule.lr=0.25")
+    given = ("algorithm=ad_psgd", "algorithm.weight_decay=0", *clock, *size, ASKED)
+    (row,) = Trial(*given, folder=tmp_path, oracle=QuadraticOracle(16.0)).run().notes.rows
+    assert (row["gap_mean"], row["gap_max"]) == (pytest.approx(2 / 3), 2.0)
+    # All steps lead down, as their gradients do.
+    assert row["update_cosine"] == 1.0
 
 
 def test_run_that_goes_on_has_the_same_rows(tmp_path: Path):

@@ -73,7 +73,8 @@ def _pytest(given: argparse.Namespace) -> int:
     # Who starts the command has imported Hydra, which brings a plugin for pytest.
     setting += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     chosen = [*(["-m", "not slow"] if given.quick else []), *(["-k", given.k] if given.k else [])]
-    code = pytest.main([*setting, "-q", "-o", _SLOW, *chosen, str(SUITE)])
+    # What failed and where it did so in the method: whole functions of the suite and of Hydra would bury that.
+    code = pytest.main([*setting, "-q", "--tb=short", "-o", _SLOW, *chosen, str(SUITE)])
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         print(f"dcrun-check: -k {given.k}: no test has such a name; allowed: as learns or bits", file=sys.stderr)
         return WRONG_INPUT

@@ -111,6 +111,8 @@ class Block:
         lines = []
         # Ranks go upwards, so the larger-is-better metrics are turned around.
         sign = -1.0 if "accuracy" in self.exhibit.metric else 1.0
+        if self.exhibit.others:
+            return self._ranks(sign)
         # Without the paper's numbers there is no order to compare, only a best.
         if all(cell.published is None for cell in self.exhibit.cells):
             found = [m for m in self.cells.values() if m.mean is not None]
@@ -128,6 +130,17 @@ class Block:
             paper = _ranked((sign * (m.cell.published or 0.0), m.cell.column) for m in known)
             same = "the paper's order" if ours == paper else f"the paper's order is {paper}"
             lines.append(f"{row}, best first: {ours}; {same}")
+        return lines
+
+    def _ranks(self, sign: float) -> list[str]:
+        """Return the columns of each row with two or more, as measured."""
+        first = "highest" if sign < 0 else "lowest"
+        lines = []
+        for row in self.exhibit.rows:
+            known = [m for m in self.cells.values() if m.cell.row == row and m.mean is not None and not m.lacking]
+            if len(known) > 1:
+                ranked = _ranked((sign * (m.mean or 0.0), m.cell.column) for m in known)
+                lines.append(f"{row}, {first} first: {ranked}")
         return lines
 
 
@@ -151,6 +164,7 @@ def measure_exhibit(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
     """
     # What trained nothing measures nothing, whatever its settings are.
     fit = [run for run in runs if not run.timing_only and _matches(run, exhibit.match)]
+    exhibit = _joined(exhibit, fit)
     mine = [run for run in fit if any(_matches(run, cell.match) for cell in exhibit.cells)]
     # Methods have keys of their own: only a key that every run has can put runs under different settings. If lambda0
     # counted, each DC-ASGD run would lie under another setting than the ASGD run that it is compared with.
@@ -170,6 +184,27 @@ def measure_exhibit(exhibit: Exhibit, runs: Sequence[Run]) -> list[Block]:
     told = [b for b in blocks if len(b.cells) >= max(1, least) or (rows_tell and _has_whole_row(b))]
     # `sorted` is stable: blocks with equally many cells stay in the order of their runs.
     return sorted(told, key=lambda block: -len(block.cells))
+
+
+def _joined(exhibit: Exhibit, runs: Sequence[Run]) -> Exhibit:
+    """Return an exhibit that others may join with a column for each method of the runs that none of its own is of."""
+    if not exhibit.others:
+        return exhibit
+    known = {cell.match.get("algorithm") for cell in exhibit.cells}
+    names = sorted({str(run.value("algorithm")) for run in runs} - known)
+    rows: dict[str, Mapping[str, Any]] = {}
+    for cell in exhibit.cells:
+        # What all cells of a row have in common picks the row.
+        before = rows.get(cell.row, cell.match)
+        rows[cell.row] = {key: value for key, value in before.items() if cell.match.get(key) == value}
+    cells = [
+        Cell(row, name, {**match, "algorithm": name}, None)
+        for name in names
+        for row, match in rows.items()
+        if any(_matches(run, {**match, "algorithm": name}) for run in runs)
+    ]
+    joining = dict.fromkeys(cell.column for cell in cells)
+    return replace(exhibit, columns=[*exhibit.columns, *joining], cells=[*exhibit.cells, *cells])
 
 
 def _has_whole_row(block: Block) -> bool:

@@ -23,9 +23,10 @@ A setting is picked by a value, by `{any: [values]}`, or by `{of: other setting,
 may be `cells`, which says for each what picks its runs. Curves have besides `x` (a column of the metrics) and `y` (a
 list of them; a figure for each, a panel for each row); layers are curves of a quantity of `layers.jsonl`.
 `same_as: table1` takes over what is not said, of an exhibit above; `experiment` names the file where the exhibit is a
-part of one. `length: ours` says that the paper does not tell how long its runs are. A claim's `rows`, a list or `all`,
-makes a claim of each row, whose name stands for `{row}`. A claim about seconds needs a title or note that names the
-clock: it judges the clock's formula too.
+part of one. `others: digits_own` names an experiment by which methods join that no column names: each has a column of
+its own after these, with cells in the rows that it ran in. `length: ours` says that the paper does not tell how long
+its runs are. A claim's `rows`, a list or `all`, makes a claim of each row, whose name stands for `{row}`. A claim about
+seconds needs a title or note that names the clock: it judges the clock's formula too.
 """
 
 import re
@@ -45,7 +46,7 @@ KINDS = ("table", "grid", "curves", "layers")
 _OF_THE_CLOCK = re.compile(r"\bclock\b|\b[Vv]irtual\b")
 _KEYS = frozenset(
     {"title", "source", "kind", "metric", "match", "setting", "rows", "columns", "values", "claims", "x", "y"}
-    | {"same_as", "note", "tuned", "differ", "cells", "experiment", "length"}
+    | {"same_as", "note", "tuned", "differ", "cells", "experiment", "length", "others"}
 )
 
 
@@ -122,6 +123,7 @@ class Exhibit:
     differ: list[str] = field(default_factory=list)
     experiment: str = ""
     our_length: bool = False
+    others: str = ""
 
     @property
     def id(self) -> str:
@@ -132,6 +134,11 @@ class Exhibit:
     def command(self) -> str:
         """What measures it."""
         return f"dcrun experiment={self.folder}/{self.experiment or self.name}"
+
+    @property
+    def experiments(self) -> list[str]:
+        """The experiments whose runs it shows."""
+        return [f"{self.folder}/{name}" for name in (self.experiment or self.name, self.others) if name]
 
     @property
     def numbers(self) -> Numbers:
@@ -223,6 +230,7 @@ def _exhibit(path: Path, paper: str, name: str, given: dict[str, Any]) -> Exhibi
         given.get("differ", []),
         given.get("experiment", ""),
         given.get("length") == "ours",
+        given.get("others") or "",
     )
 
 

@@ -14,7 +14,7 @@ _NO_SETTINGS = frozenset({
     "seed", "scale", "seeds", "experiment", "run.name", "run.resume", "run.threads", "run.device", "run.estimate",
     "run.checkpoint_every", "run.keep_checkpoints", "run.eval_every", "run.eval_batch_size", "run.diagnostics",
     "run.diagnostic_samples", "run.timing_only", "dataset.root", "dataset.download", "dataset.workers", "dataset.cache",
-    "run.profile", "dataset.url", "cluster.timeout",
+    "run.profile", "run.compute_processes", "dataset.url", "cluster.timeout",
 })  # fmt: skip
 GROUPS = ("algorithm", "model", "dataset", "cluster")
 

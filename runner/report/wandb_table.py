@@ -88,7 +88,7 @@ def evaluated(experiment: str, outputs: Path, folders: set[Path]) -> dict[str, t
     from runner.report.collect import collect
 
     tables: dict[str, tuple[Sequence[str], list[list[Any]]]] = {}
-    mine = [exhibit for exhibit in published.load() if exhibit.command == f"dcrun experiment={experiment}"]
+    mine = [exhibit for exhibit in published.load() if experiment in exhibit.experiments]
     runs = collect([outputs]) if mine else []
     for exhibit in mine:
         cells: list[list[Any]] = []
@@ -98,7 +98,7 @@ def evaluated(experiment: str, outputs: Path, folders: set[Path]) -> dict[str, t
             if folders.isdisjoint(run.folder.resolve() for run in block.runs):
                 continue
             heading = provenance.heading(block)
-            for cell in exhibit.cells:
+            for cell in block.exhibit.cells:
                 if (found := block.cells.get(cell.id)) is not None:
                     seeds = len(found.values), len(found.lacking)
                     values = [found.mean, found.spread, *seeds, cell.published, found.difference]

@@ -80,7 +80,7 @@ def test_wrong_input_is_one_line(checked: Checked, tmp_path: Path, capsys: pytes
     (tmp_path / "alone.py").write_text("")
     (tmp_path / "mine" / "conf" / "algorithm" / "sgd.yaml").write_text("_target_: algorithms.drop_stale.DropStale\n")
     for given, said in (
-        (["drop_stall", "--config-dir", "mine/conf"], "algorithm=drop_stall: no such option; allowed: asgd, "),
+        (["drop_stall", "--config-dir", "mine/conf"], "algorithm=drop_stall: no such option; allowed: ad_psgd, "),
         (["nothing.py"], "nothing.py: no such file; allowed: "),
         (["alone.py"], "alone.py: no option of "),
         (["drop_stale", "--config-dir", "nowhere"], "--config-dir=nowhere: no such folder; allowed: "),
@@ -90,6 +90,20 @@ def test_wrong_input_is_one_line(checked: Checked, tmp_path: Path, capsys: pytes
         error = capsys.readouterr().err
         assert error.startswith(f"dcrun-check: {said}") and error.count("\n") == 1
     assert not checked
+
+
+def test_failures_are_told_shortly(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    def run(arguments: list[str]) -> pytest.ExitCode:
+        asked.extend(arguments)
+        return pytest.ExitCode.TESTS_FAILED
+
+    monkeypatch.setattr(pytest, "main", run)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv(dcrun_check.CHECKED, "")
+    assert dcrun_check.main(["asgd", "--quick"]) == 1
+    assert "--tb=short" in asked, "sources of the suite and of Hydra would bury the method's line"
 
 
 def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

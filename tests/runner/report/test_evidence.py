@@ -69,8 +69,10 @@ def test_settings_are_not_mixed(make_run: MakeRun, tmp_path: Path) -> None:
 
 
 def test_place_and_device_are_not_settings(make_run: MakeRun, tmp_path: Path) -> None:
-    make_run("a", [12.0], config={"dataset.root": "/here", "run.device": "cuda", "run.threads": 1})
-    make_run("b", [13.0], workers=8, config={"dataset.root": "/there", "run.device": "cpu", "run.threads": 2})
+    make_run("a", [12.0], config={"dataset.root": "/here", "run.device": "cuda", "run.compute_processes": 1})
+    make_run(
+        "b", [13.0], workers=8, config={"dataset.root": "/there", "run.device": "cpu", "run.compute_processes": "auto"}
+    )
     assert len(measure_exhibit(TABLE, collect([tmp_path]))) == 1
 
 
@@ -297,3 +299,21 @@ def test_settings_equal_to_rounding_are_one(
     make_run("b", [13.0], workers=8, config={"schedule.lr": rate})
     (block,) = measure_exhibit(replace(TABLE, setting={"schedule.lr": 0.3}), collect([tmp_path]))
     assert block.deviations == deviations
+
+
+def test_methods_without_a_column_join_where_others_may(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", [12.0])
+    make_run("b", [13.0], workers=8)
+    for workers in (8, 16):
+        make_run(f"own{workers}", [11.0], algorithm="drop_stale", workers=workers)
+    runs = collect([tmp_path])
+    (block,) = measure_exhibit(TABLE, runs)
+    assert "drop_stale" not in table(block)["columns"], "a paper's table has its own methods alone"
+    (block,) = measure_exhibit(replace(TABLE, others="table1_own"), runs)
+    shown = table(block)
+    assert shown["columns"] == ["ASGD", "DC", "drop_stale"]
+    assert [[cell and cell["measured"] for cell in row["cells"]] for row in shown["rows"]] == [
+        ["12.00", "–", None],
+        ["13.00", None, "11.00"],
+    ]
+    assert block.orders() == ["M=8, lowest first: drop_stale, ASGD"]

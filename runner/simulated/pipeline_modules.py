@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Message, Step
-from algorithms.pipeline import Pipeline
+from algorithms.pipeline import Features, Pipeline
 from runner.gradients.oracle import NetworkOracle
 from runner.gradients.partition import Partition
 from runner.loop.batches import Batches
@@ -88,14 +88,18 @@ class LocalModules:
     def iterate(self, number: int, step: Step) -> None:
         """See `Modules.iterate`."""
         stages = self.partition.stages
-        pieces = self.methods[0].micro_batches
-        batch = self.batches.batch(number)
-        features = [first_features(self.oracle, batch, number, piece, pieces) for piece in range(pieces)]
+        features = self.features(number)
         for method, stage in zip(self.methods, stages, strict=True):
             stage.method = method if counts_memory(number, len(stages)) else None
         check = partial(check_module, self.methods[0], self.partition.outputs)
         seed = partial(seed_pass, self.oracle, self.batches.seed, number)
         self.travelling = iterate(self.methods, stages, features, self.travelling, step, seed, check)
+
+    def features(self, number: int) -> list[Features]:
+        """Return what goes into the first module in iteration `number`, of each micro-batch."""
+        pieces = self.methods[0].micro_batches
+        batch = self.batches.batch(number)
+        return [first_features(self.oracle, batch, number, piece, pieces) for piece in range(pieces)]
 
     def finish(self) -> None:
         """See `Modules.finish`."""

@@ -34,7 +34,7 @@ WRONG = [
     (["algorithm=dcasgd_c"], "algorithm=dcasgd_c: no such option; allowed: dc_asgd_c, "),
     (["experiment=nothing"], "experiment=nothing: no such option"),
     (["algorithm="], "algorithm=: no such option"),
-    (["algorithm=null"], "algorithm=null: is not an option of this group; allowed: asgd, "),
+    (["algorithm=null"], "algorithm=null: is not an option of this group; allowed: ad_psgd, "),
     (["~model"], "model=null: is not a configuration"),
     (["algorithm=sgd,asgd"], "algorithm=sgd,asgd: gives several values"),
     (["run"], "run: is not an override; write key=value"),

@@ -12,6 +12,7 @@ from models.resnet import ResNet
 from runner.config.errors import InputError
 from runner.config.schema import DIAGNOSTICS
 from runner.gradients.diagnostics import DISAGREEMENT, QUANTITIES, SUFFICIENT_DIRECTION, LayerLog, spread
+from runner.loop.drift import OF_UPDATES
 from runner.run_folder.jsonl import read_lines
 from runner.train import build
 from tests.trial import compose, run_in
@@ -112,7 +113,7 @@ def test_largest_rate_without_gradient_is_unknown(tmp_path: Path):
 
 
 def test_schema_names_all_measured_diagnostics():
-    assert (*QUANTITIES, DISAGREEMENT, SUFFICIENT_DIRECTION) == DIAGNOSTICS
+    assert (*QUANTITIES, DISAGREEMENT, SUFFICIENT_DIRECTION, *OF_UPDATES) == DIAGNOSTICS
 
 
 def test_each_evaluation_writes_a_line(tmp_path: Path):

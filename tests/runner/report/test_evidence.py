@@ -69,10 +69,10 @@ def test_settings_are_not_mixed(make_run: MakeRun, tmp_path: Path) -> None:
 
 
 def test_place_and_device_are_not_settings(make_run: MakeRun, tmp_path: Path) -> None:
-    make_run("a", [12.0], config={"dataset.root": "/here", "run.device": "cuda", "run.compute_processes": 1})
-    make_run(
-        "b", [13.0], workers=8, config={"dataset.root": "/there", "run.device": "cpu", "run.compute_processes": "auto"}
-    )
+    here = {"dataset.root": "/here", "run.device": "cuda", "run.threads": 1, "run.compute_processes": 1}
+    there = {"dataset.root": "/there", "run.device": "cpu", "run.threads": 2, "run.compute_processes": "auto"}
+    make_run("a", [12.0], config=here)
+    make_run("b", [13.0], workers=8, config=there)
     assert len(measure_exhibit(TABLE, collect([tmp_path]))) == 1
 
 

@@ -177,7 +177,7 @@ def test_a_run_without_spans_has_no_timeline(page: Any) -> None:
 
 def test_a_timeline_says_what_its_colors_are(visit: Visit) -> None:
     page = visit()
-    page.select_option("#run", str(page.evaluate("DATA.runs.findIndex((run) => run.timeline.length > 0)")))
+    page.select_option("#run", str(page.evaluate("DATA.runs.findIndex((run) => detailsOf(run).timeline.length > 0)")))
     words = page.locator("#timeline .legendtext")
     assert words.all_text_contents() == ["compute", "transfer", "wait"]
     assert page.locator("#timeline .xtitle").text_content() == "virtual seconds"

@@ -96,8 +96,9 @@ class AsyncDiLoCo(DiLoCoOptions, ParameterServer):
             what = "is not a list; allowed: a number for each worker, or null"
             raise ValueError(f"algorithm.speeds={self.speeds}: {what}")
         for speed in self.speeds or ():
-            if in_range("speeds", speed, 0) == 0:
-                raise ValueError("algorithm.speeds=0: such a worker takes no steps; allowed: speeds > 0")
+            if isinstance(speed, int | float) and speed <= 0:
+                raise ValueError(f"algorithm.speeds={speed:g}: such a worker takes no steps; allowed: speeds > 0")
+            in_range("speeds", speed, 0)
 
     def check_workers(self, workers: int) -> None:
         """Refuse speeds that are not of all workers."""

@@ -113,13 +113,15 @@ def check_images(model: str, shape: Sequence[int], smallest: int) -> None:
         )
 
 
-def sizes(key: str, values: Sequence[int], allowed: str) -> tuple[int, ...]:
-    """Return the values as a tuple of positive whole numbers.
+def sizes(key: str, values: int | Sequence[int], allowed: str) -> tuple[int, ...]:
+    """Return one value or several as a tuple of positive whole numbers.
 
     Raises:
         ValueError: One of them is not a whole number or below one; the message names ``key`` and what is ``allowed``.
     """
-    for value in values:
+    several = tuple(values) if isinstance(values, Sequence) else (values,)
+    for value in several:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{key}={list(values)}: {value!r} is not a positive whole number; allowed: {allowed}")
-    return tuple(values)
+            given = list(several) if isinstance(values, Sequence) else value
+            raise ValueError(f"{key}={given}: {value!r} is not a positive whole number; allowed: {allowed}")
+    return several

@@ -33,7 +33,7 @@ class CNN5(Chain):
 
     def __init__(self, *, shape: Sequence[int], classes: int) -> None:
         check_images("cnn5", shape, SMALLEST)
-        sizes("classes", [classes], "a positive number of classes")
+        sizes("classes", classes, "a positive number of classes")
         super().__init__(_blocks(shape[0], shape[1], shape[2], classes))
         initialise_for_sigmoids(self)
 

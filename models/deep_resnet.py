@@ -47,7 +47,7 @@ class DeepResNet(Chain):
         if isinstance(depth, bool) or depth not in UNITS:
             raise ValueError(f"model.depth={depth}: no such network; allowed: {', '.join(map(str, UNITS))}")
         check_images(f"resnet{depth}", shape, SMALLEST)
-        sizes("classes", [classes], "a positive number of classes")
+        sizes("classes", classes, "a positive number of classes")
         unit, counts = UNITS[depth]
         net = torchvision_resnet.ResNet(unit, counts, num_classes=classes)  # pyright: ignore[reportArgumentType]
         super().__init__(_blocks(net, stem(shape[0], STEM_WIDTH, kernel=3), stages=4))
@@ -70,7 +70,7 @@ class ResNeXt29(Chain):
 
     def __init__(self, *, shape: Sequence[int], classes: int) -> None:
         check_images("resnext29", shape, SMALLEST)
-        sizes("classes", [classes], "a positive number of classes")
+        sizes("classes", classes, "a positive number of classes")
         net = torchvision_resnet.ResNet(
             torchvision_resnet.Bottleneck, [3, 3, 3, 1], num_classes=classes, groups=2, width_per_group=64
         )

@@ -36,7 +36,7 @@ class DenseNet121(Chain):
 
     def __init__(self, *, shape: Sequence[int], classes: int) -> None:
         check_images("densenet121", shape, SMALLEST)
-        sizes("classes", [classes], "a positive number of classes")
+        sizes("classes", classes, "a positive number of classes")
         super().__init__(_blocks(shape[0], torchvision_densenet.densenet121(num_classes=classes)))
 
 

@@ -39,7 +39,7 @@ class DPN92(Chain):
 
     def __init__(self, *, shape: Sequence[int], classes: int) -> None:
         check_images("dpn92", shape, SMALLEST)
-        sizes("classes", [classes], "a positive number of classes")
+        sizes("classes", classes, "a positive number of classes")
         super().__init__(_blocks(shape[0], classes))
         initialise_convolutions(self)
 

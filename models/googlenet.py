@@ -48,7 +48,7 @@ class GoogLeNet(Chain):
 
     def __init__(self, *, shape: Sequence[int], classes: int) -> None:
         check_images("googlenet", shape, SMALLEST)
-        sizes("classes", [classes], "a positive number of classes")
+        sizes("classes", classes, "a positive number of classes")
         super().__init__(_blocks(shape[0], classes))
         initialise_convolutions(self)
 

@@ -59,7 +59,7 @@ class GPT(Chain):
                 f"model=gpt: cannot take inputs of shape {tuple(shape)}; allowed: windows of tokens (context,)"
             )
         for key, value in (("layers", layers), ("heads", heads), ("width", width)):
-            sizes(f"model.{key}", [value], "positive whole numbers")
+            sizes(f"model.{key}", value, "positive whole numbers")
         if width % heads:
             divisors = ", ".join(str(d) for d in range(1, width + 1) if width % d == 0)
             raise ValueError(f"model.heads={heads}: does not divide model.width={width}; allowed: {divisors}")

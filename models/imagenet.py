@@ -35,7 +35,7 @@ class ImageNet(Chain):
         if architecture not in ARCHITECTURES:
             raise ValueError(f"model.architecture={architecture}: unknown; allowed: {', '.join(ARCHITECTURES)}")
         check_images(f"imagenet_{architecture}", shape, SMALLEST)
-        sizes("classes", [classes], "a positive number of classes")
+        sizes("classes", classes, "a positive number of classes")
         build, cut = ARCHITECTURES[architecture]
         super().__init__(cut(_with_channels(build(num_classes=classes), shape[0])))
 

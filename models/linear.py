@@ -22,7 +22,7 @@ class Linear(Chain):
 
     def __init__(self, *, shape: Sequence[int], classes: int, bias: bool = True) -> None:
         features = math.prod(sizes("shape", tuple(shape), "the sizes of a sample, all positive"))
-        sizes("classes", [classes], "a positive number of classes")
+        sizes("classes", classes, "a positive number of classes")
         classifier = nn.Linear(features, classes, bias=bias)
         for weight in classifier.parameters():
             nn.init.zeros_(weight)

@@ -36,7 +36,7 @@ class MLP(Chain):
         if activation not in ACTIVATIONS:
             raise ValueError(f"model.activation={activation}: unknown; allowed: {', '.join(ACTIVATIONS)}")
         features = math.prod(sizes("shape", tuple(shape), "the sizes of a sample, all positive"))
-        sizes("classes", [classes], "a positive number of classes")
+        sizes("classes", classes, "a positive number of classes")
         hidden = sizes("model.widths", tuple(widths), "a list of positive whole numbers, as [100]")
         super().__init__(_blocks(features, classes, hidden, ACTIVATIONS[activation]))
         if activation == "sigmoid":

@@ -48,8 +48,8 @@ class ResNet(Chain):
                 f"model.depth={depth}: no such residual network; allowed: 6n + 2, as 8, 20, 32, 44, 56, 110, 164"
             )
         check_images(f"resnet{depth}" if batch_norm else f"resnet{depth}_nobn", shape, SMALLEST)
-        sizes("classes", [classes], "a positive number of classes")
-        sizes("width", [width], "a positive number of channels")
+        sizes("classes", classes, "a positive number of classes")
+        sizes("model.width", width, "a positive number of channels")
         super().__init__(_blocks(shape[0], classes, (depth - 2) // 6, batch_norm, width))
         initialise_convolutions(self)
 

@@ -44,7 +44,7 @@ class VGG(Chain):
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
             raise ValueError(f"model.width={width}: is not a number of channels; allowed: whole numbers from 1")
         check_images(f"vgg{depth}_bn", shape, SMALLEST)
-        sizes("classes", [classes], "a positive number of classes")
+        sizes("classes", classes, "a positive number of classes")
         positions = (shape[1] // 32) * (shape[2] // 32)
         column = [size // WIDTH * width if isinstance(size, int) else size for size in cfgs[COLUMNS[depth]]]
         super().__init__(_blocks(shape[0], column, nn.Linear(8 * width * positions, classes)))

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runner.cli import own_folders
+from runner.cli.one_line_parser import OneLineParser
 from runner.config import yaml_text
 from runner.config.errors import InputError
 from runner.config.exit_codes import WRONG_INPUT
@@ -53,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="dcrun-check", description="Run the suite of all methods on methods of your own."
-    )
+    parser = OneLineParser(prog="dcrun-check", description="Run the suite of all methods on methods of your own.")
     parser.add_argument(
         "methods", nargs="+", metavar="METHOD", help="a file with a method's class, or the name of its options"
     )

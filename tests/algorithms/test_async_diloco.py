@@ -109,7 +109,7 @@ def test_dynamic_local_updates_go_by_the_speeds(tmp_path: Path):
         ({"every": 0}, r"algorithm\.every=0: out of range; allowed: every >= 1"),
         ({"inner": 0}, r"algorithm\.inner=0: out of range; allowed: inner >= 1"),
         ({"speeds": [1, 0]}, r"algorithm\.speeds=0: such a worker takes no steps; allowed: speeds > 0"),
-        ({"speeds": [1, -1]}, r"algorithm\.speeds=-1: out of range; allowed: speeds >= 0"),
+        ({"speeds": [1, -1]}, r"algorithm\.speeds=-1: such a worker takes no steps; allowed: speeds > 0"),
         ({"speeds": 3}, r"algorithm\.speeds=3: is not a list; allowed: a number for each worker, or null"),
         ({"speeds": "12"}, r"algorithm\.speeds=12: is not a list"),
         ({"speeds": {0: 1}}, r"algorithm\.speeds=\{0: 1\}: is not a list"),

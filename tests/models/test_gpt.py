@@ -111,8 +111,8 @@ def test_tied_weight_gets_both_gradients():
     ("options", "message"),
     [
         ({"heads": 3}, "model.heads=3: does not divide model.width=8; allowed: 1, 2, 4, 8"),
-        ({"layers": 0}, r"model.layers=\[0\]: 0 is not a positive whole number"),
-        ({"width": 8.5}, r"model.width=\[8.5\]: 8.5 is not a positive whole number"),
+        ({"layers": 0}, r"model.layers=0: 0 is not a positive whole number"),
+        ({"width": 8.5}, r"model.width=8.5: 8.5 is not a positive whole number"),
         ({"tied": "yes"}, "model.tied=yes: is neither true nor false; allowed: true, false"),
         ({"shape": (3, 8, 8)}, r"model=gpt: cannot take inputs of shape \(3, 8, 8\); allowed: windows of tokens"),
     ],

@@ -44,7 +44,7 @@ def test_state_dict_names():
 
 @pytest.mark.parametrize("width", [0, -16, 1.5, True])
 def test_widths_that_do_not_exist_are_refused(width):
-    with pytest.raises(ValueError, match=r"width=.*allowed: a positive number of channels"):
+    with pytest.raises(ValueError, match=rf"^model\.width={width}: .*allowed: a positive number of channels"):
         ResNet(shape=(3, 32, 32), classes=10, depth=8, width=width)
 
 

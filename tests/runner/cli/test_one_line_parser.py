@@ -2,7 +2,7 @@
 
 import pytest
 
-from runner.cli import dcreport, dcrun_fit
+from runner.cli import dcreport, dcrun_check, dcrun_fit
 from runner.cli.one_line_parser import OneLineParser
 
 
@@ -11,6 +11,7 @@ from runner.cli.one_line_parser import OneLineParser
     [
         (dcreport.main, [], "dcreport: the following arguments are required: PATH; dcreport --help lists the flags"),
         (dcreport.main, ["a", "--port", "x"], "dcreport: argument --port: invalid int value: 'x'; "),
+        (dcrun_check.main, ["--quick"], "dcrun-check: the following arguments are required: METHOD; "),
         (dcrun_fit.main, ["a", "--no"], "dcrun-fit: unrecognized arguments: --no; dcrun-fit --help lists the flags"),
     ],
 )

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -118,6 +119,20 @@ class Trial:
         """Run to the end."""
         self.executor.run()
         return self
+
+    def watched_gradients(self) -> list[tuple[np.ndarray, np.ndarray, int]]:
+        """Return a list that gets, of each gradient that is computed, the weights, the gradient, and the samples."""
+        asked: list[tuple[np.ndarray, np.ndarray, int]] = []
+        oracle = self.components.oracle
+        gradient = oracle.gradient
+
+        def watched(w: Tensor, batch: Any) -> Tensor:
+            g = gradient(w, batch)
+            asked.append((w.numpy().copy(), g.numpy().copy(), len(batch.ids)))
+            return g
+
+        oracle.gradient = watched
+        return asked
 
     def stopped(self) -> dict[str, Any]:
         """Run until the pretended signal and return the state that was saved then."""

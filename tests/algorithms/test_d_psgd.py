@@ -22,15 +22,7 @@ def test_steps_are_those_of_the_paper(graph: str, row: list[float] | None, order
     star = [[3, 1, 0, 0], [1, 1, 1, 1], [0, 1, 3, 0], [0, 1, 0, 3]]
     mixing = np.array(star) / 4 if row is None else np.stack([np.roll(row, worker) for worker in range(4)])
     oracle = trial.components.oracle
-    asked: list[tuple[np.ndarray, np.ndarray, int]] = []
-    gradient = oracle.gradient
-
-    def watched(w, batch):
-        g = gradient(w, batch)
-        asked.append((w.numpy().copy(), g.numpy().copy(), len(batch.ids)))
-        return g
-
-    oracle.gradient = watched
+    asked = trial.watched_gradients()
     x = np.stack([oracle.replica.weights.numpy().astype(np.float64)] * 4)
     v = np.zeros_like(x)
     trial.run()

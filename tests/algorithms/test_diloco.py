@@ -18,15 +18,7 @@ def test_steps_are_those_of_the_paper(inner: int, optimizer: str, tmp_path: Path
     options = ("algorithm=diloco", f"algorithm.inner={inner}", "model=linear", *RUN, "cluster.workers=3")
     trial = Trial(*options, f"algorithm.optimizer={optimizer}", "algorithm.weight_decay=0.1", folder=tmp_path)
     oracle = trial.components.oracle
-    asked: list[tuple[np.ndarray, np.ndarray, int]] = []
-    gradient = oracle.gradient
-
-    def watched(w, batch):
-        g = gradient(w, batch)
-        asked.append((w.numpy().copy(), g.numpy().copy(), len(batch.ids)))
-        return g
-
-    oracle.gradient = watched
+    asked = trial.watched_gradients()
     theta = oracle.replica.weights.numpy().astype(np.float64)
     trial.run()
     x, m, u, outer = np.stack([theta] * 3), *np.zeros((2, 3, len(theta))), np.zeros(len(theta))

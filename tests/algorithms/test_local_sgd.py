@@ -16,15 +16,7 @@ def test_workers_step_alone_then_average(tau: int, tmp_path: Path):
     options = ("algorithm=local_sgd", f"algorithm.tau={tau}", "model=linear", *RUN, "cluster.workers=3")
     trial = Trial(*options, "algorithm.momentum=0.5", "algorithm.weight_decay=0.1", folder=tmp_path)
     oracle = trial.components.oracle
-    asked: list[tuple[np.ndarray, np.ndarray, int]] = []
-    gradient = oracle.gradient
-
-    def watched(w, batch):
-        g = gradient(w, batch)
-        asked.append((w.numpy().copy(), g.numpy().copy(), len(batch.ids)))
-        return g
-
-    oracle.gradient = watched
+    asked = trial.watched_gradients()
     start = oracle.replica.weights.numpy().copy()
     trial.run()
     x, v = np.stack([start] * 3), np.zeros((3, len(start)))
